@@ -1,0 +1,55 @@
+"""ConvNeXt V2 from a folder of images to a deployed model.
+
+The verbs are functions with the names and the knobs of the command line: `convnextv2.train(data_dir="shoes/", out="runs/shoes")`.
+Nothing heavy is imported until one of them is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from convnextv2.errors import ConvNeXtV2Error
+
+if TYPE_CHECKING:
+    from convnextv2.model.convnext import ConvNeXtV2, create_model
+    from convnextv2.model.fcmae import FCMAE
+    from convnextv2.verbs.demo import demo
+    from convnextv2.verbs.models import models
+    from convnextv2.verbs.predict import predict
+    from convnextv2.verbs.pretrain import pretrain
+    from convnextv2.verbs.recipes import recipes
+    from convnextv2.verbs.reconstruct import reconstruct
+    from convnextv2.verbs.train import train
+    from convnextv2.verbs.validate import validate
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ConvNeXtV2": "model.convnext",
+    "create_model": "model.convnext",
+    "FCMAE": "model.fcmae",
+    **{
+        verb: f"verbs.{verb}"
+        for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
+    },
+}
+
+__all__ = [
+    "ConvNeXtV2",
+    "ConvNeXtV2Error",
+    "FCMAE",
+    "create_model",
+    "demo",
+    "models",
+    "predict",
+    "pretrain",
+    "recipes",
+    "reconstruct",
+    "train",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'convnextv2' has no attribute {name!r}")
+    return getattr(import_module(f"convnextv2.{_HOME[name]}"), name)

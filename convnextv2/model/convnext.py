@@ -1,0 +1,144 @@
+"""ConvNeXt V2 (arXiv 2301.00808): the network, its eight sizes, and `create_model`.
+
+Tensors are named as in the official dense checkpoints. Images and feature maps are (N, C, H, W) in public; inside they are
+channels-last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.model.layers import Block, LayerNorm, PatchConv, init_weights, statistics_dtype
+from convnextv2.model.tiles import Tiles
+
+SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {  # depths, dims; paper appendix A.1
+    "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+    "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "convnextv2_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "convnextv2_nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "convnextv2_tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "convnextv2_base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "convnextv2_large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "convnextv2_huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
+}
+
+
+class ConvNeXtV2(nn.Module):
+    """ConvNeXt V2 for classification, for pooled or multi-scale features, or as the encoder of FCMAE.
+
+    depths, dims: blocks and channels of each stage.
+    in_channels: channels of the images.
+    num_classes: rows of the head; 0 for pooled features (final norm, no head); None for the bare encoder (neither).
+    stem_stride: 4 for photographs; 2 or 1 let small images keep their positions. The total stride is 8 times that.
+    drop_path_rate: stochastic depth of the last block; the rates grow linearly from 0 over all blocks.
+    head_init_scale: factor on the head's initial weights.
+    gelu: "exact" (erf) or "tanh".
+    grn_scope: "image" or "batch", see `GlobalResponseNorm`.
+    norm_eps: epsilon of the final norm (transformers' checkpoints use 1e-12; the other norms have 1e-6 everywhere).
+    grad_checkpoint: recompute the blocks in the backward pass instead of keeping their activations."""
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        *,
+        in_channels: int = 3,
+        num_classes: int | None = 1000,
+        stem_stride: int = 4,
+        drop_path_rate: float = 0.0,
+        head_init_scale: float = 1.0,
+        gelu: str = "exact",
+        grn_scope: str = "image",
+        norm_eps: float = 1e-6,
+        grad_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(depths) != 4 or len(dims) != 4 or min(*depths, *dims) < 1:
+            raise ConvNeXtV2Error(f"depths = {tuple(depths)}, dims = {tuple(dims)}: expected four positive numbers each.")
+        if stem_stride not in (1, 2, 4):
+            raise ConvNeXtV2Error(f"stem_stride = {stem_stride}: expected 4, 2 or 1.")
+        self.arguments: dict[str, Any] = {  # what a checkpoint needs to build this network again
+            "depths": list(depths), "dims": list(dims), "in_channels": in_channels, "num_classes": num_classes, "stem_stride": stem_stride,
+            "gelu": gelu, "grn_scope": grn_scope, "norm_eps": norm_eps,
+        }  # fmt: skip
+        self.depths, self.dims = tuple(depths), tuple(dims)
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
+        self.grad_checkpoint = grad_checkpoint
+
+        self.downsample_layers = nn.ModuleList([nn.Sequential(PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0]))])
+        for narrow, wide in zip(dims[:-1], dims[1:], strict=True):
+            self.downsample_layers.append(nn.Sequential(LayerNorm(narrow), PatchConv(narrow, wide, 2)))
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Block(dim, drop_path_rate=next(rates), gelu=gelu, grn_scope=grn_scope) for _ in range(depth))
+            for depth, dim in zip(depths, dims, strict=True)
+        )
+        self.norm = None if num_classes is None else LayerNorm(dims[-1], norm_eps)
+        self.head = nn.Linear(dims[-1], num_classes) if num_classes else None
+        self.apply(init_weights)
+        if self.head is not None:
+            with torch.no_grad():
+                self.head.weight.mul_(head_init_scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, num_classes); to pooled features (N, dims[3]) where there is no head; to the last
+        feature map (N, dims[3], h, w) where there is no norm either.
+
+        Any height and width from the total stride up; rows and columns that do not fill a stride are ignored, as by the official code."""
+        x = self.encode(images)
+        if self.norm is None:
+            return x.permute(0, 3, 1, 2)
+        pooled = self.norm(x.mean((1, 2), dtype=statistics_dtype(x.dtype)).to(x.dtype))
+        return pooled if self.head is None else self.head(pooled)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images (N, C, H, W) to the outputs of the four stages, (N, dims[i], H // stride, W // stride) with stride stem_stride * 2^i."""
+        return [x.permute(0, 3, 1, 2) for x in self._stage_outputs(images, None)]
+
+    def encode(self, images: Tensor, visible: Tiles | None = None) -> Tensor:
+        """The last stage's output, channels-last: (N, h, w, dims[3]), or of visible tiles only (N, V, k, k, dims[3]).
+
+        images: (N, C, H, W). visible: tiles whose side is a multiple k of the total stride; what is masked is never read."""
+        return self._stage_outputs(images, visible)[-1]
+
+    def _stage_outputs(self, images: Tensor, visible: Tiles | None) -> list[Tensor]:
+        n, channels, height, width = images.shape
+        if channels != self.in_channels:
+            raise ConvNeXtV2Error(f"images have {channels} channels: the model expects {self.in_channels}. Build it with in_channels={channels}.")
+        if min(height, width) < self.total_stride:
+            raise ConvNeXtV2Error(
+                f"images are {height} x {width} px: the model needs at least {self.total_stride} px a side. Enlarge them, or use a smaller stem_stride."
+            )
+        x = images.permute(0, 2, 3, 1)
+        canvas = None
+        if visible is not None:
+            x = visible.canvas(height // visible.grid[0]).pick(x)
+        outputs = []
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = downsample(x)
+            if visible is not None:
+                canvas = visible.canvas(x.shape[-2])
+            for block in stage:  # type: ignore[attr-defined]  # a ModuleList of ModuleLists
+                if self.grad_checkpoint and self.training:
+                    x = checkpoint(block, x, canvas, use_reentrant=False)
+                else:
+                    x = block(x, canvas)
+            outputs.append(x)
+        return outputs
+
+
+def create_model(name: str, **arguments: Any) -> ConvNeXtV2:
+    """A ConvNeXt V2 by name ("convnextv2_atto" to "convnextv2_huge"), with random weights; arguments as for `ConvNeXtV2`.
+
+    Raises ConvNeXtV2Error for an unknown name."""
+    if name not in SIZES:
+        raise ConvNeXtV2Error(f"model = {name!r}: expected one of {', '.join(SIZES)}.")
+    depths, dims = SIZES[name]
+    return ConvNeXtV2(depths, dims, **arguments)

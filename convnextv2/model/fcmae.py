@@ -1,0 +1,114 @@
+"""FCMAE, fully convolutional masked autoencoder (arXiv 2301.00808, section 3): masks, target, decoder, loss.
+
+Differences from the official PyTorch code, each on purpose: GRN per image over visible positions (there: over the whole batch), standard
+deviation 0.02 for every initial weight (there: 1.0 for most), any image size and number of channels (docs/decisions/0001).
+Tensors are named as in the official pre-training checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.layers import Block, PatchConv, init_weights
+from convnextv2.model.tiles import Tiles, fold, unfold
+
+
+def visible_count(tiles: int, mask_ratio: float) -> int:
+    """How many of `tiles` stay visible: int(tiles * (1 - mask_ratio)), as in the official code, but at least 1 and, where anything
+    is masked, at most tiles - 1."""
+    if mask_ratio == 0:
+        return tiles
+    return max(1, min(int(tiles * (1 - mask_ratio)), tiles - 1))
+
+
+def draw_masks(n: int, grid: tuple[int, int], mask_ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random choice of visible tiles for each of n images: sorted indices, visible int64 (n, V) and masked int64 (n, L - V), on CPU.
+
+    generator: a CPU generator, so that one seed gives one mask on every device."""
+    tiles = grid[0] * grid[1]
+    order = torch.rand(n, tiles, generator=generator).argsort(dim=1)
+    visible = visible_count(tiles, mask_ratio)
+    return order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values
+
+
+def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor, Tensor]:
+    """Each row of (..., D) less its mean, divided by sqrt(unbiased variance + eps); returns that, the mean and the divisor (..., 1)."""
+    mean = pixels.mean(-1, keepdim=True)
+    deviation = (pixels.var(-1, keepdim=True) + eps).sqrt()
+    return (pixels - mean) / deviation, mean, deviation
+
+
+class FCMAE(nn.Module):
+    """Masked autoencoder around a bare encoder (`num_classes=None`).
+
+    tile: side in px of what is seen or hidden as a whole; a multiple of the encoder's total stride, by default equal to it. With a
+    larger tile each cell of total stride x total stride is predicted and normalised by itself (docs/decisions/0002).
+    norm_target: compare with the normalised pixels of each cell (the official default)."""
+
+    def __init__(
+        self, encoder: ConvNeXtV2, *, tile: int | None = None, norm_target: bool = True, decoder_dim: int = 512, decoder_depth: int = 1
+    ) -> None:
+        super().__init__()
+        assert encoder.norm is None, "FCMAE takes a bare encoder: build it with num_classes=None"
+        self.cell = encoder.total_stride
+        self.tile = tile or self.cell
+        if self.tile % self.cell:
+            raise ConvNeXtV2Error(f"tile = {tile}: expected a multiple of the total stride, {self.cell} px.")
+        self.norm_target = norm_target
+        self.arguments = {"tile": self.tile, "norm_target": norm_target, "decoder_dim": decoder_dim, "decoder_depth": decoder_depth}
+
+        self.encoder = encoder
+        gelu, grn_scope = encoder.arguments["gelu"], encoder.arguments["grn_scope"]
+        self.proj = PatchConv(encoder.dims[-1], decoder_dim)
+        self.mask_token = nn.Parameter(torch.empty(decoder_dim))
+        self.decoder = nn.Sequential(*(Block(decoder_dim, gelu=gelu, grn_scope=grn_scope) for _ in range(decoder_depth)))
+        self.pred = PatchConv(decoder_dim, self.cell**2 * encoder.in_channels)
+        for module in (self.proj, self.decoder, self.pred):
+            module.apply(init_weights)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tiles in an image of that many px. Raises ConvNeXtV2Error where tiles do not fill it, or are fewer than two."""
+        rows, columns = height // self.tile, width // self.tile
+        if height % self.tile or width % self.tile or rows * columns < 2:
+            raise ConvNeXtV2Error(f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} px, a multiple of {self.tile} a side.")
+        return rows, columns
+
+    def forward(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """The loss: mean squared error over the masked tiles, a float32 scalar.
+
+        images: (N, C, H, W), normalised. visible, masked: int64 (N, V) and (N, L - V), see `draw_masks`; masked is not empty."""
+        if masked.shape[1] == 0:
+            raise ConvNeXtV2Error("mask_ratio = 0: nothing is masked, so there is no loss. Use a ratio above 0.")
+        grid = self.grid(*images.shape[-2:])
+        predictions = self._predict(images, Tiles(visible, grid), Tiles(masked, grid))
+        targets = fold(Tiles(masked, grid).canvas(self.tile).pick(images.permute(0, 2, 3, 1)), self.cell)
+        with torch.autocast(images.device.type, enabled=False):
+            targets = targets.to(torch.promote_types(targets.dtype, torch.float32))
+            if self.norm_target:
+                targets = normalise_tiles(targets)[0]
+            return (predictions.to(targets.dtype) - targets).square().mean()
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Images (N, C, H, W) whose masked tiles are replaced by what the model predicts from the visible ones.
+
+        With `norm_target`, the mean and deviation of each cell are taken from the original image: the model does not predict them."""
+        grid = self.grid(*images.shape[-2:])
+        canvas = Tiles(masked, grid).canvas(self.tile)
+        original = images.permute(0, 2, 3, 1)
+        cells = self._predict(images, Tiles(visible, grid), Tiles(masked, grid)).to(images.dtype)
+        if self.norm_target:
+            _, mean, deviation = normalise_tiles(fold(canvas.pick(original), self.cell))
+            cells = cells * deviation + mean
+        return canvas.paint(unfold(cells, self.cell), onto=original).permute(0, 3, 1, 2)
+
+    def _predict(self, images: Tensor, visible: Tiles, masked: Tiles) -> Tensor:
+        """Predictions for the masked tiles, (N, L - V, k, k, cell * cell * C), each row ordered row, column, channel."""
+        encoded = self.proj(self.encoder.encode(images, visible))
+        cells_per_side = self.tile // self.cell
+        decoded = self.decoder(visible.canvas(cells_per_side).paint(encoded, onto=self.mask_token))
+        return self.pred(masked.canvas(cells_per_side).pick(decoded))

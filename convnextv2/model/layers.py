@@ -1,0 +1,133 @@
+"""The layers of ConvNeXt V2 (arXiv 2301.00808). Activations are channels-last, (..., C).
+
+Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, C). Only the depthwise convolution must be told which:
+`canvas` is None for a dense image. GRN sees it from the shape, because its statistics run over all axes between image and channel.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnextv2.model.tiles import Canvas, fold
+
+
+def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Statistics are at least float32: a float16 sum of squares overflows from a channel RMS of 4.6 at 56 x 56 positions."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Weights of convolutions and linear layers normal with deviation 0.02, biases 0 (the official `_init_weights`); for `Module.apply`."""
+    if isinstance(module, PatchConv | DepthwiseConv | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis. The kernel keeps its statistics in float32 for half-precision activations."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., C), same dtype."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class GlobalResponseNorm(nn.Module):
+    """GRN, Algorithm 1 of the paper: x + gamma * x * n + beta, where n is the channel's L2 norm over the positions, divided by its mean over channels.
+
+    scope: "image" takes the norm over the positions of one image (the paper, the dense code); "batch" over those of all images,
+    as the official sparse code does (facebookresearch/ConvNeXt-V2 issue 86)."""
+
+    def __init__(self, dim: int, scope: str = "image", eps: float = 1e-6) -> None:
+        super().__init__()
+        assert scope in ("image", "batch"), scope
+        self.gamma = nn.Parameter(torch.zeros(dim))
+        self.beta = nn.Parameter(torch.zeros(dim))
+        self.scope = scope
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, ..., C) to (N, ..., C), same dtype; the norm runs over the positions that exist."""
+        positions = list(range(1 if self.scope == "image" else 0, x.dim() - 1))
+        with torch.autocast(x.device.type, enabled=False):
+            # vector_norm, unlike sqrt(sum of squares), has gradient 0 and not NaN where a channel is 0 at every position.
+            norm = torch.linalg.vector_norm(x, dim=positions, keepdim=True, dtype=statistics_dtype(x.dtype))
+            scale = 1 + self.gamma * (norm / (norm.mean(-1, keepdim=True) + self.eps))
+            return torch.addcmul(self.beta.to(x.dtype), x, scale.to(x.dtype))
+
+
+class DepthwiseConv(nn.Module):
+    """7 x 7 depthwise convolution with zero padding; weight (C, 1, 7, 7), bias (C,)."""
+
+    def __init__(self, dim: int, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
+        """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
+        dense = x if canvas is None else canvas.paint(x)
+        channels, _, kernel_size, _ = self.weight.shape
+        # As NCHW this is a channels-last view: neither the input nor the output is copied.
+        y = F.conv2d(dense.permute(0, 3, 1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=channels).permute(0, 2, 3, 1)
+        return y if canvas is None else canvas.pick(y)
+
+
+class PatchConv(nn.Module):
+    """Convolution whose kernel equals its stride, as a linear layer on folded positions; weight (O, I, stride, stride), bias (O,).
+
+    It reads inside one patch only, so it needs no mask. A kernel larger than its stride would leak masked pixels."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, stride, stride))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., H, W, I) to (..., H // stride, W // stride, O)."""
+        return F.linear(fold(x, self.stride), self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drop the branch of an image with probability `rate` and divide the others by 1 - rate."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, ...) to (N, ...); one draw per image from the default generator of x's device."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand(x.shape[0], device=x.device) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+
+
+class Block(nn.Module):
+    """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x)))))."""
+
+    def __init__(self, dim: int, *, drop_path_rate: float = 0.0, gelu: str = "exact", grn_scope: str = "image") -> None:
+        super().__init__()
+        assert gelu in ("exact", "tanh"), gelu
+        self.dwconv = DepthwiseConv(dim)
+        self.norm = LayerNorm(dim)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.grn = GlobalResponseNorm(4 * dim, grn_scope)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.drop_path = DropPath(drop_path_rate)
+        self.gelu_form = "none" if gelu == "exact" else "tanh"
+
+    def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
+        """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
+        y = self.norm(self.dwconv(x, canvas))
+        y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))
+        return x + self.drop_path(self.pwconv2(y))
