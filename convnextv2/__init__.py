@@ -28,8 +28,7 @@ _HOME = {
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
     **{
-        verb: f"verbs.{verb}"
-        for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
+        verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
     },
 }
 

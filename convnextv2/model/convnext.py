@@ -111,7 +111,9 @@ class ConvNeXtV2(nn.Module):
     def _stage_outputs(self, images: Tensor, visible: Tiles | None) -> list[Tensor]:
         n, channels, height, width = images.shape
         if channels != self.in_channels:
-            raise ConvNeXtV2Error(f"images have {channels} channels: the model expects {self.in_channels}. Build it with in_channels={channels}.")
+            raise ConvNeXtV2Error(
+                f"images have {channels} channels: the model expects {self.in_channels}. Build it with in_channels={channels}."
+            )
         if min(height, width) < self.total_stride:
             raise ConvNeXtV2Error(
                 f"images are {height} x {width} px: the model needs at least {self.total_stride} px a side. Enlarge them, or use a smaller stem_stride."

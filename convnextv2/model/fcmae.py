@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.model.layers import Block, PatchConv, init_weights
+from convnextv2.model.layers import Block, PatchConv, full_precision, init_weights
 from convnextv2.model.tiles import Tiles, fold, unfold
 
 
@@ -49,7 +49,13 @@ class FCMAE(nn.Module):
     norm_target: compare with the normalised pixels of each cell (the official default)."""
 
     def __init__(
-        self, encoder: ConvNeXtV2, *, tile: int | None = None, norm_target: bool = True, decoder_dim: int = 512, decoder_depth: int = 1
+        self,
+        encoder: ConvNeXtV2,
+        *,
+        tile: int | None = None,
+        norm_target: bool = True,
+        decoder_dim: int = 512,
+        decoder_depth: int = 1,
     ) -> None:
         super().__init__()
         assert encoder.norm is None, "FCMAE takes a bare encoder: build it with num_classes=None"
@@ -58,7 +64,12 @@ class FCMAE(nn.Module):
         if self.tile % self.cell:
             raise ConvNeXtV2Error(f"tile = {tile}: expected a multiple of the total stride, {self.cell} px.")
         self.norm_target = norm_target
-        self.arguments = {"tile": self.tile, "norm_target": norm_target, "decoder_dim": decoder_dim, "decoder_depth": decoder_depth}
+        self.arguments = {
+            "tile": self.tile,
+            "norm_target": norm_target,
+            "decoder_dim": decoder_dim,
+            "decoder_depth": decoder_depth,
+        }
 
         self.encoder = encoder
         gelu, grn_scope = encoder.arguments["gelu"], encoder.arguments["grn_scope"]
@@ -74,7 +85,9 @@ class FCMAE(nn.Module):
         """Rows and columns of tiles in an image of that many px. Raises ConvNeXtV2Error where tiles do not fill it, or are fewer than two."""
         rows, columns = height // self.tile, width // self.tile
         if height % self.tile or width % self.tile or rows * columns < 2:
-            raise ConvNeXtV2Error(f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} px, a multiple of {self.tile} a side.")
+            raise ConvNeXtV2Error(
+                f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} px, a multiple of {self.tile} a side."
+            )
         return rows, columns
 
     def forward(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
@@ -86,7 +99,7 @@ class FCMAE(nn.Module):
         grid = self.grid(*images.shape[-2:])
         predictions = self._predict(images, Tiles(visible, grid), Tiles(masked, grid))
         targets = fold(Tiles(masked, grid).canvas(self.tile).pick(images.permute(0, 2, 3, 1)), self.cell)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             targets = targets.to(torch.promote_types(targets.dtype, torch.float32))
             if self.norm_target:
                 targets = normalise_tiles(targets)[0]

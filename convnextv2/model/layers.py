@@ -6,6 +6,8 @@ Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,11 @@ from convnextv2.model.tiles import Canvas, fold
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     """Statistics are at least float32: a float16 sum of squares overflows from a channel RMS of 4.6 at 56 x 56 positions."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Leave autocast: inside, operations run in the dtype of their arguments. (The meta device has no autocast to leave.)"""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def init_weights(module: nn.Module) -> None:
@@ -36,7 +43,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C), same dtype."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
@@ -57,7 +64,7 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, ..., C) to (N, ..., C), same dtype; the norm runs over the positions that exist."""
         positions = list(range(1 if self.scope == "image" else 0, x.dim() - 1))
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             # vector_norm, unlike sqrt(sum of squares), has gradient 0 and not NaN where a channel is 0 at every position.
             norm = torch.linalg.vector_norm(x, dim=positions, keepdim=True, dtype=statistics_dtype(x.dtype))
             scale = 1 + self.gamma * (norm / (norm.mean(-1, keepdim=True) + self.eps))
@@ -77,7 +84,9 @@ class DepthwiseConv(nn.Module):
         dense = x if canvas is None else canvas.paint(x)
         channels, _, kernel_size, _ = self.weight.shape
         # As NCHW this is a channels-last view: neither the input nor the output is copied.
-        y = F.conv2d(dense.permute(0, 3, 1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=channels).permute(0, 2, 3, 1)
+        y = F.conv2d(dense.permute(0, 3, 1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=channels).permute(
+            0, 2, 3, 1
+        )
         return y if canvas is None else canvas.pick(y)
 
 

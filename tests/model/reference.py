@@ -48,7 +48,9 @@ def block(x: Tensor, weights: dict[str, Tensor], prefix: str, seen: Tensor) -> T
     return x + F.conv2d(y, w["pwconv2.weight"][:, :, None, None], w["pwconv2.bias"])
 
 
-def masked_dense_encoder(images: Tensor, weights: dict[str, Tensor], depths: tuple[int, ...], stem_stride: int, visible: Tensor, grid: tuple[int, int]):
+def masked_dense_encoder(
+    images: Tensor, weights: dict[str, Tensor], depths: tuple[int, ...], stem_stride: int, visible: Tensor, grid: tuple[int, int]
+):
     """The official encoder on a dense image, with masked positions zeroed before and after each depthwise convolution: (N, 8c, h, w)."""
     x = images
     for stage, depth in enumerate(depths):

@@ -34,7 +34,12 @@ def as_timm(name: str) -> str:
     name = re.sub(r"^downsample_layers\.0\.", "stem.", name)
     name = re.sub(r"^downsample_layers\.(\d)\.", r"stages.\1.downsample.", name)
     name = re.sub(r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2.", name)
-    name = name.replace("dwconv", "conv_dw").replace("pwconv", "mlp.fc").replace("grn.gamma", "mlp.grn.weight").replace("grn.beta", "mlp.grn.bias")
+    name = (
+        name.replace("dwconv", "conv_dw")
+        .replace("pwconv", "mlp.fc")
+        .replace("grn.gamma", "mlp.grn.weight")
+        .replace("grn.beta", "mlp.grn.bias")
+    )
     return re.sub(r"^norm\.", "head.norm.", re.sub(r"^head\.", "head.fc.", name))
 
 
@@ -44,7 +49,9 @@ def as_transformers(name: str) -> str:
     name = name.replace("grn.gamma", "grn.weight").replace("grn.beta", "grn.bias")
     if name.startswith("norm."):
         return "convnextv2." + name.replace("norm", "layernorm")
-    name = name.replace("downsample_layers.0.0", "embeddings.patch_embeddings").replace("downsample_layers.0.1", "embeddings.layernorm")
+    name = name.replace("downsample_layers.0.0", "embeddings.patch_embeddings").replace(
+        "downsample_layers.0.1", "embeddings.layernorm"
+    )
     name = re.sub(r"^downsample_layers\.(\d)\.(\d)", r"encoder.stages.\1.downsampling_layer.\2", name)
     name = re.sub(r"^stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.layers.\2.", name).replace(".norm.", ".layernorm.")
     return "convnextv2." + name
@@ -120,7 +127,9 @@ def test_rows_and_columns_beyond_the_stride_are_floored_as_by_timm() -> None:
     ours = create_model("convnextv2_atto").double()
     theirs = timm.create_model("convnextv2_atto").double().eval()
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
-    theirs.load_state_dict({as_timm(name): tensor.view(shapes[as_timm(name)]) for name, tensor in randomise(ours).state_dict().items()})
+    theirs.load_state_dict(
+        {as_timm(name): tensor.view(shapes[as_timm(name)]) for name, tensor in randomise(ours).state_dict().items()}
+    )
     images = torch.randn(1, 3, 75, 110, dtype=torch.float64)
     assert torch.allclose(ours(images), theirs(images), rtol=1e-10, atol=1e-10)
 

@@ -28,7 +28,7 @@ def small_encoder(channels: int = 3, stem_stride: int = 4) -> ConvNeXtV2:
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
+    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 @pytest.mark.parametrize(("n", "channels", "size", "tile", "stem_stride", "ratio"), CASES)
@@ -141,7 +141,9 @@ def test_one_compiled_graph_serves_every_mask() -> None:
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize(("tiles", "visible"), [(4, 1), (9, 3), (16, 6), (25, 10), (36, 14), (49, 19), (64, 25), (100, 40), (144, 57), (2, 1)])
+@pytest.mark.parametrize(
+    ("tiles", "visible"), [(4, 1), (9, 3), (16, 6), (25, 10), (36, 14), (49, 19), (64, 25), (100, 40), (144, 57), (2, 1)]
+)
 def test_visible_count_is_the_official_one(tiles: int, visible: int) -> None:
     assert visible_count(tiles, 0.6) == visible
 
@@ -179,7 +181,9 @@ def test_loss_is_the_mean_squared_error_over_masked_cells(tile: int) -> None:
             top, left = index // grid[1] * tile, index % grid[1] * tile
             for row in range(tile // 32):
                 for column in range(tile // 32):
-                    cell = images[n, :, top + 32 * row : top + 32 * row + 32, left + 32 * column : left + 32 * column + 32].numpy()
+                    cell = images[
+                        n, :, top + 32 * row : top + 32 * row + 32, left + 32 * column : left + 32 * column + 32
+                    ].numpy()
                     values = np.array([cell[c, y, x] for y in range(32) for x in range(32) for c in range(3)])
                     target = (values - values.mean()) / np.sqrt(values.var(ddof=1) + 1e-6)
                     errors.append(((predicted[n, m, row, column] - target) ** 2).mean())

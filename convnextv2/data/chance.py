@@ -1,0 +1,64 @@
+"""Chance: where all randomness of the data comes from.
+
+A random choice is a function of its key, such as (seed, "image", epoch, index, copy), never of the number of workers or of what ran
+before. Generators are torch's, on the CPU, and drawn from explicitly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def stream(*key: int | str) -> torch.Generator:
+    """A CPU generator that depends on the key alone: the same on every machine and in every process."""
+    # Not hash(): Python salts it in each process.
+    digest = hashlib.blake2b(
+        repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(), digest_size=8
+    ).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+@contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """Seed torch's global CPU generator by the key, for libraries that take no generator; on leaving, it is as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would reach the accelerators too.
+        torch.default_generator.manual_seed(stream(*key).initial_seed())
+        yield
+
+
+def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
+    """A number in [low, high)."""
+    return low + (high - low) * float(torch.rand((), dtype=torch.float64, generator=generator))
+
+
+def log_uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """A number in [low, high) whose logarithm is uniform; low and high positive."""
+    return math.exp(uniform(generator, math.log(low), math.log(high)))
+
+
+def normal(generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> float:
+    """A number from the normal distribution."""
+    return mean + std * float(torch.randn((), dtype=torch.float64, generator=generator))
+
+
+def integer(generator: torch.Generator, low: int, high: int) -> int:
+    """A whole number in [low, high), high excluded."""
+    return int(torch.randint(low, high, (), generator=generator))
+
+
+def happens(generator: torch.Generator, probability: float) -> bool:
+    """True with this probability; one draw is made whatever it is."""
+    return uniform(generator) < probability
+
+
+def dirichlet(generator: torch.Generator, *alphas: float) -> list[float]:
+    """Shares that sum to 1. With two equal alphas the first share is Beta(alpha, alpha)."""
+    # torch draws from Beta and Dirichlet by its global generator only.
+    return [float(share) for share in np.random.default_rng(integer(generator, 0, 2**63 - 1)).dirichlet(alphas)]

@@ -1,0 +1,212 @@
+"""Loader: batches of prepared pixels, from this process or from workers; the same ones either way.
+
+What a worker cannot read comes back as a value and is judged in the main process, so that a bad file is one line with its name, not
+a traceback out of a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from convnextv2.data.chance import stream
+from convnextv2.data.sampler import EpochSampler, Position, exact_positions
+from convnextv2.data.sources import Source
+from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
+from convnextv2.distributed import Place, available_cores, say
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+
+MOST_WORKERS = 16
+"""How many `workers: auto` starts at most; beyond that, memory and disks give out before the cores do."""
+
+
+class Batch(NamedTuple):
+    """pixels: uint8 (N, C, H, W). targets: int64 (N,), class indices, -1 where there is no label. indices: int64 (N,), into the source."""
+
+    pixels: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+class TrainingLoader:
+    """A rank's training batches. One worker or many, and starting in the middle of an epoch, change nothing in them.
+
+    transform: (pixels, CPU generator) to uint8 (C, H, W) of one size; the generator follows from the sampler's seed and the position.
+    bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and leaves out a batch
+    of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes its name in `skipped`."""
+
+    def __init__(
+        self,
+        source: Source,
+        transform: TrainTransform,
+        sampler: EpochSampler,
+        *,
+        channels: int = 3,
+        workers: int = 0,
+        bad_images: Literal["fail", "skip"] = "fail",
+        pin_memory: bool = False,
+    ) -> None:
+        self.source, self.sampler, self.bad_images = source, sampler, bad_images
+        self.skipped: set[str] = set()
+        images = _Images(source, channels, partial(_augment, transform, sampler.seed))
+        self._loader = _data_loader(images, sampler, workers, persistent=True, pin_memory=pin_memory)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return len(self.sampler)
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from number first_batch on. Raises DataError as `bad_images` says."""
+        self.sampler.set_epoch(epoch, first_batch)
+        for batch, errors in self._loader:
+            _judge(errors, self.bad_images, self.source, self.skipped)
+            if len(batch.indices):
+                yield batch
+            elif self.sampler.world_size > 1:
+                raise DataError(f"{next(iter(errors.values()))} No other image of its batch could be read. Remove the bad files.")
+
+
+class EvaluationLoader:
+    """A rank's share of the images, each exactly once over all ranks, in order. Iterate it for batches.
+
+    bad_images: as for training; `skipped` has the names of those left out."""
+
+    def __init__(
+        self,
+        source: Source,
+        transform: EvalTransform,
+        *,
+        batch_size: int,
+        channels: int = 3,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        bad_images: Literal["fail", "skip"] = "fail",
+        pin_memory: bool = False,
+    ) -> None:
+        self.source, self.bad_images = source, bad_images
+        self.skipped: set[str] = set()
+        positions = exact_positions(len(source), rank, world_size)
+        batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+        images = _Images(source, channels, partial(_prepare, transform))
+        self._loader = _data_loader(images, batches, min(workers, len(batches)), persistent=False, pin_memory=pin_memory)
+
+    def __len__(self) -> int:
+        """Batches, the last one perhaps shorter."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, errors in self._loader:
+            _judge(errors, self.bad_images, self.source, self.skipped)
+            if len(batch.indices):
+                yield batch
+
+
+def build_training_loader(recipe: Recipe, source: Source, place: Place) -> TrainingLoader:
+    """This rank's training batches as the recipe says."""
+    sampler = EpochSampler(
+        len(source),
+        recipe.batch_size,
+        seed=recipe.seed,
+        rank=place.rank,
+        world_size=place.world_size,
+        shuffle=recipe.shuffle,
+        repeats=recipe.aug_repeats,
+        drop_last=recipe.drop_last,
+    )
+    workers, note = resolve_workers(recipe.workers, place.local_world_size)
+    if note:
+        say(note)
+    return TrainingLoader(
+        source,
+        build_train_transform(recipe),
+        sampler,
+        channels=recipe.in_channels,
+        workers=workers,
+        bad_images=recipe.bad_images,
+        pin_memory=place.device.type == "cuda",
+    )
+
+
+def build_evaluation_loader(recipe: Recipe, source: Source, place: Place) -> EvaluationLoader:
+    """This rank's evaluation batches as the recipe says."""
+    return EvaluationLoader(
+        source,
+        build_eval_transform(recipe),
+        batch_size=recipe.batch_size,
+        channels=recipe.in_channels,
+        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
+        rank=place.rank,
+        world_size=place.world_size,
+        bad_images=recipe.bad_images,
+        pin_memory=place.device.type == "cuda",
+    )
+
+
+def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tuple[int, str]:
+    """Number of worker processes for one of `local_ranks` on this machine, and a line to announce where it is not what was asked for.
+
+    auto: this rank's share of the cores less one for the rank itself, at most MOST_WORKERS. More than its share is clamped to it."""
+    share = max(1, available_cores() // local_ranks)
+    if setting == "auto":
+        return min(share - 1, MOST_WORKERS), ""
+    if setting > share:
+        return share, f"workers = {setting}: more than the {share} core(s) of this rank; {share} used."
+    return setting, ""
+
+
+def _augment(transform: TrainTransform, seed: int, pixels: Tensor, position: Position) -> Tensor:
+    return transform(pixels, stream(seed, "image", *position))
+
+
+def _prepare(transform: EvalTransform, pixels: Tensor, position: Position) -> Tensor:
+    return transform(pixels)
+
+
+class _Images(Dataset[tuple[int, Tensor | str]]):
+    """Position to (index, prepared pixels or why there are none)."""
+
+    def __init__(self, source: Source, channels: int, prepare: Callable[[Tensor, Position], Tensor]) -> None:
+        self.source, self.channels, self.prepare = source, channels, prepare
+
+    def __getitem__(self, position: Position) -> tuple[int, Tensor | str]:
+        try:
+            pixels = self.source.pixels(position.index, self.channels)
+        except DataError as error:
+            return position.index, str(error)
+        return position.index, self.prepare(pixels, position)
+
+
+def _collate(targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, Tensor | str]]) -> tuple[Batch, dict[int, str]]:
+    good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
+    indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
+    pixels = torch.stack([pixels for _, pixels in good]) if good else torch.empty(0, dtype=torch.uint8)
+    known = torch.full_like(indices, -1) if targets is None else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
+    return Batch(pixels, known, indices), {index: error for index, error in items if isinstance(error, str)}
+
+
+def _judge(errors: dict[int, str], bad_images: str, source: Source, skipped: set[str]) -> None:
+    if errors and bad_images == "fail":
+        raise DataError(f"{next(iter(errors.values()))} Remove the file, or set bad_images = skip.")
+    skipped.update(source.names[index] for index in errors)
+
+
+def _data_loader(
+    images: _Images, batches: Iterable[list[Position]], workers: int, *, persistent: bool, pin_memory: bool
+) -> DataLoader[tuple[Batch, dict[int, str]]]:
+    return DataLoader(
+        images,  # type: ignore[arg-type]  # what comes out is what _collate returns, not what the data set does
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=partial(_collate, images.source.targets),
+        persistent_workers=persistent and workers > 0,
+        pin_memory=pin_memory,
+        generator=stream("loader"),  # without one, each pass draws from torch's global generator
+    )

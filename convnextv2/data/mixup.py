@@ -1,0 +1,106 @@
+"""Mixup (Zhang et al. 2018), cutmix (Yun et al. 2019) and random erasing (Zhong et al. 2020): augmentation of a normalised batch.
+
+All choices are drawn from the CPU generator that is passed in, so they do not depend on the device; only noise is drawn on it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from convnextv2.data.chance import dirichlet, happens, integer, log_uniform, uniform
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Mix each image of a batch with its mirror in the batch reversed, all by the same share.
+
+    mixup, cutmix: alphas of Beta(alpha, alpha), 0 for off. prob: of mixing a batch at all. switch_prob: of cutmix where both are on."""
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    prob: float = 1.0
+    switch_prob: float = 0.5
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any batch is mixed."""
+        return self.mixup + self.cutmix > 0 and self.prob > 0
+
+    def __call__(self, images: Tensor, targets: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """images: (N, C, H, W). targets: int64 (N,). Returns new images and soft targets (N, num_classes) that sum to 1.
+
+        Labels are not smoothed here; that is the loss's."""
+        soft = one_hot(targets, num_classes).to(images.dtype)
+        if not happens(generator, self.prob):
+            return images, soft
+        use_cutmix = self.cutmix > 0 and (self.mixup == 0 or happens(generator, self.switch_prob))
+        alpha = self.cutmix if use_cutmix else self.mixup
+        kept = dirichlet(generator, alpha, alpha)[0]
+        if use_cutmix:
+            height, width = images.shape[-2:]
+            rows, columns = cut_box(height, width, 1 - kept, generator)
+            mixed = images.clone()
+            mixed[..., rows, columns] = images.flip(0)[..., rows, columns]
+            # The box may reach over the edge: what counts is the area that it covers.
+            kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+        else:
+            mixed = images.lerp(images.flip(0), 1 - kept)
+        return mixed, soft.lerp(soft.flip(0), 1 - kept)
+
+
+def cut_box(height: int, width: int, area: float, generator: torch.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a box of the image's shape and this share of its area, centred anywhere and cut off at the edges."""
+    box_height, box_width = int(height * math.sqrt(area)), int(width * math.sqrt(area))
+    row, column = integer(generator, 0, height), integer(generator, 0, width)
+    return (
+        slice(max(0, row - box_height // 2), min(height, row + box_height // 2)),
+        slice(max(0, column - box_width // 2), min(width, column + box_width // 2)),
+    )
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """Erase a random rectangle of some images.
+
+    prob: per image. scale: share of the area, least and most. ratio: height/width, least and most. value: "random" for noise from N(0, 1)
+    per pixel and channel, or what to fill with in normalised values, one number or one per channel.
+    attempts: to find a rectangle that fits; failing that, the image stays whole."""
+
+    prob: float = 0.0
+    scale: tuple[float, float] = (0.02, 1 / 3)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    value: Literal["random"] | float | tuple[float, ...] = "random"
+    attempts: int = 10
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """images: float (N, C, H, W), changed in place and returned."""
+        if self.prob == 0:
+            return images
+        noise = torch.Generator(images.device).manual_seed(integer(generator, 0, 2**63 - 1))
+        for image in images:
+            box = self._box(image.shape[-2], image.shape[-1], generator) if happens(generator, self.prob) else None
+            if box is None:
+                continue
+            erased = image[:, box[0], box[1]]
+            if self.value == "random":
+                # Drawn in float32 whatever the images are: generators differ between dtypes.
+                erased.copy_(torch.randn(erased.shape, generator=noise, device=images.device))
+            else:
+                erased.copy_(torch.tensor(self.value, dtype=images.dtype).view(-1, 1, 1))
+        return images
+
+    def _box(self, height: int, width: int, generator: torch.Generator) -> tuple[slice, slice] | None:
+        for _ in range(self.attempts):
+            area = height * width * uniform(generator, *self.scale)
+            ratio = log_uniform(generator, *self.ratio)
+            box_height, box_width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < box_height < height and 0 < box_width < width:
+                top, left = integer(generator, 0, height - box_height + 1), integer(generator, 0, width - box_width + 1)
+                return slice(top, top + box_height), slice(left, left + box_width)
+        return None

@@ -1,0 +1,80 @@
+"""Sampler: which images are in which batch of which epoch, on which rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+from convnextv2.data.chance import stream
+
+
+class Position(NamedTuple):
+    """Where in a run an image is used; with the seed, all that its augmentation depends on. copy counts repeats within the epoch."""
+
+    epoch: int
+    index: int
+    copy: int
+
+
+class EpochSampler(Sampler[list[Position]]):
+    """The batches of one rank, epoch by epoch. All ranks share one order, which follows from (seed, epoch), and take every world_size-th
+    entry of it, so they are disjoint, and all have equally many batches.
+
+    length: images in the data set. batch_size: images per batch and rank.
+    drop_last: leave out what does not fill a batch; otherwise the last batch is shorter, and the order starts over where ranks would differ.
+    repeats: n > 0 puts each image n times in a row, as copies 0..n-1, which land on different ranks; an epoch keeps its usual length and
+    sees about 1/n of the images (Hoffer et al. 2020, as in MindCV). 0: each image once."""
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        repeats: int = 0,
+        drop_last: bool = True,
+    ) -> None:
+        assert 0 <= rank < world_size and batch_size > 0 and repeats >= 0
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.shuffle, self.repeats, self.drop_last = shuffle, repeats, drop_last
+        self._epoch = self._first_batch = 0
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Iterate this epoch next, from batch number first_batch on."""
+        self._epoch, self._first_batch = epoch, first_batch
+
+    @property
+    def images_per_rank(self) -> int:
+        """Images that each rank draws from in an epoch, the remainder that drop_last leaves out included."""
+        # With repeats the order is longer than an epoch, so rounding up leaves nothing to fill.
+        return self.length // self.world_size if self.drop_last and not self.repeats else math.ceil(self.length / self.world_size)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        batches = self.images_per_rank / self.batch_size
+        return math.floor(batches) if self.drop_last else math.ceil(batches)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        epoch, copies = self._epoch, max(1, self.repeats)
+        order = (
+            torch.randperm(self.length, generator=stream(self.seed, "order", epoch))
+            if self.shuffle
+            else torch.arange(self.length)
+        )
+        for batch in range(self._first_batch, len(self)):
+            places = range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images_per_rank))
+            entries = [(self.rank + place * self.world_size) % (self.length * copies) for place in places]
+            yield [Position(epoch, int(order[entry // copies]), entry % copies) for entry in entries]
+
+
+def exact_positions(length: int, rank: int = 0, world_size: int = 1) -> list[Position]:
+    """This rank's share for evaluation: over all ranks each image exactly once, so ranks may differ in length by one."""
+    return [Position(0, index, 0) for index in range(rank, length, world_size)]

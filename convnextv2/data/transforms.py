@@ -1,0 +1,257 @@
+"""Transforms: from decoded pixels to images that the network takes.
+
+In workers, image by image, on uint8 pixels: `TrainTransform` or `EvalTransform`. In the main process, batch by batch, on the device:
+`BatchTransform`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from convnextv2.data.auto_augment import build_policy
+from convnextv2.data.chance import happens, integer, log_uniform, uniform
+from convnextv2.data.mixup import Erasing, Mixing
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.knobs import Interpolation, Recipe
+
+Preset = Literal["timm", "official", "mindcv"]
+
+LONGEST_SIDE = 16
+"""Evaluation: before resizing, an image is cut to at most this many times the crop's aspect ratio, so that one of 1 x 10,000 pixels
+does not become 256 x 2,560,000. The centre crop drops that part anyway."""
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Random resized crop, flips, then `augment` or colour jitter.
+
+    image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of brightness,
+    contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then."""
+
+    image_size: tuple[int, int]
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    interpolation: Interpolation = "bicubic"
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """pixels: uint8 (C, H, W) of any size. Returns uint8 (C, *image_size); all choices are drawn from the generator."""
+        top, left, height, width = crop_box(pixels.shape[-2], pixels.shape[-1], self.scale, self.ratio, generator)
+        pixels = resize(pixels[:, top : top + height, left : left + width], self.image_size, self.interpolation)
+        if happens(generator, self.hflip):
+            pixels = pixels.flip(-1)
+        if happens(generator, self.vflip):
+            pixels = pixels.flip(-2)
+        return self.augment(pixels, generator) if self.augment else color_jitter(pixels, self.jitter, generator)
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """The one way in which an image is prepared for evaluation; everything that a checkpoint must carry to repeat it.
+
+    image_size: height, width of what comes out. crop_pct: share of the resized image's side that the centre crop keeps.
+    mean, std: per channel, on the scale 0 to 1; not applied here but by `BatchTransform`.
+    eval_preset: "timm": floor(image_size / crop_pct), antialiased, then centre crop. "official" (facebookresearch/ConvNeXt-V2): the same
+    below 384 px; from 384 px on, and up to 32 px, the whole image is warped to image_size (of a non-square size the longer side counts).
+    "mindcv": as timm, but not antialiased and the crop's offsets rounded down."""
+
+    image_size: tuple[int, int]
+    channels: int = 3
+    eval_preset: Preset = "timm"
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 0.875
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> EvalTransform:
+        """The inverse of `describe_preprocessing`, also after the description went through JSON."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in description.items()})
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """pixels: uint8 (C, H, W) of any size; small ones are enlarged. Returns uint8 (C, *image_size)."""
+        height, width = self.image_size
+        if self.eval_preset == "official" and not 32 < max(height, width) < 384:
+            return resize(pixels, self.image_size, self.interpolation)
+        antialias = self.eval_preset != "mindcv"
+        pixels = _limit_aspect(pixels, self.image_size)
+        resized = resize(
+            pixels, self._size_before_crop(pixels.shape[-2], pixels.shape[-1]), self.interpolation, antialias=antialias
+        )
+        spare_height, spare_width = resized.shape[-2] - height, resized.shape[-1] - width
+        top, left = (round(spare_height / 2), round(spare_width / 2)) if antialias else (spare_height // 2, spare_width // 2)
+        return resized[:, top : top + height, left : left + width]
+
+    def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
+        """Both sides in proportion, rounded down, so that one is image_size / crop_pct and the other not below."""
+        least_height, least_width = (math.floor(side / self.crop_pct) for side in self.image_size)
+        if height * least_width <= width * least_height:  # the height is the short side, measured in crops
+            return least_height, least_height * width // height
+        return least_width * height // width, least_width
+
+
+@dataclass(frozen=True)
+class BatchTransform:
+    """Batches of pixels to images, on the device that they are on: normalise, erase, mix.
+
+    mean, std: one per channel, on the scale 0 to 1. num_classes: of the soft targets, where mixing is on."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int = 0
+    erasing: Erasing = Erasing()
+    mixing: Mixing = Mixing()
+    _moments: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """pixels: uint8 (N, C, H, W). Returns images, float32."""
+        if pixels.device not in self._moments:  # copied once: copying to an accelerator waits for it
+            mean, std = (255 * torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+            self._moments[pixels.device] = mean, std
+        mean, std = self._moments[pixels.device]
+        return pixels.float().sub_(mean).div_(std)
+
+    def __call__(self, pixels: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """pixels: uint8 (N, C, H, W). targets: int64 (N,). generator: on the CPU; all choices are drawn from it.
+
+        Returns images, and the targets: as they are where mixing is off, else float32 (N, num_classes), in every batch."""
+        images = self.erasing(self.normalise(pixels), generator)
+        return self.mixing(images, targets, self.num_classes, generator) if self.mixing.is_on else (images, targets)
+
+
+def crop_box(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random crop, by the rule of torchvision's RandomResizedCrop.
+
+    Where ten tries find none that fits, it is the largest central crop of an allowed ratio."""
+    for _ in range(10):
+        area = height * width * uniform(generator, *scale)
+        aspect = log_uniform(generator, *ratio)
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            return (
+                integer(generator, 0, height - crop_height + 1),
+                integer(generator, 0, width - crop_width + 1),
+                crop_height,
+                crop_width,
+            )
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    crop_height = max(1, min(height, round(width / aspect)))
+    crop_width = max(1, min(width, round(height * aspect)))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = True) -> Tensor:
+    """pixels: uint8 (C, H, W). Returns uint8 (C, *size), within 1 level of Pillow's, or without antialias of MindSpore's and OpenCV's."""
+    if tuple(pixels.shape[-2:]) == tuple(size):
+        return pixels
+    if antialias:
+        mode = InterpolationMode.NEAREST_EXACT if interpolation == "nearest" else InterpolationMode(interpolation)
+        return F.resize(pixels, list(size), interpolation=mode, antialias=True)
+    align = None if interpolation == "nearest" else False
+    resized = torch.nn.functional.interpolate(pixels[None].float(), size, mode=interpolation, align_corners=align)
+    return resized[0].round_().clamp_(0, 255).to(torch.uint8)
+
+
+def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, saturation by a factor from 1 - strength to 1 + strength and hue by a shift of at most its strength (a turn
+    is 1), in random order. pixels: uint8 (C, H, W)."""
+    changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+    for i in torch.randperm(4, generator=generator).tolist() if any(strengths) else ():
+        middle = 0.0 if changes[i] is F.adjust_hue else 1.0
+        amount = uniform(generator, middle - strengths[i], middle + strengths[i])
+        if strengths[i]:
+            pixels = changes[i](pixels, amount if changes[i] is F.adjust_hue else max(0.0, amount))
+    return pixels
+
+
+def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value for each channel: as given, one for all, or for a grey image the average. Raises RecipeError for any other count."""
+    if len(values) == channels:
+        return tuple(values)
+    if len(values) == 1:
+        return tuple(values) * channels
+    if channels == 1:
+        return (math.fsum(values) / len(values),)
+    raise RecipeError(
+        f"mean, std or erase_value = {tuple(values)}: expected one number for each channel (in_channels = {channels})."
+    )
+
+
+def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """How the recipe prepares evaluation images, as JSON holds it: the arguments of `EvalTransform`."""
+    full_scale = 255 if max(recipe.mean) > 1 else 1
+    return {
+        "image_size": list(_height_width(recipe.image_size)),
+        "channels": recipe.in_channels,
+        "eval_preset": recipe.eval_preset,
+        "interpolation": recipe.interpolation,
+        "crop_pct": recipe.crop_pct,
+        "mean": [value / full_scale for value in per_channel(recipe.mean, recipe.in_channels)],
+        "std": [value / full_scale for value in per_channel(recipe.std, recipe.in_channels)],
+    }
+
+
+def build_train_transform(recipe: Recipe) -> TrainTransform:
+    """The recipe's augmentation of single images, for training and pre-training. Raises RecipeError for a malformed policy."""
+    strengths = recipe.color_jitter if isinstance(recipe.color_jitter, tuple) else (recipe.color_jitter,) * 3
+    description = describe_preprocessing(recipe)
+    fill = tuple(round(255 * value) for value in description["mean"])
+    return TrainTransform(
+        _height_width(recipe.image_size),
+        scale=recipe.scale,
+        ratio=recipe.ratio,
+        hflip=recipe.hflip,
+        vflip=recipe.vflip,
+        jitter=(*strengths[:3], strengths[3] if len(strengths) > 3 else 0.0),  # type: ignore[arg-type]  # the recipe checks that
+        augment=build_policy(recipe.auto_augment, fill=fill, interpolation=recipe.interpolation) if recipe.auto_augment else None,
+        interpolation=recipe.interpolation,
+    )
+
+
+def build_eval_transform(recipe: Recipe) -> EvalTransform:
+    """The recipe's preparation of evaluation images."""
+    return EvalTransform.from_description(describe_preprocessing(recipe))
+
+
+def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
+    """The recipe's normalisation (all that pre-training and evaluation need), erasing and mixing."""
+    evaluation = build_eval_transform(recipe)
+    value = recipe.erase_value
+    return BatchTransform(
+        evaluation.mean,
+        evaluation.std,
+        num_classes=num_classes,
+        erasing=Erasing(
+            recipe.erase_prob,
+            recipe.erase_scale,
+            recipe.erase_ratio,
+            per_channel(value, recipe.in_channels) if isinstance(value, tuple) else value,
+        ),
+        mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob),
+    )
+
+
+def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def _limit_aspect(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Cut from the ends of the longer side what LONGEST_SIDE says."""
+    height, width = pixels.shape[-2:]
+    rows = min(height, max(1, LONGEST_SIDE * width * image_size[0] // image_size[1]))
+    columns = min(width, max(1, LONGEST_SIDE * height * image_size[1] // image_size[0]))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[:, top : top + rows, left : left + columns]

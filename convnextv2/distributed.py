@@ -1,0 +1,206 @@
+"""Where we run: the ranks that torchrun, mpirun or SLURM started, the device of this rank, and the arithmetic it is good at.
+
+Nothing happens at import; `start` is called once by a verb.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from convnextv2.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher told this process. launcher: "torchrun", "mpirun", "SLURM", or "" where none launched it."""
+
+    launcher: str = ""
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    job: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """This rank among the others, and its device."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that prints and writes."""
+        return self.rank == 0
+
+    def sum(self, counts: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, on this rank's device."""
+        counts = counts.to(self.device)
+        if self.world_size > 1:
+            dist.all_reduce(counts)
+        return counts
+
+    def barrier(self) -> None:
+        """Wait for the other ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def agree(self, yes: bool) -> bool:
+        """True on all ranks where it is true on any. Does not wait for an accelerator: the ranks talk from CPU to CPU."""
+        if self.world_size == 1:
+            return yes
+        anyone = torch.tensor(float(yes))
+        dist.all_reduce(anyone)
+        return bool(anyone)
+
+    def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
+        """Run the forward pass in `dtype`; float32 changes nothing."""
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
+
+
+def find_launch(env: Mapping[str, str]) -> Launch:
+    """Read the environment variables of the launchers; torchrun wins over mpirun over SLURM.
+
+    SLURM counts only inside a step of several tasks: a plain `python` inside an allocation is one process."""
+
+    def number(name: str) -> int:
+        return int(env.get(name) or 0)
+
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return Launch("torchrun", number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE") or 1)
+    if "OMPI_COMM_WORLD_SIZE" in env:
+        rank, world_size, local_rank, local_world_size = (
+            number(f"OMPI_COMM_WORLD_{name}") for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+        )
+        return Launch("mpirun", rank, world_size, local_rank, local_world_size, job=env.get("PMIX_NAMESPACE", ""))
+    if (tasks := number("SLURM_STEP_NUM_TASKS")) > 1:
+        per_node = tasks // (number("SLURM_STEP_NUM_NODES") or 1)
+        return Launch("SLURM", number("SLURM_PROCID"), tasks, number("SLURM_LOCALID"), per_node, job=env.get("SLURM_JOB_ID", ""))
+    return Launch()
+
+
+def start(device: str = "auto", distribute: bool | str = "auto") -> tuple[Place, list[str]]:
+    """Join the other ranks, if a launcher started any, and choose the device. Returns the place and lines to announce.
+
+    Raises DeviceError for a device that is not there, or ranks that cannot find each other."""
+    launch = find_launch(os.environ)
+    notes = []
+    if distribute is False and launch.world_size > 1:
+        raise DeviceError(
+            f"distribute = False, but {launch.launcher} started {launch.world_size} ranks, which would all write the same run. Drop one of the two."
+        )
+    if distribute is True and not launch.launcher:
+        notes.append(
+            "distribute = True, but no launcher (torchrun, mpirun, SLURM) started this process: training in one process."
+        )
+    chosen = choose_device(device, launch.local_rank)
+    if launch.local_world_size > 1 and chosen.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, available_cores() // launch.local_world_size))
+    if launch.world_size > 1 and not dist.is_initialized():
+        _join(launch, chosen)
+        notes.append(f"{launch.world_size} ranks started by {launch.launcher}, joined by {dist.get_backend()}.")
+    return Place(chosen, launch.rank, launch.world_size, launch.local_world_size), notes
+
+
+def stop() -> None:
+    """Leave the other ranks; does nothing for a single process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _join(launch: Launch, device: torch.device) -> None:
+    if launch.local_world_size < launch.world_size and "MASTER_ADDR" not in os.environ:
+        raise DeviceError(
+            f"{launch.launcher} started {launch.world_size} ranks on several hosts, and MASTER_ADDR is not set. "
+            "Set it (and MASTER_PORT) to the address of rank 0's host, for example with: mpirun -x MASTER_ADDR=..."
+        )
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    # All ranks of a job must agree on the port without talking; the launcher's job name is what they share.
+    os.environ.setdefault("MASTER_PORT", str(20_000 + zlib.crc32(launch.job.encode()) % 20_000))
+    backend = dist.get_default_backend_for_device(device)
+    if device.type != "cpu":
+        backend = f"cpu:gloo,{device.type}:{backend}"
+    try:
+        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise DeviceError(
+            f"rank {launch.rank} cannot join the others at {where} ({error}). Set MASTER_ADDR and MASTER_PORT."
+        ) from error
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device a user means: "auto" is the accelerator that is there, else the CPU; "gpu" is cuda; "ascend" is npu.
+
+    Raises DeviceError where it is not there: there is no silent fall-back to the CPU."""
+    name = {"gpu": "cuda", "ascend": "npu"}.get(name.lower(), name.lower())
+    if find_spec("torch_npu"):
+        import torch_npu  # type: ignore[import-not-found]  # noqa: F401  # registers the "npu" device
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        name = accelerator.type if accelerator else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device = {name!r}: expected auto, cpu, cuda, npu, mps or xpu.") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if accelerator is None or accelerator.type != device.type:
+        has = f"this machine has {accelerator.type}" if accelerator else "this machine has the CPU only"
+        raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
+    index = local_rank if device.index is None else device.index
+    count = torch.accelerator.device_count()
+    if index >= count:
+        raise DeviceError(f"device = {name!r}: there is no number {index}, this machine has {count}. Start fewer ranks on it.")
+    torch.accelerator.set_device_index(index)
+    return torch.device(device.type, index)
+
+
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
+    """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, else float32."""
+    if setting != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting]
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    elif device.type == "cuda":
+        native = torch.cuda.get_device_capability(device)[0] >= 8
+    else:
+        native = device.type in ("npu", "xpu")
+    return torch.bfloat16 if native else torch.float32
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, not the machine's count."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that are free on the device, or None where it does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cpu":
+        try:
+            with open("/proc/meminfo") as file:
+                fields = dict(line.split(":") for line in file)
+            return int(fields["MemAvailable"].split()[0]) * 1024
+        except (OSError, KeyError):
+            return None
+    return None
+
+
+def say(text: str) -> None:
+    """Print a line, on the main rank only."""
+    if find_launch(os.environ).rank == 0:
+        print(text, flush=True)

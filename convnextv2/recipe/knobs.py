@@ -1,0 +1,209 @@
+"""Every knob of every verb, once: name, type, default, unit, help, and the name MindCV has for it.
+
+The YAML file, the command line and the Python call all end in one `Recipe`, so all three meet the same checks (`recipe.read`).
+Values are what a user means; what they imply (device, precision, number of workers) is decided in the room that needs it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+def _knob(default: Any, help: str, *, group: str, unit: str = "", mindcv: str = "", **checks: Any) -> Any:
+    """A pydantic field; `mindcv` is MindCV's name for it where that differs (accepted everywhere as an alias)."""
+    return Field(default, description=help, json_schema_extra={"group": group, "unit": unit, "mindcv": mindcv}, **checks)
+
+
+_run = partial(_knob, group="run")
+_data = partial(_knob, group="data")
+_augment = partial(_knob, group="augmentation")
+_model = partial(_knob, group="model")
+_optim = partial(_knob, group="optimization")
+_pretrain = partial(_knob, group="pre-training")
+
+
+class Recipe(BaseModel):
+    """One run, described completely. Frozen: a changed recipe is a new one (`recipe.model_copy(update=...)`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    # --- run ---------------------------------------------------------------------------------------------------------------
+    out: str = _run("", "Run folder to write. Empty: runs/VERB-MODEL.", mindcv="ckpt_save_dir")
+    resume: bool = _run(False, "Continue the run in `out` from its last checkpoint, up to `epochs`.")
+    overwrite: bool = _run(False, "Delete what is in `out` and start anew.")
+    seed: int = _run(42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31)
+    device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
+    distribute: bool | Literal["auto"] = _run("auto", "Use the ranks that torchrun, mpirun or SLURM started.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = _run(
+        "auto", "Arithmetic of the forward pass; auto: bfloat16 where the device gains from it.", mindcv="amp_level"
+    )
+    compile: bool = _run(False, "torch.compile the step (needs a compiler; slow first step).")
+    val_while_train: bool = _run(True, "Evaluate on the validation images during training.")
+    val_every_epochs: int = _run(
+        1, "Evaluate every so many epochs (and after the last).", unit="epochs", mindcv="val_interval", ge=1
+    )
+    save_every_epochs: int = _run(
+        1, "Save a checkpoint every so many epochs (and after the last).", unit="epochs", mindcv="ckpt_save_interval", ge=1
+    )
+    keep_checkpoints: int = _run(
+        2, "How many of the newest checkpoints to keep beside the best one.", mindcv="keep_checkpoint_max", ge=1
+    )
+    log_every_steps: int = _run(50, "Steps between log lines.", unit="steps", mindcv="log_interval", ge=1)
+    tensorboard: bool = _run(True, "Write TensorBoard events into the run folder.")
+
+    # --- data --------------------------------------------------------------------------------------------------------------
+    data_dir: str = _data(
+        "", "Image folder (train/ and val/ inside, or classes directly), or a CSV/JSONL manifest with path and label."
+    )
+    dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = _data(
+        "", "A named set instead of a folder; 'bundled' comes with the package."
+    )
+    dataset_download: bool = _data(False, "Allow a named set to be downloaded.")
+    train_split: str = _data("train", "Sub-folder with the training images.")
+    val_split: str = _data("val", "Sub-folder with the validation images.")
+    val_fraction: float = _data(0.1, "Share of the images held out for validation where the folder has no split.", gt=0, lt=1)
+    num_samples: int | None = _data(None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1)
+    bad_images: Literal["fail", "skip"] = _data(
+        "fail", "What to do with a file that is no image or is truncated; skipped ones are counted."
+    )
+    max_image_pixels: int = _data(178_956_970, "Largest image that is decoded.", unit="pixels", ge=1)
+    batch_size: int = _data(64, "Images per step and rank.", unit="images", ge=1)
+    shuffle: bool = _data(True, "Shuffle the training images anew in every epoch.")
+    drop_last: bool = _data(True, "Leave out the last, smaller batch of an epoch in training.", mindcv="drop_remainder")
+    workers: int | Literal["auto"] = _data(
+        "auto", "Processes that decode and augment; 0: none beside the main one.", mindcv="num_parallel_workers"
+    )
+    image_size: int | tuple[int, int] = _data(224, "Side of the images, or height and width.", unit="px", mindcv="image_resize")
+    in_channels: int = _data(3, "Channels of the images: 1 (grey) or 3.", ge=1)
+
+    # --- augmentation (training) and preprocessing (evaluation) --------------------------------------------------------------
+    scale: tuple[float, float] = _augment((0.08, 1.0), "Share of the image's area that a random crop keeps: least, most.")
+    ratio: tuple[float, float] = _augment((3 / 4, 4 / 3), "Width/height of a random crop: least, most.")
+    hflip: float = _augment(0.5, "Probability of a horizontal flip.", ge=0, le=1)
+    vflip: float = _augment(0.0, "Probability of a vertical flip.", ge=0, le=1)
+    color_jitter: float | tuple[float, ...] = _augment(
+        0.0, "Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`."
+    )
+    auto_augment: str | None = _augment(None, "Policy, for example randaug-m9-mstd0.5-inc1.")
+    interpolation: Interpolation = _augment("bicubic", "How images are resized.")
+    erase_prob: float = _augment(0.0, "Probability of erasing a random rectangle.", mindcv="re_prob", ge=0, le=1)
+    erase_scale: tuple[float, float] = _augment(
+        (0.02, 1 / 3), "Share of the image's area that is erased: least, most.", mindcv="re_scale"
+    )
+    erase_ratio: tuple[float, float] = _augment(
+        (0.3, 3.3), "Aspect ratio of the erased rectangle: least, most.", mindcv="re_ratio"
+    )
+    erase_value: Literal["random"] | float | tuple[float, float, float] = _augment(
+        "random", "What fills it: 'random' is noise from N(0, 1) per pixel; numbers are normalised values.", mindcv="re_value"
+    )
+    mixup: float = _augment(0.0, "Alpha of mixup's Beta distribution; 0: off.", ge=0)
+    cutmix: float = _augment(0.0, "Alpha of cutmix's Beta distribution; 0: off.", ge=0)
+    mix_prob: float = _augment(1.0, "Probability that a batch is mixed at all.", mindcv="cutmix_prob", ge=0, le=1)
+    mix_switch_prob: float = _augment(0.5, "Probability of cutmix where both are on.", ge=0, le=1)
+    aug_repeats: int = _augment(
+        0, "How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.", ge=0
+    )
+    eval_preset: Literal["timm", "official", "mindcv"] = _augment(
+        "timm", "How evaluation images are prepared (docs/preprocessing.md)."
+    )
+    crop_pct: float = _augment(0.875, "Evaluation: image_size / crop_pct is the short side before the centre crop.", gt=0, le=1)
+    mean: tuple[float, ...] = _augment(
+        (0.485, 0.456, 0.406), "Channel means for normalisation, on the scale 0 to 1 (or, if above 1, 0 to 255)."
+    )
+    std: tuple[float, ...] = _augment((0.229, 0.224, 0.225), "Channel standard deviations, on the scale of `mean`.")
+
+    # --- model -------------------------------------------------------------------------------------------------------------
+    model: str = _model("convnextv2_atto", "convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.")
+    depths: tuple[int, int, int, int] | None = _model(None, "Blocks per stage, for model: custom.")
+    dims: tuple[int, int, int, int] | None = _model(None, "Channels per stage, for model: custom.")
+    num_classes: int | None = _model(None, "Number of classes; empty: as many as the data have.", ge=1)
+    stem_stride: Literal[1, 2, 4] = _model(4, "Stride of the stem: 4 for photographs, 2 or 1 for small images.")
+    gelu: Literal["exact", "tanh"] = _model("exact", "Form of GELU; MindCV's weights want 'tanh'.")
+    grn_scope: Literal["image", "batch"] = _model(
+        "image", "What GRN's statistics are taken over; 'batch' matches the official sparse code."
+    )
+    drop_path_rate: float = _model(0.0, "Stochastic depth of the last block; grows linearly from 0.", ge=0, lt=1)
+    head_init_scale: float = _model(1.0, "Factor on the head's initial weights; 0.001 when fine-tuning.", ge=0)
+    grad_checkpoint: bool = _model(False, "Recompute activations in the backward pass: less memory, more time.")
+    init: str = _model("", "Weights to start from: a run folder, a checkpoint or a weights file.", mindcv="ckpt_path")
+    freeze: Literal["none", "stem", "stages1", "stages2", "stages3", "encoder"] = _model(
+        "none", "What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head."
+    )
+
+    # --- optimization ------------------------------------------------------------------------------------------------------
+    epochs: int = _optim(100, "Passes over the training images.", unit="epochs", mindcv="epoch_size", ge=1)
+    optimizer: Literal["adamw", "sgd"] = _optim("adamw", "Update rule.", mindcv="opt")
+    lr: float = _optim(1e-3, "Peak learning rate, for a global batch of `lr_batch_size`.", ge=0)
+    lr_batch_size: int | None = _optim(
+        None, "Global batch for which `lr` is stated; empty: for whatever batch is used.", unit="images", ge=1
+    )
+    scale_lr: bool = _optim(False, "Multiply `lr` and `min_lr` by global batch / lr_batch_size.")
+    min_lr: float = _optim(1e-6, "Learning rate at the end of the cosine.", ge=0)
+    schedule: Literal["cosine", "constant"] = _optim(
+        "cosine", "Course of the learning rate after the warm-up.", mindcv="scheduler"
+    )
+    warmup_epochs: float = _optim(0, "Linear warm-up at the start, counted in `epochs`.", unit="epochs", ge=0)
+    warmup_factor: float = _optim(0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1)
+    decay_epochs: int | None = _optim(None, "Length of the cosine; empty: all epochs after the warm-up.", unit="epochs", ge=1)
+    betas: tuple[float, float] = _optim((0.9, 0.999), "AdamW's averaging factors.")
+    eps: float = _optim(1e-8, "AdamW's epsilon.", gt=0)
+    momentum: float = _optim(0.9, "Momentum of sgd.", ge=0, lt=1)
+    nesterov: bool = _optim(False, "Nesterov's form of sgd's momentum.", mindcv="use_nesterov")
+    weight_decay: float = _optim(0.05, "Decoupled weight decay.", ge=0)
+    weight_decay_filter: Literal["norm_and_bias", "disable"] = _optim(
+        "norm_and_bias", "Spared from weight decay: norms, biases, GRN and the mask token; or nothing ('disable')."
+    )
+    layer_decay: float | None = _optim(None, "Learning-rate factor per layer, from the head (1) down to the stem.", gt=0, le=1)
+    layer_decay_form: Literal["single", "group"] = _optim(
+        "single", "A layer is one block, or a group of blocks (base and large in the paper)."
+    )
+    clip_norm: float | None = _optim(None, "Clip the gradient's global norm.", gt=0)
+    accumulate: int = _optim(1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1)
+    loss: Literal["ce", "bce"] = _optim("ce", "Softmax cross entropy, or binary cross entropy over one-hot targets.")
+    label_smoothing: float = _optim(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
+    ema: bool = _optim(False, "Keep a moving average of the weights, and evaluate that.")
+    ema_decay: float = _optim(0.9999, "Its decay per step (warmed up: min(decay, (1 + t) / (10 + t))).", ge=0, lt=1)
+
+    # --- pre-training (FCMAE) ----------------------------------------------------------------------------------------------
+    mask_ratio: float = _pretrain(0.6, "Share of the tiles that is hidden.", gt=0, lt=1)
+    tile: int | None = _pretrain(None, "Side of a tile; empty: the total stride (8 x stem_stride).", unit="px", ge=1)
+    norm_target: bool = _pretrain(True, "Normalise the pixels of each masked tile before they are compared.")
+    decoder_dim: int = _pretrain(512, "Channels of the decoder.", ge=1)
+    decoder_depth: int = _pretrain(1, "Blocks of the decoder.", ge=1)
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Recipe:
+        """Knobs that only make sense together. Each message starts with the knob it belongs to."""
+        mistakes = []
+        if (self.model == "custom") != (self.depths is not None and self.dims is not None):
+            mistakes.append("model = %r: depths and dims go with model: custom, and only with it." % self.model)
+        if self.resume and self.overwrite:
+            mistakes.append("resume = True: cannot go together with overwrite. Drop one of them.")
+        if len(self.mean) != len(self.std):
+            mistakes.append(f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)}).")
+        if self.scale_lr and self.lr_batch_size is None:
+            mistakes.append("scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too.")
+        for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
+            least, most = getattr(self, name)
+            if not 0 < least <= most:
+                mistakes.append(f"{name} = {getattr(self, name)}: expected 0 < least <= most.")
+        # Bounds that Field cannot hold, because the knob may also be a word or several numbers.
+        for name, least_allowed in (("workers", 0), ("image_size", 1), ("depths", 1), ("dims", 1), ("color_jitter", 0)):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, int | float) and number < least_allowed for number in numbers):
+                mistakes.append(f"{name} = {value}: expected nothing below {least_allowed}.")
+        if isinstance(self.color_jitter, tuple) and len(self.color_jitter) not in (3, 4):
+            mistakes.append(f"color_jitter = {self.color_jitter}: expected one number, 3 or 4.")
+        if min(self.std) <= 0:
+            mistakes.append(f"std = {self.std}: expected numbers > 0.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            mistakes.append(f"betas = {self.betas}: expected 2 numbers >= 0 and < 1.")
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self

@@ -1,0 +1,148 @@
+"""MindCV's configuration in our terms, so that a MindCV YAML or command line works unedited.
+
+Every key of MindCV (main at 51b0636, config.py) has one of five fates:
+- it is a knob of ours by the same name;
+- it is a knob of ours by another name: `RENAMED`, with `VALUES` where the values are named differently too;
+- it can only mean what we do anyway: `ONLY`, any other value is refused with the remedy;
+- it is about something that does not exist here: `NO_EFFECT`, accepted and announced;
+- it is unknown to MindCV as well, and refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convnextv2.recipe.knobs import Recipe
+
+RENAMED: dict[str, str] = {
+    extra["mindcv"]: name
+    for name, field in Recipe.model_fields.items()
+    if isinstance(extra := field.json_schema_extra, dict) and isinstance(extra["mindcv"], str) and extra["mindcv"]
+} | {"clip_grad": "clip_norm"}  # a switch beside `clip_value`, see recipe.read
+"""MindCV's key -> our knob."""
+
+VALUES: dict[str, dict[str, Any]] = {
+    "amp_level": {"O0": "float32", "O1": "auto", "O2": "auto", "O3": "auto"},
+    "device_target": {"Ascend": "auto", "GPU": "cuda", "CPU": "cpu", "NPU": "npu"},
+    "scheduler": {"cosine_decay": "cosine", "warmup_cosine_decay": "cosine", "constant": "constant"},
+    "drop_path_rate": {"none": 0.0},
+}
+"""MindCV's key -> {MindCV's value, in any letter case: our value}."""
+
+AUTO = {"amp_level": "bfloat16 where the device gains from it, else float32", "device_target": "the best device that is here"}
+"""MindCV's key -> what 'auto', as which some of its values are read, comes to."""
+
+CLIP_VALUE = 15.0
+"""MindCV's `clip_value` where `clip_grad` is on and no value is given."""
+
+_OFF = frozenset({"false", "no", "0", "0.0", "none", "null", ""})
+
+ONLY: dict[str, tuple[frozenset[str], str]] = {
+    "pretrained": (_OFF, "there is no download. Give the weights as a file or run folder: init = FILE."),
+    "resume_opt": (_OFF, "to continue a run, optimizer included, use resume = True and out = RUN."),
+    "ckpt_save_policy": (
+        frozenset({"latest_k"}),
+        "expected latest_k; the best checkpoint is kept beside the newest ones. Set keep_checkpoints to keep more.",
+    ),
+    "drop_rate": (_OFF, "ConvNeXt V2 has no dropout. Use drop_path_rate."),
+    "aug_splits": (_OFF, "augmentation splits are not offered. Use 0, or aug_repeats."),
+    "amp_cast_list": (_OFF, "a list of layer classes is not offered. Use precision = auto, float32, bfloat16 or float16."),
+    "lr_epoch_stair": (_OFF, "the learning rate changes at every step. Use False."),
+    "num_cycles": (frozenset({"1", "1.0"}), "one cosine is offered. Use 1."),
+    "re_max_attempts": (frozenset({"10"}), "the number of tries to place a rectangle is fixed. Use 10."),
+    "reduction": (frozenset({"mean"}), "the loss is a mean. Use mean, and a larger lr if that is what is wanted."),
+    "filter_bias_and_bn": (frozenset(), "MindCV has dropped this key. Use weight_decay_filter = norm_and_bias or disable."),
+}
+"""MindCV's key -> (values, in lower case, that mean what we do anyway; what to say to any other)."""
+
+NO_EFFECT: dict[str, str] = {
+    **dict.fromkeys(("mode", "dataset_sink_mode"), "MindSpore only"),
+    **dict.fromkeys(("loss_scale_type", "loss_scale", "drop_overflow_update"), "the loss is scaled where float16 needs it"),
+    **dict.fromkeys(("decay_rate", "multi_step_decay_milestones"), "of schedules that are not offered"),
+    "cycle_decay": "there is one cosine",
+    "val_amp_level": "evaluation uses `precision` too",
+    "eval_shuffle": "the order does not matter in evaluation",
+    "aux_factor": "there is no auxiliary head",
+    "clip_value": "clip_grad is not on, or clip_norm is given",
+    "config": "MindCV's note of where its options came from",
+}
+"""MindCV's key -> why it does nothing here."""
+
+DEFAULTS: dict[str, Any] = {
+    "out": "./ckpt",
+    "seed": 42,
+    "distribute": False,
+    "precision": "float32",
+    "val_while_train": False,
+    "val_every_epochs": 1,
+    "save_every_epochs": 1,
+    "keep_checkpoints": 10,
+    "log_every_steps": 100,
+    "data_dir": "./",
+    "batch_size": 128,
+    "shuffle": True,
+    "drop_last": True,
+    "image_size": 224,
+    "in_channels": 3,
+    "scale": (0.08, 1.0),
+    "ratio": (0.75, 1.333),
+    "hflip": 0.5,
+    "vflip": 0.0,
+    "color_jitter": 0.4,
+    "auto_augment": None,
+    "interpolation": "bilinear",
+    "erase_prob": 0.0,
+    "erase_scale": (0.02, 0.33),
+    "erase_ratio": (0.3, 3.3),
+    "erase_value": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "mix_prob": 1.0,
+    "mix_switch_prob": 0.5,
+    "aug_repeats": 0,
+    "eval_preset": "mindcv",
+    "crop_pct": 0.875,
+    "gelu": "tanh",  # what MindSpore's nn.GELU computes
+    "drop_path_rate": 0.0,
+    "epochs": 90,
+    "lr": 1e-3,
+    "lr_batch_size": None,
+    "scale_lr": False,
+    "min_lr": 1e-6,
+    "schedule": "cosine",
+    "warmup_epochs": 3.0,
+    "warmup_factor": 0.0,
+    "decay_epochs": 100,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,  # MindCV's flag says 1e-10, which never reaches its AdamW
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 1e-6,
+    "weight_decay_filter": "disable",
+    "layer_decay": None,
+    "clip_norm": None,
+    "accumulate": 1,
+    "loss": "ce",
+    "label_smoothing": 0.0,
+    "ema": False,
+    "ema_decay": 0.9999,
+}
+"""Our knob -> what MindCV does where nothing is said. Not here, and so ours: `dataset` (MindCV's 'imagenet' is any image
+folder, as ours ''), `workers` (no result depends on them), `mean` and `std` (the same numbers, on the scale 0 to 255)."""
+
+REQUIRED: dict[str, str] = {"model": "mobilenet_v2_035_224", "optimizer": "adam"}
+"""Our knob -> MindCV's default, which is not offered: a recipe in MindCV's terms must set it."""
+
+KEYS: frozenset[str] = frozenset({*RENAMED, *ONLY, *NO_EFFECT}) - frozenset(Recipe.model_fields)
+"""Keys that only MindCV has. A YAML with one of them is read with `DEFAULTS`."""
+
+
+def is_accepted(key: str, value: Any) -> bool:
+    """Whether `value` of a key of `ONLY` means what we do anyway."""
+    return str(value).strip().lower() in ONLY[key][0]
+
+
+def to_ours(key: str, value: Any) -> Any:
+    """MindCV's name for a value in our terms (`VALUES`); any other value as it is."""
+    ours = {name.lower(): ours for name, ours in VALUES.get(key, {}).items()}
+    return ours.get(str(value).strip().lower(), value)

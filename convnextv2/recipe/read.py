@@ -1,0 +1,271 @@
+"""Recipes from a YAML file, a command line or a Python call, through the same checks; all mistakes are reported together.
+
+Precedence: default < YAML < values (command line or Python). Keys may be written with - or _, and by MindCV's names.
+Values are read by the knob's declared type (`recipe.values`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from convnextv2.errors import RecipeError
+from convnextv2.recipe import mindcv
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.values import convert, expected, read_value, show
+
+_META = "defaults"  # a key beside the knobs: whose defaults hold for what is left out
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class _Given(NamedTuple):
+    """A knob that was given: how its name was spelled, its value as it stood, and where it stood."""
+
+    key: str
+    value: Any
+    source: str
+
+
+class _Mistake(NamedTuple):
+    source: str
+    line: str
+
+
+# What is given although it does nothing: the knobs, when, why.
+_IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
+    (("momentum", "nesterov"), lambda recipe: recipe.optimizer != "sgd", "only sgd has it"),
+    (("betas", "eps"), lambda recipe: recipe.optimizer != "adamw", "only adamw has it"),
+    (("color_jitter",), lambda recipe: recipe.auto_augment is not None, "auto_augment takes its place"),
+    (("erase_scale", "erase_ratio", "erase_value"), lambda recipe: recipe.erase_prob == 0, "erase_prob is 0"),
+    (("ema_decay",), lambda recipe: not recipe.ema, "ema is off"),
+    (("layer_decay_form",), lambda recipe: recipe.layer_decay is None, "layer_decay is not set"),
+    (("decay_epochs", "min_lr"), lambda recipe: recipe.schedule != "cosine", "schedule is not cosine"),
+]
+
+
+def read_recipe(
+    values: Mapping[str, Any], *, config: str | Path | None = None, source: str = "command line"
+) -> tuple[Recipe, list[str]]:
+    """The recipe that `config` (a YAML file, or the name of a shipped recipe) and, above it, `values` describe.
+
+    values: knob -> value, as text or of its type. source: what messages call them.
+    Returns the recipe and what the user should be told, one line each. RecipeError lists every mistake of both.
+    """
+    mistakes: list[_Mistake] = []
+    given: dict[str, _Given] = {}
+    foreign: list[str] = []
+    origin = ""
+    if config:
+        path = find_recipe(config)
+        origin = path.name
+        given = _resolve(_read_yaml(path), origin, mistakes)
+        foreign = [item.key for item in given.values() if item.key in mindcv.KEYS]
+    given |= _resolve([(key, value, 0) for key, value in values.items()], source, mistakes)
+
+    notes: list[str] = []
+    idle: list[tuple[str, str]] = []  # key, why
+    like_mindcv = _wants_mindcv(given.pop(_META, None), bool(foreign), mistakes)
+    if like_mindcv and "eps" in given and given["eps"].source == origin:
+        idle.append((given.pop("eps").key, "AdamW always has 1e-8 in MindCV"))
+    given = _without_mindcv_only(given, mistakes, idle)
+
+    settings = dict(mindcv.DEFAULTS) if like_mindcv else {}
+    wrong = set()
+    for name, item in given.items():
+        try:
+            settings[name] = read_value(name, mindcv.to_ours(item.key, item.value))
+        except ValueError:
+            wrong.add(name)
+            mistakes.append(_Mistake(item.source, _wrong_value(name, item)))
+        if settings.get(name) == "auto" and item.key in mindcv.AUTO:
+            notes.append(f"{item.key} {item.value}: {mindcv.AUTO[item.key]}.")
+    if like_mindcv:
+        why = f"{foreign[0]} is MindCV's key" if foreign else "defaults = mindcv"
+        for name in sorted(mindcv.REQUIRED.keys() - given.keys()):
+            what = f"not given, and MindCV's default, {mindcv.REQUIRED[name]}, is not offered ({why})"
+            mistakes.append(_Mistake(origin or source, f"{name}: {what}. Set {name}, or {_META}: convnextv2."))
+    # Pairs are checked even where single knobs are wrong, as far as they do not involve those.
+    try:
+        recipe = Recipe(**{name: value for name, value in settings.items() if name not in wrong})
+    except ValidationError as error:
+        for line in "\n".join(str(detail["ctx"]["error"]) for detail in error.errors()).splitlines():
+            name = line.split()[0].rstrip(":")
+            if not wrong & set(re.findall(r"\w+", line)):
+                mistakes.append(_Mistake(given[name].source if name in given else source, line))
+        if not mistakes:
+            raise
+    if mistakes:
+        raise RecipeError(_report(sorted(mistakes, key=lambda mistake: mistake.source != origin)))
+
+    if like_mindcv:
+        notes.insert(0, _mindcv_defaults(origin, foreign, given))
+        if recipe.ema:
+            notes.append("ema: its decay warms up as min(ema_decay, (1 + t) / (10 + t)), a little unlike MindCV's.")
+    for names, is_idle, why in _IDLE:
+        # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
+        told = [name for name in names if name in given and (like_mindcv or getattr(recipe, name) != _default(name))]
+        idle += [(given[name].key, why) for name in told if is_idle(recipe)]
+    if idle:
+        keys = {why: ", ".join(key for key, reason in idle if reason == why) for _, why in idle}
+        notes.append(f"No effect here: {'; '.join(f'{which} ({why})' for why, which in keys.items())}.")
+    return recipe, notes
+
+
+def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[_Mistake]) -> dict[str, _Given]:
+    """Keys by our names. items: key, value and line number (0: has none). Unknown keys and keys given twice are mistakes."""
+    given: dict[str, _Given] = {}
+    lines: dict[str, int] = {}
+    for spelled, value, line in items:
+        key = spelled.replace("-", "_")
+        name = mindcv.RENAMED.get(key, key)
+        if not (name in Recipe.model_fields or name in mindcv.KEYS or name == _META) or (name == "config" and not line):
+            near = _did_you_mean(key, [*Recipe.model_fields, _META]) or _did_you_mean(key, mindcv.KEYS - {key})
+            mistakes.append(_Mistake(source, f"{spelled} = {show(value)}: unknown key.{near}"))
+        elif name in given:
+            where = f" (line {lines[name]} and line {line})" if line else ""
+            what = "given twice" if given[name].key == key else f"another name for {given[name].key}, which is given too"
+            mistakes.append(_Mistake(source, f"{spelled} = {show(value)}: {what}{where}. Keep one."))
+        else:
+            given[name], lines[name] = _Given(key, value, source), line
+    return given
+
+
+def _wants_mindcv(meta: _Given | None, has_foreign: bool, mistakes: list[_Mistake]) -> bool:
+    if meta is None:
+        return has_foreign
+    if meta.value not in ("mindcv", "convnextv2"):
+        mistakes.append(_Mistake(meta.source, f"{_META} = {show(meta.value)}: expected mindcv or convnextv2."))
+    return bool(meta.value == "mindcv")
+
+
+def _without_mindcv_only(given: dict[str, _Given], mistakes: list[_Mistake], idle: list[tuple[str, str]]) -> dict[str, _Given]:
+    """`given` with clip_grad and clip_value made one knob, and without keys that only MindCV has."""
+    clip = given.get("clip_norm")
+    if clip and clip.key == "clip_grad":
+        try:
+            if convert(bool, clip.value):
+                given["clip_norm"] = given.pop("clip_value", clip._replace(value=mindcv.CLIP_VALUE))
+            else:
+                given["clip_norm"] = clip._replace(value=None)
+        except ValueError:
+            line = f"clip_grad = {show(clip.value)}: expected True or False. clip_value is the norm."
+            mistakes.append(_Mistake(clip.source, line))
+            del given["clip_norm"]
+    for name, item in given.items():
+        if name in mindcv.ONLY and not mindcv.is_accepted(name, item.value):
+            mistakes.append(_Mistake(item.source, f"{item.key} = {show(item.value)}: {mindcv.ONLY[name][1]}"))
+        if name in mindcv.NO_EFFECT:
+            idle.append((item.key, mindcv.NO_EFFECT[name]))
+    return {name: item for name, item in given.items() if name in Recipe.model_fields}
+
+
+def _mindcv_defaults(origin: str, foreign: list[str], given: Mapping[str, _Given]) -> str:
+    left_out = {name: value for name, value in mindcv.DEFAULTS.items() if name not in given}
+    differing = {name: value for name, value in left_out.items() if value != read_value(name, _default(name))}
+    keys = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
+    who = f"{origin} has MindCV's keys ({keys})" if foreign else "MindCV's defaults"
+    settings = ", ".join(f"{name} {show(value)}" for name, value in differing.items())
+    return f"{who}: what is left out is as in MindCV: {settings}. With {_META}: convnextv2 it is as elsewhere here."
+
+
+def _wrong_value(name: str, item: _Given) -> str:
+    field = Recipe.model_fields[name]
+    options = [*mindcv.VALUES.get(item.key, ())] if item.key != name else []
+    wanted = f"one of {', '.join(options)}" if options else expected(name)
+    kinds = (field.annotation, *get_args(field.annotation))
+    remedy = _did_you_mean(str(item.value), options or [str(option) for kind in kinds for option in get_args(kind)])
+    if str in kinds and isinstance(item.value, int | float):
+        remedy = f" Put it in quotes: {str(item.value)!r}."
+    if not remedy and not wanted.startswith("one of"):
+        remedy = f" {field.description}"
+    return f"{item.key} = {show(item.value)}: expected {wanted}.{remedy}"
+
+
+def _default(name: str) -> Any:
+    return Recipe.model_fields[name].default
+
+
+def _did_you_mean(word: str, names: Iterable[str]) -> str:
+    near = get_close_matches(word, list(names), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _report(mistakes: list[_Mistake]) -> str:
+    """All mistakes, each source with a header of its own."""
+    lines = []
+    for source in dict.fromkeys(mistake.source for mistake in mistakes):
+        mine = [mistake.line for mistake in mistakes if mistake.source == source]
+        lines += [f"{source} has {len(mine)} error{'s' * (len(mine) != 1)}:", *(f"  {line}" for line in mine)]
+    return "\n".join(lines)
+
+
+# --- files -------------------------------------------------------------------------------------------------------------------
+
+
+def _read_yaml(path: Path) -> list[tuple[str, Any, int]]:
+    """Key, value and line number of every entry, repeated keys included. Empty: no entries. RecipeError if it is no mapping."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
+            return []
+        if isinstance(node, yaml.MappingNode):
+            return [
+                (str(loader.construct_object(key, deep=True)), loader.construct_object(value, deep=True), key.start_mark.line + 1)
+                for key, value in node.value
+            ]
+        what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
+        found = f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found {what}."
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        found = f"line {line}: this is no YAML: {error.problem or error.context}."
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, or a date that does not exist
+        found = f"cannot be read as YAML: {' '.join(str(error).split())}."
+    raise RecipeError(_report([_Mistake(path.name, found)]))
+
+
+def _shipped() -> Path:
+    """The folder with the recipes that come with the package: inside an installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe. name: a path, or the name of a shipped recipe, with or without its folder and '.yaml'.
+
+    RecipeError if there is none; it names the nearest ones.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    wanted = re.sub(r"\.ya?ml$", "", Path(name).as_posix()).removeprefix("configs/")
+    names = [shipped for shipped, _ in list_recipes()]
+    matches = [wanted] if wanted in names else [shipped for shipped in names if Path(shipped).name == wanted]
+    if len(matches) == 1:
+        return _shipped() / f"{matches[0]}.yaml"
+    near = matches or get_close_matches(wanted, names, n=3, cutoff=0.4)
+    found = "a folder" if Path(name).is_dir() else "neither a file nor a recipe of this package"
+    remedy = f"Did you mean {' or '.join(near)}?" if near else f"Shipped recipes: {', '.join(names) or 'none'}."
+    raise RecipeError(f"config = {name}: {found}. {remedy}")
+
+
+def list_recipes() -> list[tuple[str, str]]:
+    """Name and first comment line of every shipped recipe, sorted by name."""
+    recipes = []
+    for path in sorted(_shipped().rglob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        name = path.relative_to(_shipped()).with_suffix("").as_posix()
+        recipes.append((name, first.lstrip("# ") if first.startswith("#") else ""))
+    return recipes
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """YAML text of every knob, in the order of their declaration; `read_recipe` makes an equal recipe of it."""
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.model_dump().items()}
+    text: str = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=10_000)
+    return text

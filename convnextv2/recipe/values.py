@@ -1,0 +1,116 @@
+"""One value of one knob: from text, or from what YAML and Python have, to the declared type; and what the knob takes, in words.
+
+Everything but a list is read through its text, so that `3e-4`, which PyYAML takes for a string, is a number, and a YAML value
+meets exactly the checks of the same words on the command line.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from math import isfinite
+from os import PathLike, fspath
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from convnextv2.recipe.knobs import Recipe
+
+_EMPTY = ("", "none", "null")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_COMPARISONS = {"ge": (">=", operator.ge), "gt": (">", operator.gt), "le": ("<=", operator.le), "lt": ("<", operator.lt)}
+
+
+def read_value(name: str, value: Any) -> Any:
+    """`value` by the type and within the bounds of knob `name`; ValueError if it cannot be."""
+    field = Recipe.model_fields[name]
+    if field.annotation is str and field.default == "" and (value is None or str(value).strip().lower() in _EMPTY):
+        return ""
+    converted = convert(field.annotation, value)
+    if isinstance(converted, int | float) and not all(holds(converted, limit) for _, holds, limit in _bounds(name)):
+        raise ValueError
+    return converted
+
+
+def convert(kind: Any, value: Any) -> Any:
+    """`value` as `kind`, the annotation of a knob or a part of it; ValueError if it is none."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        for part in sorted(parts, key=lambda part: part is not NoneType):  # 'none' is no text where nothing is a choice
+            try:
+                return convert(part, value)
+            except ValueError:
+                continue
+        raise ValueError
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else _split(value)
+        kinds = parts[:1] * len(items) if parts[-1] is Ellipsis else parts
+        if not items:
+            raise ValueError
+        return tuple(convert(part, item) for part, item in zip(kinds, items, strict=True))
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    if isinstance(value, list | tuple | dict | set) or (kind is str and not isinstance(value, str)):
+        raise ValueError
+    text = str(value).strip().lower()
+    if kind is str:
+        return value
+    if origin is Literal:
+        text = "" if text in _EMPTY and "" in parts else text
+        for option in parts:
+            if str(option).lower() == text:
+                return option
+    elif kind is NoneType and text in _EMPTY:
+        return None
+    elif kind is bool and text in _TRUE + _FALSE:
+        return text in _TRUE
+    elif kind is int and (number := float(text)).is_integer():
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else int(number)  # 1e6 is whole too
+    elif kind is float and isfinite(number := float(text)):
+        return number
+    raise ValueError
+
+
+def _split(value: Any) -> list[str]:
+    """The items of a list that is written as text: '[0.08, 1.0]', '(0.08, 1.0)', '0.08,1.0' or '0.08 1.0'."""
+    text = str(value).strip()
+    if text[:1] + text[-1:] in ("[]", "()"):
+        text = text[1:-1]
+    return [item for item in re.split(r"[,\s]+", text) if item]
+
+
+def _bounds(name: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
+    """Bounds of knob `name`, each as its sign, the comparison, and the limit."""
+    field = Recipe.model_fields[name]
+    return [(*_COMPARISONS[key], getattr(bound, key)) for bound in field.metadata for key in _COMPARISONS if hasattr(bound, key)]
+
+
+def expected(name: str) -> str:
+    """What knob `name` takes, in words: 'a number >= 0', 'one of ce, bce', 'a whole number >= 1, or none'."""
+    field = Recipe.model_fields[name]
+    within = " and".join(f" {sign} {limit}" for sign, _, limit in _bounds(name))
+    kind = field.annotation
+    words = []
+    for part in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        options = [str(option) for option in get_args(part) if option != ""]
+        if get_origin(part) is Literal:
+            words.append(f"one of {', '.join(options)}" if len(options) > 1 else f"'{options[0]}'")
+            words += ["none"] * ("" in get_args(part))
+        elif get_origin(part) is tuple:
+            noun = "whole numbers" if get_args(part)[0] is int else "numbers"
+            count = "a list of" if get_args(part)[-1] is Ellipsis else str(len(get_args(part)))
+            words.append(f"{count} {noun}" + (f" such as {show(field.default)}" if isinstance(field.default, tuple) else ""))
+        else:
+            nouns = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "none"}
+            words.append(nouns[part] + (within if part in (int, float) else ""))
+    return ", or ".join(words)
+
+
+def show(value: Any) -> str:
+    """A value on one line, as one would write it in YAML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(str(item) if isinstance(item, list) else show(item) for item in value)}]"
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    text = "none" if value is None else str(value)
+    return text if text and text.isprintable() else repr(text)

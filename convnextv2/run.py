@@ -1,0 +1,179 @@
+"""The run folder: one place for all that a run writes, which every later verb takes.
+
+    recipe.yaml        every knob, resolved
+    metrics.jsonl      one record per line: kind (train, eval), step, epoch, loss, ...
+    tensorboard/       the same as TensorBoard events
+    checkpoints/step-00000480/   all that is needed to continue: weights, their average, optimizer, position
+    best/  last/       model.safetensors and model.json: the weights to use (the average, where there is one)
+    report.html        for people
+
+Files appear in one atomic step, so a kill at any moment leaves a run that can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from convnextv2.errors import RunError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import dump_recipe, read_recipe
+from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_weights, write_json, write_tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on: weights and their moving average by name, the optimizer's tensors, and everything that is no tensor."""
+
+    description: Description
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    progress: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, by its path. Made by `create_run` or `open_run`."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe it was started with."""
+        return read_recipe({}, config=self.path / "recipe.yaml")[0]
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append a record to metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line that a kill cut short is left out."""
+        path = self.path / "metrics.jsonl"
+        return list(_whole_records(path.read_text().splitlines())) if path.exists() else []
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the records after `step`: a resumed run writes them again."""
+        path = self.path / "metrics.jsonl"
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(temporary, path)
+
+    def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int) -> Path:
+        """Write a checkpoint and `last/`, then delete all but the `keep` newest checkpoints."""
+        folder = self.path / "checkpoints" / f"step-{checkpoint.progress['step']:08d}"
+        temporary = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        save_weights(temporary, checkpoint.weights, checkpoint.description)
+        if checkpoint.average:
+            write_tensors(temporary / "average.safetensors", checkpoint.average)
+        write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
+        write_json(temporary / "progress.json", checkpoint.progress)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+        save_weights(self.path / "last", checkpoint.average or checkpoint.weights, checkpoint.description)
+        for old in self._checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return folder
+
+    def save_best(self, weights: Mapping[str, Tensor], description: Description) -> None:
+        """Write `best/`."""
+        save_weights(self.path / "best", weights, description)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint, or None."""
+        checkpoints = self._checkpoints()
+        return checkpoints[-1] if checkpoints else None
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if not path.name.endswith(".tmp"))
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Weights, average (empty without one), optimizer tensors and progress of a checkpoint of this run."""
+    average = folder / "average.safetensors"
+    return (
+        read_tensors(folder / WEIGHTS)[0],
+        read_tensors(average)[0] if average.exists() else {},
+        read_tensors(folder / "optimizer.safetensors")[0],
+        json.loads((folder / "progress.json").read_text()),
+    )
+
+
+def create_run(recipe: Recipe, path: Path) -> Run:
+    """Start a run in a new or empty folder, or continue one (`resume`), or delete it and start anew (`overwrite`).
+
+    Raises RunError where the folder holds something and neither was asked for, or there is nothing to resume, or the folder to overwrite is no run."""
+    run = Run(path)
+    if recipe.resume:
+        if run.last_checkpoint() is None:
+            raise RunError(f"resume = True: {path} has no checkpoint. Leave resume out to start a run there.")
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not recipe.overwrite:
+            raise RunError(
+                f"out = {path}: exists already. Use --resume to continue it, --overwrite to start anew, or another folder."
+            )
+        if not (path / "recipe.yaml").is_file():
+            raise RunError(
+                f"out = {path}: is not a run folder (no recipe.yaml in it), so it is not overwritten. Choose another folder."
+            )
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    temporary = path / "recipe.yaml.tmp"
+    temporary.write_text(dump_recipe(recipe.model_copy(update={"resume": False, "overwrite": False})))
+    os.replace(temporary, path / "recipe.yaml")
+    return run
+
+
+def open_run(path: Path) -> Run:
+    """An existing run. Raises RunError where the folder is none."""
+    if not (path / "recipe.yaml").is_file():
+        raise RunError(
+            f"{path}: {'not a run folder (no recipe.yaml in it)' if path.exists() else 'no such folder'}. Expected the `out` folder of a run."
+        )
+    return Run(path)
+
+
+def find_weights(path: str | Path) -> Path:
+    """The weights file that a user means by a run folder (best/, else last/), a checkpoint folder, or a file. Raises RunError."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if not path.exists():
+        raise RunError(f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file.")
+    raise RunError(f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)}).")
+
+
+def run_of(weights: Path) -> Run | None:
+    """The run that a weights file belongs to, or None for a file on its own."""
+    for folder in weights.parents[1:3]:
+        if (folder / "recipe.yaml").is_file():
+            return Run(folder)
+    return None
+
+
+def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue

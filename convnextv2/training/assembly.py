@@ -1,0 +1,183 @@
+"""What supervised training and pre-training share: from a model, its batches and its loss to a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from convnextv2.data.loader import Batch, TrainingLoader
+from convnextv2.data.sources import Source
+from convnextv2.distributed import Place, choose_precision, say
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Checkpoint, Run, read_checkpoint
+from convnextv2.training.ema import WeightAverage
+from convnextv2.training.loop import Pace, fit
+from convnextv2.training.optim import build_optimizer
+from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
+from convnextv2.weights.files import Description
+
+
+def train_model(
+    recipe: Recipe,
+    run: Run,
+    place: Place,
+    model: nn.Module,
+    description: Description,
+    loader: TrainingLoader,
+    loss_fn: Callable[[nn.Module, Batch, torch.Generator], Tensor],
+    *,
+    depths: Sequence[int] = (),
+    evaluate: Callable[[], dict[str, float]] | None = None,
+) -> None:
+    """Train `model` as the recipe says, from the run's last checkpoint where it resumes, leaving best/ and last/.
+
+    depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
+    if len(loader) == 0:
+        raise DataError(
+            f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use a smaller one, or drop_last: False."
+        )
+    dtype = choose_precision(recipe.precision, place.device)
+    pace = Pace(
+        epochs=recipe.epochs,
+        batches_per_epoch=len(loader),
+        batch_size=recipe.batch_size,
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        log_every_steps=recipe.log_every_steps,
+        val_every_epochs=recipe.val_every_epochs,
+        save_every_epochs=recipe.save_every_epochs,
+        seed=recipe.seed,
+        autocast=dtype,
+    )
+    global_batch = recipe.batch_size * recipe.accumulate * place.world_size
+    lr, min_lr = scaled_lr(recipe, global_batch)
+    for line in announcements(recipe, global_batch, lr, dtype, place):
+        say(line)
+
+    model.to(place.device)
+    optimizer = build_optimizer(recipe, model, depths)
+    average = WeightAverage(model, recipe.ema_decay) if recipe.ema else None
+    scaler = torch.amp.GradScaler(place.device.type, enabled=dtype == torch.float16)
+    progress = Progress()
+    if recipe.resume:
+        progress = _resume(run, model, optimizer, average, scaler)
+        say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
+    if recipe.compile:
+        model.compile(dynamic=False)
+    trained = _data_parallel(model, place)
+
+    writer = (
+        SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step) if recipe.tensorboard and place.is_main else None
+    )
+
+    def log(record: dict[str, Any]) -> None:
+        if place.is_main:
+            run.log(record)
+        if writer:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name not in ("step", "epoch"):
+                    writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def described(figures: dict[str, Any]) -> Description:
+        return replace(description, training={"step": progress.step, "epoch": progress.epoch, **figures})
+
+    def weights_to_use() -> dict[str, Tensor]:
+        return average.tensors if average is not None else model.state_dict()
+
+    def save() -> None:
+        if not place.is_main:
+            return
+        progress.scaler = scaler.state_dict()
+        run.save_checkpoint(
+            Checkpoint(
+                described({}),
+                model.state_dict(),
+                average.tensors if average else {},
+                optimizer_tensors(optimizer, model),
+                asdict(progress),
+            ),
+            keep=recipe.keep_checkpoints,
+        )
+
+    def evaluate_and_keep_best() -> dict[str, float]:
+        assert evaluate is not None
+        figures = evaluate()
+        if progress.best is None or figures["top1"] > progress.best:
+            progress.best = figures["top1"]
+            if place.is_main:
+                # Inside the evaluation the model itself holds the weights to use.
+                run.save_best(model.state_dict(), described(figures))
+        return figures
+
+    try:
+        fit(
+            trained,
+            loader.batches,
+            loss_fn,
+            pace=pace,
+            optimizer=optimizer,
+            lr_at=build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch),
+            average=average,
+            scaler=scaler,
+            progress=progress,
+            place=place,
+            log=log,
+            evaluate=evaluate_and_keep_best if evaluate else None,
+            save=save,
+            file_names=lambda batch: [loader.source.names[i] for i in batch.indices.tolist()],
+        )
+    finally:
+        if writer:
+            writer.close()
+        if loader.skipped:
+            say(f"{len(loader.skipped)} images could not be read and were skipped: {', '.join(sorted(loader.skipped)[:10])}")
+    if average is not None:
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(average.tensors[name])
+
+
+def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dtype, place: Place) -> list[str]:
+    """Lines that say what `auto` chose and what a user might not expect."""
+    name = str(dtype).removeprefix("torch.")
+    lines = [f"Device {place.device}, {place.world_size} rank(s), {name}, global batch {global_batch}."]
+    if recipe.lr_batch_size and recipe.lr_batch_size != global_batch:
+        scaled = recipe.lr * global_batch / recipe.lr_batch_size
+        choice = f"{lr:.4g} is used (scale_lr)" if recipe.scale_lr else f"{lr:.4g} is used; --scale_lr would take {scaled:.4g}"
+        lines.append(
+            f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, this run has {global_batch}: {choice}."
+        )
+    if recipe.warmup_epochs >= recipe.epochs:
+        lines.append(
+            f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = {recipe.epochs}), so lr never reaches its peak."
+        )
+    return lines
+
+
+def _resume(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None, scaler: torch.amp.GradScaler
+) -> Progress:
+    folder = run.last_checkpoint()
+    assert folder is not None, "create_run has checked that"
+    weights, averaged, optimizer_state, state = read_checkpoint(folder)
+    model.load_state_dict(weights)
+    load_optimizer(optimizer, model, optimizer_state)
+    if average is not None:
+        average.load(averaged or weights)
+    progress = Progress(**state)
+    scaler.load_state_dict(progress.scaler)
+    run.rewind_metrics(progress.step)
+    return progress
+
+
+def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
+    """The model as it is for one rank; else wrapped so that gradients are averaged and all ranks start from rank 0's weights."""
+    if place.world_size == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, device_ids=None if place.device.type == "cpu" else [place.device.index])

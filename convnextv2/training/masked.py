@@ -1,0 +1,63 @@
+"""FCMAE pre-training, from a recipe to a finished run. Labels are not needed, and not read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.data.loader import Batch, build_training_loader
+from convnextv2.data.sources import find_sources
+from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
+from convnextv2.distributed import Place, choose_precision, say
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
+from convnextv2.training.assembly import train_model
+from convnextv2.training.memory import memory_notes
+from convnextv2.training.supervised import build_classifier
+from convnextv2.weights.files import Description
+
+
+def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
+    """Pre-train an encoder and its decoder on images without labels."""
+    source, _ = find_sources(recipe, labelled=False)
+    for note in source.notes:
+        say(note)
+    torch.manual_seed(recipe.seed)
+    encoder = build_classifier(recipe, None)
+    model = FCMAE(
+        encoder,
+        tile=recipe.tile,
+        norm_target=recipe.norm_target,
+        decoder_dim=recipe.decoder_dim,
+        decoder_depth=recipe.decoder_depth,
+    )
+    height, width = (recipe.image_size,) * 2 if isinstance(recipe.image_size, int) else recipe.image_size
+    grid = model.grid(height, width)
+
+    def loss_on_meta(on_meta: nn.Module, n: int) -> Tensor:
+        visible, masked = (indices.to("meta") for indices in draw_masks(n, grid, recipe.mask_ratio, torch.Generator()))
+        loss: Tensor = on_meta(torch.empty(n, recipe.in_channels, height, width, device="meta"), visible, masked)
+        return loss
+
+    dtype = choose_precision(recipe.precision, place.device)
+    for line in memory_notes(
+        model, loss_on_meta, batch_size=recipe.batch_size, averaged=recipe.ema, precision=dtype, place=place
+    ):
+        say(line)
+    to_images = build_batch_transform(recipe, num_classes=0)
+
+    def loss_fn(trained: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        images = to_images.normalise(batch.pixels.to(place.device))
+        visible, masked = draw_masks(len(images), grid, recipe.mask_ratio, generator)
+        loss: Tensor = trained(images, visible.to(place.device), masked.to(place.device))
+        return loss
+
+    description = Description(
+        kind="fcmae",
+        model=recipe.model,
+        arguments=encoder.arguments,
+        fcmae=model.arguments,
+        preprocessing=describe_preprocessing(recipe),
+    )
+    train_model(recipe, run, place, model, description, build_training_loader(recipe, source, place), loss_fn)

@@ -1,0 +1,97 @@
+"""The optimizer: which parameters decay, and which layer learns how fast."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from convnextv2.recipe.knobs import Recipe
+
+
+def spared_from_decay(name: str, parameter: nn.Parameter) -> bool:
+    """Norms, biases, GRN and the mask token: all that is not a matrix or a kernel."""
+    return parameter.dim() < 2
+
+
+def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "single") -> float:
+    """Learning-rate factor of a parameter, by its name in ConvNeXtV2: 1 for final norm and head, less the nearer to the stem.
+
+    form "single": each block is a layer; a downsampling goes with the first block after it. "group": the stem, stages 1, 2 and 4 are one
+    layer each and stage 3 is cut into threes (optim_factory.py of the official code, which fixes depths 3, 3, 27, 3; here the
+    groups follow from the depths)."""
+    assert form in ("single", "group"), form
+    if form == "single":
+        last = sum(depths) + 1
+        layer = _single_layer(name, depths, last)
+    else:
+        thirds = math.ceil(depths[2] / 3)
+        last = thirds + 4
+        layer = _group_layer(name, thirds, last)
+    return float(decay ** (last - layer))
+
+
+def _single_layer(name: str, depths: Sequence[int], last: int) -> int:
+    if match := re.match(r"downsample_layers\.(\d)\.", name):
+        return sum(depths[: int(match[1])]) + 1
+    if match := re.match(r"stages\.(\d)\.(\d+)\.", name):
+        return sum(depths[: int(match[1])]) + int(match[2]) + 1
+    return last
+
+
+def _group_layer(name: str, thirds: int, last: int) -> int:
+    if match := re.match(r"downsample_layers\.(\d)\.", name):
+        return (0, 2, 3, thirds + 3)[int(match[1])]
+    if match := re.match(r"stages\.(\d)\.(\d+)\.", name):
+        stage, block = int(match[1]), int(match[2])
+        return (1, 2, 3 + block // 3, thirds + 3)[stage]
+    return last
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    decay_everything: bool = False,
+    depths: Sequence[int] = (),
+    layer_decay: float | None = None,
+    layer_decay_form: str = "single",
+) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer, by learning-rate factor (`lr_scale`) and weight decay; frozen parameters are left out."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = layer_scale(name, depths, layer_decay, layer_decay_form) if layer_decay else 1.0
+        decay = weight_decay if decay_everything or not spared_from_decay(name, parameter) else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [{"params": parameters, "lr_scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()]
+
+
+def build_optimizer(recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()) -> torch.optim.Optimizer:
+    """The recipe's optimizer. Layer decay needs the depths of the classifier; pre-training has none."""
+    groups = parameter_groups(
+        model,
+        weight_decay=recipe.weight_decay,
+        decay_everything=recipe.weight_decay_filter == "disable",
+        depths=depths,
+        layer_decay=recipe.layer_decay if depths else None,
+        layer_decay_form=recipe.layer_decay_form,
+    )
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps)
+
+
+def freeze(model: nn.Module, what: str) -> None:
+    """Fix the stem ("stem"), the stem and the first stages ("stages1" to "stages3"), all but the final norm and the head ("encoder"), or
+    nothing ("none")."""
+    deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
+    for name, parameter in model.named_parameters():
+        if match := re.match(r"(downsample_layers|stages)\.(\d)\.", name):
+            depth = 0 if name.startswith("downsample_layers.0.") else int(match[2]) + 1
+            parameter.requires_grad_(depth > deepest)

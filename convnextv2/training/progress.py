@@ -1,0 +1,66 @@
+"""Progress on the terminal: a live bar with the time left, or plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Speed(Protocol):
+    """What the bar shows beside loss and learning rate."""
+
+    images_per_second: float
+    data_wait: float
+
+
+class Display:
+    """The bar or the lines of one run; silent on all ranks but the main one."""
+
+    def __init__(self, total_steps: int, *, done: int, main: bool) -> None:
+        self.main, self.total_steps, self.first_step = main, total_steps, done
+        self.started = time.perf_counter()
+        self.console = Console(quiet=not main, highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        if main and self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console, refresh_per_second=4,
+            )  # fmt: skip
+            self.task = self.bar.add_task("", total=total_steps, completed=done, text="")
+
+    def __enter__(self) -> Display:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def advance(self, step: int, loss: float, lr: float, speed: Speed) -> None:
+        """After each step."""
+        if self.bar:
+            text = f"loss {loss:.4f}  lr {lr:.2e}  {speed.images_per_second:.0f} images/s  data wait {speed.data_wait:.0%}"
+            self.bar.update(self.task, completed=step, text=text)
+
+    def line(self, record: dict[str, Any]) -> None:
+        """A record of metrics.jsonl, as a line that stays."""
+        if record["kind"] == "eval":
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float))
+            self.console.print(f"epoch {record['epoch']}: validation {figures}")
+        elif not self.bar:
+            done = record["step"] - self.first_step
+            left = (time.perf_counter() - self.started) / max(done, 1) * (self.total_steps - record["step"])
+            self.console.print(
+                f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss {record['loss']:.4f}  lr {record['lr']:.3e}  "
+                f"{record['images_per_second']:.1f} images/s  data wait {record['data_wait']:.0%}  left {_duration(left)}"
+            )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

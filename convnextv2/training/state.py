@@ -1,0 +1,57 @@
+"""What must survive a restart besides the weights: the optimizer's tensors by parameter name, and the position in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.errors import CheckpointError
+
+
+@dataclass
+class Progress:
+    """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, the gradient
+    scaler's state. All randomness follows from (seed, epoch, step), so there is no generator to save."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as "parameter name|key" to tensor."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}|{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put saved tensors back. Raises CheckpointError where they belong to other parameters."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, what = key.rpartition("|")
+        by_name.setdefault(name, {})[what] = tensor
+    parameters = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    if by_name and set(by_name) != set(parameters):
+        odd = sorted(set(by_name) ^ set(parameters))[0]
+        raise CheckpointError(
+            f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume with the recipe it was written with."
+        )
+    # torch.optim.Optimizer.load_state_dict knows which device each kind of state belongs on.
+    optimizer.load_state_dict(
+        {
+            "state": {i: by_name[name] for i, name in enumerate(parameters) if name in by_name},
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
+    )

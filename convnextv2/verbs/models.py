@@ -1,0 +1,34 @@
+"""List the sizes of the network."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from convnextv2.distributed import say
+from convnextv2.errors import RecipeError
+from convnextv2.model.convnext import SIZES, create_model
+
+
+def models(pattern: str = "*", image_size: int = 224) -> list[dict[str, Any]]:
+    """Print the sizes that match a pattern: depths, widths, parameters (1000 classes) and multiply-adds of a forward pass.
+
+    Returns the same as a list. Counted on the meta device, from the network itself."""
+    names = [name for name in SIZES if fnmatch(name, pattern) or pattern in name]
+    if not names:
+        raise RecipeError(f"pattern = {pattern!r}: matches none of {', '.join(SIZES)}.")
+    rows = []
+    say(f"{'model':<18}{'depths':<15}{'channels':<25}{'parameters':>12}{f'GMACs at {image_size} px':>20}")
+    for name in names:
+        depths, dims = SIZES[name]
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model = create_model(name)
+            model(torch.empty(1, 3, image_size, image_size))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        gmacs = counter.get_total_flops() / 2e9
+        rows.append({"model": name, "depths": depths, "dims": dims, "parameters": parameters, "gmacs": gmacs})
+        say(f"{name:<18}{', '.join(map(str, depths)):<15}{', '.join(map(str, dims)):<25}{parameters:>12,}{gmacs:>20.2f}")
+    return rows

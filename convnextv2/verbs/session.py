@@ -1,0 +1,31 @@
+"""The start and end that `train` and `pretrain` share: recipe, ranks, run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from convnextv2.distributed import Place, say, start, stop
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+from convnextv2.run import Run, create_run
+
+
+@contextmanager
+def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> Iterator[tuple[Recipe, Run, Place]]:
+    """Read the recipe, join the other ranks, make the run folder; leave the ranks at the end."""
+    recipe, notes = read_recipe(knobs, config=config)
+    place, more = start(recipe.device, recipe.distribute)
+    try:
+        for note in notes + more:
+            say(note)
+        path = Path(recipe.out or f"runs/{verb}-{recipe.model}")
+        if place.is_main:
+            create_run(recipe, path)
+        place.barrier()
+        say(f"Run folder: {path}")
+        yield recipe, Run(path), place
+    finally:
+        stop()

@@ -1,0 +1,44 @@
+"""Measure a classifier on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from convnextv2.distributed import say, start, stop
+from convnextv2.errors import CheckpointError
+from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.recipe.read import read_recipe
+from convnextv2.run import find_weights, run_of
+from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
+
+
+def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:
+    """Evaluate a run, or with `config` and `ckpt_path` (or `init`) the weights of a checkpoint; print a table, write a report.
+
+    run: a run folder, checkpoint or weights file. It brings its recipe (data, preprocessing); knobs, for example data_dir, replace
+    parts of it. Every image is counted exactly once, on any number of ranks."""
+    if run is not None:
+        weights = find_weights(run)
+        owner = run_of(weights)
+        if config is None and owner is not None:
+            config = owner.path / "recipe.yaml"
+    recipe, notes = read_recipe({**knobs, "resume": False, "overwrite": False}, config=config)
+    if run is None:
+        if not recipe.init:
+            raise CheckpointError(
+                "ckpt_path is missing: there are no weights to validate. Give --ckpt_path CHECKPOINT, or a run folder."
+            )
+        weights = find_weights(recipe.init)
+    place, more = start(recipe.device, recipe.distribute)
+    try:
+        for note in notes + more:
+            say(note)
+        measured = evaluate_weights(weights, recipe, place)
+        say(f"Weights: {weights}")
+        say(measured.evaluation.table())
+        if place.is_main:
+            say(f"Report: {write_evaluation_report(weights, measured, recipe)}")
+        return measured.evaluation
+    finally:
+        stop()

@@ -1,0 +1,296 @@
+import pytest
+import yaml
+
+from convnextv2.errors import RecipeError
+from convnextv2.recipe import mindcv
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+from convnextv2.recipe.values import read_value
+
+# Every flag of MindCV's config.py, and a few more of its YAML keys: what becomes of it here. `same`: our knob of that name;
+# -> another name; `only`: refused but for the value that means what we do; `none`: no effect, announced; `refused`: always.
+FATES = {
+    "mode": "none", "distribute": "same", "val_while_train": "same", "val_interval": "-> val_every_epochs",
+    "log_interval": "-> log_every_steps", "seed": "same", "device_target": "-> device", "dataset": "same", "data_dir": "same",
+    "train_split": "same", "val_split": "same", "dataset_download": "same", "num_parallel_workers": "-> workers",
+    "shuffle": "same",
+    "num_samples": "same", "batch_size": "same", "drop_remainder": "-> drop_last", "image_resize": "-> image_size",
+    "scale": "same",
+    "ratio": "same", "hflip": "same", "vflip": "same", "color_jitter": "same", "interpolation": "same", "auto_augment": "same",
+    "aug_splits": "only 0", "re_prob": "-> erase_prob", "re_scale": "-> erase_scale", "re_ratio": "-> erase_ratio",
+    "re_value": "-> erase_value", "re_max_attempts": "only 10", "mean": "same", "std": "same", "crop_pct": "same",
+    "mixup": "same",
+    "cutmix": "same", "cutmix_prob": "-> mix_prob", "aug_repeats": "same", "model": "same", "num_classes": "same",
+    "in_channels": "same", "drop_rate": "only none", "drop_path_rate": "same", "pretrained": "only False", "ckpt_path": "-> init",
+    "resume_opt": "only False", "keep_checkpoint_max": "-> keep_checkpoints", "ckpt_save_dir": "-> out",
+    "ckpt_save_interval": "-> save_every_epochs", "ckpt_save_policy": "only latest_k", "epoch_size": "-> epochs",
+    "dataset_sink_mode": "none", "ema": "same", "ema_decay": "same", "clip_grad": "-> clip_norm", "clip_value": "none",
+    "layer_decay": "same", "gradient_accumulation_steps": "-> accumulate", "opt": "-> optimizer", "momentum": "same",
+    "weight_decay": "same", "use_nesterov": "-> nesterov", "weight_decay_filter": "same", "eps": "same",
+    "scheduler": "-> schedule", "lr": "same", "min_lr": "same", "warmup_epochs": "same", "warmup_factor": "same",
+    "decay_epochs": "same", "decay_rate": "none", "multi_step_decay_milestones": "none", "lr_epoch_stair": "only False",
+    "num_cycles": "only 1", "cycle_decay": "none", "loss": "same", "label_smoothing": "same", "aux_factor": "none",
+    "reduction": "only mean", "amp_level": "-> precision", "val_amp_level": "none", "amp_cast_list": "only none",
+    "loss_scale_type": "none", "loss_scale": "none", "drop_overflow_update": "none", "eval_shuffle": "none", "config": "none",
+    "enable_modelarts": "refused", "filter_bias_and_bn": "refused",
+}  # fmt: skip
+# What MindCV writes beside a run whose user chose nothing but a model and AdamW.
+DUMP = yaml.safe_load("""
+mode: 0
+distribute: false
+val_while_train: false
+val_interval: 1
+log_interval: 100
+seed: 42
+device_target: Ascend
+dataset: imagenet
+data_dir: ./
+train_split: train
+val_split: val
+dataset_download: false
+num_parallel_workers: 8
+shuffle: true
+num_samples: null
+batch_size: 128
+drop_remainder: true
+image_resize: 224
+scale: [0.08, 1.0]
+ratio: [0.75, 1.333]
+hflip: 0.5
+vflip: 0.0
+color_jitter: 0.4
+interpolation: bilinear
+auto_augment: null
+aug_splits: 0
+re_prob: 0.0
+re_scale: [0.02, 0.33]
+re_ratio: [0.3, 3.3]
+re_value: 0
+re_max_attempts: 10
+mean: [123.675, 116.28, 103.53]
+std: [58.395, 57.12, 57.375]
+crop_pct: 0.875
+mixup: 0.0
+cutmix: 0.0
+cutmix_prob: 1.0
+aug_repeats: 0
+model: convnextv2_atto
+num_classes: null
+in_channels: 3
+drop_rate: null
+drop_path_rate: null
+pretrained: false
+ckpt_path: ''
+resume_opt: false
+keep_checkpoint_max: 10
+ckpt_save_dir: ./ckpt
+ckpt_save_interval: 1
+ckpt_save_policy: latest_k
+epoch_size: 90
+dataset_sink_mode: true
+ema: false
+ema_decay: 0.9999
+clip_grad: false
+clip_value: 15.0
+layer_decay: null
+gradient_accumulation_steps: 1
+opt: adamw
+momentum: 0.9
+weight_decay: 1.0e-06
+use_nesterov: false
+weight_decay_filter: disable
+eps: 1.0e-10
+scheduler: cosine_decay
+lr: 0.001
+min_lr: 1.0e-06
+warmup_epochs: 3
+warmup_factor: 0.0
+decay_epochs: 100
+decay_rate: 0.9
+multi_step_decay_milestones: [30, 60, 90]
+lr_epoch_stair: false
+num_cycles: 1
+cycle_decay: 1.0
+loss: CE
+label_smoothing: 0.0
+aux_factor: 0.0
+reduction: mean
+amp_level: O0
+val_amp_level: O0
+amp_cast_list: null
+loss_scale_type: fixed
+loss_scale: 1.0
+drop_overflow_update: false
+eval_shuffle: false
+config: my.yaml
+""")
+COMPLETE = "model: convnextv2_atto\nopt: adamw\n"
+
+
+def write(folder, text):
+    path = folder / "mindcv.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(("key", "fate"), FATES.items())
+def test_no_key_of_mindcv_is_ignored_in_silence(key, fate, tmp_path):
+    kind, _, argument = fate.partition(" ")
+    if kind == "same":
+        assert key in Recipe.model_fields
+    elif kind == "->":
+        assert mindcv.RENAMED[key] == argument in Recipe.model_fields
+    elif kind == "none":
+        _, notes = read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: 1\n"))
+        assert any(note.startswith("No effect here:") and key in note for note in notes)
+    else:
+        with pytest.raises(RecipeError, match=f"{key} = something: .+"):
+            read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: something\n"))
+        if kind == "only":
+            read_recipe({key: argument})
+            read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: {argument}\n"))
+
+
+def test_tables_have_no_key_that_mindcv_has_not():
+    known = {key for key, fate in FATES.items() if fate != "same"}
+    assert known - mindcv.KEYS == {"enable_modelarts"}
+    assert mindcv.KEYS <= known
+
+
+def test_the_shipped_recipe_is_mindcvs():
+    recipe, notes = read_recipe({"data_dir": "d"}, config="configs/convnextv2/convnextv2_tiny_ascend.yaml")
+    assert recipe == Recipe(
+        out="./ckpt", distribute=True, precision="auto", val_while_train=True, keep_checkpoints=10, log_every_steps=100,
+        data_dir="d", dataset="imagenet", batch_size=128, drop_last=True, workers=16, image_size=224,
+        scale=(0.08, 1.0), ratio=(0.75, 1.333), hflip=0.5, color_jitter=0.4, auto_augment="randaug-m9-mstd0.5-inc1",
+        interpolation="bicubic", erase_prob=0.25, erase_scale=(0.02, 0.33), erase_value="random", mixup=0.8, cutmix=1.0,
+        aug_repeats=3, eval_preset="mindcv", crop_pct=0.95, model="convnextv2_tiny", num_classes=1000, gelu="tanh",
+        drop_path_rate=0.1, epochs=450, optimizer="adamw", lr=0.002, min_lr=3e-7, schedule="cosine", warmup_epochs=20,
+        warmup_factor=1.75e-5, decay_epochs=430, weight_decay=0.049, weight_decay_filter="disable", loss="ce",
+        label_smoothing=0.1,
+    )  # fmt: skip
+    assert len(notes) == 3
+    for key in ("mode", "dataset_sink_mode", "loss_scale_type", "momentum", "use_nesterov"):
+        assert key in notes[-1]
+
+
+def test_defaults_are_values_of_our_knobs():
+    for name, value in mindcv.DEFAULTS.items():
+        assert read_value(name, value) == value, name
+    Recipe(**mindcv.DEFAULTS)
+
+
+def test_mindcvs_defaults_hold_where_the_yaml_has_its_keys(tmp_path):
+    recipe, notes = read_recipe({}, config=write(tmp_path, COMPLETE + "epoch_size: 7\n"))
+    assert (recipe.epochs, recipe.color_jitter, recipe.interpolation, recipe.weight_decay_filter) == (
+        7,
+        0.4,
+        "bilinear",
+        "disable",
+    )
+    assert (recipe.eval_preset, recipe.gelu, recipe.precision, recipe.warmup_epochs) == ("mindcv", "tanh", "float32", 3)
+    assert "opt" in notes[0] and "color_jitter 0.4" in notes[0] and "epochs 90" not in notes[0] and "hflip" not in notes[0]
+
+
+def test_mindcvs_own_dump_of_every_option_reads_as_what_it_leaves_out(tmp_path):
+    left_out, _ = read_recipe({}, config=write(tmp_path, COMPLETE))
+    spelled_out, _ = read_recipe({}, config=write(tmp_path, yaml.safe_dump(DUMP)))
+    same = {"dataset": "imagenet", "workers": 8, "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+    assert spelled_out == left_out.model_copy(update=same)
+    assert set(DUMP) == set(FATES) - {"enable_modelarts", "filter_bias_and_bn"}
+
+
+def test_our_defaults_hold_where_it_has_none(tmp_path):
+    recipe, notes = read_recipe({"epoch_size": "7"}, config=write(tmp_path, "model: convnextv2_tiny\nmixup: 0.8\n"))
+    assert recipe == Recipe(model="convnextv2_tiny", mixup=0.8, epochs=7)
+    assert notes == []
+
+
+@pytest.mark.parametrize("in_yaml", [True, False])
+def test_defaults_can_be_chosen(tmp_path, in_yaml):
+    text = "epoch_size: 7\n" + "defaults: convnextv2\n" * in_yaml
+    recipe, notes = read_recipe({} if in_yaml else {"defaults": "convnextv2"}, config=write(tmp_path, text))
+    assert recipe == Recipe(epochs=7)
+    assert notes == []
+    recipe, _ = read_recipe({"defaults": "mindcv", "model": "convnextv2_atto", "optimizer": "adamw"})
+    assert recipe.gelu == "tanh"
+    with pytest.raises(RecipeError, match="defaults = timm: expected mindcv or convnextv2"):
+        read_recipe({"defaults": "timm"})
+
+
+def test_defaults_that_are_not_offered_must_be_set(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe({}, config=write(tmp_path, "epoch_size: 7\n"))
+    assert "model: not given" in str(caught.value) and "optimizer: not given" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "knob", "ours"),
+    [
+        ("amp_level", "O0", "precision", "float32"),
+        ("amp_level", "o3", "precision", "auto"),
+        ("amp_level", "bfloat16", "precision", "bfloat16"),
+        ("device_target", "Ascend", "device", "auto"),
+        ("device_target", "GPU", "device", "cuda"),
+        ("device_target", "CPU", "device", "cpu"),
+        ("device_target", "NPU", "device", "npu"),
+        ("scheduler", "cosine_decay", "schedule", "cosine"),
+        ("scheduler", "constant", "schedule", "constant"),
+        ("re_value", "0", "erase_value", 0.0),
+        ("re_value", "random", "erase_value", "random"),
+        ("re_value", "[1, 2, 3]", "erase_value", (1.0, 2.0, 3.0)),
+        ("loss", "CE", "loss", "ce"),
+        ("loss", "BCE", "loss", "bce"),
+        ("drop_path_rate", None, "drop_path_rate", 0.0),
+        ("layer_decay", None, "layer_decay", None),
+        ("dataset", "", "dataset", ""),
+        ("ckpt_path", "a.ckpt", "init", "a.ckpt"),
+    ],
+)
+def test_values_are_translated(key, value, knob, ours):
+    assert getattr(read_recipe({key: value})[0], knob) == ours
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("scheduler", "step_decay", "cosine_decay, warmup_cosine_decay, constant"),
+        ("opt", "lion", "adamw, sgd"),
+        ("loss", "asl_single_label", "ce, bce"),
+        ("interpolation", "pilcubic", "nearest, bilinear, bicubic"),
+        ("weight_decay_filter", "auto", "norm_and_bias, disable"),
+        ("amp_level", "O4", "O0, O1, O2, O3"),
+        ("pretrained", "True", "init = FILE"),
+        ("filter_bias_and_bn", "True", "weight_decay_filter"),
+    ],
+)
+def test_what_is_not_offered_is_refused_with_what_is(key, value, told):
+    with pytest.raises(RecipeError, match=f"{key} = {value}: .*{told}"):
+        read_recipe({key: value})
+
+
+def test_clipping_is_a_switch_and_a_number(tmp_path):
+    assert read_recipe({"clip_grad": "True"})[0].clip_norm == 15.0
+    assert read_recipe({"clip_grad": "True", "clip_value": "2"})[0].clip_norm == 2.0
+    recipe, notes = read_recipe({"clip_grad": "False", "clip_value": "2"})
+    assert recipe.clip_norm is None and "clip_value" in notes[0]
+    path = write(tmp_path, COMPLETE + "clip_grad: True\nclip_value: 5\n")
+    assert read_recipe({}, config=path)[0].clip_norm == 5.0
+    assert read_recipe({"clip_value": "6"}, config=path)[0].clip_norm == 6.0
+    assert read_recipe({"clip_norm": "7"}, config=path)[0].clip_norm == 7.0
+    assert read_recipe({"clip_grad": "False"}, config=path)[0].clip_norm is None
+    for wrong in ({"clip_grad": "2.5"}, {"clip_grad": "True", "clip_value": "-1"}, {"clip_grad": "True", "clip_norm": "1"}):
+        with pytest.raises(RecipeError, match="has 1 error"):
+            read_recipe(wrong)
+
+
+def test_mindcvs_eps_never_reaches_adamw(tmp_path):
+    path = write(tmp_path, COMPLETE + "eps: 1e-10\nepoch_size: 1\n")
+    recipe, notes = read_recipe({}, config=path)
+    assert recipe.eps == 1e-8 and "eps (AdamW" in notes[-1]
+    assert read_recipe({"eps": "1e-6"}, config=path)[0].eps == 1e-6
+
+
+def test_a_precision_that_depends_on_the_device_is_announced():
+    _, notes = read_recipe({"amp_level": "O2"})
+    assert notes == ["amp_level O2: bfloat16 where the device gains from it, else float32."]

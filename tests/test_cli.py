@@ -1,0 +1,179 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convnextv2 import __version__, cli
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What the command line calls: [(verb, arguments)]."""
+    calls = []
+    monkeypatch.setattr(cli, "load_verb", lambda name: lambda **arguments: calls.append((name, arguments)))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("argv", "verb", "arguments"),
+    [
+        ("train", "train", {}),
+        ("train -c small_data --lr 3e-4", "train", {"config": "small_data", "lr": "3e-4"}),
+        ("train --config=a.yaml --data-dir=d", "train", {"config": "a.yaml", "data_dir": "d"}),
+        ("train --data_dir d-e_f --data-dir g", "train", {"data_dir": "g"}),
+        ("train --ema --resume False --distribute", "train", {"ema": "True", "resume": "False", "distribute": "True"}),
+        ("train --min_lr -1e-3 --lr -1", "train", {"min_lr": "-1e-3", "lr": "-1"}),
+        ("train --scale [0.1,1] --init=a=b", "train", {"scale": "[0.1,1]", "init": "a=b"}),
+        ("train --epoch_size 3 --mode 1", "train", {"epoch_size": "3", "mode": "1"}),
+        ("train --dataset-sink-mode -c a", "train", {"dataset_sink_mode": "True", "config": "a"}),
+        ("train --epoch 3 --lerning=x", "train", {"epoch": "3", "lerning": "x"}),
+        ("train --defaults convnextv2", "train", {"defaults": "convnextv2"}),
+        ("pretrain --mask_ratio 0.5", "pretrain", {"mask_ratio": "0.5"}),
+        ("validate runs/a", "validate", {"run": "runs/a"}),
+        ("validate --image_resize 64 runs/a", "validate", {"run": "runs/a", "image_resize": "64"}),
+        ("validate -c y --data_dir d --ckpt_path w.ckpt", "validate", {"config": "y", "data_dir": "d", "ckpt_path": "w.ckpt"}),
+        (
+            "predict runs/a a.jpg b/ --top-k 3 --json",
+            "predict",
+            {"run": "runs/a", "images": ["a.jpg", "b/"], "top_k": 3, "json": True},
+        ),
+        ("predict r --device cpu i.png", "predict", {"run": "r", "images": ["i.png"], "device": "cpu"}),
+        ("predict r -- --odd.jpg", "predict", {"run": "r", "images": ["--odd.jpg"]}),
+        (
+            "reconstruct r i.png --out g.png --count 4",
+            "reconstruct",
+            {"run": "r", "images": ["i.png"], "out": "g.png", "count": 4},
+        ),
+        ("models *tiny", "models", {"pattern": "*tiny"}),
+        ("models", "models", {}),
+        ("models --image-size 96", "models", {"image_size": 96}),
+        ("recipes", "recipes", {}),
+        ("demo --quick --out d", "demo", {"quick": True, "out": "d"}),
+    ],
+)
+def test_arguments_reach_the_verb_untouched(argv, verb, arguments, called):
+    assert cli.main(argv.split()) == 0
+    assert called == [(verb, arguments)]
+
+
+def test_every_knob_can_be_given_to_train_and_pretrain(called):
+    argv = [word for name in Recipe.model_fields for word in (f"--{name.replace('_', '-')}", "x")]
+    assert cli.main(["pretrain", *argv]) == cli.main(["train", *argv]) == 0
+    assert called[0][1] == called[1][1] == dict.fromkeys(Recipe.model_fields, "x")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("trian", "there is no verb 'trian'. Did you mean 'train'?"),
+        ("xyz", "there is no verb 'xyz'. Choose one of pretrain, train,"),
+        ("train --lr", "argument --lr: expected one argument. See: convnextv2 train --help"),
+        ("train stray", "unrecognized arguments: stray. See: convnextv2 train --help"),
+        ("predict runs/a", "the following arguments are required: IMAGE"),
+        ("predict r i --top_k many", "argument --top_k: invalid int value: 'many'"),
+        ("demo --fast", "demo has no option --fast. See: convnextv2 demo --help"),
+        ("--lr 3", "unrecognized arguments: --lr 3"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_one_line_and_exit_code_2(argv, told, called, capsys):
+    assert cli.main(argv.split()) == 2
+    assert not called
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"convnextv2: error: {told}") and err.count("\n") == 1
+
+
+def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_verb", lambda name: lambda config=None, **knobs: read_recipe(knobs, config=config))
+    assert cli.main("train --epoch 3 --mixup -0.8 --lr=fast".split()) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "convnextv2: error: command line has 3 errors:",
+        "  epoch = 3: unknown key. Did you mean 'epochs'?",
+        "  mixup = -0.8: expected a number >= 0. Alpha of mixup's Beta distribution; 0: off.",
+        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size`.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"), [(RecipeError("no"), 2, "error: no"), (KeyboardInterrupt(), 130, "interrupted")]
+)
+def test_what_ends_a_verb_becomes_an_exit_code(error, code, told, monkeypatch, capsys):
+    def fail(**arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "load_verb", lambda name: fail)
+    assert cli.main(["train"]) == code
+    assert capsys.readouterr().err == f"convnextv2: {told}\n"
+
+
+def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
+    def fail(**arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "load_verb", lambda name: fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_without_a_verb_all_verbs_are_shown(argv, capsys):
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    for name, verb in cli.VERBS.items():
+        assert re.search(rf"^  {name} +{re.escape(verb.help)}$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_a_verb_shows_its_options(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    assert f"usage: convnextv2 {verb}" in capsys.readouterr().out
+
+
+def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert cli.main(["pretrain", "--help"]) == 0
+    out = capsys.readouterr().out
+    for name in Recipe.model_fields:
+        assert len(re.findall(rf"^  --{name} ", out, re.MULTILINE)) == 1, name
+    assert re.search(r"--epochs V +Passes over the training images\. A whole number >= 1\. \[100 epochs\]", out)
+    assert (
+        out.index("\nrun:")
+        < out.index("--seed")
+        < out.index("\ndata:")
+        < out.index("--batch_size")
+        < out.index("\npre-training:")
+    )
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"convnextv2 {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["--help", "train --help", "recipes"])
+def test_help_starts_without_torch(verb):
+    command = [sys.executable, "-X", "importtime", "-m", "convnextv2", *verb.split()]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "convnextv2.cli" in imported and not imported & {"torch", "numpy", "torchvision"}
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    code = "from convnextv2 import cli; cli.load_verb = lambda _: lambda: print('x' * 10**6)\nexit(cli.main(['demo']))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait(timeout=30) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("script", ["train", "pretrain", "validate"])
+def test_root_scripts_are_the_verbs(script):
+    result = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"usage: convnextv2 {script}")

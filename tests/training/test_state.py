@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch import nn
+
+from convnextv2.errors import CheckpointError
+from convnextv2.training.state import load_optimizer, optimizer_tensors
+
+
+def trained(
+    seed: int, steps: int, like: tuple[nn.Module, torch.optim.Optimizer] | None = None
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(
+        [{"params": model[0].parameters(), "weight_decay": 0}, {"params": model[1].parameters()}], lr=0.01
+    )
+    if like:
+        model.load_state_dict(like[0].state_dict())
+        load_optimizer(optimizer, model, optimizer_tensors(like[1], like[0]))
+    for step in range(steps):
+        model(torch.full((2, 3), float(step + 1))).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def test_optimizer_goes_on_bit_for_bit_from_its_tensors() -> None:
+    first = trained(0, 3)
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(first[1], first[0]).items()}
+    assert {name.split("|")[1] for name in saved} == {"step", "exp_avg", "exp_avg_sq"}
+    continued = trained(7, 2, like=first)
+    straight = trained(0, 3)
+    for step in range(2):
+        straight[0](torch.full((2, 3), float(step + 1))).square().sum().backward()
+        straight[1].step()
+        straight[1].zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(continued[0].parameters(), straight[0].parameters(), strict=True))
+
+
+def test_state_of_other_parameters_is_refused() -> None:
+    model, optimizer = trained(0, 1)
+    other = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
+    with pytest.raises(CheckpointError, match="other parameters"):
+        load_optimizer(torch.optim.AdamW([{"params": other.parameters()}]), other, optimizer_tensors(optimizer, model))
