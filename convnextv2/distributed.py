@@ -151,15 +151,18 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
         name = accelerator.type if accelerator else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "npu", "mps", "xpu"):
+        raise DeviceError(f"device = {name!r}: expected auto, cpu, cuda, npu, mps or xpu.")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if accelerator is None or accelerator.type != kind:
+        has = f"this machine has {accelerator.type}" if accelerator else "this machine has the CPU only"
+        raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"device = {name!r}: expected auto, cpu, cuda, npu, mps or xpu.") from error
-    if device.type == "cpu":
-        return torch.device("cpu")
-    if accelerator is None or accelerator.type != device.type:
-        has = f"this machine has {accelerator.type}" if accelerator else "this machine has the CPU only"
-        raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
+        raise DeviceError(f"device = {name!r}: expected {kind} or {kind}:NUMBER.") from error
     index = local_rank if device.index is None else device.index
     count = torch.accelerator.device_count()
     if index >= count:

@@ -1,7 +1,7 @@
 """Chance: where all randomness of the data comes from.
 
-A random choice is a function of its key, such as (seed, "image", epoch, index, copy), never of the number of workers or of what ran
-before. Generators are torch's, on the CPU, and drawn from explicitly.
+A random choice is a function of its key, such as (seed, "image", epoch, index, copy), never of the number of workers or of what
+ran before. Generators are torch's, on the CPU, and drawn from explicitly.
 """
 
 from __future__ import annotations

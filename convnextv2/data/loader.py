@@ -1,7 +1,7 @@
 """Loader: batches of prepared pixels, from this process or from workers; the same ones either way.
 
-What a worker cannot read comes back as a value and is judged in the main process, so that a bad file is one line with its name, not
-a traceback out of a worker.
+What a worker cannot read comes back as a value and is judged in the main process, so that a bad file is one line with its name,
+not a traceback out of a worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MOST_WORKERS = 16
 
 
 class Batch(NamedTuple):
-    """pixels: uint8 (N, C, H, W). targets: int64 (N,), class indices, -1 where there is no label. indices: int64 (N,), into the source."""
+    """pixels: uint8 (N, C, H, W). targets: int64 (N,), class indices, -1 where there is no label. indices: int64 (N,), into the
+    source."""
 
     pixels: Tensor
     targets: Tensor
@@ -38,9 +39,10 @@ class Batch(NamedTuple):
 class TrainingLoader:
     """A rank's training batches. One worker or many, and starting in the middle of an epoch, change nothing in them.
 
-    transform: (pixels, CPU generator) to uint8 (C, H, W) of one size; the generator follows from the sampler's seed and the position.
-    bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and leaves out a batch
-    of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes its name in `skipped`."""
+    transform: (pixels, CPU generator) to uint8 (C, H, W) of one size; the generator follows from the sampler's seed and the
+    position. bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and
+    leaves out a batch of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes
+    its name in `skipped`."""
 
     def __init__(
         self,
@@ -110,7 +112,7 @@ class EvaluationLoader:
 
 
 def build_training_loader(recipe: Recipe, source: Source, place: Place) -> TrainingLoader:
-    """This rank's training batches as the recipe says."""
+    """The training batches of this rank, as the recipe says."""
     sampler = EpochSampler(
         len(source),
         recipe.batch_size,
@@ -136,7 +138,7 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
 
 
 def build_evaluation_loader(recipe: Recipe, source: Source, place: Place) -> EvaluationLoader:
-    """This rank's evaluation batches as the recipe says."""
+    """The evaluation batches of this rank, as the recipe says."""
     return EvaluationLoader(
         source,
         build_eval_transform(recipe),
@@ -151,9 +153,11 @@ def build_evaluation_loader(recipe: Recipe, source: Source, place: Place) -> Eva
 
 
 def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tuple[int, str]:
-    """Number of worker processes for one of `local_ranks` on this machine, and a line to announce where it is not what was asked for.
+    """Number of worker processes for one of `local_ranks` on this machine, and a line to announce where it is not what was asked
+    for.
 
-    auto: this rank's share of the cores less one for the rank itself, at most MOST_WORKERS. More than its share is clamped to it."""
+    auto: this rank's share of the cores less one for the rank itself, at most MOST_WORKERS. More than its share is clamped to
+    it."""
     share = max(1, available_cores() // local_ranks)
     if setting == "auto":
         return min(share - 1, MOST_WORKERS), ""

@@ -20,7 +20,8 @@ from convnextv2.data.chance import dirichlet, happens, integer, log_uniform, uni
 class Mixing:
     """Mix each image of a batch with its mirror in the batch reversed, all by the same share.
 
-    mixup, cutmix: alphas of Beta(alpha, alpha), 0 for off. prob: of mixing a batch at all. switch_prob: of cutmix where both are on."""
+    mixup, cutmix: alphas of Beta(alpha, alpha), 0 for off. prob: of mixing a batch at all. switch_prob: of cutmix where both are
+    on."""
 
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -68,8 +69,8 @@ def cut_box(height: int, width: int, area: float, generator: torch.Generator) ->
 class Erasing:
     """Erase a random rectangle of some images.
 
-    prob: per image. scale: share of the area, least and most. ratio: height/width, least and most. value: "random" for noise from N(0, 1)
-    per pixel and channel, or what to fill with in normalised values, one number or one per channel.
+    prob: per image. scale: share of the area, least and most. ratio: height/width, least and most. value: "random" for noise from
+    N(0, 1) per pixel and channel, or what to fill with in normalised values, one number or one per channel.
     attempts: to find a rectangle that fits; failing that, the image stays whole."""
 
     prob: float = 0.0

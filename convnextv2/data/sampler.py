@@ -13,21 +13,22 @@ from convnextv2.data.chance import stream
 
 
 class Position(NamedTuple):
-    """Where in a run an image is used; with the seed, all that its augmentation depends on. copy counts repeats within the epoch."""
+    """Where in a run an image is used; with the seed, all that its augmentation depends on. copy counts repeats within the
+    epoch."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     copy: int
 
 
 class EpochSampler(Sampler[list[Position]]):
-    """The batches of one rank, epoch by epoch. All ranks share one order, which follows from (seed, epoch), and take every world_size-th
-    entry of it, so they are disjoint, and all have equally many batches.
+    """The batches of one rank, epoch by epoch. All ranks share one order, which follows from (seed, epoch), and take every
+    world_size-th entry of it, so they are disjoint, and all have equally many batches.
 
     length: images in the data set. batch_size: images per batch and rank.
-    drop_last: leave out what does not fill a batch; otherwise the last batch is shorter, and the order starts over where ranks would differ.
-    repeats: n > 0 puts each image n times in a row, as copies 0..n-1, which land on different ranks; an epoch keeps its usual length and
-    sees about 1/n of the images (Hoffer et al. 2020, as in MindCV). 0: each image once."""
+    drop_last: leave out what does not fill a batch; otherwise the last batch is shorter, and the order starts over where ranks
+    would differ. repeats: n > 0 puts each image n times in a row, as copies 0..n-1, which land on different ranks; an epoch keeps
+    its usual length and sees about 1/n of the images (Hoffer et al. 2020, as in MindCV). 0: each image once."""
 
     def __init__(
         self,
@@ -76,5 +77,5 @@ class EpochSampler(Sampler[list[Position]]):
 
 
 def exact_positions(length: int, rank: int = 0, world_size: int = 1) -> list[Position]:
-    """This rank's share for evaluation: over all ranks each image exactly once, so ranks may differ in length by one."""
+    """The share of one rank in evaluation: over all ranks each image exactly once, so ranks may differ in length by one."""
     return [Position(0, index, 0) for index in range(rank, length, world_size)]

@@ -1,14 +1,14 @@
 """Transforms: from decoded pixels to images that the network takes.
 
-In workers, image by image, on uint8 pixels: `TrainTransform` or `EvalTransform`. In the main process, batch by batch, on the device:
-`BatchTransform`.
+In workers, image by image, on uint8 pixels: `TrainTransform` or `EvalTransform`. In the main process, batch by batch, on the
+device: `BatchTransform`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -25,16 +25,16 @@ from convnextv2.recipe.knobs import Interpolation, Recipe
 Preset = Literal["timm", "official", "mindcv"]
 
 LONGEST_SIDE = 16
-"""Evaluation: before resizing, an image is cut to at most this many times the crop's aspect ratio, so that one of 1 x 10,000 pixels
-does not become 256 x 2,560,000. The centre crop drops that part anyway."""
+"""Evaluation: before resizing, an image is cut to at most this many times the crop's aspect ratio, so that one of 1 x 10,000
+pixels does not become 256 x 2,560,000. The centre crop drops that part anyway."""
 
 
 @dataclass(frozen=True)
 class TrainTransform:
     """Random resized crop, flips, then `augment` or colour jitter.
 
-    image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of brightness,
-    contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then."""
+    image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of
+    brightness, contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then."""
 
     image_size: tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
@@ -62,9 +62,9 @@ class EvalTransform:
 
     image_size: height, width of what comes out. crop_pct: share of the resized image's side that the centre crop keeps.
     mean, std: per channel, on the scale 0 to 1; not applied here but by `BatchTransform`.
-    eval_preset: "timm": floor(image_size / crop_pct), antialiased, then centre crop. "official" (facebookresearch/ConvNeXt-V2): the same
-    below 384 px; from 384 px on, and up to 32 px, the whole image is warped to image_size (of a non-square size the longer side counts).
-    "mindcv": as timm, but not antialiased and the crop's offsets rounded down."""
+    eval_preset: "timm": floor(image_size / crop_pct), antialiased, then centre crop. "official" (facebookresearch/ConvNeXt-V2):
+    the same below 384 px; from 384 px on, and up to 32 px, the whole image is warped to image_size (of a non-square size the
+    longer side counts). "mindcv": as timm, but not antialiased and the crop's offsets rounded down."""
 
     image_size: tuple[int, int]
     channels: int = 3
@@ -77,7 +77,10 @@ class EvalTransform:
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> EvalTransform:
         """The inverse of `describe_preprocessing`, also after the description went through JSON."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in description.items()})
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in description.items()
+        }
+        return cls(**arguments)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (C, H, W) of any size; small ones are enlarged. Returns uint8 (C, *image_size)."""
@@ -94,11 +97,13 @@ class EvalTransform:
         return resized[:, top : top + height, left : left + width]
 
     def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
-        """Both sides in proportion, rounded down, so that one is image_size / crop_pct and the other not below."""
+        """Both sides in proportion, so that one is image_size / crop_pct and the other not below."""
         least_height, least_width = (math.floor(side / self.crop_pct) for side in self.image_size)
+        # The other side is rounded down; to the nearest in timm where image_size is not square. A pixel here moves everything.
+        extra = 0.5 if self.eval_preset == "timm" and least_height != least_width else 0.0
         if height * least_width <= width * least_height:  # the height is the short side, measured in crops
-            return least_height, least_height * width // height
-        return least_width * height // width, least_width
+            return least_height, math.floor(least_height * width / height + extra)
+        return math.floor(least_width * height / width + extra), least_width
 
 
 @dataclass(frozen=True)
@@ -154,20 +159,22 @@ def crop_box(
 
 
 def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = True) -> Tensor:
-    """pixels: uint8 (C, H, W). Returns uint8 (C, *size), within 1 level of Pillow's, or without antialias of MindSpore's and OpenCV's."""
+    """pixels: uint8 (C, H, W). Returns uint8 (C, *size), within 1 level of Pillow's, or without antialias of MindSpore's and
+    OpenCV's."""
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
     if antialias:
         mode = InterpolationMode.NEAREST_EXACT if interpolation == "nearest" else InterpolationMode(interpolation)
-        return F.resize(pixels, list(size), interpolation=mode, antialias=True)
+        resized: Tensor = F.resize(pixels, list(size), interpolation=mode, antialias=True)
+        return resized
     align = None if interpolation == "nearest" else False
-    resized = torch.nn.functional.interpolate(pixels[None].float(), size, mode=interpolation, align_corners=align)
-    return resized[0].round_().clamp_(0, 255).to(torch.uint8)
+    levels = torch.nn.functional.interpolate(pixels[None].float(), size, mode=interpolation, align_corners=align)
+    return levels[0].round_().clamp_(0, 255).to(torch.uint8)
 
 
 def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation by a factor from 1 - strength to 1 + strength and hue by a shift of at most its strength (a turn
-    is 1), in random order. pixels: uint8 (C, H, W)."""
+    """Brightness, contrast, saturation by a factor from 1 - strength to 1 + strength and hue by a shift of at most its strength
+    (a turn is 1), in random order. pixels: uint8 (C, H, W)."""
     changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
     for i in torch.randperm(4, generator=generator).tolist() if any(strengths) else ():
         middle = 0.0 if changes[i] is F.adjust_hue else 1.0
@@ -178,7 +185,8 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
 
 
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One value for each channel: as given, one for all, or for a grey image the average. Raises RecipeError for any other count."""
+    """One value for each channel: as given, one for all, or for a grey image the average. Raises RecipeError for any other
+    count."""
     if len(values) == channels:
         return tuple(values)
     if len(values) == 1:

@@ -13,7 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from convnextv2.data.loader import Batch, TrainingLoader
 from convnextv2.data.sources import Source
 from convnextv2.distributed import Place, choose_precision, say
-from convnextv2.errors import DataError
+from convnextv2.errors import DataError, RecipeError
+from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Checkpoint, Run, read_checkpoint
 from convnextv2.training.ema import WeightAverage
@@ -141,6 +142,36 @@ def train_model(
     if average is not None:
         for name, parameter in model.named_parameters():
             parameter.data.copy_(average.tensors[name])
+
+
+def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
+    """The recipe's network with random weights; num_classes None for a bare encoder."""
+    if recipe.model == "custom":
+        assert recipe.depths and recipe.dims, "the recipe checks that"
+        depths, dims = recipe.depths, recipe.dims
+    elif recipe.model in SIZES:
+        depths, dims = SIZES[recipe.model]
+    else:
+        raise RecipeError(f"model = {recipe.model!r}: expected one of {', '.join(SIZES)}, or custom with depths and dims.")
+    return ConvNeXtV2(
+        depths,
+        dims,
+        in_channels=recipe.in_channels,
+        num_classes=num_classes,
+        stem_stride=recipe.stem_stride,
+        drop_path_rate=recipe.drop_path_rate,
+        head_init_scale=recipe.head_init_scale,
+        gelu=recipe.gelu,
+        grn_scope=recipe.grn_scope,
+        grad_checkpoint=recipe.grad_checkpoint,
+    )
+
+
+def say_notes(*sources: Source | None) -> None:
+    """Print once what is worth knowing about the data."""
+    for source in sources:
+        for note in source.notes if source else ():
+            say(note)
 
 
 def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dtype, place: Place) -> list[str]:

@@ -12,19 +12,17 @@ from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
-from convnextv2.training.assembly import train_model
+from convnextv2.training.assembly import build_network, say_notes, train_model
 from convnextv2.training.memory import memory_notes
-from convnextv2.training.supervised import build_classifier
 from convnextv2.weights.files import Description
 
 
 def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
     """Pre-train an encoder and its decoder on images without labels."""
     source, _ = find_sources(recipe, labelled=False)
-    for note in source.notes:
-        say(note)
+    say_notes(source)
     torch.manual_seed(recipe.seed)
-    encoder = build_classifier(recipe, None)
+    encoder = build_network(recipe, None)
     model = FCMAE(
         encoder,
         tile=recipe.tile,
@@ -32,7 +30,8 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
         decoder_dim=recipe.decoder_dim,
         decoder_depth=recipe.decoder_depth,
     )
-    height, width = (recipe.image_size,) * 2 if isinstance(recipe.image_size, int) else recipe.image_size
+    preprocessing = describe_preprocessing(recipe)
+    height, width = preprocessing["image_size"]
     grid = model.grid(height, width)
 
     def loss_on_meta(on_meta: nn.Module, n: int) -> Tensor:
@@ -58,6 +57,6 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
         model=recipe.model,
         arguments=encoder.arguments,
         fcmae=model.arguments,
-        preprocessing=describe_preprocessing(recipe),
+        preprocessing=preprocessing,
     )
     train_model(recipe, run, place, model, description, build_training_loader(recipe, source, place), loss_fn)

@@ -14,10 +14,9 @@ from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import evaluate
 from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
-from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run, find_weights
-from convnextv2.training.assembly import train_model
+from convnextv2.training.assembly import build_network, say_notes, train_model
 from convnextv2.training.memory import memory_notes
 from convnextv2.training.optim import freeze
 from convnextv2.weights.files import Description, read_weights
@@ -27,14 +26,14 @@ from convnextv2.weights.load import load_encoder
 def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     """Train a classifier on labelled images; with `init`, from weights of a classifier or of FCMAE."""
     source, validation = find_sources(recipe, labelled=True)
-    _say_notes(source, validation)
+    say_notes(source, validation)
     num_classes = recipe.num_classes or len(source.class_names)
     if num_classes < len(source.class_names):
         raise RecipeError(
             f"num_classes = {num_classes}: the training images have {len(source.class_names)} classes. Use that, or leave it out."
         )
     torch.manual_seed(recipe.seed)
-    model = build_classifier(recipe, num_classes)
+    model = build_network(recipe, num_classes)
     if recipe.init and not recipe.resume:
         path = find_weights(recipe.init)
         tensors, _ = read_weights(path)
@@ -43,10 +42,10 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
             say(line)
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
-    height, width = (recipe.image_size,) * 2 if isinstance(recipe.image_size, int) else recipe.image_size
+    preprocessing = describe_preprocessing(recipe)
     for line in memory_notes(
         model,
-        lambda on_meta, n: on_meta(torch.empty(n, recipe.in_channels, height, width, device="meta")).sum(),
+        lambda on_meta, n: on_meta(torch.empty(n, recipe.in_channels, *preprocessing["image_size"], device="meta")).sum(),
         batch_size=recipe.batch_size, averaged=recipe.ema, precision=dtype, place=place,
     ):  # fmt: skip
         say(line)
@@ -65,7 +64,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
             autocast_logits(model, place, dtype),
             build_evaluation_loader(recipe, validation, place),
             num_classes=num_classes,
-            to_images=to_training_images.normalise,
+            to_images=lambda pixels: to_training_images.normalise(pixels.to(place.device)),
             loss_fn=criterion,
             reduce=place.sum,
         )
@@ -76,34 +75,11 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         model=recipe.model,
         arguments=model.arguments,
         class_names=list(source.class_names),
-        preprocessing=describe_preprocessing(recipe),
+        preprocessing=preprocessing,
     )
     watched = validation is not None and recipe.val_while_train
     train_model(
         recipe, run, place, model, description, loader, loss_fn, depths=model.depths, evaluate=validate if watched else None
-    )
-
-
-def build_classifier(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
-    """The recipe's network with random weights; num_classes None for a bare encoder."""
-    if recipe.model == "custom":
-        assert recipe.depths and recipe.dims, "the recipe checks that"
-        depths, dims = recipe.depths, recipe.dims
-    elif recipe.model in SIZES:
-        depths, dims = SIZES[recipe.model]
-    else:
-        raise RecipeError(f"model = {recipe.model!r}: expected one of {', '.join(SIZES)}, or custom with depths and dims.")
-    return ConvNeXtV2(
-        depths,
-        dims,
-        in_channels=recipe.in_channels,
-        num_classes=num_classes,
-        stem_stride=recipe.stem_stride,
-        drop_path_rate=recipe.drop_path_rate,
-        head_init_scale=recipe.head_init_scale,
-        gelu=recipe.gelu,
-        grn_scope=recipe.grn_scope,
-        grad_checkpoint=recipe.grad_checkpoint,
     )
 
 
@@ -121,9 +97,3 @@ def autocast_logits(model: nn.Module, place: Place, dtype: torch.dtype) -> Calla
             return model(images).float()
 
     return logits
-
-
-def _say_notes(*sources: Source | None) -> None:
-    for source in sources:
-        for note in source.notes if source else ():
-            say(note)

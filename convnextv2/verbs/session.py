@@ -10,13 +10,16 @@ from typing import Any
 from convnextv2.distributed import Place, say, start, stop
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
-from convnextv2.run import Run, create_run
+from convnextv2.run import Run, create_run, open_run
 
 
 @contextmanager
 def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> Iterator[tuple[Recipe, Run, Place]]:
-    """Read the recipe, join the other ranks, make the run folder; leave the ranks at the end."""
+    """Read the recipe (of the run itself, where it is resumed without a config), join the other ranks, make the run folder; leave the
+    ranks at the end."""
     recipe, notes = read_recipe(knobs, config=config)
+    if recipe.resume and config is None and recipe.out:
+        recipe, notes = read_recipe(knobs, config=open_run(Path(recipe.out)).path / "recipe.yaml")
     place, more = start(recipe.device, recipe.distribute)
     try:
         for note in notes + more:

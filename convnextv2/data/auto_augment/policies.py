@@ -1,0 +1,228 @@
+"""The policies: which operations an image gets, and how strong. All choices are drawn from the generator that is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
+from convnextv2.data.chance import dirichlet, happens, integer, normal, uniform
+
+FULL = 10.0
+"""The magnitude at which an operation reaches the end of its range."""
+
+SIGNED = {"Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"}
+ENHANCERS = {"Color", "Contrast", "Brightness", "Sharpness"}
+
+RANDAUG_WEIGHTS = {
+    "AutoContrast": 0.025,
+    "Equalize": 0.005,
+    "Invert": 0.0,
+    "Rotate": 0.3,
+    "Posterize": 0.0,
+    "Solarize": 0.005,
+    "SolarizeAdd": 0.005,
+    "Color": 0.025,
+    "Contrast": 0.005,
+    "Brightness": 0.005,
+    "Sharpness": 0.025,
+    "ShearX": 0.2,
+    "ShearY": 0.2,
+    "TranslateX": 0.1,
+    "TranslateY": 0.1,
+}
+"""RandAugment's operations, and how often each comes up where the choice is weighted."""
+
+AUGMIX = tuple(name for name in RANDAUG_WEIGHTS if name not in ("Invert", "SolarizeAdd"))
+
+AUTOAUGMENT = (
+    (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 5)),
+    (("Equalize", 0.8, 8), ("Equalize", 0.6, 3)),
+    (("Posterize", 0.6, 7), ("Posterize", 0.6, 6)),
+    (("Equalize", 0.4, 7), ("Solarize", 0.2, 4)),
+    (("Equalize", 0.4, 4), ("Rotate", 0.8, 8)),
+    (("Solarize", 0.6, 3), ("Equalize", 0.6, 7)),
+    (("Posterize", 0.8, 5), ("Equalize", 1.0, 2)),
+    (("Rotate", 0.2, 3), ("Solarize", 0.6, 8)),
+    (("Equalize", 0.6, 8), ("Posterize", 0.4, 6)),
+    (("Rotate", 0.8, 8), ("Color", 0.4, 0)),
+    (("Rotate", 0.4, 9), ("Equalize", 0.6, 2)),
+    (("Equalize", 0.0, 7), ("Equalize", 0.8, 8)),
+    (("Invert", 0.6, 4), ("Equalize", 1.0, 8)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Rotate", 0.8, 8), ("Color", 1.0, 2)),
+    (("Color", 0.8, 8), ("Solarize", 0.8, 7)),
+    (("Sharpness", 0.4, 7), ("Invert", 0.6, 8)),
+    (("ShearX", 0.6, 5), ("Equalize", 1.0, 9)),
+    (("Color", 0.4, 0), ("Equalize", 0.6, 3)),
+    (("Equalize", 0.4, 7), ("Solarize", 0.2, 4)),
+    (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 5)),
+    (("Invert", 0.6, 4), ("Equalize", 1.0, 8)),
+    (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
+    (("Equalize", 0.8, 8), ("Equalize", 0.6, 3)),
+)
+"""AutoAugment's policy for ImageNet (Cubuk et al. 2019, table 9): pairs of (operation, probability, magnitude)."""
+
+Pixels = Image.Image
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """`layers` operations in a row (Cubuk et al. 2020), each applied with probability 1/2 (timm).
+
+    std: of the magnitude, above 100 it is uniform from 0. increasing: see `strength`. weighted: choose by RANDAUG_WEIGHTS, no
+    operation twice; otherwise evenly, and the same one may come again."""
+
+    canvas: Canvas
+    magnitude: float = 10.0
+    layers: int = 2
+    std: float = 0.5
+    most: float = 10.0
+    increasing: bool = False
+    weighted: bool = False
+
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
+        """image: mode L or RGB. Returns one of the same size and mode."""
+        names = list(RANDAUG_WEIGHTS)
+        weights = torch.tensor(list(RANDAUG_WEIGHTS.values()) if self.weighted else [1.0] * len(names))
+        for i in torch.multinomial(weights, self.layers, replacement=not self.weighted, generator=generator).tolist():
+            if happens(generator, 0.5):
+                level = draw_magnitude(self.magnitude, self.std, self.most, generator)
+                value = strength(names[i], level, image, generator, increasing=self.increasing)
+                image = OPERATIONS[names[i]](image, value, self.canvas)
+        return image
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """One of AutoAugment's 25 pairs of operations. increasing_posterize: fewer bits at higher magnitude, 4 to 1, instead of more,
+    4 to 8."""
+
+    canvas: Canvas
+    std: float = 0.5
+    increasing_posterize: bool = False
+
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
+        """image: mode L or RGB. Returns one of the same size and mode."""
+        for name, probability, magnitude in AUTOAUGMENT[integer(generator, 0, len(AUTOAUGMENT))]:
+            if happens(generator, probability):
+                level = draw_magnitude(magnitude, self.std, FULL, generator)
+                if name == "Posterize" and not self.increasing_posterize:
+                    value: float = 4 + int(4 * level / FULL)
+                else:
+                    value = strength(name, level, image, generator, increasing=name == "Posterize")
+                image = OPERATIONS[name](image, value, self.canvas)
+        return image
+
+
+@dataclass(frozen=True)
+class ThreeAugment:
+    """Grey, solarized or blurred, one of the three (Touvron et al. 2022), with the strengths that timm gives them."""
+
+    canvas: Canvas
+    std: float = 0.5
+
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
+        """image: mode L or RGB. Returns one of the same size and mode."""
+        name, magnitude = (("Solarize", 5), ("Color", 10), ("GaussianBlur", 10))[integer(generator, 0, 3)]
+        level = draw_magnitude(magnitude, self.std, FULL, generator)
+        if name == "Solarize":
+            value = strength(name, level, image, generator)
+        elif name == "Color":
+            value = 1 - level / FULL
+        else:
+            value = uniform(generator, 0.1, 0.1 + 1.9 * level / FULL)
+        return OPERATIONS[name](image, value, self.canvas)
+
+
+@dataclass(frozen=True)
+class AugMix:
+    """The image blended with a mixture of `width` chains of operations (Hendrycks et al. 2020), which are `depth` long, or 1 to 3
+    for -1.
+
+    Magnitudes are uniform from 0 to `magnitude`. alpha: of the Dirichlet weights of the chains and the Beta weight of their
+    mixture."""
+
+    canvas: Canvas
+    magnitude: float = 3.0
+    width: int = 3
+    depth: int = -1
+    alpha: float = 1.0
+
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
+        """image: mode L or RGB. Returns one of the same size and mode."""
+        mixture = np.zeros_like(image, dtype=np.float32)
+        for weight in dirichlet(generator, *[self.alpha] * self.width):
+            changed = image
+            for _ in range(self.depth if self.depth > 0 else integer(generator, 1, 4)):
+                name = AUGMIX[integer(generator, 0, len(AUGMIX))]
+                value = strength(name, uniform(generator, 0, self.magnitude), image, generator, increasing=True)
+                changed = OPERATIONS[name](changed, value, self.canvas)
+            mixture += weight * np.asarray(changed, dtype=np.float32)
+        mixed = Image.fromarray(mixture.round().clip(0, 255).astype(np.uint8))
+        return Image.blend(image, mixed, dirichlet(generator, self.alpha, self.alpha)[0])
+
+
+@dataclass(frozen=True)
+class TrivialAugmentWide:
+    """One operation at one of `bins` evenly spaced strengths over a wide range (Mueller and Hutter 2021)."""
+
+    canvas: Canvas
+    bins: int = 31
+
+    def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
+        """image: mode L or RGB. Returns one of the same size and mode."""
+        names = ("Identity", *(name for name in RANDAUG_WEIGHTS if name not in ("Invert", "SolarizeAdd")))
+        name = names[integer(generator, 0, len(names))]
+        share = integer(generator, 0, self.bins) / (self.bins - 1)
+        sign = 1 if happens(generator, 0.5) else -1
+        if name == "Identity":
+            return image
+        if name in ENHANCERS:
+            value = 1 + sign * 0.99 * share
+        elif name == "Posterize":
+            value = 8 - round(6 * share)
+        elif name == "Solarize":
+            value = 255 * (1 - share)
+        else:
+            most = {"Rotate": 135.0, "ShearX": 0.99, "ShearY": 0.99, "TranslateX": 32.0, "TranslateY": 32.0}.get(name, 0.0)
+            value = sign * most * share
+        return OPERATIONS[name](image, value, self.canvas)
+
+
+Policy = RandAugment | AutoAugment | ThreeAugment | AugMix | TrivialAugmentWide
+
+
+def draw_magnitude(magnitude: float, std: float, most: float, generator: torch.Generator) -> float:
+    """A magnitude around the given one, from 0 to `most`."""
+    drawn = uniform(generator, 0, magnitude) if std > 100 else normal(generator, magnitude, std) if std else magnitude
+    return max(0.0, min(drawn, most))
+
+
+def strength(name: str, level: float, image: Pixels, generator: torch.Generator, *, increasing: bool = False) -> float:
+    """What an operation takes at this magnitude, with a random sign where it has a direction (ranges as in timm).
+
+    increasing: the enhancers go away from 1 either way instead of from 0.1 to 1.9; Posterize and Solarize change more at a higher
+    magnitude, not less."""
+    share = level / FULL
+    if name in SIGNED or (name in ENHANCERS and increasing):
+        share = share if happens(generator, 0.5) else -share
+    if name == "Rotate":
+        return 30 * share
+    if name in ("ShearX", "ShearY"):
+        return 0.3 * share
+    if name in ("TranslateX", "TranslateY"):
+        return 0.45 * share * image.size[name == "TranslateY"]
+    if name in ENHANCERS:
+        return max(0.1, 1 + 0.9 * share) if increasing else 0.1 + 1.8 * share
+    if name == "Posterize":
+        return 4 - int(4 * share) if increasing else int(4 * share)
+    if name == "Solarize":
+        return 256 - min(256, int(256 * share)) if increasing else min(256, int(256 * share))
+    if name == "SolarizeAdd":
+        return min(128, int(110 * share))
+    return 0.0

@@ -1,0 +1,160 @@
+"""Charts as inline SVG: text, axes and direct labels; colours come from the page's style sheet, by class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 430, 260
+LEFT, RIGHT, TOP, BOTTOM = 46, 342, 14, 218
+"""The frame of the data; what is right of it holds the labels of the lines."""
+MOST_POINTS = 240
+LABEL_HEIGHT = 31
+
+Point = tuple[float, float]
+Format = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: its name, its points in order of x, and "strong" or "soft" for its weight in the picture."""
+
+    name: str
+    points: Sequence[Point]
+    tone: str = "strong"
+
+
+def line_chart(series: Sequence[Series], *, title: str, y_format: Format, mark: tuple[Point, str] | None = None) -> Markup:
+    """Lines over epochs. title: what is on the y axis, with its unit. mark: one point to point out, and what to say of it."""
+    everything = [point for line in series for point in line.points]
+    x_ticks = nice_ticks(0, max(x for x, _ in everything) or 1)
+    y_ticks = nice_ticks(min(y for _, y in everything), max(y for _, y in everything))
+    x_most, (y_least, y_most) = max(max(x for x, _ in everything), 1e-9), (y_ticks[0], y_ticks[-1])
+
+    def place(point: Point) -> Point:
+        x, y = point
+        return LEFT + x / x_most * (RIGHT - LEFT), BOTTOM - (y - y_least) / (y_most - y_least) * (BOTTOM - TOP)
+
+    parts = [_y_axis(y_ticks, lambda y: place((0, y))[1], y_format)]
+    for x in x_ticks:
+        if x <= x_most:
+            parts.append(_text(place((x, 0))[0], BOTTOM + 18, f"{x:g}", anchor="middle"))
+    parts.append(_text(RIGHT, BOTTOM + 36, "epoch", anchor="end", kind="unit"))
+    ends = [place(line.points[-1]) for line in series]
+    heights = spread([y for _, y in ends], LABEL_HEIGHT, TOP + 10, BOTTOM - 14)
+    for line, (x, y), height in zip(series, ends, heights, strict=True):
+        parts.append(
+            Markup('<path class="line {}" data-name="{}" d="{}"/>').format(line.tone, line.name, path([place(p) for p in line.points]))
+        )
+        parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(line.tone, x, y))
+        parts.append(_text(RIGHT + 12, height, line.name, kind=f"name {line.tone}"))
+        parts.append(_text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}"))
+    if mark is not None:
+        x, y = place(mark[0])
+        below = y < TOP + 24
+        anchor = "start" if x < (LEFT + RIGHT) / 2 else "end"
+        parts.append(Markup('<circle class="mark" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y))
+        parts.append(_text(x, y + 20 if below else y - 11, mark[1], anchor=anchor, kind="note"))
+    told = "; ".join(
+        f"{line.name} from {y_format(line.points[0][1])} to {y_format(line.points[-1][1])} at epoch {line.points[-1][0]:g}"
+        for line in series
+    )
+    domain = f"{x_most:g} {y_least:g} {y_most:g}"
+    return Markup('<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" data-domain="{}">{}</svg>').format(
+        WIDTH, HEIGHT, f"{title}: {told}.", domain, Markup("").join(parts)
+    )
+
+
+def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
+    """Accuracy over confidence: a dot for each bin that has images, its area their number, a stem from the diagonal to the dot.
+
+    calibration: (bins, 3): images, mean confidence, accuracy."""
+    filled = [(int(n), confidence, accuracy) for n, confidence, accuracy in calibration.tolist() if n > 0]
+    most = max(n for n, _, _ in filled)
+
+    def place(x: float, y: float) -> Point:
+        return LEFT + x * (RIGHT - LEFT), BOTTOM - y * (BOTTOM - TOP)
+
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    parts = [_y_axis(ticks, lambda y: place(0, y)[1], percent)]
+    parts += [_text(place(x, 0)[0], BOTTOM + 18, percent(x), anchor="middle") for x in ticks]
+    parts.append(_text(RIGHT, BOTTOM + 36, "confidence", anchor="end", kind="unit"))
+    (x0, y0), (x1, y1) = place(0, 0), place(1, 1)
+    parts.append(Markup('<path class="ideal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(x0, y0, x1, y1))
+    parts.append(_text(RIGHT + 12, y1 + 4, "as sure", kind="unit"))
+    parts.append(_text(RIGHT + 12, y1 + 18, "as right", kind="unit"))
+    for n, confidence, accuracy in filled:
+        x, y = place(confidence, accuracy)
+        _, y_ideal = place(confidence, confidence)
+        parts.append(Markup('<path class="stem" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, y_ideal, y))
+        told = f"{n:,} images: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
+        parts.append(
+            Markup('<circle class="bubble" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
+                x, y, max(2.5, 13 * math.sqrt(n / most)), told
+            )
+        )
+    gap = max(filled, key=lambda row: row[0])
+    told = f"Accuracy over confidence. The fullest bin has {gap[0]:,} images: confidence {percent(gap[1])}, accuracy {percent(gap[2])}."
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, told, Markup("").join(parts)
+    )
+
+
+def percent(share: float) -> str:
+    """0.25 as 25%, 0.253 as 25.3%."""
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+def path(points: Sequence[Point]) -> str:
+    """The d attribute of a line through the points."""
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def nice_ticks(least: float, most: float, about: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart), the first at or below `least`, the last at or above `most`."""
+    span = most - least or abs(most) or 1.0
+    rough = span / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
+def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """At most `most` points: means of neighbours, the last point kept as it is."""
+    if len(points) <= most:
+        return list(points)
+    chunks = np.array_split(np.array(points[:-1]), most - 1)
+    return [(float(x), float(y)) for x, y in (chunk.mean(0) for chunk in chunks)] + [points[-1]]
+
+
+def spread(heights: Sequence[float], gap: float, least: float, most: float) -> list[float]:
+    """Heights moved as little as needed so that no two are closer than `gap`, within [least, most] as far as they fit."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    placed = [0.0] * len(heights)
+    floor = least
+    for i in order:
+        placed[i] = floor = max(heights[i], floor)
+        floor += gap
+    ceiling = most
+    for i in reversed(order):
+        placed[i] = min(placed[i], ceiling)
+        ceiling = placed[i] - gap
+    return placed
+
+
+def _y_axis(ticks: Sequence[float], height: Callable[[float], float], y_format: Format) -> Markup:
+    return Markup("").join(
+        Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, height(y), RIGHT)
+        + _text(LEFT - 8, height(y) + 4, y_format(y), anchor="end")
+        for y in ticks
+    )
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "tick") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, text)

@@ -1,0 +1,91 @@
+"""Measure any function from images to logits on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.errors import DataError
+from convnextv2.evaluation.losses import cross_entropy
+from convnextv2.evaluation.metrics import Evaluation, count, summarise
+
+if TYPE_CHECKING:
+    from convnextv2.data.loader import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What was predicted for each image that this rank saw, in the order seen.
+
+    indices: int64 (N,), into the source. targets: int64 (N,). classes: int64 (N, k) and probs: float32 (N, k), the
+    k = min(5, num_classes) most probable classes, best first."""
+
+    indices: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    probs: NDArray[np.float32]
+
+
+def evaluate(
+    logits_fn: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    *,
+    num_classes: int,
+    to_images: Callable[[Tensor], Tensor],
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Evaluation, Predictions]:
+    """Evaluate on batches that hold every image once; over several ranks, each its own images and `reduce` the sum over ranks.
+
+    logits_fn: images (N, C, H, W) to logits (N, num_classes). to_images: uint8 pixels (N, C, H, W), where the loader left them,
+    to normalised images on the device of logits_fn. loss_fn: (logits, targets) to the mean over the batch. reduce: float64 counts
+    to their sum over ranks.
+    Returns the evaluation of all ranks' images, and this rank's predictions. Raises DataError for a target that is no class, and
+    where there is no image at all."""
+    k = min(5, num_classes)
+    indices: list[Tensor] = []
+    targets: list[Tensor] = []
+    classes: list[Tensor] = []
+    probs: list[Tensor] = []
+    losses: list[Tensor] = []
+    # What a device computes stays there until the end, so that no batch waits for the one before it.
+    with torch.inference_mode():
+        for batch in batches:
+            _check_targets(batch.targets, num_classes)
+            logits = logits_fn(to_images(batch.pixels)).float()
+            assert logits.shape == (len(batch.targets), num_classes)
+            losses.append(loss_fn(logits, batch.targets.to(logits.device)) * len(batch.targets))
+            # Ordered by logits: probabilities of the least likely classes may be equal where the logits are not.
+            classes.append(logits.topk(k).indices)
+            probs.append(logits.softmax(-1).gather(1, classes[-1]))
+            # Cloned: tensors that came from a worker each hold an open file.
+            indices.append(batch.indices.clone())
+            targets.append(batch.targets.clone())
+    # A rank may have no image, where there are more ranks than images; its counts are zeros.
+    all_indices, all_targets = _on_cpu(indices, (0,)).long(), _on_cpu(targets, (0,)).long()
+    all_classes, all_probs = _on_cpu(classes, (0, k)).long(), _on_cpu(probs, (0, k))
+    loss_sum = float(_on_cpu([loss[None] for loss in losses], (0,)).double().sum())
+    counts = count(all_targets, all_classes, all_probs[:, 0], loss_sum, num_classes)
+    if reduce is not None:
+        counts = reduce(counts)
+    predictions = Predictions(all_indices.numpy(), all_targets.numpy(), all_classes.numpy(), all_probs.numpy())
+    return summarise(counts, num_classes), predictions
+
+
+def _on_cpu(parts: list[Tensor], empty: tuple[int, ...]) -> Tensor:
+    return torch.cat(parts).cpu() if parts else torch.empty(empty)
+
+
+def _check_targets(targets: Tensor, num_classes: int) -> None:
+    wrong = targets[(targets < 0) | (targets >= num_classes)]
+    if len(wrong):
+        raise DataError(
+            f"target = {int(wrong[0])}: is no class of the model, which has {num_classes} (0 to {num_classes - 1}). "
+            "Evaluate on images with labels of these classes."
+        )

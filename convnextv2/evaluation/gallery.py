@@ -1,0 +1,53 @@
+"""Pictures for people, from uint8 pixels."""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+LEAST_SIDE_PX = 96
+"""Smaller images are enlarged, by a whole factor and without smoothing, so that their pixels can be seen."""
+GUTTER_PX = 4
+GAP_PX = 28
+"""Between neighbouring groups of three."""
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """An RGB picture of one image, enlarged if it is small.
+
+    pixels: uint8 (C, H, W). Three channels are shown as RGB, of more the first three, of fewer the first as grey."""
+    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
+    picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().cpu().numpy())
+    factor = math.ceil(LEAST_SIDE_PX / max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction: Tensor) -> Image.Image:
+    """One picture of N images, each as input, masked, and reconstructed (with the visible tiles pasted back); two images to a row
+    when there are more than three.
+
+    All three: uint8 (N, C, H, W), of the same shape."""
+    assert pixels.shape == masked_pixels.shape == reconstruction.shape
+    groups = [[to_picture(image) for image in images] for images in zip(pixels, masked_pixels, reconstruction, strict=True)]
+    width, height = groups[0][0].size
+    columns = 2 if len(groups) > 3 else 1
+    rows = math.ceil(len(groups) / columns)
+    group_width = 3 * width + 2 * GUTTER_PX
+    font_size = max(12, width // 9)
+    font, header = ImageFont.load_default(size=font_size), 2 * font_size
+    canvas = Image.new(
+        "RGB", (columns * group_width + (columns - 1) * GAP_PX, header + rows * height + (rows - 1) * GUTTER_PX), "white"
+    )
+    draw = ImageDraw.Draw(canvas)
+    for i in range(columns):
+        for j, title in enumerate(("input", "masked", "reconstruction")):
+            left = i * (group_width + GAP_PX) + j * (width + GUTTER_PX)
+            draw.text((left, header / 2), title, fill=(90, 90, 90), font=font, anchor="lm")
+    for index, group in enumerate(groups):
+        row, i = divmod(index, columns)
+        for j, picture in enumerate(group):
+            left = i * (group_width + GAP_PX) + j * (width + GUTTER_PX)
+            canvas.paste(picture, (left, header + row * (height + GUTTER_PX)))
+    return canvas

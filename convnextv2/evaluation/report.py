@@ -1,0 +1,191 @@
+"""The report of a run: one HTML file for people that opens offline. Pictures are data URIs, charts inline SVG."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from convnextv2.evaluation.charts import Series, calibration_chart, line_chart, percent, thin
+from convnextv2.evaluation.metrics import Evaluation
+
+MOST_CLASSES_IN_MATRIX = 20
+MOST_PAIRS = 15
+MOST_CLASSES_SHOWN = 20
+EXAMPLE_SIDE_PX = 320
+PNG_PIXELS = 300_000
+"""Larger pictures become JPEG, so that the file stays small enough to send."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with what the model says of it. predictions: class name and probability, the most probable first; target: the name of
+    the right class, None where it is not known."""
+
+    image: Image.Image
+    name: str
+    target: str | None
+    predictions: Sequence[tuple[str, float]]
+
+
+def write_report(path: Path, page: str) -> None:
+    """Write what `build_report` returned, in one atomic step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def build_report(
+    run_title: str,
+    *,
+    summary: Mapping[str, str],
+    recipe: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]] = (),
+    evaluation: Evaluation | None = None,
+    class_names: Sequence[str] = (),
+    examples: Sequence[Example] = (),
+    gallery: Image.Image | None = None,
+    pretrain_metrics: Sequence[Mapping[str, Any]] | None = None,
+    next_steps: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The report as HTML. Whatever has no data is left out; every name is escaped.
+
+    summary: headline figures by their label, as they are to be read ("parameters": "3.4 M"), shown after those of the evaluation.
+    recipe: knobs and values. metrics, pretrain_metrics: records of metrics.jsonl of training and of pre-training.
+    examples: shown right and wrong apart, the most confident mistakes first. gallery: of `reconstruction_gallery`.
+    next_steps: command and what it is good for."""
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
+    )
+    names = _all_names(class_names, evaluation)
+    wrong = [example for example in examples if example.target not in (None, example.predictions[0][0])]
+    wrong.sort(key=lambda example: -example.predictions[0][1])
+    return page.render(
+        title=run_title,
+        figures=_headline(evaluation, summary),
+        charts=_charts(metrics, pretrain_metrics or ()),
+        gallery=gallery and _picture(gallery),
+        evaluation=evaluation,
+        names=names,
+        matrix=evaluation is not None and len(names) <= MOST_CLASSES_IN_MATRIX,
+        confusions=_confusions(evaluation, names) if evaluation else [],
+        classes=_class_rows(evaluation, names) if evaluation else [],
+        most_classes=MOST_CLASSES_SHOWN,
+        calibration=calibration_chart(evaluation.calibration) if evaluation else None,
+        groups=[
+            (title, lead, [(example, _thumbnail(example.image)) for example in group])
+            for title, lead, group in (
+                ("Wrong", "The most confident mistakes come first.", wrong),
+                ("Right", "", [e for e in examples if e.target is not None and e.target == e.predictions[0][0]]),
+                ("Predictions", "", [e for e in examples if e.target is None]),
+            )
+            if group
+        ],
+        recipe={key: _readable(value) for key, value in recipe.items()},
+        next_steps=next_steps,
+        percent=percent,
+        undefined=math.isnan,
+    )
+
+
+def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list[tuple[str, str]]:
+    figures = []
+    if evaluation is not None:
+        figures.append(("top-1 accuracy", f"{evaluation.top1:.1%}"))
+        if evaluation.top5 is not None:
+            figures.append(("top-5 accuracy", f"{evaluation.top5:.1%}"))
+        figures.append(("validation images", f"{evaluation.images:,}"))
+    return figures + [(label, str(value)) for label, value in summary.items()]
+
+
+def _charts(metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    """The learning curves for which there are points, each with its title."""
+    evals = [record for record in metrics if record["kind"] == "eval"]
+    charts = []
+    accuracy = _points(evals, "top1")
+    if accuracy:
+        best = max(accuracy, key=lambda point: point[1])
+        chart = line_chart(
+            [Series("top-1", accuracy)],
+            title="Validation accuracy",
+            y_format=percent,
+            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
+        )
+        charts.append(("Validation accuracy", chart))
+    losses = [
+        Series("training", thin(_points((record for record in metrics if record["kind"] != "eval"), "loss")), "soft"),
+        Series("validation", thin(_points(evals, "loss"))),
+    ]
+    if losses := [series for series in losses if series.points]:
+        charts.append(("Loss", line_chart(losses, title="Loss", y_format=_loss)))
+    pretraining = thin(_points((record for record in pretrain_metrics if record["kind"] != "eval"), "loss"))
+    if pretraining:
+        chart = line_chart([Series("masked tiles", pretraining)], title="Pre-training loss", y_format=_loss)
+        charts.append(("Pre-training loss", chart))
+    return charts
+
+
+def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[float, float]]:
+    """(epoch, figure) where it was measured and is a number."""
+    found = [(float(record["epoch"]), record.get(figure)) for record in records]
+    return [(epoch, float(value)) for epoch, value in found if value is not None and math.isfinite(value)]
+
+
+def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str, int, int]]:
+    """The most frequent mistakes: target, prediction, how often, of how many images of the target."""
+    mistakes = evaluation.confusion - np.diag(evaluation.confusion.diagonal())
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_PAIRS]
+    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, mistakes.shape), strict=True) if mistakes[i, j] > 0]
+    return [(names[i], names[j], int(mistakes[i, j]), int(evaluation.support[i])) for i, j in pairs]
+
+
+def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, int, float, float, float]]:
+    """Name, images, precision, recall and F1 of the classes that occur, the weakest first."""
+    columns = (evaluation.support, evaluation.precision, evaluation.recall, evaluation.f1)
+    rows = list(zip(names, *(column.tolist() for column in columns), strict=True))
+    return sorted((row for row in rows if not math.isnan(row[4])), key=lambda row: row[4])
+
+
+def _all_names(class_names: Sequence[str], evaluation: Evaluation | None) -> list[str]:
+    """A name for every class of the model, its number where it has none."""
+    count = len(evaluation.support) if evaluation else len(class_names)
+    return [class_names[i] if i < len(class_names) else str(i) for i in range(count)]
+
+
+def _thumbnail(image: Image.Image) -> dict[str, Any]:
+    small = image.convert("RGB")
+    small.thumbnail((EXAMPLE_SIDE_PX, EXAMPLE_SIDE_PX))
+    return _picture(small)
+
+
+def _picture(image: Image.Image) -> dict[str, Any]:
+    """uri, width and height for an img element."""
+    data = io.BytesIO()
+    photo = image.width * image.height > PNG_PIXELS or (image.mode == "RGB" and min(image.size) > 96)
+    kind, options = ("jpeg", {"quality": 88}) if photo else ("png", {"optimize": True})
+    image.convert("RGB").save(data, kind, **options)
+    uri = f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
+    return {"uri": uri, "width": image.width, "height": image.height}
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3g}" if value < 10 else f"{value:.1f}"
+
+
+def _readable(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(_readable(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

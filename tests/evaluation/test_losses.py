@@ -1,0 +1,61 @@
+"""Losses against torch.nn.functional, timm and sums by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
+
+
+def soft_targets(n: int, k: int) -> torch.Tensor:
+    return torch.rand(n, k, generator=torch.Generator().manual_seed(1)).softmax(-1)
+
+
+def test_cross_entropy_is_the_mean_negative_log_probability():
+    first = -math.log(math.exp(2) / (math.exp(2) + 1 + math.exp(-1)))
+    second = -math.log(math.exp(0.5) / (2 * math.exp(0.5) + math.exp(3)))
+    assert float(cross_entropy(LOGITS, torch.tensor([0, 1]))) == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+def test_cross_entropy_smooths_hard_and_soft_targets_alike(smoothing, soft):
+    logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = soft_targets(7, 5) if soft else torch.arange(7) % 5
+    distribution = (targets if soft else F.one_hot(targets, 5)).double()
+    smooth = distribution * (1 - smoothing) + smoothing / 5
+    expected = -(smooth * logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(cross_entropy(logits, targets, smoothing), expected, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_equals_timms(smoothing):
+    timm_loss = pytest.importorskip("timm.loss").BinaryCrossEntropy(smoothing=smoothing)
+    targets = torch.tensor([2, 0])
+    torch.testing.assert_close(binary_cross_entropy(LOGITS, targets, smoothing), timm_loss(LOGITS, targets))
+
+
+def test_binary_cross_entropy_averages_over_images_and_classes():
+    smooth = [[0.1 / 3, 0.1 / 3, 0.9 + 0.1 / 3], [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3]]
+    total = 0.0
+    for logits, row in zip(LOGITS.tolist(), smooth, strict=True):
+        for logit, target in zip(logits, row, strict=True):
+            prob = 1 / (1 + math.exp(-logit))
+            total -= target * math.log(prob) + (1 - target) * math.log(1 - prob)
+    for targets in (torch.tensor([2, 0]), F.one_hot(torch.tensor([2, 0]), 3).float()):
+        assert float(binary_cross_entropy(LOGITS, targets, 0.1)) == pytest.approx(total / 6, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, binary_cross_entropy])
+def test_losses_are_computed_in_float32_at_least(loss):
+    targets = torch.tensor([0, 1])
+    for dtype in (torch.bfloat16, torch.float16):
+        value = loss(LOGITS.to(dtype), targets, 0.1)
+        assert value.dtype == torch.float32
+        assert value == loss(LOGITS.to(dtype).float(), targets, 0.1)
+        assert loss(LOGITS.to(dtype), soft_targets(2, 3)).dtype == torch.float32
+    assert loss(LOGITS.double(), targets).dtype == torch.float64

@@ -1,0 +1,107 @@
+"""Figures against scikit-learn and torchmetrics, and against cases small enough to count by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from convnextv2.errors import DataError
+from convnextv2.evaluation.metrics import BINS, Evaluation, count, summarise
+
+
+def made_up(num_classes: int, n: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities that are right about half of the time, and targets; the last class is never a target."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, num_classes - 1, (n,), generator=generator)
+    logits = torch.randn(n, num_classes, generator=generator)
+    logits[torch.arange(n), targets] += 1.5
+    return logits.softmax(-1), targets
+
+
+def counted(probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0) -> torch.Tensor:
+    best = probs.topk(min(5, probs.shape[1]))
+    return count(targets, best.indices, best.values[:, 0], loss_sum, probs.shape[1])
+
+
+def measured(probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0) -> Evaluation:
+    return summarise(counted(probs, targets, loss_sum), probs.shape[1])
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 11])
+def test_figures_per_class_equal_scikit_learns(num_classes):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    probs, targets = made_up(num_classes)
+    predicted = probs.argmax(-1)
+    ours = measured(probs, targets)
+    labels = range(num_classes)
+    np.testing.assert_array_equal(ours.confusion, sklearn.confusion_matrix(targets, predicted, labels=labels))
+    of_classes = sklearn.precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=np.nan)
+    for figure, expected in zip((ours.precision, ours.recall, ours.f1, ours.support), of_classes, strict=True):
+        np.testing.assert_allclose(figure, expected, rtol=1e-12)
+    macro = sklearn.precision_recall_fscore_support(targets, predicted, average="macro", zero_division=0)[:3]
+    np.testing.assert_allclose((ours.macro_precision, ours.macro_recall, ours.macro_f1), macro, rtol=1e-12)
+    assert ours.top1 == sklearn.accuracy_score(targets, predicted)
+    if num_classes > 5:
+        assert ours.top5 == pytest.approx(sklearn.top_k_accuracy_score(targets, probs, k=5, labels=labels))
+
+
+def test_calibration_error_equals_torchmetrics():
+    functional = pytest.importorskip("torchmetrics.functional.classification")
+    probs, targets = made_up(7)
+    expected = functional.multiclass_calibration_error(probs, targets, num_classes=7, n_bins=BINS)
+    assert measured(probs, targets).ece == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_calibration_error_of_two_bins_counted_by_hand():
+    # Two images at 0.9, one of them right; two at 0.6, both right: (2 * |0.9 - 0.5| + 2 * |0.6 - 1|) / 4.
+    probs = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    evaluation = measured(probs, torch.tensor([0, 1, 0, 1]))
+    assert evaluation.ece == pytest.approx(0.4)
+    filled = evaluation.calibration[evaluation.calibration[:, 0] > 0]
+    np.testing.assert_allclose(filled, [[2, 0.6, 1.0], [2, 0.9, 0.5]], rtol=1e-6)
+
+
+def test_a_confidence_of_one_falls_into_the_last_bin():
+    evaluation = measured(torch.eye(3), torch.tensor([0, 1, 0]))
+    assert evaluation.calibration[-1].tolist() == [3, 1, pytest.approx(2 / 3)]
+    assert evaluation.ece == pytest.approx(1 / 3)
+
+
+def test_counts_of_parts_add_up_to_the_counts_of_the_whole():
+    probs, targets = made_up(6)
+    parts = counted(probs[:100], targets[:100], 3.0) + counted(probs[100:], targets[100:], 4.0)
+    torch.testing.assert_close(parts, counted(probs, targets, 7.0))
+
+
+def test_top5_needs_five_classes():
+    assert measured(*made_up(4)).top5 is None
+    assert measured(*made_up(5)).top5 == 1.0
+
+
+def test_loss_is_the_mean_over_images():
+    probs, targets = made_up(3, n=8)
+    assert measured(probs, targets, loss_sum=20.0).loss == 2.5
+
+
+def test_to_dict_is_json_with_none_for_the_undefined():
+    # Class 2 is never predicted and class 0 never a target.
+    probs = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])
+    evaluation = measured(probs, torch.tensor([1, 2]), loss_sum=float("nan"))
+    plain = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert plain["precision"] == [0.0, 0.0, None]
+    assert plain["recall"] == [None, 0.0, 0.0]
+    assert plain["loss"] is None
+    assert plain["confusion"] == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert plain["images"] == 2 and plain["top5"] is None
+
+
+def test_table_shows_the_main_figures():
+    table = measured(*made_up(3, n=8), loss_sum=20.0).table()
+    assert [line.split()[0] for line in table.splitlines()[:3]] == ["images", "top-1", "loss"]
+    assert "2.5000" in table and len({len(line) for line in table.splitlines()}) == 1
+
+
+def test_no_images_is_an_error_of_the_user():
+    with pytest.raises(DataError, match="No image to evaluate"):
+        measured(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))

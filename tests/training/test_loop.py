@@ -1,0 +1,133 @@
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from convnextv2.distributed import Place
+from convnextv2.errors import TrainingError
+from convnextv2.training.ema import WeightAverage
+from convnextv2.training.loop import Pace, fit, in_groups, is_due
+from convnextv2.training.state import Progress
+
+PLACE = Place(torch.device("cpu"))
+PACE = Pace(
+    epochs=3, batches_per_epoch=5, batch_size=2, accumulate=1, clip_norm=None, log_every_steps=2, val_every_epochs=1, save_every_epochs=1,
+    seed=1, autocast=torch.float32,
+)  # fmt: skip
+
+
+class Bench:
+    """A tiny regression with noise from the generator that the loop passes in, so that a wrong seed changes the result."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Linear(3, 1)
+        self.optimizer = torch.optim.AdamW([{"params": self.model.parameters(), "lr_scale": 1.0}])
+        self.average = WeightAverage(self.model, 0.9)
+        self.progress = Progress()
+        self.records: list[dict] = []
+        self.saves: list[int] = []
+
+    @staticmethod
+    def batches(epoch: int, first: int):
+        for i in range(first, 5):
+            yield torch.full((2, 3), float(10 * epoch + i))
+
+    @staticmethod
+    def loss(model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(batch.shape, generator=generator) + torch.rand(batch.shape)  # explicit and default generator
+        return (model(batch / 10 + noise) - 1).square().mean()
+
+    def fit(self, pace: Pace = PACE, **changes) -> None:
+        arguments = {
+            "pace": pace, "optimizer": self.optimizer, "lr_at": lambda step: 0.1, "average": self.average,
+            "scaler": torch.amp.GradScaler("cpu", enabled=False), "progress": self.progress, "place": PLACE, "log": self.records.append,
+            "evaluate": lambda: {"top1": 0.5}, "save": lambda: self.saves.append(self.progress.step), "file_names": lambda batch: ["a.jpg", "b.jpg"],
+        } | changes  # fmt: skip
+        fit(self.model, changes.pop("batches", self.batches), changes.pop("loss_fn", self.loss), **{k: v for k, v in arguments.items() if k in (
+            "pace", "optimizer", "lr_at", "average", "scaler", "progress", "place", "log", "evaluate", "save", "file_names")})  # fmt: skip
+
+
+def test_loop_logs_evaluates_and_saves_when_due() -> None:
+    bench = Bench()
+    bench.fit(replace(PACE, val_every_epochs=2))
+    assert [r["step"] for r in bench.records if r["kind"] == "train"] == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert [r["epoch"] for r in bench.records if r["kind"] == "eval"] == [2, 3]
+    assert bench.saves == [5, 10, 15]
+    assert {"loss", "lr", "images_per_second", "data_wait"} <= bench.records[0].keys()
+
+
+def test_resume_inside_an_epoch_is_exact() -> None:
+    straight = Bench()
+    straight.fit()
+
+    halted = Bench()
+
+    def stop_after_seven(record: dict) -> None:
+        if halted.progress.step == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        halted.fit(log=stop_after_seven)
+    assert halted.saves[-1] == 8 and (halted.progress.epoch, halted.progress.batch) == (1, 3)
+    torch.randn(100)  # what ran before must not matter
+    halted.fit()
+    assert torch.equal(halted.model.weight, straight.model.weight)
+    assert torch.equal(halted.average.tensors["weight"], straight.average.tensors["weight"])
+
+
+def test_accumulation_equals_the_joint_batch() -> None:
+    data = torch.randn(4, 6, 3)
+
+    def trained(batches: list[torch.Tensor], accumulate: int) -> torch.Tensor:
+        bench = Bench()
+        pace = replace(PACE, epochs=1, batches_per_epoch=len(batches), accumulate=accumulate)
+        bench.fit(pace, batches=lambda epoch, first: iter(batches), loss_fn=lambda model, batch, generator: model(batch).square().mean())
+        return bench.model.weight
+
+    assert torch.allclose(trained(list(data.flatten(0, 1).split(6)), 1), trained(list(data.flatten(0, 1).split(3)), 2), atol=1e-6)
+
+
+def test_a_short_last_group_is_averaged_over_its_own_length() -> None:
+    assert [len(group) for group in in_groups(range(5), 2)] == [2, 2, 1]
+    bench = Bench()
+    bench.fit(replace(PACE, accumulate=2))
+    assert bench.progress.step == 9
+
+
+def test_a_loss_that_is_not_finite_names_its_images_and_changes_nothing() -> None:
+    bench = Bench()
+
+    def poisoned(model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return model(batch).mean() * (float("nan") if bench.progress.step == 6 else 1.0)
+
+    with pytest.raises(TrainingError, match=r"nan near step 6: .*a\.jpg, b\.jpg"):
+        bench.fit(loss_fn=poisoned)
+    assert bench.saves == [5]
+    assert torch.isfinite(bench.model.weight).all()
+
+
+def test_clipping_bounds_the_update() -> None:
+    def change(clip_norm: float | None) -> float:
+        bench = Bench()
+        bench.optimizer = torch.optim.SGD([{"params": bench.model.parameters(), "lr_scale": 1.0}], lr=1.0)
+        before = bench.model.weight.detach().clone()
+        bench.fit(replace(PACE, epochs=1, batches_per_epoch=1, clip_norm=clip_norm), batches=lambda e, f: iter([torch.full((2, 3), 50.0)]), lr_at=lambda s: 1.0)
+        return (bench.model.weight - before).norm().item()
+
+    assert change(0.01) <= 0.01 < change(None)
+
+
+def test_lr_scale_multiplies_the_schedule() -> None:
+    bench = Bench()
+    seen = []
+    bench.optimizer = torch.optim.SGD([{"params": [bench.model.weight], "lr_scale": 0.5}, {"params": [bench.model.bias], "lr_scale": 1.0}], lr=1.0)
+    bench.fit(replace(PACE, epochs=1), lr_at=lambda step: seen.append(step) or 0.1 * (step + 1))
+    assert seen == [0, 1, 2, 3, 4]
+    assert [group["lr"] for group in bench.optimizer.param_groups] == pytest.approx([0.25, 0.5])
+
+
+def test_is_due_at_multiples_and_at_the_end() -> None:
+    assert [n for n in range(1, 8) if is_due(n, every=3, last=7)] == [3, 6, 7]
