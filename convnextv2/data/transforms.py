@@ -24,7 +24,7 @@ from convnextv2.recipe.knobs import Interpolation, Recipe
 
 Preset = Literal["timm", "official", "mindcv"]
 
-LONGEST_SIDE = 16
+MOST_ELONGATED = 16
 """Evaluation: before resizing, an image is cut to at most this many times the crop's aspect ratio, so that one of 1 x 10,000
 pixels does not become 256 x 2,560,000. The centre crop drops that part anyway."""
 
@@ -257,9 +257,9 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _limit_aspect(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Cut from the ends of the longer side what LONGEST_SIDE says."""
+    """Cut from the ends of the longer side what MOST_ELONGATED says."""
     height, width = pixels.shape[-2:]
-    rows = min(height, max(1, LONGEST_SIDE * width * image_size[0] // image_size[1]))
-    columns = min(width, max(1, LONGEST_SIDE * height * image_size[1] // image_size[0]))
+    rows = min(height, max(1, MOST_ELONGATED * width * image_size[0] // image_size[1]))
+    columns = min(width, max(1, MOST_ELONGATED * height * image_size[1] // image_size[0]))
     top, left = (height - rows) // 2, (width - columns) // 2
     return pixels[:, top : top + rows, left : left + columns]

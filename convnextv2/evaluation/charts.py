@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 430, 260
-LEFT, RIGHT, TOP, BOTTOM = 46, 342, 14, 218
+WIDTH, HEIGHT = 370, 256
+LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
 """The frame of the data; what is right of it holds the labels of the lines."""
 MOST_POINTS = 240
 LABEL_HEIGHT = 31
@@ -49,24 +49,30 @@ def line_chart(series: Sequence[Series], *, title: str, y_format: Format, mark: 
     heights = spread([y for _, y in ends], LABEL_HEIGHT, TOP + 10, BOTTOM - 14)
     for line, (x, y), height in zip(series, ends, heights, strict=True):
         parts.append(
-            Markup('<path class="line {}" data-name="{}" d="{}"/>').format(line.tone, line.name, path([place(p) for p in line.points]))
+            Markup('<path class="line {}" data-name="{}" d="{}"/>').format(
+                line.tone, line.name, path([place(p) for p in line.points])
+            )
         )
         parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(line.tone, x, y))
         parts.append(_text(RIGHT + 12, height, line.name, kind=f"name {line.tone}"))
         parts.append(_text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}"))
     if mark is not None:
         x, y = place(mark[0])
-        below = y < TOP + 24
         anchor = "start" if x < (LEFT + RIGHT) / 2 else "end"
         parts.append(Markup('<circle class="mark" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y))
-        parts.append(_text(x, y + 20 if below else y - 11, mark[1], anchor=anchor, kind="note"))
+        parts.append(_text(x, y - 11, mark[1], anchor=anchor, kind="note"))
     told = "; ".join(
         f"{line.name} from {y_format(line.points[0][1])} to {y_format(line.points[-1][1])} at epoch {line.points[-1][0]:g}"
         for line in series
     )
     domain = f"{x_most:g} {y_least:g} {y_most:g}"
-    return Markup('<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" data-domain="{}">{}</svg>').format(
-        WIDTH, HEIGHT, f"{title}: {told}.", domain, Markup("").join(parts)
+    return Markup('<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" data-domain="{}"{}>{}</svg>').format(
+        WIDTH,
+        HEIGHT,
+        f"{title}: {told}.",
+        domain,
+        Markup(' data-percent="1"') if y_format is percent else "",
+        Markup("").join(parts),
     )
 
 
@@ -86,8 +92,8 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
     parts.append(_text(RIGHT, BOTTOM + 36, "confidence", anchor="end", kind="unit"))
     (x0, y0), (x1, y1) = place(0, 0), place(1, 1)
     parts.append(Markup('<path class="ideal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(x0, y0, x1, y1))
-    parts.append(_text(RIGHT + 12, y1 + 4, "as sure", kind="unit"))
-    parts.append(_text(RIGHT + 12, y1 + 18, "as right", kind="unit"))
+    parts.append(_text(RIGHT + 12, y1 + 4, "perfectly", kind="unit"))
+    parts.append(_text(RIGHT + 12, y1 + 18, "calibrated", kind="unit"))
     for n, confidence, accuracy in filled:
         x, y = place(confidence, accuracy)
         _, y_ideal = place(confidence, confidence)
@@ -98,15 +104,15 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
                 x, y, max(2.5, 13 * math.sqrt(n / most)), told
             )
         )
-    gap = max(filled, key=lambda row: row[0])
-    told = f"Accuracy over confidence. The fullest bin has {gap[0]:,} images: confidence {percent(gap[1])}, accuracy {percent(gap[2])}."
+    n, confidence, accuracy = max(filled)
+    told = f"Accuracy over confidence. The fullest bin: {n:,} images, confidence {percent(confidence)}, accuracy {percent(accuracy)}."
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, told, Markup("").join(parts)
     )
 
 
 def percent(share: float) -> str:
-    """0.25 as 25%, 0.253 as 25.3%."""
+    """0.25 as 25%, 0.253 as 25.3%, for axes and prose."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 

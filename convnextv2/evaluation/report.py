@@ -17,11 +17,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from convnextv2.evaluation.charts import Series, calibration_chart, line_chart, percent, thin
+from convnextv2.evaluation.charts import BOTTOM, LEFT, RIGHT, TOP, Series, calibration_chart, line_chart, percent, thin
 from convnextv2.evaluation.metrics import Evaluation
 
 MOST_CLASSES_IN_MATRIX = 20
 MOST_PAIRS = 15
+MOST_PAIRS_BESIDE_MATRIX = 8
 MOST_CLASSES_SHOWN = 20
 EXAMPLE_SIDE_PX = 320
 PNG_PIXELS = 300_000
@@ -79,10 +80,12 @@ def build_report(
         evaluation=evaluation,
         names=names,
         matrix=evaluation is not None and len(names) <= MOST_CLASSES_IN_MATRIX,
+        most_pairs=MOST_PAIRS_BESIDE_MATRIX,
         confusions=_confusions(evaluation, names) if evaluation else [],
         classes=_class_rows(evaluation, names) if evaluation else [],
         most_classes=MOST_CLASSES_SHOWN,
-        calibration=calibration_chart(evaluation.calibration) if evaluation else None,
+        calibration=calibration_chart(evaluation.calibration) if evaluation and math.isfinite(evaluation.ece) else None,
+        frame=(LEFT, RIGHT, TOP, BOTTOM),
         groups=[
             (title, lead, [(example, _thumbnail(example.image)) for example in group])
             for title, lead, group in (
@@ -131,8 +134,8 @@ def _charts(metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Map
         charts.append(("Loss", line_chart(losses, title="Loss", y_format=_loss)))
     pretraining = thin(_points((record for record in pretrain_metrics if record["kind"] != "eval"), "loss"))
     if pretraining:
-        chart = line_chart([Series("masked tiles", pretraining)], title="Pre-training loss", y_format=_loss)
-        charts.append(("Pre-training loss", chart))
+        chart = line_chart([Series("training", pretraining)], title="Pre-training loss (masked tiles)", y_format=_loss)
+        charts.append(("Pre-training loss (masked tiles)", chart))
     return charts
 
 

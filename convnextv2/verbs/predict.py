@@ -60,7 +60,9 @@ def predict(
                 logits = model(to_images(batch.pixels.to(device)))
             probs, classes = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
             for index, row, best in zip(batch.indices.tolist(), probs.tolist(), classes.tolist(), strict=True):
-                predictions = [{"class": names[c] if c < len(names) else str(c), "prob": p} for c, p in zip(best, row, strict=True)]
+                predictions = [
+                    {"class": names[c] if c < len(names) else str(c), "prob": p} for c, p in zip(best, row, strict=True)
+                ]
                 results.append({"image": source.names[index], "predictions": predictions})
                 _show(results[-1], json)
     for name in sorted(loader.skipped):

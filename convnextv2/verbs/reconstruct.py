@@ -28,7 +28,12 @@ GREY = 128
 
 
 def reconstruct(
-    run: str | Path, images: str | Path | Sequence[str | Path], *, out: str | Path = "reconstructions.png", count: int = 16, **knobs: Any
+    run: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "reconstructions.png",
+    count: int = 16,
+    **knobs: Any,
 ) -> Path:
     """Write a PNG with, for each image, the input, what the encoder saw, and the reconstruction with the visible tiles pasted back.
 
@@ -36,7 +41,9 @@ def reconstruct(
     bad_images, max_image_pixels. Returns the path."""
     recipe, _ = read_recipe(knobs)
     source = files([images] if isinstance(images, str | Path) else images, max_pixels=recipe.max_image_pixels)
-    picture = reconstruct_source(find_weights(run), source, count=count, mask_ratio=recipe.mask_ratio, seed=recipe.seed, device=recipe.device)
+    picture = reconstruct_source(
+        find_weights(run), source, count=count, mask_ratio=recipe.mask_ratio, seed=recipe.seed, device=recipe.device
+    )
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
@@ -44,7 +51,9 @@ def reconstruct(
     return path
 
 
-def reconstruct_source(weights: Path, source: Source, *, count: int, mask_ratio: float, seed: int, device: str = "auto") -> Image.Image:
+def reconstruct_source(
+    weights: Path, source: Source, *, count: int, mask_ratio: float, seed: int, device: str = "auto"
+) -> Image.Image:
     """The gallery of at most `count` images of a source, evenly spread."""
     model, description = load_model(weights)
     if not isinstance(model, FCMAE):
@@ -58,7 +67,9 @@ def reconstruct_source(weights: Path, source: Source, *, count: int, mask_ratio:
     normalisation = BatchTransform(transform.mean, transform.std)
     images = normalisation.normalise(batch.pixels.to(chosen_device))
     grid = model.grid(*transform.image_size)
-    visible, masked = (indices.to(chosen_device) for indices in draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct")))
+    visible, masked = (
+        indices.to(chosen_device) for indices in draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
+    )
     reconstructed = to_pixels(model.reconstruct(images, visible, masked), transform)
     return reconstruction_gallery(batch.pixels, hide(batch.pixels, visible.cpu(), grid, model.tile), reconstructed.cpu())
 

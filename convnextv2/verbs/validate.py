@@ -10,6 +10,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights, run_of
+from convnextv2.weights.files import read_weights
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
 
 
@@ -23,7 +24,9 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         owner = run_of(weights)
         if config is None and owner is not None:
             config = owner.path / "recipe.yaml"
-    recipe, notes = read_recipe({**knobs, "resume": False, "overwrite": False}, config=config)
+        if config is None:
+            knobs = _preprocessing_knobs(weights) | knobs
+    recipe, notes = read_recipe(knobs, config=config)
     if run is None:
         if not recipe.init:
             raise CheckpointError(
@@ -42,3 +45,10 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         return measured.evaluation
     finally:
         stop()
+
+
+def _preprocessing_knobs(weights: Path) -> dict[str, Any]:
+    """How a weights file on its own says its images are prepared."""
+    knobs = dict(read_weights(weights)[1].preprocessing)
+    knobs["in_channels"] = knobs.pop("channels", 3)
+    return knobs

@@ -7,7 +7,13 @@ import torch
 from convnextv2.data import loader as loader_module
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.chance import stream
-from convnextv2.data.loader import EvaluationLoader, TrainingLoader, build_evaluation_loader, build_training_loader, resolve_workers
+from convnextv2.data.loader import (
+    EvaluationLoader,
+    TrainingLoader,
+    build_evaluation_loader,
+    build_training_loader,
+    resolve_workers,
+)
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
@@ -69,7 +75,9 @@ def test_batches_have_the_documented_form():
     batches = list(loader.batches(0))
     assert len(batches) == len(loader) == 6
     assert [tuple(batch.pixels.shape) for batch in batches] == [(4, 3, 24, 32)] * 5 + [(3, 3, 24, 32)]
-    assert all(batch.pixels.dtype == torch.uint8 and batch.targets.dtype == batch.indices.dtype == torch.int64 for batch in batches)
+    assert all(
+        batch.pixels.dtype == torch.uint8 and batch.targets.dtype == batch.indices.dtype == torch.int64 for batch in batches
+    )
     assert all(torch.equal(batch.targets, batch.indices % 4) for batch in batches)
     assert (next(training(Noise(labelled=False)).batches(0)).targets == -1).all()
 
@@ -89,20 +97,24 @@ def test_an_epoch_resumes_in_the_middle_also_after_one_that_was_broken_off(worke
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_fails_with_one_line_that_names_it(workers):
-    with pytest.raises(DataError) as raised:
+    # Not pytest.raises: it keeps the frames, and workers that garbage collection has to end take ten seconds.
+    try:
         list(training(Noise(bad=tuple(range(23))), workers).batches(0))
-    assert str(raised.value).count("\n") == 0 and ".jpg: the file is truncated. Remove the file" in str(raised.value)
+        message = ""
+    except DataError as error:
+        message = str(error)
+    assert message.endswith(".jpg: the file is truncated. Remove the file, or set bad_images = skip.") and "\n" not in message
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_skipped_images_are_left_out_and_counted(workers):
-    loader = training(Noise(bad=(5, 6)), workers, drop_last=False, bad_images="skip")
+    loader = training(Noise(bad=(8, 10)), workers, drop_last=False, bad_images="skip")
     for epoch in range(4):
         whole = list(training(Noise(), drop_last=False).batches(epoch))
         for batch, other in zip(loader.batches(epoch), whole, strict=True):
-            good = (other.indices != 5) & (other.indices != 6)
+            good = (other.indices != 8) & (other.indices != 10)
             assert torch.equal(batch.indices, other.indices[good]) and torch.equal(batch.pixels, other.pixels[good])
-    assert loader.skipped == {"5.jpg", "6.jpg"}
+    assert loader.skipped == {"8.jpg", "10.jpg"}
 
 
 def test_a_batch_of_bad_images_only_is_skipped_on_one_rank_and_an_error_on_several():

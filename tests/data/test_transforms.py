@@ -73,7 +73,7 @@ def cubic_without_antialias(row, length, a=-0.75):
 
 
 def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture):
-    # Rows of one colour, so that one dimension tells all: 150 rows become floor(64 / 0.95) = 67, of which 64 from 3 // 2 = 1 on stay.
+    # Rows of one colour, so one dimension tells all: 150 rows become floor(64 / 0.95) = 67, of which 64 stay, from 3 // 2 on.
     column = picture[0, :, 130].double()
     pixels = column.round().to(torch.uint8)[None, :, None].expand(3, 150, 200).contiguous()
     expected = np.clip(np.round(cubic_without_antialias(column.tolist(), 67)), 0, 255)[1:65]
@@ -84,7 +84,13 @@ def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture
 
 @pytest.mark.parametrize(
     ("size", "crop_pct", "interpolation"),
-    [((112, 112), 0.875, "bicubic"), ((57, 57), 0.95, "bilinear"), ((96, 160), 0.9, "bicubic"), ((128, 96), 0.9, "bicubic"), ((80, 80), 1, "bilinear")],
+    [
+        ((112, 112), 0.875, "bicubic"),
+        ((57, 57), 0.95, "bilinear"),
+        ((96, 160), 0.9, "bicubic"),
+        ((128, 96), 0.9, "bicubic"),
+        ((80, 80), 1, "bilinear"),
+    ],
 )
 def test_timm_preset_agrees_with_timm(picture, size, crop_pct, interpolation):
     reference = create_transform((3, *size), interpolation=interpolation, crop_pct=crop_pct, normalize=False)
@@ -111,11 +117,15 @@ def test_any_image_fills_the_crop(preset, shape):
 
 
 def test_preprocessing_survives_json():
-    recipe = Recipe(image_size=(96, 64), eval_preset="mindcv", crop_pct=0.95, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    recipe = Recipe(
+        image_size=(96, 64), eval_preset="mindcv", crop_pct=0.95, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)
+    )
     description = json.loads(json.dumps(describe_preprocessing(recipe)))
     assert EvalTransform.from_description(description) == build_eval_transform(recipe)
     assert description["image_size"] == [96, 64]
-    assert description["mean"] == pytest.approx([0.485, 0.456, 0.406]) and description["std"] == pytest.approx([0.229, 0.224, 0.225])
+    assert description["mean"] == pytest.approx([0.485, 0.456, 0.406]) and description["std"] == pytest.approx(
+        [0.229, 0.224, 0.225]
+    )
 
 
 def test_grey_images_take_the_average_of_mean_and_std():
@@ -202,7 +212,11 @@ def test_auto_augment_takes_the_place_of_colour_jitter(picture):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_augmentation_works_on_grey_and_colour(picture, channels):
-    for options in ({"color_jitter": (0.4, 0.4, 0.4, 0.1)}, {"auto_augment": "randaug-m9-n4-mstd0.5-inc1"}, {"auto_augment": "augmix"}):
+    for options in (
+        {"color_jitter": (0.4, 0.4, 0.4, 0.1)},
+        {"auto_augment": "randaug-m9-n4-mstd0.5-inc1"},
+        {"auto_augment": "augmix"},
+    ):
         transform = build_train_transform(Recipe(image_size=(40, 56), in_channels=channels, **options))
         for seed in range(10):
             pixels = transform(picture[:channels], stream(seed))

@@ -12,10 +12,18 @@ FILL = (124, 116, 104)
 @pytest.mark.parametrize(
     ("text", "policy", "expected"),
     [
-        ("randaug-m9-mstd0.5-inc1", RandAugment, {"magnitude": 9, "std": 0.5, "increasing": True, "layers": 2, "most": 10, "weighted": False}),
+        (
+            "randaug-m9-mstd0.5-inc1",
+            RandAugment,
+            {"magnitude": 9, "std": 0.5, "increasing": True, "layers": 2, "most": 10, "weighted": False},
+        ),
         ("randaug", RandAugment, {"magnitude": 10, "std": 0.5, "increasing": False}),
         ("rand-m9-inc1", RandAugment, {"magnitude": 9, "std": 0, "increasing": True}),
-        ("randaug-inc0-n3-w0-mstd101-mmax30-m15.5", RandAugment, {"magnitude": 15.5, "layers": 3, "weighted": True, "std": 101, "most": 30}),
+        (
+            "randaug-inc0-n3-w0-mstd101-mmax30-m15.5",
+            RandAugment,
+            {"magnitude": 15.5, "layers": 3, "weighted": True, "std": 101, "most": 30},
+        ),
         ("autoaug-mstd1", AutoAugment, {"std": 1, "increasing_posterize": False}),
         ("autoaugr", AutoAugment, {"std": 0.5, "increasing_posterize": True}),
         ("3a", ThreeAugment, {"std": 0.5}),

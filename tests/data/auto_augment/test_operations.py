@@ -7,12 +7,11 @@ from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
 
 FILL = (124, 116, 104)
 BICUBIC = Canvas(FILL, Image.Resampling.BICUBIC)
-TIMM = {"Translate": "Rel"}
 
 
 @pytest.fixture
 def image(picture):
-    return Image.fromarray(picture.permute(1, 2, 0).numpy())
+    return Image.fromarray((picture // 2 + 40).permute(1, 2, 0).numpy())  # so that there is contrast to gain
 
 
 @pytest.mark.parametrize("grey", [False, True])

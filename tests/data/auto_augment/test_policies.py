@@ -83,7 +83,10 @@ def test_weighted_randaug_prefers_geometry_and_repeats_nothing(record):
 
 
 def test_autoaugment_has_timms_table():
-    table = [[(op.name.replace("Original", ""), op.prob, op.magnitude) for op in pair] for pair in timm.auto_augment_policy_original({})]
+    table = [
+        [(op.name.replace("Original", ""), op.prob, op.magnitude) for op in pair]
+        for pair in timm.auto_augment_policy_original({})
+    ]
     assert [list(pair) for pair in AUTOAUGMENT] == table
 
 

@@ -1,0 +1,96 @@
+"""Named sets, held in memory: the bundled images, Fashion-MNIST, MNIST, CIFAR. And the names of ImageNet's classes."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+
+BUNDLED = Path(__file__).parent / "bundled"
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+class Part(NamedTuple):
+    """The training or validation part of a set. pixels: uint8 (N, H, W) or (N, H, W, 3). targets: int64 (N,)."""
+
+    pixels: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+def load_named(recipe: Recipe) -> tuple[Part, Part]:
+    """The recipe's named set, training and validation part. Raises DataError where it is not here and may not be downloaded."""
+    load: Callable[[Recipe], tuple[Part, Part]] = {"bundled": _bundled, "fashion_mnist": _fashion_mnist}.get(recipe.dataset, _torchvision)
+    return load(recipe)
+
+
+FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+def _bundled(recipe: Recipe) -> tuple[Part, Part]:
+    with np.load(BUNDLED / "fashion_mnist.npz") as content:
+        training, validation = (
+            Part(content[f"{split}_pixels"], content[f"{split}_targets"].astype(np.int64), FASHION_CLASSES) for split in ("train", "val")
+        )
+    return training, validation
+
+
+def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
+    """Debian's package dataset-fashion-mnist where it is installed, else torchvision's copy."""
+    if not DEBIAN_FASHION_MNIST.is_dir():
+        return _torchvision(recipe)
+
+    def part(prefix: str) -> Part:
+        pixels, targets = (read_idx(DEBIAN_FASHION_MNIST / f"{prefix}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+        return Part(pixels, targets.astype(np.int64), FASHION_CLASSES)
+
+    return part("train"), part("t10k")
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """A gzipped file of the MNIST format: two zero bytes, type, number of axes, sizes as big-endian uint32, values."""
+    with gzip.open(path) as file:
+        data = file.read()
+    axes = data[3]
+    shape = np.frombuffer(data, ">u4", axes, offset=4).tolist()
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
+    from torchvision import datasets
+
+    kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[
+        recipe.dataset
+    ]
+    root = recipe.data_dir or str(Path.home() / ".cache" / "convnextv2")
+    try:
+        sets = [kind(root, train=train, download=recipe.dataset_download) for train in (True, False)]
+    except RuntimeError:
+        raise DataError(f"dataset = {recipe.dataset}: not found in {root}. Set dataset_download: True, or data_dir to where it is.") from None
+    except OSError as error:
+        raise DataError(f"dataset = {recipe.dataset}: the download failed ({error}).") from None
+    training, validation = (
+        Part(np.asarray(part.data), np.asarray(part.targets, dtype=np.int64), tuple(map(str, part.classes))) for part in sets
+    )
+    return training, validation
+
+
+def imagenet_names(folders: Sequence[str]) -> dict[str, str] | None:
+    """WordNet id to the class's name, where the folders are the 1,000 ids of ImageNet-1K; else None."""
+    if len(folders) != 1000 or not all(re.fullmatch(r"n\d{8}", name) for name in folders):
+        return None
+    from torchvision.models._meta import _IMAGENET_CATEGORIES
+
+    # Two pairs of classes share a name (crane, maillot): the id keeps them apart.
+    seen = [name for name in _IMAGENET_CATEGORIES if _IMAGENET_CATEGORIES.count(name) > 1]
+    return {wnid: f"{name} ({wnid})" if name in seen else name for wnid, name in zip(folders, _IMAGENET_CATEGORIES, strict=True)}
+
+

@@ -1,0 +1,286 @@
+"""Sources of images: folders, manifests, named sets, the bundled images. A source knows names and targets and yields pixels; it
+holds no open file, so worker processes can have copies of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.data.chance import stream
+from convnextv2.data.decode import decode
+from convnextv2.data.named import imagenet_names, load_named
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+MAX_PIXELS = 178_956_970
+
+Targets = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images by index.
+
+    names: for messages and predictions; the path where it is a file. targets: class indices, None without labels.
+    class_names: one per class. arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory, else None and names are files.
+    notes: what the user should be told once."""
+
+    names: Sequence[str]
+    targets: Targets | None = None
+    class_names: tuple[str, ...] = ()
+    arrays: NDArray[np.uint8] | None = None
+    max_pixels: int = MAX_PIXELS
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, index: int, channels: int = 3) -> Tensor:
+        """The image, uint8 (channels, H, W), channels 1 or 3. Raises DataError with its name where it cannot be read."""
+        if self.arrays is not None:
+            return _channels_first(self.arrays[index], channels)
+        try:
+            with open(self.names[index], "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise DataError(f"{self.names[index]}: cannot be opened ({error.strerror}).") from None
+        return decode(data, name=self.names[index], channels=channels, max_pixels=self.max_pixels)
+
+    def subset(self, indices: Sequence[int]) -> Source:
+        """The images at these indices, in this order."""
+        return replace(
+            self,
+            names=[self.names[i] for i in indices],
+            targets=None if self.targets is None else self.targets[list(indices)],
+            arrays=None if self.arrays is None else self.arrays[list(indices)],
+        )
+
+
+def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | None]:
+    """Training and validation images of a recipe; the latter None where there are none.
+
+    labelled False: only images count, as for pre-training; where the data have a training split, nothing else is used. A folder of classes
+    without a split gets one, by class, that follows from the seed. Raises DataError."""
+    training, validation = _named(recipe) if recipe.dataset not in ("", "imagenet") else _from_disk(recipe, labelled)
+    if not labelled:
+        training, validation = replace(training, targets=None), None
+    if recipe.num_samples is not None and recipe.num_samples < len(training):
+        chosen = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))[: recipe.num_samples]
+        training = training.subset(chosen.sort().values.tolist())
+    return training, validation
+
+
+def validation_source(recipe: Recipe, class_names: Sequence[str]) -> Source:
+    """The images to evaluate a trained model of these classes on: the validation split, or a whole folder of classes that has no
+    split and was not trained on. Raises DataError for a class that the model does not know."""
+    if recipe.dataset not in ("", "imagenet"):
+        source = _named(recipe)[1]
+    else:
+        root = _folder(recipe)
+        if root.is_file():
+            source = manifest(root, split="val", class_names=class_names)
+        elif (root / recipe.val_split).is_dir():
+            source = image_folder(root / recipe.val_split, class_names)
+        else:
+            source = _split_off(image_folder(root, class_names), recipe)[1]
+    if class_names and len(source.class_names) > len(class_names):
+        raise DataError(f"the data have {len(source.class_names)} classes, the model has {len(class_names)}.")
+    return replace(source, max_pixels=recipe.max_image_pixels)
+
+
+def image_folder(root: Path, class_names: Sequence[str] | None = None) -> Source:
+    """Images below one folder for each class. Classes are sorted by name, or given (the trained ones, for a validation split).
+
+    Raises DataError for a class without images, and for one that is not among the given."""
+    folders = {entry.name: Path(entry.path) for entry in _entries(root) if entry.is_dir()}
+    if not folders:
+        what = "images, but no folder for each class" if any(_image_files(root)) else "no folders of images"
+        raise DataError(f"{root}: has {what}. Expected {root}/CLASS/IMAGE, or a CSV/JSONL manifest.")
+    names = list(class_names) if class_names else sorted(folders)
+    shown = imagenet_names(sorted(folders))
+    if class_names and shown is not None and set(folders) != set(names):
+        folders = {shown[wnid]: path for wnid, path in folders.items()}
+    if unknown := sorted(folders.keys() - set(names)):
+        raise DataError(f"{root}: class {unknown[0]!r} is not among the {len(names)} trained ones ({', '.join(names[:5])}, ...).")
+    paths: list[str] = []
+    targets: list[int] = []
+    for name in (name for name in names if name in folders):
+        found = sorted(_image_files(folders[name]))
+        if not found:
+            raise DataError(f"{folders[name]}: holds no image. Remove the folder, or put images of the class {name!r} into it.")
+        paths += found
+        targets += [names.index(name) if class_names else len(set(targets))] * len(found)
+    notes = ()
+    if absent := [name for name in names if name not in folders]:
+        notes = (f"{root}: has no images of {len(absent)} of the {len(names)} classes ({', '.join(absent[:5])}).",)
+    if not class_names and shown is not None:
+        names = [shown[wnid] for wnid in names]
+    return Source(paths, np.array(targets, dtype=np.int64), tuple(names), notes=notes)
+
+
+def unlabelled(root: Path) -> Source:
+    """Every image in a folder and those below it, sorted by path. Raises DataError where there is none."""
+    paths = sorted(_image_files(root))
+    if not paths:
+        raise DataError(f"{root}: holds no image ({', '.join(sorted(SUFFIXES))}), nor do the folders in it.")
+    return Source(paths)
+
+
+def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Source:
+    """Image files as they are named, and the images in folders. Raises DataError for a path that does not exist."""
+    names: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            names += unlabelled(path).names
+        elif path.exists():
+            names.append(str(path))
+        else:
+            raise DataError(f"{path}: no such file or folder.")
+    if not names:
+        raise DataError("no images given. Name files or folders.")
+    return Source(names, max_pixels=max_pixels)
+
+
+def manifest(path: Path, *, split: str | None = None, class_names: Sequence[str] | None = None, labelled: bool = True) -> Source:
+    """Images listed in a CSV file with a header, or in JSONL: `path` (from the manifest's folder on), `label`, and perhaps `split`.
+
+    split: only rows of this split, where the manifest has that column. Raises DataError with the line's number."""
+    rows = list(_rows(path))
+    if split is not None and any("split" in row for _, row in rows):
+        rows = [(line, row) for line, row in rows if row.get("split") == split]
+    if not rows:
+        raise DataError(f"{path}: lists no images" + (f" of the split {split!r}." if split else "."))
+    names, labels = [], []
+    for line, row in rows:
+        if not row.get("path"):
+            raise DataError(f"{path}, line {line}: has no path. Expected the columns path and label.")
+        if labelled and row.get("label") in (None, ""):
+            raise DataError(f"{path}, line {line}: has no label.")
+        image = path.parent / str(row["path"])
+        if not image.is_file():
+            raise DataError(f"{path}, line {line}: {image} does not exist.")
+        names.append(str(image))
+        labels.append(str(row.get("label", "")))
+    if not labelled:
+        return Source(names)
+    classes = list(class_names) if class_names else sorted(set(labels))
+    if unknown := [(line, label) for (line, _), label in zip(rows, labels, strict=True) if label not in classes]:
+        raise DataError(f"{path}, line {unknown[0][0]}: class {unknown[0][1]!r} is not among the {len(classes)} trained ones.")
+    number = {name: i for i, name in enumerate(classes)}
+    return Source(names, np.array([number[label] for label in labels], dtype=np.int64), tuple(classes))
+
+
+def _from_disk(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
+    root = _folder(recipe)
+    if root.is_file():
+        training = manifest(root, split="train", labelled=labelled)
+        has_split = any("split" in row for _, row in _rows(root))
+        if not labelled:
+            training, validation = replace(training, max_pixels=recipe.max_image_pixels), None
+        elif has_split:
+            validation = manifest(root, split="val", class_names=training.class_names)
+        else:
+            training, validation = _split_off(training, recipe)
+    elif not labelled:
+        training, validation = unlabelled(root / recipe.train_split if (root / recipe.train_split).is_dir() else root), None
+    elif (root / recipe.train_split).is_dir():
+        training = image_folder(root / recipe.train_split)
+        held_out = root / recipe.val_split
+        validation = image_folder(held_out, training.class_names) if held_out.is_dir() else None
+        if validation is None:
+            training = replace(training, notes=(*training.notes, f"{held_out}: not there, so nothing is validated."))
+    else:
+        training, validation = _split_off(image_folder(root), recipe)
+    training = replace(training, max_pixels=recipe.max_image_pixels)
+    return training, validation and replace(validation, max_pixels=recipe.max_image_pixels)
+
+
+def _folder(recipe: Recipe) -> Path:
+    if not recipe.data_dir:
+        raise DataError("data_dir is missing. Give a folder of images, a manifest, or a named dataset (dataset = bundled needs nothing).")
+    root = Path(recipe.data_dir)
+    if not root.exists():
+        parent = next((p for p in root.parents if p.exists()), Path("."))
+        raise DataError(f"data_dir = {root}: no such folder ({parent}/ is the nearest that exists).")
+    return root
+
+
+def _named(recipe: Recipe) -> tuple[Source, Source]:
+    training, validation = (
+        Source([f"{recipe.dataset}/{split}/{i}" for i in range(len(part.pixels))], part.targets, part.class_names, part.pixels)
+        for split, part in zip(("train", "val"), load_named(recipe), strict=True)
+    )
+    return training, validation
+
+
+def _split_off(source: Source, recipe: Recipe) -> tuple[Source, Source]:
+    """Hold out val_fraction of each class, at least one image of a class that has two; the choice follows from the seed."""
+    assert source.targets is not None
+    held_out: set[int] = set()
+    for target in range(len(source.class_names)):
+        members = np.flatnonzero(source.targets == target)
+        order = members[torch.randperm(len(members), generator=stream(recipe.seed, "split", target)).numpy()]
+        count = max(1, round(recipe.val_fraction * len(members))) if len(members) > 1 else 0
+        held_out.update(order[:count].tolist())
+    note = f"No {recipe.train_split}/ and {recipe.val_split}/ in {recipe.data_dir}: {len(held_out)} of {len(source)} images are held out for validation."
+    training = replace(source.subset([i for i in range(len(source)) if i not in held_out]), notes=(*source.notes, note))
+    return training, source.subset(sorted(held_out))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and content of each row of a manifest."""
+    kind: Literal["csv", "jsonl"] | str = path.suffix.lower().lstrip(".")
+    if kind not in ("csv", "jsonl"):
+        raise DataError(f"{path}: a file, but no manifest. Expected a folder, or a .csv or .jsonl file.")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        if kind == "csv":
+            reader = csv.DictReader(file)
+            yield from ((reader.line_num, row) for row in reader)
+            return
+        for number, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: is not JSON ({error.msg}).") from None
+            if not isinstance(row, dict):
+                raise DataError(f'{path}, line {number}: expected an object such as {{"path": "a.jpg", "label": "cat"}}.')
+            yield number, row
+
+
+def _image_files(root: Path) -> Iterator[str]:
+    """Paths of the images in a folder and those below it; hidden files and folders are passed over, links followed."""
+    for entry in _entries(root):
+        if entry.is_dir():
+            yield from _image_files(Path(entry.path))
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield entry.path
+
+
+def _entries(root: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(root) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _channels_first(array: NDArray[np.uint8], channels: int) -> Tensor:
+    pixels = torch.from_numpy(np.array(array))
+    pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+    if len(pixels) == channels:
+        return pixels.contiguous()
+    if channels == 3:
+        return pixels.expand(3, -1, -1).contiguous()
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (pixels * luma).sum(0, keepdim=True).round().to(torch.uint8)

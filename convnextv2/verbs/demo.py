@@ -1,0 +1,61 @@
+"""The whole journey on real images that come with the package: pre-train, fine-tune, validate, predict, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convnextv2.data.sources import find_sources
+from convnextv2.distributed import say
+from convnextv2.evaluation.gallery import to_picture
+from convnextv2.recipe.read import read_recipe
+from convnextv2.verbs.predict import predict
+from convnextv2.verbs.pretrain import pretrain
+from convnextv2.verbs.reconstruct import reconstruct
+from convnextv2.verbs.train import train
+
+QUICK = {"epochs": 1, "num_samples": 640, "warmup_epochs": 0}
+
+
+def demo(*, out: str | Path = "runs/demo", quick: bool = False) -> Path:
+    """Run FCMAE pre-training without labels, fine-tuning, validation and prediction on the bundled images. Returns the report's path.
+
+    out: folder for the two runs and the pictures; an earlier demo in it is replaced. quick: about a minute, accuracy not meant to be good."""
+    started = time.perf_counter()
+    folder = Path(out)
+    changes: dict[str, Any] = {"overwrite": True, **(QUICK if quick else {})}
+
+    _title("1. Pre-training without labels (FCMAE)")
+    pretrained = pretrain("demo_pretrain", out=str(folder / "pretrain"), **changes)
+    _title("2. Fine-tuning on labelled images")
+    trained = train("demo", init=str(pretrained.path), out=str(folder / "train"), **changes)
+
+    pictures = _save_some_images(folder / "images")
+    _title("3. Prediction")
+    predict(trained.path, pictures, top_k=3)
+    _title("4. Reconstruction of masked images")
+    reconstruct(pretrained.path, pictures, out=folder / "reconstructions.png")
+    say(f"\nDone in {time.perf_counter() - started:.0f} s. Open {trained.report} in a browser.")
+    return trained.report
+
+
+def _title(text: str) -> None:
+    say(f"\n{text}")
+
+
+def _save_some_images(folder: Path, count: int = 4) -> list[Path]:
+    """Some bundled validation images as PNG files, so that the commands below have files to work on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _, source = find_sources(read_recipe({}, config="demo")[0], labelled=True)
+    assert source is not None and source.targets is not None
+    paths = []
+    for i in range(count):
+        index = i * len(source) // count
+        name = source.class_names[source.targets[index]].replace("/", "-").replace(" ", "-").lower()
+        paths.append(folder / f"{i}-{name}.png")
+        picture: Image.Image = to_picture(source.pixels(index, 1))
+        picture.save(paths[-1])
+    return paths

@@ -1,0 +1,169 @@
+"""Measure weights, and write the page that shows a run to people. Shared by train, pretrain, validate and demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from convnextv2.data.loader import build_evaluation_loader
+from convnextv2.data.sources import Source, find_sources, validation_source
+from convnextv2.data.transforms import build_batch_transform
+from convnextv2.distributed import Place, choose_precision
+from convnextv2.errors import CheckpointError
+from convnextv2.evaluation.evaluate import Predictions, evaluate
+from convnextv2.evaluation.gallery import to_picture
+from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.report import Example, build_report, write_report
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run, find_weights, run_of
+from convnextv2.training.supervised import autocast_logits
+from convnextv2.verbs.reconstruct import reconstruct_source
+from convnextv2.weights.files import Description
+from convnextv2.weights.load import load_model
+
+EXAMPLES = 8
+"""Right and wrong predictions shown, of each."""
+GALLERY_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation, what it was made of, and on what."""
+
+    evaluation: Evaluation
+    predictions: Predictions
+    source: Source
+    description: Description
+    parameters: int
+
+
+def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
+    """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
+    model, description = load_model(weights)
+    if not isinstance(model, ConvNeXtV2) or not model.num_classes:
+        raise CheckpointError(
+            f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to measure. Train one with --init."
+        )
+    recipe = recipe.model_copy(update={"in_channels": model.in_channels})
+    source = validation_source(recipe, description.class_names)
+    to_images = build_batch_transform(recipe, model.num_classes)
+    model.to(place.device)
+    evaluation, predictions = evaluate(
+        autocast_logits(model, place, choose_precision(recipe.precision, place.device)),
+        build_evaluation_loader(recipe, source, place),
+        num_classes=model.num_classes,
+        to_images=lambda pixels: to_images.normalise(pixels.to(place.device)),
+        reduce=place.sum,
+    )
+    return Measured(evaluation, predictions, source, description, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def report_run(run: Run, place: Place) -> Evaluation | None:
+    """Write the report of a finished run. For a classifier with validation images, evaluates its best weights on them first."""
+    recipe = run.recipe
+    weights = find_weights(run.path)
+    alone = Place(place.device)  # the other ranks have nothing to do with the report
+    if recipe_is_supervised(run):
+        if find_sources(recipe, labelled=True)[1] is None:
+            write_report(run.report, _page(run, None, recipe))
+            return None
+        measured = evaluate_weights(weights, recipe, alone)
+        write_evaluation_report(weights, measured, recipe)
+        return measured.evaluation
+    write_report(run.report, _pretraining_page(run, recipe, weights))
+    return None
+
+
+def recipe_is_supervised(run: Run) -> bool:
+    """Whether a run trained a classifier: only those have a best evaluation or a head."""
+    return load_model(find_weights(run.path))[1].kind == "classifier"
+
+
+def write_evaluation_report(weights: Path, measured: Measured, recipe: Recipe) -> Path:
+    """Write report.html of the run that the weights belong to, or beside weights on their own. Returns its path."""
+    run = run_of(weights)
+    path = run.report if run else weights.parent / "report.html"
+    write_report(path, _page(run, measured, recipe))
+    return path
+
+
+def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
+    name = str(run.path) if run else "RUN"
+    gallery = pretrain_metrics = None
+    if recipe.init and Path(recipe.init).exists():
+        pretrained = find_weights(recipe.init)
+        parent = run_of(pretrained)
+        if parent and not recipe_is_supervised(parent):
+            gallery = _gallery(parent, pretrained)
+            pretrain_metrics = parent.metrics()
+    summary = {"model": recipe.model.removeprefix("convnextv2_"), "image size": f"{recipe.image_size} px"}
+    if measured:
+        summary["parameters"] = f"{measured.parameters / 1e6:.1f} M"
+    return build_report(
+        f"{recipe.model} on {Path(recipe.data_dir).name or recipe.dataset}",
+        summary=summary,
+        recipe=recipe.model_dump(),
+        metrics=run.metrics() if run else [],
+        evaluation=measured.evaluation if measured else None,
+        class_names=measured.description.class_names if measured else [],
+        examples=_examples(measured, recipe) if measured else [],
+        gallery=gallery,
+        pretrain_metrics=pretrain_metrics,
+        next_steps=[
+            (f"convnextv2 predict {name} IMAGE_OR_FOLDER", "Classify new images."),
+            (f"convnextv2 validate {name} --data_dir OTHER", "Measure it on other labelled images."),
+            (f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {recipe.lr * 2:g}", "Try another learning rate."),
+        ],
+    )
+
+
+def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
+    return build_report(
+        f"FCMAE pre-training of {recipe.model} on {Path(recipe.data_dir).name or recipe.dataset}",
+        summary={"model": recipe.model.removeprefix("convnextv2_"), "masked": f"{recipe.mask_ratio:.0%}", "epochs": str(recipe.epochs)},
+        recipe=recipe.model_dump(),
+        pretrain_metrics=run.metrics(),
+        gallery=_gallery(run, weights),
+        next_steps=[
+            (f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN", "Fine-tune the encoder on labelled images."),
+            (f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER", "See what it makes of other images."),
+        ],
+    )  # fmt: skip
+
+
+def _gallery(run: Run, weights: Path) -> Image.Image:
+    recipe = run.recipe
+    source, validation = find_sources(recipe, labelled=False)
+    return reconstruct_source(
+        weights, validation or source, count=GALLERY_IMAGES, mask_ratio=recipe.mask_ratio, seed=recipe.seed, device=recipe.device
+    )
+
+
+def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
+    """The most confident mistakes, and right predictions evenly spread over the images."""
+    predictions = measured.predictions
+    right = predictions.classes[:, 0] == predictions.targets
+    confident = np.argsort(-predictions.probs[:, 0])
+    wrong = [i for i in confident if not right[i]][:EXAMPLES]
+    spread = np.flatnonzero(right)
+    chosen = (
+        spread[np.linspace(0, len(spread) - 1, min(EXAMPLES, len(spread))).round().astype(int)].tolist() if len(spread) else []
+    )
+    return [_example(measured, i, recipe) for i in [*wrong, *chosen]]
+
+
+def _example(measured: Measured, i: int, recipe: Recipe) -> Example:
+    names: Sequence[str] = measured.description.class_names
+    predictions = measured.predictions
+    index = int(predictions.indices[i])
+    return Example(
+        to_picture(measured.source.pixels(index, recipe.in_channels)),
+        Path(measured.source.names[index]).name,
+        names[predictions.targets[i]],
+        [(names[c], float(p)) for c, p in zip(predictions.classes[i], predictions.probs[i], strict=True)],
+    )
