@@ -1,4 +1,5 @@
-"""Make convnextv2/data/bundled/fashion_mnist.npz: the first 400 training and 100 test images of each class of Fashion-MNIST, in file order."""
+"""Make convnextv2/data/bundled/fashion_mnist.npz: the first 400 training and 100 test images of each class of Fashion-MNIST, in
+file order."""
 
 import numpy as np
 

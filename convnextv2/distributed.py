@@ -46,8 +46,8 @@ class Place:
         return self.rank == 0
 
     def sum(self, counts: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, on this rank's device."""
-        counts = counts.to(self.device)
+        """The sum of a tensor over all ranks, on the CPU, where float64 exists whatever the device."""
+        counts = counts.cpu()
         if self.world_size > 1:
             dist.all_reduce(counts)
         return counts
@@ -99,7 +99,8 @@ def start(device: str = "auto", distribute: bool | str = "auto") -> tuple[Place,
     notes = []
     if distribute is False and launch.world_size > 1:
         raise DeviceError(
-            f"distribute = False, but {launch.launcher} started {launch.world_size} ranks, which would all write the same run. Drop one of the two."
+            f"distribute = False, but {launch.launcher} started {launch.world_size} ranks, which would all write the same run. "
+            "Drop one of the two."
         )
     if distribute is True and not launch.launcher:
         notes.append(
@@ -172,7 +173,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, else float32."""
+    """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, else
+    float32."""
     if setting != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting]
     if device.type == "cpu":

@@ -9,8 +9,8 @@ ConvNeXtV2Error (a ValueError)
 ├── TrainingError     training cannot go on (a loss that is not finite)
 └── MissingPackageError   an optional package is not installed
 
-Each message is one line (RecipeError: one line for each mistake): what, its value, what was expected, and the remedy. The command line
-prints it and exits with 2. Programming errors are asserts and built-in exceptions, and keep their traceback.
+Each message is one line (RecipeError: one line for each mistake): what, its value, what was expected, and the remedy. The command
+line prints it and exits with 2. Programming errors are asserts and built-in exceptions, and keep their traceback.
 """
 
 

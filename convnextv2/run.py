@@ -30,7 +30,8 @@ from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_we
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on: weights and their moving average by name, the optimizer's tensors, and everything that is no tensor."""
+    """All that a run needs to go on: weights and their moving average by name, the optimizer's tensors, and everything that is no
+    tensor."""
 
     description: Description
     weights: Mapping[str, Tensor]
@@ -118,7 +119,8 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor],
 def create_run(recipe: Recipe, path: Path) -> Run:
     """Start a run in a new or empty folder, or continue one (`resume`), or delete it and start anew (`overwrite`).
 
-    Raises RunError where the folder holds something and neither was asked for, or there is nothing to resume, or the folder to overwrite is no run."""
+    Raises RunError where the folder holds something and neither was asked for, or there is nothing to resume, or the folder to
+    overwrite is no run."""
     run = Run(path)
     if recipe.resume:
         if run.last_checkpoint() is None:
@@ -144,7 +146,8 @@ def open_run(path: Path) -> Run:
     """An existing run. Raises RunError where the folder is none."""
     if not (path / "recipe.yaml").is_file():
         raise RunError(
-            f"{path}: {'not a run folder (no recipe.yaml in it)' if path.exists() else 'no such folder'}. Expected the `out` folder of a run."
+            f"{path}: {'not a run folder (no recipe.yaml in it)' if path.exists() else 'no such folder'}. Expected the `out` "
+            "folder of a run."
         )
     return Run(path)
 

@@ -30,7 +30,13 @@ from convnextv2.errors import DeviceError
             Launch("mpirun", 1, 2, 1, 2, "77"),
         ),
         (
-            {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "9"},
+            {
+                "SLURM_PROCID": "5",
+                "SLURM_STEP_NUM_TASKS": "8",
+                "SLURM_STEP_NUM_NODES": "2",
+                "SLURM_LOCALID": "1",
+                "SLURM_JOB_ID": "9",
+            },
             Launch("SLURM", 5, 8, 1, 4, "9"),
         ),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Launch()),  # python started by hand inside an allocation
@@ -106,7 +112,9 @@ def launch(command: list[str], script: str, out: Path) -> list[torch.Tensor]:
     program = out.with_suffix(".py")
     program.write_text(script)
     env = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_")}
-    subprocess.run([*command, str(program), str(out)], check=True, env=env | {"OMP_NUM_THREADS": "1"}, timeout=120, capture_output=True)
+    subprocess.run(
+        [*command, str(program), str(out)], check=True, env=env | {"OMP_NUM_THREADS": "1"}, timeout=120, capture_output=True
+    )
     return torch.load(out)
 
 

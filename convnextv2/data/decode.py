@@ -1,7 +1,8 @@
 """Bytes of an image file to pixels, upright and with the asked number of channels.
 
-Plain JPEG files go through simplejpeg where it is installed, everything else through Pillow. Both use libjpeg-turbo's exact settings, so
-they agree within rounding. What cannot be read is a DataError with the file's name; the size is checked before any pixel is decoded.
+Plain JPEG files go through simplejpeg where it is installed, everything else through Pillow. Both use libjpeg-turbo's exact
+settings, so they agree within rounding. What cannot be read is a DataError with the file's name; the size is checked before any
+pixel is decoded.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from torch import Tensor
 
 from convnextv2.errors import DataError
 
-_simplejpeg: ModuleType | None
 try:
-    import simplejpeg as _simplejpeg
+    import simplejpeg
 except ImportError:
-    _simplejpeg = None
+    _simplejpeg: ModuleType | None = None
+else:
+    _simplejpeg = simplejpeg
 
 _ORIENTATION = 0x0112  # EXIF tag
 
@@ -29,8 +31,8 @@ _ORIENTATION = 0x0112  # EXIF tag
 def decode(data: bytes, *, name: str, channels: int = 3, max_pixels: int) -> Tensor:
     """uint8 (channels, H, W), turned upright as EXIF says.
 
-    channels: 3 for RGB; 1 for luma (ITU-R 601). Transparent images are laid on white, CMYK and palettes converted, 16-bit grey is divided
-    by 257, other deeper values are scaled from their own range; of an animation the first frame counts.
+    channels: 3 for RGB; 1 for luma (ITU-R 601). Transparent images are laid on white, CMYK and palettes converted, 16-bit grey is
+    divided by 257, other deeper values are scaled from their own range; of an animation the first frame counts.
     name: for messages. max_pixels: the largest image that is decoded. Raises DataError."""
     assert channels in (1, 3), channels
     if not data:
@@ -84,7 +86,8 @@ def _from_pillow(image: Image.Image, channels: int) -> Tensor:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (I;16 and its kin, and I where nothing is above 65535) by its full range; other integers and floats by their own range."""
+    """Grey of 16 bits (I;16 and its kin, and I where nothing is above 65535) by its full range; other integers and floats by
+    their own range."""
     values = np.asarray(image, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I") and 0 <= low and high <= 65535:

@@ -167,7 +167,7 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
 
 
 def _augment(transform: TrainTransform, seed: int, pixels: Tensor, position: Position) -> Tensor:
-    return transform(pixels, stream(seed, "image", position.index))
+    return transform(pixels, stream(seed, "image", *position))
 
 
 def _prepare(transform: EvalTransform, pixels: Tensor, position: Position) -> Tensor:

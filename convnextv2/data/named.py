@@ -28,7 +28,9 @@ class Part(NamedTuple):
 
 def load_named(recipe: Recipe) -> tuple[Part, Part]:
     """The recipe's named set, training and validation part. Raises DataError where it is not here and may not be downloaded."""
-    load: Callable[[Recipe], tuple[Part, Part]] = {"bundled": _bundled, "fashion_mnist": _fashion_mnist}.get(recipe.dataset, _torchvision)
+    load: Callable[[Recipe], tuple[Part, Part]] = {"bundled": _bundled, "fashion_mnist": _fashion_mnist}.get(
+        recipe.dataset, _torchvision
+    )
     return load(recipe)
 
 
@@ -38,7 +40,8 @@ FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sanda
 def _bundled(recipe: Recipe) -> tuple[Part, Part]:
     with np.load(BUNDLED / "fashion_mnist.npz") as content:
         training, validation = (
-            Part(content[f"{split}_pixels"], content[f"{split}_targets"].astype(np.int64), FASHION_CLASSES) for split in ("train", "val")
+            Part(content[f"{split}_pixels"], content[f"{split}_targets"].astype(np.int64), FASHION_CLASSES)
+            for split in ("train", "val")
         )
     return training, validation
 
@@ -49,7 +52,9 @@ def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
         return _torchvision(recipe)
 
     def part(prefix: str) -> Part:
-        pixels, targets = (read_idx(DEBIAN_FASHION_MNIST / f"{prefix}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+        pixels, targets = (
+            read_idx(DEBIAN_FASHION_MNIST / f"{prefix}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")
+        )
         return Part(pixels, targets.astype(np.int64), FASHION_CLASSES)
 
     return part("train"), part("t10k")
@@ -67,14 +72,19 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
     from torchvision import datasets
 
-    kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[
-        recipe.dataset
-    ]
+    kind = {
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+    }[recipe.dataset]
     root = recipe.data_dir or str(Path.home() / ".cache" / "convnextv2")
     try:
         sets = [kind(root, train=train, download=recipe.dataset_download) for train in (True, False)]
     except RuntimeError:
-        raise DataError(f"dataset = {recipe.dataset}: not found in {root}. Set dataset_download: True, or data_dir to where it is.") from None
+        raise DataError(
+            f"dataset = {recipe.dataset}: not found in {root}. Set dataset_download: True, or data_dir to where it is."
+        ) from None
     except OSError as error:
         raise DataError(f"dataset = {recipe.dataset}: the download failed ({error}).") from None
     training, validation = (
@@ -92,5 +102,3 @@ def imagenet_names(folders: Sequence[str]) -> dict[str, str] | None:
     # Two pairs of classes share a name (crane, maillot): the id keeps them apart.
     seen = [name for name in _IMAGENET_CATEGORIES if _IMAGENET_CATEGORIES.count(name) > 1]
     return {wnid: f"{name} ({wnid})" if name in seen else name for wnid, name in zip(folders, _IMAGENET_CATEGORIES, strict=True)}
-
-

@@ -34,7 +34,8 @@ class Source:
     """Images by index.
 
     names: for messages and predictions; the path where it is a file. targets: class indices, None without labels.
-    class_names: one per class. arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory, else None and names are files.
+    class_names: one per class. arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory, else None and names are
+    files.
     notes: what the user should be told once."""
 
     names: Sequence[str]
@@ -71,8 +72,8 @@ class Source:
 def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | None]:
     """Training and validation images of a recipe; the latter None where there are none.
 
-    labelled False: only images count, as for pre-training; where the data have a training split, nothing else is used. A folder of classes
-    without a split gets one, by class, that follows from the seed. Raises DataError."""
+    labelled False: only images count, as for pre-training; where the data have a training split, nothing else is used. A folder
+    of classes without a split gets one, by class, that follows from the seed. Raises DataError."""
     training, validation = _named(recipe) if recipe.dataset not in ("", "imagenet") else _from_disk(recipe, labelled)
     if not labelled:
         training, validation = replace(training, targets=None), None
@@ -122,7 +123,7 @@ def image_folder(root: Path, class_names: Sequence[str] | None = None) -> Source
             raise DataError(f"{folders[name]}: holds no image. Remove the folder, or put images of the class {name!r} into it.")
         paths += found
         targets += [names.index(name) if class_names else len(set(targets))] * len(found)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if absent := [name for name in names if name not in folders]:
         notes = (f"{root}: has no images of {len(absent)} of the {len(names)} classes ({', '.join(absent[:5])}).",)
     if not class_names and shown is not None:
@@ -154,7 +155,8 @@ def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Sourc
 
 
 def manifest(path: Path, *, split: str | None = None, class_names: Sequence[str] | None = None, labelled: bool = True) -> Source:
-    """Images listed in a CSV file with a header, or in JSONL: `path` (from the manifest's folder on), `label`, and perhaps `split`.
+    """Images listed in a CSV file with a header, or in JSONL: `path` (from the manifest's folder on), `label`, and perhaps
+    `split`.
 
     split: only rows of this split, where the manifest has that column. Raises DataError with the line's number."""
     rows = list(_rows(path))
@@ -209,7 +211,9 @@ def _from_disk(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
 
 def _folder(recipe: Recipe) -> Path:
     if not recipe.data_dir:
-        raise DataError("data_dir is missing. Give a folder of images, a manifest, or a named dataset (dataset = bundled needs nothing).")
+        raise DataError(
+            "data_dir is missing. Give a folder of images, a manifest, or a named dataset (dataset = bundled needs nothing)."
+        )
     root = Path(recipe.data_dir)
     if not root.exists():
         parent = next((p for p in root.parents if p.exists()), Path("."))
@@ -234,7 +238,8 @@ def _split_off(source: Source, recipe: Recipe) -> tuple[Source, Source]:
         order = members[torch.randperm(len(members), generator=stream(recipe.seed, "split", target)).numpy()]
         count = max(1, round(recipe.val_fraction * len(members))) if len(members) > 1 else 0
         held_out.update(order[:count].tolist())
-    note = f"No {recipe.train_split}/ and {recipe.val_split}/ in {recipe.data_dir}: {len(held_out)} of {len(source)} images are held out for validation."
+    held = f"{len(held_out)} of {len(source)} images are held out for validation"
+    note = f"No {recipe.train_split}/ and {recipe.val_split}/ in {recipe.data_dir}: {held}."
     training = replace(source.subset([i for i in range(len(source)) if i not in held_out]), notes=(*source.notes, note))
     return training, source.subset(sorted(held_out))
 

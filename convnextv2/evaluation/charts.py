@@ -105,9 +105,9 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
             )
         )
     n, confidence, accuracy = max(filled)
-    told = f"Accuracy over confidence. The fullest bin: {n:,} images, confidence {percent(confidence)}, accuracy {percent(accuracy)}."
+    fullest = f"{n:,} images, confidence {percent(confidence)}, accuracy {percent(accuracy)}"
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, told, Markup("").join(parts)
+        WIDTH, HEIGHT, f"Accuracy over confidence. The fullest bin: {fullest}.", Markup("").join(parts)
     )
 
 

@@ -31,8 +31,8 @@ PNG_PIXELS = 300_000
 
 @dataclass(frozen=True)
 class Example:
-    """An image with what the model says of it. predictions: class name and probability, the most probable first; target: the name of
-    the right class, None where it is not known."""
+    """An image with what the model says of it. predictions: class name and probability, the most probable first, at least one;
+    target: the name of the right class, None where it is not known."""
 
     image: Image.Image
     name: str

@@ -64,9 +64,15 @@ class ConvNeXtV2(nn.Module):
         if stem_stride not in (1, 2, 4):
             raise ConvNeXtV2Error(f"stem_stride = {stem_stride}: expected 4, 2 or 1.")
         self.arguments: dict[str, Any] = {  # what a checkpoint needs to build this network again
-            "depths": list(depths), "dims": list(dims), "in_channels": in_channels, "num_classes": num_classes, "stem_stride": stem_stride,
-            "gelu": gelu, "grn_scope": grn_scope, "norm_eps": norm_eps,
-        }  # fmt: skip
+            "depths": list(depths),
+            "dims": list(dims),
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+            "stem_stride": stem_stride,
+            "gelu": gelu,
+            "grn_scope": grn_scope,
+            "norm_eps": norm_eps,
+        }
         self.depths, self.dims = tuple(depths), tuple(dims)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
@@ -91,7 +97,8 @@ class ConvNeXtV2(nn.Module):
         """Images (N, C, H, W) to logits (N, num_classes); to pooled features (N, dims[3]) where there is no head; to the last
         feature map (N, dims[3], h, w) where there is no norm either.
 
-        Any height and width from the total stride up; rows and columns that do not fill a stride are ignored, as by the official code."""
+        Any height and width from the total stride up; rows and columns that do not fill a stride are ignored, as by the official
+        code."""
         x = self.encode(images)
         if self.norm is None:
             return x.permute(0, 3, 1, 2)
@@ -99,7 +106,8 @@ class ConvNeXtV2(nn.Module):
         return pooled if self.head is None else self.head(pooled)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Images (N, C, H, W) to the outputs of the four stages, (N, dims[i], H // stride, W // stride) with stride stem_stride * 2^i."""
+        """Images (N, C, H, W) to the outputs of the four stages, (N, dims[i], H // stride, W // stride) with stride stem_stride *
+        2^i."""
         return [x.permute(0, 3, 1, 2) for x in self._stage_outputs(images, None)]
 
     def encode(self, images: Tensor, visible: Tiles | None = None) -> Tensor:
@@ -116,7 +124,8 @@ class ConvNeXtV2(nn.Module):
             )
         if min(height, width) < self.total_stride:
             raise ConvNeXtV2Error(
-                f"images are {height} x {width} px: the model needs at least {self.total_stride} px a side. Enlarge them, or use a smaller stem_stride."
+                f"images are {height} x {width} px: the model needs at least {self.total_stride} px a side. Enlarge them, or "
+                "use a smaller stem_stride."
             )
         x = images.permute(0, 2, 3, 1)
         canvas = None

@@ -1,8 +1,8 @@
 """FCMAE, fully convolutional masked autoencoder (arXiv 2301.00808, section 3): masks, target, decoder, loss.
 
-Differences from the official PyTorch code, each on purpose: GRN per image over visible positions (there: over the whole batch), standard
-deviation 0.02 for every initial weight (there: 1.0 for most), any image size and number of channels (docs/decisions/0001).
-Tensors are named as in the official pre-training checkpoints.
+Differences from the official PyTorch code, each on purpose: GRN per image over visible positions (there: over the whole batch),
+standard deviation 0.02 for every initial weight (there: 1.0 for most), any image size and number of channels
+(docs/decisions/0001). Tensors are named as in the official pre-training checkpoints.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from convnextv2.model.tiles import Tiles, fold, unfold
 
 
 def visible_count(tiles: int, mask_ratio: float) -> int:
-    """How many of `tiles` stay visible: int(tiles * (1 - mask_ratio)), as in the official code, but at least 1 and, where anything
-    is masked, at most tiles - 1."""
+    """How many of `tiles` stay visible: int(tiles * (1 - mask_ratio)), as in the official code, but at least 1 and, where
+    anything is masked, at most tiles - 1."""
     if mask_ratio == 0:
         return tiles
     return max(1, min(int(tiles * (1 - mask_ratio)), tiles - 1))
 
 
 def draw_masks(n: int, grid: tuple[int, int], mask_ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random choice of visible tiles for each of n images: sorted indices, visible int64 (n, V) and masked int64 (n, L - V), on CPU.
+    """A random choice of visible tiles for each of n images: sorted indices, visible int64 (n, V) and masked int64 (n, L - V), on
+    CPU.
 
     generator: a CPU generator, so that one seed gives one mask on every device."""
     tiles = grid[0] * grid[1]
@@ -35,7 +36,8 @@ def draw_masks(n: int, grid: tuple[int, int], mask_ratio: float, generator: torc
 
 
 def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row of (..., D) less its mean, divided by sqrt(unbiased variance + eps); returns that, the mean and the divisor (..., 1)."""
+    """Each row of (..., D) less its mean, divided by sqrt(unbiased variance + eps); returns that, the mean and the divisor (...,
+    1)."""
     mean = pixels.mean(-1, keepdim=True)
     deviation = (pixels.var(-1, keepdim=True) + eps).sqrt()
     return (pixels - mean) / deviation, mean, deviation
@@ -44,8 +46,8 @@ def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor, 
 class FCMAE(nn.Module):
     """Masked autoencoder around a bare encoder (`num_classes=None`).
 
-    tile: side in px of what is seen or hidden as a whole; a multiple of the encoder's total stride, by default equal to it. With a
-    larger tile each cell of total stride x total stride is predicted and normalised by itself (docs/decisions/0002).
+    tile: side in px of what is seen or hidden as a whole; a multiple of the encoder's total stride, by default equal to it. With
+    a larger tile each cell of total stride x total stride is predicted and normalised by itself (docs/decisions/0002).
     norm_target: compare with the normalised pixels of each cell (the official default)."""
 
     def __init__(
@@ -82,11 +84,13 @@ class FCMAE(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tiles in an image of that many px. Raises ConvNeXtV2Error where tiles do not fill it, or are fewer than two."""
+        """Rows and columns of tiles in an image of that many px. Raises ConvNeXtV2Error where tiles do not fill it, or are fewer
+        than two."""
         rows, columns = height // self.tile, width // self.tile
         if height % self.tile or width % self.tile or rows * columns < 2:
             raise ConvNeXtV2Error(
-                f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} px, a multiple of {self.tile} a side."
+                f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} px, a multiple of "
+                f"{self.tile} a side."
             )
         return rows, columns
 
@@ -109,7 +113,8 @@ class FCMAE(nn.Module):
     def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Images (N, C, H, W) whose masked tiles are replaced by what the model predicts from the visible ones.
 
-        With `norm_target`, the mean and deviation of each cell are taken from the original image: the model does not predict them."""
+        With `norm_target`, the mean and deviation of each cell are taken from the original image: the model does not predict
+        them."""
         grid = self.grid(*images.shape[-2:])
         canvas = Tiles(masked, grid).canvas(self.tile)
         original = images.permute(0, 2, 3, 1)

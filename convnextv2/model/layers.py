@@ -1,7 +1,8 @@
 """The layers of ConvNeXt V2 (arXiv 2301.00808). Activations are channels-last, (..., C).
 
-Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, C). Only the depthwise convolution must be told which:
-`canvas` is None for a dense image. GRN sees it from the shape, because its statistics run over all axes between image and channel.
+Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, C). Only the depthwise convolution must be told
+which: `canvas` is None for a dense image. GRN sees it from the shape, because its statistics run over all axes between image and
+channel.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Weights of convolutions and linear layers normal with deviation 0.02, biases 0 (the official `_init_weights`); for `Module.apply`."""
+    """Weights of convolutions and linear layers normal with deviation 0.02, biases 0 (the official `_init_weights`); for
+    `Module.apply`."""
     if isinstance(module, PatchConv | DepthwiseConv | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
@@ -48,7 +50,8 @@ class LayerNorm(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """GRN, Algorithm 1 of the paper: x + gamma * x * n + beta, where n is the channel's L2 norm over the positions, divided by its mean over channels.
+    """GRN, Algorithm 1 of the paper: x + gamma * x * n + beta, where n is the channel's L2 norm over the positions, divided by
+    its mean over channels.
 
     scope: "image" takes the norm over the positions of one image (the paper, the dense code); "batch" over those of all images,
     as the official sparse code does (facebookresearch/ConvNeXt-V2 issue 86)."""
@@ -91,7 +94,8 @@ class DepthwiseConv(nn.Module):
 
 
 class PatchConv(nn.Module):
-    """Convolution whose kernel equals its stride, as a linear layer on folded positions; weight (O, I, stride, stride), bias (O,).
+    """Convolution whose kernel equals its stride, as a linear layer on folded positions; weight (O, I, stride, stride), bias
+    (O,).
 
     It reads inside one patch only, so it needs no mask. A kernel larger than its stride would leak masked pixels."""
 

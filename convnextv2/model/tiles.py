@@ -1,12 +1,13 @@
 """The visible-tiles layout: masked pre-training without computing what is masked.
 
 An image of (H, W) pixels is a grid of square tiles. The encoder sees V of them, chosen for each image, as one compact tensor
-(N, V, side, side, C); `side` shrinks from the tile's pixels to the cells of the last stage. Whatever acts on single positions runs on that
-tensor as it is. The depthwise convolution needs neighbours, so it paints the tiles onto a canvas of zeros, convolves, and picks
-the same tiles again. That equals submanifold sparse convolution at visible positions (FCMAE, arXiv 2301.00808, section 3).
+(N, V, side, side, C); `side` shrinks from the tile's pixels to the cells of the last stage. Whatever acts on single positions
+runs on that tensor as it is. The depthwise convolution needs neighbours, so it paints the tiles onto a canvas of zeros,
+convolves, and picks the same tiles again. That equals submanifold sparse convolution at visible positions (FCMAE, arXiv
+2301.00808, section 3).
 
-All shapes follow from (N, V, grid), never from which tiles are visible: nothing synchronises with the device, and one compiled graph serves
-every mask.
+All shapes follow from (N, V, grid), never from which tiles are visible: nothing synchronises with the device, and one compiled
+graph serves every mask.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor
 class Canvas(NamedTuple):
     """Where the tiles lie in the image, at one resolution.
 
-    rows: int64 (N * V * side,), for each row of pixels of each tile its place among the (N * gh * side * gw) such rows of the canvas.
+    rows: int64 (N * V * side,), for each row of pixels of each tile its place among the (N * gh * side * gw) such rows of the
+    canvas.
     shape: (N, V, side) of the tiles.
     size: (height, width) of the canvas in positions."""
 
@@ -29,7 +31,8 @@ class Canvas(NamedTuple):
     size: tuple[int, int]
 
     def paint(self, tiles: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Tiles (N, V, side, side, C) at their places in a canvas (N, height, width, C); `onto` is what lies below (default zeros)."""
+        """Tiles (N, V, side, side, C) at their places in a canvas (N, height, width, C); `onto` is what lies below (default
+        zeros)."""
         n, _, side = self.shape
         height, width = self.size
         channels = tiles.shape[-1]

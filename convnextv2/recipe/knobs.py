@@ -181,7 +181,7 @@ class Recipe(BaseModel):
         """Knobs that only make sense together. Each message starts with the knob it belongs to."""
         mistakes = []
         if (self.model == "custom") != (self.depths is not None and self.dims is not None):
-            mistakes.append("model = %r: depths and dims go with model: custom, and only with it." % self.model)
+            mistakes.append(f"model = {self.model!r}: depths and dims go with model: custom, and only with it.")
         if self.resume and self.overwrite:
             mistakes.append("resume = True: cannot go together with overwrite. Drop one of them.")
         if len(self.mean) != len(self.std):

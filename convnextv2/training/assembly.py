@@ -42,7 +42,8 @@ def train_model(
     depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
     if len(loader) == 0:
         raise DataError(
-            f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use a smaller one, or drop_last: False."
+            f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use "
+            "a smaller one, or drop_last: False."
         )
     dtype = choose_precision(recipe.precision, place.device)
     pace = Pace(
@@ -186,7 +187,8 @@ def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dty
         )
     if recipe.warmup_epochs >= recipe.epochs:
         lines.append(
-            f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = {recipe.epochs}), so lr never reaches its peak."
+            f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = {recipe.epochs}), so lr never "
+            "reaches its peak."
         )
     return lines
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """average = d * average + (1 - d) * weights after each step, with d = min(decay, (1 + t) / (10 + t)) so that the average does not
-    start by remembering the initial weights for 1 / (1 - decay) steps (TensorFlow's ExponentialMovingAverage with num_updates)."""
+    """average = d * average + (1 - d) * weights after each step, with d = min(decay, (1 + t) / (10 + t)) so that the average does
+    not start by remembering the initial weights for 1 / (1 - decay) steps (TensorFlow's ExponentialMovingAverage with
+    num_updates)."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

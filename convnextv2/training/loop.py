@@ -27,7 +27,8 @@ from convnextv2.training.state import Progress
 
 @dataclass(frozen=True)
 class Pace:
-    """How long the loop runs and what it does how often. batches_per_epoch counts this rank's; `accumulate` of them make a step."""
+    """How long the loop runs and what it does how often. batches_per_epoch counts this rank's; `accumulate` of them make a
+    step."""
 
     epochs: int
     batches_per_epoch: int
@@ -71,9 +72,11 @@ def fit(
     """Train from `progress` to the end of `pace.epochs`.
 
     batches: (epoch, first batch) to the batches of this rank from there on. loss_fn: (model, batch, CPU generator) to a scalar.
-    evaluate: measures the model as it is, the averaged weights put in by the caller; log: takes one record; save: writes a checkpoint;
+    evaluate: measures the model as it is, the averaged weights put in by the caller; log: takes one record; save: writes a
+    checkpoint;
     file_names: of a batch, for the message when its loss is not finite.
-    Raises TrainingError when the loss is not finite, KeyboardInterrupt after a checkpoint when asked to stop (SIGINT, SIGTERM)."""
+    Raises TrainingError when the loss is not finite, KeyboardInterrupt after a checkpoint when asked to stop (SIGINT,
+    SIGTERM)."""
     total_steps = pace.epochs * pace.steps_per_epoch
     # Reading a loss waits for the device: cheap on a CPU, on accelerators done only where a line is due anyway.
     look_every = 1 if place.device.type == "cpu" else pace.log_every_steps
@@ -208,11 +211,7 @@ class Window:
 
     def figures(self, place: Place) -> dict[str, float]:
         """The figures of the window, the loss averaged over ranks; starts a new window."""
-        total = place.sum(
-            torch.tensor(
-                [sum(self.losses), len(self.losses)], dtype=torch.float64 if place.device.type == "cpu" else torch.float32
-            )
-        )
+        total = place.sum(torch.tensor([sum(self.losses), len(self.losses)], dtype=torch.float64))
         figures = {
             "loss": round(float(total[0] / total[1].clamp(min=1)), 6),
             "images_per_second": round(self.images_per_second, 2),
@@ -241,7 +240,8 @@ def no_sync(model: nn.Module) -> Any:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask for a stop after the current step; a second SIGINT interrupts at once. Yields "was a stop asked for?"."""
+    """SIGINT and SIGTERM ask for a stop after the current step; a second SIGINT interrupts at once. Yields "was a stop asked
+    for?"."""
     received: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:

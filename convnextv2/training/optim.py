@@ -21,9 +21,9 @@ def spared_from_decay(name: str, parameter: nn.Parameter) -> bool:
 def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "single") -> float:
     """Learning-rate factor of a parameter, by its name in ConvNeXtV2: 1 for final norm and head, less the nearer to the stem.
 
-    form "single": each block is a layer; a downsampling goes with the first block after it. "group": the stem, stages 1, 2 and 4 are one
-    layer each and stage 3 is cut into threes (optim_factory.py of the official code, which fixes depths 3, 3, 27, 3; here the
-    groups follow from the depths)."""
+    form "single": each block is a layer; a downsampling goes with the first block after it. "group": the stem, stages 1, 2 and 4
+    are one layer each and stage 3 is cut into threes (optim_factory.py of the official code, which fixes depths 3, 3, 27, 3; here
+    the groups follow from the depths)."""
     assert form in ("single", "group"), form
     if form == "single":
         last = sum(depths) + 1
@@ -88,8 +88,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()
 
 
 def freeze(model: nn.Module, what: str) -> None:
-    """Fix the stem ("stem"), the stem and the first stages ("stages1" to "stages3"), all but the final norm and the head ("encoder"), or
-    nothing ("none")."""
+    """Fix the stem ("stem"), the stem and the first stages ("stages1" to "stages3"), all but the final norm and the head
+    ("encoder"), or nothing ("none")."""
     deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
     for name, parameter in model.named_parameters():
         if match := re.match(r"(downsample_layers|stages)\.(\d)\.", name):

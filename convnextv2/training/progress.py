@@ -12,8 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 class Speed(Protocol):
     """What the bar shows beside loss and learning rate."""
 
-    images_per_second: float
-    data_wait: float
+    @property
+    def images_per_second(self) -> float:
+        """Images of all ranks per second."""
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time without data, 0 to 1."""
 
 
 class Display:
@@ -55,8 +60,9 @@ class Display:
             done = record["step"] - self.first_step
             left = (time.perf_counter() - self.started) / max(done, 1) * (self.total_steps - record["step"])
             self.console.print(
-                f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss {record['loss']:.4f}  lr {record['lr']:.3e}  "
-                f"{record['images_per_second']:.1f} images/s  data wait {record['data_wait']:.0%}  left {_duration(left)}"
+                f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss {record['loss']:.4f}  "
+                f"lr {record['lr']:.3e}  {record['images_per_second']:.1f} images/s  data wait {record['data_wait']:.0%}  "
+                f"left {_duration(left)}"
             )
 
 

@@ -14,8 +14,8 @@ from convnextv2.errors import CheckpointError
 
 @dataclass
 class Progress:
-    """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, the gradient
-    scaler's state. All randomness follows from (seed, epoch, step), so there is no generator to save."""
+    """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, the
+    gradient scaler's state. All randomness follows from (seed, epoch, step), so there is no generator to save."""
 
     step: int = 0
     epoch: int = 0
@@ -26,7 +26,7 @@ class Progress:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer's state as "parameter name|key" to tensor."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value
         for parameter, state in optimizer.state.items()
@@ -46,7 +46,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     if by_name and set(by_name) != set(parameters):
         odd = sorted(set(by_name) ^ set(parameters))[0]
         raise CheckpointError(
-            f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume with the recipe it was written with."
+            f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume with the recipe it was "
+            "written with."
         )
     # torch.optim.Optimizer.load_state_dict knows which device each kind of state belongs on.
     optimizer.load_state_dict(

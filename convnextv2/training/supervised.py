@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
-from convnextv2.data.sources import Source, find_sources
+from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import RecipeError

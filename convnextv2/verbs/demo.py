@@ -21,9 +21,11 @@ QUICK = {"epochs": 1, "num_samples": 640, "warmup_epochs": 0}
 
 
 def demo(*, out: str | Path = "runs/demo", quick: bool = False) -> Path:
-    """Run FCMAE pre-training without labels, fine-tuning, validation and prediction on the bundled images. Returns the report's path.
+    """Run FCMAE pre-training without labels, fine-tuning, validation and prediction on the bundled images. Returns the report's
+    path.
 
-    out: folder for the two runs and the pictures; an earlier demo in it is replaced. quick: about a minute, accuracy not meant to be good."""
+    out: folder for the two runs and the pictures; an earlier demo in it is replaced. quick: about a minute, accuracy not meant to
+    be good."""
     started = time.perf_counter()
     folder = Path(out)
     changes: dict[str, Any] = {"overwrite": True, **(QUICK if quick else {})}

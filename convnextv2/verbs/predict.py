@@ -25,8 +25,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Print the most probable classes of images, and return them.
 
-    run: a run folder, checkpoint or weights file. images: files, or folders of them. top_k: how many classes. json: print one JSON object per
-    image. knobs: device, precision, batch_size, workers, bad_images, max_image_pixels.
+    run: a run folder, checkpoint or weights file. images: files, or folders of them. top_k: how many classes. json: print one
+    JSON object per image. knobs: device, precision, batch_size, workers, bad_images, max_image_pixels.
     Returns a list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}."""
     recipe, _ = read_recipe(knobs)
     if top_k < 1:
@@ -35,7 +35,8 @@ def predict(
     model, description = load_model(weights)
     if not isinstance(model, ConvNeXtV2) or model.head is None:
         raise CheckpointError(
-            f"{weights}: a pre-trained encoder without a classifier. Train one with: convnextv2 train --init {run}, or see convnextv2 reconstruct."
+            f"{weights}: a pre-trained encoder without a classifier. Train one with: convnextv2 train --init {run}, or see "
+            "convnextv2 reconstruct."
         )
     device = choose_device(recipe.device)
     dtype = choose_precision(recipe.precision, device)

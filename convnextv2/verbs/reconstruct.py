@@ -35,10 +35,11 @@ def reconstruct(
     count: int = 16,
     **knobs: Any,
 ) -> Path:
-    """Write a PNG with, for each image, the input, what the encoder saw, and the reconstruction with the visible tiles pasted back.
+    """Write a PNG with, for each image, the input, what the encoder saw, and the reconstruction with the visible tiles pasted
+    back.
 
-    run: a pre-training run. images: files, or folders of them. count: at most so many, evenly spread. knobs: seed, mask_ratio, device,
-    bad_images, max_image_pixels. Returns the path."""
+    run: a pre-training run. images: files, or folders of them. count: at most so many, evenly spread. knobs: seed, mask_ratio,
+    device, bad_images, max_image_pixels. Returns the path."""
     recipe, _ = read_recipe(knobs)
     source = files([images] if isinstance(images, str | Path) else images, max_pixels=recipe.max_image_pixels)
     picture = reconstruct_source(

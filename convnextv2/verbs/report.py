@@ -123,17 +123,22 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
 
 
 def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
+    fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
     return build_report(
         f"FCMAE pre-training of {recipe.model} on {Path(recipe.data_dir).name or recipe.dataset}",
-        summary={"model": recipe.model.removeprefix("convnextv2_"), "masked": f"{recipe.mask_ratio:.0%}", "epochs": str(recipe.epochs)},
+        summary={
+            "model": recipe.model.removeprefix("convnextv2_"),
+            "masked": f"{recipe.mask_ratio:.0%}",
+            "epochs": str(recipe.epochs),
+        },
         recipe=recipe.model_dump(),
         pretrain_metrics=run.metrics(),
         gallery=_gallery(run, weights),
         next_steps=[
-            (f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN", "Fine-tune the encoder on labelled images."),
+            (fine_tune, "Fine-tune the encoder on labelled images."),
             (f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER", "See what it makes of other images."),
         ],
-    )  # fmt: skip
+    )
 
 
 def _gallery(run: Run, weights: Path) -> Image.Image:

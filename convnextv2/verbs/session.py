@@ -15,8 +15,8 @@ from convnextv2.run import Run, create_run, open_run
 
 @contextmanager
 def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> Iterator[tuple[Recipe, Run, Place]]:
-    """Read the recipe (of the run itself, where it is resumed without a config), join the other ranks, make the run folder; leave the
-    ranks at the end."""
+    """Read the recipe (of the run itself, where it is resumed without a config), join the other ranks, make the run folder; leave
+    the ranks at the end."""
     recipe, notes = read_recipe(knobs, config=config)
     if recipe.resume and config is None and recipe.out:
         recipe, notes = read_recipe(knobs, config=open_run(Path(recipe.out)).path / "recipe.yaml")

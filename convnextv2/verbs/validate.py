@@ -10,15 +10,15 @@ from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights, run_of
-from convnextv2.weights.files import read_weights
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
+from convnextv2.weights.files import read_weights
 
 
 def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:
     """Evaluate a run, or with `config` and `ckpt_path` (or `init`) the weights of a checkpoint; print a table, write a report.
 
-    run: a run folder, checkpoint or weights file. It brings its recipe (data, preprocessing); knobs, for example data_dir, replace
-    parts of it. Every image is counted exactly once, on any number of ranks."""
+    run: a run folder, checkpoint or weights file. It brings its recipe (data, preprocessing); knobs, for example data_dir,
+    replace parts of it. Every image is counted exactly once, on any number of ranks."""
     if run is not None:
         weights = find_weights(run)
         owner = run_of(weights)

@@ -89,7 +89,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Description]:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Make `temporary` the file at `path`, on disk before the name points to it, so that a crash leaves the old or the new file."""
+    """Make `temporary` the file at `path`, on disk before the name points to it, so that a crash leaves the old or the new
+    file."""
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

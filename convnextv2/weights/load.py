@@ -17,8 +17,8 @@ from convnextv2.weights.files import Description, read_weights
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor. loaded: names. adapted and left_out: name and what was done, or why. fresh: tensors of the model that
-    keep their initial values."""
+    """What became of each tensor. loaded: names. adapted and left_out: name and what was done, or why. fresh: tensors of the
+    model that keep their initial values."""
 
     loaded: list[str]
     adapted: list[tuple[str, str]]
@@ -28,7 +28,8 @@ class LoadReport:
     def lines(self) -> list[str]:
         """For people: one line of counts, then one for each thing that is not plainly loaded."""
         lines = [
-            f"{len(self.loaded)} tensors loaded, {len(self.adapted)} adapted, {len(self.left_out)} left out, {len(self.fresh)} new."
+            f"{len(self.loaded)} tensors loaded, {len(self.adapted)} adapted, {len(self.left_out)} left out, {len(self.fresh)} "
+            "new."
         ]
         lines += [f"  adapted   {name}: {what}" for name, what in self.adapted]
         grouped: dict[str, list[str]] = {}
@@ -94,7 +95,8 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
             left_out.append((name, f"a head of {len(tensor)} classes, the model has {model.num_classes}"))
         else:
             raise CheckpointError(
-                f"{source}: {name} is {tuple(tensor.shape)}, the model wants {tuple(own[name].shape)} (stem_stride {model.stem_stride})."
+                f"{source}: {name} is {tuple(tensor.shape)}, the model wants {tuple(own[name].shape)} (stem_stride "
+                f"{model.stem_stride})."
             )
     fresh = [name for name in own if name not in chosen]
     incomplete = [name for name in fresh if not name.startswith(("norm.", "head."))]
@@ -105,8 +107,8 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """A stem weight (O, I, s, s) for another number of input channels: to 1 by the sum, else by repeating its channels and scaling by
-    I / channels, so that the stem's response keeps its size (as timm does)."""
+    """A stem weight (O, I, s, s) for another number of input channels: to 1 by the sum, else by repeating its channels and
+    scaling by I / channels, so that the stem's response keeps its size (as timm does)."""
     known = weight.shape[1]
     if channels == 1:
         return weight.sum(1, keepdim=True)
@@ -119,13 +121,14 @@ def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -
     dims = tuple(len(tensors[name]) if (name := f"stages.{i}.0.norm.weight") in tensors else 0 for i in range(4))
     if (depths, dims) != (model.depths, model.dims):
         raise CheckpointError(
-            f"{source}: holds {_size_name(depths, dims)}, the model is {_size_name(model.depths, model.dims)}. Set the model to match."
+            f"{source}: holds {_size_name(depths, dims)}, the model is {_size_name(model.depths, model.dims)}. Set the model "
+            "to match."
         )
 
 
 def _size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
-    names = {size: name for name, size in SIZES.items()}
-    return names.get((depths, dims), f"a model of depths {depths} and dims {dims}")  # type: ignore[call-overload, no-any-return]
+    names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {size: name for name, size in SIZES.items()}
+    return names.get((depths, dims), f"a model of depths {depths} and dims {dims}")
 
 
 def _brief(names: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""Slow references, written from the definitions with none of the package's layers: masked-dense FCMAE and submanifold convolution."""
+"""Slow references, written from the definitions with none of the package's layers: masked-dense FCMAE and submanifold
+convolution."""
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ def block(x: Tensor, weights: dict[str, Tensor], prefix: str, seen: Tensor) -> T
 def masked_dense_encoder(
     images: Tensor, weights: dict[str, Tensor], depths: tuple[int, ...], stem_stride: int, visible: Tensor, grid: tuple[int, int]
 ):
-    """The official encoder on a dense image, with masked positions zeroed before and after each depthwise convolution: (N, 8c, h, w)."""
+    """The official encoder on a dense image, with masked positions zeroed before and after each depthwise convolution: (N, 8c, h,
+    w)."""
     x = images
     for stage, depth in enumerate(depths):
         prefix = f"downsample_layers.{stage}."

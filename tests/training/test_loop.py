@@ -13,9 +13,17 @@ from convnextv2.training.state import Progress
 
 PLACE = Place(torch.device("cpu"))
 PACE = Pace(
-    epochs=3, batches_per_epoch=5, batch_size=2, accumulate=1, clip_norm=None, log_every_steps=2, val_every_epochs=1, save_every_epochs=1,
-    seed=1, autocast=torch.float32,
-)  # fmt: skip
+    epochs=3,
+    batches_per_epoch=5,
+    batch_size=2,
+    accumulate=1,
+    clip_norm=None,
+    log_every_steps=2,
+    val_every_epochs=1,
+    save_every_epochs=1,
+    seed=1,
+    autocast=torch.float32,
+)
 
 
 class Bench:
@@ -42,12 +50,21 @@ class Bench:
 
     def fit(self, pace: Pace = PACE, **changes) -> None:
         arguments = {
-            "pace": pace, "optimizer": self.optimizer, "lr_at": lambda step: 0.1, "average": self.average,
-            "scaler": torch.amp.GradScaler("cpu", enabled=False), "progress": self.progress, "place": PLACE, "log": self.records.append,
-            "evaluate": lambda: {"top1": 0.5}, "save": lambda: self.saves.append(self.progress.step), "file_names": lambda batch: ["a.jpg", "b.jpg"],
-        } | changes  # fmt: skip
-        fit(self.model, changes.pop("batches", self.batches), changes.pop("loss_fn", self.loss), **{k: v for k, v in arguments.items() if k in (
-            "pace", "optimizer", "lr_at", "average", "scaler", "progress", "place", "log", "evaluate", "save", "file_names")})  # fmt: skip
+            "batches": self.batches,
+            "loss_fn": self.loss,
+            "pace": pace,
+            "optimizer": self.optimizer,
+            "lr_at": lambda step: 0.1,
+            "average": self.average,
+            "scaler": torch.amp.GradScaler("cpu", enabled=False),
+            "progress": self.progress,
+            "place": PLACE,
+            "log": self.records.append,
+            "evaluate": lambda: {"top1": 0.5},
+            "save": lambda: self.saves.append(self.progress.step),
+            "file_names": lambda batch: ["a.jpg", "b.jpg"],
+        }
+        fit(self.model, **(arguments | changes))
 
 
 def test_loop_logs_evaluates_and_saves_when_due() -> None:
@@ -84,7 +101,9 @@ def test_accumulation_equals_the_joint_batch() -> None:
     def trained(batches: list[torch.Tensor], accumulate: int) -> torch.Tensor:
         bench = Bench()
         pace = replace(PACE, epochs=1, batches_per_epoch=len(batches), accumulate=accumulate)
-        bench.fit(pace, batches=lambda epoch, first: iter(batches), loss_fn=lambda model, batch, generator: model(batch).square().mean())
+        bench.fit(
+            pace, batches=lambda epoch, first: iter(batches), loss_fn=lambda model, batch, generator: model(batch).square().mean()
+        )
         return bench.model.weight
 
     assert torch.allclose(trained(list(data.flatten(0, 1).split(6)), 1), trained(list(data.flatten(0, 1).split(3)), 2), atol=1e-6)
@@ -114,7 +133,11 @@ def test_clipping_bounds_the_update() -> None:
         bench = Bench()
         bench.optimizer = torch.optim.SGD([{"params": bench.model.parameters(), "lr_scale": 1.0}], lr=1.0)
         before = bench.model.weight.detach().clone()
-        bench.fit(replace(PACE, epochs=1, batches_per_epoch=1, clip_norm=clip_norm), batches=lambda e, f: iter([torch.full((2, 3), 50.0)]), lr_at=lambda s: 1.0)
+        bench.fit(
+            replace(PACE, epochs=1, batches_per_epoch=1, clip_norm=clip_norm),
+            batches=lambda e, f: iter([torch.full((2, 3), 50.0)]),
+            lr_at=lambda s: 1.0,
+        )
         return (bench.model.weight - before).norm().item()
 
     assert change(0.01) <= 0.01 < change(None)
@@ -123,7 +146,9 @@ def test_clipping_bounds_the_update() -> None:
 def test_lr_scale_multiplies_the_schedule() -> None:
     bench = Bench()
     seen = []
-    bench.optimizer = torch.optim.SGD([{"params": [bench.model.weight], "lr_scale": 0.5}, {"params": [bench.model.bias], "lr_scale": 1.0}], lr=1.0)
+    bench.optimizer = torch.optim.SGD(
+        [{"params": [bench.model.weight], "lr_scale": 0.5}, {"params": [bench.model.bias], "lr_scale": 1.0}], lr=1.0
+    )
     bench.fit(replace(PACE, epochs=1), lr_at=lambda step: seen.append(step) or 0.1 * (step + 1))
     assert seen == [0, 1, 2, 3, 4]
     assert [group["lr"] for group in bench.optimizer.param_groups] == pytest.approx([0.25, 0.5])
