@@ -50,6 +50,10 @@ def decode(data: bytes, *, name: str, channels: int = 3, max_pixels: int) -> Ten
                 return _from_pillow(ImageOps.exif_transpose(image), channels)
         except DataError:
             raise
+        except Image.DecompressionBombError as error:
+            raise DataError(
+                f"{name}: has more pixels than max_image_pixels = {max_pixels}, or than Pillow allows ({error})."
+            ) from None
         except UnidentifiedImageError:
             raise DataError(f"{name}: is not an image, or of a format that Pillow does not read.") from None
         except Exception as error:  # decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error) for damaged files

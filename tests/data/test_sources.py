@@ -1,0 +1,182 @@
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convnextv2.data import named, sources
+from convnextv2.data.sources import Source, files, find_sources, image_folder, manifest, unlabelled, validation_source
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+
+
+def picture(path: Path, grey: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (grey, grey, grey)).save(path)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Ten hats and five shoes, one of them nested; a hidden file, a text file."""
+    for i in range(10):
+        picture(tmp_path / "hat" / f"{i}.png", i)
+    for i in range(4):
+        picture(tmp_path / "shoe" / f"{i}.jpg", 100 + i)
+    picture(tmp_path / "shoe" / "left" / "4.PNG", 104)
+    picture(tmp_path / "shoe" / ".hidden.png")
+    (tmp_path / "shoe" / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def relative(source: Source, root: Path) -> list[str]:
+    return [str(Path(name).relative_to(root)) for name in source.names]
+
+
+def test_classes_are_the_sorted_folders_with_images_nested(shop: Path) -> None:
+    source = image_folder(shop)
+    assert source.class_names == ("hat", "shoe")
+    assert source.targets.tolist() == [0] * 10 + [1] * 5
+    assert "shoe/left/4.PNG" in relative(source, shop)
+    assert source.pixels(3).unique().tolist() == [3] and source.pixels(3, 1).shape == (1, 4, 4)
+
+
+def test_links_to_folders_are_followed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    linked = tmp_path_factory.mktemp("linked")
+    (linked / "hat").symlink_to(shop / "hat")
+    assert len(image_folder(linked)) == 10
+
+
+def test_a_folder_without_split_gets_one_by_class_that_follows_from_the_seed(shop: Path) -> None:
+    training, validation = find_sources(Recipe(data_dir=str(shop), val_fraction=0.2), labelled=True)
+    assert np.bincount(validation.targets).tolist() == [2, 1] and len(training) == 12
+    assert not set(training.names) & set(validation.names)
+    again = find_sources(Recipe(data_dir=str(shop), val_fraction=0.2), labelled=True)[1]
+    other = find_sources(Recipe(data_dir=str(shop), val_fraction=0.2, seed=1), labelled=True)[1]
+    assert list(again.names) == list(validation.names) != list(other.names)
+    assert "3 of 15 images are held out" in training.notes[-1]
+    assert list(validation_source(Recipe(data_dir=str(shop), val_fraction=0.2), ["hat", "shoe"]).names) == list(validation.names)
+
+
+def test_train_and_val_folders_are_used_where_they_exist(tmp_path: Path) -> None:
+    for name in ("train/a/0.png", "train/b/1.png", "val/b/2.png"):
+        picture(tmp_path / name)
+    training, validation = find_sources(Recipe(data_dir=str(tmp_path)), labelled=True)
+    assert relative(training, tmp_path) == ["train/a/0.png", "train/b/1.png"]
+    assert validation.targets.tolist() == [1]
+    assert "no images of 1 of the 2 classes (a)" in validation.notes[0]
+
+
+def test_pretraining_sees_every_image_but_those_for_validation(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    source, none = find_sources(Recipe(data_dir=str(shop)), labelled=False)
+    assert len(source) == 15 and source.targets is None and none is None
+    split = tmp_path_factory.mktemp("split")
+    for name in ("train/a/b/0.png", "train/1.png", "val/a/2.png"):
+        picture(split / name)
+    assert relative(find_sources(Recipe(data_dir=str(split)), labelled=False)[0], split) == ["train/1.png", "train/a/b/0.png"]
+
+
+def test_num_samples_is_a_fixed_choice(shop: Path) -> None:
+    recipe = Recipe(data_dir=str(shop), num_samples=5)
+    first, second = (find_sources(recipe, labelled=True)[0] for _ in range(2))
+    assert len(first) == 5 and list(first.names) == list(second.names)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_manifests_list_paths_labels_and_perhaps_splits(shop: Path, suffix: str) -> None:
+    rows = [("hat/0.png", "Hüte", "train"), ("shoe/1.jpg", "shoes", "train"), ("hat/2.png", "Hüte", "val")]
+    path = shop / f"list.{suffix}"
+    if suffix == "csv":
+        path.write_text("path,label,split\n" + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(dict(zip(("path", "label", "split"), row, strict=True))) + "\n" for row in rows))
+    training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
+    assert training.class_names == ("Hüte", "shoes")
+    assert training.targets.tolist() == [0, 1] and validation.targets.tolist() == [0]
+    assert validation.pixels(0).unique().tolist() == [2]
+    assert len(find_sources(Recipe(data_dir=str(path)), labelled=False)[0]) == 2
+
+
+def test_manifest_mistakes_name_the_line(shop: Path) -> None:
+    def message(text: str, suffix: str = "csv") -> str:
+        path = shop / f"bad.{suffix}"
+        path.write_text(text)
+        with pytest.raises(DataError) as error:
+            manifest(path)
+        return str(error.value)
+
+    assert "line 3" in message("path,label\nhat/0.png,a\nhat/99.png,a\n") and "99.png does not exist" in message(
+        "path,label\nhat/99.png,a\n"
+    )
+    assert "line 2: has no label" in message("path,label\nhat/0.png,\n")
+    assert "line 2: has no path" in message("file,label\nhat/0.png,a\n")
+    assert "line 1: is not JSON" in message("{path: 1}\n", "jsonl")
+    assert "line 1: expected an object" in message("[1]\n", "jsonl")
+    assert "no manifest" in message("x", "txt")
+
+
+def test_folders_that_cannot_be_used_are_named_with_the_remedy(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+
+    def message(make) -> str:
+        with pytest.raises(DataError) as error:
+            make()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "no such folder" in message(lambda: find_sources(Recipe(data_dir=str(shop / "nope")), labelled=True))
+    assert "data_dir is missing" in message(lambda: find_sources(Recipe(), labelled=True))
+    assert "no folders of images" in message(lambda: image_folder(empty))
+    assert "no folder for each class" in message(lambda: image_folder(shop / "hat"))
+    (shop / "scarf").mkdir()
+    assert "scarf: holds no image" in message(lambda: image_folder(shop))
+    assert "class 'hat' is not among" in message(lambda: image_folder(shop, ["shoe", "scarf"]))
+    assert "holds no image" in message(lambda: unlabelled(empty))
+    assert "no such file" in message(lambda: files([shop / "nope.jpg"]))
+
+
+def test_files_takes_files_and_folders(shop: Path) -> None:
+    assert relative(files([shop / "hat" / "3.png", shop / "shoe"]), shop) == [
+        "hat/3.png",
+        *(f"shoe/{i}.jpg" for i in range(4)),
+        "shoe/left/4.PNG",
+    ]
+
+
+def test_bundled_images_are_balanced_and_need_no_disk_of_yours() -> None:
+    training, validation = find_sources(Recipe(dataset="bundled"), labelled=True)
+    assert (len(training), len(validation)) == (4000, 1000)
+    assert np.bincount(training.targets).tolist() == [400] * 10 and np.bincount(validation.targets).tolist() == [100] * 10
+    assert training.class_names[9] == "Ankle boot" and training.pixels(0, 1).shape == (1, 28, 28)
+    assert training.pixels(5).unique().tolist() == training.pixels(5, 1).unique().tolist()
+
+
+def test_debians_fashion_mnist_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", pixels), ("labels-idx1", np.array([0, 9, 4], dtype=np.uint8))):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (tmp_path / f"{prefix}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", tmp_path)
+    training, _ = find_sources(Recipe(dataset="fashion_mnist"), labelled=True)
+    assert training.targets.tolist() == [0, 9, 4]
+    assert (training.pixels(1, 1)[0].numpy() == pixels[1]).all()
+
+
+def test_a_named_set_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="dataset_download"):
+        find_sources(Recipe(dataset="cifar10", data_dir=str(tmp_path)), labelled=True)
+
+
+def test_imagenet_folders_are_shown_by_name(tmp_path: Path) -> None:
+    ids = [f"n{i:08}" for i in range(1000)]
+    for wnid in ids:
+        (tmp_path / wnid).mkdir()
+        (tmp_path / wnid / "0.JPEG").write_bytes(b"")
+    source = image_folder(tmp_path)
+    assert source.class_names[0] == "tench" and source.class_names[207] == "golden retriever"
+    assert len(set(source.class_names)) == 1000
+    assert image_folder(tmp_path, source.class_names).targets.tolist() == list(range(1000))
+    assert sources.imagenet_names(ids[:10]) is None

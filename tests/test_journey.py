@@ -1,0 +1,265 @@
+"""The verbs end to end, as a user runs them, on a made folder of images."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import convnextv2
+from convnextv2.cli import main
+from convnextv2.weights.files import read_tensors, read_weights
+
+SMALL = ["--model", "custom", "--depths", "1,1,1,1", "--dims", "8,16,24,32", "--image_size", "64", "--batch_size", "4",
+         "--workers", "0", "--precision", "float32", "--device", "cpu", "--log_every_steps", "2", "--tensorboard", "False"]  # fmt: skip
+
+
+def draw(path: Path, colour: int, seed: int, size: tuple[int, int] = (80, 70)) -> None:
+    """A noisy picture whose colour tells its class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 80, (*size, 3))
+    pixels[..., colour] += 150
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for colour, name in enumerate(("red", "green", "blue")):
+        for i in range(8):
+            draw(root / "train" / name / f"{i}.jpg", colour, 10 * colour + i)
+        for i in range(3):
+            draw(root / "val" / name / f"{i}.png", colour, 100 + 10 * colour + i)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pretrained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "pre"
+    assert main(["pretrain", "--data_dir", str(photos), "--out", str(out), "--epochs", "2", "--decoder_dim", "16", *SMALL]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(photos: Path, pretrained: Path) -> Path:
+    out = pretrained.parent / "train"
+    options = ["--epochs", "12", "--lr", "0.01", "--ema", "--ema_decay", "0.9", "--scale", "0.5,1", "--init", str(pretrained)]
+    assert main(["train", "--data_dir", str(photos), "--out", str(out), *options, *SMALL]) == 0
+    return out
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(run / "last" / "model.safetensors")[0]
+
+
+def test_pretraining_leaves_a_run_with_encoder_decoder_and_report(pretrained: Path) -> None:
+    tensors, description = read_weights(pretrained / "last" / "model.safetensors")
+    assert description.kind == "fcmae" and {"mask_token", "encoder.stages.0.0.grn.gamma", "pred.weight"} <= tensors.keys()
+    assert [record["kind"] for record in metrics(pretrained)] == ["train"] * len(metrics(pretrained))
+    assert "data:image/" in (pretrained / "report.html").read_text()
+
+
+def test_training_from_it_learns_and_leaves_best_and_last(trained: Path) -> None:
+    best = max(record["top1"] for record in metrics(trained) if record["kind"] == "eval")
+    assert best == 1.0  # the colour of noise is easy
+    _, description = read_weights(trained / "best" / "model.safetensors")
+    assert description.class_names == ["blue", "green", "red"]
+    assert description.training["top1"] == best
+    assert (trained / "report.html").stat().st_size > 10_000
+    assert json.loads((trained / "last" / "model.json").read_text())["preprocessing"]["image_size"] == [64, 64]
+
+
+def test_a_run_is_never_written_over(photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "metrics.jsonl").read_bytes()
+    assert main(["train", "--data_dir", str(photos), "--out", str(trained), *SMALL]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_overwrite_refuses_a_folder_that_is_no_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(["train", "--data_dir", str(photos), "--out", str(tmp_path), "--overwrite", *SMALL]) == 2
+    assert "not overwritten" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_resume_continues_to_the_same_weights_bit_for_bit(photos: Path, tmp_path: Path) -> None:
+    options = [
+        "--data_dir",
+        str(photos),
+        "--lr",
+        "0.01",
+        "--ema",
+        "--mixup",
+        "0.3",
+        "--erase_prob",
+        "0.3",
+        "--drop_path_rate",
+        "0.2",
+        *SMALL,
+    ]
+    assert main(["train", "--out", str(tmp_path / "straight"), "--epochs", "3", *options]) == 0
+    # The length of a run shapes its learning rate, so the halted one has the same length and loses its last checkpoint.
+    assert main(["train", "--out", str(tmp_path / "halted"), "--epochs", "3", "--keep_checkpoints", "9", *options]) == 0
+    checkpoints = sorted((tmp_path / "halted" / "checkpoints").iterdir())
+    assert len(checkpoints) == 3
+    shutil.rmtree(checkpoints[-1])
+    shutil.rmtree(tmp_path / "halted" / "last")
+    torch.manual_seed(12345)  # what ran before must not matter
+    assert main(["train", "--out", str(tmp_path / "halted"), "--resume"]) == 0
+    straight, halted = weights(tmp_path / "straight"), weights(tmp_path / "halted")
+    assert all(torch.equal(straight[name], halted[name]) for name in straight)
+    kept = [(record["kind"], record["step"], record.get("loss")) for record in metrics(tmp_path / "halted")]
+    assert kept == [(record["kind"], record["step"], record.get("loss")) for record in metrics(tmp_path / "straight")]
+
+
+def test_workers_change_nothing(photos: Path, tmp_path: Path) -> None:
+    for workers in ("0", "2"):
+        options = ["--epochs", "1", "--workers", workers, "--color_jitter", "0.4", "--auto_augment", "randaug-m9-mstd0.5-inc1"]
+        small = [value for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] != "--workers" for value in pair]
+        assert main(["train", "--data_dir", str(photos), "--out", str(tmp_path / workers), *options, *small]) == 0
+    one, two = weights(tmp_path / "0"), weights(tmp_path / "2")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_validate_measures_the_run_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(trained)]) == 0
+    assert "100.00%" in capsys.readouterr().out
+
+
+def test_validate_takes_a_config_and_a_checkpoint_as_mindcv_does(photos: Path, trained: Path) -> None:
+    config = trained / "recipe.yaml"
+    arguments = [
+        "validate",
+        "-c",
+        str(config),
+        "--data_dir",
+        str(photos),
+        "--ckpt_path",
+        str(trained / "best" / "model.safetensors"),
+    ]
+    assert main(arguments) == 0
+
+
+def test_validate_takes_a_weights_file_on_its_own(photos: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / "best" / "model.safetensors", tmp_path)
+    evaluation = convnextv2.validate(tmp_path / "model.safetensors", data_dir=str(photos))
+    assert (evaluation.top1, evaluation.images) == (1.0, 9)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_predict_prints_classes_and_json(photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(photos / "val" / "green" / "0.png")
+    assert main(["predict", str(trained), image, "--json", "--top_k", "2"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["image"] == image and result["predictions"][0]["class"] == "green" and len(result["predictions"]) == 2
+    results = convnextv2.predict(trained, photos / "val")
+    assert len(results) == 9
+    assert sum(row["prob"] for row in results[0]["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_reconstruct_writes_a_gallery(photos: Path, pretrained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gallery.png"
+    assert main(["reconstruct", str(pretrained), str(photos / "val"), "--out", str(path), "--count", "3"]) == 0
+    with Image.open(path) as picture:
+        assert picture.width > 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--learning_rate", "1"], "unknown key"),
+        (["train", "--epochs", "many", "--mixup", "-1"], "2 errors"),
+        (["train", "--data_dir", "nowhere"], "no such folder"),
+        (["train", "--model", "convnextv2_mega"], "convnextv2_atto"),
+        (["train", "--batch_size", "1000"], "batch_size = 1000"),
+        (["train", "--device", "toaster"], "expected auto"),
+        (["validate", "-c", "small_data"], "ckpt_path is missing"),
+        (["validate", "-c", "small_data", "--ckpt_path", "nowhere.safetensors"], "no such file"),
+        (["predict", "nowhere", "a.jpg"], "no such file or folder"),
+    ],
+)
+def test_mistakes_are_one_clear_message_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "train" and "--data_dir" not in arguments:
+        arguments = [*arguments, "--data_dir", str(photos)]
+    assert main([*arguments, "--out", str(tmp_path / "run")] if arguments[0] == "train" else arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+
+
+def test_weights_of_another_size_and_encoders_without_head_are_refused(
+    photos: Path, pretrained: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "train",
+        "--data_dir",
+        str(photos),
+        "--out",
+        str(tmp_path / "a"),
+        "--init",
+        str(pretrained),
+        "--image_size",
+        "64",
+    ]
+    assert main([*arguments, "--batch_size", "4"]) == 2
+    assert "the model is convnextv2_atto" in capsys.readouterr().err
+    assert main(["predict", str(pretrained), str(photos / "val")]) == 2
+    assert "without a classifier" in capsys.readouterr().err
+    assert main(["reconstruct", str(trained), str(photos / "val")]) == 2
+    assert "cannot reconstruct" in capsys.readouterr().err
+
+
+def test_bad_images_stop_the_run_by_name_or_are_skipped_and_counted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "train" / "red" / "letter.jpg").write_text("Dear reader, this is no picture.")
+    whole = (folder / "train" / "red" / "0.jpg").read_bytes()
+    (folder / "train" / "red" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    arguments = ["train", "--data_dir", str(folder), "--epochs", "1", *SMALL]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 2
+    assert ".jpg: is " in capsys.readouterr().err
+    assert main([*arguments, "--out", str(tmp_path / "b"), "--bad_images", "skip", "--drop_last", "False"]) == 0
+    out = capsys.readouterr().out
+    assert "2 images could not be read" in out and "letter.jpg" in out and "half.jpg" in out
+
+
+def test_a_broken_loss_keeps_the_last_good_checkpoint(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--data_dir", str(photos), "--out", str(tmp_path / "run"), "--epochs", "6", *SMALL]
+    assert main([*arguments, "--optimizer", "sgd", "--lr", "1e12", "--min_lr", "1e12", "--warmup_epochs", "2"]) == 2
+    message = capsys.readouterr().err
+    assert "loss = " in message and ".jpg" in message
+    assert (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_one_channel_models_train_and_predict(photos: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        "--data_dir",
+        str(photos),
+        "--out",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+        "--in_channels",
+        "1",
+        *SMALL,
+    ]
+    assert main(arguments) == 0
+    assert len(convnextv2.predict(tmp_path / "run", photos / "val", top_k=1)) == 9
