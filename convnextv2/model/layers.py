@@ -79,7 +79,8 @@ class DepthwiseConv(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size, kernel_size))
+        # Channels-last strides, those of its gradient: distributed training then needs no copy between them.
+        self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size, kernel_size).to(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:

@@ -73,7 +73,8 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         kind="classifier",
         model=recipe.model,
         arguments=model.arguments,
-        class_names=list(source.class_names),
+        # A head with more rows than the data have classes: the rest goes by number.
+        class_names=[*source.class_names, *map(str, range(len(source.class_names), num_classes))],
         preprocessing=preprocessing,
     )
     watched = validation is not None and recipe.val_while_train
