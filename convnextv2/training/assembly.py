@@ -16,13 +16,14 @@ from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.run import Checkpoint, Run, read_checkpoint
+from convnextv2.run import Checkpoint, Run, find_weights, read_checkpoint
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.loop import Pace, fit
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
-from convnextv2.weights.files import Description
+from convnextv2.weights.files import Description, read_weights
+from convnextv2.weights.load import load_encoder
 
 
 def train_model(
@@ -166,6 +167,16 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
         grn_scope=recipe.grn_scope,
         grad_checkpoint=recipe.grad_checkpoint,
     )
+
+
+def load_init(recipe: Recipe, model: ConvNeXtV2) -> None:
+    """Put the weights that `init` names into a model, and print what became of each; a resumed run has its own."""
+    if not recipe.init or recipe.resume:
+        return
+    path = find_weights(recipe.init)
+    say(f"Initial weights: {path}")
+    for line in load_encoder(model, read_weights(path)[0], source=str(path)).lines():
+        say(line)
 
 
 def say_notes(*sources: Source | None) -> None:

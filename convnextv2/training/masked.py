@@ -12,7 +12,7 @@ from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
-from convnextv2.training.assembly import build_network, say_notes, train_model
+from convnextv2.training.assembly import build_network, load_init, say_notes, train_model
 from convnextv2.training.memory import memory_notes
 from convnextv2.weights.files import Description
 
@@ -23,6 +23,7 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
     say_notes(source)
     torch.manual_seed(recipe.seed)
     encoder = build_network(recipe, None)
+    load_init(recipe, encoder)
     model = FCMAE(
         encoder,
         tile=recipe.tile,

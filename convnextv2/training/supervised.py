@@ -15,12 +15,11 @@ from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import evaluate
 from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.run import Run, find_weights
-from convnextv2.training.assembly import build_network, say_notes, train_model
+from convnextv2.run import Run
+from convnextv2.training.assembly import build_network, load_init, say_notes, train_model
 from convnextv2.training.memory import memory_notes
 from convnextv2.training.optim import freeze
-from convnextv2.weights.files import Description, read_weights
-from convnextv2.weights.load import load_encoder
+from convnextv2.weights.files import Description
 
 
 def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
@@ -34,12 +33,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         )
     torch.manual_seed(recipe.seed)
     model = build_network(recipe, num_classes)
-    if recipe.init and not recipe.resume:
-        path = find_weights(recipe.init)
-        tensors, _ = read_weights(path)
-        say(f"Initial weights: {path}")
-        for line in load_encoder(model, tensors, source=str(path)).lines():
-            say(line)
+    load_init(recipe, model)
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
     preprocessing = describe_preprocessing(recipe)

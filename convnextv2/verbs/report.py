@@ -105,7 +105,7 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
     if measured:
         summary["parameters"] = f"{measured.parameters / 1e6:.1f} M"
     return build_report(
-        f"{recipe.model} on {Path(recipe.data_dir).name or recipe.dataset}",
+        _title(recipe),
         summary=summary,
         recipe=recipe.model_dump(),
         metrics=run.metrics() if run else [],
@@ -125,7 +125,7 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
 def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
     fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
     return build_report(
-        f"FCMAE pre-training of {recipe.model} on {Path(recipe.data_dir).name or recipe.dataset}",
+        f"FCMAE pre-training: {_title(recipe)}",
         summary={
             "model": recipe.model.removeprefix("convnextv2_"),
             "masked": f"{recipe.mask_ratio:.0%}",
@@ -139,6 +139,12 @@ def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
             (f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER", "See what it makes of other images."),
         ],
     )
+
+
+def _title(recipe: Recipe) -> str:
+    network = recipe.model.replace("convnextv2_", "ConvNeXt V2 ").replace("custom", f"ConvNeXt V2 {recipe.dims}")
+    data = Path(recipe.data_dir).name or {"bundled": "the bundled Fashion-MNIST images"}.get(recipe.dataset, recipe.dataset)
+    return f"{network} on {data}"
 
 
 def _gallery(run: Run, weights: Path) -> Image.Image:

@@ -13,6 +13,16 @@ from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, create_run, open_run
 
 
+# Knobs that a verb does not look at.
+_IDLE = {
+    "train": ("mask_ratio", "tile", "norm_target", "decoder_dim", "decoder_depth"),
+    "pretrain": (
+        "val_while_train val_every_epochs val_split val_fraction erase_prob mixup cutmix mix_prob mix_switch_prob eval_preset crop_pct "
+        "num_classes head_init_scale freeze layer_decay layer_decay_form loss label_smoothing"
+    ).split(),
+}
+
+
 @contextmanager
 def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> Iterator[tuple[Recipe, Run, Place]]:
     """Read the recipe (of the run itself, where it is resumed without a config), join the other ranks, make the run folder; leave
@@ -22,7 +32,7 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
         recipe, notes = read_recipe(knobs, config=open_run(Path(recipe.out)).path / "recipe.yaml")
     place, more = start(recipe.device, recipe.distribute)
     try:
-        for note in notes + more:
+        for note in notes + more + _idle_knobs(verb, recipe):
             say(note)
         path = Path(recipe.out or f"runs/{verb}-{recipe.model}")
         if place.is_main:
@@ -32,3 +42,10 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
         yield recipe, Run(path), place
     finally:
         stop()
+
+
+def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
+    """A line that names the knobs which were set, and which this verb does not look at."""
+    defaults = Recipe()
+    idle = [name for name in _IDLE[verb] if getattr(recipe, name) != getattr(defaults, name)]
+    return [f"No effect in {verb}: {', '.join(idle)}."] if idle else []

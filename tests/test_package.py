@@ -1,0 +1,86 @@
+"""The package as a product: its public face, its start-up, its wheel, its README."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import convnextv2
+from convnextv2.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_are_these_and_all_resolve() -> None:
+    assert convnextv2.__all__ == [
+        "ConvNeXtV2", "ConvNeXtV2Error", "FCMAE", "create_model", "demo", "models", "predict", "pretrain", "recipes",
+        "reconstruct", "train", "validate",
+    ]  # fmt: skip
+    assert all(callable(getattr(convnextv2, name)) for name in convnextv2.__all__)
+
+
+def test_help_and_recipes_do_not_import_torch() -> None:
+    for arguments in ("['--help']", "['recipes']", "['train', '--help']"):
+        script = f"import sys; from convnextv2.cli import main; assert main({arguments}) == 0; assert 'torch' not in sys.modules"
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_changelog_begins_with_the_version() -> None:
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == convnextv2.__version__
+
+
+def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    wheel = next(tmp_path.glob("*.whl"))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", wheel], check=True)
+    # The dependencies are those of this environment; the package itself must be the wheel's.
+    packages = next(path for path in map(Path, sys.path) if path.name == "site-packages")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "deps"), "OMP_NUM_THREADS": "2"}
+    (tmp_path / "deps").mkdir()
+    for entry in packages.iterdir():
+        if not entry.name.startswith(("convnextv2", "_convnextv2", "__editable__")):
+            (tmp_path / "deps" / entry.name).symlink_to(entry)
+    script = "import convnextv2, pathlib; assert 'venv' in convnextv2.__file__; convnextv2.recipes(); convnextv2.demo(quick=True)"
+    done = subprocess.run([python, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "small_data" in done.stdout
+    assert (tmp_path / "runs" / "demo" / "train" / "report.html").stat().st_size > 50_000
+
+
+def readme_commands() -> list[str]:
+    """The lines of the README's journey."""
+    text = (ROOT / "README.md").read_text()
+    journey = text[text.index("## The journey") :]
+    block = re.search(r"```bash\n(.*?)```", journey, re.DOTALL)
+    assert block
+    return [line for line in block[1].splitlines() if line and not line.startswith("#")]
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    for split, count in (("train", 6), ("val", 2)):
+        for name in ("boots", "sandals"):
+            for i in range(count):
+                path = tmp_path / "shoes" / split / name / f"{i}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.effect_noise((80, 90), 40 + 10 * i).convert("RGB").save(path)
+    Image.new("RGB", (50, 60), "brown").save(tmp_path / "new.jpg")
+    monkeypatch.chdir(tmp_path)
+    commands = readme_commands()
+    assert len(commands) >= 5
+    tiny = "--epochs 1 --batch_size 2 --workers 0 --model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --device cpu"
+    for command in commands:
+        program, verb, *rest = shlex.split(command, comments=True)
+        assert program == "convnextv2"
+        small = tiny.split() if verb in ("pretrain", "train") else []
+        assert main([verb, *rest, *small]) == 0, command
