@@ -13,8 +13,10 @@ import convnextv2
 from convnextv2.cli import main
 from convnextv2.weights.files import read_tensors, read_weights
 
-SMALL = ["--model", "custom", "--depths", "1,1,1,1", "--dims", "8,16,24,32", "--image_size", "64", "--batch_size", "4",
-         "--workers", "0", "--precision", "float32", "--device", "cpu", "--log_every_steps", "2", "--tensorboard", "False"]  # fmt: skip
+SMALL = (
+    "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 --precision float32 "
+    "--device cpu --log_every_steps 2 --tensorboard False"
+).split()
 
 
 def draw(path: Path, colour: int, seed: int, size: tuple[int, int] = (80, 70)) -> None:

@@ -12,14 +12,22 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, create_run, open_run
 
-
 # Knobs that a verb does not look at.
 _IDLE = {
     "train": ("mask_ratio", "tile", "norm_target", "decoder_dim", "decoder_depth"),
     "pretrain": (
-        "val_while_train val_every_epochs val_split val_fraction erase_prob mixup cutmix mix_prob mix_switch_prob eval_preset crop_pct "
-        "num_classes head_init_scale freeze layer_decay layer_decay_form loss label_smoothing"
-    ).split(),
+        *("val_while_train", "val_every_epochs", "val_split", "val_fraction", "erase_prob", "mixup", "cutmix", "mix_prob"),
+        *(
+            "mix_switch_prob",
+            "num_classes",
+            "head_init_scale",
+            "freeze",
+            "layer_decay",
+            "layer_decay_form",
+            "loss",
+            "label_smoothing",
+        ),
+    ),
 }
 
 
