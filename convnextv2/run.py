@@ -3,7 +3,7 @@
     recipe.yaml        every knob, resolved
     metrics.jsonl      one record per line: kind (train, eval), step, epoch, loss, ...
     tensorboard/       the same as TensorBoard events
-    checkpoints/step-00000480/   all that is needed to continue: weights, their average, optimizer, position
+    checkpoints/epoch-00010-step-00000480/   all that is needed to continue: weights, their average, optimizer, position
     best/  last/       model.safetensors and model.json: the weights to use (the average, where there is one)
     report.html        for people
 
@@ -76,7 +76,11 @@ class Run:
 
     def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int) -> Path:
         """Write a checkpoint and `last/`, then delete all but the `keep` newest checkpoints."""
-        folder = self.path / "checkpoints" / f"step-{checkpoint.progress['step']:08d}"
+        progress = checkpoint.progress
+        # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next epoch.
+        folder = self.path / "checkpoints" / f"epoch-{progress['epoch']:05d}-step-{progress['step']:08d}"
+        if folder.exists():
+            return folder
         temporary = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         save_weights(temporary, checkpoint.weights, checkpoint.description)
@@ -84,8 +88,6 @@ class Run:
             write_tensors(temporary / "average.safetensors", checkpoint.average)
         write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
         write_json(temporary / "progress.json", checkpoint.progress)
-        if folder.exists():
-            shutil.rmtree(folder)
         os.replace(temporary, folder)
         save_weights(self.path / "last", checkpoint.average or checkpoint.weights, checkpoint.description)
         for old in self._checkpoints()[:-keep]:
@@ -102,7 +104,7 @@ class Run:
         return checkpoints[-1] if checkpoints else None
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if not path.name.endswith(".tmp"))
+        return sorted(path for path in (self.path / "checkpoints").glob("epoch-*") if not path.name.endswith(".tmp"))
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
