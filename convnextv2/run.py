@@ -28,6 +28,10 @@ from convnextv2.recipe.read import dump_recipe, read_recipe
 from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_weights, write_json, write_tensors
 
 
+_BEFORE_TRAINING = {"recipe.yaml", "tensorboard"}
+"""What a run that failed before its first step leaves: nothing is lost when it is started again."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """All that a run needs to go on: weights and their moving average by name, the optimizer's tensors, and everything that is no
@@ -127,7 +131,7 @@ def create_run(recipe: Recipe, path: Path) -> Run:
     if recipe.resume:
         if run.last_checkpoint() is None:
             raise RunError(f"resume = True: {path} has no checkpoint. Leave resume out to start a run there.")
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    elif path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING):
         if not recipe.overwrite:
             raise RunError(
                 f"out = {path}: exists already. Use --resume to continue it, --overwrite to start anew, or another folder."

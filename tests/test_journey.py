@@ -85,6 +85,12 @@ def test_a_run_is_never_written_over(photos: Path, trained: Path, capsys: pytest
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_that_failed_before_its_first_step_can_be_started_again(photos: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--data_dir", str(photos), "--out", str(tmp_path / "run"), "--epochs", "1", *SMALL]
+    assert main([*arguments, "--init", "nowhere"]) == 2
+    assert main(arguments) == 0
+
+
 def test_overwrite_refuses_a_folder_that_is_no_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     assert main(["train", "--data_dir", str(photos), "--out", str(tmp_path), "--overwrite", *SMALL]) == 2
@@ -177,7 +183,7 @@ def test_reconstruct_writes_a_gallery(photos: Path, pretrained: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--learning_rate", "1"], "unknown key"),
+        (["train", "--learning_rate", "1"], "unknown key. Did you mean 'lr'?"),
         (["train", "--epochs", "many", "--mixup", "-1"], "2 errors"),
         (["train", "--data_dir", "nowhere"], "no such folder"),
         (["train", "--model", "convnextv2_mega"], "convnextv2_atto"),

@@ -217,7 +217,7 @@ def _folder(recipe: Recipe) -> Path:
     root = Path(recipe.data_dir)
     if not root.exists():
         parent = next((p for p in root.parents if p.exists()), Path("."))
-        raise DataError(f"data_dir = {root}: no such folder ({parent}/ is the nearest that exists).")
+        raise DataError(f"data_dir = {root}: no such folder ({parent} is the nearest that exists).")
     return root
 
 

@@ -24,6 +24,16 @@ _META = "defaults"  # a key beside the knobs: whose defaults hold for what is le
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+_SYNONYMS = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "output_dir": "out",
+}
+"""Other tools' names that are too unlike ours to be found by their letters."""
+
+
 class _Given(NamedTuple):
     """A knob that was given: how its name was spelled, its value as it stood, and where it stood."""
 
@@ -125,7 +135,8 @@ def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[
         key = spelled.replace("-", "_")
         name = mindcv.RENAMED.get(key, key)
         if not (name in Recipe.model_fields or name in mindcv.KEYS or name == _META) or (name == "config" and not line):
-            near = _did_you_mean(key, [*Recipe.model_fields, _META]) or _did_you_mean(key, mindcv.KEYS - {key})
+            known = [*Recipe.model_fields, _META]
+            near = _did_you_mean(_SYNONYMS.get(key, key), known) or _did_you_mean(key, mindcv.KEYS - {key})
             mistakes.append(_Mistake(source, f"{spelled} = {show(value)}: unknown key.{near}"))
         elif name in given:
             where = f" (line {lines[name]} and line {line})" if line else ""
