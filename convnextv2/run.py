@@ -27,7 +27,6 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
 from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_weights, write_json, write_tensors
 
-
 _BEFORE_TRAINING = {"recipe.yaml", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
 
@@ -81,7 +80,8 @@ class Run:
     def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int) -> Path:
         """Write a checkpoint and `last/`, then delete all but the `keep` newest checkpoints."""
         progress = checkpoint.progress
-        # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next epoch.
+        # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next
+        # epoch.
         folder = self.path / "checkpoints" / f"epoch-{progress['epoch']:05d}-step-{progress['step']:08d}"
         if folder.exists():
             return folder
