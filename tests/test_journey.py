@@ -128,6 +128,15 @@ def test_resume_continues_to_the_same_weights_bit_for_bit(photos: Path, tmp_path
     assert kept == [(record["kind"], record["step"], record.get("loss")) for record in metrics(tmp_path / "straight")]
 
 
+def test_resuming_with_another_verb_or_model_is_refused(
+    photos: Path, pretrained: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--resume", "--out", str(pretrained)]) == 2
+    assert "a pre-training run" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(trained), "--dims", "8,8,8,8"]) == 2
+    assert "another model" in capsys.readouterr().err
+
+
 def test_workers_change_nothing(photos: Path, tmp_path: Path) -> None:
     for workers in ("0", "2"):
         options = ["--epochs", "1", "--workers", workers, "--color_jitter", "0.4", "--auto_augment", "randaug-m9-mstd0.5-inc1"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from convnextv2.data.loader import Batch, TrainingLoader
 from convnextv2.data.sources import Source
 from convnextv2.distributed import Place, choose_precision, say
-from convnextv2.errors import DataError, RecipeError
+from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Checkpoint, Run, find_weights, read_checkpoint
@@ -210,6 +210,11 @@ def _resume(
     folder = run.last_checkpoint()
     assert folder is not None, "create_run has checked that"
     weights, averaged, optimizer_state, state = read_checkpoint(folder)
+    if shapes_of(weights) != shapes_of(model.state_dict()):
+        kind = "a pre-training run" if "mask_token" in weights else "a training run"
+        raise CheckpointError(
+            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it was started with."
+        )
     model.load_state_dict(weights)
     load_optimizer(optimizer, model, optimizer_state)
     if average is not None:
@@ -218,6 +223,11 @@ def _resume(
     scaler.load_state_dict(progress.scaler)
     run.rewind_metrics(progress.step)
     return progress
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Names and shapes."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
