@@ -70,6 +70,27 @@ def bootstrap(difference: np.ndarray, draws: int = 10_000) -> tuple[float, float
     return tuple(np.quantile(means, [0.025, 0.975]).tolist())
 
 
+def plot(out: Path, path: Path) -> None:
+    """Validation top-1 of every run over the epochs, and the pre-training loss."""
+    import matplotlib.pyplot as plt  # of the extra [benchmarks]
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for arm, colour, label in (("fcmae", "#0b6478", "FCMAE, then fine-tuned"), ("scratch", "#9a8f80", "from scratch")):
+        for seed in SEEDS:
+            records = [record for record in Run(out / f"{arm}-{seed}").metrics() if record["kind"] == "eval"]
+            epochs, top1 = [r["epoch"] for r in records], [100 * r["top1"] for r in records]
+            left.plot(epochs, top1, color=colour, label=label if seed == 0 else None)
+    left.set(xlabel="epoch", ylabel="validation top-1, %", title="Fine-tuning, three seeds")
+    left.legend(frameon=False)
+    records = Run(out / "pretrained").metrics()
+    right.plot([r["epoch"] for r in records], [r["loss"] for r in records], color="#0b6478")
+    right.set(xlabel="epoch", ylabel="loss on masked tiles", title="FCMAE pre-training")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -117,6 +138,7 @@ def main() -> None:
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
+    plot(out, out / "curves.png")
 
 
 if __name__ == "__main__":
