@@ -115,9 +115,11 @@ def start(device: str = "auto", distribute: bool | str = "auto") -> tuple[Place,
     return Place(chosen, launch.rank, launch.world_size, launch.local_world_size), notes
 
 
-def stop() -> None:
-    """Leave the other ranks; does nothing for a single process."""
+def stop(*, failed: bool = False) -> None:
+    """Leave the other ranks, together unless this one failed; does nothing for a single process."""
     if dist.is_initialized():
+        if not failed:
+            dist.barrier()  # rank 0 holds the store that the others still talk to while they leave
         dist.destroy_process_group()
 
 
@@ -128,8 +130,8 @@ def _join(launch: Launch, device: torch.device) -> None:
             "Set it (and MASTER_PORT) to the address of rank 0's host, for example with: mpirun -x MASTER_ADDR=..."
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    # All ranks of a job must agree on the port without talking; the launcher's job name is what they share.
-    os.environ.setdefault("MASTER_PORT", str(20_000 + zlib.crc32(launch.job.encode()) % 20_000))
+    # All ranks of a job must agree on the port without talking; the job is what they share. Below 32768 no outgoing connection takes it.
+    os.environ.setdefault("MASTER_PORT", str(20_000 + zlib.crc32(launch.job.encode()) % 12_000))
     backend = dist.get_default_backend_for_device(device)
     if device.type != "cpu":
         backend = f"cpu:gloo,{device.type}:{backend}"

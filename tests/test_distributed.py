@@ -112,9 +112,10 @@ def launch(command: list[str], script: str, out: Path) -> list[torch.Tensor]:
     program = out.with_suffix(".py")
     program.write_text(script)
     env = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_")}
-    subprocess.run(
-        [*command, str(program), str(out)], check=True, env=env | {"OMP_NUM_THREADS": "1"}, timeout=120, capture_output=True
+    done = subprocess.run(
+        [*command, str(program), str(out)], env=env | {"OMP_NUM_THREADS": "1"}, timeout=120, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
     return torch.load(out)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,15 +20,6 @@ def stream(*key: int | str) -> torch.Generator:
         repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(), digest_size=8
     ).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-
-
-@contextmanager
-def seeded(*key: int | str) -> Iterator[None]:
-    """Seed torch's global CPU generator by the key, for libraries that take no generator; on leaving, it is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reach the accelerators too.
-        torch.default_generator.manual_seed(stream(*key).initial_seed())
-        yield
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:

@@ -48,8 +48,10 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
         place.barrier()
         say(f"Run folder: {path}")
         yield recipe, Run(path), place
-    finally:
-        stop()
+    except BaseException:
+        stop(failed=True)
+        raise
+    stop()
 
 
 def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:

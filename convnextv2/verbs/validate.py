@@ -42,9 +42,11 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         say(measured.evaluation.table())
         if place.is_main:
             say(f"Report: {write_evaluation_report(weights, measured, recipe)}")
-        return measured.evaluation
-    finally:
-        stop()
+    except BaseException:
+        stop(failed=True)
+        raise
+    stop()
+    return measured.evaluation
 
 
 def _preprocessing_knobs(weights: Path) -> dict[str, Any]:

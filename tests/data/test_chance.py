@@ -23,16 +23,6 @@ def test_a_stream_is_the_same_in_another_process():
     assert int(other.stdout) == chance.stream(7, "order", 3).initial_seed()
 
 
-def test_seeded_decides_the_global_generator_and_restores_it():
-    before = torch.get_rng_state()
-    with chance.seeded(1, "x"):
-        first = torch.rand(2)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(99)
-    with chance.seeded(1, "x"):
-        assert torch.equal(torch.rand(2), first)
-
-
 def test_draws_have_the_right_distribution():
     generator = chance.stream("distribution")
     draws = torch.tensor([chance.uniform(generator, -1, 3) for _ in range(4000)])
