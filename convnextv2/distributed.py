@@ -130,7 +130,8 @@ def _join(launch: Launch, device: torch.device) -> None:
             "Set it (and MASTER_PORT) to the address of rank 0's host, for example with: mpirun -x MASTER_ADDR=..."
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    # All ranks of a job must agree on the port without talking; the job is what they share. Below 32768 no outgoing connection takes it.
+    # All ranks of a job must agree on the port without talking; the job is what they share. Below 32768 no outgoing connection
+    # takes it.
     os.environ.setdefault("MASTER_PORT", str(20_000 + zlib.crc32(launch.job.encode()) % 12_000))
     backend = dist.get_default_backend_for_device(device)
     if device.type != "cpu":
