@@ -83,16 +83,15 @@ class Run:
         # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next
         # epoch.
         folder = self.path / "checkpoints" / f"epoch-{progress['epoch']:05d}-step-{progress['step']:08d}"
-        if folder.exists():
-            return folder
-        temporary = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        save_weights(temporary, checkpoint.weights, checkpoint.description)
-        if checkpoint.average:
-            write_tensors(temporary / "average.safetensors", checkpoint.average)
-        write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
-        write_json(temporary / "progress.json", checkpoint.progress)
-        os.replace(temporary, folder)
+        if not folder.exists():
+            temporary = folder.with_name(folder.name + ".tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            save_weights(temporary, checkpoint.weights, checkpoint.description)
+            if checkpoint.average:
+                write_tensors(temporary / "average.safetensors", checkpoint.average)
+            write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
+            write_json(temporary / "progress.json", checkpoint.progress)
+            os.replace(temporary, folder)
         save_weights(self.path / "last", checkpoint.average or checkpoint.weights, checkpoint.description)
         for old in self._checkpoints()[:-keep]:
             shutil.rmtree(old)

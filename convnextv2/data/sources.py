@@ -83,19 +83,28 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
     return training, validation
 
 
-def validation_source(recipe: Recipe, class_names: Sequence[str]) -> Source:
-    """The images to evaluate a trained model of these classes on: the validation split, or a whole folder of classes that has no
-    split and was not trained on. Raises DataError for a class that the model does not know."""
+def validation_source(recipe: Recipe, class_names: Sequence[str], *, trained_on: bool = True) -> Source:
+    """The images to evaluate a model of these classes on: the validation split, where the data have one. Of data without a split,
+    those that training held out, or where the model was not `trained_on` these data, all of them.
+
+    Raises DataError for a class that the model does not know, and where the data have a training split only."""
     if recipe.dataset not in ("", "imagenet"):
         source = _named(recipe)[1]
     else:
         root = _folder(recipe)
         if root.is_file():
+            has_split = _has_split(root)
             source = manifest(root, split="val", class_names=class_names)
         elif (root / recipe.val_split).is_dir():
+            has_split = True
             source = image_folder(root / recipe.val_split, class_names)
+        elif (root / recipe.train_split).is_dir():
+            raise DataError(f"{root}: has {recipe.train_split}/, but no {recipe.val_split}/ to validate on. Set val_split.")
         else:
-            source = _split_off(image_folder(root, class_names), recipe)[1]
+            has_split = False
+            source = image_folder(root, class_names)
+        if trained_on and not has_split:
+            source = _split_off(source, recipe)[1]
     if class_names and len(source.class_names) > len(class_names):
         raise DataError(f"the data have {len(source.class_names)} classes, the model has {len(class_names)}.")
     return replace(source, max_pixels=recipe.max_image_pixels)
@@ -188,10 +197,9 @@ def _from_disk(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     root = _folder(recipe)
     if root.is_file():
         training = manifest(root, split="train", labelled=labelled)
-        has_split = any("split" in row for _, row in _rows(root))
         if not labelled:
             training, validation = replace(training, max_pixels=recipe.max_image_pixels), None
-        elif has_split:
+        elif _has_split(root):
             validation = manifest(root, split="val", class_names=training.class_names)
         else:
             training, validation = _split_off(training, recipe)
@@ -207,6 +215,10 @@ def _from_disk(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
         training, validation = _split_off(image_folder(root), recipe)
     training = replace(training, max_pixels=recipe.max_image_pixels)
     return training, validation and replace(validation, max_pixels=recipe.max_image_pixels)
+
+
+def _has_split(path: Path) -> bool:
+    return any("split" in row for _, row in _rows(path))
 
 
 def _folder(recipe: Recipe) -> Path:

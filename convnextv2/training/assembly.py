@@ -91,9 +91,6 @@ def train_model(
     def described(figures: dict[str, Any]) -> Description:
         return replace(description, training={"step": progress.step, "epoch": progress.epoch, **figures})
 
-    def weights_to_use() -> dict[str, Tensor]:
-        return average.tensors if average is not None else model.state_dict()
-
     def save() -> None:
         if not place.is_main:
             return

@@ -72,15 +72,14 @@ def fit(
     """Train from `progress` to the end of `pace.epochs`.
 
     batches: (epoch, first batch) to the batches of this rank from there on. loss_fn: (model, batch, CPU generator) to a scalar.
-    evaluate: measures the model as it is, the averaged weights put in by the caller; log: takes one record; save: writes a
-    checkpoint;
-    file_names: of a batch, for the message when its loss is not finite.
+    evaluate: measures the model as it is; the loop puts the averaged weights in. log: takes one record.
+    save: writes a checkpoint. file_names: of a batch, for the message when its loss is not finite.
     Raises TrainingError when the loss is not finite, KeyboardInterrupt after a checkpoint when asked to stop (SIGINT,
     SIGTERM)."""
     total_steps = pace.epochs * pace.steps_per_epoch
     # Reading a loss waits for the device: cheap on a CPU, on accelerators done only where a line is due anyway.
     look_every = 1 if place.device.type == "cpu" else pace.log_every_steps
-    losses: list[tuple[Tensor, list[Any]]] = []
+    losses: list[tuple[Tensor, list[str]]] = []  # with the names of the images, not the images: a window of them is large
     window = Window()
 
     with Display(total_steps, done=progress.step, main=place.is_main) as display, stop_requests() as stop_requested:
@@ -109,9 +108,9 @@ def fit(
                 if pace.clip_norm is not None:
                     scaler.unscale_(optimizer)
                     torch.nn.utils.clip_grad_norm_(model.parameters(), pace.clip_norm)
-                losses.append((step_loss, group))
+                losses.append((step_loss, [name for batch in group for name in file_names(batch)]))
                 if len(losses) >= look_every:
-                    window.add_losses(finite(losses, file_names, progress.step))
+                    window.add_losses(finite(losses, progress.step))
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
@@ -124,7 +123,7 @@ def fit(
 
                 epoch_now = progress.epoch + progress.batch / pace.batches_per_epoch
                 if is_due(progress.step, every=pace.log_every_steps, last=total_steps):
-                    window.add_losses(finite(losses, file_names, progress.step))
+                    window.add_losses(finite(losses, progress.step))
                     record = {
                         "kind": "train",
                         "step": progress.step,
@@ -136,11 +135,12 @@ def fit(
                     display.line(record)
                 display.advance(progress.step, window.last_loss, lr, window)
                 if place.agree(stop_requested()):
+                    finite(losses, progress.step)
                     save()
                     raise KeyboardInterrupt
 
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            window.add_losses(finite(losses, file_names, progress.step))
+            window.add_losses(finite(losses, progress.step))
             if evaluate is not None and is_due(progress.epoch, every=pace.val_every_epochs, last=pace.epochs):
                 model.eval()
                 with average.in_model() if average is not None else nullcontext():
@@ -153,14 +153,13 @@ def fit(
             window.restart()
 
 
-def finite(losses: list[tuple[Tensor, list[Any]]], file_names: Callable[[Any], list[str]], step: int) -> list[float]:
+def finite(losses: list[tuple[Tensor, list[str]]], step: int) -> list[float]:
     """Take the collected losses as numbers. Raises TrainingError with the names of the images where one is not finite."""
     if not losses:
         return []
     values: list[float] = torch.stack([loss for loss, _ in losses]).tolist()
-    for value, (_, group) in zip(values, losses, strict=True):
+    for value, (_, names) in zip(values, losses, strict=True):
         if not math.isfinite(value):
-            names = [name for batch in group for name in file_names(batch)]
             raise TrainingError(
                 f"loss = {value} near step {step}: training stops, the last checkpoint is kept. "
                 f"Lower lr, lengthen the warm-up, or look at the images of that step: {', '.join(names)}"

@@ -50,7 +50,9 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
             f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to measure. Train one with --init."
         )
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
-    source = validation_source(recipe, description.class_names)
+    owner = run_of(weights)
+    trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
+    source = validation_source(recipe, description.class_names, trained_on=trained_on)
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
     evaluation, predictions = evaluate(

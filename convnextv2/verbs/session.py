@@ -17,16 +17,8 @@ _IDLE = {
     "train": ("mask_ratio", "tile", "norm_target", "decoder_dim", "decoder_depth"),
     "pretrain": (
         *("val_while_train", "val_every_epochs", "val_split", "val_fraction", "erase_prob", "mixup", "cutmix", "mix_prob"),
-        *(
-            "mix_switch_prob",
-            "num_classes",
-            "head_init_scale",
-            "freeze",
-            "layer_decay",
-            "layer_decay_form",
-            "loss",
-            "label_smoothing",
-        ),
+        *("mix_switch_prob", "num_classes", "head_init_scale", "freeze", "layer_decay", "layer_decay_form"),
+        *("loss", "label_smoothing"),
     ),
 }
 

@@ -94,8 +94,3 @@ def _replace(temporary: Path, path: Path) -> None:
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def count_parameters(tensors: Mapping[str, Tensor]) -> int:
-    """How many numbers the tensors hold."""
-    return sum(torch.numel(tensor) for tensor in tensors.values())

@@ -60,6 +60,23 @@ def test_a_folder_without_split_gets_one_by_class_that_follows_from_the_seed(sho
     assert list(validation_source(Recipe(data_dir=str(shop), val_fraction=0.2), ["hat", "shoe"]).names) == list(validation.names)
 
 
+def test_other_data_without_a_split_are_validated_whole(shop: Path) -> None:
+    recipe = Recipe(data_dir=str(shop), val_fraction=0.2)
+    assert len(validation_source(recipe, ["hat", "shoe"], trained_on=False)) == 15
+    path = shop / "list.csv"
+    path.write_text("path,label\n" + "".join(f"hat/{i}.png,hat\nshoe/{i}.jpg,shoe\n" for i in range(4)))
+    recipe = Recipe(data_dir=str(path), val_fraction=0.25)
+    held_out = find_sources(recipe, labelled=True)[1]
+    assert list(validation_source(recipe, ["hat", "shoe"]).names) == list(held_out.names) and len(held_out) == 2
+    assert len(validation_source(recipe, ["hat", "shoe"], trained_on=False)) == 8
+
+
+def test_a_training_split_is_never_validated_on(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "a" / "0.png")
+    with pytest.raises(DataError, match="no val/ to validate on"):
+        validation_source(Recipe(data_dir=str(tmp_path)), ["a"])
+
+
 def test_train_and_val_folders_are_used_where_they_exist(tmp_path: Path) -> None:
     for name in ("train/a/0.png", "train/b/1.png", "val/b/2.png"):
         picture(tmp_path / name)
