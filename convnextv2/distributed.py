@@ -6,6 +6,7 @@ Nothing happens at import; `start` is called once by a verb.
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -121,6 +122,9 @@ def stop(*, failed: bool = False) -> None:
         if not failed:
             dist.barrier()  # rank 0 holds the store that the others still talk to while they leave
         dist.destroy_process_group()
+        # A thread of gloo that comes to drop its last Python object while the interpreter shuts down aborts the process, and
+        # nothing joins those threads while DistributedDataParallel leaks its group: give them the moment that they need.
+        time.sleep(0.2)
 
 
 def _join(launch: Launch, device: torch.device) -> None:
