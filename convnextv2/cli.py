@@ -60,6 +60,32 @@ VERBS: dict[str, Verb] = {
         ),
         knobs=_INFERENCE,
     ),
+    "convert": Verb(
+        "Take weights of any known format to another library's.",
+        (
+            (
+                "weights",
+                _RUN[1] | {"metavar": "WEIGHTS", "help": "Run folder, weights file, Hub folder, or OWNER/NAME on the Hub."},
+            ),
+            (
+                "--to",
+                {"metavar": "FORMAT", "required": True, "help": "official, timm, transformers, mmpretrain, mindcv, convnextv2."},
+            ),
+            ("--out", {"metavar": "PATH", "required": True, "help": "File where it has a suffix, else a folder for the Hub."}),
+            ("--ema", {"action": "store_true", "help": "The averaged weights of a MindCV training checkpoint."}),
+            ("--allow_drift", {"action": "store_true", "help": "Write also what the target computes a little differently."}),
+        ),
+    ),
+    "inspect": Verb("Say what a checkpoint of any known format is.", (("weights", _RUN[1] | {"metavar": "WEIGHTS"}),)),
+    "infer": Verb(
+        "MindCV's infer.py: the five best classes of one image, as a dictionary.",
+        (
+            ("--image_path", {"metavar": "FILE", "help": "The image."}),
+            ("--ckpt_path", {"metavar": "CKPT", "help": "Weights of any known format, or a run folder."}),
+            ("--model", {"metavar": "NAME", "help": "Only checked: the weights say what they are."}),
+        ),
+        knobs=_INFERENCE,
+    ),
     "reconstruct": Verb(
         "Show what a pre-trained run makes of masked images.",
         (

@@ -26,6 +26,7 @@ from convnextv2.errors import RunError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
 from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_weights, write_json, write_tensors
+from convnextv2.weights.hub import download, is_hub_name
 
 _BEFORE_TRAINING = {"recipe.yaml", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
@@ -158,14 +159,19 @@ def open_run(path: Path) -> Run:
 
 
 def find_weights(path: str | Path) -> Path:
-    """The weights file that a user means by a run folder (best/, else last/), a checkpoint folder, or a file. Raises RunError."""
-    path = Path(path)
+    """The weights that a user means: those of a run folder (best/, else last/) or checkpoint folder, a file, a folder in the
+    Hub's layout, or a repository of the Hub by its name, which is fetched. Returns a file or a Hub folder. Raises RunError."""
+    name, path = str(path), Path(path)
     if path.is_file():
         return path
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
         if candidate.is_file():
-            return candidate
+            return path if (path / "config.json").is_file() and candidate.parent == path else candidate
+    if (path / "config.json").is_file():  # shards
+        return path
+    if is_hub_name(name):
+        return download(name)
     if not path.exists():
         raise RunError(f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file.")
     raise RunError(f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)}).")

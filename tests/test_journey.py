@@ -11,7 +11,8 @@ from PIL import Image
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.weights.files import read_tensors, read_weights
+from convnextv2.weights.files import read_tensors
+from convnextv2.weights.load import open_weights
 
 SMALL = (
     "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 --precision float32 "
@@ -62,7 +63,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_pretraining_leaves_a_run_with_encoder_decoder_and_report(pretrained: Path) -> None:
-    tensors, description = read_weights(pretrained / "last" / "model.safetensors")
+    opened = open_weights(pretrained / "last" / "model.safetensors")
+    tensors, description = opened.tensors, opened.description
     assert description.kind == "fcmae" and {"mask_token", "encoder.stages.0.0.grn.gamma", "pred.weight"} <= tensors.keys()
     assert [record["kind"] for record in metrics(pretrained)] == ["train"] * len(metrics(pretrained))
     assert "data:image/" in (pretrained / "report.html").read_text()
@@ -71,7 +73,7 @@ def test_pretraining_leaves_a_run_with_encoder_decoder_and_report(pretrained: Pa
 def test_training_from_it_learns_and_leaves_best_and_last(trained: Path) -> None:
     best = max(record["top1"] for record in metrics(trained) if record["kind"] == "eval")
     assert best == 1.0  # the colour of noise is easy
-    _, description = read_weights(trained / "best" / "model.safetensors")
+    description = open_weights(trained / "best" / "model.safetensors").description
     assert description.class_names == ["blue", "green", "red"]
     assert description.training["top1"] == best
     assert (trained / "report.html").stat().st_size > 10_000
@@ -232,6 +234,8 @@ def test_weights_of_another_size_and_encoders_without_head_are_refused(
         str(pretrained),
         "--image_size",
         "64",
+        "--model",
+        "convnextv2_atto",
     ]
     assert main([*arguments, "--batch_size", "4"]) == 2
     assert "the model is convnextv2_atto" in capsys.readouterr().err

@@ -93,6 +93,15 @@ def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
     return training, validation
 
 
+def default_class_names(num_classes: int) -> list[str]:
+    """Names for a head that has none: those of ImageNet-1K for 1,000 classes, as published weights have them, else numbers."""
+    if num_classes != 1000:
+        return [str(i) for i in range(num_classes)]
+    from torchvision.models._meta import _IMAGENET_CATEGORIES
+
+    return list(_IMAGENET_CATEGORIES)
+
+
 def imagenet_names(folders: Sequence[str]) -> dict[str, str] | None:
     """WordNet id to the class's name, where the folders are the 1,000 ids of ImageNet-1K; else None."""
     if len(folders) != 1000 or not all(re.fullmatch(r"n\d{8}", name) for name in folders):

@@ -127,10 +127,15 @@ class Recipe(BaseModel):
     grn_scope: Literal["image", "batch"] = _model(
         "image", "What GRN's statistics are taken over; 'batch' matches the official sparse code."
     )
+    norm_eps: float = _model(1e-6, "Epsilon of the final norm; transformers' checkpoints have 1e-12.", gt=0)
     drop_path_rate: float = _model(0.0, "Stochastic depth of the last block; grows linearly from 0.", ge=0, lt=1)
     head_init_scale: float = _model(1.0, "Factor on the head's initial weights; 0.001 when fine-tuning.", ge=0)
     grad_checkpoint: bool = _model(False, "Recompute activations in the backward pass: less memory, more time.")
-    init: str = _model("", "Weights to start from: a run folder, a checkpoint or a weights file.", mindcv="ckpt_path")
+    init: str = _model(
+        "",
+        "Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.",
+        mindcv="ckpt_path",
+    )
     freeze: Literal["none", "stem", "stages1", "stages2", "stages3", "encoder"] = _model(
         "none", "What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head."
     )

@@ -16,14 +16,15 @@ from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.values import show
 from convnextv2.run import Checkpoint, Run, find_weights, read_checkpoint
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.loop import Pace, fit
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
-from convnextv2.weights.files import Description, read_weights
-from convnextv2.weights.load import load_encoder
+from convnextv2.weights.files import Description
+from convnextv2.weights.load import load_encoder, open_weights
 
 
 def train_model(
@@ -162,6 +163,7 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
         head_init_scale=recipe.head_init_scale,
         gelu=recipe.gelu,
         grn_scope=recipe.grn_scope,
+        norm_eps=recipe.norm_eps,
         grad_checkpoint=recipe.grad_checkpoint,
     )
 
@@ -170,10 +172,36 @@ def load_init(recipe: Recipe, model: ConvNeXtV2) -> None:
     """Put the weights that `init` names into a model, and print what became of each; a resumed run has its own."""
     if not recipe.init or recipe.resume:
         return
-    path = find_weights(recipe.init)
-    say(f"Initial weights: {path}")
-    for line in load_encoder(model, read_weights(path)[0], source=str(path)).lines():
+    weights = open_weights(find_weights(recipe.init))
+    for line in weights.lines():
         say(line)
+    theirs = weights.description.arguments
+    for name in ("gelu", "norm_eps", "grn_scope"):
+        if theirs[name] != model.arguments[name]:
+            say(f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: the features will differ.")
+    report = load_encoder(model, weights.tensors, source=weights.origin.path)
+    for line in replace(report, left_out=report.left_out + weights.left_out).lines():
+        say(line)
+
+
+def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with what its initial weights tell, where nobody set it: size, channels, stem, form of GELU, epsilon."""
+    if not recipe.init or recipe.resume:
+        return recipe, []
+    description = open_weights(find_weights(recipe.init)).description
+    arguments = description.arguments
+    told: dict[str, Any] = {"model": description.model}
+    if description.model == "custom":
+        told |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
+    told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps")}
+    if arguments["in_channels"] in (1, 3):
+        told["in_channels"] = arguments["in_channels"]
+    new = {name: value for name, value in told.items() if name not in recipe.model_fields_set and value != getattr(recipe, name)}
+    if not new.keys() & {"model"}:
+        new = {name: value for name, value in new.items() if name not in ("depths", "dims")}
+    if not new:
+        return recipe, []
+    return recipe.model_copy(update=new), [f"From init: {', '.join(f'{name} {show(value)}' for name, value in new.items())}."]
 
 
 def say_notes(*sources: Source | None) -> None:

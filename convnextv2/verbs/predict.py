@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.named import default_class_names
 from convnextv2.data.sources import files
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.distributed import choose_device, choose_precision
@@ -53,7 +54,7 @@ def predict(
         bad_images=recipe.bad_images,
     )
     to_images = BatchTransform(transform.mean, transform.std).normalise
-    names = description.class_names
+    names = description.class_names or default_class_names(model.head.out_features)
     results = []
     with torch.inference_mode():
         for batch in loader:
@@ -61,9 +62,7 @@ def predict(
                 logits = model(to_images(batch.pixels.to(device)))
             probs, classes = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
             for index, row, best in zip(batch.indices.tolist(), probs.tolist(), classes.tolist(), strict=True):
-                predictions = [
-                    {"class": names[c] if c < len(names) else str(c), "prob": p} for c, p in zip(best, row, strict=True)
-                ]
+                predictions = [{"class": names[c], "prob": p} for c, p in zip(best, row, strict=True)]
                 results.append({"image": source.names[index], "predictions": predictions})
                 _show(results[-1], json)
     for name in sorted(loader.skipped):

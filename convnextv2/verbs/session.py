@@ -11,6 +11,7 @@ from convnextv2.distributed import Place, say, start, stop
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, create_run, open_run
+from convnextv2.training.assembly import infer_from_init
 
 # Knobs that a verb does not look at.
 _IDLE = {
@@ -30,6 +31,8 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
     recipe, notes = read_recipe(knobs, config=config)
     if recipe.resume and config is None and recipe.out:
         recipe, notes = read_recipe(knobs, config=open_run(Path(recipe.out)).path / "recipe.yaml")
+    recipe, inferred = infer_from_init(recipe)
+    notes += inferred
     place, more = start(recipe.device, recipe.distribute)
     try:
         for note in notes + more + _idle_knobs(verb, recipe):

@@ -11,7 +11,7 @@ from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights, run_of
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
-from convnextv2.weights.files import read_weights
+from convnextv2.weights.load import open_weights
 
 
 def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:
@@ -51,6 +51,6 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
 
 def _preprocessing_knobs(weights: Path) -> dict[str, Any]:
     """How a weights file on its own says its images are prepared."""
-    knobs = dict(read_weights(weights)[1].preprocessing)
+    knobs = dict(open_weights(weights).description.preprocessing)
     knobs["in_channels"] = knobs.pop("channels", 3)
     return knobs

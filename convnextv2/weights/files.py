@@ -26,9 +26,10 @@ _KEY = "convnextv2"
 class Description:
     """What a weights file holds.
 
-    kind: "classifier" or "fcmae". model: its name. arguments: of `ConvNeXtV2`. fcmae: arguments of `FCMAE` beside the encoder.
-    class_names: one per row of the head. preprocessing: how evaluation images are prepared (`data.transforms`).
-    training: step, epoch and the figures measured then."""
+    kind: "classifier", "encoder" (pooled or plain features) or "fcmae". model: its name. arguments: of `ConvNeXtV2`. fcmae:
+    arguments of `FCMAE` beside the encoder. class_names: one per row of the head. preprocessing: how evaluation images are
+    prepared (`data.transforms`). training: step, epoch and the figures measured then. provenance: where the weights came from:
+    format, licence, notice."""
 
     kind: str
     model: str
@@ -37,6 +38,7 @@ class Description:
     class_names: list[str] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -76,14 +78,16 @@ def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Descr
     write_json(folder / "model.json", content)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Description]:
-    """The tensors and the description of one of our weights files. Raises CheckpointError where it is not one."""
-    tensors, metadata = read_tensors(path)
-    if _KEY not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not one that convnextv2 wrote (no model description in it).")
+def is_ours(metadata: Mapping[str, str]) -> bool:
+    """Whether the metadata of a safetensors file say that we wrote it."""
+    return _KEY in metadata
+
+
+def read_description(metadata: Mapping[str, str], path: Path) -> Description:
+    """The description in one of our weights files. Raises CheckpointError where it cannot be read."""
     try:
-        return tensors, Description(**json.loads(metadata[_KEY]))
-    except (json.JSONDecodeError, TypeError) as error:
+        return Description(**json.loads(metadata[_KEY]))
+    except (json.JSONDecodeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its model description cannot be read ({error}).") from error
 
 

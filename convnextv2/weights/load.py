@@ -1,10 +1,12 @@
-"""Put weights into a model, adapt what can be adapted, and report what happened to every tensor."""
+"""Open anyone's weights, put them into a model, adapt what can be adapted, and report what happened to every tensor."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +14,55 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.files import Description, read_weights
+from convnextv2.weights.containers import Container, open_container
+from convnextv2.weights.files import Description, is_ours, read_description
+from convnextv2.weights.names import FORMATS, dense_kernel, depths_of, detect, is_version_1, name_table, to_canonical
+
+OURS = "convnextv2"
+
+NOTICE = (
+    "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if these come from them, that "
+    "holds for what is made of them too."
+)
+
+_TRAINING_STATE = re.compile(
+    r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
+    r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|epoch_num|step_num|current_iterator_step|"
+    r"last_overflow_iterator_step)$|ema_|data_preprocessor\.|.*hidden_states_norms\."
+)
+"""Names beside the weights that some formats are known to hold."""
+
+_DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from. format: a key of `FORMATS`, or "convnextv2". container: the kind of file. sha256: of it.
+    notice: what its licence asks for; empty where nothing is known."""
+
+    path: str
+    format: str
+    container: str
+    sha256: str
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of any format under canonical names, and what they describe.
+
+    left_out: name and reason, of what the file holds beside them."""
+
+    tensors: dict[str, Tensor]
+    description: Description
+    origin: Origin
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people: what the file is, and its licence."""
+        title = "convnextv2" if self.origin.format == OURS else FORMATS[self.origin.format].title
+        lines = [f"{self.origin.path}: {title}, {self.origin.container}, sha256 {self.origin.sha256[:16]}"]
+        return lines + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice)
 
 
 @dataclass(frozen=True)
@@ -35,10 +85,48 @@ class LoadReport:
         grouped: dict[str, list[str]] = {}
         for name, why in self.left_out:
             grouped.setdefault(why, []).append(name)
-        lines += [f"  left out  {_brief(names)}: {why}" for why, names in grouped.items()]
+        lines += [f"  left out  {brief(names)}: {why}" for why, names in grouped.items()]
         if self.fresh:
-            lines.append(f"  new       {_brief(self.fresh)}: initial values")
+            lines.append(f"  new       {brief(self.fresh)}: initial values")
         return lines
+
+
+def open_weights(path: Path, *, average: bool = False) -> Weights:
+    """Weights from a file or Hub folder of any known format, renamed; size, channels, classes and the rest are inferred.
+
+    average: the moving average that a MindCV training checkpoint keeps beside the weights ("ema."). Raises CheckpointError where
+    the format is unknown, a tensor is missing, unexpected or of a wrong shape, or the file is damaged."""
+    container = open_container(path)
+    if is_ours(container.metadata):
+        if average:
+            raise CheckpointError(f"{path}: has no average beside its weights. Use best/ or last/ of the run.")
+        description = read_description(container.metadata, path)
+        _check_complete(container.tensors, description, path)
+        notice = str(description.provenance.get("notice", ""))
+        return Weights(container.tensors, description, Origin(str(path), OURS, container.title, container.sha256(), notice))
+    tensors = container.tensors
+    if average:
+        tensors = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
+        if not tensors:
+            raise CheckpointError(f"{path}: no averaged weights in it (no 'ema.' names). Use its plain weights.")
+    found = detect(tensors)
+    if found is None:
+        example = f", such as {next(iter(tensors))}" if tensors else ""
+        raise CheckpointError(f"{path}: not a ConvNeXt V2 of any known format ({len(tensors)} tensors{example}).")
+    key, prefix = found
+    if is_version_1(tensors):
+        raise CheckpointError(f"{path}: is a ConvNeXt of the first version (layer scale, no GRN), not a ConvNeXt V2.")
+    depths = depths_of(key, prefix, tensors)
+    if 0 in depths:
+        raise CheckpointError(f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not complete.")
+    canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path)
+    description = _describe(canonical, decoder, key, depths, container)
+    if decoder:
+        canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
+    _check_complete(canonical, description, path)
+    left_out += [(name, "not weights") for name in container.beside]
+    origin = Origin(str(path), key, container.title, container.sha256(), _notice(key, container))
+    return Weights(canonical, description, origin, left_out)
 
 
 def build_model(description: Description, *, drop_path_rate: float = 0.0) -> ConvNeXtV2 | FCMAE:
@@ -46,30 +134,35 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Con
     try:
         network = ConvNeXtV2(**description.arguments, drop_path_rate=drop_path_rate)
         return FCMAE(network, **description.fcmae) if description.kind == "fcmae" else network
-    except TypeError as error:
+    except (TypeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"the model description cannot be understood ({error}). Was it written by a newer version?"
         ) from error
 
 
 def load_model(path: Path) -> tuple[ConvNeXtV2 | FCMAE, Description]:
-    """The model in one of our weights files, in evaluation mode. Every tensor must be there and fit."""
-    tensors, description = read_weights(path)
-    model = build_model(description)
-    own = model.state_dict()
+    """The model in a weights file of any format, in evaluation mode. Every tensor must be there and fit."""
+    weights = open_weights(path)
+    return restore(weights), weights.description
+
+
+def restore(weights: Weights) -> ConvNeXtV2 | FCMAE:
+    """The model of opened weights, in evaluation mode."""
+    model = build_model(weights.description)
+    own, tensors = model.state_dict(), weights.tensors
     wrong = [name for name in own.keys() ^ tensors.keys()] + [
         name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
     ]
     if wrong:
         raise CheckpointError(
-            f"{path}: {len(wrong)} tensors do not fit its own model description, for example {sorted(wrong)[0]}."
+            f"{weights.origin.path}: {len(wrong)} tensors do not fit its own model description, for example {sorted(wrong)[0]}."
         )
     model.load_state_dict(tensors)
-    return model.eval(), description
+    return model.eval()
 
 
 def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
-    """Start a classifier (or bare encoder) from weights of a classifier or of FCMAE.
+    """Start a classifier (or bare encoder) from weights of a classifier or of FCMAE, by canonical names.
 
     The encoder must be complete and of the model's size. Other numbers of input channels are adapted; a head of another number of
     classes, and FCMAE's decoder, are left out. Raises CheckpointError naming what does not fit."""
@@ -115,21 +208,190 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     return weight[:, torch.arange(channels) % known] * (known / channels)
 
 
+def size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
+    """The name of a size, or "custom"."""
+    names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {size: name for name, size in SIZES.items()}
+    return names.get((depths, dims), "custom")
+
+
+def brief(names: list[str]) -> str:
+    """A few names, or the first and last of many."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]} ({len(names)})"
+
+
+def _rename(
+    tensors: Mapping[str, Tensor], key: str, prefix: str, depths: tuple[int, ...], path: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, str]]]:
+    """Canonical tensors of encoder, norm and head; those of FCMAE's decoder; what is left out and why."""
+    ours = {theirs: canonical for canonical, theirs in name_table(key, depths, prefix).items()}
+    wrapper = prefix.removesuffix("encoder.")
+    canonical, decoder = {}, {}
+    left_out: list[tuple[str, str]] = []
+    unexpected = []
+    for theirs, tensor in tensors.items():
+        bare = theirs.removeprefix(wrapper)
+        if theirs in ours:
+            if theirs.endswith(".kernel"):
+                tensor = _dense(theirs, tensor, path)
+            canonical[ours[theirs]] = to_canonical(ours[theirs], tensor)
+        elif "encoder." in prefix + FORMATS[key].outer and _DECODER.match(bare):
+            decoder[bare] = to_canonical(bare, tensor)
+        elif _TRAINING_STATE.match(bare):
+            left_out.append((theirs, "training state"))
+        else:
+            unexpected.append(theirs)
+    if unexpected:
+        raise CheckpointError(
+            f"{path}: {len(unexpected)} tensors are no part of a ConvNeXt V2 in the format of {FORMATS[key].title}: "
+            f"{brief(unexpected)}."
+        )
+    return canonical, decoder, left_out
+
+
+def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
+    side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
+    if not side or side * side != kernel.shape[0]:
+        raise CheckpointError(f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or (k * k, channels).")
+    return dense_kernel(kernel)
+
+
+def _describe(
+    tensors: Mapping[str, Tensor], decoder: Mapping[str, Tensor], key: str, depths: tuple[int, ...], container: Container
+) -> Description:
+    """What the tensors, and a config beside them, say about the model. Shapes are not trusted yet."""
+
+    def sides(name: str, dims: int) -> tuple[int, ...]:
+        shape = tuple(tensors[name].shape) if name in tensors else ()
+        return shape if len(shape) == dims else (0,) * dims
+
+    dims = tuple(sides(f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
+    _, channels, stem_stride, _ = sides("downsample_layers.0.0.weight", 4)
+    has_norm, has_head = "norm.weight" in tensors, "head.weight" in tensors
+    num_classes = sides("head.weight", 2)[0] if has_head else 0 if has_norm else None
+    config = container.config
+    arguments: dict[str, Any] = {
+        "depths": list(depths),
+        "dims": list(dims),
+        "in_channels": channels,
+        "num_classes": None if decoder else num_classes,
+        "stem_stride": stem_stride,
+        "gelu": "tanh" if FORMATS[key].tanh_gelu or "tanh" in _activation(config) else "exact",
+        "grn_scope": "image",
+        # transformers' configuration applies to the final norm only; its default differs from everyone else's.
+        "norm_eps": float(config.get("layer_norm_eps", 1e-12)) if key == "transformers" else 1e-6,
+    }
+    fcmae = {}
+    if decoder:
+        blocks = {name.split(".")[1] for name in decoder if name.startswith("decoder.")}
+        fcmae = {
+            "tile": 8 * stem_stride,
+            "norm_target": True,
+            "decoder_dim": decoder["mask_token"].numel() if "mask_token" in decoder else 0,
+            "decoder_depth": len(blocks),
+        }
+    return Description(
+        kind="fcmae" if decoder else "classifier" if num_classes else "encoder",
+        model=size_name(depths, dims),
+        arguments=arguments,
+        fcmae=fcmae,
+        class_names=_class_names(config, num_classes or 0),
+        preprocessing=_preprocessing(key, channels, container),
+        provenance={"format": key, "notice": _notice(key, container)},
+    )
+
+
+def _check_complete(tensors: Mapping[str, Tensor], description: Description, path: Path) -> None:
+    """Every tensor of the described model is there in its shape. CheckpointError names what is not."""
+    arguments = description.arguments
+    try:  # nothing is built that the tensors do not fill
+        numbers = [*arguments["dims"], *arguments["depths"], arguments["in_channels"]]
+        blocks = sum(arguments["depths"])
+        if description.kind == "fcmae":
+            numbers += [description.fcmae["decoder_dim"], description.fcmae["decoder_depth"]]
+            blocks += description.fcmae["decoder_depth"]
+        plausible = min(numbers) >= 1 and blocks <= len(tensors) and arguments["stem_stride"] in (1, 2, 4)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: its model description cannot be understood ({error!r}).") from error
+    if not plausible:
+        raise CheckpointError(
+            f"{path}: its tensors describe no ConvNeXt V2 (depths {arguments['depths']}, channels {arguments['dims']} for images "
+            f"of {arguments['in_channels']}, stem stride {arguments['stem_stride']})."
+        )
+    with torch.device("meta"):
+        expected = build_model(description).state_dict()
+    if missing := [name for name in expected if name not in tensors]:
+        raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {brief(missing)}.")
+    if unexpected := [name for name in tensors if name not in expected]:
+        raise CheckpointError(f"{path}: {len(unexpected)} tensors have no place in the model: {brief(unexpected)}.")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+            wanted = tuple(expected[name].shape)
+            raise CheckpointError(f"{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, expected {wanted} of floats.")
+
+
+def _notice(key: str, container: Container) -> str:
+    if container.licence:
+        return f"its model card says {container.licence}. {NOTICE}"
+    return "" if key == "mindcv" else NOTICE  # Meta released none in that format
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    arguments = config.get("model_args")
+    name = config.get("hidden_act") or (arguments.get("act_layer") if isinstance(arguments, dict) else "")
+    return str(name or "")
+
+
+def _class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
+    names = config.get("id2label") or config.get("label_names")
+    if isinstance(names, dict):
+        names = [names.get(str(i)) for i in range(num_classes)]
+    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        return []
+    # What transformers writes where nobody gave names.
+    return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
+def _preprocessing(key: str, channels: int, container: Container) -> dict[str, Any]:
+    """Arguments of the evaluation transform: what the folder's configuration says, else what the format's weights were published
+    with."""
+    found: dict[str, Any] = {
+        "image_size": [224, 224],
+        "channels": channels,
+        "eval_preset": "mindcv" if key == "mindcv" else "official",
+        "interpolation": "bicubic",
+        "crop_pct": 0.95 if key == "mindcv" else 0.875,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    timm, processor = container.config.get("pretrained_cfg"), container.processor
+    try:
+        if isinstance(timm, dict) and key == "timm":
+            squash = timm.get("crop_mode") == "squash"
+            size = [int(side) for side in timm["input_size"][1:]]
+            found |= {"image_size": size, "eval_preset": "official" if squash else "timm", "crop_pct": float(timm["crop_pct"])}
+            found |= {"interpolation": str(timm["interpolation"]), "mean": timm["mean"], "std": timm["std"]}
+        elif processor and key == "transformers":
+            side = int(processor["size"]["shortest_edge"])
+            names = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+            found |= {"image_size": [side, side], "crop_pct": float(processor.get("crop_pct") or 0.875)}
+            found |= {"interpolation": names[processor.get("resample", 3)]}
+            found |= {"mean": processor["image_mean"], "std": processor["image_std"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{container.files[0].parent}: the preprocessing beside the weights cannot be understood ({error!r})."
+        ) from error
+    if len(found["mean"]) != channels:
+        average = [sum(found[name]) / len(found[name]) for name in ("mean", "std")]
+        found |= {"mean": [average[0]] * channels, "std": [average[1]] * channels}
+    return found
+
+
 def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -> None:
-    blocks = {tuple(name.split(".")[1:3]) for name in tensors if name.startswith("stages.")}
-    depths = tuple(sum(stage == str(i) for stage, _ in blocks) for i in range(4))
+    depths = depths_of("official", "", tensors)
     dims = tuple(len(tensors[name]) if (name := f"stages.{i}.0.norm.weight") in tensors else 0 for i in range(4))
     if (depths, dims) != (model.depths, model.dims):
-        raise CheckpointError(
-            f"{source}: holds {_size_name(depths, dims)}, the model is {_size_name(model.depths, model.dims)}. Set the model "
-            "to match."
+        held, wanted = (
+            f"a model of depths {size[0]} and dims {size[1]}" if (name := size_name(*size)) == "custom" else name
+            for size in ((depths, dims), (model.depths, model.dims))
         )
-
-
-def _size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
-    names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {size: name for name, size in SIZES.items()}
-    return names.get((depths, dims), f"a model of depths {depths} and dims {dims}")
-
-
-def _brief(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]} ({len(names)})"
+        raise CheckpointError(f"{source}: holds {held}, the model is {wanted}. Set the model to match.")

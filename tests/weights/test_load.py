@@ -6,8 +6,8 @@ import torch
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2, create_model
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.files import Description, read_weights, save_weights
-from convnextv2.weights.load import adapt_channels, load_encoder, load_model
+from convnextv2.weights.files import Description, save_weights
+from convnextv2.weights.load import adapt_channels, load_encoder, load_model, open_weights
 
 SIZE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16)}
 
@@ -108,6 +108,6 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], b"\xff" * 64):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-            read_weights(path)
+            open_weights(path)
     with pytest.raises(CheckpointError, match="no such file"):
-        read_weights(tmp_path / "missing.safetensors")
+        open_weights(tmp_path / "missing.safetensors")

@@ -1,0 +1,32 @@
+"""MindCV's infer.py: the five most probable classes of one image, as a dictionary."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from convnextv2.errors import CheckpointError, DataError
+from convnextv2.run import find_weights
+from convnextv2.verbs.predict import predict
+from convnextv2.weights.load import open_weights
+
+
+def infer(*, image_path: str | Path = "", ckpt_path: str | Path = "", model: str = "", **knobs: Any) -> dict[str, float]:
+    """Print and return {class: probability} of the five best classes.
+
+    image_path: an image. ckpt_path: weights of any known format, or a run folder. model: what MindCV wants to be told; an error
+    where the weights are of another size. knobs: as for `predict`. The image is prepared as the weights say."""
+    if not image_path:
+        raise DataError("image_path is missing: there is no image to classify. Give --image_path FILE.")
+    if not ckpt_path:
+        raise CheckpointError("ckpt_path is missing: there are no weights to use. Give --ckpt_path CHECKPOINT.")
+    held = open_weights(find_weights(ckpt_path)).description.model
+    if model and model != held:
+        raise CheckpointError(f"model = {model}: {ckpt_path} holds {held}. Leave model out, or give the weights of that size.")
+    with redirect_stdout(StringIO()):
+        best = predict(ckpt_path, image_path, **knobs)[0]["predictions"]
+    probs = {str(prediction["class"]): round(float(prediction["prob"]), 6) for prediction in best}
+    print(probs)
+    return probs

@@ -1,0 +1,58 @@
+"""Say what a checkpoint is, in one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnextv2.run import find_weights
+from convnextv2.weights.load import OURS, Weights, brief, open_weights
+from convnextv2.weights.names import FORMATS
+
+
+def inspect(weights: str | Path) -> Weights:
+    """Print what weights of any known format are: file, size, network, preparation of images, what else is in them, licence.
+
+    weights: a run folder, a file, a Hub folder, or OWNER/NAME on the Hugging Face Hub. Returns the opened weights."""
+    path = find_weights(weights)
+    opened = open_weights(path)
+    for name, value in _rows(path, opened):
+        print(f"{name:<14}{value}")
+    return opened
+
+
+def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
+    description, origin = opened.description, opened.origin
+    arguments, how = description.arguments, description.preprocessing
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    parameters = sum(tensor.numel() for tensor in opened.tensors.values())
+    dtypes = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values()}))
+    kind = {"classifier": f"classifier, {arguments['num_classes']} classes", "encoder": "encoder without a classifier"}
+    rows = [
+        ("file", f"{path}, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"),
+        ("sha256", origin.sha256),
+        ("format", f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} ({origin.container})"),
+        ("kind", kind.get(description.kind, f"FCMAE, encoder and decoder ({description.fcmae})")),
+        ("model", f"{description.model}: depths {arguments['depths']}, channels {arguments['dims']}"),
+        ("tensors", f"{len(opened.tensors)}, {parameters:,} parameters, {dtypes}"),
+        ("network", ", ".join(f"{name} {arguments[name]}" for name in ("in_channels", "stem_stride", "gelu", "norm_eps"))),
+    ]
+    if how:
+        size = " x ".join(map(str, how["image_size"]))
+        rows.append(("images", f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"))
+    if description.class_names:
+        rows.append(("classes", brief(description.class_names)))
+    if description.training:
+        rows.append(("training", ", ".join(f"{name} {_short(value)}" for name, value in description.training.items())))
+    groups: dict[str, list[str]] = {}
+    for name, why in opened.left_out:
+        groups.setdefault(why, []).append(name)
+    rows += [("left out", f"{brief(names)}: {why}") for why, names in groups.items()]
+    if "format" in description.provenance and origin.format == OURS:
+        rows.append(
+            ("made from", f"{description.provenance['format']}, sha256 {description.provenance.get('sha256', 'unknown')}")
+        )
+    return rows + [("licence", origin.notice or "nothing known; ask whoever made them")]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,241 @@
+"""What every format calls the tensors of ConvNeXt V2: one table, read in both directions.
+
+A column is a format, a row a part of the network, named as in the official dense checkpoints ("canonical"). Sources: the official
+repository (2553895), timm (aa4b585), transformers' models/convnextv2, mmpretrain (ee7f2e8), MindCV (51b0636).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+CONV_MLP = frozenset({"convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano"})
+"""timm builds these with 1x1 convolutions in place of linear layers, so their weights have four dimensions."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Names of one format, with {i} the stage, {j} the block, {even} 2i and {odd} 2i + 1.
+
+    outer: what stands before all but the classifier in a whole model.
+    affine: what a norm calls its scale and shift. grn: what GRN calls gamma and beta. grn_shape: the dimensions of those."""
+
+    title: str
+    stem_conv: str
+    stem_norm: str
+    down_norm: str
+    down_conv: str
+    block: str
+    dwconv: str
+    norm: str
+    pwconv: str
+    grn: tuple[str, str]
+    final_norm: str
+    head: str
+    outer: str = ""
+    affine: tuple[str, str] = ("weight", "bias")
+    kernel: str = "weight"
+    grn_shape: tuple[int, ...] = (-1,)
+    tanh_gelu: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "official": Format(
+        title="official PyTorch code",
+        stem_conv="downsample_layers.0.0",
+        stem_norm="downsample_layers.0.1",
+        down_norm="downsample_layers.{i}.0",
+        down_conv="downsample_layers.{i}.1",
+        block="stages.{i}.{j}",
+        dwconv="dwconv",
+        norm="norm",
+        pwconv="pwconv{k}",
+        grn=("grn.gamma", "grn.beta"),
+        final_norm="norm",
+        head="head",
+        grn_shape=(1, 1, 1, -1),
+    ),
+    "official-sparse": Format(
+        title="official FCMAE checkpoint with sparse kernels",
+        stem_conv="downsample_layers.0.0",
+        stem_norm="downsample_layers.0.1",
+        down_norm="downsample_layers.{i}.0.ln",
+        down_conv="downsample_layers.{i}.1",
+        block="stages.{i}.{j}",
+        dwconv="dwconv",
+        norm="norm.ln",
+        pwconv="pwconv{k}.linear",
+        grn=("grn.gamma", "grn.beta"),
+        final_norm="norm",
+        head="head",
+        outer="encoder.",
+        kernel="kernel",
+        grn_shape=(1, -1),
+    ),
+    "timm": Format(
+        title="timm",
+        stem_conv="stem.0",
+        stem_norm="stem.1",
+        down_norm="stages.{i}.downsample.0",
+        down_conv="stages.{i}.downsample.1",
+        block="stages.{i}.blocks.{j}",
+        dwconv="conv_dw",
+        norm="norm",
+        pwconv="mlp.fc{k}",
+        grn=("mlp.grn.weight", "mlp.grn.bias"),
+        final_norm="head.norm",
+        head="head.fc",
+    ),
+    "transformers": Format(
+        title="Hugging Face transformers",
+        stem_conv="embeddings.patch_embeddings",
+        stem_norm="embeddings.layernorm",
+        down_norm="encoder.stages.{i}.downsampling_layer.0",
+        down_conv="encoder.stages.{i}.downsampling_layer.1",
+        block="encoder.stages.{i}.layers.{j}",
+        dwconv="dwconv",
+        norm="layernorm",
+        pwconv="pwconv{k}",
+        grn=("grn.weight", "grn.bias"),
+        final_norm="layernorm",
+        head="classifier",
+        outer="convnextv2.",
+        grn_shape=(1, 1, 1, -1),
+    ),
+    "mmpretrain": Format(
+        title="mmpretrain",
+        stem_conv="downsample_layers.0.0",
+        stem_norm="downsample_layers.0.1",
+        down_norm="downsample_layers.{i}.0",
+        down_conv="downsample_layers.{i}.1",
+        block="stages.{i}.{j}",
+        dwconv="depthwise_conv",
+        norm="norm",
+        pwconv="pointwise_conv{k}",
+        grn=("grn.gamma", "grn.beta"),
+        final_norm="norm3",
+        head="head.fc",
+        outer="backbone.",
+    ),
+    "mindcv": Format(
+        title="MindCV",
+        stem_conv="feature.0.0",
+        stem_norm="feature.0.1",
+        down_norm="feature.{even}.0",
+        down_conv="feature.{even}.1",
+        block="feature.{odd}.{j}",
+        dwconv="dwconv",
+        norm="norm",
+        pwconv="pwconv{k}",
+        grn=("grn.gamma", "grn.beta"),
+        final_norm="norm",
+        head="classifier",
+        affine=("gamma", "beta"),
+        grn_shape=(1, 1, 1, -1),
+        tanh_gelu=True,
+    ),
+}
+
+
+def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> dict[str, str]:
+    """Canonical name -> the format's name, of every tensor of a classifier with these depths.
+
+    prefix: what stands before the encoder's names; None: the format's own habit (`outer`). The classifier stands outside of
+    `outer`, and inside of whatever a wrapper ("module.") put before that."""
+    form = FORMATS[key]
+    inner = form.outer if prefix is None else prefix
+    wrapper = inner.removesuffix(form.outer)
+    table: dict[str, str] = {}
+
+    def add(canonical: str, name: str, suffixes: tuple[str, str] = ("weight", "bias")) -> None:
+        table[f"{canonical}.weight"] = f"{name}.{suffixes[0]}"
+        table[f"{canonical}.bias"] = f"{name}.{suffixes[1]}"
+
+    add("downsample_layers.0.0", inner + form.stem_conv)
+    add("downsample_layers.0.1", inner + form.stem_norm, form.affine)
+    for i, depth in enumerate(depths):
+        at = {"i": i, "even": 2 * i, "odd": 2 * i + 1}
+        if i:
+            add(f"downsample_layers.{i}.0", inner + form.down_norm.format(**at), form.affine)
+            add(f"downsample_layers.{i}.1", inner + form.down_conv.format(**at), (form.kernel, "bias"))
+        for j in range(depth):
+            own, block = f"stages.{i}.{j}.", f"{inner}{form.block.format(j=j, **at)}."
+            add(f"{own}dwconv", block + form.dwconv, (form.kernel, "bias"))
+            add(f"{own}norm", block + form.norm, form.affine)
+            for k in (1, 2):
+                add(f"{own}pwconv{k}", block + form.pwconv.format(k=k))
+            table[f"{own}grn.gamma"], table[f"{own}grn.beta"] = block + form.grn[0], block + form.grn[1]
+    add("norm", inner + form.final_norm, form.affine)
+    add("head", wrapper + form.head)
+    return table
+
+
+def to_canonical(name: str, tensor: Tensor) -> Tensor:
+    """A foreign tensor in the shape that the canonical name has here: GRN and biases flat, kernels (O, I, k, k), linear (out,
+    in)."""
+    if name.endswith((".gamma", ".beta", ".bias")) or name == "mask_token":
+        return tensor.reshape(-1)
+    if ".pwconv" in name and tensor.dim() == 4 and tensor.shape[2:] == (1, 1):
+        return tensor[:, :, 0, 0]
+    return tensor
+
+
+def dense_kernel(kernel: Tensor) -> Tensor:
+    """A sparse convolution's kernel (k*k, I, O), or depthwise (k*k, C), as a dense one (O, I, k, k) or (C, 1, k, k).
+
+    MinkowskiEngine numbers the offsets column by column: row r, column c is entry c * k + r (utils.py:545-578 of the official
+    code)."""
+    k = round(kernel.shape[0] ** 0.5)
+    if kernel.dim() == 2:
+        kernel = kernel[:, None, :]
+    offsets, inputs, outputs = kernel.shape
+    assert k * k == offsets, kernel.shape
+    return kernel.permute(2, 1, 0).reshape(outputs, inputs, k, k).transpose(2, 3).contiguous()
+
+
+def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
+    """A canonical tensor in the shape that the format wants. model: its name, which decides timm's kind of MLP."""
+    if ".grn." in name:
+        return tensor.reshape(FORMATS[key].grn_shape)
+    if key == "timm" and model in CONV_MLP and ".pwconv" in name and name.endswith(".weight"):
+        return tensor[:, :, None, None]
+    return tensor
+
+
+def detect(names: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """Format and what stands before every name ("module.", "model.", ...), or None where the names are of no known format.
+
+    Where several sets of weights are in one file, such as an average beside the weights, the shortest prefix counts."""
+    if any(name.endswith(".kernel") for name in names):
+        order = ["official-sparse"]
+    elif any(".depthwise_conv." in name for name in names):
+        order = ["mmpretrain"]
+    else:
+        order = ["timm", "transformers", "mindcv", "official"]
+    for key in order:
+        anchor = f"{FORMATS[key].stem_conv}.weight"
+        prefixes = [name.removesuffix(anchor) for name in names if name.endswith(anchor)]
+        prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
+        if prefixes:
+            return key, min(prefixes, key=len)
+    return None
+
+
+def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Blocks of each of the four stages, counted by their depthwise convolutions without gaps."""
+    form = FORMATS[key]
+    depths = []
+    for i in range(4):
+        depth = 0
+        while f"{prefix}{form.block.format(i=i, j=depth, odd=2 * i + 1)}.{form.dwconv}.{form.kernel}" in names:
+            depth += 1
+        depths.append(depth)
+    return tuple(depths)
+
+
+def is_version_1(names: Mapping[str, Tensor]) -> bool:
+    """ConvNeXt, the first: a layer scale in each block, and no GRN."""
+    scaled = any(name.endswith((".gamma", "gamma_", ".layer_scale_parameter")) and ".grn." not in name for name in names)
+    return scaled and not any(".grn." in name for name in names)

@@ -1,0 +1,143 @@
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convnextv2.errors import CheckpointError
+from convnextv2.weights import mindspore
+from convnextv2.weights.load import load_model, open_weights, restore
+from convnextv2.weights.mindspore import read_ckpt, write_ckpt
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
+
+
+def as_generated(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """What the fixtures' README says was put into the network, in file order."""
+    rng = np.random.default_rng(1)
+    return {name: (rng.standard_normal(tuple(tensor.shape)) * 0.3).astype(np.float32) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("name", ["micro.ckpt", "micro_crc.ckpt", "micro_chunked.ckpt"])
+def test_every_value_that_mindspore_wrote_is_read_exactly(name: str) -> None:
+    tensors = read_ckpt(FIXTURES / name)
+    for tag, values in as_generated(tensors).items():
+        assert np.array_equal(tensors[tag].numpy(), values), tag
+
+
+def test_the_safetensors_twin_holds_the_same() -> None:
+    tensors, twin = read_ckpt(FIXTURES / "micro.ckpt"), load_file(FIXTURES / "micro.safetensors")
+    assert tensors.keys() == twin.keys()
+    assert all(torch.equal(tensors[name], twin[name]) for name in twin)
+
+
+@pytest.mark.parametrize("name", ["micro.ckpt", "micro.safetensors"])
+def test_a_mindcv_file_reproduces_mindcvs_logits(name: str) -> None:
+    model, description = load_model(FIXTURES / name)
+    assert description.arguments["gelu"] == "tanh"
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(np.load(FIXTURES / "micro_input.npy")))
+    assert np.abs(logits.numpy() - np.load(FIXTURES / "micro_logits.npy")).max() < 1e-5
+
+
+def test_a_training_checkpoint_gives_its_weights_and_on_request_its_average() -> None:
+    path = FIXTURES / "micro_train.ckpt"
+    tensors = read_ckpt(path)
+    assert len(tensors) == 246
+    assert (tensors["global_step"].item(), tensors["updates"].item(), len(tensors["learning_rate"])) == (3, 5003, 6)
+    expected = json.loads((FIXTURES / "micro_train.json").read_text())
+    images = torch.from_numpy(np.load(FIXTURES / "micro_input.npy"))
+    for average, key in ((False, "logits_after"), (True, "ema_logits")):
+        weights = open_weights(path, average=average)
+        assert len(weights.tensors) == 60
+        with torch.inference_mode():
+            logits = restore(weights)(images)
+        assert np.abs(logits.numpy() - np.array(expected[key])).max() < 1e-5
+
+
+def test_an_encrypted_file_is_refused_in_one_line_with_its_mode() -> None:
+    with pytest.raises(CheckpointError, match="AES-GCM") as error:
+        open_weights(FIXTURES / "micro_encrypted.ckpt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_byte_is_found_by_the_checksum(tmp_path: Path) -> None:
+    content = bytearray((FIXTURES / "micro_crc.ckpt").read_bytes())
+    content[5_000] ^= 1
+    path = tmp_path / "damaged.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum"):
+        read_ckpt(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    content = (FIXTURES / "micro_chunked.ckpt").read_bytes()
+    path = tmp_path / "short.ckpt"
+    for length in (0, 1, 3, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"short\.ckpt"):
+            read_ckpt(path)
+
+
+def test_what_is_written_equals_mindspores_own_bytes(tmp_path: Path) -> None:
+    write_ckpt(tmp_path / "again.ckpt", read_ckpt(FIXTURES / "micro.ckpt"))
+    assert (tmp_path / "again.ckpt").read_bytes() == (FIXTURES / "micro.ckpt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float64, torch.bool]
+)
+def test_every_type_and_scalars_survive(dtype: torch.dtype, tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.arange(6).reshape(2, 3).to(dtype),
+        "scalar": torch.tensor(1).to(dtype),
+        "none": torch.zeros(0).to(dtype),
+    }
+    write_ckpt(tmp_path / "x.ckpt", tensors)
+    back = read_ckpt(tmp_path / "x.ckpt")
+    for name, tensor in tensors.items():
+        assert back[name].dtype == dtype and torch.equal(back[name], tensor)
+
+
+def test_large_parameters_are_cut_and_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mindspore, "CHUNK", 1024)
+    tensors = {"a": torch.randn(700), "b": torch.randn(3, 2), "c": torch.randn(256)}
+    write_ckpt(tmp_path / "x.ckpt", tensors)
+    content = (tmp_path / "x.ckpt").read_bytes()
+    assert content.count(b"\x0a\x01a") == 3 and content.count(b"\x0a\x01c") == 1
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_ckpt(tmp_path / "x.ckpt").items())
+
+
+def test_packed_dims_unknown_fields_and_old_scalars_are_understood(tmp_path: Path) -> None:
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    number = struct.pack("<f", 2.5)
+    packed = field(1, bytes([1, 2])) + field(2, b"Float32") + field(3, number * 2) + b"\x78\x05"  # field 15, a varint
+    old_scalar = b"\x08\x00" + field(2, b"Float32") + field(3, number)
+    text = b"\x08\x00" + field(2, b"str2") + field(3, "ab".encode("utf-32-le"))
+    values = [(b"packed", packed), (b"old", old_scalar), (b"note", text)]
+    content = b"".join(field(1, field(1, tag) + field(2, tensor)) for tag, tensor in values)
+    (tmp_path / "x.ckpt").write_bytes(content)
+    tensors = read_ckpt(tmp_path / "x.ckpt")
+    assert tensors["packed"].tolist() == [[2.5, 2.5]]
+    assert tensors["old"].shape == () and tensors["old"].item() == 2.5
+    assert "note" not in tensors
+
+
+def test_lengths_and_dims_that_claim_more_than_there_is_allocate_nothing(tmp_path: Path) -> None:
+    huge = bytes([0x08]) + b"\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\x12\x07Float32" + b"\x1a\x04abcd"
+    value = b"\x0a\x01a\x12" + bytes([len(huge)]) + huge
+    (tmp_path / "x.ckpt").write_bytes(b"\x0a" + bytes([len(value)]) + value)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_ckpt(tmp_path / "x.ckpt")
+
+
+def test_the_read_only_files_that_mindspore_leaves_can_be_opened(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "micro_crc.ckpt", tmp_path / "x.ckpt")
+    (tmp_path / "x.ckpt").chmod(0o400)
+    assert len(read_ckpt(tmp_path / "x.ckpt")) == 60
