@@ -4,6 +4,7 @@
     metrics.jsonl      one record per line: kind (train, eval), step, epoch, loss, ...
     tensorboard/       the same as TensorBoard events
     checkpoints/epoch-00010-step-00000480/   all that is needed to continue: weights, their average, optimizer, position
+    result.log  *.ckpt MindCV's files, where the recipe asks for them
     best/  last/       model.safetensors and model.json: the weights to use (the average, where there is one)
     report.html        for people
 
@@ -78,8 +79,11 @@ class Run:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(temporary, path)
 
-    def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int) -> Path:
-        """Write a checkpoint and `last/`, then delete all but the `keep` newest checkpoints."""
+    def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int, policy: str = "latest_k") -> Path:
+        """Write a checkpoint and `last/`, then delete those that are not to be kept.
+
+        policy: "latest_k" keeps the `keep` newest, "top_k" the newest and the `keep` best by their score (an older one where they
+        are equal), "all" every one."""
         progress = checkpoint.progress
         # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next
         # epoch.
@@ -94,9 +98,19 @@ class Run:
             write_json(temporary / "progress.json", checkpoint.progress)
             os.replace(temporary, folder)
         save_weights(self.path / "last", checkpoint.average or checkpoint.weights, checkpoint.description)
-        for old in self._checkpoints()[:-keep]:
+        for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
             shutil.rmtree(old)
         return folder
+
+    def _kept(self, keep: int, policy: str) -> list[Path]:
+        checkpoints = self.checkpoints()
+        if policy == "all":
+            return checkpoints
+        if policy == "latest_k":
+            return checkpoints[-keep:]
+        scores = {path: json.loads((path / "progress.json").read_text()).get("score") for path in checkpoints}
+        scored = sorted((path for path in checkpoints if scores[path] is not None), key=lambda path: scores[path], reverse=True)
+        return [*scored[:keep], checkpoints[-1]]
 
     def save_best(self, weights: Mapping[str, Tensor], description: Description) -> None:
         """Write `best/`."""
@@ -104,10 +118,11 @@ class Run:
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
-        checkpoints = self._checkpoints()
+        checkpoints = self.checkpoints()
         return checkpoints[-1] if checkpoints else None
 
-    def _checkpoints(self) -> list[Path]:
+    def checkpoints(self) -> list[Path]:
+        """The folders of its checkpoints, oldest first."""
         return sorted(path for path in (self.path / "checkpoints").glob("epoch-*") if not path.name.endswith(".tmp"))
 
 

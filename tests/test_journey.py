@@ -66,7 +66,7 @@ def test_pretraining_leaves_a_run_with_encoder_decoder_and_report(pretrained: Pa
     opened = open_weights(pretrained / "last" / "model.safetensors")
     tensors, description = opened.tensors, opened.description
     assert description.kind == "fcmae" and {"mask_token", "encoder.stages.0.0.grn.gamma", "pred.weight"} <= tensors.keys()
-    assert [record["kind"] for record in metrics(pretrained)] == ["train"] * len(metrics(pretrained))
+    assert {record["kind"] for record in metrics(pretrained)} == {"train", "epoch"}
     assert "data:image/" in (pretrained / "report.html").read_text()
 
 
@@ -284,3 +284,176 @@ def test_one_channel_models_train_and_predict(photos: Path, tmp_path: Path) -> N
     ]
     assert main(arguments) == 0
     assert len(convnextv2.predict(tmp_path / "run", photos / "val", top_k=1)) == 9
+
+
+@pytest.fixture(scope="session")
+def like_mindcv(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four epochs with MindCV's keys, as its users would start them."""
+    root = tmp_path_factory.mktemp("mindcv")
+    yaml = root / "mine.yaml"
+    yaml.write_text(
+        "mode: 0\ndistribute: False\nval_while_train: True\nbatch_size: 4\nimage_resize: 64\nopt: adamw\nlr: 0.01\n"
+        "scheduler: cosine_decay\nwarmup_epochs: 1\ndecay_epochs: 3\nepoch_size: 4\nema: True\nkeep_checkpoint_max: 2\n"
+        "model: custom\ndepths: [1, 1, 1, 1]\ndims: [8, 16, 24, 32]\n"
+    )
+    out = root / "ckpt"
+    command = [
+        "train",
+        "--config",
+        str(yaml),
+        "--data-dir",
+        str(photos),
+        "--ckpt-save-dir",
+        str(out),
+        "--num_parallel_workers",
+        "0",
+    ]
+    assert main([*command, "--device_target", "CPU"]) == 0
+    return out
+
+
+def test_a_run_in_mindcvs_terms_leaves_mindcvs_files(like_mindcv: Path, photos: Path, tmp_path: Path) -> None:
+    assert {path.name for path in like_mindcv.glob("*.ckpt")} == {
+        "custom-3_6.ckpt", "custom-4_6.ckpt", "custom_best.ckpt", "optim_custom.ckpt",
+    }  # fmt: skip
+    header, *rows = (like_mindcv / "result.log").read_text().splitlines()
+    assert header.split() == ["Epoch", "TrainLoss", "Top_1_Accuracy", "TrainTime", "EvalTime", "TotalTime"]
+    assert [row.split()[0] for row in rows] == ["1", "2", "3", "4"]
+    held, ours = open_weights(like_mindcv / "custom_best.ckpt"), open_weights(like_mindcv / "best" / "model.safetensors")
+    assert held.origin.format == "mindcv"
+    assert all(torch.equal(tensor, held.tensors[name]) for name, tensor in ours.tensors.items())
+    averaged = open_weights(like_mindcv / "custom-4_6.ckpt", average=True).tensors
+    last = open_weights(like_mindcv / "last" / "model.safetensors").tensors
+    assert all(torch.equal(averaged[name], tensor) for name, tensor in last.items())
+
+
+def test_mindcvs_checkpoint_of_an_epoch_continues_there_with_and_without_the_optimizer(
+    like_mindcv: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["train", "-c", str(like_mindcv.parent / "mine.yaml"), "--data_dir", str(photos), "--num_parallel_workers", "0"]
+    third = str(like_mindcv / "custom-3_6.ckpt")
+    for name, more in (("opt", ["--resume_opt", "True", "--ema", "False"]), ("plain", ["--ema", "False"])):
+        out = tmp_path / name
+        assert main([*base, "--ckpt_path", third, "--ckpt_save_dir", str(out), *more]) == 0
+        assert "continues after epoch 3 of 4" in capsys.readouterr().out
+        assert [line.split()[0] for line in (out / "result.log").read_text().splitlines()[1:]] == ["4"]
+        assert [record["step"] for record in metrics(out) if record["kind"] == "epoch"] == [24]
+    straight = open_weights(like_mindcv / "custom-4_6.ckpt").tensors
+    exact, without = (open_weights(tmp_path / name / "custom-4_6.ckpt").tensors for name in ("opt", "plain"))
+    assert all(torch.equal(exact[name], tensor) for name, tensor in straight.items())
+    assert not all(torch.equal(without[name], tensor) for name, tensor in straight.items())
+    assert main([*base, "--ckpt_path", third, "--ckpt_save_dir", str(tmp_path / "x"), "--epoch_size", "3"]) == 2
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert main([*base, "--init", third, "--ckpt_save_dir", str(tmp_path / "anew"), "--epoch_size", "2"]) == 0
+    assert "continues after" not in capsys.readouterr().out
+
+
+def test_resuming_appends_to_result_log_and_keeps_what_is_best(like_mindcv: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ckpt"
+    shutil.copytree(like_mindcv, out)
+    before = (out / "result.log").read_text()
+    best = json.loads((out / "best" / "model.json").read_text())["training"]["top1"]
+    config = like_mindcv.parent / "mine.yaml"
+    options = ["--ckpt_save_dir", str(out), "--resume", "--epoch_size", "6", "--num_parallel_workers", "0"]
+    assert main(["train", "-c", str(config), "--data_dir", str(photos), *options]) == 0
+    after = (out / "result.log").read_text()
+    assert after.startswith(before) and len(after.splitlines()) == 7
+    assert json.loads((out / "best" / "model.json").read_text())["training"]["top1"] >= best
+    assert {"custom-5_6.ckpt", "custom-6_6.ckpt"} <= {path.name for path in out.glob("*.ckpt")}
+    assert not (out / "custom-4_6.ckpt").exists()
+
+
+def test_the_best_checkpoints_are_kept_by_score(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--epochs", "6", "--lr", "0.01", "--keep_policy", "top_k", "--keep_checkpoints", "2", "--scale", "0.5,1"]
+    assert main(["train", "--data_dir", str(photos), "--out", str(out), *options, *SMALL]) == 0
+    top1 = {record["epoch"]: record["top1"] for record in metrics(out) if record["kind"] == "eval"}
+    best = sorted(top1, key=lambda epoch: top1[epoch], reverse=True)[:2]
+    kept = {int(path.name.split("-")[1]) for path in (out / "checkpoints").iterdir()}
+    assert kept == {*best, 6}
+    assert (
+        main(
+            [
+                "train",
+                "--data_dir",
+                str(photos),
+                "--out",
+                str(tmp_path / "all"),
+                "--epochs",
+                "4",
+                "--ckpt_save_policy",
+                "None",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
+    assert len(list((tmp_path / "all" / "checkpoints").iterdir())) == 4
+
+
+def test_infer_prints_mindcvs_dictionary(like_mindcv: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(next((photos / "val" / "red").iterdir()))
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "custom"]) == 0
+    printed = eval(capsys.readouterr().out)
+    assert set(printed) == {"red", "green", "blue"} and sum(printed.values()) == pytest.approx(1, abs=1e-5)
+    assert main(["infer", "--image_path", image]) == 2
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "convnextv2_tiny"]) == 2
+    assert "holds custom" in capsys.readouterr().err
+
+
+def test_convert_and_inspect_from_the_command_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(trained), "--to", "transformers", "--out", str(tmp_path / "hf")]) == 0
+    assert main(["inspect", str(tmp_path / "hf")]) == 0
+    printed = capsys.readouterr().out
+    assert "Hugging Face transformers" in printed and "classifier, 3 classes" in printed and "blue, green, red" in printed
+    assert main(["convert", str(trained), "--to", "mindcv", "--out", str(tmp_path / "m.ckpt")]) == 2
+    assert "--allow-drift" in capsys.readouterr().err
+    assert main(["convert", str(trained), "--to", "mindcv", "--out", str(tmp_path / "m.ckpt"), "--allow-drift"]) == 0
+
+
+def test_what_foreign_weights_tell_is_used_where_nobody_set_it(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixture = Path(__file__).parent / "fixtures" / "mindcv" / "micro.ckpt"
+    arguments = ["train", "--data_dir", str(photos), "--init", str(fixture), "--image_size", "64", "--batch_size", "4"]
+    arguments += ["--workers", "0", "--epochs", "1", "--tensorboard", "False", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "From init: model custom, depths 1,1,2,1" in printed.replace("[", "").replace("]", "").replace(", 1", ",1").replace(
+        ", 2", ",2"
+    )
+    assert "68 tensors loaded" in printed and "a head of 10 classes, the model has 3" in printed
+    description = open_weights(tmp_path / "run" / "last" / "model.safetensors").description
+    assert description.arguments["gelu"] == "tanh" and description.arguments["dims"] == [8, 16, 32, 64]
+
+
+def test_the_hub_is_asked_only_for_names_of_repositories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+
+    assert main(["convert", str(trained), "--to", "timm", "--out", str(tmp_path / "cached")]) == 0
+    asked = []
+
+    def fetch(name: str, allow_patterns: list[str]) -> str:
+        asked.append(name)
+        assert not any(pattern.endswith((".bin", ".pt", ".pth")) for pattern in allow_patterns)
+        return str(tmp_path / "cached")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert main(["inspect", "timm/convnextv2_atto.fcmae"]) == 0
+    assert asked == ["timm/convnextv2_atto.fcmae"]
+    assert main(["inspect", str(tmp_path / "missing.pt")]) == 2 and len(asked) == 1
+
+    def unreachable(name: str, allow_patterns: list[str]) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    capsys.readouterr()
+    assert main(["inspect", "timm/convnextv2_atto.fcmae"]) == 2
+    assert "cannot be fetched from the Hugging Face Hub (no route to host)" in capsys.readouterr().err
+
+
+def test_clean_and_augmented_versions_train_with_jsd(photos: Path, tmp_path: Path) -> None:
+    options = ["--loss", "jsd", "--aug_splits", "3", "--auto_augment", "augmix-m5", "--epochs", "1", "--label_smoothing", "0.1"]
+    assert main(["train", "--data_dir", str(photos), "--out", str(tmp_path / "run"), *options, *SMALL]) == 0

@@ -29,7 +29,8 @@ MOST_WORKERS = 16
 
 class Batch(NamedTuple):
     """pixels: uint8 (N, C, H, W). targets: int64 (N,), class indices, -1 where there is no label. indices: int64 (N,), into the
-    source."""
+    source. Where the transform makes several versions of each image, the first version of all comes first, and targets and
+    indices are repeated."""
 
     pixels: Tensor
     targets: Tensor
@@ -192,6 +193,9 @@ def _collate(targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, Te
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
     indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
     pixels = torch.stack([pixels for _, pixels in good]) if good else torch.empty(0, dtype=torch.uint8)
+    if pixels.dim() == 5:
+        indices = indices.repeat(pixels.shape[1])
+        pixels = pixels.transpose(0, 1).flatten(0, 1)
     known = torch.full_like(indices, -1) if targets is None else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
     return Batch(pixels, known, indices), {index: error for index, error in items if isinstance(error, str)}
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -34,7 +36,9 @@ class TrainTransform:
     """Random resized crop, flips, then `augment` or colour jitter.
 
     image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of
-    brightness, contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then."""
+    brightness, contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then.
+    antialias: of the resize. splits: 0, or how many versions of the same crop to return: the first as it is, each of the others
+    augmented by itself."""
 
     image_size: tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
@@ -44,15 +48,21 @@ class TrainTransform:
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     interpolation: Interpolation = "bicubic"
+    antialias: bool = True
+    splits: int = 0
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """pixels: uint8 (C, H, W) of any size. Returns uint8 (C, *image_size); all choices are drawn from the generator."""
+        """pixels: uint8 (C, H, W) of any size. Returns uint8 (C, *image_size), or (splits, C, *image_size); all choices are drawn
+        from the generator."""
         top, left, height, width = crop_box(pixels.shape[-2], pixels.shape[-1], self.scale, self.ratio, generator)
-        pixels = resize(pixels[:, top : top + height, left : left + width], self.image_size, self.interpolation)
+        crop = pixels[:, top : top + height, left : left + width]
+        pixels = resize(crop, self.image_size, self.interpolation, antialias=self.antialias)
         if happens(generator, self.hflip):
             pixels = pixels.flip(-1)
         if happens(generator, self.vflip):
             pixels = pixels.flip(-2)
+        if self.splits and self.augment:
+            return torch.stack([pixels, *(self.augment(pixels, generator) for _ in range(self.splits - 1))])
         return self.augment(pixels, generator) if self.augment else color_jitter(pixels, self.jitter, generator)
 
 
@@ -64,7 +74,8 @@ class EvalTransform:
     mean, std: per channel, on the scale 0 to 1; not applied here but by `BatchTransform`.
     eval_preset: "timm": floor(image_size / crop_pct), antialiased, then centre crop. "official" (facebookresearch/ConvNeXt-V2):
     the same below 384 px; from 384 px on, and up to 32 px, the whole image is warped to image_size (of a non-square size the
-    longer side counts). "mindcv": as timm, but not antialiased and the crop's offsets rounded down."""
+    longer side counts). "mindcv": as timm, but not antialiased and the crop's offsets rounded down.
+    antialias: of the resize; None: as the preset says."""
 
     image_size: tuple[int, int]
     channels: int = 3
@@ -73,6 +84,7 @@ class EvalTransform:
     crop_pct: float = 0.875
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    antialias: bool | None = None
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> EvalTransform:
@@ -85,15 +97,17 @@ class EvalTransform:
     def __call__(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (C, H, W) of any size; small ones are enlarged. Returns uint8 (C, *image_size)."""
         height, width = self.image_size
+        like_mindcv = self.eval_preset == "mindcv"
+        antialias = not like_mindcv if self.antialias is None else self.antialias
         if self.eval_preset == "official" and not 32 < max(height, width) < 384:
-            return resize(pixels, self.image_size, self.interpolation)
-        antialias = self.eval_preset != "mindcv"
+            return resize(pixels, self.image_size, self.interpolation, antialias=antialias)
         pixels = _limit_aspect(pixels, self.image_size)
         resized = resize(
             pixels, self._size_before_crop(pixels.shape[-2], pixels.shape[-1]), self.interpolation, antialias=antialias
         )
         spare_height, spare_width = resized.shape[-2] - height, resized.shape[-1] - width
-        top, left = (round(spare_height / 2), round(spare_width / 2)) if antialias else (spare_height // 2, spare_width // 2)
+        halves = spare_height / 2, spare_width / 2
+        top, left = (math.floor(half) if like_mindcv else round(half) for half in halves)
         return resized[:, top : top + height, left : left + width]
 
     def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
@@ -110,13 +124,15 @@ class EvalTransform:
 class BatchTransform:
     """Batches of pixels to images, on the device that they are on: normalise, erase, mix.
 
-    mean, std: one per channel, on the scale 0 to 1. num_classes: of the soft targets, where mixing is on."""
+    mean, std: one per channel, on the scale 0 to 1. num_classes: of the soft targets, where mixing is on. splits: versions of
+    each image in a batch, the clean ones first, which are not erased."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int = 0
     erasing: Erasing = Erasing()
     mixing: Mixing = Mixing()
+    splits: int = 0
     _moments: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -131,7 +147,8 @@ class BatchTransform:
         """pixels: uint8 (N, C, H, W). targets: int64 (N,). generator: on the CPU; all choices are drawn from it.
 
         Returns images, and the targets: as they are where mixing is off, else float32 (N, num_classes), in every batch."""
-        images = self.erasing(self.normalise(pixels), generator)
+        images = self.normalise(pixels)
+        self.erasing(images[len(images) // self.splits if self.splits else 0 :], generator)
         return self.mixing(images, targets, self.num_classes, generator) if self.mixing.is_on else (images, targets)
 
 
@@ -163,6 +180,10 @@ def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, 
     OpenCV's."""
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
+    if interpolation in ("lanczos", "area"):  # Pillow's only; `area` is its box filter
+        filter = Image.Resampling.LANCZOS if interpolation == "lanczos" else Image.Resampling.BOX
+        bands = [Image.fromarray(band.numpy()).resize(size[::-1], filter) for band in pixels]
+        return torch.stack([torch.from_numpy(np.array(band)) for band in bands])
     if antialias:
         mode = InterpolationMode.NEAREST_EXACT if interpolation == "nearest" else InterpolationMode(interpolation)
         resized: Tensor = F.resize(pixels, list(size), interpolation=mode, antialias=True)
@@ -209,6 +230,7 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "crop_pct": recipe.crop_pct,
         "mean": [value / full_scale for value in per_channel(recipe.mean, recipe.in_channels)],
         "std": [value / full_scale for value in per_channel(recipe.std, recipe.in_channels)],
+        "antialias": recipe.antialias,
     }
 
 
@@ -226,6 +248,8 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         jitter=(*strengths[:3], strengths[3] if len(strengths) > 3 else 0.0),  # type: ignore[arg-type]  # the recipe checks that
         augment=build_policy(recipe.auto_augment, fill=fill, interpolation=recipe.interpolation) if recipe.auto_augment else None,
         interpolation=recipe.interpolation,
+        antialias=recipe.eval_preset != "mindcv" if recipe.antialias is None else recipe.antialias,
+        splits=recipe.aug_splits,
     )
 
 
@@ -247,8 +271,10 @@ def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
             recipe.erase_scale,
             recipe.erase_ratio,
             per_channel(value, recipe.in_channels) if isinstance(value, tuple) else value,
+            recipe.erase_attempts,
         ),
         mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob),
+        splits=recipe.aug_splits,
     )
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Softmax cross entropy, the mean over the images.
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    """Softmax cross entropy, the mean (or sum) over the images.
 
     logits: (N, K), any float dtype. targets: int64 (N,), or float (N, K), each row a distribution (mixup).
     smoothing: share of the target, hard or soft, that is spread evenly over the K classes.
@@ -16,11 +16,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     logits = _at_least_float32(logits)
     if targets.is_floating_point():
         targets = targets.to(logits.dtype)
-    return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction=reduction)
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Binary cross entropy over one-hot targets, the mean over the N * K decisions (as timm and MindCV take it).
+def binary_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    """Binary cross entropy over one-hot targets, the mean (or sum) over the N * K decisions (as timm and MindCV take it).
 
     Arguments and result as for `cross_entropy`."""
     logits = _at_least_float32(logits)
@@ -28,7 +28,53 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0
     if not targets.is_floating_point():
         targets = F.one_hot(targets, num_classes)
     soft = targets.to(logits.dtype) * (1 - smoothing) + smoothing / num_classes
-    return F.binary_cross_entropy_with_logits(logits, soft)
+    return F.binary_cross_entropy_with_logits(logits, soft, reduction=reduction)
+
+
+def asymmetric_single_label(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Asymmetric loss of Ridnik et al. 2021 (arXiv 2009.14119) for one class per image: cross entropy whose terms of wrong
+    classes are focused by p^4, that of the right one by 1 - p. The mean over the images.
+
+    Arguments and result as for `cross_entropy`; of soft targets the largest counts."""
+    logits = _at_least_float32(logits)
+    if targets.is_floating_point():
+        targets = targets.argmax(-1)
+    positive = F.one_hot(targets, logits.shape[-1]).to(logits.dtype)
+    log_probs = logits.log_softmax(-1)
+    probs = log_probs.exp()
+    wrong = 1 - probs * positive - (1 - probs) * (1 - positive)
+    focus = wrong ** (positive + 4 * (1 - positive))
+    smoothed = positive * (1 - smoothing) + smoothing / logits.shape[-1]
+    return -(smoothed * log_probs * focus).sum(-1).mean()
+
+
+def asymmetric_multi_label(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Asymmetric loss of Ridnik et al. 2021 for any number of classes per image: binary cross entropy whose negatives are shifted
+    by 0.05 and focused by p^4, its positives by (1 - p). The sum over all N * K decisions.
+
+    logits: (N, K). targets: int64 (N,), or (N, K) of 0 and 1. smoothing has no part in it."""
+    logits = _at_least_float32(logits)
+    if targets.dim() == 1:
+        targets = F.one_hot(targets, logits.shape[-1])
+    positive = targets.to(logits.dtype)
+    probs = logits.sigmoid()
+    absent = (1 - probs + 0.05).clamp(max=1)
+    terms = positive * probs.clamp(min=1e-8).log() + (1 - positive) * absent.clamp(min=1e-8).log()
+    right = probs * positive + absent * (1 - positive)
+    return -(terms * (1 - right) ** (positive + 4 * (1 - positive))).sum()
+
+
+def jensen_shannon(logits: Tensor, targets: Tensor, smoothing: float = 0.0, *, splits: int = 3, alpha: float = 12.0) -> Tensor:
+    """AugMix (Hendrycks et al. 2020, arXiv 1912.02781): cross entropy of the clean images plus alpha times the divergence between
+    the predictions for the `splits` versions of each image.
+
+    logits: (splits * N, K), the clean images first. targets: int64 (splits * N,)."""
+    logits = _at_least_float32(logits)
+    versions = logits.unflatten(0, (splits, -1))
+    log_probs = versions.log_softmax(-1)
+    mixture = log_probs.exp().mean(0).clamp(1e-7, 1).log()
+    divergence = sum(F.kl_div(mixture, one, reduction="batchmean", log_target=True) for one in log_probs) / splits
+    return cross_entropy(versions[0], targets[: versions.shape[1]], smoothing) + alpha * divergence
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 
 
 def _knob(default: Any, help: str, *, group: str, unit: str = "", mindcv: str = "", **checks: Any) -> Any:
@@ -43,6 +43,9 @@ class Recipe(BaseModel):
         "auto", "Arithmetic of the forward pass; auto: bfloat16 where the device gains from it.", mindcv="amp_level"
     )
     compile: bool = _run(False, "torch.compile the step (needs a compiler; slow first step).")
+    val_precision: Literal["same", "auto", "float32", "bfloat16", "float16"] = _run(
+        "same", "Arithmetic of `validate`; same: that of `precision`.", mindcv="val_amp_level"
+    )
     val_while_train: bool = _run(True, "Evaluate on the validation images during training.")
     val_every_epochs: int = _run(
         1, "Evaluate every so many epochs (and after the last).", unit="epochs", mindcv="val_interval", ge=1
@@ -51,8 +54,12 @@ class Recipe(BaseModel):
         1, "Save a checkpoint every so many epochs (and after the last).", unit="epochs", mindcv="ckpt_save_interval", ge=1
     )
     keep_checkpoints: int = _run(
-        2, "How many of the newest checkpoints to keep beside the best one.", mindcv="keep_checkpoint_max", ge=1
+        2, "How many checkpoints to keep beside best/, by `keep_policy`.", mindcv="keep_checkpoint_max", ge=1
     )
+    keep_policy: Literal["latest_k", "top_k", "all"] = _run(
+        "latest_k", "Which: the newest, those with the best top-1 (and the newest), or all.", mindcv="ckpt_save_policy"
+    )
+    mindcv_files: bool = _run(False, "Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names.")
     log_every_steps: int = _run(50, "Steps between log lines.", unit="steps", mindcv="log_interval", ge=1)
     tensorboard: bool = _run(True, "Write TensorBoard events into the run folder.")
 
@@ -91,6 +98,9 @@ class Recipe(BaseModel):
     )
     auto_augment: str | None = _augment(None, "Policy, for example randaug-m9-mstd0.5-inc1.")
     interpolation: Interpolation = _augment("bicubic", "How images are resized.")
+    antialias: bool | None = _augment(
+        None, "Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv)."
+    )
     erase_prob: float = _augment(0.0, "Probability of erasing a random rectangle.", mindcv="re_prob", ge=0, le=1)
     erase_scale: tuple[float, float] = _augment(
         (0.02, 1 / 3), "Share of the image's area that is erased: least, most.", mindcv="re_scale"
@@ -101,12 +111,18 @@ class Recipe(BaseModel):
     erase_value: Literal["random"] | float | tuple[float, float, float] = _augment(
         "random", "What fills it: 'random' is noise from N(0, 1) per pixel; numbers are normalised values.", mindcv="re_value"
     )
+    erase_attempts: int = _augment(
+        10, "Tries to place the rectangle; failing that, the image stays whole.", mindcv="re_max_attempts", ge=1
+    )
     mixup: float = _augment(0.0, "Alpha of mixup's Beta distribution; 0: off.", ge=0)
     cutmix: float = _augment(0.0, "Alpha of cutmix's Beta distribution; 0: off.", ge=0)
     mix_prob: float = _augment(1.0, "Probability that a batch is mixed at all.", mindcv="cutmix_prob", ge=0, le=1)
     mix_switch_prob: float = _augment(0.5, "Probability of cutmix where both are on.", ge=0, le=1)
     aug_repeats: int = _augment(
         0, "How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.", ge=0
+    )
+    aug_splits: Literal[0, 3] = _augment(
+        0, "3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it."
     )
     eval_preset: Literal["timm", "official", "mindcv"] = _augment(
         "timm", "How evaluation images are prepared (docs/preprocessing.md)."
@@ -136,32 +152,52 @@ class Recipe(BaseModel):
         "Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.",
         mindcv="ckpt_path",
     )
+    resume_init: bool = _model(
+        False, "Continue at the epoch that a MindSpore checkpoint in `init` states (MindCV's ckpt_path), not at 0."
+    )
+    resume_opt: bool = _model(False, "Take the optimizer's state too from the MindSpore checkpoint in `init`.")
     freeze: Literal["none", "stem", "stages1", "stages2", "stages3", "encoder"] = _model(
         "none", "What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head."
     )
 
     # --- optimization ------------------------------------------------------------------------------------------------------
     epochs: int = _optim(100, "Passes over the training images.", unit="epochs", mindcv="epoch_size", ge=1)
-    optimizer: Literal["adamw", "sgd"] = _optim("adamw", "Update rule.", mindcv="opt")
+    optimizer: Literal["adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion", "lamb", "adan"] = _optim(
+        "adamw", "Update rule; lion, lamb and adan need the extra [optimizers].", mindcv="opt"
+    )
     lr: float = _optim(1e-3, "Peak learning rate, for a global batch of `lr_batch_size`.", ge=0)
     lr_batch_size: int | None = _optim(
         None, "Global batch for which `lr` is stated; empty: for whatever batch is used.", unit="images", ge=1
     )
     scale_lr: bool = _optim(False, "Multiply `lr` and `min_lr` by global batch / lr_batch_size.")
     min_lr: float = _optim(1e-6, "Learning rate at the end of the cosine.", ge=0)
-    schedule: Literal["cosine", "constant"] = _optim(
+    schedule: Literal["cosine", "constant", "exponential", "step", "multi_step", "polynomial", "one_cycle", "cyclic"] = _optim(
         "cosine", "Course of the learning rate after the warm-up.", mindcv="scheduler"
     )
     warmup_epochs: float = _optim(0, "Linear warm-up at the start, counted in `epochs`.", unit="epochs", ge=0)
     warmup_factor: float = _optim(0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1)
-    decay_epochs: int | None = _optim(None, "Length of the cosine; empty: all epochs after the warm-up.", unit="epochs", ge=1)
-    betas: tuple[float, float] = _optim((0.9, 0.999), "AdamW's averaging factors.")
-    eps: float = _optim(1e-8, "AdamW's epsilon.", gt=0)
-    momentum: float = _optim(0.9, "Momentum of sgd.", ge=0, lt=1)
+    decay_epochs: int | None = _optim(
+        None, "Length of a cosine, or the period of step; empty: all epochs after the warm-up.", unit="epochs", ge=1
+    )
+    decay_rate: float = _optim(0.9, "Factor of exponential, step and multi_step; power of polynomial.", gt=0)
+    decay_milestones: tuple[int, ...] = _optim(
+        (30, 60, 90), "Epochs after the warm-up at which multi_step decays.", mindcv="multi_step_decay_milestones"
+    )
+    lr_epoch_stair: bool = _optim(False, "Keep the learning rate constant within an epoch.")
+    num_cycles: int = _optim(1, "Cosines one after the other, or periods of cyclic.", ge=1)
+    cycle_decay: float = _optim(1.0, "Factor on the peak from one cosine to the next.", gt=0)
+    betas: tuple[float, float] | None = _optim(
+        None, "Averaging factors; empty: the optimizer's own ((0.9, 0.999) for adamw, adam, nadam and lamb)."
+    )
+    eps: float = _optim(1e-8, "Epsilon of adaptive optimizers.", gt=0)
+    momentum: float = _optim(0.9, "Momentum of sgd and rmsprop.", ge=0, lt=1)
     nesterov: bool = _optim(False, "Nesterov's form of sgd's momentum.", mindcv="use_nesterov")
-    weight_decay: float = _optim(0.05, "Decoupled weight decay.", ge=0)
-    weight_decay_filter: Literal["norm_and_bias", "disable"] = _optim(
-        "norm_and_bias", "Spared from weight decay: norms, biases, GRN and the mask token; or nothing ('disable')."
+    weight_decay: float = _optim(
+        0.05, "Weight decay; decoupled in adamw, lion, lamb and adan, added to the gradient elsewhere.", ge=0
+    )
+    weight_decay_filter: Literal["norm_and_bias", "disable", "auto"] = _optim(
+        "norm_and_bias",
+        "Spared from weight decay: norms, biases, GRN and the mask token; nothing (disable); or norms and GRN only (auto).",
     )
     layer_decay: float | None = _optim(None, "Learning-rate factor per layer, from the head (1) down to the stem.", gt=0, le=1)
     layer_decay_form: Literal["single", "group"] = _optim(
@@ -169,10 +205,17 @@ class Recipe(BaseModel):
     )
     clip_norm: float | None = _optim(None, "Clip the gradient's global norm.", gt=0)
     accumulate: int = _optim(1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1)
-    loss: Literal["ce", "bce"] = _optim("ce", "Softmax cross entropy, or binary cross entropy over one-hot targets.")
+    loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
+        "ce", "Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3)."
+    )
+    loss_reduction: Literal["mean", "sum"] = _optim("mean", "Mean or sum over the batch (ce and bce).", mindcv="reduction")
     label_smoothing: float = _optim(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
     ema: bool = _optim(False, "Keep a moving average of the weights, and evaluate that.")
-    ema_decay: float = _optim(0.9999, "Its decay per step (warmed up: min(decay, (1 + t) / (10 + t))).", ge=0, lt=1)
+    ema_decay: float = _optim(0.9999, "Its decay per step.", ge=0, lt=1)
+    ema_form: Literal["warmup", "mindcv", "constant"] = _optim(
+        "warmup",
+        "Decay after t steps: min(decay, (1 + t) / (10 + t)); decay * (1 - exp(-t / 2000)) (mindcv); decay (constant).",
+    )
 
     # --- pre-training (FCMAE) ----------------------------------------------------------------------------------------------
     mask_ratio: float = _pretrain(0.6, "Share of the tiles that is hidden.", gt=0, lt=1)
@@ -207,8 +250,24 @@ class Recipe(BaseModel):
             mistakes.append(f"color_jitter = {self.color_jitter}: expected one number, 3 or 4.")
         if min(self.std) <= 0:
             mistakes.append(f"std = {self.std}: expected numbers > 0.")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        if not all(0 <= beta < 1 for beta in self.betas or ()):
             mistakes.append(f"betas = {self.betas}: expected 2 numbers >= 0 and < 1.")
+        if self.schedule in ("one_cycle", "cyclic") and (self.warmup_epochs or self.lr_epoch_stair):
+            mistakes.append(
+                f"schedule = {self.schedule}: has a warm-up of its own. Set warmup_epochs = 0, lr_epoch_stair = False."
+            )
+        if self.keep_policy == "top_k" and not self.val_while_train:
+            mistakes.append("keep_policy = top_k: which checkpoints are best shows in validation. Set val_while_train = True.")
+        if self.loss == "jsd" and self.aug_splits != 3:
+            mistakes.append("loss = jsd: compares three versions of each image. Set aug_splits = 3.")
+        if self.aug_splits and not self.auto_augment:
+            mistakes.append(f"aug_splits = {self.aug_splits}: needs a policy for the augmented copies. Set auto_augment.")
+        if self.aug_splits and self.mixup + self.cutmix > 0:
+            mistakes.append(f"aug_splits = {self.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = 0.")
+        if self.nesterov and self.optimizer != "sgd":
+            mistakes.append(f"nesterov = True: {self.optimizer} has no such form. Use sgd, or nadam in place of adam.")
+        if self.loss_reduction == "sum" and self.loss not in ("ce", "bce"):
+            mistakes.append(f"loss_reduction = sum: {self.loss} is a mean over the images. Use mean.")
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self

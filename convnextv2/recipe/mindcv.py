@@ -22,14 +22,40 @@ RENAMED: dict[str, str] = {
 """MindCV's key -> our knob."""
 
 VALUES: dict[str, dict[str, Any]] = {
-    "amp_level": {"O0": "float32", "O1": "auto", "O2": "auto", "O3": "auto"},
+    **dict.fromkeys(("amp_level", "val_amp_level"), {"O0": "float32", "O1": "auto", "O2": "auto", "O3": "auto"}),
     "device_target": {"Ascend": "auto", "GPU": "cuda", "CPU": "cpu", "NPU": "npu"},
-    "scheduler": {"cosine_decay": "cosine", "warmup_cosine_decay": "cosine", "constant": "constant"},
+    "scheduler": {
+        "cosine_decay": "cosine",
+        "warmup_cosine_decay": "cosine",
+        "exponential_decay": "exponential",
+        "step_decay": "step",
+        "multi_step_decay": "multi_step",
+        "polynomial_decay": "polynomial",
+        **{name: name for name in ("constant", "one_cycle", "cyclic")},
+    },
+    "opt": {
+        **{name: name for name in ("sgd", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam", "adan")},
+        "momentum": "sgd",
+        "nesterov": "sgd",
+    },
+    "interpolation": {"pilcubic": "bicubic", "antialias": "lanczos"},
+    "ckpt_save_policy": {"latest_k": "latest_k", "top_k": "top_k", "none": "all"},
     "drop_path_rate": {"none": 0.0},
 }
 """MindCV's key -> {MindCV's value, in any letter case: our value}."""
 
-AUTO = {"amp_level": "bfloat16 where the device gains from it, else float32", "device_target": "the best device that is here"}
+IMPLIED: dict[tuple[str, str], tuple[str, Any]] = {
+    ("interpolation", "pilcubic"): ("antialias", True),
+    ("interpolation", "antialias"): ("antialias", True),
+    ("opt", "nesterov"): ("nesterov", True),
+}
+"""MindCV's (key, value in lower case) -> another knob of ours that it sets as well."""
+
+AUTO = {
+    "amp_level": "bfloat16 where the device gains from it, else float32",
+    "val_amp_level": "bfloat16 where the device gains from it, else float32",
+    "device_target": "the best device that is here",
+}
 """MindCV's key -> what 'auto', as which some of its values are read, comes to."""
 
 CLIP_VALUE = 15.0
@@ -38,19 +64,8 @@ CLIP_VALUE = 15.0
 _OFF = frozenset({"false", "no", "0", "0.0", "none", "null", ""})
 
 ONLY: dict[str, tuple[frozenset[str], str]] = {
-    "pretrained": (_OFF, "there is no download. Give the weights as a file or run folder: init = FILE."),
-    "resume_opt": (_OFF, "to continue a run, optimizer included, use resume = True and out = RUN."),
-    "ckpt_save_policy": (
-        frozenset({"latest_k"}),
-        "expected latest_k; the best checkpoint is kept beside the newest ones. Set keep_checkpoints to keep more.",
-    ),
+    "pretrained": (_OFF | {"true", "yes", "1"}, "expected True or False."),
     "drop_rate": (_OFF, "ConvNeXt V2 has no dropout. Use drop_path_rate."),
-    "aug_splits": (_OFF, "augmentation splits are not offered. Use 0, or aug_repeats."),
-    "amp_cast_list": (_OFF, "a list of layer classes is not offered. Use precision = auto, float32, bfloat16 or float16."),
-    "lr_epoch_stair": (_OFF, "the learning rate changes at every step. Use False."),
-    "num_cycles": (frozenset({"1", "1.0"}), "one cosine is offered. Use 1."),
-    "re_max_attempts": (frozenset({"10"}), "the number of tries to place a rectangle is fixed. Use 10."),
-    "reduction": (frozenset({"mean"}), "the loss is a mean. Use mean, and a larger lr if that is what is wanted."),
     "filter_bias_and_bn": (frozenset(), "MindCV has dropped this key. Use weight_decay_filter = norm_and_bias or disable."),
 }
 """MindCV's key -> (values, in lower case, that mean what we do anyway; what to say to any other)."""
@@ -58,9 +73,7 @@ ONLY: dict[str, tuple[frozenset[str], str]] = {
 NO_EFFECT: dict[str, str] = {
     **dict.fromkeys(("mode", "dataset_sink_mode"), "MindSpore only"),
     **dict.fromkeys(("loss_scale_type", "loss_scale", "drop_overflow_update"), "the loss is scaled where float16 needs it"),
-    **dict.fromkeys(("decay_rate", "multi_step_decay_milestones"), "of schedules that are not offered"),
-    "cycle_decay": "there is one cosine",
-    "val_amp_level": "evaluation uses `precision` too",
+    "amp_cast_list": "autocast knows which layers run in half precision",
     "eval_shuffle": "the order does not matter in evaluation",
     "aux_factor": "there is no auxiliary head",
     "clip_value": "clip_grad is not on, or clip_norm is given",
@@ -73,10 +86,13 @@ DEFAULTS: dict[str, Any] = {
     "seed": 42,
     "distribute": False,
     "precision": "float32",
+    "val_precision": "float32",
     "val_while_train": False,
     "val_every_epochs": 1,
     "save_every_epochs": 1,
     "keep_checkpoints": 10,
+    "keep_policy": "latest_k",
+    "mindcv_files": True,
     "log_every_steps": 100,
     "data_dir": "./",
     "batch_size": 128,
@@ -91,20 +107,24 @@ DEFAULTS: dict[str, Any] = {
     "color_jitter": 0.4,
     "auto_augment": None,
     "interpolation": "bilinear",
+    "antialias": None,
     "erase_prob": 0.0,
     "erase_scale": (0.02, 0.33),
     "erase_ratio": (0.3, 3.3),
     "erase_value": 0.0,
+    "erase_attempts": 10,
     "mixup": 0.0,
     "cutmix": 0.0,
     "mix_prob": 1.0,
     "mix_switch_prob": 0.5,
     "aug_repeats": 0,
+    "aug_splits": 0,
     "eval_preset": "mindcv",
     "crop_pct": 0.875,
     "gelu": "tanh",  # what MindSpore's nn.GELU computes
     "drop_path_rate": 0.0,
     "epochs": 90,
+    "optimizer": "adam",
     "lr": 1e-3,
     "lr_batch_size": None,
     "scale_lr": False,
@@ -113,8 +133,13 @@ DEFAULTS: dict[str, Any] = {
     "warmup_epochs": 3.0,
     "warmup_factor": 0.0,
     "decay_epochs": 100,
-    "betas": (0.9, 0.999),
-    "eps": 1e-8,  # MindCV's flag says 1e-10, which never reaches its AdamW
+    "decay_rate": 0.9,
+    "decay_milestones": (30, 60, 90),
+    "lr_epoch_stair": False,
+    "num_cycles": 1,
+    "cycle_decay": 1.0,
+    "betas": None,
+    "eps": 1e-8,  # MindCV's flag says 1e-10, which reaches its RMSProp only (RMSPROP_EPS)
     "momentum": 0.9,
     "nesterov": False,
     "weight_decay": 1e-6,
@@ -123,14 +148,18 @@ DEFAULTS: dict[str, Any] = {
     "clip_norm": None,
     "accumulate": 1,
     "loss": "ce",
+    "loss_reduction": "mean",
     "label_smoothing": 0.0,
     "ema": False,
     "ema_decay": 0.9999,
+    "ema_form": "mindcv",
 }
 """Our knob -> what MindCV does where nothing is said. Not here, and so ours: `dataset` (MindCV's 'imagenet' is any image
 folder, as ours ''), `workers` (no result depends on them), `mean` and `std` (the same numbers, on the scale 0 to 255)."""
 
-REQUIRED: dict[str, str] = {"model": "mobilenet_v2_035_224", "optimizer": "adam"}
+RMSPROP_EPS = 1e-10
+
+REQUIRED: dict[str, str] = {"model": "mobilenet_v2_035_224"}
 """Our knob -> MindCV's default, which is not offered: a recipe in MindCV's terms must set it."""
 
 KEYS: frozenset[str] = frozenset({*RENAMED, *ONLY, *NO_EFFECT}) - frozenset(Recipe.model_fields)

@@ -49,13 +49,24 @@ class _Mistake(NamedTuple):
 
 # What is given although it does nothing: the knobs, when, why.
 _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
-    (("momentum", "nesterov"), lambda recipe: recipe.optimizer != "sgd", "only sgd has it"),
-    (("betas", "eps"), lambda recipe: recipe.optimizer != "adamw", "only adamw has it"),
+    (("momentum",), lambda recipe: recipe.optimizer not in ("sgd", "rmsprop"), "only sgd and rmsprop have it"),
+    (("nesterov",), lambda recipe: recipe.optimizer != "sgd", "only sgd has it"),
+    (("betas",), lambda recipe: recipe.optimizer in ("sgd", "rmsprop", "adagrad"), "the optimizer has none"),
+    (("eps",), lambda recipe: recipe.optimizer in ("sgd", "lion"), "the optimizer has none"),
     (("color_jitter",), lambda recipe: recipe.auto_augment is not None, "auto_augment takes its place"),
-    (("erase_scale", "erase_ratio", "erase_value"), lambda recipe: recipe.erase_prob == 0, "erase_prob is 0"),
-    (("ema_decay",), lambda recipe: not recipe.ema, "ema is off"),
+    (("erase_scale", "erase_ratio", "erase_value", "erase_attempts"), lambda recipe: recipe.erase_prob == 0, "erase_prob is 0"),
+    (("ema_decay", "ema_form"), lambda recipe: not recipe.ema, "ema is off"),
     (("layer_decay_form",), lambda recipe: recipe.layer_decay is None, "layer_decay is not set"),
-    (("decay_epochs", "min_lr"), lambda recipe: recipe.schedule != "cosine", "schedule is not cosine"),
+    (("decay_epochs",), lambda recipe: recipe.schedule not in ("cosine", "step"), "the schedule has none"),
+    (("min_lr",), lambda recipe: recipe.schedule not in ("cosine", "one_cycle", "cyclic"), "the schedule has none"),
+    (
+        ("decay_rate",),
+        lambda recipe: recipe.schedule not in ("exponential", "step", "multi_step", "polynomial"),
+        "the schedule has none",
+    ),
+    (("decay_milestones",), lambda recipe: recipe.schedule != "multi_step", "the schedule has none"),
+    (("num_cycles",), lambda recipe: recipe.schedule not in ("cosine", "cyclic"), "the schedule has none"),
+    (("cycle_decay",), lambda recipe: recipe.schedule != "cosine", "the schedule has none"),
 ]
 
 
@@ -81,11 +92,11 @@ def read_recipe(
     notes: list[str] = []
     idle: list[tuple[str, str]] = []  # key, why
     like_mindcv = _wants_mindcv(given.pop(_META, None), bool(foreign), mistakes)
-    if like_mindcv and "eps" in given and given["eps"].source == origin:
-        idle.append((given.pop("eps").key, "AdamW always has 1e-8 in MindCV"))
+    implied = _implied(given, like_mindcv, origin, idle, mistakes)
     given = _without_mindcv_only(given, mistakes, idle)
 
     settings = dict(mindcv.DEFAULTS) if like_mindcv else {}
+    settings |= implied
     wrong = set()
     for name, item in given.items():
         try:
@@ -93,6 +104,7 @@ def read_recipe(
         except ValueError:
             wrong.add(name)
             mistakes.append(_Mistake(item.source, _wrong_value(name, item)))
+            continue
         if settings.get(name) == "auto" and item.key in mindcv.AUTO:
             notes.append(f"{item.key} {item.value}: {mindcv.AUTO[item.key]}.")
     if like_mindcv:
@@ -115,8 +127,6 @@ def read_recipe(
 
     if like_mindcv:
         notes.insert(0, _mindcv_defaults(origin, foreign, given))
-        if recipe.ema:
-            notes.append("ema: its decay warms up as min(ema_decay, (1 + t) / (10 + t)), a little unlike MindCV's.")
     for names, is_idle, why in _IDLE:
         # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
         told = [name for name in names if name in given and (like_mindcv or getattr(recipe, name) != _default(name))]
@@ -174,6 +184,36 @@ def _without_mindcv_only(given: dict[str, _Given], mistakes: list[_Mistake], idl
         if name in mindcv.NO_EFFECT:
             idle.append((item.key, mindcv.NO_EFFECT[name]))
     return {name: item for name, item in given.items() if name in Recipe.model_fields}
+
+
+def _implied(
+    given: dict[str, _Given], like_mindcv: bool, origin: str, idle: list[tuple[str, str]], mistakes: list[_Mistake]
+) -> dict[str, Any]:
+    """Knobs that follow from MindCV's keys and values beside the knob that the key stands for. Takes from `given` what they
+    overrule."""
+    implied: dict[str, Any] = {}
+    for item in given.values():
+        other = mindcv.IMPLIED.get((item.key, str(item.value).strip().lower()))
+        if other and other[0] not in given:
+            implied[other[0]] = other[1]
+    init = given.get("init")
+    if init and init.key == "ckpt_path" and str(init.value).endswith(".ckpt"):
+        implied.setdefault("resume_init", True)
+    pretrained = given.get("pretrained")
+    if pretrained and str(pretrained.value).strip().lower() in ("true", "yes", "1"):
+        if init and init.value:
+            mistakes.append(
+                _Mistake(pretrained.source, "pretrained = True: cannot go together with ckpt_path. Drop one of them.")
+            )
+        model = str(given["model"].value) if "model" in given else "convnextv2_atto"
+        implied["init"] = f"facebook/{model.replace('_', '-')}-1k-224"
+    if like_mindcv:
+        is_rmsprop = "optimizer" in given and str(given["optimizer"].value).lower() == "rmsprop"
+        if is_rmsprop:
+            implied["eps"] = mindcv.RMSPROP_EPS
+        elif "eps" in given and given["eps"].source == origin:
+            idle.append((given.pop("eps").key, "in MindCV it reaches rmsprop only"))
+    return implied
 
 
 def _mindcv_defaults(origin: str, foreign: list[str], given: Mapping[str, _Given]) -> str:

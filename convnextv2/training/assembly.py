@@ -18,12 +18,13 @@ from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
 from convnextv2.run import Checkpoint, Run, find_weights, read_checkpoint
+from convnextv2.training import mindcv_files
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.loop import Pace, fit
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
-from convnextv2.weights.files import Description
+from convnextv2.weights.files import Description, write_text
 from convnextv2.weights.load import load_encoder, open_weights
 
 
@@ -67,12 +68,15 @@ def train_model(
 
     model.to(place.device)
     optimizer = build_optimizer(recipe, model, depths)
-    average = WeightAverage(model, recipe.ema_decay) if recipe.ema else None
+    average = WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None
     scaler = torch.amp.GradScaler(place.device.type, enabled=dtype == torch.float16)
     progress = Progress()
     if recipe.resume:
         progress = _resume(run, model, optimizer, average, scaler)
         say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
+    elif recipe.init and (recipe.resume_init or recipe.resume_opt):
+        progress = _continue_mindcv(recipe, model, optimizer, pace)
+    lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
         model.compile(dynamic=False)
     trained = _data_parallel(model, place)
@@ -84,6 +88,8 @@ def train_model(
     def log(record: dict[str, Any]) -> None:
         if place.is_main:
             run.log(record)
+            if recipe.mindcv_files and record["kind"] == "epoch":
+                write_text(run.path / "result.log", mindcv_files.result_log(run.metrics()))
         if writer:
             for name, value in record.items():
                 if isinstance(value, int | float) and name not in ("step", "epoch"):
@@ -96,25 +102,36 @@ def train_model(
         if not place.is_main:
             return
         progress.scaler = scaler.state_dict()
+        state = optimizer_tensors(optimizer, model)
+        averaged = average.tensors if average else {}
         run.save_checkpoint(
-            Checkpoint(
-                described({}),
-                model.state_dict(),
-                average.tensors if average else {},
-                optimizer_tensors(optimizer, model),
-                asdict(progress),
-            ),
+            Checkpoint(described({}), model.state_dict(), averaged, state, asdict(progress)),
             keep=recipe.keep_checkpoints,
+            policy=recipe.keep_policy,
         )
+        progress.score = None
+        if recipe.mindcv_files and depths and progress.batch == 0:
+            path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
+            mindcv_files.write_training_checkpoint(
+                path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step,
+                betas=recipe.betas or (0.9, 0.999), lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
+            )  # fmt: skip
+            mindcv_files.copy_as_optim(path, recipe.model)
+            kept = {int(folder.name.split("-")[1]) for folder in run.checkpoints()}
+            mindcv_files.prune(run.path, recipe.model, kept)
 
     def evaluate_and_keep_best() -> dict[str, float]:
         assert evaluate is not None
         figures = evaluate()
+        progress.score = figures["top1"]
         if progress.best is None or figures["top1"] > progress.best:
             progress.best = figures["top1"]
             if place.is_main:
                 # Inside the evaluation the model itself holds the weights to use.
                 run.save_best(model.state_dict(), described(figures))
+                if recipe.mindcv_files and depths:
+                    path = run.path / f"{recipe.model}_best.ckpt"
+                    mindcv_files.write_plain_checkpoint(path, model.state_dict(), depths)
         return figures
 
     try:
@@ -124,7 +141,7 @@ def train_model(
             loss_fn,
             pace=pace,
             optimizer=optimizer,
-            lr_at=build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch),
+            lr_at=lr_at,
             average=average,
             scaler=scaler,
             progress=progress,
@@ -241,12 +258,35 @@ def _resume(
             f"{folder}: is of {kind} of another model. Resume with the verb and the model that it was started with."
         )
     model.load_state_dict(weights)
-    load_optimizer(optimizer, model, optimizer_state)
+    progress = Progress(**state)
+    load_optimizer(optimizer, model, optimizer_state, progress.step)
     if average is not None:
         average.load(averaged or weights)
-    progress = Progress(**state)
     scaler.load_state_dict(progress.scaler)
     run.rewind_metrics(progress.step)
+    return progress
+
+
+def _continue_mindcv(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, pace: Pace) -> Progress:
+    """The position, and with `resume_opt` the optimizer's state, of the MindSpore checkpoint in `init`, whose weights the model
+    has already."""
+    path = find_weights(recipe.init)
+    if path.suffix != ".ckpt":
+        raise RecipeError(f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run.")
+    epoch, how = mindcv_files.position_of(path, pace.batches_per_epoch)
+    if epoch >= recipe.epochs:
+        raise RecipeError(
+            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
+            "epochs, or use init to start a new run from these weights."
+        )
+    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch)
+    say(f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init.")
+    if recipe.resume_opt:
+        if recipe.optimizer not in ("adamw", "adam"):
+            raise RecipeError(
+                f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
+            )
+        load_optimizer(optimizer, model, mindcv_files.optimizer_state(path, recipe.model, progress.step), progress.step)
     return progress
 
 

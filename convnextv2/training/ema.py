@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -9,20 +10,29 @@ import torch
 from torch import Tensor, nn
 
 
-class WeightAverage:
-    """average = d * average + (1 - d) * weights after each step, with d = min(decay, (1 + t) / (10 + t)) so that the average does
-    not start by remembering the initial weights for 1 / (1 - decay) steps (TensorFlow's ExponentialMovingAverage with
-    num_updates)."""
+def decay_at(step: int, decay: float, form: str = "warmup") -> float:
+    """The decay of update number `step`, 1 for the first.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    form "warmup": min(decay, (1 + step) / (10 + step)), so that the average does not start by remembering the initial weights for
+    1 / (1 - decay) steps (TensorFlow's ExponentialMovingAverage with num_updates). "mindcv": decay * (1 - exp(-step / 2000)).
+    "constant": decay, as in the official code."""
+    if form == "warmup":
+        return min(decay, (1 + step) / (10 + step))
+    return decay * (1 - math.exp(-step / 2000)) if form == "mindcv" else decay
+
+
+class WeightAverage:
+    """average = d * average + (1 - d) * weights after each step, with d from `decay_at`."""
+
+    def __init__(self, model: nn.Module, decay: float, form: str = "warmup") -> None:
+        self.decay, self.form = decay, form
         self._parameters = dict(model.named_parameters())
         self.tensors = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps (1 after the first)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = decay_at(step, self.decay, self.form)
         torch._foreach_lerp_(list(self.tensors.values()), [p.detach() for p in self._parameters.values()], 1 - decay)
 
     @torch.no_grad()

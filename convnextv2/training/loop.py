@@ -85,6 +85,7 @@ def fit(
     with Display(total_steps, done=progress.step, main=place.is_main) as display, stop_requests() as stop_requested:
         while progress.epoch < pace.epochs:
             model.train()
+            epoch_started = time.perf_counter()
             groups = iter(in_groups(batches(progress.epoch, progress.batch), pace.accumulate))
             while True:
                 with window.waiting():
@@ -141,6 +142,8 @@ def fit(
 
             progress.epoch, progress.batch = progress.epoch + 1, 0
             window.add_losses(finite(losses, progress.step))
+            trained_s = time.perf_counter() - epoch_started
+            figures = {}
             if evaluate is not None and is_due(progress.epoch, every=pace.val_every_epochs, last=pace.epochs):
                 model.eval()
                 with average.in_model() if average is not None else nullcontext():
@@ -148,6 +151,18 @@ def fit(
                 record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
                 log(record)
                 display.line(record)
+            total_s = time.perf_counter() - epoch_started
+            times = {"train_s": round(trained_s, 2), "eval_s": round(total_s - trained_s, 2), "total_s": round(total_s, 2)}
+            log(
+                {
+                    "kind": "epoch",
+                    "step": progress.step,
+                    "epoch": progress.epoch,
+                    "last_loss": window.last_loss,
+                    **times,
+                    **figures,
+                }
+            )
             if is_due(progress.epoch, every=pace.save_every_epochs, last=pace.epochs):
                 save()
             window.restart()

@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from convnextv2.errors import MissingPackageError
 from convnextv2.recipe.knobs import Recipe
 
 
-def spared_from_decay(name: str, parameter: nn.Parameter) -> bool:
-    """Norms, biases, GRN and the mask token: all that is not a matrix or a kernel."""
-    return parameter.dim() < 2
+def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_bias") -> bool:
+    """Whether a parameter has no weight decay. rule "norm_and_bias": norms, biases, GRN and the mask token, all that is not a
+    matrix or a kernel. "auto", MindSpore's rule: norms (gamma and beta there) and GRN, not the biases of other layers. "disable":
+    nothing is spared."""
+    is_norm = re.search(r"(^|\.)(norm|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.", name) is not None
+    return {"norm_and_bias": parameter.dim() < 2, "auto": is_norm, "disable": False}[rule]
 
 
 def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "single") -> float:
@@ -56,7 +60,7 @@ def parameter_groups(
     model: nn.Module,
     *,
     weight_decay: float,
-    decay_everything: bool = False,
+    weight_decay_filter: str = "norm_and_bias",
     depths: Sequence[int] = (),
     layer_decay: float | None = None,
     layer_decay_form: str = "single",
@@ -67,7 +71,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         scale = layer_scale(name, depths, layer_decay, layer_decay_form) if layer_decay else 1.0
-        decay = weight_decay if decay_everything or not spared_from_decay(name, parameter) else 0.0
+        decay = 0.0 if spared_from_decay(name, parameter, weight_decay_filter) else weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": parameters, "lr_scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()]
 
@@ -77,14 +81,35 @@ def build_optimizer(recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()
     groups = parameter_groups(
         model,
         weight_decay=recipe.weight_decay,
-        decay_everything=recipe.weight_decay_filter == "disable",
+        weight_decay_filter=recipe.weight_decay_filter,
         depths=depths,
         layer_decay=recipe.layer_decay if depths else None,
         layer_decay_form=recipe.layer_decay_form,
     )
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps)
+    name, lr, eps = recipe.optimizer, recipe.lr, recipe.eps
+    betas = {"betas": recipe.betas} if recipe.betas else {}
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=eps, momentum=recipe.momentum)  # 0.9 is MindSpore's decay
+    if name == "adagrad":
+        return torch.optim.Adagrad(groups, lr=lr, eps=eps, initial_accumulator_value=0.1)  # MindSpore's accum
+    if name in ("adamw", "adam", "nadam"):
+        of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[name]
+        optimizer: torch.optim.Optimizer = of(groups, lr=lr, eps=eps, **betas)
+        return optimizer
+    return _from_library(name, groups, lr=lr, **betas, **({} if name == "lion" else {"eps": eps}))
+
+
+def _from_library(name: str, groups: list[dict[str, Any]], **arguments: Any) -> torch.optim.Optimizer:
+    """Lion, LAMB and Adan, which torch does not have. Raises MissingPackageError without pytorch-optimizer."""
+    try:
+        import pytorch_optimizer
+    except ImportError:
+        raise MissingPackageError("pytorch-optimizer", "optimizers") from None
+    of = {"lion": pytorch_optimizer.Lion, "lamb": pytorch_optimizer.Lamb, "adan": pytorch_optimizer.Adan}[name]
+    optimizer: torch.optim.Optimizer = of(groups, weight_decouple=True, **arguments)
+    return optimizer
 
 
 def freeze(model: nn.Module, what: str) -> None:

@@ -1,37 +1,103 @@
-"""Learning rate as a function of the step: pure arithmetic, no state."""
+"""Learning rate as a function of the step: pure arithmetic, no state.
+
+Steps are counted from the end of the warm-up, in all but `one_cycle_lr` and `cyclic_lr`, which have no other. The curves are
+those of MindCV (mindcv/scheduler at 51b0636), of which cosine and constant are everyone's.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from convnextv2.recipe.knobs import Recipe
 
 
-def warmup_lr(step: int, *, peak: float, warmup_steps: float, factor: float) -> float:
+def warmup_lr(step: float, *, peak: float, warmup_steps: float, factor: float) -> float:
     """Linear from factor * peak at step 0 to peak at `warmup_steps`."""
     return peak * (factor + (1 - factor) * step / warmup_steps)
 
 
-def cosine_lr(step: int, *, peak: float, floor: float, decay_steps: float) -> float:
-    """Half a cosine from peak at step 0 to floor at `decay_steps`, floor from there on."""
-    if step >= decay_steps:
+def cosine_lr(step: float, *, peak: float, floor: float, decay_steps: float, cycles: int = 1, cycle_decay: float = 1.0) -> float:
+    """Half a cosine from peak at step 0 to floor at `decay_steps`, `cycles` times, each from cycle_decay times the peak before;
+    floor from there on."""
+    cycle, step = divmod(step, decay_steps)
+    if cycle >= cycles:
         return floor
-    return floor + (peak - floor) / 2 * (1 + math.cos(math.pi * step / decay_steps))
+    return floor + (peak * cycle_decay**cycle - floor) / 2 * (1 + math.cos(math.pi * step / decay_steps))
+
+
+def exponential_lr(epoch: float, *, peak: float, rate: float) -> float:
+    """The value peak * rate^epoch, of a fractional epoch."""
+    return float(peak * rate**epoch)
+
+
+def step_lr(epoch: float, *, peak: float, rate: float, period: int) -> float:
+    """Times `rate` after each `period` epochs."""
+    return float(peak * rate ** math.floor(math.floor(epoch) / period))
+
+
+def multi_step_lr(epoch: float, *, peak: float, rate: float, milestones: Sequence[int]) -> float:
+    """Times `rate` at each milestone, in epochs."""
+    return float(peak * rate ** sum(milestone <= math.floor(epoch) for milestone in milestones))
+
+
+def polynomial_lr(epoch: float, *, peak: float, power: float, epochs: float) -> float:
+    """The value peak * (1 - epoch / epochs)^power."""
+    return float(peak * max(0.0, 1 - epoch / epochs) ** power)
+
+
+def one_cycle_lr(step: int, *, peak: float, floor: float, total_steps: int) -> float:
+    """Cosine from peak / 25 up to peak in the first 30 % of the steps, then cosine down to floor at the last."""
+    rise = 0.3 * total_steps - 1
+    if step <= rise:
+        low, share = peak / 25, step / rise
+        return low + (peak - low) / 2 * (1 - math.cos(math.pi * share))
+    share = (step - rise) / (total_steps - 1 - rise)
+    return floor + (peak - floor) / 2 * (1 + math.cos(math.pi * share))
+
+
+def cyclic_lr(step: int, *, peak: float, floor: float, half_period: int) -> float:
+    """A triangle from floor up to peak and down again."""
+    cycle, inside = divmod(step, 2 * half_period)
+    return floor + (peak - floor) * (1 - abs(inside / half_period - 1))
 
 
 def build_schedule(recipe: Recipe, *, peak: float, floor: float, steps_per_epoch: int) -> Callable[[int], float]:
     """The learning rate of step 0, 1, ... for a recipe; `peak` and `floor` are already scaled for the batch."""
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
-    decay_epochs = recipe.decay_epochs or max(recipe.epochs - recipe.warmup_epochs, 0)
+    main_epochs = max(recipe.epochs - recipe.warmup_epochs, 0)
+    decay_epochs = recipe.decay_epochs or main_epochs
+    total_steps = recipe.epochs * steps_per_epoch
+    rate = recipe.decay_rate
 
     def lr_at(step: int) -> float:
-        if step < warmup_steps:
-            return warmup_lr(step, peak=peak, warmup_steps=warmup_steps, factor=recipe.warmup_factor)
-        if recipe.schedule == "constant":
-            return peak
+        if recipe.schedule == "one_cycle":
+            return one_cycle_lr(step, peak=peak, floor=floor, total_steps=total_steps)
+        if recipe.schedule == "cyclic":
+            half_period = max(1, int(total_steps / recipe.num_cycles / 2))
+            return cyclic_lr(step, peak=peak, floor=floor, half_period=half_period)
         # Counted in whole steps from the end of the warm-up, as by MindCV and, up to less than a step, the official code.
-        return cosine_lr(step - math.ceil(warmup_steps), peak=peak, floor=floor, decay_steps=decay_epochs * steps_per_epoch)
+        in_warmup = step < warmup_steps
+        step -= 0 if in_warmup else math.ceil(warmup_steps)
+        if recipe.lr_epoch_stair:
+            step = step // steps_per_epoch * steps_per_epoch
+        epoch = step / steps_per_epoch
+        if in_warmup:
+            return warmup_lr(step, peak=peak, warmup_steps=warmup_steps, factor=recipe.warmup_factor)
+        if recipe.schedule == "exponential":
+            return exponential_lr(epoch, peak=peak, rate=rate)
+        if recipe.schedule == "step":
+            return step_lr(epoch, peak=peak, rate=rate, period=max(1, int(decay_epochs)))
+        if recipe.schedule == "multi_step":
+            return multi_step_lr(epoch, peak=peak, rate=rate, milestones=recipe.decay_milestones)
+        if recipe.schedule == "polynomial":
+            return polynomial_lr(epoch, peak=peak, power=rate, epochs=main_epochs)
+        if recipe.schedule == "constant" or not decay_epochs:
+            return peak
+        return cosine_lr(
+            step, peak=peak, floor=floor, decay_steps=decay_epochs * steps_per_epoch, cycles=recipe.num_cycles,
+            cycle_decay=recipe.cycle_decay,
+        )  # fmt: skip
 
     return lr_at
 

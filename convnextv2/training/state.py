@@ -14,13 +14,15 @@ from convnextv2.errors import CheckpointError
 
 @dataclass
 class Progress:
-    """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, the
-    gradient scaler's state. All randomness follows from (seed, epoch, step), so there is no generator to save."""
+    """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, that of
+    these weights (None: not evaluated), the gradient scaler's state. All randomness follows from (seed, epoch, step), so there is
+    no generator to save."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     best: float | None = None
+    score: float | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -35,8 +37,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put saved tensors back. Raises CheckpointError where they belong to other parameters."""
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], step: int) -> None:
+    """Put saved tensors back. step: updates done, which some optimizers count by group. Raises CheckpointError where the tensors
+    belong to other parameters."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -56,3 +59,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
             "param_groups": optimizer.state_dict()["param_groups"],
         }
     )
+    if type(optimizer).__module__.startswith("pytorch_optimizer"):
+        for group in optimizer.param_groups:
+            group["step"] = step

@@ -13,7 +13,13 @@ from convnextv2.data.transforms import build_batch_transform, describe_preproces
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import evaluate
-from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
+from convnextv2.evaluation.losses import (
+    asymmetric_multi_label,
+    asymmetric_single_label,
+    binary_cross_entropy,
+    cross_entropy,
+    jensen_shannon,
+)
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.training.assembly import build_network, load_init, say_notes, train_model
@@ -79,7 +85,14 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
 
 def build_criterion(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """The recipe's loss: (logits, targets) to a float32 scalar."""
-    of = {"ce": cross_entropy, "bce": binary_cross_entropy}[recipe.loss]
+    if recipe.loss in ("ce", "bce"):
+        plain = {"ce": cross_entropy, "bce": binary_cross_entropy}[recipe.loss]
+        return lambda logits, targets: plain(logits, targets, recipe.label_smoothing, recipe.loss_reduction)
+    of: Callable[[Tensor, Tensor, float], Tensor] = {
+        "asl_single_label": asymmetric_single_label,
+        "asl_multi_label": asymmetric_multi_label,
+        "jsd": jensen_shannon,
+    }[recipe.loss]
     return lambda logits, targets: of(logits, targets, recipe.label_smoothing)
 
 

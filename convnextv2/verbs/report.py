@@ -49,6 +49,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         raise CheckpointError(
             f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to measure. Train one with --init."
         )
+    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
     owner = run_of(weights)
     trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
@@ -56,7 +57,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
     evaluation, predictions = evaluate(
-        autocast_logits(model, place, choose_precision(recipe.precision, place.device)),
+        autocast_logits(model, place, choose_precision(precision, place.device)),
         build_evaluation_loader(recipe, source, place),
         num_classes=model.num_classes,
         to_images=lambda pixels: to_images.normalise(pixels.to(place.device)),

@@ -63,11 +63,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}).") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one atomic step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    _replace(temporary, path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one atomic step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    _replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:

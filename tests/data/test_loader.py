@@ -178,3 +178,14 @@ def test_the_recipe_decides_what_is_loaded():
     assert batch.pixels.shape == (6, 1, 16, 24) and len(train) == 4 and len(batch.indices.unique()) == 2
     evaluation = build_evaluation_loader(recipe, Noise(), Place(torch.device("cpu"), 1, 2))
     assert torch.cat([batch.indices for batch in evaluation]).tolist() == list(range(1, 23, 2))
+
+
+def test_versions_of_an_image_come_version_by_version():
+    augment = build_policy("augmix-m5", fill=(124, 116, 104))
+    transform = TrainTransform((24, 32), augment=augment, splits=3)
+    loader = TrainingLoader(Noise(), transform, EpochSampler(23, 4, seed=3), workers=0)
+    plain = TrainingLoader(Noise(), TrainTransform((24, 32)), EpochSampler(23, 4, seed=3), workers=0)
+    for batch, clean in zip(loader.batches(0), plain.batches(0), strict=True):
+        assert batch.pixels.shape == (12, 3, 24, 32)
+        assert torch.equal(batch.pixels[:4], clean.pixels)
+        assert batch.indices.tolist() == clean.indices.tolist() * 3 and batch.targets.tolist() == clean.targets.tolist() * 3

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from convnextv2.data.chance import stream
+from convnextv2.data.decode import decode
 from convnextv2.data.transforms import (
     BatchTransform,
     EvalTransform,
@@ -26,7 +28,14 @@ from convnextv2.data.transforms import (
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 
-RESAMPLE = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
+RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+}
 
 
 def as_image(pixels):
@@ -44,7 +53,7 @@ def assert_within_a_level(pixels, expected):
     assert differences.max() <= 2 and (differences > 1).float().mean() < 1e-4 and (differences > 0).float().mean() < 0.02
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "area"])
 @pytest.mark.parametrize("size", [(60, 80), (149, 70), (300, 444)])
 def test_resizing_agrees_with_pillow(picture, size, interpolation):
     expected = as_pixels(as_image(picture).resize(size[::-1], RESAMPLE[interpolation]))
@@ -80,6 +89,48 @@ def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture
     prepared = EvalTransform((64, 64), eval_preset="mindcv", crop_pct=0.95)(pixels)
     assert np.abs(prepared[0, :, 5].numpy() - expected).max() <= 1
     assert np.abs(EvalTransform((64, 64), crop_pct=0.95)(pixels)[0, :, 5].numpy() - expected).max() > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tiny_recipe", {"interpolation": "bicubic", "crop_pct": 0.95}),
+        ("default", {"interpolation": "bilinear", "crop_pct": 0.875}),
+    ],
+)
+def test_mindcvs_published_preprocessing_within_one_level_at_every_pixel(name, settings):
+    pixels = decode((FIXTURES / "eval_sample.jpg").read_bytes(), name="sample", max_pixels=10**6)
+    prepared = EvalTransform((224, 224), eval_preset="mindcv", **settings)(pixels)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    expected = torch.from_numpy(np.load(FIXTURES / "eval_recipe.npz")[name])
+    levels = expected * std.view(3, 1, 1) + mean.view(3, 1, 1)
+    difference = (prepared - levels).abs()
+    assert difference.max() <= 1.01 and (difference > 0.01).float().mean() < 0.05
+    images = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(prepared[None])[0]
+    assert (images - expected).abs().max() < 0.0181
+
+
+def test_the_back_end_of_the_resize_can_be_chosen(picture):
+    settings = {"image_size": (64, 64), "crop_pct": 0.95}
+    smooth = EvalTransform(eval_preset="mindcv", antialias=True, **settings)(picture)
+    assert not torch.equal(smooth, EvalTransform(eval_preset="mindcv", **settings)(picture))
+    recipe = Recipe(image_size=64, interpolation="bicubic", eval_preset="mindcv")
+    assert not build_train_transform(recipe).antialias
+    assert build_train_transform(recipe.model_copy(update={"antialias": True})).antialias
+
+
+def test_splits_are_the_crop_as_it_is_and_augmented_copies(picture):
+    recipe = Recipe(image_size=48, aug_splits=3, auto_augment="augmix-m9", loss="jsd", erase_prob=1.0)
+    versions = build_train_transform(recipe)(picture, stream(1))
+    plain = build_train_transform(Recipe(image_size=48))(picture, stream(1))
+    assert versions.shape == (3, 3, 48, 48)
+    assert torch.equal(versions[0], plain)
+    assert not torch.equal(versions[1], versions[0]) and not torch.equal(versions[1], versions[2])
+    prepare = build_batch_transform(recipe, 4)
+    images, targets = prepare(versions, torch.tensor([2, 2, 2]), stream(2))
+    assert torch.equal(images[0], prepare.normalise(versions)[0])  # the clean one is not erased
+    assert not torch.equal(images[1:], prepare.normalise(versions)[1:])
+    assert targets.tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize(

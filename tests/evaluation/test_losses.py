@@ -1,13 +1,22 @@
 """Losses against torch.nn.functional, timm and sums by hand."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
+from convnextv2.evaluation.losses import (
+    asymmetric_multi_label,
+    asymmetric_single_label,
+    binary_cross_entropy,
+    cross_entropy,
+    jensen_shannon,
+)
 
+MINDCV = json.loads((Path(__file__).parents[1] / "fixtures" / "mindcv" / "losses.json").read_text())
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
 
 
@@ -59,3 +68,34 @@ def test_losses_are_computed_in_float32_at_least(loss):
         assert value == loss(LOGITS.to(dtype).float(), targets, 0.1)
         assert loss(LOGITS.to(dtype), soft_targets(2, 3)).dtype == torch.float32
     assert loss(LOGITS.double(), targets).dtype == torch.float64
+
+
+@pytest.mark.parametrize("case", MINDCV["cases"], ids=lambda case: "-".join(map(str, case.values())))
+def test_losses_are_mindcvs(case):
+    loss = {"CE": cross_entropy, "BCE": binary_cross_entropy}[case["loss"]]
+    targets = torch.tensor(MINDCV[f"{case['target']}_target"])
+    value = loss(torch.tensor(MINDCV["logits"]), targets, case["label_smoothing"], case["reduction"])
+    assert value.item() == pytest.approx(case["value"], rel=1e-6)
+
+
+def test_asymmetric_losses_are_mindcvs():
+    logits = torch.tensor(MINDCV["logits"])
+    single, multi = MINDCV["asl_single_label"], MINDCV["asl_multi_label"]
+    value = asymmetric_single_label(logits, torch.tensor(MINDCV["index_target"]), single["label_smoothing"])
+    assert value.item() == pytest.approx(single["value"], rel=1e-6)
+    value = asymmetric_multi_label(logits, torch.tensor(multi["target"]), multi["label_smoothing"])
+    assert value.item() == pytest.approx(multi["value"], rel=1e-6)
+
+
+def test_asymmetric_losses_take_one_hot_and_index_targets_alike():
+    targets = torch.tensor([2, 0])
+    for loss in (asymmetric_single_label, asymmetric_multi_label):
+        assert loss(LOGITS, targets) == loss(LOGITS, F.one_hot(targets, 3).float())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_jensen_shannon_equals_timms(smoothing):
+    timm_loss = pytest.importorskip("timm.loss").JsdCrossEntropy(num_splits=3, alpha=12, smoothing=smoothing)
+    logits = torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
+    targets = (torch.arange(4) % 3).repeat(3)
+    torch.testing.assert_close(jensen_shannon(logits, targets, smoothing), timm_loss(logits, targets))

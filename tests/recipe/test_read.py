@@ -152,7 +152,7 @@ def test_all_mistakes_are_reported_together(recipe_file):
         "mine.yaml has 3 errors:",
         "  warmup_epoch = 20: unknown key. Did you mean 'warmup_epochs'?",
         "  mixup = -0.8: expected a number >= 0. Alpha of mixup's Beta distribution; 0: off.",
-        "  loss = cee: expected one of ce, bce. Did you mean 'ce'?",
+        "  loss = cee: expected one of ce, bce, asl_single_label, asl_multi_label, jsd. Did you mean 'ce'?",
         "command line has 3 errors:",
         "  modle = x: unknown key. Did you mean 'model'?",
         "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size`.",
@@ -198,8 +198,10 @@ def test_two_names_for_one_knob_are_refused():
 
 
 def test_what_has_no_effect_is_announced():
-    assert read_recipe({"momentum": "0.8", "eps": "1e-6"})[1] == ["No effect here: momentum (only sgd has it)."]
-    assert read_recipe({"momentum": "0.8", "eps": "1e-6", "optimizer": "sgd"})[1] == ["No effect here: eps (only adamw has it)."]
+    assert read_recipe({"momentum": "0.8", "eps": "1e-6"})[1] == ["No effect here: momentum (only sgd and rmsprop have it)."]
+    assert read_recipe({"momentum": "0.8", "eps": "1e-6", "optimizer": "sgd"})[1] == [
+        "No effect here: eps (the optimizer has none)."
+    ]
 
 
 # --- files -------------------------------------------------------------------------------------------------------------------

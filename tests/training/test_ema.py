@@ -1,7 +1,10 @@
+import math
+
+import pytest
 import torch
 from torch import nn
 
-from convnextv2.training.ema import WeightAverage
+from convnextv2.training.ema import WeightAverage, decay_at
 
 
 def test_average_follows_its_formula_and_swaps_in_and_out() -> None:
@@ -18,3 +21,10 @@ def test_average_follows_its_formula_and_swaps_in_and_out() -> None:
     with average.in_model():
         assert torch.allclose(model.weight, torch.tensor(expected, dtype=torch.float64))
     assert model.weight.item() == 9.0
+
+
+def test_each_form_of_the_decay_by_hand() -> None:
+    assert [decay_at(step, 0.9999, "warmup") for step in (1, 8)] == [2 / 11, 0.5]
+    assert decay_at(10**7, 0.9999, "warmup") == 0.9999
+    assert decay_at(2000, 0.9999, "mindcv") == pytest.approx(0.9999 * (1 - math.exp(-1)))
+    assert decay_at(1, 0.9999, "constant") == 0.9999

@@ -52,8 +52,11 @@ def test_norms_biases_grn_and_mask_token_are_spared_from_decay() -> None:
     norms = (".norm.", "downsample_layers.0.1.", "downsample_layers.1.0.", "downsample_layers.2.0.", "downsample_layers.3.0.")
     assert decayed == {name for name in names.values() if name.endswith("weight") and not any(norm in name for norm in norms)}
     assert sum(len(group["params"]) for group in groups) == len(names)
-    everything = parameter_groups(model, weight_decay=0.05, decay_everything=True)
+    everything = parameter_groups(model, weight_decay=0.05, weight_decay_filter="disable")
     assert [group["weight_decay"] for group in everything] == [0.05]
+    groups = parameter_groups(model, weight_decay=0.05, weight_decay_filter="auto")
+    spared = {names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]}
+    assert spared == {name for name in names.values() if any(norm in name for norm in (*norms, ".grn."))}
 
 
 def test_atto_spares_as_many_tensors_as_mindcvs_filter() -> None:

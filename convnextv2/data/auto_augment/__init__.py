@@ -28,12 +28,20 @@ class PolicyTransform:
         return changed[None] if grey else changed.permute(2, 0, 1)
 
 
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    # Pillow's affine transform knows no more than these three.
+    **dict.fromkeys(("bicubic", "lanczos", "area"), Image.Resampling.BICUBIC),
+}
+
+
 def build_policy(text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic") -> PolicyTransform:
     """The policy that the text describes (`grammar.POLICIES`). fill: 0..255 per channel, for what comes in from outside.
 
     interpolation: of shear, rotation and translation. Raises RecipeError naming the part of the text that is wrong."""
     name, numbers = parse(text)
-    canvas = Canvas(fill, Image.Resampling[interpolation.upper()])
+    canvas = Canvas(fill, _RESAMPLING[interpolation])
     policy: Policy
     match name:
         case "randaug" | "rand":

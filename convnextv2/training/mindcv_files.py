@@ -1,0 +1,161 @@
+"""What MindCV's train.py leaves behind and reads again: result.log, MindSpore checkpoints with training state, their names.
+
+{model}-{epoch}_{batches per epoch}.ckpt   at each save, kept by the same policy as our own checkpoints
+{model}_best.ckpt                          at each new best top-1
+optim_{model}.ckpt                         the newest of the first kind
+result.log                                 a line for each epoch
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError
+from convnextv2.weights.mindspore import read_ckpt, write_ckpt
+from convnextv2.weights.names import depths_of, detect, name_table, to_canonical, to_foreign
+
+_COLUMN = 20
+_FIRST, _SECOND = ("adam_m", "exp_avg"), ("adam_v", "exp_avg_sq")
+
+
+class Position(NamedTuple):
+    """Where a MindSpore checkpoint says that its training stood, and how it is known."""
+
+    epoch: int
+    how: str
+
+
+def result_log(records: Iterable[Mapping[str, Any]]) -> str:
+    """The text of result.log, from the "epoch" records of a run: 20-character columns as MindCV writes them. An epoch without
+    validation has accuracies of 0; the column of top-5 is there where there are 5 classes."""
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    has_top5 = any("top5" in record for record in epochs)
+    header = ["Epoch", "TrainLoss", "Top_1_Accuracy", *["Top_5_Accuracy"] * has_top5, "TrainTime", "EvalTime", "TotalTime"]
+    rows = [header] + [
+        [
+            str(record["epoch"]),
+            f"{record['last_loss']:.6f}",
+            f"{record.get('top1', 0):.4%}",
+            *[f"{record.get('top5', 0):.4%}"] * has_top5,
+            *(f"{record[name]:.2f}" for name in ("train_s", "eval_s", "total_s")),
+        ]
+        for record in epochs
+    ]
+    return "".join("".join(cell.ljust(_COLUMN) for cell in row) + "\n" for row in rows)
+
+
+def write_training_checkpoint(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    depths: Sequence[int],
+    average: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    step: int,
+    betas: tuple[float, float],
+    lrs: Sequence[float],
+) -> None:
+    """A MindSpore checkpoint with the tags that MindCV's training loop saves.
+
+    weights, average: by canonical name; average may be empty. optimizer: as of `training.state.optimizer_tensors`; moments are
+    written where it is one of Adam's kin. lrs: of every step of the run."""
+    table = name_table("mindcv", depths)
+
+    def theirs(name: str, tensor: Tensor) -> Tensor:
+        return to_foreign("mindcv", name, tensor, model="").float()
+
+    tensors = {table[name]: theirs(name, tensor) for name, tensor in weights.items()}
+    for tag, key in (_FIRST, _SECOND):
+        tensors |= {
+            f"{tag}.{table[name]}": theirs(name, optimizer[f"{name}|{key}"]) for name in weights if f"{name}|{key}" in optimizer
+        }
+    tensors |= {
+        "global_step": torch.tensor([step], dtype=torch.int32),
+        "beta1_power": torch.tensor([betas[0] ** step]),
+        "beta2_power": torch.tensor([betas[1] ** step]),
+        "learning_rate": torch.tensor(list(lrs)),
+    }
+    if average:
+        tensors |= {f"ema.{table[name]}": theirs(name, tensor) for name, tensor in average.items()}
+        tensors |= {"updates": torch.tensor(float(step))}
+    write_ckpt(path, tensors)
+
+
+def write_plain_checkpoint(path: Path, weights: Mapping[str, Tensor], depths: Sequence[int]) -> None:
+    """A MindSpore checkpoint of weights alone."""
+    table = name_table("mindcv", depths)
+    write_ckpt(path, {table[name]: to_foreign("mindcv", name, tensor, model="").float() for name, tensor in weights.items()})
+
+
+def checkpoint_name(model: str, epoch: int, batches_per_epoch: int) -> str:
+    """MindCV's name for the checkpoint after an epoch."""
+    return f"{model}-{epoch}_{batches_per_epoch}.ckpt"
+
+
+def prune(folder: Path, model: str, kept_epochs: set[int]) -> None:
+    """Delete the epoch checkpoints that the policy does not keep."""
+    for path in folder.glob(f"{model}-*_*.ckpt"):
+        match = re.fullmatch(rf"{re.escape(model)}-(\d+)_\d+\.ckpt", path.name)
+        if match and int(match[1]) not in kept_epochs:
+            path.unlink()
+
+
+def copy_as_optim(newest: Path, model: str) -> None:
+    """optim_{model}.ckpt: the same content under the name that MindCV looks for."""
+    target = newest.with_name(f"optim_{model}.ckpt")
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(newest, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(newest, temporary)
+    os.replace(temporary, target)
+
+
+def position_of(path: Path, batches_per_epoch: int) -> Position:
+    """The epoch that a MindSpore checkpoint has finished: from its name, else from its step counter, else 0."""
+    if match := re.search(r"-(\d+)_(\d+)\.ckpt$", path.name):
+        return Position(int(match[1]), "from its name")
+    step = read_ckpt(path).get("global_step")
+    if step is not None and step.numel() == 1:
+        return Position(int(step) // batches_per_epoch, f"from its global_step, {int(step)}")
+    return Position(0, "neither its name nor its content has an epoch")
+
+
+def optimizer_state(path: Path, model: str, steps: int) -> dict[str, Tensor]:
+    """AdamW's moments, as `training.state.load_optimizer` takes them, from a MindSpore checkpoint or from the optim_{model}.ckpt
+    beside it. steps: what its counter must say; MindCV overwrites that file at each save, so it may be of another epoch.
+
+    Raises CheckpointError where there are none, or of another step."""
+    source, tensors = path, read_ckpt(path)
+    if not any(name.startswith("adam_m.") for name in tensors):
+        source = path.with_name(f"optim_{model}.ckpt")
+        if not source.exists():
+            raise CheckpointError(f"resume_opt = True: neither {path} nor {source} holds the optimizer's state. Leave it out.")
+        tensors = read_ckpt(source)
+    counted = int(tensors["global_step"]) if tensors.get("global_step", torch.empty(0)).numel() == 1 else None
+    if counted != steps:
+        raise CheckpointError(
+            f"resume_opt = True: the optimizer's state in {source} is of step {counted}, the weights are of step {steps}. Leave "
+            "it out, or give the checkpoint that belongs to it."
+        )
+    moments: dict[str, Tensor] = {}
+    for tag, key in (_FIRST, _SECOND):
+        own = {name.removeprefix(f"{tag}."): tensor for name, tensor in tensors.items() if name.startswith(f"{tag}.")}
+        found = detect(own)
+        if found is None or found[0] != "mindcv":
+            raise CheckpointError(f"resume_opt = True: {source} has no complete {tag} of a ConvNeXt V2. Leave it out.")
+        table = name_table("mindcv", depths_of("mindcv", found[1], own), found[1])
+        if missing := [theirs for theirs in table.values() if theirs not in own]:
+            raise CheckpointError(f"resume_opt = True: {source} has no {tag}.{missing[0]}. Leave it out.")
+        moments |= {f"{name}|{key}": to_canonical(name, own[theirs]) for name, theirs in table.items()}
+    names = {name.rpartition("|")[0] for name in moments}
+    return moments | {f"{name}|step": torch.tensor(float(steps)) for name in names}
