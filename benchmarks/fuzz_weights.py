@@ -1,0 +1,199 @@
+"""Open thousands of damaged and hostile checkpoints of each kind: docs/weights.md states what came out.
+
+    python benchmarks/fuzz_weights.py [--count 5000] [--seed 0]
+
+Each kind runs in a process of its own whose memory is limited. A mutation is bits flipped, a cut, bytes overwritten by a huge
+length, a piece repeated or taken out; of the archives also compressed bombs, and of the pickles payloads that would leave a file
+behind. A file that is opened, or refused by an error of ours, is fine; any other exception, a crash, a file left behind by a
+payload or memory above the limit is not.
+"""
+
+import argparse
+import io
+import json
+import pickle
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.fcmae import FCMAE
+from convnextv2.weights.convert import convert_weights
+from convnextv2.weights.files import Description, save_weights
+from convnextv2.weights.load import open_weights, restore
+
+HEADROOM = 1 << 30
+"""Bytes of address space a process may take beyond what imports took; the files are about 40 KB."""
+
+
+class Payload:
+    """Leaves a file behind where someone unpickles it."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.mark), "w")
+
+
+def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
+    """One good file (or Hub folder) of each kind."""
+    torch.manual_seed(0)
+    model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=5)
+    save_weights(folder / "ours", model.state_dict(), Description("classifier", "custom", model.arguments))
+    weights = open_weights(folder / "ours" / "model.safetensors")
+    seeds = {"convnextv2 safetensors": folder / "ours" / "model.safetensors"}
+    for name, target, out in (
+        ("official .pt", "official", "official.pt"),
+        ("timm safetensors", "timm", "timm.safetensors"),
+        ("timm .pth", "timm", "timm.pth"),
+        ("transformers folder", "transformers", "hf"),
+        ("mmpretrain .pth", "mmpretrain", "mm.pth"),
+        ("MindCV .ckpt", "mindcv", "mindcv.ckpt"),
+        ("MindSpore safetensors", "mindcv", "ms.safetensors"),
+    ):
+        convert_weights(weights, target, folder / out, allow_drift=True)
+        seeds[name] = folder / out
+    state = torch.load(folder / "official.pt", weights_only=True)["model"]
+    torch.save({"model": state}, folder / "legacy.pth", _use_new_zipfile_serialization=False)
+    pretrained = FCMAE(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None), decoder_dim=8)
+    arguments = argparse.Namespace(lr=1.0, model="convnextv2_atto")
+    torch.save({"model": pretrained.state_dict(), "args": arguments, "epoch": 3}, folder / "training.pth")
+    payload = io.BytesIO()
+    torch.save({"model": state, "args": Payload(mark)}, payload)
+    (folder / "payload.pth").write_bytes(payload.getvalue())
+    (folder / "payload.pkl").write_bytes(pickle.dumps({"model": Payload(mark)}))
+    seeds |= {"old PyTorch .pth": folder / "legacy.pth", "FCMAE training .pth": folder / "training.pth"}
+    seeds |= {"payload in a zip": folder / "payload.pth", "payload in a pickle": folder / "payload.pkl"}
+    return seeds
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """One of the mutations of bytes; metadata at either end are hit as often as the rest."""
+    content = bytearray(data)
+
+    def place() -> int:
+        return rng.choice(
+            (rng.randrange(len(content)), rng.randrange(min(2000, len(content))), -1 - rng.randrange(min(2000, len(data))))
+        )
+
+    kind = rng.randrange(6)
+    if kind == 0:
+        for _ in range(rng.randint(1, 20)):
+            content[place()] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        del content[rng.randrange(len(content)) :]
+    elif kind == 2:
+        at = place() % len(content)
+        content[at : at + 8] = rng.choice(
+            (b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\0\0\0\0\1\0\0\0", b"\xff\xff\xff\xff\x0f\0\0\0")
+        )
+    elif kind == 3:
+        at, length = place() % len(content), rng.randint(1, 4000)
+        content[at:at] = content[at : at + length]
+    elif kind == 4:
+        at = place() % len(content)
+        del content[at : at + rng.randint(1, 4000)]
+    else:
+        for _ in range(rng.randint(1, 50)):
+            content[place()] = rng.randrange(256)
+    return bytes(content)
+
+
+def bomb(data: bytes, rng: random.Random) -> bytes:
+    """The same archive with one entry that unpacks to 4 GiB in the archive's own words, or with all entries compressed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
+        chosen = rng.choice(source.namelist())
+        for entry in source.infolist():
+            content = bytes(64 << 20) if entry.filename == chosen and rng.random() < 0.2 else source.read(entry)
+            target.writestr(entry.filename, content, compress_type=rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
+    content = bytearray(out.getvalue())
+    if rng.random() < 0.5:  # sizes in the directory that are not true
+        at = content.rfind(b"PK\x01\x02")
+        content[at + 20 : at + 28] = b"\xff\xff\xff\xff\xff\xff\xff\xff"
+    return bytes(content)
+
+
+def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object]:
+    """Open `count` mutations of one file; figures, or an exception of the code under test."""
+    rng = random.Random(f"{seed}{seed_path.name}")
+    folder = Path(tempfile.mkdtemp(dir=seed_path.parent))
+    is_folder = seed_path.is_dir()
+    target = folder / seed_path.name
+    files = sorted(seed_path.iterdir()) if is_folder else [seed_path]
+    contents = {path: path.read_bytes() for path in files}
+    with open("/proc/self/statm") as statm:
+        taken = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + HEADROOM, taken + HEADROOM))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcomes: Counter[str] = Counter()
+    for _ in range(count):
+        if is_folder:
+            shutil.copytree(seed_path, target, dirs_exist_ok=True)
+        chosen = rng.choice(files)
+        content = contents[chosen]
+        is_bomb = content[:2] == b"PK" and rng.random() < 0.1
+        mutated = (
+            bomb(content, rng)
+            if is_bomb
+            else content
+            if "payload" in chosen.name and rng.random() < 0.1
+            else mutate(content, rng)
+        )
+        (target / chosen.name if is_folder else target).write_bytes(mutated)
+        try:
+            restore(open_weights(target))
+            outcomes["opened"] += 1
+        except ConvNeXtV2Error as error:
+            assert "\n" not in str(error), f"more than one line: {error}"
+            outcomes["refused"] += 1
+    assert not mark.exists(), "a payload was run"
+    shutil.rmtree(folder)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {**outcomes, "memory_grown_mb": round(grown / 1024)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # how this script calls itself
+    arguments = parser.parse_args()
+    if arguments.one:
+        torch.set_num_threads(1)
+        mark = arguments.one.parent / "left-behind"
+        print(json.dumps(fuzz(arguments.one, arguments.count, arguments.seed, mark)))
+        return
+    failed = False
+    with tempfile.TemporaryDirectory() as name:
+        mark = Path(name) / "left-behind"
+        for kind, path in write_seeds(Path(name), mark).items():
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                str(path),
+                "--count",
+                str(arguments.count),
+                "--seed",
+                str(arguments.seed),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True)
+            failed |= done.returncode != 0
+            print(f"{kind:<24}{done.stdout.strip() or f'FAILED ({done.returncode}): {done.stderr.strip()[-1500:]}'}", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
