@@ -168,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", default="", help="only kinds with this in their name")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # how this script calls itself
     arguments = parser.parse_args()
     if arguments.one:
@@ -178,7 +179,8 @@ def main() -> None:
     failed = False
     with tempfile.TemporaryDirectory() as name:
         mark = Path(name) / "left-behind"
-        for kind, path in write_seeds(Path(name), mark).items():
+        seeds = write_seeds(Path(name), mark)
+        for kind, path in ((kind, path) for kind, path in seeds.items() if arguments.kind in kind):
             command = [
                 sys.executable,
                 __file__,

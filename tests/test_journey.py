@@ -1,5 +1,6 @@
 """The verbs end to end, as a user runs them, on a made folder of images."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -394,7 +395,7 @@ def test_the_best_checkpoints_are_kept_by_score(photos: Path, tmp_path: Path) ->
 def test_infer_prints_mindcvs_dictionary(like_mindcv: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = str(next((photos / "val" / "red").iterdir()))
     assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "custom"]) == 0
-    printed = eval(capsys.readouterr().out)
+    printed = ast.literal_eval(capsys.readouterr().out)
     assert set(printed) == {"red", "green", "blue"} and sum(printed.values()) == pytest.approx(1, abs=1e-5)
     assert main(["infer", "--image_path", image]) == 2
     assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "convnextv2_tiny"]) == 2
@@ -409,6 +410,30 @@ def test_convert_and_inspect_from_the_command_line(trained: Path, tmp_path: Path
     assert main(["convert", str(trained), "--to", "mindcv", "--out", str(tmp_path / "m.ckpt")]) == 2
     assert "--allow-drift" in capsys.readouterr().err
     assert main(["convert", str(trained), "--to", "mindcv", "--out", str(tmp_path / "m.ckpt"), "--allow-drift"]) == 0
+
+
+def test_weights_of_others_are_validated_as_they_are(
+    trained: Path, like_mindcv: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", str(trained)]) == 0
+    expected = capsys.readouterr().out.split("top-1")[1].split()[0]
+    assert main(["convert", str(trained), "--to", "transformers", "--out", str(tmp_path / "hf")]) == 0
+    data = ["--data_dir", str(photos), "--image_size", "64", "--batch_size", "4", "--workers", "0", "--device", "cpu"]
+    assert main(["validate", str(tmp_path / "hf"), *data, "--precision", "float32"]) == 0
+    assert capsys.readouterr().out.split("top-1")[1].split()[0] == expected
+    config = ["-c", str(like_mindcv.parent / "mine.yaml"), *data]
+    assert main(["validate", *config, "--ckpt_path", str(like_mindcv / "custom-4_6.ckpt")]) == 0
+    printed = capsys.readouterr().out
+    figures = ast.literal_eval(next(line for line in printed.splitlines() if line.startswith("{'Top_1_Accuracy'")))
+    assert set(figures) == {"Top_1_Accuracy", "loss"} and "its averaged weights are measured" in printed
+    last = [record for record in metrics(like_mindcv) if record["kind"] == "eval"][-1]
+    assert figures["Top_1_Accuracy"] == last["top1"]
+    micro = Path(__file__).parent / "fixtures" / "mindcv" / "micro.ckpt"
+    many = tmp_path / "many"
+    for i in range(11):
+        draw(many / "val" / str(i) / "0.png", 0, i)
+    assert main(["validate", str(micro), "--data_dir", str(many), *data[2:]]) == 2
+    assert "a classifier of 10 classes, the data have 11" in capsys.readouterr().err
 
 
 def test_what_foreign_weights_tell_is_used_where_nobody_set_it(

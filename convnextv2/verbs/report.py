@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from convnextv2.data.loader import build_evaluation_loader
+from convnextv2.data.named import default_class_names
 from convnextv2.data.sources import Source, find_sources, validation_source
 from convnextv2.data.transforms import build_batch_transform
-from convnextv2.distributed import Place, choose_precision
+from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.gallery import to_picture
@@ -24,7 +25,7 @@ from convnextv2.run import Run, find_weights, run_of
 from convnextv2.training.supervised import autocast_logits
 from convnextv2.verbs.reconstruct import reconstruct_source
 from convnextv2.weights.files import Description
-from convnextv2.weights.load import load_model
+from convnextv2.weights.load import OURS, load_model, open_weights, restore
 
 EXAMPLES = 8
 """Right and wrong predictions shown, of each."""
@@ -44,7 +45,14 @@ class Measured:
 
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
-    model, description = load_model(weights)
+    opened = open_weights(weights)
+    if recipe.ema and opened.origin.format == "mindcv":
+        averaged = any(name.startswith("ema.") for name, _ in opened.left_out)
+        say(
+            f"{weights}: {'its averaged weights are measured' if averaged else 'has no averaged weights, its plain ones are measured'}."
+        )
+        opened = open_weights(weights, average=True) if averaged else opened
+    model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
             f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to measure. Train one with --init."
@@ -53,7 +61,18 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
     owner = run_of(weights)
     trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
-    source = validation_source(recipe, description.class_names, trained_on=trained_on)
+    # Weights of others: whatever they call their classes, these are the folders' in sorted order, as everywhere in the field.
+    foreign = description.provenance.get("format", OURS) != OURS
+    names = [] if foreign else description.class_names
+    source = validation_source(recipe, names, trained_on=trained_on)
+    if len(source.class_names) > model.num_classes:
+        raise CheckpointError(
+            f"{weights}: a classifier of {model.num_classes} classes, the data have {len(source.class_names)}. Fine-tune it first: "
+            "convnextv2 train --init."
+        )
+    if foreign:
+        more = default_class_names(model.num_classes)[len(source.class_names) :]
+        description = replace(description, class_names=[*source.class_names, *more])
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
     evaluation, predictions = evaluate(

@@ -40,6 +40,8 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         measured = evaluate_weights(weights, recipe, place)
         say(f"Weights: {weights}")
         say(measured.evaluation.table())
+        if recipe.mindcv_files:
+            say(_mindcv_line(measured.evaluation))
         if place.is_main:
             say(f"Report: {write_evaluation_report(weights, measured, recipe)}")
     except BaseException:
@@ -47,6 +49,12 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         raise
     stop()
     return measured.evaluation
+
+
+def _mindcv_line(evaluation: Evaluation) -> str:
+    """What MindCV's validate.py prints last, which scripts may read."""
+    figures = {"Top_1_Accuracy": evaluation.top1, "Top_5_Accuracy": evaluation.top5, "loss": evaluation.loss}
+    return str({name: value for name, value in figures.items() if value is not None})
 
 
 def _preprocessing_knobs(weights: Path) -> dict[str, Any]:

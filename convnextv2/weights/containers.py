@@ -123,12 +123,14 @@ def _open_torch(path: Path, title: str) -> Container:
         if isinstance(content.get(key), Mapping):
             weights = content[key]
             break
-    tensors = {str(name): tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    tensors = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    if not all(isinstance(name, str) for name in tensors):
+        raise CheckpointError(f"{path}: a tensor in it has a name that is no text.")
     odd = [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta]
     if odd:
         raise CheckpointError(f"{path}: {odd[0]} is no plain tensor (sparse, quantised or empty).")
     _check_extent(path, tensors)
-    beside = [] if weights is content else [str(key) for key in content if content[key] is not weights]
+    beside = [] if weights is content else [key for key in content if content[key] is not weights and isinstance(key, str)]
     return Container(title, tensors, [path], beside=beside)
 
 

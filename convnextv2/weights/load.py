@@ -111,7 +111,7 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
             raise CheckpointError(f"{path}: no averaged weights in it (no 'ema.' names). Use its plain weights.")
     found = detect(tensors)
     if found is None:
-        example = f", such as {next(iter(tensors))}" if tensors else ""
+        example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
         raise CheckpointError(f"{path}: not a ConvNeXt V2 of any known format ({len(tensors)} tensors{example}).")
     key, prefix = found
     if is_version_1(tensors):
@@ -215,8 +215,9 @@ def size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
 
 
 def brief(names: list[str]) -> str:
-    """A few names, or the first and last of many."""
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]} ({len(names)})"
+    """A few names, or the first and last of many; on one line whatever a file holds."""
+    shown = [name if name.isprintable() and len(name) < 100 else ascii(name)[:100] for name in names[:3] + names[-1:]]
+    return ", ".join(shown[: len(names)]) if len(names) <= 3 else f"{shown[0]} ... {shown[-1]} ({len(names)})"
 
 
 def _rename(

@@ -212,6 +212,9 @@ def _field(number: int, content: bytes) -> bytes:
 
 def _text(content: memoryview) -> str:
     try:
-        return str(content, "utf-8")
+        text = str(content, "utf-8")
     except UnicodeDecodeError:
-        raise _DamagedError("damaged (a name is no text).") from None
+        text = "\0"
+    if not text.isprintable():
+        raise _DamagedError("damaged (a name is no text).")
+    return text

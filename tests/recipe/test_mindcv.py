@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -149,6 +152,16 @@ def test_no_key_of_mindcv_is_ignored_in_silence(key, fate, tmp_path):
         if kind == "only":
             read_recipe({key: argument})
             read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: {argument}\n"))
+
+
+def test_the_documentation_has_every_key_with_its_fate():
+    text = (Path(__file__).parents[2] / "docs" / "mindcv.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \| .+ \|$", text, flags=re.MULTILINE))
+    assert rows.keys() == FATES.keys()
+    for key, ours in rows.items():
+        kind, _, argument = FATES[key].partition(" ")
+        expected = {"same": f"`{key}`", "->": f"`{argument}`", "none": "no effect", "only": "checked", "refused": "refused"}[kind]
+        assert ours == expected, key
 
 
 def test_tables_have_no_key_that_mindcv_has_not():
