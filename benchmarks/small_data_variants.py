@@ -26,6 +26,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "weaker crops, no colour jitter": ("--scale", "[0.6, 1.0]", "--color_jitter", "0"),
     "RandAugment and erasing": ("--auto_augment", "randaug-m9-mstd0.5-inc1", "--erase_prob", "0.25"),
     "mixup 0.3 and cutmix 0.3": ("--mixup", "0.3", "--cutmix", "0.3"),
+    "weaker crops alone": ("--scale", "[0.6, 1.0]"),
+    "no colour jitter": ("--color_jitter", "0"),
+    "weaker crops, no jitter, layer decay 0.9": ("--scale", "[0.6, 1.0]", "--color_jitter", "0", "--layer_decay", "0.9"),
+    "weaker crops, no jitter, lr 1e-3": ("--scale", "[0.6, 1.0]", "--color_jitter", "0", "--lr", "1e-3"),
     "drop path 0": ("--drop_path_rate", "0"),
     "drop path 0.2": ("--drop_path_rate", "0.2"),
     "no EMA": ("--ema", "False"),
@@ -45,7 +49,7 @@ def main() -> None:
     run(pretrained, "pretrain", "--config", "fcmae_small_data", "--data_dir", str(arguments.data), "--workers", "0", "--compile")
 
     def folder(name: str, seed: int) -> Path:
-        return out / "variants" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+        return out / "variants" / f"{name.replace(' ', '-').replace(',', '').replace('.', '_')}-{seed}"
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job

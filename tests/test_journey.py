@@ -425,7 +425,7 @@ def test_weights_of_others_are_validated_as_they_are(
     assert main(["validate", *config, "--ckpt_path", str(like_mindcv / "custom-4_6.ckpt")]) == 0
     printed = capsys.readouterr().out
     figures = ast.literal_eval(next(line for line in printed.splitlines() if line.startswith("{'Top_1_Accuracy'")))
-    assert set(figures) == {"Top_1_Accuracy", "loss"} and "its averaged weights are measured" in printed
+    assert set(figures) == {"Top_1_Accuracy", "loss"} and "measured are its averaged weights" in printed
     last = [record for record in metrics(like_mindcv) if record["kind"] == "eval"][-1]
     assert figures["Top_1_Accuracy"] == last["top1"]
     micro = Path(__file__).parent / "fixtures" / "mindcv" / "micro.ckpt"

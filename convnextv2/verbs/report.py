@@ -48,9 +48,8 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     opened = open_weights(weights)
     if recipe.ema and opened.origin.format == "mindcv":
         averaged = any(name.startswith("ema.") for name, _ in opened.left_out)
-        say(
-            f"{weights}: {'its averaged weights are measured' if averaged else 'has no averaged weights, its plain ones are measured'}."
-        )
+        kind = "averaged weights" if averaged else "plain weights (it has no averaged ones)"
+        say(f"{weights}: measured are its {kind}.")
         opened = open_weights(weights, average=True) if averaged else opened
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
@@ -67,8 +66,8 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     source = validation_source(recipe, names, trained_on=trained_on)
     if len(source.class_names) > model.num_classes:
         raise CheckpointError(
-            f"{weights}: a classifier of {model.num_classes} classes, the data have {len(source.class_names)}. Fine-tune it first: "
-            "convnextv2 train --init."
+            f"{weights}: a classifier of {model.num_classes} classes, the data have {len(source.class_names)}. "
+            "Fine-tune it first: convnextv2 train --init."
         )
     if foreign:
         more = default_class_names(model.num_classes)[len(source.class_names) :]
