@@ -24,7 +24,7 @@ from convnextv2.verbs.report import evaluate_weights
 LEARNING_RATES = {"scratch": ("1e-3", "2e-3", "4e-3"), "fcmae": ("5e-4", "1e-3", "2e-3")}
 SEEDS = (0, 1, 2)
 SHORT_EPOCHS = 10
-COMMON = ("--config", "small_data", "--workers", "0", "--compile")
+COMMON = ("--config", "small_data", "--workers", "0")
 
 
 def run(out: Path, *arguments: str) -> None:
@@ -100,7 +100,7 @@ def main() -> None:
     data, out = arguments.data, arguments.out
     tenth = hold_out_a_tenth(data, out / "tenth")
     pretrained = out / "pretrained"
-    run(pretrained, "pretrain", "--config", "fcmae_small_data", "--data_dir", str(data), "--workers", "0", "--compile")
+    run(pretrained, "pretrain", "--config", "fcmae_small_data", "--data_dir", str(data), "--workers", "0")
     init = {"scratch": (), "fcmae": ("--init", str(pretrained))}
 
     with ThreadPoolExecutor(arguments.jobs) as pool:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convnextv2.model.kernels import native
 from convnextv2.model.tiles import Canvas, fold
 
 
@@ -85,8 +86,11 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
         """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
-        dense = x if canvas is None else canvas.paint(x)
         channels, _, kernel_size, _ = self.weight.shape
+        if kernel_size == 7 and native.are_used_for(x):
+            places, size = (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
+            return native.depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(x.shape)
+        dense = x if canvas is None else canvas.paint(x)
         # As NCHW this is a channels-last view: neither the input nor the output is copied.
         y = F.conv2d(dense.permute(0, 3, 1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=channels).permute(
             0, 2, 3, 1
@@ -142,6 +146,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
         """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
-        y = self.norm(self.dwconv(x, canvas))
-        y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))
+        y = self.pwconv1(self.norm(self.dwconv(x, canvas)))
+        if native.are_used_for(y):
+            images = len(y) if self.grn.scope == "image" else 1
+            tanh = self.gelu_form == "tanh"
+            y = native.gelu_grn(y, self.grn.gamma, self.grn.beta, images=images, eps=self.grn.eps, tanh=tanh)
+        else:
+            y = self.grn(F.gelu(y, approximate=self.gelu_form))
         return x + self.drop_path(self.pwconv2(y))

@@ -1,0 +1,354 @@
+// The depthwise convolution and GELU + GRN of ConvNeXt V2 on a CPU, forward and backward, for float32 and bfloat16 activations.
+//
+// Each result is a sum in a fixed order, whatever the number of threads: runs repeat bit for bit on any number of cores.
+// Sums are float32. Called through ctypes from native.py, which checks every argument and allocates every output.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+constexpr int K = 7, RADIUS = K / 2;
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+inline float to_float(float x) { return x; }
+inline float to_float(bfloat16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline void put(float &at, float x) { at = x; }
+inline void put(bfloat16 &at, float x) {  // to nearest, ties to even; the high bits of a NaN stay a NaN
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    at.bits = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
+}
+
+// ---------------------------------------------------------------- depthwise convolution
+
+// Where the given positions lie. They come in runs of `run` neighbours in a row; run r of image n starts at place
+// places[n * runs + r], counted in runs over the images' canvases one after the other. Without places, every run of the canvas is
+// given, in order.
+struct Layout {
+    const int64_t *places;
+    int64_t images, runs, run, height, width, channels;
+
+    int64_t row(int64_t n, int64_t r) const {
+        int64_t place = places ? places[n * runs + r] : n * runs + r;
+        return place / (width / run) - n * height;
+    }
+    int64_t column(int64_t n, int64_t r) const {
+        int64_t place = places ? places[n * runs + r] : n * runs + r;
+        return place % (width / run) * run;
+    }
+};
+
+// One image's given positions of LANES channels from `c` on, on a canvas of zeros with a border of RADIUS.
+template <typename T>
+void paint(const Layout &at, const T *x, int64_t n, int64_t c, float *canvas) {
+    const int64_t wide = at.width + 2 * RADIUS, lanes = std::min<int64_t>(LANES, at.channels - c);
+    memset(canvas, 0, sizeof(float) * (at.height + 2 * RADIUS) * wide * LANES);
+    for (int64_t r = 0; r < at.runs; ++r) {
+        float *to = canvas + ((at.row(n, r) + RADIUS) * wide + at.column(n, r) + RADIUS) * LANES;
+        const T *from = x + (n * at.runs + r) * at.run * at.channels + c;
+        if (lanes == LANES)
+            for (int64_t w = 0; w < at.run; ++w)
+                for (int l = 0; l < LANES; ++l) to[w * LANES + l] = to_float(from[w * at.channels + l]);
+        else
+            for (int64_t w = 0; w < at.run; ++w)
+                for (int64_t l = 0; l < lanes; ++l) to[w * LANES + l] = to_float(from[w * at.channels + l]);
+    }
+}
+
+// N neighbouring outputs; `from` is the canvas at the upper left of the first one's window.
+template <int N, typename T>
+void convolve(const float *from, int64_t wide, const float *weight, vec bias, T *to, int64_t channels, int64_t lanes) {
+    vec sums[N];
+    for (int i = 0; i < N; ++i) sums[i] = bias;
+    for (int row = 0; row < K; ++row)
+        for (int column = 0; column < K; ++column) {
+            vec w = *(const vec *)(weight + (row * K + column) * LANES);
+            for (int i = 0; i < N; ++i) sums[i] += w * *(const vec *)(from + (row * wide + column + i) * LANES);
+        }
+    for (int i = 0; i < N; ++i)
+        if (lanes == LANES)
+            for (int l = 0; l < LANES; ++l) put(to[i * channels + l], sums[i][l]);
+        else
+            for (int64_t l = 0; l < lanes; ++l) put(to[i * channels + l], sums[i][l]);
+}
+
+// weight: float (49, channels).
+template <typename T>
+void depthwise(const Layout &at, const T *x, const float *weight, const float *bias, T *y, int threads) {
+    const int64_t wide = at.width + 2 * RADIUS, blocks = (at.channels + LANES - 1) / LANES;
+    const int64_t tasks = at.images * blocks;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> canvas((at.height + 2 * RADIUS) * wide * LANES);
+        float packed[K * K * LANES], start[LANES];
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < tasks; ++task) {
+            const int64_t n = task / blocks, c = task % blocks * LANES;
+            const int64_t lanes = std::min<int64_t>(LANES, at.channels - c);
+            for (int k = 0; k < K * K; ++k)
+                for (int64_t l = 0; l < LANES; ++l) packed[k * LANES + l] = l < lanes ? weight[k * at.channels + c + l] : 0;
+            for (int64_t l = 0; l < LANES; ++l) start[l] = bias && l < lanes ? bias[c + l] : 0;
+            const vec b = *(const vec *)start;
+            paint(at, x, n, c, canvas.data());
+            for (int64_t r = 0; r < at.runs; ++r) {
+                const float *from = canvas.data() + (at.row(n, r) * wide + at.column(n, r)) * LANES;
+                T *to = y + (n * at.runs + r) * at.run * at.channels + c;
+                int64_t left = at.run;
+                for (; left >= 8; left -= 8, from += 8 * LANES, to += 8 * at.channels)
+                    convolve<8>(from, wide, packed, b, to, at.channels, lanes);
+                switch (left) {
+                    case 7: convolve<7>(from, wide, packed, b, to, at.channels, lanes); break;
+                    case 6: convolve<6>(from, wide, packed, b, to, at.channels, lanes); break;
+                    case 5: convolve<5>(from, wide, packed, b, to, at.channels, lanes); break;
+                    case 4: convolve<4>(from, wide, packed, b, to, at.channels, lanes); break;
+                    case 3: convolve<3>(from, wide, packed, b, to, at.channels, lanes); break;
+                    case 2: convolve<2>(from, wide, packed, b, to, at.channels, lanes); break;
+                    case 1: convolve<1>(from, wide, packed, b, to, at.channels, lanes); break;
+                }
+            }
+        }
+    }
+}
+
+constexpr int64_t GROUPS = 8;  // of images, each summed by itself: work for eight threads per LANES channels
+
+// gradient: float (50, channels), of the weight and, last, of the bias.
+template <typename T>
+void depthwise_weight(const Layout &at, const T *x, const T *gy, float *gradient, int threads) {
+    const int64_t wide = at.width + 2 * RADIUS, blocks = (at.channels + LANES - 1) / LANES;
+    const int64_t groups = std::min(GROUPS, at.images), size = (K * K + 1) * LANES;
+    std::vector<float> partial(groups * blocks * size, 0.0f);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> canvas((at.height + 2 * RADIUS) * wide * LANES), above(at.runs * at.run * LANES, 0.0f);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < groups * blocks; ++task) {
+            const int64_t group = task / blocks, c = task % blocks * LANES;
+            const int64_t lanes = std::min<int64_t>(LANES, at.channels - c);
+            float *sums = partial.data() + task * size;
+            for (int64_t n = at.images * group / groups; n < at.images * (group + 1) / groups; ++n) {
+                paint(at, x, n, c, canvas.data());
+                vec bias = *(const vec *)(sums + K * K * LANES);
+                for (int64_t i = 0; i < at.runs * at.run; ++i) {
+                    const T *from = gy + (n * at.runs * at.run + i) * at.channels + c;
+                    for (int64_t l = 0; l < lanes; ++l) above[i * LANES + l] = to_float(from[l]);
+                    bias += *(const vec *)(above.data() + i * LANES);
+                }
+                *(vec *)(sums + K * K * LANES) = bias;
+                for (int row = 0; row < K; ++row) {
+                    vec s[K];
+                    for (int column = 0; column < K; ++column) s[column] = *(const vec *)(sums + (row * K + column) * LANES);
+                    const float *g = above.data();
+                    for (int64_t r = 0; r < at.runs; ++r) {
+                        const float *from = canvas.data() + ((at.row(n, r) + row) * wide + at.column(n, r)) * LANES;
+                        for (int64_t w = 0; w < at.run; ++w, g += LANES, from += LANES) {
+                            const vec here = *(const vec *)g;
+                            for (int column = 0; column < K; ++column) s[column] += here * *(const vec *)(from + column * LANES);
+                        }
+                    }
+                    for (int column = 0; column < K; ++column) *(vec *)(sums + (row * K + column) * LANES) = s[column];
+                }
+            }
+        }
+    }
+    for (int64_t k = 0; k <= K * K; ++k)
+        for (int64_t c = 0; c < at.channels; ++c) {
+            float sum = 0;
+            for (int64_t group = 0; group < groups; ++group)
+                sum += partial[(group * blocks + c / LANES) * size + k * LANES + c % LANES];
+            gradient[k * at.channels + c] = sum;
+        }
+}
+
+// ---------------------------------------------------------------- GELU and GRN
+
+// exp(x) for x <= 0, to 2 units in the last place; below -87 it is 0 within 1e-38.
+inline float exp_negative(float x) {
+    x = std::max(x, -87.0f);
+    const float n = std::floor(x * 1.44269504f + 0.5f);
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+    float p = 1 + r * (1 + r * (0.5f + r * (1.6666667e-1f + r * (4.1666668e-2f + r * (8.3333340e-3f + r * 1.3888889e-3f)))));
+    uint32_t bits = uint32_t(int32_t(n) + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+// GELU and its derivative. Exact: x * Phi(x), with erf from Abramowitz and Stegun 7.1.26 (error below 1.5e-7).
+// Tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+template <bool TANH>
+inline void gelu(float x, float &value, float &slope) {
+    if (TANH) {
+        const float inner = 0.79788456f * (x + 0.044715f * x * x * x);
+        const float e = exp_negative(-2 * std::fabs(inner));
+        const float magnitude = (1 - e) / (1 + e);
+        const float t = inner < 0 ? -magnitude : magnitude;
+        value = 0.5f * x * (1 + t);
+        slope = 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.79788456f * (1 + 3 * 0.044715f * x * x);
+    } else {
+        const float e = exp_negative(-0.5f * x * x);
+        const float t = 1 / (1 + 0.3275911f * 0.70710678f * std::fabs(x));
+        const float poly = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+        const float tail = 0.5f * poly * e;  // 1 - Phi(|x|)
+        const float phi = x < 0 ? tail : 1 - tail;
+        value = x * phi;
+        slope = phi + x * 0.39894228f * e;
+    }
+}
+
+constexpr int64_t CHUNK = 64;  // positions that are summed by themselves
+
+// Calls work(image, first position, count, chunk of the image) for each chunk of each image.
+template <typename Work>
+void for_chunks(int64_t images, int64_t positions, int threads, Work work) {
+    const int64_t chunks = (positions + CHUNK - 1) / CHUNK;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t task = 0; task < images * chunks; ++task) {
+        const int64_t n = task / chunks, chunk = task % chunks;
+        work(n, chunk * CHUNK, std::min(CHUNK, positions - chunk * CHUNK), chunk);
+    }
+}
+
+// Adds up the chunks of each image: partial (images, chunks, columns) to sums (images, columns).
+void add_chunks(const std::vector<float> &partial, int64_t images, int64_t chunks, int64_t columns, float *sums, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t n = 0; n < images; ++n) {
+        float *to = sums + n * columns;
+        std::fill(to, to + columns, 0.0f);
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+            const float *from = partial.data() + (n * chunks + chunk) * columns;
+            for (int64_t c = 0; c < columns; ++c) to[c] += from[c];
+        }
+    }
+}
+
+// sums: (images, channels), of gelu(x)^2 over the positions.
+template <bool TANH, typename T>
+void gelu_squares(int64_t images, int64_t positions, int64_t channels, const T *x, float *sums, int threads) {
+    const int64_t chunks = (positions + CHUNK - 1) / CHUNK;
+    std::vector<float> partial(images * chunks * channels, 0.0f);
+    for_chunks(images, positions, threads, [&](int64_t n, int64_t first, int64_t count, int64_t chunk) {
+        float *to = partial.data() + (n * chunks + chunk) * channels;
+        for (int64_t p = first; p < first + count; ++p) {
+            const T *from = x + (n * positions + p) * channels;
+            for (int64_t c = 0; c < channels; ++c) {
+                float value, slope;
+                gelu<TANH>(to_float(from[c]), value, slope);
+                to[c] += value * value;
+            }
+        }
+    });
+    add_chunks(partial, images, chunks, channels, sums, threads);
+}
+
+// y = gelu(x) * scale + shift, with scale (images, channels) and shift (channels).
+template <bool TANH, typename T>
+void gelu_scale(int64_t images, int64_t positions, int64_t channels, const T *x, const float *scale, const float *shift, T *y,
+                int threads) {
+    for_chunks(images, positions, threads, [&](int64_t n, int64_t first, int64_t count, int64_t) {
+        const float *by = scale + n * channels;
+        for (int64_t p = first; p < first + count; ++p) {
+            const T *from = x + (n * positions + p) * channels;
+            T *to = y + (n * positions + p) * channels;
+            for (int64_t c = 0; c < channels; ++c) {
+                float value, slope;
+                gelu<TANH>(to_float(from[c]), value, slope);
+                put(to[c], value * by[c] + shift[c]);
+            }
+        }
+    });
+}
+
+// sums: (images, 2, channels), of gy * gelu(x) and of gy.
+template <bool TANH, typename T>
+void gelu_products(int64_t images, int64_t positions, int64_t channels, const T *x, const T *gy, float *sums, int threads) {
+    const int64_t chunks = (positions + CHUNK - 1) / CHUNK;
+    std::vector<float> partial(images * chunks * 2 * channels, 0.0f);
+    for_chunks(images, positions, threads, [&](int64_t n, int64_t first, int64_t count, int64_t chunk) {
+        float *products = partial.data() + (n * chunks + chunk) * 2 * channels, *plain = products + channels;
+        for (int64_t p = first; p < first + count; ++p) {
+            const T *from = x + (n * positions + p) * channels, *g = gy + (n * positions + p) * channels;
+            for (int64_t c = 0; c < channels; ++c) {
+                float value, slope;
+                gelu<TANH>(to_float(from[c]), value, slope);
+                products[c] += to_float(g[c]) * value;
+                plain[c] += to_float(g[c]);
+            }
+        }
+    });
+    add_chunks(partial, images, chunks, 2 * channels, sums, threads);
+}
+
+// gx = (gy * scale + pull * gelu(x)) * gelu'(x), with scale and pull (images, channels).
+template <bool TANH, typename T>
+void gelu_backward(int64_t images, int64_t positions, int64_t channels, const T *x, const T *gy, const float *scale,
+                   const float *pull, T *gx, int threads) {
+    for_chunks(images, positions, threads, [&](int64_t n, int64_t first, int64_t count, int64_t) {
+        const float *by = scale + n * channels, *of = pull + n * channels;
+        for (int64_t p = first; p < first + count; ++p) {
+            const int64_t at = (n * positions + p) * channels;
+            for (int64_t c = 0; c < channels; ++c) {
+                float value, slope;
+                gelu<TANH>(to_float(x[at + c]), value, slope);
+                put(gx[at + c], (to_float(gy[at + c]) * by[c] + of[c] * value) * slope);
+            }
+        }
+    });
+}
+
+}  // namespace
+
+#define FOR_TYPE(suffix, T)                                                                                                    \
+    void depthwise_##suffix(const int64_t *places, int64_t images, int64_t runs, int64_t run, int64_t height, int64_t width,    \
+                            int64_t channels, const void *x, const float *weight, const float *bias, void *y, int threads) {    \
+        depthwise<T>({places, images, runs, run, height, width, channels}, (const T *)x, weight, bias, (T *)y, threads);        \
+    }                                                                                                                           \
+    void depthwise_weight_##suffix(const int64_t *places, int64_t images, int64_t runs, int64_t run, int64_t height,            \
+                                   int64_t width, int64_t channels, const void *x, const void *gy, float *gradient,             \
+                                   int threads) {                                                                               \
+        depthwise_weight<T>({places, images, runs, run, height, width, channels}, (const T *)x, (const T *)gy, gradient,        \
+                            threads);                                                                                           \
+    }                                                                                                                           \
+    void gelu_squares_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, float *sums, int threads) {            \
+        (tanh ? gelu_squares<true, T> : gelu_squares<false, T>)(n, p, c, (const T *)x, sums, threads);                          \
+    }                                                                                                                           \
+    void gelu_scale_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, const float *scale, const float *shift,  \
+                             void *y, int threads) {                                                                            \
+        (tanh ? gelu_scale<true, T> : gelu_scale<false, T>)(n, p, c, (const T *)x, scale, shift, (T *)y, threads);              \
+    }                                                                                                                           \
+    void gelu_products_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, const void *gy, float *sums,          \
+                                int threads) {                                                                                  \
+        (tanh ? gelu_products<true, T> : gelu_products<false, T>)(n, p, c, (const T *)x, (const T *)gy, sums, threads);         \
+    }                                                                                                                           \
+    void gelu_backward_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, const void *gy, const float *scale,   \
+                                const float *pull, void *gx, int threads) {                                                     \
+        (tanh ? gelu_backward<true, T> : gelu_backward<false, T>)(n, p, c, (const T *)x, (const T *)gy, scale, pull, (T *)gx,   \
+                                                                  threads);                                                     \
+    }
+
+extern "C" {
+FOR_TYPE(float, float)
+FOR_TYPE(bfloat16, bfloat16)
+}

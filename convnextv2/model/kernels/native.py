@@ -1,0 +1,279 @@
+"""The C++ of native.cpp: compiled at first use where there is a compiler, cached, and checked before it is trusted.
+
+Without a compiler, and on every device but the CPU, the plain PyTorch forms run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Choice = Literal["auto", "native", "plain"]
+
+_SOURCE = Path(__file__).with_name("native.cpp")
+# No -ffast-math: linked into a shared library it flushes denormals in the whole process.
+_FLAGS = (
+    "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
+    if platform.machine() in ("x86_64", "AMD64")
+    else "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
+).split()
+_BUILD_LIMIT_S = 120
+_SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16"}
+
+_choice: Choice = "auto"
+
+
+def choose(choice: Choice) -> str:
+    """Set for this process which kernels run on the CPU; returns what that comes to, in words.
+
+    "auto": native where they can be compiled. "native": the same, and RuntimeError with the reason where they cannot. "plain":
+    PyTorch's operations only. Call it before the model is compiled or run."""
+    global _choice
+    _choice = choice
+    if choice == "plain":
+        return "plain"
+    found = _load()
+    if isinstance(found, str):
+        if choice == "native":
+            raise RuntimeError(found)
+        return f"plain ({found})"
+    return "native"
+
+
+def are_used_for(x: Tensor) -> bool:
+    """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, and not while a graph is exported."""
+    return x.device.type == "cpu" and x.dtype in _SUFFIX and _is_on() and not torch.compiler.is_exporting() and not _is_traced()
+
+
+@torch.compiler.assume_constant_result
+def _is_on() -> bool:
+    return _choice != "plain" and not isinstance(_load(), str)
+
+
+@torch.compiler.assume_constant_result
+def _is_traced() -> bool:
+    return torch.jit.is_tracing()
+
+
+def _call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
+    """Call `name` of the library in its form for x's dtype; every tensor is contiguous and of the length that native.cpp says."""
+    library = _load()
+    assert not isinstance(library, str)
+    values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
+    types = [ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p for argument in arguments]
+    function = getattr(library, f"{name}_{_SUFFIX[x.dtype]}")
+    function.restype, function.argtypes = None, [*types, ctypes.c_int]
+    function(*values, torch.get_num_threads())
+
+
+@cache
+def _load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    if compiler is None:
+        return "no C++ compiler found"
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S).stdout
+        key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), version, _processor()])).hexdigest()
+        path = _cache_folder() / f"native-{key[:20]}.so"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # several ranks may build at once: the last one wins
+                built = Path(folder) / path.name
+                command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(built)]
+                subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_LIMIT_S)
+                os.replace(built, path)
+        library = ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", b"") or str(error).encode()
+        return f"{compiler} did not build them: {detail.decode(errors='replace').strip().splitlines()[0]}"
+    return library
+
+
+def _cache_folder() -> Path:
+    if folder := os.environ.get("CONVNEXTV2_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnextv2"
+
+
+def _processor() -> bytes:
+    """What decides which instructions -march=native stands for."""
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            return b"".join(sorted({line for line in file if line.startswith((b"flags", b"Features", b"model name"))}))
+    except OSError:
+        return platform.processor().encode()
+
+
+# ---- the library's functions as operations of PyTorch, so that torch.compile takes them into its graphs as they are ----
+
+_OPERATIONS = torch.library.Library("convnextv2", "DEF")
+
+
+def _operation(schema: str, run: object, fake: object) -> None:
+    _OPERATIONS.define(schema)
+    name = schema.partition("(")[0]
+    _OPERATIONS.impl(name, run, "CPU")
+    torch.library.register_fake(f"convnextv2::{name}", fake, lib=_OPERATIONS)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | None, shape: list[int]) -> Tensor:
+    x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
+    _call("depthwise", x, places, *shape, x, weight.contiguous(), bias, y)
+    return y
+
+
+def _depthwise_weight(x: Tensor, gradient: Tensor, places: Tensor | None, shape: list[int]) -> Tensor:
+    x, gradient = x.contiguous(), gradient.contiguous()
+    result = torch.empty(50, shape[-1])
+    _call("depthwise_weight", x, places, *shape, x, gradient, result)
+    return result
+
+
+def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
+    x, channels = x.contiguous(), x.shape[-1]
+    sums = torch.empty(images, channels)
+    _call("gelu_squares", x, int(tanh), images, x.numel() // (images * channels), channels, x, sums)
+    return sums
+
+
+def _gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
+    x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
+    images, channels = scale.shape
+    positions = x.numel() // (images * channels)
+    _call("gelu_scale", x, int(tanh), images, positions, channels, x, scale.contiguous(), shift.contiguous(), y)
+    return y
+
+
+def _gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> Tensor:
+    x, gradient, channels = x.contiguous(), gradient.contiguous(), x.shape[-1]
+    sums = torch.empty(images, 2, channels)
+    _call("gelu_products", x, int(tanh), images, x.numel() // (images * channels), channels, x, gradient, sums)
+    return sums
+
+
+def _gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh: bool) -> Tensor:
+    x, gradient = x.contiguous(), gradient.contiguous()
+    result = torch.empty_like(x)
+    images, channels = scale.shape
+    positions = x.numel() // (images * channels)
+    pointers = (x, gradient, scale.contiguous(), pull.contiguous(), result)
+    _call("gelu_backward", x, int(tanh), images, positions, channels, *pointers)
+    return result
+
+
+def _like(x: Tensor, *others: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+_operation("depthwise(Tensor x, Tensor weight, Tensor? bias, Tensor? places, SymInt[] shape) -> Tensor", _depthwise, _like)
+_operation(
+    "depthwise_weight(Tensor x, Tensor gradient, Tensor? places, SymInt[] shape) -> Tensor",
+    _depthwise_weight,
+    lambda x, gradient, places, shape: x.new_empty(50, shape[-1], dtype=torch.float32),
+)
+_operation(
+    "gelu_squares(Tensor x, SymInt images, bool tanh) -> Tensor",
+    _gelu_squares,
+    lambda x, images, tanh: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+)
+_operation("gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like)
+_operation(
+    "gelu_products(Tensor x, Tensor gradient, SymInt images, bool tanh) -> Tensor",
+    _gelu_products,
+    lambda x, gradient, images, tanh: x.new_empty(images, 2, x.shape[-1], dtype=torch.float32),
+)
+_operation("gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor", _gelu_backward, _like)
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, shape: tuple[int, ...]
+    ) -> Tensor:
+        return torch.ops.convnextv2.depthwise(x, _by_tap(weight), bias, places, shape)
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor) -> None:
+        x, weight, _, places, shape = inputs
+        ctx.save_for_backward(x, weight, places)
+        ctx.shape = shape
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, places = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned by half
+            of_x = torch.ops.convnextv2.depthwise(gradient, _by_tap(weight).flip(0), None, places, ctx.shape)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            both = torch.ops.convnextv2.depthwise_weight(x, gradient, places, ctx.shape)
+            of_weight, of_bias = both[:49].view(7, 7, 1, -1).permute(3, 2, 0, 1), both[49]
+        return of_x, of_weight, of_bias, None, None
+
+
+def _by_tap(weight: Tensor) -> Tensor:
+    """(C, 1, 7, 7) to float (49, C)."""
+    return weight.detach().permute(2, 3, 1, 0).reshape(49, -1).float()
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """7 x 7 depthwise convolution with zero padding, of some runs of positions on a canvas of zeros, at those positions.
+
+    x: float32 or bfloat16 (N, runs, run, C). weight: (C, 1, 7, 7). bias: (C,). places: int64 (N * runs,), each run's place among
+    the N * height * (width // run) of the canvases; None where x is the whole canvas. size: height and width.
+    Returns x's shape and dtype; sums are float32."""
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    images, runs, run, channels = x.shape
+    return _Depthwise.apply(x, weight, bias, places, (images, runs, run, *size, channels))
+
+
+class _GeluGRN(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor, gamma: Tensor, beta: Tensor, images: int, eps: float, tanh: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        norm = torch.ops.convnextv2.gelu_squares(x, images, tanh).sqrt()
+        scale = 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + eps))
+        return torch.ops.convnextv2.gelu_scale(x, scale, beta.float(), tanh), norm, scale
+
+    @staticmethod
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        x, gamma, _, images, eps, tanh = inputs
+        _, norm, scale = output
+        ctx.mark_non_differentiable(norm, scale)
+        ctx.save_for_backward(x, gamma, norm, scale)
+        ctx.images, ctx.eps, ctx.tanh = images, eps, tanh
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, gamma, norm, scale = ctx.saved_tensors
+        products, sums = torch.ops.convnextv2.gelu_products(x, gradient, ctx.images, ctx.tanh).unbind(1)
+        mean = norm.mean(-1, keepdim=True) + ctx.eps
+        of_ratio = gamma * products
+        of_norm = of_ratio / mean - (of_ratio * norm).mean(-1, keepdim=True) / mean.square()
+        pull = torch.where(norm > 0, of_norm / norm, 0)  # a channel that is 0 everywhere has gradient 0
+        of_x = torch.ops.convnextv2.gelu_backward(x, gradient, scale, pull, ctx.tanh)
+        return of_x, (products * norm / mean).sum(0), sums.sum(0), None, None, None
+
+
+def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float, tanh: bool) -> Tensor:
+    """GRN of the GELU of x, which is all that the backward pass keeps.
+
+    x: float32 or bfloat16 (N, ..., C). gamma, beta: float32 (C,). images: N for statistics of each image, 1 for those of all.
+    Returns x's shape and dtype; statistics are float32."""
+    y: Tensor = _GeluGRN.apply(x, gamma, beta, images, eps, tanh)[0]
+    return y

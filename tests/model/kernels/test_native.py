@@ -1,0 +1,177 @@
+"""The native kernels against PyTorch's own operations in float64."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.model.kernels import native
+from convnextv2.model.layers import DepthwiseConv, GlobalResponseNorm
+from convnextv2.model.tiles import Tiles
+
+pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
+
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def gradients(y: Tensor, weights: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad((y * weights.to(y.dtype)).sum(), leaves))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("channels", "height", "width"), [(40, 14, 14), (5, 3, 19), (24, 1, 1), (16, 8, 23)])
+def test_depthwise_convolution_of_dense_images(dtype: torch.dtype, channels: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    x, gy = (torch.randn(3, height, width, channels).to(dtype) for _ in range(2))
+    conv = DepthwiseConv(channels)
+    torch.nn.init.normal_(conv.weight)
+    torch.nn.init.normal_(conv.bias)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight, conv.bias)]
+    y64 = F.conv2d(exact[0].permute(0, 3, 1, 2), exact[1], exact[2], padding=3, groups=channels).permute(0, 2, 3, 1)
+    x.requires_grad_()
+    assert native.are_used_for(x)
+    y = conv(x)
+    assert y.dtype == dtype
+    found = [y, *gradients(y, gy, [x, conv.weight, conv.bias])]
+    for result, expected in zip(found, [y64, *gradients(y64, gy, exact)], strict=True):
+        assert relative(result, expected) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("side", [8, 4, 2, 1])
+def test_depthwise_convolution_of_visible_tiles(dtype: torch.dtype, side: int) -> None:
+    torch.manual_seed(0)
+    grid, channels = (3, 4), 12
+    visible, _ = draw_masks(2, grid, 0.6, torch.Generator().manual_seed(1))
+    canvas = Tiles(visible, grid).canvas(side)
+    conv = DepthwiseConv(channels)
+    torch.nn.init.normal_(conv.weight)
+    x = torch.randn(2, visible.shape[1], side, side, channels).to(dtype).requires_grad_()
+    gy = torch.randn(x.shape)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight)]
+    dense = canvas.paint(exact[0]).permute(0, 3, 1, 2)
+    y64 = canvas.pick(F.conv2d(dense, exact[1], conv.bias.double(), padding=3, groups=channels).permute(0, 2, 3, 1))
+    y = conv(x, canvas)
+    found = [y, *gradients(y, gy, [x, conv.weight])]
+    for result, expected in zip(found, [y64, *gradients(y64, gy, exact)], strict=True):
+        assert relative(result, expected) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("form", ["none", "tanh"])
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
+    torch.manual_seed(0)
+    # 100 positions are more than one chunk; values reach both tails of GELU; one channel is 0 everywhere.
+    x = (3 * torch.randn(2, 10, 10, 36)).to(dtype)
+    x[..., 5] = 0
+    gy = torch.randn(x.shape)
+    norm = GlobalResponseNorm(36, scope)
+    torch.nn.init.normal_(norm.gamma)
+    torch.nn.init.normal_(norm.beta)
+    double = GlobalResponseNorm(36, scope).double()
+    double.load_state_dict(norm.state_dict())
+    x64 = x.double().requires_grad_()
+    y64 = double(F.gelu(x64, approximate=form))
+    x.requires_grad_()
+    images = 2 if scope == "image" else 1
+    y = native.gelu_grn(x, norm.gamma, norm.beta, images=images, eps=norm.eps, tanh=form == "tanh")
+    found = [y, *gradients(y, gy, [x, norm.gamma, norm.beta])]
+    for result, expected in zip(found, [y64, *gradients(y64, gy, [x64, double.gamma, double.beta])], strict=True):
+        assert relative(result, expected) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu_over_its_whole_range(form: str) -> None:
+    x = torch.linspace(-40, 40, 100_001).view(1, -1, 1)
+    y = torch.ops.convnextv2.gelu_scale(x, torch.ones(1, 1), torch.zeros(1), form == "tanh")
+    assert (y.double() - F.gelu(x.double(), approximate=form)).abs().max() < 4e-6
+    assert (y - F.gelu(x, approximate=form)).abs()[x.abs() < 6].max() < 1e-6
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    x = torch.full((1, 4, 4, 8), float("nan"))
+    for dtype in TOLERANCE:
+        assert native.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4)).isnan().all()
+        scaled = native.gelu_grn(x.to(dtype), torch.ones(8), torch.zeros(8), images=1, eps=1e-6, tanh=False)
+        assert scaled.isnan().all()
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    torch.manual_seed(0)
+    x, conv = torch.randn(5, 9, 9, 20, requires_grad=True), DepthwiseConv(20)
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            y = native.gelu_grn(conv(x), torch.ones(20), torch.zeros(20), images=5, eps=1e-6, tanh=False)
+            results.append([y, *gradients(y, y.detach(), [x, conv.weight, conv.bias])])
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*results, strict=True):
+        assert torch.equal(one, three)
+
+
+def test_operations_say_what_they_return() -> None:
+    """PyTorch's own check of schema, fake shapes and dispatch."""
+    x, images = torch.randn(2, 6, 6, 8), 2
+    ops, shape = torch.ops.convnextv2, [2, 6, 6, 6, 6, 8]
+    moments = (torch.randn(2, 8), torch.randn(2, 8))
+    for operation, arguments in (
+        (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, shape)),
+        (ops.depthwise_weight, (x, x, None, shape)),
+        (ops.gelu_squares, (x, images, False)),
+        (ops.gelu_scale, (x, moments[0], torch.randn(8), True)),
+        (ops.gelu_products, (x, x, images, False)),
+        (ops.gelu_backward, (x, x, *moments, False)),
+    ):
+        torch.library.opcheck(operation.default, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_one_compiled_graph_has_them_inside() -> None:
+    torch.manual_seed(0)
+    model = FCMAE(ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=None), decoder_dim=8)
+    images, masks = torch.randn(2, 3, 64, 64), draw_masks(2, (2, 2), 0.5, torch.Generator())
+    loss = model(images, *masks)
+    loss.backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+    again = compiled(images, *masks)
+    again.backward()
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close([p.grad for p in model.parameters() if p.grad is not None], expected)
+
+
+def test_an_exported_graph_has_plain_operations() -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=3).eval()
+    graph = torch.export.export(model, (torch.randn(1, 3, 32, 32),)).graph
+    assert not [node for node in graph.nodes if "convnextv2" in str(node.target)]
+
+
+def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
+    code = "from convnextv2.model.kernels import native; print(native.choose('auto')); native.choose('native')"
+    environment = os.environ | {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("plain (no-such-compiler did not build them")
+    assert "RuntimeError" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_plain_can_be_chosen() -> None:
+    try:
+        assert native.choose("plain") == "plain" and not native.are_used_for(torch.ones(1))
+    finally:
+        native.choose("auto")
