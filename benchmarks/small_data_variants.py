@@ -18,7 +18,7 @@ from small_data import COMMON, final_top1, hold_out_a_tenth, run
 
 IMAGE_SIZE = 96
 PRETRAINING_EPOCHS = 40
-EPOCHS = 10
+EPOCHS = 8
 VARIANTS: dict[str, tuple[str, ...]] = {
     "as the recipe": (),
     "from scratch": ("--init", ""),
@@ -30,7 +30,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no EMA": ("--ema", "False"),
     "weaker crops, no colour jitter": ("--scale", "[0.6, 1.0]", "--color_jitter", "0"),
     "mixup 0.3 and cutmix 0.3": ("--mixup", "0.3", "--cutmix", "0.3"),
-    "layer decay 0.9": ("--layer_decay", "0.9"),
 }
 
 

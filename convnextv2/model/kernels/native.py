@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 Choice = Literal["auto", "native", "plain"]
 
@@ -195,6 +196,11 @@ _operation(
     lambda x, gradient, images, tanh: x.new_empty(images, 2, x.shape[-1], dtype=torch.float32),
 )
 _operation("gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor", _gelu_backward, _like)
+
+
+@register_flop_formula([torch.ops.convnextv2.depthwise, torch.ops.convnextv2.depthwise_weight])
+def _depthwise_flops(x_shape: torch.Size, *others: object, out_shape: object = None) -> int:
+    return 2 * 49 * x_shape.numel()
 
 
 class _Depthwise(torch.autograd.Function):
