@@ -127,10 +127,8 @@ class ConvNeXtV2(nn.Module):
                 f"images are {height} x {width} px: the model needs at least {self.total_stride} px a side. Enlarge them, or "
                 "use a smaller stem_stride."
             )
-        x = images.permute(0, 2, 3, 1)
+        x = images.permute(0, 2, 3, 1) if visible is None else visible.cut(images)
         canvas = None
-        if visible is not None:
-            x = visible.canvas(height // visible.grid[0]).pick(x)
         outputs = []
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = downsample(x)

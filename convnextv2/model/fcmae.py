@@ -8,6 +8,7 @@ standard deviation 0.02 for every initial weight (there: 1.0 for most), any imag
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnextv2.errors import ConvNeXtV2Error
@@ -35,12 +36,11 @@ def draw_masks(n: int, grid: tuple[int, int], mask_ratio: float, generator: torc
     return order[:, :visible].sort(dim=1).values, order[:, visible:].sort(dim=1).values
 
 
-def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row of (..., D) less its mean, divided by sqrt(unbiased variance + eps); returns that, the mean and the divisor (...,
-    1)."""
-    mean = pixels.mean(-1, keepdim=True)
-    deviation = (pixels.var(-1, keepdim=True) + eps).sqrt()
-    return (pixels - mean) / deviation, mean, deviation
+def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> Tensor:
+    """Each row of (..., D) less its mean, divided by sqrt(unbiased variance + eps)."""
+    # Layer norm, in one pass, divides by the biased deviation: that is the unbiased one times sqrt(1 - 1 / D).
+    share = 1 - 1 / pixels.shape[-1]
+    return F.layer_norm(pixels, pixels.shape[-1:], eps=eps * share) * share**0.5
 
 
 class FCMAE(nn.Module):
@@ -77,7 +77,7 @@ class FCMAE(nn.Module):
         gelu, grn_scope = encoder.arguments["gelu"], encoder.arguments["grn_scope"]
         self.proj = PatchConv(encoder.dims[-1], decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(decoder_dim))
-        self.decoder = nn.Sequential(*(Block(decoder_dim, gelu=gelu, grn_scope=grn_scope) for _ in range(decoder_depth)))
+        self.decoder = nn.ModuleList(Block(decoder_dim, gelu=gelu, grn_scope=grn_scope) for _ in range(decoder_depth))
         self.pred = PatchConv(decoder_dim, self.cell**2 * encoder.in_channels)
         for module in (self.proj, self.decoder, self.pred):
             module.apply(init_weights)
@@ -102,12 +102,12 @@ class FCMAE(nn.Module):
             raise ConvNeXtV2Error("mask_ratio = 0: nothing is masked, so there is no loss. Use a ratio above 0.")
         grid = self.grid(*images.shape[-2:])
         predictions = self._predict(images, Tiles(visible, grid), Tiles(masked, grid))
-        targets = fold(Tiles(masked, grid).canvas(self.tile).pick(images.permute(0, 2, 3, 1)), self.cell)
+        targets = fold(Tiles(masked, grid).cut(images), self.cell)
         with full_precision(images.device):
             targets = targets.to(torch.promote_types(targets.dtype, torch.float32))
             if self.norm_target:
-                targets = normalise_tiles(targets)[0]
-            return (predictions.to(targets.dtype) - targets).square().mean()
+                targets = normalise_tiles(targets)
+            return F.mse_loss(predictions.to(targets.dtype), targets)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
@@ -120,13 +120,16 @@ class FCMAE(nn.Module):
         original = images.permute(0, 2, 3, 1)
         cells = self._predict(images, Tiles(visible, grid), Tiles(masked, grid)).to(images.dtype)
         if self.norm_target:
-            _, mean, deviation = normalise_tiles(fold(canvas.pick(original), self.cell))
-            cells = cells * deviation + mean
+            pixels = fold(canvas.pick(original), self.cell)
+            cells = cells * (pixels.var(-1, keepdim=True) + 1e-6).sqrt() + pixels.mean(-1, keepdim=True)
         return canvas.paint(unfold(cells, self.cell), onto=original).permute(0, 3, 1, 2)
 
     def _predict(self, images: Tensor, visible: Tiles, masked: Tiles) -> Tensor:
         """Predictions for the masked tiles, (N, L - V, k, k, cell * cell * C), each row ordered row, column, channel."""
         encoded = self.proj(self.encoder.encode(images, visible))
         cells_per_side = self.tile // self.cell
-        decoded = self.decoder(visible.canvas(cells_per_side).paint(encoded, onto=self.mask_token))
-        return self.pred(masked.canvas(cells_per_side).pick(decoded))
+        x = visible.canvas(cells_per_side).paint(encoded, onto=self.mask_token)
+        wanted = masked.canvas(cells_per_side)
+        for i, block in enumerate(self.decoder, start=1):
+            x = block(x, wanted=wanted if i == len(self.decoder) else None)
+        return self.pred(x)

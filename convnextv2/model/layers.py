@@ -144,8 +144,10 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
         self.gelu_form = "none" if gelu == "exact" else "tanh"
 
-    def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
-        """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
+    def forward(self, x: Tensor, canvas: Canvas | None = None, wanted: Canvas | None = None) -> Tensor:
+        """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape.
+
+        wanted: tiles of a dense x that are asked for, (N, V, side, side, C): GRN is the last to look at any other position."""
         y = self.pwconv1(self.norm(self.dwconv(x, canvas)))
         if native.are_used_for(y):
             images = len(y) if self.grn.scope == "image" else 1
@@ -153,4 +155,6 @@ class Block(nn.Module):
             y = native.gelu_grn(y, self.grn.gamma, self.grn.beta, images=images, eps=self.grn.eps, tanh=tanh)
         else:
             y = self.grn(F.gelu(y, approximate=self.gelu_form))
+        if wanted is not None:
+            x, y = wanted.pick(x), wanted.pick(y)
         return x + self.drop_path(self.pwconv2(y))

@@ -67,6 +67,18 @@ class Tiles(NamedTuple):
         rows = ((images * gh + row.unsqueeze(-1)) * side + inside) * gw + column.unsqueeze(-1)
         return Canvas(rows.flatten(), (n, count, side), (gh * side, gw * side))
 
+    def cut(self, images: Tensor) -> Tensor:
+        """These tiles of images (N, C, H, W), which the grid divides evenly: (N, V, side, side, C). What is left is never read."""
+        n, channels, height, _ = images.shape
+        gh, gw = self.grid
+        side = height // gh
+        image, channel, inside = (torch.arange(count, device=images.device) for count in (n, channels, side))
+        row, column = (self.indices // gw)[..., None, None], (self.indices % gw)[..., None, None]
+        planes = image.view(n, 1, 1, 1) * channels + channel.view(channels, 1)
+        rows = ((planes * gh + row) * side + inside) * gw + column
+        tiles = images.reshape(-1, side).index_select(0, rows.flatten())
+        return tiles.view(n, -1, channels, side, side).permute(0, 1, 3, 4, 2).contiguous()
+
 
 def fold(x: Tensor, stride: int) -> Tensor:
     """Space to depth: (..., H, W, C) to (..., H // stride, W // stride, stride * stride * C), ordered row, column, channel.

@@ -43,6 +43,9 @@ class Recipe(BaseModel):
         "auto", "Arithmetic of the forward pass; auto: bfloat16 where the device gains from it.", mindcv="amp_level"
     )
     compile: bool = _run(False, "torch.compile the step (needs a compiler; slow first step).")
+    kernels: Literal["auto", "native", "plain"] = _run(
+        "auto", "On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is."
+    )
     val_precision: Literal["same", "auto", "float32", "bfloat16", "float16"] = _run(
         "same", "Arithmetic of `validate`; same: that of `precision`.", mindcv="val_amp_level"
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from convnextv2.distributed import Place, say, start, stop
+from convnextv2.errors import DeviceError
+from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, create_run, open_run
@@ -35,7 +37,7 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
     notes += inferred
     place, more = start(recipe.device, recipe.distribute)
     try:
-        for note in notes + more + _idle_knobs(verb, recipe):
+        for note in notes + more + _idle_knobs(verb, recipe) + _kernels(recipe, place):
             say(note)
         path = Path(recipe.out or f"runs/{verb}-{recipe.model}")
         if place.is_main:
@@ -47,6 +49,17 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
         stop(failed=True)
         raise
     stop()
+
+
+def _kernels(recipe: Recipe, place: Place) -> list[str]:
+    """Choose the kernels of this process; a line where they are not those that were to be expected."""
+    if place.device.type != "cpu":
+        return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
+    try:
+        chosen = native.choose(recipe.kernels)
+    except RuntimeError as error:
+        raise DeviceError(f"kernels = native: {error}. Install a C++ compiler, or use auto or plain.") from error
+    return [] if chosen == recipe.kernels or chosen == "native" else [f"Kernels: {chosen}; several times slower on a CPU."]
 
 
 def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
