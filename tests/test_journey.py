@@ -172,7 +172,7 @@ def test_validate_takes_a_weights_file_on_its_own(photos: Path, trained: Path, t
     shutil.copy(trained / "best" / "model.safetensors", tmp_path)
     evaluation = convnextv2.validate(tmp_path / "model.safetensors", data_dir=str(photos))
     assert (evaluation.top1, evaluation.images) == (1.0, 9)
-    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "model-report.html").exists()
 
 
 def test_predict_prints_classes_and_json(photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -434,6 +434,36 @@ def test_weights_of_others_are_validated_as_they_are(
         draw(many / "val" / str(i) / "0.png", 0, i)
     assert main(["validate", str(micro), "--data_dir", str(many), *data[2:]]) == 2
     assert "a classifier of 10 classes, the data have 11" in capsys.readouterr().err
+
+
+def test_foreign_weights_that_name_their_classes_are_validated_by_name(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", str(trained), "--to", "transformers", "--out", "hf"]) == 0
+    shutil.copytree(photos / "val" / "green", tmp_path / "few" / "val" / "green")
+    data = {"data_dir": "few", "image_size": 64, "workers": 0, "device": "cpu", "precision": "float32"}
+    assert convnextv2.validate("hf", **data).top1 == 1.0
+    assert "The data have 1 of the 3 classes" in capsys.readouterr().out
+    assert (tmp_path / "hf" / "report.html").exists() and not (tmp_path / "report.html").exists()
+    (tmp_path / "few" / "val" / "green").rename(tmp_path / "few" / "val" / "emerald")
+    assert main(["validate", "hf", "--data_dir", "few"]) == 2
+    assert "class 'emerald' of the data is not among its 3 (blue, green, red)" in capsys.readouterr().err
+    for name in ("a", "b"):
+        shutil.copytree(photos / "val" / "red", tmp_path / "few" / "val" / name)
+    convnextv2.validate("hf", **data)
+    assert "names its classes otherwise (blue, green, red)" in capsys.readouterr().out
+
+
+def test_the_report_of_a_cached_repository_is_not_written_into_the_cache(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cached = tmp_path / "hub" / "models--me--shoes" / "snapshots" / "0123"
+    assert main(["convert", str(trained), "--to", "transformers", "--out", str(cached)]) == 0
+    before = sorted(cached.iterdir())
+    convnextv2.validate(cached, data_dir=str(photos), workers=0, device="cpu")
+    assert sorted(cached.iterdir()) == before and (tmp_path / "shoes-report.html").exists()
 
 
 def test_what_foreign_weights_tell_is_used_where_nobody_set_it(

@@ -25,7 +25,8 @@ from convnextv2.run import Run, find_weights, run_of
 from convnextv2.training.supervised import autocast_logits
 from convnextv2.verbs.reconstruct import reconstruct_source
 from convnextv2.weights.files import Description
-from convnextv2.weights.load import OURS, load_model, open_weights, restore
+from convnextv2.weights.hub import repository_of
+from convnextv2.weights.load import OURS, brief, load_model, open_weights, restore
 
 EXAMPLES = 8
 """Right and wrong predictions shown, of each."""
@@ -60,18 +61,17 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
     owner = run_of(weights)
     trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
-    # Weights of others: whatever they call their classes, these are the folders' in sorted order, as everywhere in the field.
+    # Weights of others need not name their classes, or name them as the folders are named.
     foreign = description.provenance.get("format", OURS) != OURS
-    names = [] if foreign else description.class_names
-    source = validation_source(recipe, names, trained_on=trained_on)
+    source = validation_source(recipe, [] if foreign else description.class_names, trained_on=trained_on)
     if len(source.class_names) > model.num_classes:
         raise CheckpointError(
             f"{weights}: a classifier of {model.num_classes} classes, the data have {len(source.class_names)}. "
             "Fine-tune it first: convnextv2 train --init."
         )
     if foreign:
-        more = default_class_names(model.num_classes)[len(source.class_names) :]
-        description = replace(description, class_names=[*source.class_names, *more])
+        source = match_classes(source, description.class_names, model.num_classes, weights)
+        description = replace(description, class_names=list(source.class_names))
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
     evaluation, predictions = evaluate(
@@ -82,6 +82,34 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         reduce=place.sum,
     )
     return Measured(evaluation, predictions, source, description, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def match_classes(source: Source, names: Sequence[str], rows: int, weights: Path) -> Source:
+    """The source with the rows of a head as its targets: by name where `names`, one per row, has all of its classes; else its
+    classes in sorted order, as everywhere in the field, which is said where it may be wrong.
+
+    Raises CheckpointError where only some of the rows could be meant and their names do not tell which."""
+    own = source.class_names
+    if not names or (len(own) == rows and set(own) - set(names)):
+        if names:
+            say(f"{weights}: names its classes otherwise ({brief(list(names))}); the data's are taken in sorted order.")
+        elif len(own) < rows:
+            say(f"{weights}: {rows} classes without names, the data have {len(own)}: taken for the first {len(own)}, sorted.")
+        return replace(source, class_names=(*own, *default_class_names(rows)[len(own) :]))
+    if unknown := sorted(set(own) - set(names)):
+        raise CheckpointError(
+            f"{weights}: class {unknown[0]!r} of the data is not among its {rows} ({brief(list(names))}). Name the folders as the "
+            "weights name their classes."
+        )
+    if list(own) == list(names):
+        return source
+    if doubled := [name for name in own if names.count(name) > 1]:
+        raise CheckpointError(f"{weights}: {names.count(doubled[0])} of its classes are called {doubled[0]!r}. Which is meant?")
+    if len(own) < rows:
+        say(f"The data have {len(own)} of the {rows} classes of {weights}, found by name.")
+    assert source.targets is not None
+    rows_of = np.array([names.index(name) for name in own], dtype=np.int64)
+    return replace(source, targets=rows_of[source.targets], class_names=tuple(names))
 
 
 def report_run(run: Run, place: Place) -> Evaluation | None:
@@ -106,9 +134,15 @@ def recipe_is_supervised(run: Run) -> bool:
 
 
 def write_evaluation_report(weights: Path, measured: Measured, recipe: Recipe) -> Path:
-    """Write report.html of the run that the weights belong to, or beside weights on their own. Returns its path."""
+    """Write report.html of the run that the weights belong to; of weights on their own, inside of their folder or beside the file
+    under its name; of those in the Hub's cache, in the current folder. Returns its path."""
     run = run_of(weights)
-    path = run.report if run else weights.parent / "report.html"
+    if run:
+        path = run.report
+    elif repository := repository_of(weights):
+        path = Path(f"{repository.rpartition('/')[2]}-report.html")
+    else:
+        path = weights / "report.html" if weights.is_dir() else weights.with_name(f"{weights.stem}-report.html")
     write_report(path, _page(run, measured, recipe))
     return path
 

@@ -15,6 +15,12 @@ def is_hub_name(source: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source) is not None and not Path(source).parent.exists()
 
 
+def repository_of(folder: Path) -> str:
+    """OWNER/NAME of a folder in the Hub's cache (models--OWNER--NAME/snapshots/COMMIT); empty for any other."""
+    kind, *name = folder.parent.parent.name.split("--") if folder.parent.name == "snapshots" else [""]
+    return "/".join(name) if kind == "models" else ""
+
+
 def download(name: str) -> Path:
     """The local folder of a repository of the Hub; what was fetched before is not fetched again.
 
