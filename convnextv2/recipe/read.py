@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from convnextv2.errors import RecipeError
 from convnextv2.recipe import mindcv
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.values import convert, expected, read_value, show
+from convnextv2.recipe.values import convert, expected, is_empty, read_value, show
 
 _META = "defaults"  # a key beside the knobs: whose defaults hold for what is left out
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -201,10 +201,12 @@ def _implied(
         implied.setdefault("resume_init", True)
     pretrained = given.get("pretrained")
     if pretrained and str(pretrained.value).strip().lower() in ("true", "yes", "1"):
-        if init and init.value:
+        if init and not is_empty(init.value):
             mistakes.append(
                 _Mistake(pretrained.source, "pretrained = True: cannot go together with ckpt_path. Drop one of them.")
             )
+        else:
+            given.pop("init", None)  # the empty ckpt_path that every YAML of MindCV has
         model = str(given["model"].value) if "model" in given else "convnextv2_atto"
         implied["init"] = f"facebook/{model.replace('_', '-')}-1k-224"
     if like_mindcv:

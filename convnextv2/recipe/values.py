@@ -21,10 +21,15 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _COMPARISONS = {"ge": (">=", operator.ge), "gt": (">", operator.gt), "le": ("<=", operator.le), "lt": ("<", operator.lt)}
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a value says "nothing": none, null or no text."""
+    return value is None or str(value).strip().lower() in _EMPTY
+
+
 def read_value(name: str, value: Any) -> Any:
     """`value` by the type and within the bounds of knob `name`; ValueError if it cannot be."""
     field = Recipe.model_fields[name]
-    if field.annotation is str and field.default == "" and (value is None or str(value).strip().lower() in _EMPTY):
+    if field.annotation is str and field.default == "" and is_empty(value):
         return ""
     converted = convert(field.annotation, value)
     if isinstance(converted, int | float) and not all(holds(converted, limit) for _, holds, limit in _bounds(name)):

@@ -349,6 +349,14 @@ def test_what_cannot_go_together_is_refused(given, told):
         read_recipe(given)
 
 
+@pytest.mark.parametrize("empty", ["''", "null", "none"])
+def test_pretrained_beside_an_empty_ckpt_path_starts_from_published_weights(empty, tmp_path):
+    recipe, _ = read_recipe({"pretrained": "True"}, config="convnextv2_tiny_ascend")
+    assert recipe.init == "facebook/convnextv2-tiny-1k-224"
+    path = write(tmp_path, f"{COMPLETE}pretrained: True\nckpt_path: {empty}\n")
+    assert read_recipe({}, config=path)[0].init == "facebook/convnextv2-atto-1k-224"
+
+
 def test_a_precision_that_depends_on_the_device_is_announced():
     _, notes = read_recipe({"amp_level": "O2"})
     assert notes == ["amp_level O2: bfloat16 where the device gains from it, else float32."]
