@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from convnextv2.data.chance import stream
+from convnextv2.data.decode import Picture
 from convnextv2.data.sampler import EpochSampler, Position, exact_positions
 from convnextv2.data.sources import Source
 from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
@@ -28,7 +29,7 @@ MOST_WORKERS = 16
 
 
 class Batch(NamedTuple):
-    """pixels: uint8 (N, C, H, W). targets: int64 (N,), class indices, -1 where there is no label. indices: int64 (N,), into the
+    """pixels: uint8 (N, C, H, W), channels-last in memory. targets: int64 (N,), class indices, -1 where there is no label. indices: int64 (N,), into the
     source. Where the transform makes several versions of each image, the first version of all comes first, and targets and
     indices are repeated."""
 
@@ -167,35 +168,36 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
     return setting, ""
 
 
-def _augment(transform: TrainTransform, seed: int, pixels: Tensor, position: Position) -> Tensor:
-    return transform(pixels, stream(seed, "image", *position))
+def _augment(transform: TrainTransform, seed: int, image: Tensor | Picture, position: Position) -> Tensor:
+    return transform(image, stream(seed, "image", *position))
 
 
-def _prepare(transform: EvalTransform, pixels: Tensor, position: Position) -> Tensor:
-    return transform(pixels)
+def _prepare(transform: EvalTransform, image: Tensor | Picture, position: Position) -> Tensor:
+    return transform(image.decode() if isinstance(image, Picture) else image)
 
 
 class _Images(Dataset[tuple[int, Tensor | str]]):
     """Position to (index, prepared pixels or why there are none)."""
 
-    def __init__(self, source: Source, channels: int, prepare: Callable[[Tensor, Position], Tensor]) -> None:
+    def __init__(self, source: Source, channels: int, prepare: Callable[[Tensor | Picture, Position], Tensor]) -> None:
         self.source, self.channels, self.prepare = source, channels, prepare
 
     def __getitem__(self, position: Position) -> tuple[int, Tensor | str]:
         try:
-            pixels = self.source.pixels(position.index, self.channels)
+            return position.index, self.prepare(self.source.picture(position.index, self.channels), position)
         except DataError as error:
             return position.index, str(error)
-        return position.index, self.prepare(pixels, position)
 
 
 def _collate(targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, Tensor | str]]) -> tuple[Batch, dict[int, str]]:
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
     indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
-    pixels = torch.stack([pixels for _, pixels in good]) if good else torch.empty(0, dtype=torch.uint8)
+    # Stacked channels-last, as the images lie in memory and as the network reads them.
+    pixels = torch.stack([pixels.movedim(-3, -1) for _, pixels in good]) if good else torch.empty(0, dtype=torch.uint8)
     if pixels.dim() == 5:
         indices = indices.repeat(pixels.shape[1])
         pixels = pixels.transpose(0, 1).flatten(0, 1)
+    pixels = pixels.permute(0, 3, 1, 2) if good else pixels
     known = torch.full_like(indices, -1) if targets is None else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
     return Batch(pixels, known, indices), {index: error for index, error in items if isinstance(error, str)}
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.data.chance import stream
-from convnextv2.data.decode import decode
+from convnextv2.data.decode import Picture, open_picture
 from convnextv2.data.named import imagenet_names, load_named
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
@@ -50,6 +50,11 @@ class Source:
 
     def pixels(self, index: int, channels: int = 3) -> Tensor:
         """The image, uint8 (channels, H, W), channels 1 or 3. Raises DataError with its name where it cannot be read."""
+        image = self.picture(index, channels)
+        return image.decode() if isinstance(image, Picture) else image
+
+    def picture(self, index: int, channels: int = 3) -> Tensor | Picture:
+        """The same, not decoded yet where it is a file."""
         if self.arrays is not None:
             return _channels_first(self.arrays[index], channels)
         try:
@@ -57,7 +62,7 @@ class Source:
                 data = file.read()
         except OSError as error:
             raise DataError(f"{self.names[index]}: cannot be opened ({error.strerror}).") from None
-        return decode(data, name=self.names[index], channels=channels, max_pixels=self.max_pixels)
+        return open_picture(data, name=self.names[index], channels=channels, max_pixels=self.max_pixels)
 
     def subset(self, indices: Sequence[int]) -> Source:
         """The images at these indices, in this order."""

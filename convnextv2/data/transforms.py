@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.chance import happens, integer, log_uniform, uniform
+from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Interpolation, Recipe
@@ -51,10 +52,16 @@ class TrainTransform:
     antialias: bool = True
     splits: int = 0
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """pixels: uint8 (C, H, W) of any size. Returns uint8 (C, *image_size), or (splits, C, *image_size); all choices are drawn
-        from the generator."""
-        top, left, height, width = crop_box(pixels.shape[-2], pixels.shape[-1], self.scale, self.ratio, generator)
+    def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
+        """image: uint8 (C, H, W) of any size, or a file that holds one. Returns uint8 (C, *image_size), or (splits, C,
+        *image_size); all choices are drawn from the generator."""
+        full = (image.height, image.width) if isinstance(image, Picture) else image.shape[-2:]
+        box = crop_box(*full, self.scale, self.ratio, generator)
+        reduction = self._reduction(*box[2:])
+        pixels = image.decode(reduction) if isinstance(image, Picture) else image
+        # In units of `reduction` px, so that a reduced image is cut at the same places as a whole one.
+        unit = reduction if tuple(pixels.shape[-2:]) == tuple(full) else 1
+        top, left, height, width = (unit * round(px / reduction) for px in box)
         crop = pixels[:, top : top + height, left : left + width]
         pixels = resize(crop, self.image_size, self.interpolation, antialias=self.antialias)
         if happens(generator, self.hflip):
@@ -64,6 +71,15 @@ class TrainTransform:
         if self.splits and self.augment:
             return torch.stack([pixels, *(self.augment(pixels, generator) for _ in range(self.splits - 1))])
         return self.augment(pixels, generator) if self.augment else color_jitter(pixels, self.jitter, generator)
+
+
+    def _reduction(self, height: int, width: int) -> int:
+        """How much smaller a file may be decoded for a crop of this size: a power of two that leaves 1.5 times image_size.
+        Antialiasing would average those pixels anyway; how little the result differs is in docs/preprocessing.md."""
+        if not self.antialias or self.interpolation == "nearest":
+            return 1
+        spare = min(height / self.image_size[0], width / self.image_size[1])
+        return next((reduction for reduction in (8, 4, 2) if spare >= 1.5 * reduction), 1)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 def read(data: bytes, channels: int = 3) -> np.ndarray:
     pixels = decode(data, name="x", channels=channels, max_pixels=LIMIT)
-    assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert pixels.dtype == torch.uint8 and pixels.permute(1, 2, 0).is_contiguous()
     return pixels.permute(1, 2, 0).numpy().astype(int)
 
 

@@ -42,7 +42,7 @@ class Noise:
     def targets(self):
         return np.arange(self.length) % 4 if self.labelled else None
 
-    def pixels(self, i, channels):
+    def picture(self, i, channels):
         if i in self.bad:
             raise DataError(f"{self.names[i]}: the file is truncated.")
         return torch.randint(0, 256, (channels, 40 + i, 50), dtype=torch.uint8, generator=stream("noise", i))
@@ -135,7 +135,7 @@ def test_evaluation_sees_each_image_once_in_order_over_all_ranks(workers):
         assert len(batches) == len(loader) == 3
         seen += torch.cat([batch.indices for batch in batches]).tolist()
         first = batches[0]
-        assert torch.equal(first.pixels[1], transform(Noise().pixels(rank + 2, 3)))
+        assert torch.equal(first.pixels[1], transform(Noise().picture(rank + 2, 3)))
     assert seen == [*range(0, 23, 2), *range(1, 23, 2)]
 
 
