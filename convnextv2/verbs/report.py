@@ -98,8 +98,8 @@ def match_classes(source: Source, names: Sequence[str], rows: int, weights: Path
         return replace(source, class_names=(*own, *default_class_names(rows)[len(own) :]))
     if unknown := sorted(set(own) - set(names)):
         raise CheckpointError(
-            f"{weights}: class {unknown[0]!r} of the data is not among its {rows} ({brief(list(names))}). Name the folders as the "
-            "weights name their classes."
+            f"{weights}: class {unknown[0]!r} of the data is not among its {rows} ({brief(list(names))}). Name the folders as "
+            "the weights name their classes."
         )
     if list(own) == list(names):
         return source
