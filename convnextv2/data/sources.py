@@ -99,16 +99,21 @@ def validation_source(recipe: Recipe, class_names: Sequence[str], *, trained_on:
         root = _folder(recipe)
         if root.is_file():
             has_split = _has_split(root)
-            source = manifest(root, split="val", class_names=class_names)
+            source = manifest(root, split=recipe.val_split, class_names=class_names)
         elif (root / recipe.val_split).is_dir():
             has_split = True
             source = image_folder(root / recipe.val_split, class_names)
-        elif (root / recipe.train_split).is_dir():
-            raise DataError(f"{root}: has {recipe.train_split}/, but no {recipe.val_split}/ to validate on. Set val_split.")
+        elif (root / recipe.train_split).is_dir() or _names_split(recipe, "val_split") or (root / "val").is_dir():
+            there = ", ".join(f"{entry.name}/" for entry in _entries(root) if entry.is_dir())[:100] or "nothing"
+            raise DataError(f"{root}: has {there}, but no {recipe.val_split}/ to validate on. Set val_split.")
         else:
             has_split = False
             source = image_folder(root, class_names)
         if trained_on and not has_split:
+            if not recipe.val_while_train:
+                raise DataError(
+                    f"{root}: was trained on as a whole (val_while_train = False). Give other images with data_dir, or val_split."
+                )
             source = _split_off(source, recipe)[1]
     if class_names and len(source.class_names) > len(class_names):
         raise DataError(f"the data have {len(source.class_names)} classes, the model has {len(class_names)}.")
@@ -200,26 +205,61 @@ def manifest(path: Path, *, split: str | None = None, class_names: Sequence[str]
 
 def _from_disk(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     root = _folder(recipe)
+    validation: Source | None = None
     if root.is_file():
-        training = manifest(root, split="train", labelled=labelled)
-        if not labelled:
-            training, validation = replace(training, max_pixels=recipe.max_image_pixels), None
-        elif _has_split(root):
-            validation = manifest(root, split="val", class_names=training.class_names)
-        else:
+        training = manifest(root, split=recipe.train_split, labelled=labelled)
+        if labelled and _has_split(root):
+            validation = manifest(root, split=recipe.val_split, class_names=training.class_names)
+        elif labelled and recipe.val_while_train:
             training, validation = _split_off(training, recipe)
-    elif not labelled:
-        training, validation = unlabelled(root / recipe.train_split if (root / recipe.train_split).is_dir() else root), None
     elif (root / recipe.train_split).is_dir():
-        training = image_folder(root / recipe.train_split)
-        held_out = root / recipe.val_split
-        validation = image_folder(held_out, training.class_names) if held_out.is_dir() else None
-        if validation is None:
+        folder, held_out = root / recipe.train_split, root / recipe.val_split
+        training = image_folder(folder) if labelled else unlabelled(folder)
+        if labelled and held_out.is_dir():
+            validation = image_folder(held_out, training.class_names)
+        elif labelled:
+            _check_val_split(recipe, root)
             training = replace(training, notes=(*training.notes, f"{held_out}: not there, so nothing is validated."))
     else:
-        training, validation = _split_off(image_folder(root), recipe)
+        _check_train_split(recipe, root, labelled)
+        training = image_folder(root) if labelled else unlabelled(root)
+        if labelled and recipe.val_while_train:
+            training, validation = _split_off(training, recipe)
     training = replace(training, max_pixels=recipe.max_image_pixels)
     return training, validation and replace(validation, max_pixels=recipe.max_image_pixels)
+
+
+def _check_train_split(recipe: Recipe, root: Path, labelled: bool) -> None:
+    """A folder without train_split has the classes in it, unless it was meant to have one: its splits must not become classes."""
+    others = ["train", recipe.val_split] if labelled else ["train"]
+    found = [f"{name}/" for name in others if name not in ("", ".") and (root / name).is_dir()]
+    if found or _names_split(recipe, "train_split"):
+        there = f"has {' and '.join(found)}, but " if found else ""
+        raise DataError(
+            f"train_split = {recipe.train_split}: {root} {there}has no such folder. Set train_split to the one with the training "
+            "images, or leave it out where the folders are the classes."
+        )
+    if labelled:
+        _check_val_split(recipe, root, only_named=True)
+
+
+def _check_val_split(recipe: Recipe, root: Path, *, only_named: bool = False) -> None:
+    """Validation that was asked for is not left out."""
+    asked = not only_named and (recipe.keep_policy == "top_k" or _is_set(recipe, "val_while_train"))
+    if recipe.val_while_train and (asked or _names_split(recipe, "val_split")):
+        raise DataError(
+            f"val_split = {recipe.val_split}: {root} has no such folder, so there is nothing to validate on. Set it to the one "
+            "with the validation images, or val_while_train = False."
+        )
+
+
+def _names_split(recipe: Recipe, knob: str) -> bool:
+    return _is_set(recipe, knob) or getattr(recipe, knob) != Recipe.model_fields[knob].default
+
+
+def _is_set(recipe: Recipe, knob: str) -> bool:
+    """Whether the user set a knob. The recipe.yaml of a run has them all, so that says nothing there."""
+    return knob in recipe.model_fields_set and len(recipe.model_fields_set) < len(Recipe.model_fields)
 
 
 def _has_split(path: Path) -> bool:

@@ -2,6 +2,7 @@ import gzip
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,55 @@ def test_train_and_val_folders_are_used_where_they_exist(tmp_path: Path) -> None
     assert relative(training, tmp_path) == ["train/a/0.png", "train/b/1.png"]
     assert validation.targets.tolist() == [1]
     assert "no images of 1 of the 2 classes (a)" in validation.notes[0]
+
+
+def test_splits_that_are_missing_are_errors_and_never_classes(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("split")
+    for name in ("train/a/0.png", "train/b/1.png", "val/b/2.png"):
+        picture(root / name)
+
+    def message(folder: Path, labelled: bool = True, **knobs: Any) -> str:
+        with pytest.raises(DataError) as error:
+            find_sources(Recipe(data_dir=str(folder), **knobs), labelled=labelled)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert f"train_split = trian: {root} has train/ and val/, but has no such folder" in message(root, train_split="trian")
+    assert "train_split = trian" in message(root, labelled=False, train_split="trian")
+    assert "train_split = train: " in message(shop, train_split="train")
+    for knobs in ({"val_split": "nope"}, {"val_split": "nope", "keep_policy": "top_k"}):
+        assert f"val_split = nope: {root} has no such folder" in message(root, **knobs)
+    (root / "train" / "b").rename(root / "b")
+    (root / "val").rename(root / "b" / "val")
+    for knobs in ({"val_while_train": True}, {"keep_policy": "top_k"}):
+        assert "nothing to validate on" in message(root, **knobs)
+    training, validation = find_sources(Recipe(data_dir=str(root)), labelled=True)
+    assert validation is None and "nothing is validated" in training.notes[-1]
+    assert find_sources(Recipe(data_dir=str(root), val_split="nope", val_while_train=False), labelled=True)[1] is None
+    # The recipe.yaml of a run states every knob; that asks for nothing.
+    assert find_sources(Recipe(**Recipe(data_dir=str(root)).model_dump()), labelled=True)[1] is None
+    (root / "train").rename(root / "val")
+    assert "train_split = train" in message(root)
+    with pytest.raises(DataError, match="but no nope/ to validate on"):
+        validation_source(Recipe(data_dir=str(root), val_split="nope"), ["a"])
+
+
+def test_nothing_is_held_out_where_no_validation_is_wanted(shop: Path) -> None:
+    recipe = Recipe(data_dir=str(shop), val_while_train=False)
+    training, validation = find_sources(recipe, labelled=True)
+    assert len(training) == 15 and validation is None
+    with pytest.raises(DataError, match="was trained on as a whole"):
+        validation_source(recipe, ["hat", "shoe"])
+    assert len(validation_source(recipe, ["hat", "shoe"], trained_on=False)) == 15
+
+
+def test_the_splits_of_a_manifest_go_by_the_names_that_are_set(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("path,label,split\nhat/0.png,hat,a\nhat/1.png,hat,b\n")
+    training, validation = find_sources(Recipe(data_dir=str(path), train_split="a", val_split="b"), labelled=True)
+    assert len(training) == len(validation) == 1 and training.names != validation.names
+    with pytest.raises(DataError, match="no images of the split 'trian'"):
+        find_sources(Recipe(data_dir=str(path), train_split="trian"), labelled=True)
 
 
 def test_pretraining_sees_every_image_but_those_for_validation(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
