@@ -1,15 +1,20 @@
 """The operations of the policies, on Pillow images, each by its physical strength: degrees, pixels, a factor, bits.
 
 On Pillow and not on tensors: the published recipes were trained so, torchvision does not move tensors bicubically, and on one
-core Pillow is as fast or faster.
+core Pillow is as fast or faster. Only for moving pixels there is a native kernel, three times as fast and the same to one level.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from convnextv2.model.kernels import native
 
 
 class Canvas(NamedTuple):
@@ -21,11 +26,21 @@ class Canvas(NamedTuple):
 
 def _move(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Image.Image:
     # The matrix takes output coordinates to input coordinates.
+    if native.can_warp() and canvas.resample in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+        channels = len(image.getbands())
+        pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, channels)
+        bicubic = canvas.resample == Image.Resampling.BICUBIC
+        moved = native.warp(pixels, matrix, bicubic=bicubic, fill=canvas.fill[:channels]).numpy()
+        return Image.fromarray(moved if channels > 1 else moved[..., 0])
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=canvas.resample, fillcolor=_fill(image, canvas))
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
-    return image.rotate(degrees, resample=canvas.resample, fillcolor=_fill(image, canvas))
+    # Around the centre, as Image.rotate does.
+    angle = math.radians(degrees)
+    a, b, d, e = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    x, y = image.width / 2, image.height / 2
+    return _move(image, (a, b, x - a * x - b * y, d, e, y - d * x - e * y), canvas)
 
 
 def _fill(image: Image.Image, canvas: Canvas) -> int | tuple[int, ...]:

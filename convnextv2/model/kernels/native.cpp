@@ -318,6 +318,88 @@ void gelu_backward(int64_t images, int64_t positions, int64_t channels, const T 
     });
 }
 
+// ---------------------------------------------------------------- warp
+
+// The weights of four neighbours at a distance of 1 + d, d, 1 - d and 2 - d. Bicubic as in Pillow: cubic convolution with a = -1.
+inline void neighbours(float d, bool bicubic, float *w) {
+    if (bicubic) {
+        w[0] = d * (-1 + d * (2 - d));
+        w[1] = 1 + d * d * (d - 2);
+        w[2] = d * (1 + d * (1 - d));
+        w[3] = d * d * (d - 1);
+    } else {
+        w[0] = w[3] = 0;
+        w[1] = 1 - d;
+        w[2] = d;
+    }
+}
+
+inline uint8_t level(float x) { return uint8_t(std::clamp(x + 1e-4f, 0.0f, 255.0f)); }  // cut off, as Pillow does
+
+// An affine transform of uint8 (height, width, C) to the same size, as Pillow's: output pixel (x, y) shows what lies at
+// (a x + b y + c, d x + e y + f), measured at the pixels' centres; from outside comes `fill`.
+template <int C>
+void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, bool bicubic, const uint8_t *fill, uint8_t *out) {
+    // A shear along x, or a shift: the weights hold for a whole row, which is then a sum of shifted rows.
+    const bool by_rows = m[0] == 1 && m[3] == 0 && m[4] == 1;
+    std::vector<float> sums(width * C);
+    for (int64_t y = 0; y < height; ++y, out += width * C) {
+        float wx[4], wy[4];
+        if (by_rows) {
+            const double shift = m[1] * (y + 0.5) + m[2], at_y = y + m[5];
+            const int64_t first = int64_t(std::floor(shift)), top = int64_t(std::floor(at_y));
+            // Where x + 0.5 + shift is inside, as in the general case.
+            int64_t from = std::max<int64_t>(0, int64_t(std::ceil(-shift - 0.5))), to = width;
+            while (to > from && !(to - 1 + 0.5 + shift < width)) --to;
+            if (!(at_y + 0.5 >= 0 && at_y + 0.5 < height) || to <= from) from = to = 0;
+            neighbours(float(shift - first), bicubic, wx);
+            neighbours(float(at_y - top), bicubic, wy);
+            std::fill(sums.begin(), sums.end(), 0.0f);
+            for (int i = 0; i < 4; ++i) {
+                const uint8_t *row = image + std::clamp<int64_t>(top + i - 1, 0, height - 1) * width * C;
+                for (int j = 0; j < 4; ++j) {
+                    const float w = wy[i] * wx[j];
+                    if (w == 0) continue;
+                    const int64_t offset = first + j - 1;
+                    const int64_t inside = std::clamp<int64_t>(-offset, from, to);
+                    const int64_t beyond = std::clamp<int64_t>(width - offset, inside, to);
+                    for (int64_t x = from; x < inside; ++x)
+                        for (int k = 0; k < C; ++k) sums[x * C + k] += w * row[k];
+                    for (int64_t n = inside * C; n < beyond * C; ++n) sums[n] += w * row[n + offset * C];
+                    for (int64_t x = beyond; x < to; ++x)
+                        for (int k = 0; k < C; ++k) sums[x * C + k] += w * row[(width - 1) * C + k];
+                }
+            }
+            for (int64_t x = 0; x < from; ++x) memcpy(out + x * C, fill, C);
+            for (int64_t n = from * C; n < to * C; ++n) out[n] = level(sums[n]);
+            for (int64_t x = to; x < width; ++x) memcpy(out + x * C, fill, C);
+            continue;
+        }
+        for (int64_t x = 0; x < width; ++x) {
+            double at_x = m[0] * (x + 0.5) + (m[1] * (y + 0.5) + m[2]), at_y = m[3] * (x + 0.5) + (m[4] * (y + 0.5) + m[5]);
+            if (!(at_x >= 0 && at_x < width && at_y >= 0 && at_y < height)) {
+                memcpy(out + x * C, fill, C);
+                continue;
+            }
+            at_x -= 0.5, at_y -= 0.5;
+            const int64_t left = int64_t(std::floor(at_x)), top = int64_t(std::floor(at_y));
+            int64_t columns[4];
+            for (int j = 0; j < 4; ++j) columns[j] = std::clamp<int64_t>(left + j - 1, 0, width - 1) * C;
+            neighbours(float(at_x - left), bicubic, wx);
+            neighbours(float(at_y - top), bicubic, wy);
+            float sum[C] = {};
+            for (int i = 0; i < 4; ++i) {
+                if (wy[i] == 0) continue;
+                const uint8_t *row = image + std::clamp<int64_t>(top + i - 1, 0, height - 1) * width * C;
+                for (int j = 0; j < 4; ++j)
+                    if (const float w = wy[i] * wx[j]; w != 0)
+                        for (int k = 0; k < C; ++k) sum[k] += w * row[columns[j] + k];
+            }
+            for (int k = 0; k < C; ++k) out[x * C + k] = level(sum[k]);
+        }
+    }
+}
+
 }  // namespace
 
 #define FOR_TYPE(suffix, T)                                                                                                    \
@@ -351,4 +433,9 @@ void gelu_backward(int64_t images, int64_t positions, int64_t channels, const T 
 extern "C" {
 FOR_TYPE(float, float)
 FOR_TYPE(bfloat16, bfloat16)
+
+void warp_uint8(const void *image, int64_t height, int64_t width, int64_t channels, const double *matrix, int64_t bicubic,
+                const uint8_t *fill, void *out, int) {
+    (channels == 1 ? warp<1> : warp<3>)((const uint8_t *)image, height, width, matrix, bicubic, fill, (uint8_t *)out);
+}
 }

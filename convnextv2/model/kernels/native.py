@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -30,7 +31,7 @@ _FLAGS = (
     else "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
 ).split()
 _BUILD_LIMIT_S = 120
-_SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16"}
+_SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
 _choice: Choice = "auto"
 
@@ -54,7 +55,7 @@ def choose(choice: Choice) -> str:
 
 def are_used_for(x: Tensor) -> bool:
     """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, and not while a graph is exported."""
-    return x.device.type == "cpu" and x.dtype in _SUFFIX and _is_on() and not torch.compiler.is_exporting() and not _is_traced()
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _is_on() and not torch.compiler.is_exporting() and not _is_traced()
 
 
 @torch.compiler.assume_constant_result
@@ -283,3 +284,19 @@ def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float,
     Returns x's shape and dtype; statistics are float32."""
     y: Tensor = _GeluGRN.apply(x, gamma, beta, images, eps, tanh)[0]
     return y
+
+
+def can_warp() -> bool:
+    """Whether `warp` is there."""
+    return _is_on()
+
+
+def warp(image: Tensor, matrix: Sequence[float], *, bicubic: bool, fill: Sequence[int]) -> Tensor:
+    """Pillow's affine transform of an image of the same size, several times as fast; equal within one level.
+
+    image: uint8 (H, W, C), C 1 or 3. matrix: (a, b, c, d, e, f), which takes output pixels (x, y) to (a x + b y + c, d x + e y +
+    f). bicubic: else bilinear. fill: C levels, for what comes in from outside."""
+    image, out = image.contiguous(), torch.empty(image.shape, dtype=torch.uint8)
+    levels = torch.tensor(fill, dtype=torch.uint8)
+    _call("warp", image, image, *image.shape, torch.tensor(matrix, dtype=torch.float64), int(bicubic), levels, out)
+    return out

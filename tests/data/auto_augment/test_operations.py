@@ -4,6 +4,7 @@ from PIL import Image
 from timm.data import auto_augment as timm
 
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
+from convnextv2.model.kernels import native
 
 FILL = (124, 116, 104)
 BICUBIC = Canvas(FILL, Image.Resampling.BICUBIC)
@@ -44,8 +45,23 @@ def test_operations_equal_timms(image, name, strength, reference, grey):
     expected = reference(image, *arguments, resample=BICUBIC.resample, fillcolor=FILL[0] if grey else FILL)
     changed = OPERATIONS[name](image, strength, BICUBIC)
     assert changed.mode == image.mode and changed.size == image.size
-    assert np.array_equal(changed, expected)
+    # Equal but for what rounding decides, which in the native kernel may go the other way by one level.
+    difference = np.abs(np.asarray(changed, dtype=int) - np.asarray(expected, dtype=int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
     assert np.array_equal(changed, image) == (strength in (8, 256) or (grey and name == "Color"))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+def test_moving_equals_pillows_at_every_strength(image, name, resample, grey, monkeypatch):
+    image, canvas = image.convert("L") if grey else image, Canvas(FILL, resample)
+    for value in np.linspace(-0.9, 0.9, 7) * {"Rotate": 180, "TranslateX": 99, "TranslateY": 99}.get(name, 1):
+        monkeypatch.undo()
+        moved = np.asarray(OPERATIONS[name](image, value, canvas), dtype=int)
+        monkeypatch.setattr(native, "can_warp", lambda: False)
+        difference = np.abs(moved - np.asarray(OPERATIONS[name](image, value, canvas), dtype=int))
+        assert difference.max() <= 1
 
 
 def test_translation_moves_whole_columns_and_fills_what_comes_in(image):
