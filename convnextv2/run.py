@@ -71,13 +71,15 @@ class Run:
         path = self.path / "metrics.jsonl"
         return list(_whole_records(path.read_text().splitlines())) if path.exists() else []
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the records after `step`: a resumed run writes them again."""
+    def rewind(self, records: Iterable[Mapping[str, Any]], checkpoint: Path | None = None) -> None:
+        """Go back to a position: keep these records, and the checkpoints up to this one; the run writes the later ones again."""
         path = self.path / "metrics.jsonl"
-        kept = [record for record in self.metrics() if record["step"] <= step]
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
         os.replace(temporary, path)
+        for folder in self.checkpoints():
+            if checkpoint is None or folder > checkpoint:
+                shutil.rmtree(folder)
 
     def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int, policy: str = "latest_k") -> Path:
         """Write a checkpoint and `last/`, then delete those that are not to be kept.
@@ -87,7 +89,7 @@ class Run:
         progress = checkpoint.progress
         # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next
         # epoch.
-        folder = self.path / "checkpoints" / f"epoch-{progress['epoch']:05d}-step-{progress['step']:08d}"
+        folder = self._checkpoint(progress["epoch"], progress["step"])
         if not folder.exists():
             temporary = folder.with_name(folder.name + ".tmp")
             shutil.rmtree(temporary, ignore_errors=True)
@@ -121,6 +123,14 @@ class Run:
         checkpoints = self.checkpoints()
         return checkpoints[-1] if checkpoints else None
 
+    def checkpoint_of(self, epoch: int, step: int) -> Path | None:
+        """The checkpoint at this position, or None."""
+        folder = self._checkpoint(epoch, step)
+        return folder if folder.is_dir() else None
+
+    def _checkpoint(self, epoch: int, step: int) -> Path:
+        return self.path / "checkpoints" / f"epoch-{epoch:05d}-step-{step:08d}"
+
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, oldest first."""
         return sorted(path for path in (self.path / "checkpoints").glob("epoch-*") if not path.name.endswith(".tmp"))
@@ -138,15 +148,22 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor],
 
 
 def create_run(recipe: Recipe, path: Path) -> Run:
-    """Start a run in a new or empty folder, or continue one (`resume`), or delete it and start anew (`overwrite`).
+    """Start a run in a new or empty folder, or continue one (`resume`, or MindCV's way: from a checkpoint in it), or delete it and
+    start anew (`overwrite`).
 
     Raises RunError where the folder holds something and neither was asked for, or there is nothing to resume, or the folder to
-    overwrite is no run."""
+    overwrite is no run or holds the weights to start from."""
     run = Run(path)
     if recipe.resume:
         if run.last_checkpoint() is None:
             raise RunError(f"resume = True: {path} has no checkpoint. Leave resume out to start a run there.")
+    elif continues_inside(recipe, path):
+        pass
     elif path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING):
+        if recipe.overwrite and is_inside(recipe.init, path):
+            raise RunError(
+                f"overwrite = True: would delete the weights to start from, {recipe.init}. Choose another folder for out."
+            )
         if not recipe.overwrite:
             raise RunError(
                 f"out = {path}: exists already. Use --resume to continue it, --overwrite to start anew, or another folder."
@@ -161,6 +178,17 @@ def create_run(recipe: Recipe, path: Path) -> Run:
     temporary.write_text(dump_recipe(recipe.model_copy(update={"resume": False, "overwrite": False})))
     os.replace(temporary, path / "recipe.yaml")
     return run
+
+
+def continues_inside(recipe: Recipe, path: Path) -> bool:
+    """Whether a run goes on from a MindSpore checkpoint in its own folder, as MindCV's `--ckpt_path ckpt/tiny-3_1251.ckpt` does:
+    from one that MindCV left there, or from our own."""
+    return (recipe.resume_init or recipe.resume_opt) and not recipe.overwrite and is_inside(recipe.init, path)
+
+
+def is_inside(init: str, path: Path) -> bool:
+    """Whether these weights lie in this folder."""
+    return bool(init) and path.resolve() in Path(init).resolve().parents
 
 
 def open_run(path: Path) -> Run:

@@ -349,6 +349,47 @@ def test_mindcvs_checkpoint_of_an_epoch_continues_there_with_and_without_the_opt
     assert "continues after" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left_by", ["us", "MindCV"])
+def test_mindcvs_resume_command_continues_the_folder_that_holds_the_checkpoint(
+    left_by: str, like_mindcv: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ckpt"
+    if left_by == "us":
+        shutil.copytree(like_mindcv, out)
+    else:
+        out.mkdir()
+        for name in ("custom-3_6.ckpt", "custom-4_6.ckpt", "optim_custom.ckpt", "custom_best.ckpt", "result.log"):
+            shutil.copy(like_mindcv / name, out)
+    command = ["train", "-c", str(like_mindcv.parent / "mine.yaml"), "--data_dir", str(photos), "--num_parallel_workers", "0"]
+    command += ["--ckpt_path", str(out / "custom-3_6.ckpt"), "--resume_opt", "True", "--ckpt_save_dir", str(out)]
+    assert main([*command, "--overwrite"]) == 2
+    assert "would delete the weights to start from" in capsys.readouterr().err
+    assert main([*command, "--epoch_size", "3"]) == 2 and len(list(out.glob("*.ckpt"))) == 4
+    assert main(command) == 0
+    assert ("goes on exactly from" in capsys.readouterr().out) == (left_by == "us")
+    before, after = ((folder / "result.log").read_text().splitlines() for folder in (like_mindcv, out))
+    assert after[:4] == before[:4] and [line.split()[0] for line in after[1:]] == ["1", "2", "3", "4"]
+    assert [record["epoch"] for record in metrics(out) if record["kind"] == "epoch"] == [1, 2, 3, 4]
+    for average in (False, True):
+        straight, continued = (
+            open_weights(folder / "custom-4_6.ckpt", average=average).tensors for folder in (like_mindcv, out)
+        )
+        assert all(torch.equal(continued[name], tensor) for name, tensor in straight.items())
+    top1 = [record["top1"] for record in metrics(like_mindcv) if record["kind"] == "epoch"]
+    progress = json.loads((next((out / "checkpoints").glob("epoch-00004-*")) / "progress.json").read_text())
+    assert progress["best"] == pytest.approx(max(top1), abs=1e-6)
+
+
+def test_optimizer_state_of_another_head_or_stem_is_one_line(
+    like_mindcv: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "-c", str(like_mindcv.parent / "mine.yaml"), "--data_dir", str(photos), "--num_parallel_workers", "0"]
+    command += ["--ckpt_path", str(like_mindcv / "custom-3_6.ckpt"), "--resume_opt", "True"]
+    for i, knob in enumerate((["--num_classes", "7"], ["--in_channels", "1"])):
+        assert main([*command, "--ckpt_save_dir", str(tmp_path / str(i)), *knob]) == 2
+        assert "Leave the state out (MindCV: resume_opt)" in capsys.readouterr().err
+
+
 def test_resuming_appends_to_result_log_and_keeps_what_is_best(like_mindcv: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "ckpt"
     shutil.copytree(like_mindcv, out)

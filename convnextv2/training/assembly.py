@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,14 @@ from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
-from convnextv2.run import Checkpoint, Run, find_weights, read_checkpoint
+from convnextv2.run import Checkpoint, Run, continues_inside, find_weights, read_checkpoint
 from convnextv2.training import mindcv_files
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.loop import Pace, fit
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
-from convnextv2.weights.files import Description, write_text
+from convnextv2.weights.files import WEIGHTS, Description, write_text
 from convnextv2.weights.load import load_encoder, open_weights
 
 
@@ -72,10 +73,12 @@ def train_model(
     scaler = torch.amp.GradScaler(place.device.type, enabled=dtype == torch.float16)
     progress = Progress()
     if recipe.resume:
-        progress = _resume(run, model, optimizer, average, scaler)
+        checkpoint = run.last_checkpoint()
+        assert checkpoint is not None, "create_run has checked that"
+        progress = _resume(run, checkpoint, model, optimizer, average, scaler, place)
         say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
     elif recipe.init and (recipe.resume_init or recipe.resume_opt):
-        progress = _continue_mindcv(recipe, model, optimizer, pace)
+        progress = _continue_mindcv(recipe, run, model, optimizer, average, scaler, pace, place)
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
         model.compile(dynamic=False)
@@ -113,12 +116,14 @@ def train_model(
         if recipe.mindcv_files and depths and progress.batch == 0:
             path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
             mindcv_files.write_training_checkpoint(
-                path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step,
+                path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step, updates=progress.step + progress.average_ahead,
                 betas=recipe.betas or (0.9, 0.999), lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
             )  # fmt: skip
             mindcv_files.copy_as_optim(path, recipe.model)
-            kept = {int(folder.name.split("-")[1]) for folder in run.checkpoints()}
-            mindcv_files.prune(run.path, recipe.model, kept)
+            mindcv_files.prune(
+                run.path, recipe.model, progress.epoch, keep=recipe.keep_checkpoints, policy=recipe.keep_policy,
+                top1={record["epoch"]: record["top1"] for record in run.metrics() if record["kind"] == "epoch" and "top1" in record},
+            )  # fmt: skip
 
     def evaluate_and_keep_best() -> dict[str, float]:
         assert evaluate is not None
@@ -247,10 +252,15 @@ def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dty
 
 
 def _resume(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None, scaler: torch.amp.GradScaler
+    run: Run,
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    scaler: torch.amp.GradScaler,
+    place: Place,
 ) -> Progress:
-    folder = run.last_checkpoint()
-    assert folder is not None, "create_run has checked that"
+    """Everything as it was at this checkpoint of the run, which forgets what came after it."""
     weights, averaged, optimizer_state, state = read_checkpoint(folder)
     if shapes_of(weights) != shapes_of(model.state_dict()):
         kind = "a pre-training run" if "mask_token" in weights else "a training run"
@@ -263,17 +273,31 @@ def _resume(
     if average is not None:
         average.load(averaged or weights)
     scaler.load_state_dict(progress.scaler)
-    run.rewind_metrics(progress.step)
+    if place.is_main:
+        run.rewind([record for record in run.metrics() if record["step"] <= progress.step], folder)
     return progress
 
 
-def _continue_mindcv(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, pace: Pace) -> Progress:
-    """The position, and with `resume_opt` the optimizer's state, of the MindSpore checkpoint in `init`, whose weights the model
-    has already."""
+def _continue_mindcv(
+    recipe: Recipe,
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    scaler: torch.amp.GradScaler,
+    pace: Pace,
+    place: Place,
+) -> Progress:
+    """The position of the MindSpore checkpoint in `init`, whose weights the model has already, with its average, and with
+    `resume_opt` the optimizer's state. Inside the run's own folder, what stands there is continued too."""
     path = find_weights(recipe.init)
     if path.suffix != ".ckpt":
         raise RecipeError(f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run.")
-    epoch, how = mindcv_files.position_of(path, pace.batches_per_epoch)
+    inside = continues_inside(recipe, run.path)
+    epoch, how = mindcv_files.position_of(path, pace.steps_per_epoch)
+    best = run.path / "best" / WEIGHTS
+    if inside and path.name == f"{recipe.model}_best.ckpt" and best.exists():
+        epoch, how = int(open_weights(best).description.training["epoch"]), "as best/ says"
     if epoch >= recipe.epochs:
         raise RecipeError(
             f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
@@ -286,10 +310,21 @@ def _continue_mindcv(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Op
             raise RecipeError(
                 f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
             )
-        load_optimizer(optimizer, model, mindcv_files.optimizer_state(path, recipe.model, progress.step), progress.step)
+        state = mindcv_files.optimizer_state(path, recipe.model, progress.step, epoch * pace.batches_per_epoch)
+        load_optimizer(optimizer, model, state, progress.step)
+    if average is not None:
+        _continue_average(path, average, progress)
+    if inside:
+        records = _history(run, epoch, pace.steps_per_epoch)
+        progress.best = max((record["top1"] for record in records if "top1" in record), default=None)
+        if place.is_main:  # of this epoch there is no checkpoint at its end, see above, so all from it on go
+            run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
     return progress
 
 
+    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
+        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
+        return _resume(run, own, model, optimizer, average, scaler, place)
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     """Names and shapes."""
     return {name: tensor.shape for name, tensor in tensors.items()}
@@ -299,4 +334,26 @@ def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
     """The model as it is for one rank; else wrapped so that gradients are averaged and all ranks start from rank 0's weights."""
     if place.world_size == 1:
         return model
+def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """The records up to the end of this epoch: ours, or in a folder that MindCV wrote, what its result.log says."""
+    log = run.path / "result.log"
+    records = run.metrics()
+    if not records and log.is_file():
+        records = mindcv_files.read_result_log(log.read_text(encoding="utf-8", errors="replace"), steps_per_epoch)
+    return [record for record in records if record["epoch"] <= epoch]
+
+
+def _continue_average(path: Path, average: WeightAverage, progress: Progress) -> None:
+    """Put the average of a MindSpore checkpoint back; where it has none, that starts anew from the weights."""
+    found = mindcv_files.average_of(path)
+    if found is None or shapes_of(found[0]) != shapes_of(average.tensors):
+        why = "has none" if found is None else "has that of another head or stem"
+        say(f"ema: {path.name} {why}, so the average starts at the weights.")
+        progress.average_ahead = -progress.step
+        return
+    average.load(found[0])
+    progress.average_ahead = found[1] - progress.step
+    say(f"ema: the average of {path.name} is continued, after {found[1]} updates.")
+
+
     return nn.parallel.DistributedDataParallel(model, device_ids=None if place.device.type == "cpu" else [place.device.index])

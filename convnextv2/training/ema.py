@@ -31,7 +31,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` steps (1 after the first)."""
+        """Take in the weights after `step` updates of the average (1 after the first)."""
         decay = decay_at(step, self.decay, self.form)
         torch._foreach_lerp_(list(self.tensors.values()), [p.detach() for p in self._parameters.values()], 1 - decay)
 

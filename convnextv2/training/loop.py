@@ -116,7 +116,7 @@ def fit(
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
                 if average is not None:
-                    average.update(progress.step + 1)
+                    average.update(progress.step + 1 + progress.average_ahead)
                 progress.step += 1
                 progress.batch += len(group)
                 window.add_images(len(group) * pace.batch_size * place.world_size)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.weights.load import open_weights
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 from convnextv2.weights.names import depths_of, detect, name_table, to_canonical, to_foreign
 
@@ -52,6 +53,22 @@ def result_log(records: Iterable[Mapping[str, Any]]) -> str:
     return "".join("".join(cell.ljust(_COLUMN) for cell in row) + "\n" for row in rows)
 
 
+def read_result_log(text: str, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """The "epoch" records that `result_log` writes as this text; MindCV's own are of the same form. What is no such line is passed
+    over."""
+    records = []
+    for line in text.splitlines():
+        if not re.fullmatch(r"\d+( +-?[\d.einfan+-]+%?){5,6} *", line):
+            continue
+        epoch, loss, *accuracies, train_s, eval_s, total_s = line.split()
+        record: dict[str, Any] = {"kind": "epoch", "step": int(epoch) * steps_per_epoch, "epoch": int(epoch)}
+        record |= {"last_loss": float(loss), "train_s": float(train_s), "eval_s": float(eval_s), "total_s": float(total_s)}
+        if float(eval_s):  # else the accuracies are 0, for want of any
+            record |= {key: float(share.rstrip("%")) / 100 for key, share in zip(("top1", "top5"), accuracies, strict=False)}
+        records.append(record)
+    return records
+
+
 def write_training_checkpoint(
     path: Path,
     weights: Mapping[str, Tensor],
@@ -60,13 +77,14 @@ def write_training_checkpoint(
     average: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     step: int,
+    updates: int,
     betas: tuple[float, float],
     lrs: Sequence[float],
 ) -> None:
     """A MindSpore checkpoint with the tags that MindCV's training loop saves.
 
     weights, average: by canonical name; average may be empty. optimizer: as of `training.state.optimizer_tensors`; moments are
-    written where it is one of Adam's kin. lrs: of every step of the run."""
+    written where it is one of Adam's kin. updates: of the average. lrs: of every step of the run."""
     table = name_table("mindcv", depths)
 
     def theirs(name: str, tensor: Tensor) -> Tensor:
@@ -85,7 +103,7 @@ def write_training_checkpoint(
     }
     if average:
         tensors |= {f"ema.{table[name]}": theirs(name, tensor) for name, tensor in average.items()}
-        tensors |= {"updates": torch.tensor(float(step))}
+        tensors |= {"updates": torch.tensor(float(updates))}
     write_ckpt(path, tensors)
 
 
@@ -100,11 +118,19 @@ def checkpoint_name(model: str, epoch: int, batches_per_epoch: int) -> str:
     return f"{model}-{epoch}_{batches_per_epoch}.ckpt"
 
 
-def prune(folder: Path, model: str, kept_epochs: set[int]) -> None:
-    """Delete the epoch checkpoints that the policy does not keep."""
+def prune(folder: Path, model: str, epoch: int, *, keep: int, policy: str, top1: Mapping[int, float]) -> None:
+    """Delete the epoch checkpoints up to `epoch` that the policy does not keep, those of MindCV's own train.py included. top1: of
+    the epochs that were validated."""
+    files: dict[int, list[Path]] = {}
     for path in folder.glob(f"{model}-*_*.ckpt"):
         match = re.fullmatch(rf"{re.escape(model)}-(\d+)_\d+\.ckpt", path.name)
-        if match and int(match[1]) not in kept_epochs:
+        if match and int(match[1]) <= epoch:
+            files.setdefault(int(match[1]), []).append(path)
+    epochs = sorted(files)
+    best = sorted((number for number in epochs if number in top1), key=lambda number: top1[number], reverse=True)
+    kept = {"all": epochs, "latest_k": epochs[-keep:], "top_k": [*best[:keep], *epochs[-1:]]}[policy]
+    for number in set(epochs) - set(kept):
+        for path in files[number]:
             path.unlink()
 
 
@@ -120,19 +146,29 @@ def copy_as_optim(newest: Path, model: str) -> None:
     os.replace(temporary, target)
 
 
-def position_of(path: Path, batches_per_epoch: int) -> Position:
+def position_of(path: Path, steps_per_epoch: int) -> Position:
     """The epoch that a MindSpore checkpoint has finished: from its name, else from its step counter, else 0."""
     if match := re.search(r"-(\d+)_(\d+)\.ckpt$", path.name):
         return Position(int(match[1]), "from its name")
     step = read_ckpt(path).get("global_step")
     if step is not None and step.numel() == 1:
-        return Position(int(step) // batches_per_epoch, f"from its global_step, {int(step)}")
+        return Position(int(step) // steps_per_epoch, f"from its global_step, {int(step)}")
     return Position(0, "neither its name nor its content has an epoch")
 
 
-def optimizer_state(path: Path, model: str, steps: int) -> dict[str, Tensor]:
+def average_of(path: Path) -> tuple[dict[str, Tensor], int] | None:
+    """The moving average in a MindSpore checkpoint, by canonical name, and the number of its updates; None without one."""
+    tensors = read_ckpt(path)
+    if not any(name.startswith("ema.") for name in tensors):
+        return None
+    updates = tensors.get("updates", tensors.get("global_step", torch.zeros(1)))
+    return open_weights(path, average=True).tensors, int(updates) if updates.numel() == 1 else 0
+
+
+def optimizer_state(path: Path, model: str, steps: int, batches: int | None = None) -> dict[str, Tensor]:
     """AdamW's moments, as `training.state.load_optimizer` takes them, from a MindSpore checkpoint or from the optim_{model}.ckpt
-    beside it. steps: what its counter must say; MindCV overwrites that file at each save, so it may be of another epoch.
+    beside it. steps: what its counter must say; MindCV overwrites that file at each save, so it may be of another epoch. batches:
+    what it may say instead, since MindCV's counts every batch where gradients are accumulated.
 
     Raises CheckpointError where there are none, or of another step."""
     source, tensors = path, read_ckpt(path)
@@ -142,7 +178,7 @@ def optimizer_state(path: Path, model: str, steps: int) -> dict[str, Tensor]:
             raise CheckpointError(f"resume_opt = True: neither {path} nor {source} holds the optimizer's state. Leave it out.")
         tensors = read_ckpt(source)
     counted = int(tensors["global_step"]) if tensors.get("global_step", torch.empty(0)).numel() == 1 else None
-    if counted != steps:
+    if counted not in (steps, batches or steps):
         raise CheckpointError(
             f"resume_opt = True: the optimizer's state in {source} is of step {counted}, the weights are of step {steps}. Leave "
             "it out, or give the checkpoint that belongs to it."

@@ -15,8 +15,8 @@ from convnextv2.errors import CheckpointError
 @dataclass
 class Progress:
     """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, that of
-    these weights (None: not evaluated), the gradient scaler's state. All randomness follows from (seed, epoch, step), so there is
-    no generator to save."""
+    these weights (None: not evaluated), the gradient scaler's state, and by how many updates the moving average is ahead of `step`
+    (not 0 where it came from MindCV). All randomness follows from (seed, epoch, step), so there is no generator to save."""
 
     step: int = 0
     epoch: int = 0
@@ -24,6 +24,7 @@ class Progress:
     best: float | None = None
     score: float | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    average_ahead: int = 0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], step: int) -> None:
     """Put saved tensors back. step: updates done, which some optimizers count by group. Raises CheckpointError where the tensors
-    belong to other parameters."""
+    belong to other parameters, or have other shapes."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -52,6 +53,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
             f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume with the recipe it was "
             "written with."
         )
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name, state in by_name.items():
+        for what, tensor in state.items():
+            if tensor.dim() and tensor.shape != shapes[name]:
+                raise CheckpointError(
+                    f"the checkpoint's optimizer state has {name} ({what}) as {tuple(tensor.shape)}, the model as "
+                    f"{tuple(shapes[name])}. Leave the state out (MindCV: resume_opt), or use the model that it was written with."
+                )
     # torch.optim.Optimizer.load_state_dict knows which device each kind of state belongs on.
     optimizer.load_state_dict(
         {

@@ -11,7 +11,15 @@ from convnextv2.evaluation.losses import cross_entropy
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.read import read_recipe
 from convnextv2.training.ema import WeightAverage
-from convnextv2.training.mindcv_files import optimizer_state, position_of, result_log, write_training_checkpoint
+from convnextv2.training.mindcv_files import (
+    average_of,
+    optimizer_state,
+    position_of,
+    prune,
+    read_result_log,
+    result_log,
+    write_training_checkpoint,
+)
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule
 from convnextv2.training.state import load_optimizer, optimizer_tensors
@@ -76,11 +84,11 @@ def test_a_written_training_checkpoint_has_mindcvs_tags_and_values(tmp_path: Pat
     path = tmp_path / "convnextv2_micro-1_3.ckpt"
     write_training_checkpoint(
         path, model.state_dict(), depths=model.depths, average=average.tensors, optimizer=optimizer_tensors(optimizer, model),
-        step=3, betas=(0.9, 0.999), lrs=lrs,
+        step=3, updates=5003, betas=(0.9, 0.999), lrs=lrs,
     )  # fmt: skip
     ours, theirs = read_ckpt(path), read_ckpt(FIXTURES / "micro_train.ckpt")
     assert theirs.keys() - ours.keys() == {"scale_sense"} and not ours.keys() - theirs.keys()
-    for tag in ours.keys() - {"updates"}:
+    for tag in ours:
         assert ours[tag].shape == theirs[tag].shape and ours[tag].dtype == theirs[tag].dtype, tag
         assert torch.allclose(ours[tag], theirs[tag], rtol=1e-5, atol=1e-5), tag
 
@@ -104,6 +112,17 @@ def test_state_of_another_step_or_none_is_refused(tmp_path: Path) -> None:
     plain.write_bytes((FIXTURES / "micro_crc.ckpt").read_bytes())
     (tmp_path / "optim_convnextv2_micro.ckpt").write_bytes((FIXTURES / "micro_train.ckpt").read_bytes())
     assert len(optimizer_state(plain, "convnextv2_micro", steps=3)) == 180
+    # With accumulation MindCV counts batches, here we count updates.
+    assert len(optimizer_state(plain, "convnextv2_micro", steps=1, batches=3)) == 180
+
+
+def test_the_average_of_a_training_checkpoint_comes_with_its_count() -> None:
+    found = average_of(FIXTURES / "micro_train.ckpt")
+    assert found is not None and found[1] == 5003
+    theirs = read_ckpt(FIXTURES / "micro_train.ckpt")
+    for name, tag in name_table("mindcv", (1, 1, 1, 1)).items():
+        assert torch.equal(found[0][name], theirs[f"ema.{tag}"].reshape(found[0][name].shape)), name
+    assert average_of(FIXTURES / "micro_crc.ckpt") is None
 
 
 def test_the_epoch_is_in_the_name_or_the_counter_or_nowhere(tmp_path: Path) -> None:
@@ -126,5 +145,20 @@ def test_result_log_is_mindcvs_to_the_letter() -> None:
             record |= {"top1": float(top1.rstrip("%")) / 100, "top5": float(top5.rstrip("%")) / 100}
         records.append(record)
     assert result_log(records) == theirs
+    assert read_result_log(theirs, steps_per_epoch=6) == [
+        record | {"kind": "epoch", "step": 6 * record["epoch"]} for record in records[1:]
+    ]
     few_classes = [{key: value for key, value in record.items() if key != "top5"} for record in records]
     assert not re.search("Top_5", result_log(few_classes))
+    assert [record["top1"] for record in read_result_log(result_log(few_classes), 6) if "top1" in record] == [0.333333, 0.333333]
+    assert read_result_log("Dear diary,\n1 2 3\n", 6) == []
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("latest_k", {3, 4, 9}), ("top_k", {1, 2, 4, 9}), ("all", {1, 2, 3, 4, 9})])
+def test_checkpoints_of_mindcv_are_kept_by_the_policy_up_to_this_epoch(policy: str, kept: set[int], tmp_path: Path) -> None:
+    for name in ("tiny-1_6", "tiny-2_6", "tiny-3_6", "tiny-4_6", "tiny-9_6", "tiny_best", "optim_tiny", "other-1_6"):
+        (tmp_path / f"{name}.ckpt").touch()
+    prune(tmp_path, "tiny", 4, keep=2, policy=policy, top1={1: 0.5, 2: 0.6, 3: 0.4, 9: 0.9})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {int(name[5]) for name in left if name.startswith("tiny-")} == kept
+    assert {"tiny_best.ckpt", "optim_tiny.ckpt", "other-1_6.ckpt"} <= left

@@ -48,3 +48,10 @@ def test_state_of_other_parameters_is_refused() -> None:
     other = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
     with pytest.raises(CheckpointError, match="other parameters"):
         load_optimizer(torch.optim.AdamW([{"params": other.parameters()}]), other, optimizer_tensors(optimizer, model), 1)
+
+
+def test_state_of_other_shapes_is_refused() -> None:
+    model, optimizer = trained(0, 1)
+    other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 7))
+    with pytest.raises(CheckpointError, match=r"1.weight \(exp_avg\) as \(2, 4\), the model as \(7, 4\)"):
+        load_optimizer(torch.optim.AdamW([{"params": other.parameters()}]), other, optimizer_tensors(optimizer, model), 1)
