@@ -14,9 +14,9 @@ def convert(weights: str | Path, *, to: str, out: str | Path, ema: bool = False,
 
     weights: a run folder, a file or Hub folder of any known format, or OWNER/NAME on the Hugging Face Hub. to: official, timm,
     transformers, mmpretrain, mindcv or convnextv2. out: a file where it has a suffix, else a folder in the Hub's layout. ema:
-    take the averaged weights of a MindCV training checkpoint. allow_drift: write also what the target computes a little
+    take the averaged weights of a training checkpoint. allow_drift: write also what the target computes a little
     differently. Returns the path."""
     opened = open_weights(find_weights(weights), average=ema)
-    for line in opened.lines()[:1] + convert_weights(opened, to, Path(out), allow_drift=allow_drift):
+    for line in opened.lines() + convert_weights(opened, to, Path(out), allow_drift=allow_drift):
         print(line)
     return Path(out)

@@ -39,6 +39,11 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     if how:
         size = " x ".join(map(str, how["image_size"]))
         rows.append(("images", f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"))
+    rows += [("note", note) for note in opened.notes]
+    if broken := [name for name, tensor in opened.tensors.items() if not tensor.isfinite().all()]:
+        rows.append(("values", f"{brief(broken)}: NaN or infinite"))
+    if opened.has_average:
+        rows.append(("average", "yes (convert --ema)"))
     if description.class_names:
         rows.append(("classes", brief(description.class_names)))
     if description.training:
@@ -47,10 +52,13 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     for name, why in opened.left_out:
         groups.setdefault(why, []).append(name)
     rows += [("left out", f"{brief(names)}: {why}") for why, names in groups.items()]
-    if "format" in description.provenance and origin.format == OURS:
-        rows.append(
-            ("made from", f"{description.provenance['format']}, sha256 {description.provenance.get('sha256', 'unknown')}")
-        )
+    told = description.provenance
+    if origin.format != OURS and "source_format" in told:
+        rows.append(("made from", f"{told['source_format']}, sha256 {told.get('source_sha256', 'unknown')}"))
+    elif origin.format == OURS and "format" in told:
+        rows.append(("made from", f"{told['format']}, sha256 {told.get('sha256', 'unknown')}"))
+    if init := told.get("init"):
+        rows.append(("started from", f"{init.get('format', 'unknown')}, sha256 {init.get('sha256', 'unknown')}"))
     return rows + [("licence", origin.notice or "nothing known; ask whoever made them")]
 
 

@@ -7,19 +7,22 @@ where the caller allows it.
 from __future__ import annotations
 
 import copy
+import os
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.files import WEIGHTS, Description, save_weights, write_json, write_tensors
-from convnextv2.weights.load import OURS, Weights, build_model, restore
+from convnextv2.weights.describe import RESAMPLE, TIMM_NAMES, distinct, size_name, warps
+from convnextv2.weights.files import WEIGHTS, Description, save_weights, write_json, write_tensors, write_text
+from convnextv2.weights.load import OURS, Weights, brief, build_model, restore
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, name_table, to_foreign
 
@@ -42,7 +45,18 @@ _SUFFIXES = {
     "mindcv": (".ckpt", ".safetensors"),
     OURS: (".safetensors",),
 }
-_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
+FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+"""A path that ends otherwise names a folder."""
+
+_IMAGENET = {
+    "image_size": [224, 224],
+    "eval_preset": "timm",
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+}
+"""The preparation of images that is written where the weights tell none."""
 
 
 def convert_weights(weights: Weights, target: str, out: Path, *, allow_drift: bool = False) -> list[str]:
@@ -52,34 +66,60 @@ def convert_weights(weights: Weights, target: str, out: Path, *, allow_drift: bo
     Returns lines for people. Raises CheckpointError where the target cannot hold the model, or drift is not allowed."""
     if target not in TARGETS:
         raise CheckpointError(f"to = {target!r}: expected one of {', '.join(TARGETS)}.")
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise CheckpointError(f"out = {out}: exists already. Choose another name, or delete it.")
-    if out.suffix and out.suffix not in _SUFFIXES[target]:
+    is_file = out.suffix in FILE_SUFFIXES
+    if is_file and out.suffix not in _SUFFIXES[target]:
         raise CheckpointError(
             f"out = {out}: expected a folder, or a file ending in {', '.join(_SUFFIXES[target])}, for {target}."
         )
-    if not out.suffix and target == "mindcv":
+    if not is_file and target == "mindcv":
         raise CheckpointError(f"out = {out}: MindCV reads files. Name one ending in .ckpt.")
-    description, lines = weights.description, []
+    try:
+        if out.exists() and (out.is_file() or any(out.iterdir())):
+            raise CheckpointError(f"out = {out}: exists already. Choose another name, or delete it.")
+        lines = _convert(weights, target, out, allow_drift)
+    except OSError as error:
+        raise CheckpointError(f"out = {out}: cannot be written ({error.strerror}). Choose another place.") from error
+    if weights.left_out:
+        lines.insert(0, f"Not weights, left out: {brief([name for name, _ in weights.left_out])}.")
+    if any(tensor.dtype == torch.float64 for tensor in weights.tensors.values()) and target != OURS:
+        lines.append("Its float64 tensors are rounded to float32.")
+    return [*lines, f"Written: {out}"]
+
+
+def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> list[str]:
     if target == OURS:
         _write_ours(weights, out)
+        return []
+    description, lines = weights.description, []
+    model = restore(weights)
+    if isinstance(model, FCMAE):
+        left_out = [name for name in weights.tensors if not name.startswith("encoder.")]
+        lines.append(f"FCMAE's decoder is not part of this format: {len(left_out)} tensors are left out.")
+        model = model.encoder
+    fixed = dict(_FIXED[target])
+    if model.norm is None:  # whose epsilon alone may differ
+        fixed.pop("norm_eps", None)
+    preparation = _IMAGENET | description.preprocessing
+    lines += _check_target(model, preparation, target, out)
+    drift = measure_drift(model, fixed)
+    if drift is not None:
+        line = f"{FORMATS[target].title} has {_changed(model.arguments, fixed)}: logits differ by up to {drift:.1e}"
+        if not allow_drift:
+            raise CheckpointError(f"{line}. Give --allow-drift to write it all the same.")
+        lines.append(f"{line} (measured on random images in float64).")
+    name = description.model if description.model in SIZES else size_name(model.depths, model.dims)
+    tensors = foreign_tensors(model, target, name)
+    (out.parent if out.suffix in FILE_SUFFIXES else out).mkdir(parents=True, exist_ok=True)
+    if out.suffix in FILE_SUFFIXES:
+        _write_file(out, tensors, target, _provenance(weights))
+        if description.class_names or description.preprocessing:
+            lines.append("Class names and the preparation of images are not part of this file; a folder has them.")
     else:
-        model = restore(weights)
-        if isinstance(model, FCMAE):
-            left_out = [name for name in weights.tensors if not name.startswith("encoder.")]
-            lines.append(f"FCMAE's decoder is not part of this format: {len(left_out)} tensors are left out.")
-            model = model.encoder
-        lines += _check_target(description, target)
-        drift = measure_drift(model, _FIXED[target])
-        if drift is not None:
-            changed = _changed(model.arguments, _FIXED[target])
-            line = f"{FORMATS[target].title} has {changed}: logits differ by up to {drift:.1e}"
-            if not allow_drift:
-                raise CheckpointError(f"{line}. Give --allow-drift to write it all the same.")
-            lines.append(f"{line} (measured on random images in float64).")
-        _write(model, description, target, out)
-    lines.append(f"Written: {out}")
-    return lines + [f"Licence: {weights.origin.notice}"] * bool(weights.origin.notice)
+        labels = description.class_names
+        if target == "transformers" and distinct(labels) != labels:
+            lines.append("Classes of the same name get their number behind it, since label2id tells them apart by name.")
+        _write_folder(out, model, replace(description, model=name, preprocessing=preparation), tensors, target, weights)
+    return lines
 
 
 def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tensor]:
@@ -109,44 +149,66 @@ def _changed(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}, not {arguments[name]}" for name, value in fixed.items() if arguments[name] != value)
 
 
-def _check_target(description: Description, target: str) -> list[str]:
-    """Refuse what the target cannot build; say what its users must set by hand."""
-    arguments = description.arguments
-    stride = arguments["stem_stride"]
-    if stride != 4 and target in ("official", "mindcv"):
-        raise CheckpointError(f"stem_stride = {stride}: {FORMATS[target].title} has 4 only. Convert to timm or transformers.")
-    size = description.preprocessing.get("image_size", [224, 224])
-    if size[0] != size[1] and target == "transformers":
-        return [f"Its image processor knows squares only: {size[0]} px is written, the model was evaluated at {tuple(size)}."]
-    return []
+def _check_target(model: ConvNeXtV2, preparation: Mapping[str, Any], target: str, out: Path) -> list[str]:
+    """Refuse what the target cannot build; say what its users must set by hand, and how its folder prepares images otherwise."""
+    stride = model.stem_stride
+    builds = {"official": (4,), "mindcv": (4,), "timm": (1, 4)}  # timm of patch_size 2 downsamples once more, in its first stage
+    if stride not in builds.get(target, (stride,)):
+        remedy = "transformers" if stride == 2 else "timm or transformers"
+        raise CheckpointError(f"stem_stride = {stride}: {FORMATS[target].title} cannot build it. Convert to {remedy}.")
+    if out.suffix in FILE_SUFFIXES or target not in ("timm", "transformers"):
+        return []
+    lines, size = [], preparation["image_size"]
+    if target == "transformers":
+        if size[0] != size[1]:
+            lines.append(
+                f"Its image processor knows squares only: {size[0]} px is written, the model was evaluated at {tuple(size)}."
+            )
+        if (size[0] >= 384) != warps(preparation):
+            theirs, ours = ("warps", "crops") if size[0] >= 384 else ("crops", "warps")
+            lines.append(f"Its image processor {theirs} images of {size[0]} px, ours {ours} them.")
+    preset = preparation["eval_preset"]
+    if not preparation.get("antialias", preset != "mindcv"):
+        lines.append("Its images are antialiased when they are shrunk; the model was evaluated without that.")
+    return lines
 
 
-def _write(model: ConvNeXtV2, description: Description, target: str, out: Path) -> None:
-    tensors = foreign_tensors(model, target, description.model)
-    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    if not out.suffix:
-        out.mkdir(parents=True, exist_ok=True)
-        write_tensors(out / WEIGHTS, tensors)
-        for name, content in _configuration(model, description, target).items():
-            write_json(out / name, content)
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
+def _write_file(out: Path, tensors: Mapping[str, Tensor], target: str, provenance: Mapping[str, str]) -> None:
     if out.suffix == ".ckpt":
-        write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()})
-    elif out.suffix == ".safetensors" and target == "mindcv":
-        save_file(tensors, out, metadata={"format": "ms"})
+        write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()}, provenance)
     elif out.suffix == ".safetensors":
-        write_tensors(out, tensors)
+        write_tensors(out, tensors, {"format": "ms" if target == "mindcv" else "pt", **provenance})
     else:
         key = {"official": "model", "mmpretrain": "state_dict"}.get(target)
-        torch.save({key: tensors} if key else tensors, out)
+        content: Any = {key: dict(tensors), "provenance": dict(provenance)}
+        if key is None:  # nothing may stand beside the tensors, but a note may hang on them
+            content = OrderedDict(tensors)
+            content.provenance = dict(provenance)
+        temporary = out.with_name(out.name + ".tmp")
+        torch.save(content, temporary)
+        os.replace(temporary, out)
+
+
+def _write_folder(
+    out: Path, model: ConvNeXtV2, description: Description, tensors: Mapping[str, Tensor], target: str, weights: Weights
+) -> None:
+    provenance = _provenance(weights)
+    write_tensors(out / WEIGHTS, tensors, provenance)
+    licence = provenance.get("licence", "other") if provenance["notice"] else ""
+    for name, content in _configuration(model, description, target, licence).items():
+        write_json(out / name, content)
+    if licence:
+        write_text(
+            out / "README.md",
+            f"---\nlicense: {licence}\n---\n\n# {description.model}\n\n{provenance['notice']}\n\nConverted from "
+            f"{provenance['source_format']}, sha256 {provenance['source_sha256']}.\n",
+        )
 
 
 def _write_ours(weights: Weights, out: Path) -> None:
-    description = Description(**{**vars(weights.description), "provenance": _provenance(weights)})
+    description = replace(weights.description, provenance=weights.provenance())
     build_model(description)
-    if out.suffix:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix in FILE_SUFFIXES:
         folder = out.with_name(out.name + ".tmp.d")
         save_weights(folder, weights.tensors, description)
         (folder / WEIGHTS).replace(out)
@@ -156,23 +218,30 @@ def _write_ours(weights: Weights, out: Path) -> None:
         save_weights(out, weights.tensors, description)
 
 
-def _provenance(weights: Weights) -> dict[str, Any]:
-    known = {name: value for name, value in weights.description.provenance.items() if value}
-    return {"format": weights.origin.format, "sha256": weights.origin.sha256, "notice": weights.origin.notice} | known
+def _provenance(weights: Weights) -> dict[str, str]:
+    """What a file of another format carries as text (`containers.PROVENANCE`); of a chain of conversions, its first file."""
+    known = weights.provenance()
+    told = {
+        "notice": weights.origin.notice,
+        "licence": known.get("licence", ""),
+        "source_format": known.get("source_format", known["format"]),
+        "source_sha256": known.get("source_sha256", known["sha256"]),
+    }
+    return {name: text for name, text in told.items() if text or name == "notice"}
 
 
-def _configuration(model: ConvNeXtV2, description: Description, target: str) -> dict[str, dict[str, Any]]:
+def _configuration(model: ConvNeXtV2, description: Description, target: str, licence: str) -> dict[str, dict[str, Any]]:
     """The JSON files beside model.safetensors in a Hub folder."""
-    names = description.class_names or [f"LABEL_{i}" for i in range(model.num_classes or 0)]
-    preparation = {"image_size": [224, 224], "interpolation": "bicubic", "crop_pct": 0.875, "eval_preset": "timm"}
-    preparation |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]} | description.preprocessing
-    if target == "transformers":
-        return _transformers_configuration(model, names, preparation)
+    preparation = description.preprocessing
     if target == "timm":
-        return {"config.json": _timm_configuration(model, description.model, description.class_names, preparation)}
+        return {"config.json": _timm_configuration(model, description, licence)}
+    names = description.class_names or [f"LABEL_{i}" for i in range(model.num_classes or 0)]
+    if target == "transformers":
+        return _transformers_configuration(model, distinct(names), preparation)
     # The official code and mmpretrain take these as arguments of their classes.
     arguments = {"depths": list(model.depths), "dims": list(model.dims), "in_chans": model.in_channels}
-    return {"config.json": {"model": description.model, **arguments, "num_classes": model.num_classes or 0, "labels": names}}
+    content = {"model": description.model, **arguments, "num_classes": model.num_classes or 0, "labels": names}
+    return {"config.json": content | {"preprocessing": preparation}}
 
 
 def _transformers_configuration(model: ConvNeXtV2, names: list[str], preparation: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -199,7 +268,7 @@ def _transformers_configuration(model: ConvNeXtV2, names: list[str], preparation
         "do_resize": True,
         "size": {"shortest_edge": preparation["image_size"][0]},
         "crop_pct": preparation["crop_pct"],
-        "resample": _RESAMPLE[preparation["interpolation"]],
+        "resample": RESAMPLE[preparation["interpolation"]],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -209,9 +278,10 @@ def _transformers_configuration(model: ConvNeXtV2, names: list[str], preparation
     return {"config.json": config, "preprocessor_config.json": processor}
 
 
-def _timm_configuration(model: ConvNeXtV2, name: str, labels: list[str], preparation: dict[str, Any]) -> dict[str, Any]:
+def _timm_configuration(model: ConvNeXtV2, description: Description, licence: str) -> dict[str, Any]:
+    name, labels, preparation = description.model, description.class_names, description.preprocessing
     height, width = preparation["image_size"]
-    warped = preparation["eval_preset"] == "official" and not 32 < max(height, width) < 384
+    warped = warps(preparation)
     arguments: dict[str, Any] = {}
     if name not in SIZES or SIZES[name] != (model.depths, model.dims):
         arguments |= {"depths": list(model.depths), "dims": list(model.dims)}
@@ -219,6 +289,8 @@ def _timm_configuration(model: ConvNeXtV2, name: str, labels: list[str], prepara
         arguments["act_layer"] = "gelu_tanh"
     if model.stem_stride != 4:
         arguments["patch_size"] = model.stem_stride
+    if model.norm is None:  # timm builds one whatever is asked for, and keeps its initial values
+        arguments["pretrained_strict"] = False
     config: dict[str, Any] = {
         "architecture": name if name in SIZES else "convnextv2_tiny",
         "num_classes": model.num_classes or 0,
@@ -229,7 +301,7 @@ def _timm_configuration(model: ConvNeXtV2, name: str, labels: list[str], prepara
             "custom_load": False,
             "input_size": [model.in_channels, height, width],
             "fixed_input_size": False,
-            "interpolation": preparation["interpolation"],
+            "interpolation": TIMM_NAMES[preparation["interpolation"]],
             "crop_pct": 1.0 if warped else preparation["crop_pct"],
             "crop_mode": "squash" if warped else "center",
             "mean": preparation["mean"],
@@ -238,6 +310,7 @@ def _timm_configuration(model: ConvNeXtV2, name: str, labels: list[str], prepara
             "pool_size": [height // model.total_stride, width // model.total_stride],
             "first_conv": "stem.0",
             "classifier": "head.fc",
+            **({"license": licence} if licence else {}),
         },
     }
     return config | ({"label_names": labels} if labels else {})

@@ -10,11 +10,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from convnextv2.errors import CheckpointError
 
@@ -29,7 +31,7 @@ class Description:
     kind: "classifier", "encoder" (pooled or plain features) or "fcmae". model: its name. arguments: of `ConvNeXtV2`. fcmae:
     arguments of `FCMAE` beside the encoder. class_names: one per row of the head. preprocessing: how evaluation images are
     prepared (`data.transforms`). training: step, epoch and the figures measured then. provenance: where the weights came from:
-    format, licence, notice."""
+    format, sha256, notice and licence; or, of what was trained from others, `init` with these, and the notice."""
 
     kind: str
     model: str
@@ -39,6 +41,69 @@ class Description:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+_PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
+_STRICT = ConfigDict(strict=True, extra="forbid")
+_ANY = ConfigDict(strict=True, extra="allow")
+
+
+class _Arguments(TypedDict, total=False):
+    __pydantic_config__ = _ANY  # type: ignore[misc]
+    depths: list[PositiveInt]
+    dims: list[PositiveInt]
+    in_channels: PositiveInt
+    num_classes: Annotated[int, Field(ge=0)] | None
+    stem_stride: PositiveInt
+    gelu: Literal["exact", "tanh"]
+    grn_scope: Literal["image", "batch"]
+    norm_eps: _PositiveFloat
+
+
+class _Fcmae(TypedDict, total=False):
+    __pydantic_config__ = _ANY  # type: ignore[misc]
+    tile: PositiveInt
+    norm_target: bool
+    decoder_dim: PositiveInt
+    decoder_depth: PositiveInt
+
+
+class _Preprocessing(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    image_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    channels: PositiveInt
+    eval_preset: Literal["timm", "official", "mindcv"]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+    crop_pct: Annotated[FiniteFloat, Field(gt=0, le=1)]
+    mean: Annotated[list[FiniteFloat], Field(min_length=1)]
+    std: Annotated[list[_PositiveFloat], Field(min_length=1)]
+    antialias: bool | None
+
+
+class _Provenance(TypedDict, total=False):
+    __pydantic_config__ = _ANY  # type: ignore[misc]
+    format: str
+    sha256: str
+    notice: str
+    licence: str
+    init: dict[str, Any]
+
+
+class _Content(TypedDict):
+    """What the JSON of a `Description` may be; a file of anyone's may hold anything."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    kind: Literal["classifier", "encoder", "fcmae"]
+    model: str
+    arguments: _Arguments
+    fcmae: _Fcmae
+    class_names: list[str]
+    preprocessing: _Preprocessing
+    training: dict[str, Any]
+    provenance: _Provenance
+
+
+_CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -89,11 +154,38 @@ def is_ours(metadata: Mapping[str, str]) -> bool:
 
 
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
-    """The description in one of our weights files. Raises CheckpointError where it cannot be read."""
+    """The description in one of our weights files. Raises CheckpointError where it cannot be read, or is not of the right
+    types."""
+    defaults = {"fcmae": {}, "class_names": [], "preprocessing": {}, "training": {}, "provenance": {}}
     try:
-        return Description(**json.loads(metadata[_KEY]))
-    except (json.JSONDecodeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its model description cannot be read ({error}).") from error
+        content = json.loads(metadata[_KEY])
+        _CONTENT.validate_json(json.dumps(defaults | content))
+        description = Description(**content)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its model description cannot be read ({_complaint(error)}).") from error
+    rows = description.arguments.get("num_classes") or 0
+    if description.class_names and len(description.class_names) != rows:
+        raise CheckpointError(f"{path}: its model description has {len(description.class_names)} class names for {rows} classes.")
+    if description.preprocessing and "image_size" not in description.preprocessing:
+        raise CheckpointError(f"{path}: its model description prepares images of no size (preprocessing without image_size).")
+    return description
+
+
+def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError where these cannot be arguments of the evaluation transform."""
+    try:
+        _PREPROCESSING.validate_json(json.dumps(preprocessing))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)}).") from error
+
+
+def _complaint(error: Exception) -> str:
+    """The first thing that is wrong, on one line."""
+    if not isinstance(error, ValidationError):
+        return ascii(str(error))[1:-1][:200]
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{ascii(where)[1:-1][:100]} = {ascii(first['input'])[:60]}: {first['msg'][0].lower()}{first['msg'][1:200]}"
 
 
 def _replace(temporary: Path, path: Path) -> None:

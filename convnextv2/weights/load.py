@@ -12,25 +12,24 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.model.convnext import SIZES, ConvNeXtV2
+from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.weights.containers import Container, open_container
+from convnextv2.weights.describe import describe, notice_of, size_name
 from convnextv2.weights.files import Description, is_ours, read_description
 from convnextv2.weights.names import FORMATS, dense_kernel, depths_of, detect, is_version_1, name_table, to_canonical
 
 OURS = "convnextv2"
 
-NOTICE = (
-    "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if these come from them, that "
-    "holds for what is made of them too."
-)
-
 _TRAINING_STATE = re.compile(
     r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
     r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|epoch_num|step_num|current_iterator_step|"
-    r"last_overflow_iterator_step)$|ema_|data_preprocessor\.|.*hidden_states_norms\."
+    r"last_overflow_iterator_step)$|ema_|data_preprocessor\."
 )
 """Names beside the weights that some formats are known to hold."""
+
+_MINDCV = re.compile(r"(feature|norm|classifier)\.")
+"""How the names of MindCV's network begin; its checkpoints hold whatever the training script kept beside it."""
 
 _DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
 
@@ -51,18 +50,29 @@ class Origin:
 class Weights:
     """Weights of any format under canonical names, and what they describe.
 
-    left_out: name and reason, of what the file holds beside them."""
+    left_out: name and reason, of what the file holds beside them. notes: what people should know of them. has_average: a moving
+    average is beside them. is_average: these are it."""
 
     tensors: dict[str, Tensor]
     description: Description
     origin: Origin
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    has_average: bool = False
+    is_average: bool = False
 
     def lines(self) -> list[str]:
-        """For people: what the file is, and its licence."""
+        """For people: what the file is, what is to be known of it, and its licence."""
         title = "convnextv2" if self.origin.format == OURS else FORMATS[self.origin.format].title
         lines = [f"{self.origin.path}: {title}, {self.origin.container}, sha256 {self.origin.sha256[:16]}"]
-        return lines + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice)
+        if self.has_average and not self.is_average:
+            lines.append("An average of the weights is beside them and not used; convert --ema takes it.")
+        return lines + self.notes + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice)
+
+    def provenance(self) -> dict[str, Any]:
+        """What must be written into whatever is made of them; what they themselves were made of counts first."""
+        known = {name: value for name, value in self.description.provenance.items() if value}
+        return {"format": self.origin.format, "sha256": self.origin.sha256, "notice": self.origin.notice} | known
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,8 @@ class LoadReport:
 def open_weights(path: Path, *, average: bool = False) -> Weights:
     """Weights from a file or Hub folder of any known format, renamed; size, channels, classes and the rest are inferred.
 
-    average: the moving average that a MindCV training checkpoint keeps beside the weights ("ema."). Raises CheckpointError where
-    the format is unknown, a tensor is missing, unexpected or of a wrong shape, or the file is damaged."""
+    average: the moving average that a training checkpoint of MindCV ("ema.") or of PyTorch code keeps beside the weights. Raises
+    CheckpointError where the format is unknown, a tensor is missing, unexpected or of a wrong shape, or the file is damaged."""
     container = open_container(path)
     if is_ours(container.metadata):
         if average:
@@ -105,14 +115,16 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
         notice = str(description.provenance.get("notice", ""))
         return Weights(container.tensors, description, Origin(str(path), OURS, container.title, container.sha256(), notice))
     tensors = container.tensors
+    averaged = container.average or {
+        name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")
+    }
     if average:
-        tensors = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
-        if not tensors:
-            raise CheckpointError(f"{path}: no averaged weights in it (no 'ema.' names). Use its plain weights.")
+        if not averaged:
+            raise CheckpointError(f"{path}: no averaged weights in it. Use its plain weights.")
+        tensors = averaged
     found = detect(tensors)
     if found is None:
-        example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
-        raise CheckpointError(f"{path}: not a ConvNeXt V2 of any known format ({len(tensors)} tensors{example}).")
+        raise CheckpointError(f"{path}: not a ConvNeXt V2 of any known format ({_held(tensors, container)}).")
     key, prefix = found
     if is_version_1(tensors):
         raise CheckpointError(f"{path}: is a ConvNeXt of the first version (layer scale, no GRN), not a ConvNeXt V2.")
@@ -120,13 +132,13 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
     if 0 in depths:
         raise CheckpointError(f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not complete.")
     canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path)
-    description = _describe(canonical, decoder, key, depths, container)
+    description, notes = describe(canonical, decoder, key, depths, container)
     if decoder:
         canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
     _check_complete(canonical, description, path)
     left_out += [(name, "not weights") for name in container.beside]
-    origin = Origin(str(path), key, container.title, container.sha256(), _notice(key, container))
-    return Weights(canonical, description, origin, left_out)
+    origin = Origin(str(path), key, container.title, container.sha256(), notice_of(key, container))
+    return Weights(canonical, description, origin, left_out, notes, bool(averaged), average)
 
 
 def build_model(description: Description, *, drop_path_rate: float = 0.0) -> ConvNeXtV2 | FCMAE:
@@ -208,12 +220,6 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     return weight[:, torch.arange(channels) % known] * (known / channels)
 
 
-def size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
-    """The name of a size, or "custom"."""
-    names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {size: name for name, size in SIZES.items()}
-    return names.get((depths, dims), "custom")
-
-
 def brief(names: list[str]) -> str:
     """A few names, or the first and last of many; on one line whatever a file holds."""
     shown = [name if name.isprintable() and len(name) < 100 else ascii(name)[:100] for name in names[:3] + names[-1:]]
@@ -237,8 +243,10 @@ def _rename(
             canonical[ours[theirs]] = to_canonical(ours[theirs], tensor)
         elif "encoder." in prefix + FORMATS[key].outer and _DECODER.match(bare):
             decoder[bare] = to_canonical(bare, tensor)
-        elif _TRAINING_STATE.match(bare):
+        elif _TRAINING_STATE.match(bare) or (key == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))):
             left_out.append((theirs, "training state"))
+        elif key == "transformers" and "hidden_states_norms." in theirs:
+            left_out.append((theirs, "norms of a backbone's outputs"))
         else:
             unexpected.append(theirs)
     if unexpected:
@@ -249,56 +257,16 @@ def _rename(
     return canonical, decoder, left_out
 
 
+def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
+    example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
+    return f"{len(tensors)} tensors{example}" + (f"; beside them {brief(container.beside)}" if container.beside else "")
+
+
 def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
     side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
     if not side or side * side != kernel.shape[0]:
         raise CheckpointError(f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or (k * k, channels).")
     return dense_kernel(kernel)
-
-
-def _describe(
-    tensors: Mapping[str, Tensor], decoder: Mapping[str, Tensor], key: str, depths: tuple[int, ...], container: Container
-) -> Description:
-    """What the tensors, and a config beside them, say about the model. Shapes are not trusted yet."""
-
-    def sides(name: str, dims: int) -> tuple[int, ...]:
-        shape = tuple(tensors[name].shape) if name in tensors else ()
-        return shape if len(shape) == dims else (0,) * dims
-
-    dims = tuple(sides(f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
-    _, channels, stem_stride, _ = sides("downsample_layers.0.0.weight", 4)
-    has_norm, has_head = "norm.weight" in tensors, "head.weight" in tensors
-    num_classes = sides("head.weight", 2)[0] if has_head else 0 if has_norm else None
-    config = container.config
-    arguments: dict[str, Any] = {
-        "depths": list(depths),
-        "dims": list(dims),
-        "in_channels": channels,
-        "num_classes": None if decoder else num_classes,
-        "stem_stride": stem_stride,
-        "gelu": "tanh" if FORMATS[key].tanh_gelu or "tanh" in _activation(config) else "exact",
-        "grn_scope": "image",
-        # transformers' configuration applies to the final norm only; its default differs from everyone else's.
-        "norm_eps": float(config.get("layer_norm_eps", 1e-12)) if key == "transformers" else 1e-6,
-    }
-    fcmae = {}
-    if decoder:
-        blocks = {name.split(".")[1] for name in decoder if name.startswith("decoder.")}
-        fcmae = {
-            "tile": 8 * stem_stride,
-            "norm_target": True,
-            "decoder_dim": decoder["mask_token"].numel() if "mask_token" in decoder else 0,
-            "decoder_depth": len(blocks),
-        }
-    return Description(
-        kind="fcmae" if decoder else "classifier" if num_classes else "encoder",
-        model=size_name(depths, dims),
-        arguments=arguments,
-        fcmae=fcmae,
-        class_names=_class_names(config, num_classes or 0),
-        preprocessing=_preprocessing(key, channels, container),
-        provenance={"format": key, "notice": _notice(key, container)},
-    )
 
 
 def _check_complete(tensors: Mapping[str, Tensor], description: Description, path: Path) -> None:
@@ -328,63 +296,6 @@ def _check_complete(tensors: Mapping[str, Tensor], description: Description, pat
         if tensor.shape != expected[name].shape or not tensor.is_floating_point():
             wanted = tuple(expected[name].shape)
             raise CheckpointError(f"{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, expected {wanted} of floats.")
-
-
-def _notice(key: str, container: Container) -> str:
-    if container.licence:
-        return f"its model card says {container.licence}. {NOTICE}"
-    return "" if key == "mindcv" else NOTICE  # Meta released none in that format
-
-
-def _activation(config: Mapping[str, Any]) -> str:
-    arguments = config.get("model_args")
-    name = config.get("hidden_act") or (arguments.get("act_layer") if isinstance(arguments, dict) else "")
-    return str(name or "")
-
-
-def _class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
-    names = config.get("id2label") or config.get("label_names")
-    if isinstance(names, dict):
-        names = [names.get(str(i)) for i in range(num_classes)]
-    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
-        return []
-    # What transformers writes where nobody gave names.
-    return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
-
-
-def _preprocessing(key: str, channels: int, container: Container) -> dict[str, Any]:
-    """Arguments of the evaluation transform: what the folder's configuration says, else what the format's weights were published
-    with."""
-    found: dict[str, Any] = {
-        "image_size": [224, 224],
-        "channels": channels,
-        "eval_preset": "mindcv" if key == "mindcv" else "official",
-        "interpolation": "bicubic",
-        "crop_pct": 0.95 if key == "mindcv" else 0.875,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
-    timm, processor = container.config.get("pretrained_cfg"), container.processor
-    try:
-        if isinstance(timm, dict) and key == "timm":
-            squash = timm.get("crop_mode") == "squash"
-            size = [int(side) for side in timm["input_size"][1:]]
-            found |= {"image_size": size, "eval_preset": "official" if squash else "timm", "crop_pct": float(timm["crop_pct"])}
-            found |= {"interpolation": str(timm["interpolation"]), "mean": timm["mean"], "std": timm["std"]}
-        elif processor and key == "transformers":
-            side = int(processor["size"]["shortest_edge"])
-            names = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-            found |= {"image_size": [side, side], "crop_pct": float(processor.get("crop_pct") or 0.875)}
-            found |= {"interpolation": names[processor.get("resample", 3)]}
-            found |= {"mean": processor["image_mean"], "std": processor["image_std"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{container.files[0].parent}: the preprocessing beside the weights cannot be understood ({error!r})."
-        ) from error
-    if len(found["mean"]) != channels:
-        average = [sum(found[name]) / len(found[name]) for name in ("mean", "std")]
-        found |= {"mean": [average[0]] * channels, "std": [average[1]] * channels}
-    return found
 
 
 def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -> None:

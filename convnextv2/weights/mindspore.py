@@ -54,6 +54,13 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 def read_ckpt(path: Path) -> dict[str, Tensor]:
     """The tensors of a MindSpore checkpoint by tag, in file order. Entries that hold text, not numbers, are left out.
 
+    Raises CheckpointError as `read_ckpt_and_notes` does."""
+    return read_ckpt_and_notes(path)[0]
+
+
+def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a MindSpore checkpoint, and its entries that hold text.
+
     Raises CheckpointError where it is encrypted, damaged (a checksum is verified where there is one), or no such file."""
     try:
         with open(path, "rb") as file:
@@ -69,15 +76,19 @@ def read_ckpt(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a MindSpore checkpoint ({error}).") from error
 
 
-def write_ckpt(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as MindSpore does, without a checksum, in one atomic step. Scalars have no dims."""
+def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write tensors, and after them `notes` as entries of text, as MindSpore does, without a checksum, in one atomic step.
+    Scalars have no dims."""
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
-        for tag, tensor in tensors.items():
-            tensor = tensor.detach().cpu().contiguous()
-            kind = _NAMES[tensor.dtype].encode()
-            dims = b"".join(b"\x08" + _varint(side) for side in tensor.shape)
-            content = tensor.reshape(-1).view(torch.uint8).numpy().data
+        for tag, entry in {**tensors, **(notes or {})}.items():
+            if isinstance(entry, str):
+                kind, shape, content = b"str", (0,), memoryview(entry.encode("utf-32-le"))
+            else:
+                entry = entry.detach().cpu().contiguous()
+                kind, shape = _NAMES[entry.dtype].encode(), tuple(entry.shape)
+                content = entry.reshape(-1).view(torch.uint8).numpy().data
+            dims = b"".join(b"\x08" + _varint(side) for side in shape)
             for start in range(0, max(len(content), 1), CHUNK):
                 part = content[start : start + CHUNK]
                 head = dims + _field(2, kind) + b"\x1a" + _varint(len(part))
@@ -94,7 +105,7 @@ class _DamagedError(Exception):
     """What is wrong with the bytes; the reader adds the file's name."""
 
 
-def _read(data: memoryview) -> dict[str, Tensor]:
+def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     mode = ENCRYPTED.get(int.from_bytes(data[:4], "little"))
     if mode:
         raise _DamagedError(f"is encrypted ({mode}). Save it in MindSpore without enc_key, then try again.")
@@ -121,11 +132,11 @@ def _read(data: memoryview) -> dict[str, Tensor]:
         contents.setdefault(tag, []).append(content)
     if not contents:
         raise _DamagedError("no tensor in it: not a MindSpore checkpoint.")
-    return {
-        tag: _join(tag, dims, kind, contents[tag])
-        for tag, (dims, kind) in shapes.items()
-        if not re.fullmatch(r"str\d*", kind)  # a note of the training script
-    }
+    notes = {tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)}  # of NumPy's kind U
+    return (
+        {tag: _join(tag, dims, kind, contents[tag]) for tag, (dims, kind) in shapes.items() if tag not in notes},
+        {tag: str(b"".join(contents[tag]), "utf-32-le", "replace").rstrip("\0") for tag in sorted(notes)},
+    )
 
 
 def _tensor(message: memoryview) -> tuple[tuple[int, ...], str, memoryview]:

@@ -20,7 +20,7 @@ from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.files import Description, save_weights
-from convnextv2.weights.load import Weights, load_model, open_weights
+from convnextv2.weights.load import Origin, Weights, load_model, open_weights
 from convnextv2.weights.names import dense_kernel, name_table
 
 DEPTHS, DIMS = (1, 2, 2, 1), (8, 16, 24, 32)
@@ -136,7 +136,7 @@ def test_transformers_without_a_head_and_backbone_are_read(tmp_path: Path) -> No
     with torch.inference_mode():
         assert difference(logits(ours), pooled.double()(IMAGES).pooler_output) < 1e-10
     weights = open_weights(tmp_path / "backbone")
-    assert {why for _, why in weights.left_out} == {"training state"}
+    assert {why for _, why in weights.left_out} == {"norms of a backbone's outputs"}
     assert weights.description.arguments["num_classes"] is None
 
 
@@ -348,3 +348,148 @@ def test_the_first_version_is_refused_as_such(tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "v1.pth")
     with pytest.raises(CheckpointError, match="first version"):
         open_weights(tmp_path / "v1.pth")
+
+
+def test_a_headless_encoder_is_read_by_timm(tmp_path: Path) -> None:
+    model = random_model(num_classes=None)
+    save_weights(tmp_path / "ours", model.state_dict(), Description("encoder", "custom", model.arguments))
+    convert_weights(open_weights(tmp_path / "ours" / "model.safetensors"), "timm", tmp_path / "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    with torch.inference_mode():
+        features = theirs.double().forward_features(IMAGES)
+    assert difference(features, logits(model)) < 1e-10
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_small_stems_go_only_where_they_can_be_built(stride: int, tmp_path: Path) -> None:
+    model = random_model(stem_stride=stride)
+    weights = save(model, tmp_path / "ours")
+    convert_weights(weights, "transformers", tmp_path / "hf")
+    theirs = ConvNextV2ForImageClassification.from_pretrained(tmp_path / "hf").eval()
+    with torch.inference_mode():
+        assert difference(theirs.double()(IMAGES).logits, logits(model)) < 1e-10
+    if stride == 2:
+        with pytest.raises(CheckpointError, match=r"timm cannot build it\. Convert to transformers\.$"):
+            convert_weights(weights, "timm", tmp_path / "timm")
+        with pytest.raises(CheckpointError, match=r"Convert to transformers\.$"):
+            convert_weights(weights, "official", tmp_path / "o.pt")
+        return
+    convert_weights(weights, "timm", tmp_path / "timm")
+    from_folder = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    assert difference(logits(from_folder), logits(model)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("target", "out"),
+    [
+        ("mindcv", "c.ckpt"),
+        ("mindcv", "c.safetensors"),
+        ("timm", "t.pth"),
+        ("timm", "t.safetensors"),
+        ("timm", "t"),
+        ("transformers", "h.bin"),
+        ("transformers", "h"),
+        ("official", "o.pt"),
+        ("mmpretrain", "m.pth"),
+        ("convnextv2", "ours"),
+    ],
+)
+def test_the_notice_and_the_first_file_travel_through_every_format(target: str, out: str, tmp_path: Path) -> None:
+    torch.save({"model": random_model().state_dict()}, tmp_path / "official.pt")
+    first = open_weights(tmp_path / "official.pt")
+    convert_weights(first, target, tmp_path / out, allow_drift=True)
+    path = tmp_path / out / "model.safetensors" if target == "convnextv2" else tmp_path / out
+    back = open_weights(path)
+    assert back.origin.notice == first.origin.notice and "CC-BY-NC" in back.origin.notice
+    convert_weights(back, "official", tmp_path / "again.pt", allow_drift=True)
+    told = open_weights(tmp_path / "again.pt").description.provenance
+    assert (told["source_format"], told["source_sha256"]) == ("official", first.origin.sha256)
+
+
+def test_folders_state_the_licence_and_own_weights_get_none(tmp_path: Path) -> None:
+    torch.save({"model": random_model().state_dict()}, tmp_path / "official.pt")
+    for target in ("timm", "transformers", "official", "mmpretrain"):
+        convert_weights(open_weights(tmp_path / "official.pt"), target, tmp_path / target)
+        assert "license: other" in (tmp_path / target / "README.md").read_text()
+    assert json.loads((tmp_path / "timm" / "config.json").read_text())["pretrained_cfg"]["license"] == "other"
+    (tmp_path / "timm" / "README.md").write_text("---\nlicense: mit\n---\n")
+    convert_weights(open_weights(tmp_path / "timm"), "transformers", tmp_path / "mit")
+    assert "license: mit" in (tmp_path / "mit" / "README.md").read_text()
+    convert_weights(save(random_model(), tmp_path / "ours"), "timm", tmp_path / "own")
+    assert not (tmp_path / "own" / "README.md").exists() and not open_weights(tmp_path / "own").origin.notice
+
+
+def test_what_an_image_processor_does_otherwise_is_said(tmp_path: Path) -> None:
+    weights = save(random_model(), tmp_path / "ours")
+
+    def lines(target: str, out: str, **preprocessing) -> str:
+        weights.description.preprocessing.update(preprocessing)
+        return " ".join(convert_weights(weights, target, tmp_path / out))
+
+    assert "image processor" not in lines("transformers", "a")
+    assert "warps images of 384 px, ours crops" in lines("transformers", "b", image_size=[384, 384])
+    assert "image processor" not in lines("transformers", "c", eval_preset="official")
+    assert "antialiased" in lines("timm", "d", eval_preset="mindcv")
+    assert "are not part of this file" in lines("timm", "e.safetensors")
+
+
+def test_an_epsilon_of_a_norm_that_is_not_there_is_no_drift(tmp_path: Path) -> None:
+    backbone = ConvNextV2Backbone(ConvNextV2Config(hidden_sizes=list(DIMS), depths=list(DEPTHS)))
+    backbone.save_pretrained(tmp_path / "backbone")
+    lines = convert_weights(open_weights(tmp_path / "backbone"), "timm", tmp_path / "timm")
+    assert "left out: hidden_states_norms" in lines[0].replace("convnextv2.", "")
+
+
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    convert_weights(save(random_model(), tmp_path / "ours"), "transformers", tmp_path / "shoes-1.0")
+    assert (tmp_path / "shoes-1.0" / "config.json").exists()
+
+
+def test_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    weights = save(random_model(), tmp_path / "ours")
+    for out in (tmp_path / "ours" / "model.json" / "x", Path("/proc/x/y"), Path("/proc/x/y.pt")):
+        for target in ("official", "convnextv2") if not out.suffix else ("official",):
+            with pytest.raises(CheckpointError, match="cannot be written"):
+                convert_weights(weights, target, out)
+
+
+def test_a_custom_model_of_a_known_size_has_timms_shapes(tmp_path: Path) -> None:
+    depths, dims = SIZES["convnextv2_atto"]
+    model = ConvNeXtV2(depths, dims, num_classes=5).eval()
+    convert_weights(save(model, tmp_path / "ours", "custom"), "timm", tmp_path / "timm.safetensors")
+    theirs = timm.create_model("convnextv2_atto", num_classes=5, checkpoint_path=str(tmp_path / "timm.safetensors")).eval()
+    assert difference(logits(theirs), logits(model)) < 1e-10
+
+
+def test_classes_of_one_name_stay_apart_in_label2id(tmp_path: Path) -> None:
+    weights = save(random_model(), tmp_path / "ours", class_names=["crane", "owl", "crane", "a", "b"])
+    lines = convert_weights(weights, "transformers", tmp_path / "hf")
+    assert "same name" in lines[0]
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["label2id"] == {"crane (0)": 0, "owl": 1, "crane (2)": 2, "a": 3, "b": 4}
+
+
+def test_rounding_to_float32_is_said(tmp_path: Path) -> None:
+    torch.save(random_model().double().state_dict(), tmp_path / "x.pt")
+    assert any("float64" in line for line in convert_weights(open_weights(tmp_path / "x.pt"), "timm", tmp_path / "t.pth"))
+
+
+@pytest.mark.parametrize(("target", "out"), [("official", "o.pt"), ("timm", "t.pth"), ("mindcv", "m.safetensors")])
+def test_a_write_that_fails_leaves_no_file_under_the_name(
+    target: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(content: object, path: Path, **more: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr("convnextv2.weights.files.save_file", full)
+    weights = save_in_memory(random_model())
+    with pytest.raises(CheckpointError, match="No space left"):
+        convert_weights(weights, target, tmp_path / out, allow_drift=True)
+    assert not (tmp_path / out).exists()
+
+
+def save_in_memory(model: ConvNeXtV2) -> Weights:
+    description = Description("classifier", "custom", model.arguments)
+    return Weights(model.state_dict(), description, Origin("x", "convnextv2", "safetensors", "0"))

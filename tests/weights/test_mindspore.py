@@ -141,3 +141,22 @@ def test_the_read_only_files_that_mindspore_leaves_can_be_opened(tmp_path: Path)
     shutil.copy(FIXTURES / "micro_crc.ckpt", tmp_path / "x.ckpt")
     (tmp_path / "x.ckpt").chmod(0o400)
     assert len(read_ckpt(tmp_path / "x.ckpt")) == 60
+
+
+def test_whatever_a_training_script_kept_beside_the_network_is_left_out(tmp_path: Path) -> None:
+    plain = read_ckpt(FIXTURES / "micro.ckpt")
+    beside = {f"{kind}.{name}": tensor for name, tensor in plain.items() for kind in ("moment3", "prev_gradient")}
+    beside |= {name: torch.tensor(1.0) for name in ("epoch", "lr", "loss", "best_acc")}
+    write_ckpt(tmp_path / "adan.ckpt", plain | beside)
+    opened = open_weights(tmp_path / "adan.ckpt")
+    assert opened.tensors.keys() == open_weights(FIXTURES / "micro.ckpt").tensors.keys()
+    assert {name for name, _ in opened.left_out} == set(beside) and {why for _, why in opened.left_out} == {"training state"}
+    write_ckpt(tmp_path / "odd.ckpt", plain | {"feature.1.0.extra": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"feature\.1\.0\.extra"):
+        open_weights(tmp_path / "odd.ckpt")
+
+
+def test_notes_are_written_as_mindspore_writes_text(tmp_path: Path) -> None:
+    write_ckpt(tmp_path / "x.ckpt", {"a": torch.ones(2)}, {"notice": "für alle"})
+    tensors, notes = mindspore.read_ckpt_and_notes(tmp_path / "x.ckpt")
+    assert list(tensors) == ["a"] and notes == {"notice": "für alle"}

@@ -1,0 +1,62 @@
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from convnextv2.errors import CheckpointError
+from convnextv2.verbs.inspect import inspect
+from convnextv2.weights.load import open_weights
+
+from .test_convert import random_model
+
+
+def test_a_pickled_model_is_named_and_a_safe_way_advised(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError) as error:
+        open_weights(tmp_path / "whole.pt")
+    message = str(error.value)
+    assert "torch.nn.modules.linear.Linear" in message and message.endswith("save model.state_dict() instead.")
+    assert message.isprintable() and "weights_only" not in message
+
+
+@pytest.mark.parametrize("key", ["model_ema", "state_dict_ema", "ema_state_dict", "ema"])
+def test_an_average_beside_the_weights_is_offered_and_taken_on_request(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, average = random_model().state_dict(), random_model().state_dict()
+    average = {name: tensor + 1 for name, tensor in average.items()}
+    torch.save({"model": plain, key: average, "epoch": 3}, tmp_path / "both.pth")
+    opened, averaged = open_weights(tmp_path / "both.pth"), open_weights(tmp_path / "both.pth", average=True)
+    assert torch.equal(opened.tensors["head.bias"], plain["head.bias"])
+    assert torch.equal(averaged.tensors["head.bias"], average["head.bias"])
+    assert any("--ema" in line for line in opened.lines()) and not any("--ema" in line for line in averaged.lines())
+    assert opened.left_out == [("epoch", "not weights")]
+    inspect(tmp_path / "both.pth")
+    assert re.search(r"average +yes \(convert --ema\)", capsys.readouterr().out)
+    torch.save({key: average}, tmp_path / "alone.pth")
+    assert torch.equal(open_weights(tmp_path / "alone.pth").tensors["head.bias"], average["head.bias"])
+
+
+def test_without_tensors_the_entries_are_named(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "args": argparse.Namespace(lr=1.0)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"0 tensors; beside them epoch, args"):
+        open_weights(tmp_path / "x.pth")
+
+
+def test_a_folder_with_pytorch_model_bin_is_opened_without_running_it(tmp_path: Path) -> None:
+    torch.save(random_model().state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text("{}")
+    assert open_weights(tmp_path).origin.container == "PyTorch checkpoint"
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="not opened"):
+        open_weights(tmp_path)
+
+
+def test_values_that_are_no_numbers_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = random_model().state_dict()
+    tensors["head.bias"][0] = float("nan")
+    torch.save(tensors, tmp_path / "x.pth")
+    inspect(tmp_path / "x.pth")
+    assert re.search(r"values +head\.bias: NaN or infinite", capsys.readouterr().out)

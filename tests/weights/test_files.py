@@ -1,0 +1,38 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from convnextv2.errors import CheckpointError
+from convnextv2.weights.files import read_description
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"provenance": "x"}, "provenance = 'x'"),
+        ({"provenance": None}, "provenance = None"),
+        ({"class_names": 5}, "class_names = 5"),
+        ({"class_names": ["a"]}, "1 class names for 0 classes"),
+        ({"preprocessing": {"a": 1}}, "preprocessing.a"),
+        ({"preprocessing": {"crop_pct": 0.5}}, "without image_size"),
+        ({"training": [1]}, "training"),
+        ({"arguments": {"gelu": "zzz"}}, "arguments.gelu = 'zzz'"),
+        ({"arguments": {"grn_scope": 7}}, "arguments.grn_scope = 7"),
+        ({"arguments": {"norm_eps": "x"}}, "arguments.norm_eps = 'x'"),
+        ({"kind": "zebra"}, "kind = 'zebra'"),
+        ({"model": None}, "model = None"),
+        ({"unknown": 1}, "unknown = 1"),
+    ],
+)
+def test_a_description_of_wrong_types_is_refused_in_one_line(wrong: dict, what: str) -> None:
+    content = {"kind": "encoder", "model": "custom", "arguments": {}} | wrong
+    with pytest.raises(CheckpointError) as error:
+        read_description({"convnextv2": json.dumps(content)}, Path("x.safetensors"))
+    assert what in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[1]", "null", "{", "5", "[" * 100_000])
+def test_a_description_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_description({"convnextv2": text}, Path("x.safetensors"))
