@@ -51,6 +51,7 @@ def called(monkeypatch):
             "reconstruct",
             {"run": "r", "images": ["i.png"], "out": "g.png", "count": 4},
         ),
+        ("infer --image_path a.png --top-k 2", "infer", {"image_path": "a.png", "top_k": 2}),
         ("models *tiny", "models", {"pattern": "*tiny"}),
         ("models", "models", {}),
         ("models --image-size 96", "models", {"image_size": 96}),

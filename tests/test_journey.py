@@ -12,7 +12,7 @@ from PIL import Image
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.weights.files import read_tensors
+from convnextv2.weights.files import Description, read_tensors, save_weights
 from convnextv2.weights.load import open_weights
 
 SMALL = (
@@ -443,6 +443,27 @@ def test_infer_prints_mindcvs_dictionary(like_mindcv: Path, photos: Path, capsys
     assert "holds custom" in capsys.readouterr().err
 
 
+def test_infer_takes_top_k_and_says_when_the_image_cannot_be_read(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(photos / "val" / "red" / "0.png")
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(trained), "--top_k", "2"]) == 0
+    assert len(ast.literal_eval(capsys.readouterr().out)) == 2
+    (tmp_path / "bad.png").write_text("no picture")
+    bad = ["infer", "--image_path", str(tmp_path / "bad.png"), "--ckpt_path", str(trained), "--bad_images", "skip"]
+    assert main(bad) == 2
+    assert "bad.png: cannot be read" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_say_how_images_are_prepared_are_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = convnextv2.ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
+    save_weights(tmp_path / "ours", model.state_dict(), Description("classifier", "custom", model.arguments))
+    assert main(["predict", str(tmp_path / "ours"), str(photos / "val")]) == 2
+    assert "does not say how its images are prepared" in capsys.readouterr().err
+
+
 def test_convert_and_inspect_from_the_command_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(trained), "--to", "transformers", "--out", str(tmp_path / "hf")]) == 0
     assert main(["inspect", str(tmp_path / "hf")]) == 0
@@ -505,6 +526,31 @@ def test_the_report_of_a_cached_repository_is_not_written_into_the_cache(
     before = sorted(cached.iterdir())
     convnextv2.validate(cached, data_dir=str(photos), workers=0, device="cpu")
     assert sorted(cached.iterdir()) == before and (tmp_path / "shoes-report.html").exists()
+
+
+def test_the_licence_of_the_initial_weights_is_that_of_the_run(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model": convnextv2.ConvNeXtV2((1, 1, 1, 1), (8, 16, 24, 32), num_classes=3).state_dict()}, tmp_path / "off.pth")
+    pre, run = tmp_path / "pre", tmp_path / "run"
+    options = ["--data_dir", str(photos), "--epochs", "1", *SMALL]
+    assert main(["pretrain", "--init", str(tmp_path / "off.pth"), "--out", str(pre), "--decoder_dim", "16", *options]) == 0
+    assert main(["train", "--init", str(pre), "--out", str(run), *options]) == 0
+    assert main(["train", "--out", str(run), "--resume", "--epochs", "2"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "CC-BY-NC" in printed and "started from" in printed
+    told = open_weights(run / "best" / "model.safetensors").description.provenance
+    assert told["init"]["init"]["format"] == "official"
+    assert main(["predict", str(run), str(photos / "val" / "red"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "CC-BY-NC" in captured.err and all(json.loads(line) for line in captured.out.splitlines())
+    assert main(["infer", "--image_path", str(photos / "val" / "red" / "0.png"), "--ckpt_path", str(run)]) == 0
+    captured = capsys.readouterr()
+    assert "CC-BY-NC" in captured.err and ast.literal_eval(captured.out)
+    assert main(["validate", str(run)]) == 0
+    assert "CC-BY-NC" in capsys.readouterr().out
 
 
 def test_what_foreign_weights_tell_is_used_where_nobody_set_it(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -190,10 +191,17 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
     )
 
 
-def load_init(recipe: Recipe, model: ConvNeXtV2) -> None:
-    """Put the weights that `init` names into a model, and print what became of each; a resumed run has its own."""
-    if not recipe.init or recipe.resume:
-        return
+def load_init(recipe: Recipe, model: ConvNeXtV2, run: Run) -> dict[str, Any]:
+    """Put the weights that `init` names into a model, and print what became of each; a resumed run has its own.
+
+    Returns the provenance of what is trained from them: their licence holds for it too."""
+    if recipe.resume:
+        folder = run.last_checkpoint()
+        assert folder is not None, "create_run has checked that"
+        told: dict[str, Any] = json.loads((folder / "model.json").read_text())["provenance"]
+        return told
+    if not recipe.init:
+        return {}
     weights = open_weights(find_weights(recipe.init))
     for line in weights.lines():
         say(line)
@@ -204,6 +212,7 @@ def load_init(recipe: Recipe, model: ConvNeXtV2) -> None:
     report = load_encoder(model, weights.tensors, source=weights.origin.path)
     for line in replace(report, left_out=report.left_out + weights.left_out).lines():
         say(line)
+    return {"init": weights.provenance(), "notice": weights.origin.notice}
 
 
 def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -305,6 +314,9 @@ def _continue_mindcv(
         )
     progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch)
     say(f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init.")
+    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
+        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
+        return _resume(run, own, model, optimizer, average, scaler, place)
     if recipe.resume_opt:
         if recipe.optimizer not in ("adamw", "adam"):
             raise RecipeError(
@@ -322,18 +334,6 @@ def _continue_mindcv(
     return progress
 
 
-    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
-        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
-        return _resume(run, own, model, optimizer, average, scaler, place)
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Names and shapes."""
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
-    """The model as it is for one rank; else wrapped so that gradients are averaged and all ranks start from rank 0's weights."""
-    if place.world_size == 1:
-        return model
 def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:
     """The records up to the end of this epoch: ours, or in a folder that MindCV wrote, what its result.log says."""
     log = run.path / "result.log"
@@ -356,4 +356,13 @@ def _continue_average(path: Path, average: WeightAverage, progress: Progress) ->
     say(f"ema: the average of {path.name} is continued, after {found[1]} updates.")
 
 
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Names and shapes."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
+    """The model as it is for one rank; else wrapped so that gradients are averaged and all ranks start from rank 0's weights."""
+    if place.world_size == 1:
+        return model
     return nn.parallel.DistributedDataParallel(model, device_ids=None if place.device.type == "cpu" else [place.device.index])

@@ -23,7 +23,7 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
     say_notes(source)
     torch.manual_seed(recipe.seed)
     encoder = build_network(recipe, None)
-    load_init(recipe, encoder)
+    provenance = load_init(recipe, encoder, run)
     model = FCMAE(
         encoder,
         tile=recipe.tile,
@@ -59,5 +59,6 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
         arguments=encoder.arguments,
         fcmae=model.arguments,
         preprocessing=preprocessing,
+        provenance=provenance,
     )
     train_model(recipe, run, place, model, description, build_training_loader(recipe, source, place), loss_fn)

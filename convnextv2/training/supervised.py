@@ -39,7 +39,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         )
     torch.manual_seed(recipe.seed)
     model = build_network(recipe, num_classes)
-    load_init(recipe, model)
+    provenance = load_init(recipe, model, run)
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
     preprocessing = describe_preprocessing(recipe)
@@ -76,6 +76,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         # A head with more rows than the data have classes: the rest goes by number.
         class_names=[*source.class_names, *map(str, range(len(source.class_names), num_classes))],
         preprocessing=preprocessing,
+        provenance=provenance,
     )
     watched = validation is not None and recipe.val_while_train
     train_model(

@@ -13,11 +13,14 @@ from convnextv2.verbs.predict import predict
 from convnextv2.weights.load import open_weights
 
 
-def infer(*, image_path: str | Path = "", ckpt_path: str | Path = "", model: str = "", **knobs: Any) -> dict[str, float]:
-    """Print and return {class: probability} of the five best classes.
+def infer(
+    *, image_path: str | Path = "", ckpt_path: str | Path = "", model: str = "", top_k: int = 5, **knobs: Any
+) -> dict[str, float]:
+    """Print and return {class: probability} of the best classes.
 
     image_path: an image. ckpt_path: weights of any known format, or a run folder. model: what MindCV wants to be told; an error
-    where the weights are of another size. knobs: as for `predict`. The image is prepared as the weights say."""
+    where the weights are of another size. top_k: how many classes. knobs: as for `predict`. The image is prepared as the weights
+    say."""
     if not image_path:
         raise DataError("image_path is missing: there is no image to classify. Give --image_path FILE.")
     if not ckpt_path:
@@ -26,7 +29,9 @@ def infer(*, image_path: str | Path = "", ckpt_path: str | Path = "", model: str
     if model and model != held:
         raise CheckpointError(f"model = {model}: {ckpt_path} holds {held}. Leave model out, or give the weights of that size.")
     with redirect_stdout(StringIO()):
-        best = predict(ckpt_path, image_path, **knobs)[0]["predictions"]
-    probs = {str(prediction["class"]): round(float(prediction["prob"]), 6) for prediction in best}
+        results = predict(ckpt_path, image_path, top_k=top_k, **knobs)
+    if not results:
+        raise DataError(f"{image_path}: cannot be read, so there is nothing to classify. Give another image.")
+    probs = {str(prediction["class"]): round(float(prediction["prob"]), 6) for prediction in results[0]["predictions"]}
     print(probs)
     return probs

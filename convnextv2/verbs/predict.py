@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights
-from convnextv2.weights.load import load_model
+from convnextv2.weights.describe import distinct
+from convnextv2.weights.load import open_weights, restore
 
 
 def predict(
@@ -33,12 +35,17 @@ def predict(
     if top_k < 1:
         raise RecipeError(f"top_k = {top_k}: expected a number >= 1.")
     weights = find_weights(run)
-    model, description = load_model(weights)
+    opened = open_weights(weights)
+    for line in opened.lines():
+        print(line, file=sys.stderr)  # the output is for machines, too
+    model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or model.head is None:
         raise CheckpointError(
             f"{weights}: a pre-trained encoder without a classifier. Train one with: convnextv2 train --init {run}, or see "
             "convnextv2 reconstruct."
         )
+    if not description.preprocessing:
+        raise CheckpointError(f"{weights}: does not say how its images are prepared. Write it with its preprocessing.")
     device = choose_device(recipe.device)
     dtype = choose_precision(recipe.precision, device)
     model.to(device)
@@ -54,7 +61,7 @@ def predict(
         bad_images=recipe.bad_images,
     )
     to_images = BatchTransform(transform.mean, transform.std).normalise
-    names = description.class_names or default_class_names(model.head.out_features)
+    names = distinct(description.class_names or default_class_names(model.head.out_features))
     results = []
     with torch.inference_mode():
         for batch in loader:

@@ -47,11 +47,12 @@ class Measured:
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
     opened = open_weights(weights)
-    if recipe.ema and opened.origin.format == "mindcv":
-        averaged = any(name.startswith("ema.") for name, _ in opened.left_out)
-        kind = "averaged weights" if averaged else "plain weights (it has no averaged ones)"
+    if recipe.ema and (opened.has_average or opened.origin.format == "mindcv"):
+        kind = "averaged weights" if opened.has_average else "plain weights (it has no averaged ones)"
         say(f"{weights}: measured are its {kind}.")
-        opened = open_weights(weights, average=True) if averaged else opened
+        opened = open_weights(weights, average=True) if opened.has_average else opened
+    for line in opened.lines():
+        say(line)
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
