@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
 from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_weights, write_json, write_tensors
 from convnextv2.weights.hub import download, is_hub_name
+from convnextv2.weights.load import Weights, open_weights
 
 _BEFORE_TRAINING = {"recipe.yaml", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
@@ -221,11 +222,26 @@ def find_weights(path: str | Path) -> Path:
 
 
 def run_of(weights: Path) -> Run | None:
-    """The run that a weights file belongs to, or None for a file on its own."""
-    for folder in weights.parents[1:3]:
+    """The run that a weights file belongs to, or None for a file on its own. MindCV's files lie in the run folder itself."""
+    for folder in weights.parents[:1] if weights.suffix == ".ckpt" else weights.parents[1:3]:
         if (folder / "recipe.yaml").is_file():
             return Run(folder)
     return None
+
+
+def open_run_weights(path: Path, *, average: bool = False) -> Weights:
+    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: inside a run
+    that is what the run says, where its network is the same."""
+    opened = open_weights(path, average=average)
+    run = run_of(path)
+    beside = run.path / "last" / "model.json" if run else None
+    if opened.origin.format == "mindcv" and beside and beside.is_file():
+        told = Description(**json.loads(beside.read_text()))
+        same = all(told.arguments.get(name) == opened.description.arguments[name] for name in ("depths", "dims", "num_classes"))
+        if same and told.preprocessing:
+            known = replace(opened.description, class_names=told.class_names, preprocessing=told.preprocessing)
+            return replace(opened, description=known)
+    return opened
 
 
 def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

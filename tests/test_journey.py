@@ -433,6 +433,35 @@ def test_the_best_checkpoints_are_kept_by_score(photos: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "all" / "checkpoints").iterdir())) == 4
 
 
+def test_mindcvs_files_inside_a_run_know_the_run(
+    like_mindcv: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, report = str(like_mindcv / "custom_best.ckpt"), (like_mindcv / "report.html").read_bytes()
+    assert main(["validate", best]) == 0
+    printed = capsys.readouterr().out
+    assert "measured are averaged weights" in printed and (like_mindcv / "custom_best-report.html").exists()
+    assert (like_mindcv / "report.html").read_bytes() == report
+    assert main(["validate", str(like_mindcv)]) == 0
+    assert capsys.readouterr().out.split("top-1")[1].split()[0] == printed.split("top-1")[1].split()[0]
+    image = str(photos / "val" / "red" / "0.png")
+    found = []
+    for weights in (best, str(like_mindcv)):
+        assert main(["infer", "--image_path", image, "--ckpt_path", weights, "--precision", "float32"]) == 0
+        found.append(ast.literal_eval(capsys.readouterr().out))
+    assert found[0] == found[1] and set(found[0]) == {"red", "green", "blue"}
+    assert main(["infer", "--image_path", str(photos / "val"), "--ckpt_path", best]) == 2
+    assert "a folder, expected one image" in capsys.readouterr().err
+    shutil.copy(best, tmp_path / "plain.ckpt")
+    config = ["-c", str(like_mindcv.parent / "mine.yaml"), "--data_dir", str(photos), "--ckpt_path", str(tmp_path / "plain.ckpt")]
+    assert main(["validate", *config]) == 2
+    assert "has no averaged weights. Use --ema False" in capsys.readouterr().err
+    for knob, value in {"num_classes": "7", "in_channels": "1", "dims": "8,16,24,40", "model": "convnextv2_atto"}.items():
+        others = ["--depths", "none", "--dims", "none"] if knob == "model" else []
+        assert main(["validate", *config, "--ema", "False", f"--{knob}", value, *others]) == 2
+        assert f"Leave {knob} out" in capsys.readouterr().err
+    assert main(["validate", *config, "--ema", "False"]) == 0
+
+
 def test_infer_prints_mindcvs_dictionary(like_mindcv: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = str(next((photos / "val" / "red").iterdir()))
     assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "custom"]) == 0

@@ -18,9 +18,9 @@ from convnextv2.distributed import choose_device, choose_precision
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.read import read_recipe
-from convnextv2.run import find_weights
+from convnextv2.run import find_weights, open_run_weights
 from convnextv2.weights.describe import distinct
-from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.load import restore
 
 
 def predict(
@@ -35,7 +35,7 @@ def predict(
     if top_k < 1:
         raise RecipeError(f"top_k = {top_k}: expected a number >= 1.")
     weights = find_weights(run)
-    opened = open_weights(weights)
+    opened = open_run_weights(weights)
     for line in opened.lines():
         print(line, file=sys.stderr)  # the output is for machines, too
     model, description = restore(opened), opened.description

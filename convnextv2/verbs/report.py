@@ -21,12 +21,12 @@ from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.report import Example, build_report, write_report
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.run import Run, find_weights, run_of
+from convnextv2.run import Run, find_weights, open_run_weights, run_of
 from convnextv2.training.supervised import autocast_logits
 from convnextv2.verbs.reconstruct import reconstruct_source
 from convnextv2.weights.files import Description
 from convnextv2.weights.hub import repository_of
-from convnextv2.weights.load import OURS, brief, load_model, open_weights, restore
+from convnextv2.weights.load import OURS, brief, load_model, restore
 
 EXAMPLES = 8
 """Right and wrong predictions shown, of each."""
@@ -46,11 +46,14 @@ class Measured:
 
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
-    opened = open_weights(weights)
-    if recipe.ema and (opened.has_average or opened.origin.format == "mindcv"):
-        kind = "averaged weights" if opened.has_average else "plain weights (it has no averaged ones)"
-        say(f"{weights}: measured are its {kind}.")
-        opened = open_weights(weights, average=True) if opened.has_average else opened
+    opened, owner = open_run_weights(weights), run_of(weights)
+    if recipe.ema and opened.has_average:
+        say(f"{weights}: measured are its averaged weights.")
+        opened = open_run_weights(weights, average=True)
+    elif recipe.ema and opened.origin.format == "mindcv":
+        if owner is None or weights.name != f"{owner.recipe.model}_best.ckpt" or not owner.recipe.ema:
+            raise CheckpointError(f"ema = True: {weights} has no averaged weights. Use --ema False to measure its plain ones.")
+        say(f"{weights}: measured are averaged weights, as the run saves its best.")
     for line in opened.lines():
         say(line)
     model, description = restore(opened), opened.description
@@ -58,9 +61,9 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         raise CheckpointError(
             f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to measure. Train one with --init."
         )
+    _check_contradictions(recipe, model, description, weights)
     precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
-    owner = run_of(weights)
     trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
     # Weights of others need not name their classes, or name them as the folders are named.
     foreign = description.provenance.get("format", OURS) != OURS
@@ -83,6 +86,20 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         reduce=place.sum,
     )
     return Measured(evaluation, predictions, source, description, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _check_contradictions(recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path) -> None:
+    """The weights say what network they are; a recipe that says something else is meant for others. Raises CheckpointError."""
+    told = {"model": description.model, "depths": model.depths, "dims": model.dims, "num_classes": model.num_classes}
+    wrong = {name: told[name] for name in told.keys() & recipe.model_fields_set if getattr(recipe, name) not in (None, told[name])}
+    if recipe.in_channels not in (3, model.in_channels):  # 3 is also what MindCV's recipes leave out
+        wrong["in_channels"] = model.in_channels
+    for name, value in wrong.items():
+        raise CheckpointError(
+            f"{name} = {getattr(recipe, name)}: {weights} has {value}. Leave {name} out, or give the weights that belong to it."
+        )
+    if recipe.in_channels != model.in_channels:
+        say(f"in_channels {model.in_channels}, as the weights have it.")
 
 
 def match_classes(source: Source, names: Sequence[str], rows: int, weights: Path) -> Source:
@@ -135,10 +152,10 @@ def recipe_is_supervised(run: Run) -> bool:
 
 
 def write_evaluation_report(weights: Path, measured: Measured, recipe: Recipe) -> Path:
-    """Write report.html of the run that the weights belong to; of weights on their own, inside of their folder or beside the file
-    under its name; of those in the Hub's cache, in the current folder. Returns its path."""
+    """Write report.html of the run that the weights belong to; of weights on their own, and of MindCV's files in a run, inside of
+    their folder or beside the file under its name; of those in the Hub's cache, in the current folder. Returns its path."""
     run = run_of(weights)
-    if run:
+    if run and weights.parent != run.path:
         path = run.report
     elif repository := repository_of(weights):
         path = Path(f"{repository.rpartition('/')[2]}-report.html")
