@@ -180,14 +180,17 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, else
-    float32."""
+    """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, float16
+    on GPUs that have tensor cores for that only (Volta and Turing), else float32."""
     if setting != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting]
     if device.type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     elif device.type == "cuda":
-        native = torch.cuda.get_device_capability(device)[0] >= 8
+        generation = torch.cuda.get_device_capability(device)[0]
+        if generation == 7:
+            return torch.float16
+        native = generation >= 8
     else:
         native = device.type in ("npu", "xpu")
     return torch.bfloat16 if native else torch.float32

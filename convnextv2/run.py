@@ -149,7 +149,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor],
 
 
 def create_run(recipe: Recipe, path: Path) -> Run:
-    """Start a run in a new or empty folder, or continue one (`resume`, or MindCV's way: from a checkpoint in it), or delete it and
+    """Start a run in a new or empty folder, or continue one (`resume`, or as in MindCV from a checkpoint in it), or delete it and
     start anew (`overwrite`).
 
     Raises RunError where the folder holds something and neither was asked for, or there is nothing to resume, or the folder to
@@ -230,8 +230,8 @@ def run_of(weights: Path) -> Run | None:
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:
-    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: inside a run
-    that is what the run says, where its network is the same."""
+    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: in a run it
+    is what the run says, where its network is the same."""
     opened = open_weights(path, average=average)
     run = run_of(path)
     beside = run.path / "last" / "model.json" if run else None

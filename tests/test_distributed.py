@@ -86,6 +86,16 @@ def test_device_and_precision_by_name() -> None:
         choose_device("toaster")
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((6, 1), torch.float32), ((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
+def test_auto_is_the_half_precision_that_a_gpu_has(
+    capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("auto", torch.device("cuda:0")) == dtype
+
+
 GRADIENTS = """
 import sys, torch
 from convnextv2.distributed import start, stop

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +81,29 @@ class TrainTransform:
             return 1
         spare = min(height / self.image_size[0], width / self.image_size[1])
         return next((reduction for reduction in (8, 4, 2) if spare >= 1.5 * reduction), 1)
+
+
+@dataclass(frozen=True)
+class PaddedTransform(TrainTransform):
+    """The same, but in place of the random resized crop the image is padded with black on all sides and cropped back to its size
+    at a random place, as it is done with CIFAR.
+
+    padding: in px of the image as it comes."""
+
+    padding: int = 0
+
+    def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
+        """As `TrainTransform`."""
+        pixels = image.decode() if isinstance(image, Picture) else image
+        padded = torch.nn.functional.pad(pixels, [self.padding] * 4)
+        top, left = (integer(generator, 0, 2 * self.padding + 1) for _ in range(2))
+        shifted = padded[:, top : top + pixels.shape[-2], left : left + pixels.shape[-1]]
+        whole = pixels.shape[-1] / pixels.shape[-2]
+        return replace(self, scale=(1.0, 1.0), ratio=(whole, whole)).resized(shifted, generator)
+
+    def resized(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """All that comes after the crop."""
+        return super().__call__(pixels, generator)
 
 
 @dataclass(frozen=True)
@@ -237,7 +261,7 @@ def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
     """How the recipe prepares evaluation images, as JSON holds it: the arguments of `EvalTransform`."""
-    full_scale = 255 if max(recipe.mean) > 1 else 1
+    full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
     return {
         "image_size": list(_height_width(recipe.image_size)),
         "channels": recipe.in_channels,
@@ -255,7 +279,8 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
     strengths = recipe.color_jitter if isinstance(recipe.color_jitter, tuple) else (recipe.color_jitter,) * 3
     description = describe_preprocessing(recipe)
     fill = tuple(round(255 * value) for value in description["mean"])
-    return TrainTransform(
+    kind = partial(PaddedTransform, padding=recipe.crop_padding) if recipe.crop_padding else TrainTransform
+    return kind(
         _height_width(recipe.image_size),
         scale=recipe.scale,
         ratio=recipe.ratio,

@@ -40,7 +40,9 @@ class Recipe(BaseModel):
     device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
     distribute: bool | Literal["auto"] = _run("auto", "Use the ranks that torchrun, mpirun or SLURM started.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _run(
-        "auto", "Arithmetic of the forward pass; auto: bfloat16 where the device gains from it.", mindcv="amp_level"
+        "auto",
+        "Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.",
+        mindcv="amp_level",
     )
     compile: bool = _run(False, "torch.compile the step (needs a compiler; slow first step).")
     kernels: Literal["auto", "native", "plain"] = _run(
@@ -94,6 +96,12 @@ class Recipe(BaseModel):
     # --- augmentation (training) and preprocessing (evaluation) --------------------------------------------------------------
     scale: tuple[float, float] = _augment((0.08, 1.0), "Share of the image's area that a random crop keeps: least, most.")
     ratio: tuple[float, float] = _augment((3 / 4, 4 / 3), "Width/height of a random crop: least, most.")
+    crop_padding: int = _augment(
+        0,
+        "Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.",
+        unit="px",
+        ge=0,
+    )
     hflip: float = _augment(0.5, "Probability of a horizontal flip.", ge=0, le=1)
     vflip: float = _augment(0.0, "Probability of a vertical flip.", ge=0, le=1)
     color_jitter: float | tuple[float, ...] = _augment(
@@ -132,7 +140,8 @@ class Recipe(BaseModel):
     )
     crop_pct: float = _augment(0.875, "Evaluation: image_size / crop_pct is the short side before the centre crop.", gt=0, le=1)
     mean: tuple[float, ...] = _augment(
-        (0.485, 0.456, 0.406), "Channel means for normalisation, on the scale 0 to 1 (or, if above 1, 0 to 255)."
+        (0.485, 0.456, 0.406),
+        "Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).",
     )
     std: tuple[float, ...] = _augment((0.229, 0.224, 0.225), "Channel standard deviations, on the scale of `mean`.")
 
@@ -207,6 +216,9 @@ class Recipe(BaseModel):
         "single", "A layer is one block, or a group of blocks (base and large in the paper)."
     )
     clip_norm: float | None = _optim(None, "Clip the gradient's global norm.", gt=0)
+    loss_scale: float = _optim(
+        65536.0, "In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.", ge=1
+    )
     accumulate: int = _optim(1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1)
     loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
         "ce", "Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3)."
@@ -239,6 +251,8 @@ class Recipe(BaseModel):
             mistakes.append(f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)}).")
         if self.scale_lr and self.lr_batch_size is None:
             mistakes.append("scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too.")
+        if self.dataset_download and self.dataset in ("", "imagenet"):
+            mistakes.append("dataset_download = True: image folders cannot be downloaded. Leave it out, or set dataset: cifar10, ...")
         for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
             least, most = getattr(self, name)
             if not 0 < least <= most:

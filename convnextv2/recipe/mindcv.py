@@ -4,13 +4,13 @@ Every key of MindCV (main at 51b0636, config.py) has one of five fates:
 - it is a knob of ours by the same name;
 - it is a knob of ours by another name: `RENAMED`, with `VALUES` where the values are named differently too;
 - it can only mean what we do anyway: `ONLY`, any other value is refused with the remedy;
-- it is about something that does not exist here: `NO_EFFECT`, accepted and announced;
+- it is about something that does not exist here: `NO_EFFECT`, checked by `TYPES`, accepted and announced;
 - it is unknown to MindCV as well, and refused.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from convnextv2.recipe.knobs import Recipe
 
@@ -41,6 +41,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "interpolation": {"pilcubic": "bicubic", "antialias": "lanczos"},
     "ckpt_save_policy": {"latest_k": "latest_k", "top_k": "top_k", "none": "all"},
     "drop_path_rate": {"none": 0.0},
+    "color_jitter": {"none": 0.0},
 }
 """MindCV's key -> {MindCV's value, in any letter case: our value}."""
 
@@ -48,12 +49,12 @@ IMPLIED: dict[tuple[str, str], tuple[str, Any]] = {
     ("interpolation", "pilcubic"): ("antialias", True),
     ("interpolation", "antialias"): ("antialias", True),
     ("opt", "nesterov"): ("nesterov", True),
+    ("loss_scale_type", "auto"): ("loss_scale", 2.0**24),
 }
 """MindCV's (key, value in lower case) -> another knob of ours that it sets as well."""
 
 AUTO = {
-    "amp_level": "bfloat16 where the device gains from it, else float32",
-    "val_amp_level": "bfloat16 where the device gains from it, else float32",
+    **dict.fromkeys(("amp_level", "val_amp_level"), "bfloat16 where the device has it, float16 on GPUs before it, else float32"),
     "device_target": "the best device that is here",
 }
 """MindCV's key -> what 'auto', as which some of its values are read, comes to."""
@@ -72,7 +73,10 @@ ONLY: dict[str, tuple[frozenset[str], str]] = {
 
 NO_EFFECT: dict[str, str] = {
     **dict.fromkeys(("mode", "dataset_sink_mode"), "MindSpore only"),
-    **dict.fromkeys(("loss_scale_type", "loss_scale", "drop_overflow_update"), "the loss is scaled where float16 needs it"),
+    **dict.fromkeys(
+        ("loss_scale_type", "drop_overflow_update"),
+        "in float16 the scale always adapts, from loss_scale on, and a step that overflows is left out",
+    ),
     "amp_cast_list": "autocast knows which layers run in half precision",
     "eval_shuffle": "the order does not matter in evaluation",
     "aux_factor": "there is no auxiliary head",
@@ -80,6 +84,14 @@ NO_EFFECT: dict[str, str] = {
     "config": "MindCV's note of where its options came from",
 }
 """MindCV's key -> why it does nothing here."""
+
+TYPES: dict[str, tuple[Any, str]] = {
+    "mode": (Literal[0, 1], "0 or 1"),
+    "loss_scale_type": (Literal["fixed", "dynamic", "auto"], "one of fixed, dynamic, auto"),
+    **dict.fromkeys(("dataset_sink_mode", "drop_overflow_update", "eval_shuffle"), (bool, "True or False")),
+    **dict.fromkeys(("aux_factor", "clip_value"), (float, "a number")),
+}
+"""Key of `NO_EFFECT` -> its type, and that in words: a typing mistake is none the less one."""
 
 DEFAULTS: dict[str, Any] = {
     "out": "./ckpt",
@@ -146,6 +158,7 @@ DEFAULTS: dict[str, Any] = {
     "weight_decay_filter": "disable",
     "layer_decay": None,
     "clip_norm": None,
+    "loss_scale": 1.0,
     "accumulate": 1,
     "loss": "ce",
     "loss_reduction": "mean",
@@ -156,6 +169,25 @@ DEFAULTS: dict[str, Any] = {
 }
 """Our knob -> what MindCV does where nothing is said. Not here, and so ours: `dataset` (MindCV's 'imagenet' is any image
 folder, as ours ''), `workers` (no result depends on them), `mean` and `std` (the same numbers, on the scale 0 to 255)."""
+
+_CIFAR: dict[str, Any] = {"crop_padding": 4, "hflip": 0.5, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+_MNIST: dict[str, Any] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0, "mean": (0.1307,), "std": (0.3081,)}
+_BARE: dict[str, Any] = {
+    "vflip": 0.0,
+    "color_jitter": 0.0,
+    "auto_augment": None,
+    "aug_splits": 0,
+    "erase_prob": 0.0,
+    "interpolation": "bilinear",
+    "antialias": None,
+    "crop_pct": 1.0,
+}
+PREPARED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("cifar10", "cifar100"), _CIFAR | _BARE),
+    "mnist": _MNIST | _BARE | {"in_channels": 1},
+}
+"""Data set -> what MindCV does to its images, whatever its augmentation keys say: CIFAR is padded, cropped and flipped, then as
+MNIST resized as a whole."""
 
 RMSPROP_EPS = 1e-10
 

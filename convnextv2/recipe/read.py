@@ -50,11 +50,25 @@ class _Mistake(NamedTuple):
 # What is given although it does nothing: the knobs, when, why.
 _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
     (("momentum",), lambda recipe: recipe.optimizer not in ("sgd", "rmsprop"), "only sgd and rmsprop have it"),
-    (("nesterov",), lambda recipe: recipe.optimizer != "sgd", "only sgd has it"),
     (("betas",), lambda recipe: recipe.optimizer in ("sgd", "rmsprop", "adagrad"), "the optimizer has none"),
     (("eps",), lambda recipe: recipe.optimizer in ("sgd", "lion"), "the optimizer has none"),
     (("color_jitter",), lambda recipe: recipe.auto_augment is not None, "auto_augment takes its place"),
     (("erase_scale", "erase_ratio", "erase_value", "erase_attempts"), lambda recipe: recipe.erase_prob == 0, "erase_prob is 0"),
+    (("scale", "ratio"), lambda recipe: recipe.crop_padding > 0, "crop_padding takes its place"),
+    (("mix_prob",), lambda recipe: recipe.mixup + recipe.cutmix == 0, "mixup and cutmix are off"),
+    (("mix_switch_prob",), lambda recipe: recipe.mixup * recipe.cutmix == 0, "mixup and cutmix are not both on"),
+    (("label_smoothing",), lambda recipe: recipe.loss == "asl_multi_label", "asl_multi_label has none"),
+    (("train_split", "val_split"), lambda recipe: recipe.dataset not in ("", "imagenet"), "the dataset has its own"),
+    (("dataset_download",), lambda recipe: recipe.dataset_download and recipe.dataset == "bundled", "it is here already"),
+    (("val_every_epochs", "val_split"), lambda recipe: not recipe.val_while_train, "val_while_train is off"),
+    (("keep_checkpoints",), lambda recipe: recipe.keep_policy == "all", "all are kept"),
+    (
+        ("resume_init", "resume_opt"),
+        lambda recipe: not recipe.init and (recipe.resume_init or recipe.resume_opt),
+        "there is no checkpoint in init (ckpt_path)",
+    ),
+    (("loss_scale",), lambda recipe: recipe.precision in ("float32", "bfloat16"), "only float16 needs it"),
+    (("warmup_factor",), lambda recipe: recipe.warmup_epochs == 0, "there is no warm-up"),
     (("ema_decay", "ema_form"), lambda recipe: not recipe.ema, "ema is off"),
     (("layer_decay_form",), lambda recipe: recipe.layer_decay is None, "layer_decay is not set"),
     (("decay_epochs",), lambda recipe: recipe.schedule not in ("cosine", "step"), "the schedule has none"),
@@ -95,8 +109,8 @@ def read_recipe(
     implied = _implied(given, like_mindcv, origin, idle, mistakes)
     given = _without_mindcv_only(given, mistakes, idle)
 
-    settings = dict(mindcv.DEFAULTS) if like_mindcv else {}
-    settings |= implied
+    defaults = _defaults(given, origin, idle) if like_mindcv else {}
+    settings = defaults | implied
     wrong = set()
     for name, item in given.items():
         try:
@@ -126,11 +140,13 @@ def read_recipe(
         raise RecipeError(_report(sorted(mistakes, key=lambda mistake: mistake.source != origin)))
 
     if like_mindcv:
-        notes.insert(0, _mindcv_defaults(origin, foreign, given))
+        notes.insert(0, _mindcv_defaults(origin, foreign, given, defaults))
     for names, is_idle, why in _IDLE:
         # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
         told = [name for name in names if name in given and (like_mindcv or getattr(recipe, name) != _default(name))]
         idle += [(given[name].key, why) for name in told if is_idle(recipe)]
+    if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
+        notes.append("loss asl_single_label: a mixed image counts for the class of its larger part.")
     if idle:
         keys = {why: ", ".join(key for key, reason in idle if reason == why) for _, why in idle}
         notes.append(f"No effect here: {'; '.join(f'{which} ({why})' for why, which in keys.items())}.")
@@ -181,6 +197,13 @@ def _without_mindcv_only(given: dict[str, _Given], mistakes: list[_Mistake], idl
     for name, item in given.items():
         if name in mindcv.ONLY and not mindcv.is_accepted(name, item.value):
             mistakes.append(_Mistake(item.source, f"{item.key} = {show(item.value)}: {mindcv.ONLY[name][1]}"))
+        if name in mindcv.TYPES and not is_empty(item.value):
+            kind, words = mindcv.TYPES[name]
+            try:
+                convert(kind, item.value)
+            except ValueError:
+                mistakes.append(_Mistake(item.source, f"{item.key} = {show(item.value)}: expected {words}."))
+                continue
         if name in mindcv.NO_EFFECT:
             idle.append((item.key, mindcv.NO_EFFECT[name]))
     return {name: item for name, item in given.items() if name in Recipe.model_fields}
@@ -196,6 +219,11 @@ def _implied(
         other = mindcv.IMPLIED.get((item.key, str(item.value).strip().lower()))
         if other and other[0] not in given:
             implied[other[0]] = other[1]
+    nesterov, optimizer = given.get("nesterov"), given.get("optimizer")
+    default = mindcv.DEFAULTS["optimizer"] if like_mindcv else _default("optimizer")
+    rule = str(mindcv.to_ours(optimizer.key, optimizer.value) if optimizer else default).lower()
+    if nesterov and nesterov.key == "use_nesterov" and rule not in ("sgd", "adam"):  # to MindCV's adam it means something
+        idle.append((given.pop("nesterov").key, "only sgd has it"))
     init = given.get("init")
     if init and init.key == "ckpt_path" and str(init.value).endswith(".ckpt"):
         implied.setdefault("resume_init", True)
@@ -218,8 +246,19 @@ def _implied(
     return implied
 
 
-def _mindcv_defaults(origin: str, foreign: list[str], given: Mapping[str, _Given]) -> str:
-    left_out = {name: value for name, value in mindcv.DEFAULTS.items() if name not in given}
+def _defaults(given: dict[str, _Given], origin: str, idle: list[tuple[str, str]]) -> dict[str, Any]:
+    """MindCV's defaults, for its data set. Takes from `given` what MindCV does not look at there."""
+    dataset = str(given["dataset"].value).strip().lower() if "dataset" in given else ""
+    prepared = mindcv.PREPARED.get(dataset, {})
+    own = dict.fromkeys([*prepared, "scale", "ratio"] if prepared else [])
+    for name in own:
+        if name != "in_channels" and name in given and given[name].source == origin:
+            idle.append((given.pop(name).key, f"MindCV prepares {dataset} in a way of its own"))
+    return mindcv.DEFAULTS | prepared
+
+
+def _mindcv_defaults(origin: str, foreign: list[str], given: Mapping[str, _Given], defaults: Mapping[str, Any]) -> str:
+    left_out = {name: value for name, value in defaults.items() if name not in given}
     differing = {name: value for name, value in left_out.items() if value != read_value(name, _default(name))}
     keys = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
     who = f"{origin} has MindCV's keys ({keys})" if foreign else "MindCV's defaults"

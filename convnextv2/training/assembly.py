@@ -71,7 +71,7 @@ def train_model(
     model.to(place.device)
     optimizer = build_optimizer(recipe, model, depths)
     average = WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None
-    scaler = torch.amp.GradScaler(place.device.type, enabled=dtype == torch.float16)
+    scaler = build_scaler(recipe, dtype, place.device)
     progress = Progress()
     if recipe.resume:
         checkpoint = run.last_checkpoint()
@@ -117,13 +117,14 @@ def train_model(
         if recipe.mindcv_files and depths and progress.batch == 0:
             path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
             mindcv_files.write_training_checkpoint(
-                path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step, updates=progress.step + progress.average_ahead,
-                betas=recipe.betas or (0.9, 0.999), lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
+                path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step,
+                updates=progress.step + progress.average_ahead, betas=recipe.betas or (0.9, 0.999), lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
             )  # fmt: skip
             mindcv_files.copy_as_optim(path, recipe.model)
+            validated = [record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record]
             mindcv_files.prune(
                 run.path, recipe.model, progress.epoch, keep=recipe.keep_checkpoints, policy=recipe.keep_policy,
-                top1={record["epoch"]: record["top1"] for record in run.metrics() if record["kind"] == "epoch" and "top1" in record},
+                top1={record["epoch"]: record["top1"] for record in validated},
             )  # fmt: skip
 
     def evaluate_and_keep_best() -> dict[str, float]:
@@ -165,6 +166,11 @@ def train_model(
     if average is not None:
         for name, parameter in model.named_parameters():
             parameter.data.copy_(average.tensors[name])
+
+
+def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
+    """What keeps small gradients above float16's smallest number; does nothing in any other precision."""
+    return torch.amp.GradScaler(device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16)
 
 
 def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
@@ -256,6 +262,13 @@ def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dty
         lines.append(
             f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = {recipe.epochs}), so lr never "
             "reaches its peak."
+        )
+    main_epochs, cosines = recipe.epochs - recipe.warmup_epochs, (recipe.decay_epochs or 0) * recipe.num_cycles
+    if recipe.schedule == "cosine" and cosines > main_epochs > 0:
+        lr_at = build_schedule(recipe, peak=lr, floor=scaled_lr(recipe, global_batch)[1], steps_per_epoch=99)
+        lines.append(
+            f"decay_epochs = {recipe.decay_epochs}: the cosine needs {cosines:g} epochs, after the warm-up there are "
+            f"{main_epochs:g}: lr ends at {lr_at(99 * recipe.epochs - 1):.3g}, not at min_lr."
         )
     return lines
 

@@ -24,7 +24,7 @@ def infer(
     if not image_path:
         raise DataError("image_path is missing: there is no image to classify. Give --image_path FILE.")
     if Path(image_path).is_dir():
-        raise DataError(f"image_path = {image_path}: a folder, expected one image. For many: convnextv2 predict {ckpt_path} FOLDER.")
+        raise DataError(f"image_path = {image_path}: a folder, expected one image. For many use: convnextv2 predict.")
     if not ckpt_path:
         raise CheckpointError("ckpt_path is missing: there are no weights to use. Give --ckpt_path CHECKPOINT.")
     held = open_weights(find_weights(ckpt_path)).description.model

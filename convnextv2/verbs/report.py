@@ -91,7 +91,8 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
 def _check_contradictions(recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path) -> None:
     """The weights say what network they are; a recipe that says something else is meant for others. Raises CheckpointError."""
     told = {"model": description.model, "depths": model.depths, "dims": model.dims, "num_classes": model.num_classes}
-    wrong = {name: told[name] for name in told.keys() & recipe.model_fields_set if getattr(recipe, name) not in (None, told[name])}
+    asked = {name: getattr(recipe, name) for name in told if name in recipe.model_fields_set}
+    wrong = {name: told[name] for name, value in asked.items() if value not in (None, told[name])}
     if recipe.in_channels not in (3, model.in_channels):  # 3 is also what MindCV's recipes leave out
         wrong["in_channels"] = model.in_channels
     for name, value in wrong.items():

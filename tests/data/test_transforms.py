@@ -292,3 +292,27 @@ def test_batch_transform_of_grey_images():
     images, _ = batch(torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.tensor([0, 1]), stream(0))
     assert images.shape == (2, 1, 16, 16)
     assert sorted(images.unique().tolist()) == pytest.approx([-0.449 / 0.226, 6.0])
+
+
+def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
+    image = torch.arange(1, 1 + 8 * 8, dtype=torch.uint8).view(1, 8, 8)
+    recipe = Recipe(image_size=8, crop_padding=2, hflip=0.0, in_channels=1, mean=(0.5,), std=(0.5,))
+    shifts = set()
+    for seed in range(200):
+        shifted = build_train_transform(recipe)(image, stream(seed))[0]
+        place = (shifted == 28).nonzero()  # row 3, column 3 of the image, which no shift loses
+        row, column = place[0].tolist()
+        expected = torch.nn.functional.pad(image, [2] * 4)[0, 5 - row : 13 - row, 5 - column : 13 - column]
+        assert torch.equal(shifted, expected)
+        shifts.add((row, column))
+    assert shifts == {(row, column) for row in range(1, 6) for column in range(1, 6)}
+    tall = build_train_transform(recipe.model_copy(update={"image_size": 16}))(torch.full((1, 30, 20), 9).byte(), stream(0))
+    assert tall.shape == (1, 16, 16) and tall.float().mean() > 7
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "scaled"),
+    [(0.0, 255.0, 1.0), (127.5, 127.5, 0.5), (0.0, 1.0, 1.0), (0.5, 0.25, 0.25)],
+)
+def test_the_scale_of_mean_and_std_is_told_by_both(mean: float, std: float, scaled: float) -> None:
+    assert describe_preprocessing(Recipe(mean=(mean,) * 3, std=(std,) * 3))["std"] == [scaled] * 3

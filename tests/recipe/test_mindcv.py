@@ -34,7 +34,7 @@ FATES = {
     "decay_epochs": "same", "decay_rate": "same", "multi_step_decay_milestones": "-> decay_milestones", "lr_epoch_stair": "same",
     "num_cycles": "same", "cycle_decay": "same", "loss": "same", "label_smoothing": "same", "aux_factor": "none",
     "reduction": "-> loss_reduction", "amp_level": "-> precision", "val_amp_level": "-> val_precision", "amp_cast_list": "none",
-    "loss_scale_type": "none", "loss_scale": "none", "drop_overflow_update": "none", "eval_shuffle": "none", "config": "none",
+    "loss_scale_type": "none", "loss_scale": "same", "drop_overflow_update": "none", "eval_shuffle": "none", "config": "none",
     "enable_modelarts": "refused", "filter_bias_and_bn": "refused",
 }  # fmt: skip
 # What MindCV writes beside a run whose user chose nothing but a model and AdamW.
@@ -144,7 +144,8 @@ def test_no_key_of_mindcv_is_ignored_in_silence(key, fate, tmp_path):
     elif kind == "->":
         assert mindcv.RENAMED[key] == argument in Recipe.model_fields
     elif kind == "none":
-        _, notes = read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: 1\n"))
+        value = "fixed" if key == "loss_scale_type" else 1
+        _, notes = read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: {value}\n"))
         assert any(note.startswith("No effect here:") and key in note for note in notes)
     else:
         with pytest.raises(RecipeError, match=f"{key} = something: .+"):
@@ -180,7 +181,7 @@ def test_the_shipped_recipe_is_mindcvs():
         aug_repeats=3, eval_preset="mindcv", crop_pct=0.95, model="convnextv2_tiny", num_classes=1000, gelu="tanh",
         drop_path_rate=0.1, epochs=450, optimizer="adamw", lr=0.002, min_lr=3e-7, schedule="cosine", warmup_epochs=20,
         warmup_factor=1.75e-5, decay_epochs=430, weight_decay=0.049, weight_decay_filter="disable", loss="ce",
-        label_smoothing=0.1, val_precision="float32", mindcv_files=True, ema_form="mindcv",
+        label_smoothing=0.1, loss_scale=2.0**24, val_precision="float32", mindcv_files=True, ema_form="mindcv",
     )  # fmt: skip
     assert len(notes) == 3
     for key in ("mode", "dataset_sink_mode", "loss_scale_type", "momentum", "use_nesterov"):
@@ -321,6 +322,12 @@ def test_mindcvs_eps_reaches_rmsprop_only(tmp_path):
         ({"ckpt_save_policy": None}, {"keep_policy": "all"}),
         ({"ckpt_save_policy": "top_k"}, {"keep_policy": "top_k"}),
         ({"val_amp_level": "O2"}, {"val_precision": "auto"}),
+        ({"loss_scale_type": "auto"}, {"loss_scale": 2.0**24}),
+        ({"loss_scale_type": "auto", "loss_scale": "1024"}, {"loss_scale": 1024.0}),
+        ({"loss_scale_type": "dynamic"}, {"loss_scale": 65536.0}),
+        ({"color_jitter": None}, {"color_jitter": 0.0}),
+        ({"use_nesterov": "True", "opt": "adamw"}, {"nesterov": False}),
+        ({"use_nesterov": "True", "opt": "momentum"}, {"nesterov": True}),
         ({"multi_step_decay_milestones": "[3, 6]"}, {"decay_milestones": (3, 6)}),
         ({"amp_cast_list": "[nn.Conv2d, __import__('os').abort()]"}, {"precision": "auto"}),
         ({"loss": "JSD", "aug_splits": "3", "auto_augment": "augmix-m5"}, {"loss": "jsd", "aug_splits": 3}),
@@ -342,6 +349,16 @@ def test_values_that_stand_for_more_than_one_knob(given, ours):
         ({"opt": "adam", "use_nesterov": "True"}, "nadam"),
         ({"pretrained": "True", "ckpt_path": "a.ckpt"}, "Drop one of them"),
         ({"reduction": "sum", "loss": "asl_single_label"}, "Use mean"),
+        ({"dataset_download": "True"}, "image folders cannot be downloaded"),
+        ({"dataset_download": "True", "dataset": "imagenet"}, "image folders cannot be downloaded"),
+        ({"mode": "banana"}, "mode = banana: expected 0 or 1"),
+        ({"loss_scale": "abc"}, "loss_scale = abc: expected a number >= 1"),
+        ({"loss_scale": "0.5"}, "loss_scale = 0.5: expected a number >= 1"),
+        ({"loss_scale_type": "whatever"}, "loss_scale_type = whatever: expected one of fixed, dynamic, auto"),
+        ({"drop_overflow_update": "maybe"}, "drop_overflow_update = maybe: expected True or False"),
+        ({"dataset_sink_mode": "2"}, "dataset_sink_mode = 2: expected True or False"),
+        ({"clip_value": "abc"}, "clip_value = abc: expected a number"),
+        ({"aux_factor": "x"}, "aux_factor = x: expected a number"),
     ],
 )
 def test_what_cannot_go_together_is_refused(given, told):
@@ -357,6 +374,73 @@ def test_pretrained_beside_an_empty_ckpt_path_starts_from_published_weights(empt
     assert read_recipe({}, config=path)[0].init == "facebook/convnextv2-atto-1k-224"
 
 
+CHANGED: dict[str, tuple] = {  # key: a value that is not MindCV's default, and what becomes of it where it is not the same
+    "distribute": (True,), "val_while_train": (True,), "val_interval": (3,), "log_interval": (7,), "seed": (1,),
+    "device_target": ("CPU", "cpu"), "dataset": ("cifar10",), "data_dir": ("d",), "train_split": ("a",), "val_split": ("b",),
+    "dataset_download": (True,), "num_parallel_workers": (2,), "shuffle": (False,), "num_samples": (9,), "batch_size": (8,),
+    "drop_remainder": (False,), "image_resize": (96,), "scale": ([0.5, 1.0], (0.5, 1.0)), "ratio": ([0.5, 2.0], (0.5, 2.0)),
+    "hflip": (0.1,), "vflip": (0.1,), "color_jitter": (0.1,), "interpolation": ("bicubic",), "auto_augment": ("augmix",),
+    "aug_splits": (3,), "re_prob": (0.5,), "re_scale": ([0.1, 0.2], (0.1, 0.2)), "re_ratio": ([0.5, 2.0], (0.5, 2.0)),
+    "re_value": ("random",), "re_max_attempts": (3,), "mean": ([127.0] * 3, (127.0,) * 3), "std": ([50.0] * 3, (50.0,) * 3),
+    "crop_pct": (0.9,), "mixup": (0.5,), "cutmix": (0.5,), "cutmix_prob": (0.5,), "aug_repeats": (3,),
+    "model": ("convnextv2_tiny",), "num_classes": (7,), "in_channels": (1,), "drop_path_rate": (0.2,),
+    "ckpt_path": ("a.ckpt",), "resume_opt": (True,), "keep_checkpoint_max": (3,), "ckpt_save_dir": ("x",),
+    "ckpt_save_interval": (2,), "ckpt_save_policy": ("top_k",), "epoch_size": (8,), "ema": (True,), "ema_decay": (0.9,),
+    "clip_grad": (True, 15.0), "layer_decay": (0.9,), "gradient_accumulation_steps": (2,), "opt": ("lamb",), "momentum": (0.8,),
+    "weight_decay": (0.1,), "use_nesterov": (True,), "weight_decay_filter": ("auto",), "eps": (1e-5,),
+    "scheduler": ("step_decay", "step"), "lr": (0.1,), "min_lr": (1e-5,), "warmup_epochs": (1,), "warmup_factor": (0.1,),
+    "decay_epochs": (50,), "decay_rate": (0.5,), "multi_step_decay_milestones": ([3, 6], (3, 6)), "lr_epoch_stair": (True,),
+    "num_cycles": (2,), "cycle_decay": (0.5,), "loss": ("BCE", "bce"), "label_smoothing": (0.1,), "reduction": ("sum",),
+    "amp_level": ("O2", "auto"), "val_amp_level": ("O2", "auto"), "loss_scale": (2.0,),
+}  # fmt: skip
+# Key: other lines beside it that leave it without effect, which must be said, or that cannot go with it.
+IDLE = [
+    ("resume_opt: True", "ckpt_path: ''"), ("val_interval: 3", "val_while_train: False"), ("cutmix_prob: 0.5", "mixup: 0.0"),
+    ("keep_checkpoint_max: 3", "ckpt_save_policy: null"), ("warmup_factor: 0.1", "warmup_epochs: 0"),
+    ("label_smoothing: 0.1", "loss: asl_multi_label"), ("loss_scale: 2.0", "amp_level: O0"), ("use_nesterov: True", "mode: 0"),
+    ("momentum: 0.8", "mode: 0"), ("eps: 1e-5", "mode: 0"), ("color_jitter: 0.1", "auto_augment: augmix"),
+    ("re_scale: [0.1, 0.2]", "re_prob: 0.0"), ("ema_decay: 0.9", "ema: False"), ("num_cycles: 2", "scheduler: step_decay"),
+    ("cycle_decay: 0.5", "scheduler: step_decay"), ("decay_epochs: 9", "scheduler: polynomial_decay"),
+    ("decay_rate: 0.5", "mode: 0"), ("multi_step_decay_milestones: [3]", "mode: 0"), ("min_lr: 1e-5", "scheduler: step_decay"),
+    ("train_split: a", "dataset: cifar10"), ("hflip: 0.1", "dataset: cifar10"), ("scale: [0.5, 1]", "dataset: mnist"),
+    ("auto_augment: augmix", "dataset: cifar100"), ("mean: [1, 1, 1]", "dataset: cifar10"), ("clip_value: 3", "clip_grad: False"),
+]  # fmt: skip
+
+
+def test_every_key_that_is_a_knob_reaches_it(tmp_path):
+    assert CHANGED.keys() == {key for key, fate in FATES.items() if fate == "same" or fate.startswith("->")}
+    needs = {"aug_splits": {"auto_augment": "augmix"}, "dataset_download": {"dataset": "mnist"}, "eps": {"opt": "rmsprop"}}
+    needs |= {"ckpt_save_policy": {"val_while_train": True}, "use_nesterov": {"opt": "sgd"}}
+    for key, (value, *ours) in CHANGED.items():
+        keys = {"model": "convnextv2_atto", "opt": "adamw", "mode": 0} | needs.get(key, {})
+        before, after = (read_recipe({}, config=write(tmp_path, yaml.safe_dump(d)))[0] for d in (keys, keys | {key: value}))
+        knob = key if FATES[key] == "same" else FATES[key].removeprefix("-> ")
+        assert getattr(after, knob) == (ours[0] if ours else value) != getattr(before, knob), key
+
+
+@pytest.mark.parametrize(("line", "beside"), IDLE)
+def test_what_other_keys_leave_without_effect_is_said(line, beside, tmp_path):
+    key = line.split(":")[0]
+    _, notes = read_recipe({}, config=write(tmp_path, f"{COMPLETE}{line}\n{beside}\ndataset_sink_mode: True\n"))
+    assert re.search(rf"No effect here: .*\b{key}\b", notes[-1])
+
+
+def test_other_combinations_that_do_less_than_they_seem_to_are_told():
+    assert "larger part" in read_recipe({"loss": "asl_single_label", "mixup": "0.8"})[1][-1]
+
+
+@pytest.mark.parametrize(("dataset", "mean"), [("cifar10", 0.4914), ("cifar100", 0.4914), ("mnist", 0.1307)])
+def test_mindcvs_small_sets_are_prepared_as_there(dataset, mean, tmp_path):
+    keys = f"{COMPLETE}mode: 0\ndataset: {dataset}\nimage_resize: 64\nauto_augment: randaug\nre_prob: 0.25\nhflip: 0.3\n"
+    recipe, notes = read_recipe({}, config=write(tmp_path, keys))
+    assert (recipe.auto_augment, recipe.erase_prob, recipe.color_jitter, recipe.crop_pct) == (None, 0.0, 0.0, 1.0)
+    assert (recipe.interpolation, recipe.mean[0], recipe.image_size) == ("bilinear", mean, 64)
+    assert (recipe.crop_padding, recipe.hflip, recipe.in_channels) == ((0, 0.0, 1) if dataset == "mnist" else (4, 0.5, 3))
+    assert f"mean [{mean}" in notes[0] and f"MindCV prepares {dataset} in a way of its own" in notes[-1]
+    assert read_recipe({"hflip": "0.3"}, config=write(tmp_path, keys))[0].hflip == 0.3
+    assert read_recipe({"dataset": dataset, "hflip": "0.3"})[0] == Recipe(dataset=dataset, hflip=0.3)
+
+
 def test_a_precision_that_depends_on_the_device_is_announced():
     _, notes = read_recipe({"amp_level": "O2"})
-    assert notes == ["amp_level O2: bfloat16 where the device gains from it, else float32."]
+    assert notes == ["amp_level O2: bfloat16 where the device has it, float16 on GPUs before it, else float32."]
