@@ -230,8 +230,8 @@ def run_of(weights: Path) -> Run | None:
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:
-    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: in a run it
-    is what the run says, where its network is the same."""
+    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: in a run
+    it is what the run says, where its network is the same."""
     opened = open_weights(path, average=average)
     run = run_of(path)
     beside = run.path / "last" / "model.json" if run else None

@@ -252,7 +252,7 @@ class Recipe(BaseModel):
         if self.scale_lr and self.lr_batch_size is None:
             mistakes.append("scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too.")
         if self.dataset_download and self.dataset in ("", "imagenet"):
-            mistakes.append("dataset_download = True: image folders cannot be downloaded. Leave it out, or set dataset: cifar10, ...")
+            mistakes.append("dataset_download = True: image folders cannot be downloaded. Drop it, or set dataset: cifar10, ...")
         for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
             least, most = getattr(self, name)
             if not 0 < least <= most:

@@ -118,7 +118,8 @@ def train_model(
             path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
             mindcv_files.write_training_checkpoint(
                 path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step,
-                updates=progress.step + progress.average_ahead, betas=recipe.betas or (0.9, 0.999), lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
+                updates=progress.step + progress.average_ahead, betas=recipe.betas or (0.9, 0.999),
+                lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
             )  # fmt: skip
             mindcv_files.copy_as_optim(path, recipe.model)
             validated = [record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record]

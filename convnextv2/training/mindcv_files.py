@@ -54,7 +54,7 @@ def result_log(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_result_log(text: str, steps_per_epoch: int) -> list[dict[str, Any]]:
-    """The "epoch" records that `result_log` writes as this text; MindCV's own is of the same form. Other lines are passed over."""
+    """The "epoch" records that `result_log` writes as this text; MindCV's own has the same form. Other lines are passed over."""
     records = []
     for line in text.splitlines():
         if not re.fullmatch(r"\d+( +-?[\d.einfan+-]+%?){5,6} *", line):
