@@ -3,9 +3,10 @@
     python benchmarks/fuzz_weights.py [--count 5000] [--seed 0]
 
 Each kind runs in a process of its own whose memory is limited. A mutation is bits flipped, a cut, bytes overwritten by a huge
-length, a piece repeated or taken out; of the archives also compressed bombs, and of the pickles payloads that would leave a file
-behind. A file that is opened, or refused by an error of ours, is fine; any other exception, a crash, a file left behind by a
-payload or memory above the limit is not.
+length, a piece repeated or taken out; of JSON, in its own file or in the head of a safetensors file, also a value replaced by one
+of another type; of the archives also compressed bombs, and of the pickles payloads that would leave a file behind. A checksum is
+often made to fit what was mutated. What can be opened is inspected and built. A file that is opened, or refused by an error of
+ours, is fine; any other exception, a crash, a file left behind by a payload or memory above the limit is not.
 """
 
 import argparse
@@ -19,18 +20,24 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.verbs.inspect import inspect
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.files import Description, save_weights
+from convnextv2.weights.files import Description, read_tensors, save_weights
 from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.mindspore import read_ckpt
 
 HEADROOM = 1 << 30
 """Bytes of address space a process may take beyond what imports took; the files are about 40 KB."""
@@ -50,13 +57,19 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
     """One good file (or Hub folder) of each kind."""
     torch.manual_seed(0)
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=5)
-    save_weights(folder / "ours", model.state_dict(), Description("classifier", "custom", model.arguments))
+    preprocessing = {"image_size": [64, 64], "channels": 3, "eval_preset": "timm", "interpolation": "bicubic", "crop_pct": 0.9}
+    preprocessing |= {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    names = ["a", "b", "c", "d", "e"]
+    description = Description("classifier", "custom", model.arguments, class_names=names, preprocessing=preprocessing)
+    save_weights(folder / "ours", model.state_dict(), description)
     weights = open_weights(folder / "ours" / "model.safetensors")
     seeds = {"convnextv2 safetensors": folder / "ours" / "model.safetensors"}
     for name, target, out in (
         ("official .pt", "official", "official.pt"),
         ("timm safetensors", "timm", "timm.safetensors"),
         ("timm .pth", "timm", "timm.pth"),
+        ("timm folder", "timm", "timm"),
+        ("official folder", "official", "official"),
         ("transformers folder", "transformers", "hf"),
         ("mmpretrain .pth", "mmpretrain", "mm.pth"),
         ("MindCV .ckpt", "mindcv", "mindcv.ckpt"),
@@ -69,6 +82,22 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
     pretrained = FCMAE(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None), decoder_dim=8)
     arguments = argparse.Namespace(lr=1.0, model="convnextv2_atto")
     torch.save({"model": pretrained.state_dict(), "args": arguments, "epoch": 3}, folder / "training.pth")
+    sparse = {name: as_sparse(name, tensor) for name, tensor in pretrained.encoder.state_dict().items()}
+    torch.save({"model": dict(sparse.values())}, folder / "sparse.pth")
+    content = (folder / "mindcv.ckpt").read_bytes()
+    checksum = b"crc_num" + zlib.crc32(content).to_bytes(10, "big")
+    (folder / "checked.ckpt").write_bytes(content + checksum)
+    assert read_ckpt(folder / "checked.ckpt")
+    shutil.copytree(folder / "hf", folder / "shards")
+    (folder / "shards" / "model.safetensors").unlink()
+    tensors, _ = read_tensors(folder / "hf" / "model.safetensors")
+    parts = {f"model-{i}.safetensors": dict(list(tensors.items())[i::2]) for i in range(2)}
+    for name, part in parts.items():
+        save_file(part, folder / "shards" / name)
+    index = {"weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
+    (folder / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
+    seeds |= {"sparse kernels .pth": folder / "sparse.pth", "MindCV .ckpt, checksum": folder / "checked.ckpt"}
+    seeds |= {"transformers shards": folder / "shards"}
     payload = io.BytesIO()
     torch.save({"model": state, "args": Payload(mark)}, payload)
     (folder / "payload.pth").write_bytes(payload.getvalue())
@@ -76,6 +105,57 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
     seeds |= {"old PyTorch .pth": folder / "legacy.pth", "FCMAE training .pth": folder / "training.pth"}
     seeds |= {"payload in a zip": folder / "payload.pth", "payload in a pickle": folder / "payload.pkl"}
     return seeds
+
+
+def as_sparse(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """A tensor of the encoder as the official pre-training saves it; its values do not matter here."""
+    inside, down = (
+        name.startswith("stages."),
+        name.startswith("downsample_layers.") and not name.startswith("downsample_layers.0."),
+    )
+    if name.endswith("dwconv.weight") or (down and name.endswith(".1.weight")):
+        o, i, k, _ = tensor.shape
+        name = name.removesuffix("weight") + "kernel"
+        tensor = torch.zeros((k * k, o) if i == 1 else (k * k, i, o))
+    elif ".pwconv" in name:
+        name = name.replace(".weight", ".linear.weight").replace(".bias", ".linear.bias")
+    elif (inside and ".norm." in name) or (down and ".0." in name):
+        name = name.replace(".weight", ".ln.weight").replace(".bias", ".ln.bias")
+    return f"encoder.{name}", tensor
+
+
+ODD: tuple[Any, ...] = (None, True, -1, 0, 5, 1e308, 10**40, float("nan"), "", "x", "x\ny", [], [1], ["a"], {}, {"a": 1})
+
+
+def mutate_json(data: bytes, rng: random.Random) -> bytes:
+    """JSON with one value, at any depth, replaced by one of another type, or taken out; in text that is itself JSON too."""
+    content = json.loads(data)
+    at: Any = content
+    while True:
+        key = rng.choice(list(at) if isinstance(at, dict) else range(len(at)))
+        if isinstance(at[key], str) and at[key][:1] == "{":
+            at[key] = mutate_json(at[key].encode(), rng).decode()
+            break
+        if not isinstance(at[key], dict | list) or not at[key] or rng.random() < 0.2:
+            if rng.random() < 0.2:
+                del at[key]
+            else:
+                at[key] = rng.choice(ODD)
+            break
+        at = at[key]
+    return json.dumps(content).encode()
+
+
+def mutate_head(data: bytes, rng: random.Random) -> bytes:
+    """A safetensors file with its JSON so mutated; most often in its metadata, which hold our description."""
+    length = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + length])
+    if "__metadata__" in head and rng.random() < 0.9:
+        head["__metadata__"] = json.loads(mutate_json(json.dumps(head["__metadata__"]).encode(), rng))
+        mutated = json.dumps(head).encode()
+    else:
+        mutated = mutate_json(json.dumps(head).encode(), rng)
+    return len(mutated).to_bytes(8, "little") + mutated + data[8 + length :]
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -144,16 +224,24 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
         chosen = rng.choice(files)
         content = contents[chosen]
         is_bomb = content[:2] == b"PK" and rng.random() < 0.1
-        mutated = (
-            bomb(content, rng)
-            if is_bomb
-            else content
-            if "payload" in chosen.name and rng.random() < 0.1
-            else mutate(content, rng)
-        )
+        if is_bomb:
+            mutated = bomb(content, rng)
+        elif "payload" in chosen.name and rng.random() < 0.1:
+            mutated = content
+        elif chosen.suffix == ".json" and rng.random() < 0.7:
+            mutated = mutate_json(content, rng)
+        elif chosen.suffix == ".safetensors" and rng.random() < 0.5:
+            mutated = mutate_head(content, rng)
+        else:
+            mutated = mutate(content, rng)
+            if chosen.name == "checked.ckpt" and rng.random() < 0.8:
+                mutated = mutate(content[:-17], rng)
+                mutated += b"crc_num" + zlib.crc32(mutated).to_bytes(10, "big")
         (target / chosen.name if is_folder else target).write_bytes(mutated)
         try:
             restore(open_weights(target))
+            with redirect_stdout(io.StringIO()):
+                inspect(target)
             outcomes["opened"] += 1
         except ConvNeXtV2Error as error:
             assert "\n" not in str(error), f"more than one line: {error}"

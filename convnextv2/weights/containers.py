@@ -96,10 +96,10 @@ def _open_folder(folder: Path) -> Container:
         files = [folder / WEIGHTS]
     elif (folder / _INDEX).is_file():
         shards = _read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
             raise CheckpointError(f"{folder / _INDEX}: has no weight_map of tensors to files.")
         files = [folder / name for name in sorted(set(shards.values()))]
-        if any(file.parent != folder for file in files):
+        if any(file.parent != folder or not file.name.isprintable() for file in files):
             raise CheckpointError(f"{folder / _INDEX}: names a file outside of its folder.")
         tensors, metadata = {}, {}
         for file in files:

@@ -64,7 +64,9 @@ def describe(
             "decoder_depth": len(blocks),
         }
     preprocessing, notes = _preprocessing(key, channels, container)
-    provenance = {"format": key, "notice": notice_of(key, container), "licence": container.licence} | container.provenance
+    provenance = {"format": key} | container.provenance | {"notice": notice_of(key, container)}
+    if container.licence:
+        provenance["licence"] = container.licence
     description = Description(
         kind="fcmae" if decoder else "classifier" if num_classes else "encoder",
         model=size_name(depths, dims),
@@ -72,7 +74,7 @@ def describe(
         fcmae=fcmae,
         class_names=_class_names(config, num_classes or 0),
         preprocessing=preprocessing,
-        provenance={name: text for name, text in provenance.items() if text} | {"notice": notice_of(key, container)},
+        provenance=provenance,
     )
     return description, notes
 
@@ -88,9 +90,8 @@ def notice_of(key: str, container: Container) -> str:
 
 
 def _gelu(key: str, container: Container) -> str:
-    name = "" if key not in ("timm", "transformers") else _timm_arguments(container).get("act_layer", "")
-    if key == "transformers":
-        name = container.config.get("hidden_act", "")
+    told = {"timm": _timm_arguments(container).get("act_layer"), "transformers": container.config.get("hidden_act")}
+    name = told.get(key)
     if not name:
         return "tanh" if FORMATS[key].tanh_gelu else "exact"
     if not isinstance(name, str) or name not in _GELU:
@@ -162,9 +163,9 @@ def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[
     try:
         if isinstance(timm, dict) and key == "timm":
             mode = timm.get("crop_mode") or "center"
-            ours = {theirs: name for name, theirs in TIMM_NAMES.items()}
+            named = {theirs: name for name, theirs in TIMM_NAMES.items()}
             found |= {"image_size": [int(side) for side in timm["input_size"][1:]], "crop_pct": float(timm["crop_pct"])}
-            found |= {"interpolation": ours[timm["interpolation"]], "mean": timm["mean"], "std": timm["std"]}
+            found |= {"interpolation": named[timm["interpolation"]], "mean": timm["mean"], "std": timm["std"]}
             if mode != "squash" or not warps(found) or found["crop_pct"] != 1:
                 found["eval_preset"] = "timm"
                 if mode != "center":
@@ -172,9 +173,9 @@ def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[
                     notes.append(f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped.")
         elif processor and key == "transformers":
             side = int(processor["size"]["shortest_edge"])
-            ours = {number: name for name, number in RESAMPLE.items()}
+            numbered = {number: name for name, number in RESAMPLE.items()}
             found |= {"image_size": [side, side], "crop_pct": float(processor.get("crop_pct") or 0.875)}
-            found |= {"interpolation": ours[processor.get("resample", 3)], "eval_preset": "official" if side > 32 else "timm"}
+            found |= {"interpolation": numbered[processor.get("resample", 3)], "eval_preset": "official" if side > 32 else "timm"}
             found |= {"mean": processor["image_mean"], "std": processor["image_std"]}
         elif isinstance(own, dict):
             found |= {name: value for name, value in own.items() if name != "channels"}

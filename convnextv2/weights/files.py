@@ -156,7 +156,7 @@ def is_ours(metadata: Mapping[str, str]) -> bool:
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     """The description in one of our weights files. Raises CheckpointError where it cannot be read, or is not of the right
     types."""
-    defaults = {"fcmae": {}, "class_names": [], "preprocessing": {}, "training": {}, "provenance": {}}
+    defaults: dict[str, Any] = {"fcmae": {}, "class_names": [], "preprocessing": {}, "training": {}, "provenance": {}}
     try:
         content = json.loads(metadata[_KEY])
         _CONTENT.validate_json(json.dumps(defaults | content))
@@ -166,8 +166,9 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     rows = description.arguments.get("num_classes") or 0
     if description.class_names and len(description.class_names) != rows:
         raise CheckpointError(f"{path}: its model description has {len(description.class_names)} class names for {rows} classes.")
-    if description.preprocessing and "image_size" not in description.preprocessing:
-        raise CheckpointError(f"{path}: its model description prepares images of no size (preprocessing without image_size).")
+    needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
+    if description.preprocessing and (missing := [name for name in needed if name not in description.preprocessing]):
+        raise CheckpointError(f"{path}: its model description has preprocessing without {', '.join(missing)}.")
     return description
 
 

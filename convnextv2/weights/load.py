@@ -148,7 +148,8 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Con
         return FCMAE(network, **description.fcmae) if description.kind == "fcmae" else network
     except (TypeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
-            f"the model description cannot be understood ({error}). Was it written by a newer version?"
+            f"the model description cannot be understood ({brief([str(error).strip().split(chr(10))[0]])}). Was it written by a "
+            "newer version?"
         ) from error
 
 

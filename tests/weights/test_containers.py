@@ -60,3 +60,20 @@ def test_values_that_are_no_numbers_are_shown(tmp_path: Path, capsys: pytest.Cap
     torch.save(tensors, tmp_path / "x.pth")
     inspect(tmp_path / "x.pth")
     assert re.search(r"values +head\.bias: NaN or infinite", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "{}",
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": 5}}',
+        '{"weight_map": {"a": "../x"}}',
+        '{"weight_map": {"a": "x\\ny"}}',
+        "[]",
+    ],
+)
+def test_an_index_that_names_no_shards_is_refused(index: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match=r"index\.json: "):
+        open_weights(tmp_path)

@@ -15,7 +15,7 @@ from convnextv2.weights.files import read_description
         ({"class_names": 5}, "class_names = 5"),
         ({"class_names": ["a"]}, "1 class names for 0 classes"),
         ({"preprocessing": {"a": 1}}, "preprocessing.a"),
-        ({"preprocessing": {"crop_pct": 0.5}}, "without image_size"),
+        ({"preprocessing": {"crop_pct": 0.5}}, "preprocessing without image_size, channels"),
         ({"training": [1]}, "training"),
         ({"arguments": {"gelu": "zzz"}}, "arguments.gelu = 'zzz'"),
         ({"arguments": {"grn_scope": 7}}, "arguments.grn_scope = 7"),
