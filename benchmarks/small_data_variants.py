@@ -2,7 +2,7 @@
 
     python benchmarks/small_data_variants.py DATA OUT [--jobs 2] [--seeds 1]
 
-DATA: an image folder with train/ and val/. OUT: run folders and figures (variants.json). One FCMAE pre-training, then one short run
+DATA: an image folder with train/ and val/. OUT: run folders and figures (variants.json). One FCMAE pre-training, then a run
 for each variant, which changes one thing of the recipe `small_data`, trains on nine tenths of the training images and is measured
 on the other tenth; the validation images decide nothing. Smaller images and fewer epochs than the recipe's, to compare many.
 Finished runs are kept and halted ones resumed, so the script may be stopped and started again.

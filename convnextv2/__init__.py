@@ -12,11 +12,13 @@ from convnextv2.errors import ConvNeXtV2Error
 if TYPE_CHECKING:
     from convnextv2.model.convnext import ConvNeXtV2, create_model
     from convnextv2.model.fcmae import FCMAE
+    from convnextv2.verbs.benchmark import benchmark
     from convnextv2.verbs.convert import convert
     from convnextv2.verbs.demo import demo
     from convnextv2.verbs.infer import infer
     from convnextv2.verbs.inspect import inspect
     from convnextv2.verbs.models import models
+    from convnextv2.verbs.plan import plan
     from convnextv2.verbs.predict import predict
     from convnextv2.verbs.pretrain import pretrain
     from convnextv2.verbs.recipes import recipes
@@ -33,19 +35,21 @@ _HOME = {
     **{
         verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
     },
-    **{verb: f"verbs.{verb}" for verb in ("convert", "inspect", "infer")},
+    **{verb: f"verbs.{verb}" for verb in ("convert", "inspect", "infer", "plan", "benchmark")},
 }
 
 __all__ = [
     "ConvNeXtV2",
     "ConvNeXtV2Error",
     "FCMAE",
+    "benchmark",
     "convert",
     "create_model",
     "demo",
     "infer",
     "inspect",
     "models",
+    "plan",
     "predict",
     "pretrain",
     "recipes",

@@ -97,6 +97,25 @@ VERBS: dict[str, Verb] = {
         ),
         knobs=(*_INFERENCE, "seed", "mask_ratio"),
     ),
+    "plan": Verb(
+        "Measure a recipe's first steps here: its time, memory and disk, before it is started.",
+        (
+            ("verb", {"nargs": "?", "metavar": "VERB", "help": "train or pretrain. [what the recipe is for]"}),
+            ("--probe_seconds", {"metavar": "S", "help": "How long to measure. [30 s]"}),
+        ),
+        knobs=(*_SUPERVISED, "pre-training"),
+        has_config=True,
+    ),
+    "benchmark": Verb(
+        "Measure steps, inference and loader on this machine.",
+        (
+            ("works", {"nargs": "*", "metavar": "WORK", "help": "pretrain, train, inference, loader. [all]"}),
+            ("--models", {"metavar": "SIZES", "help": "Sizes, separated by commas. [atto,tiny]"}),
+            ("--backends", {"metavar": "B", "help": "Of inference: eager, compiled, aoti, onnxruntime, openvino. [installed]"}),
+            ("--seconds", {"metavar": "S", "help": "For each row. [10 s]"}),
+        ),
+        knobs=("device", "precision", "kernels", "compile", "batch_size", "image_size", "mask_ratio", "data", "augmentation"),
+    ),
     "models": Verb("List the sizes.", (_PATTERN, _SIDE)),
     "recipes": Verb("List the recipes that come with the package."),
     "demo": Verb(
@@ -217,7 +236,7 @@ def _parser(name: str) -> _Parser:
 
 def _usage(options: dict[str, Any]) -> str:
     text = str(options["metavar"])
-    return {"?": f"[{text}]", "+": f"{text} [{text} ...]"}.get(options.get("nargs", ""), text)
+    return {"?": f"[{text}]", "*": f"[{text} ...]", "+": f"{text} [{text} ...]"}.get(options.get("nargs", ""), text)
 
 
 def _written(default: Any) -> str:

@@ -68,7 +68,7 @@ class Tiles(NamedTuple):
         return Canvas(rows.flatten(), (n, count, side), (gh * side, gw * side))
 
     def cut(self, images: Tensor) -> Tensor:
-        """These tiles of images (N, C, H, W), which the grid divides evenly: (N, V, side, side, C). What is left is never read."""
+        """These tiles of images (N, C, H, W), which the grid divides evenly: (N, V, side, side, C). Others are not read."""
         n, channels, height, _ = images.shape
         gh, gw = self.grid
         side = height // gh

@@ -55,7 +55,13 @@ def choose(choice: Choice) -> str:
 
 def are_used_for(x: Tensor) -> bool:
     """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, and not while a graph is exported."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and _is_on() and not torch.compiler.is_exporting() and not _is_traced()
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and _is_on()
+        and not torch.compiler.is_exporting()
+        and not _is_traced()
+    )
 
 
 @torch.compiler.assume_constant_result
@@ -206,9 +212,7 @@ def _depthwise_flops(x_shape: torch.Size, *others: object, out_shape: object = N
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, shape: tuple[int, ...]
-    ) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         return torch.ops.convnextv2.depthwise(x, _by_tap(weight), bias, places, shape)
 
     @staticmethod
@@ -248,9 +252,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, si
 
 class _GeluGRN(torch.autograd.Function):
     @staticmethod
-    def forward(
-        x: Tensor, gamma: Tensor, beta: Tensor, images: int, eps: float, tanh: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, gamma: Tensor, beta: Tensor, images: int, eps: float, tanh: bool) -> tuple[Tensor, Tensor, Tensor]:
         norm = torch.ops.convnextv2.gelu_squares(x, images, tanh).sqrt()
         scale = 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + eps))
         return torch.ops.convnextv2.gelu_scale(x, scale, beta.float(), tanh), norm, scale

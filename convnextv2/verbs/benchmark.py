@@ -1,0 +1,183 @@
+"""How fast this machine trains and runs the models, and by which engine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from convnextv2.data.loader import build_training_loader
+from convnextv2.data.sources import find_sources
+from convnextv2.data.transforms import build_batch_transform
+from convnextv2.deploy.engines import ENGINES, build_engine, installed_engines
+from convnextv2.distributed import Place, choose_device, choose_precision
+from convnextv2.errors import ConvNeXtV2Error, RecipeError
+from convnextv2.evaluation.timing import take_turns
+from convnextv2.model.convnext import SIZES, create_model
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.model.kernels import native
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+from convnextv2.training.optim import build_optimizer
+
+WORKS = ("pretrain", "train", "inference", "loader")
+
+
+def benchmark(
+    works: Sequence[str] = (),
+    *,
+    models: str = "atto,tiny",
+    backends: str = "installed",
+    seconds: str | float = 10,
+    **knobs: Any,
+) -> list[dict[str, Any]]:
+    """Measure whole steps of pre-training and training, inference, and the training loader; print a table and return its rows.
+
+    works: of `WORKS`; by default all, the loader only where there is a data_dir. models: sizes, separated by commas. backends: of
+    inference, of `ENGINES`; "installed": all that are here. seconds: for each row, after two repetitions that do not count.
+    knobs: device, precision, kernels, compile, batch_size (32), image_size (224), mask_ratio, data_dir and what the loader does.
+    Each row is measured in a process of its own, so that its memory is its own: the peak beyond what imports took, weights and
+    optimizer included."""
+    recipe, notes = read_recipe({"batch_size": 32, "image_size": 224} | knobs)
+    for note in notes:
+        print(note)
+    chosen = works or [work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset]
+    engines = installed_engines() if backends == "installed" else backends.split(",")
+    names = [name if name in SIZES else f"convnextv2_{name}" for name in models.split(",")]
+    for what, values, allowed in (("works", chosen, WORKS), ("backends", engines, ENGINES), ("models", names, tuple(SIZES))):
+        if wrong := [value for value in values if value not in allowed]:
+            raise RecipeError(f"{what} = {wrong[0]!r}: expected some of {', '.join(allowed)}.")
+    try:
+        limit_s = float(seconds)
+    except ValueError:
+        raise RecipeError(f"seconds = {seconds!r}: expected a number.") from None
+
+    device = choose_device(recipe.device)
+    dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
+    kernels = native.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
+    print(f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch {torch.__version__}.")
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        cases = [(work, engine) for work in chosen if work != "loader" for engine in (engines if work == "inference" else [""])]
+        rows += [_apart(work, name, engine, recipe, limit_s) for work, engine in cases]
+    if "loader" in chosen:
+        rows.append(_apart("loader", "", "", recipe, limit_s))
+    _show(rows)
+    return rows
+
+
+def _apart(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
+    """One row, measured in a fresh process. What an engine cannot do is its row's "failure"."""
+    row = {
+        "work": work,
+        "model": model.removeprefix("convnextv2_"),
+        "backend": engine or ("compiled" if recipe.compile else "eager"),
+    }
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return row | pool.submit(measure, work, model, engine, recipe, limit_s).result()
+        except ConvNeXtV2Error as error:
+            return row | {"failure": str(error)}
+        except Exception as error:  # of other people's engines, of any kind
+            return row | {"failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+
+
+def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
+    """The figures of one row, in this process: images_per_second (median), spread (half of what lies between the quartiles, as a
+    share), memory_mib."""
+    warnings.simplefilter("ignore")  # of exporters and compilers, about themselves
+    device = choose_device(recipe.device)
+    if device.type == "cpu":
+        native.choose(recipe.kernels)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run, images = {"pretrain": _pretrain, "train": _train, "inference": _inference, "loader": _loader}[work](
+        recipe, model, engine, device
+    )
+    timing = take_turns({work: run}, seconds=limit_s, least_rounds=3, device=device)[work]
+    if device.type == "cpu":
+        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    else:
+        memory = torch.accelerator.max_memory_allocated(device) / 2**20
+    return {"images_per_second": images / timing.median, "spread": timing.spread, "memory_mib": memory}
+
+
+def _images(recipe: Recipe, device: torch.device) -> torch.Tensor:
+    height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
+    images = torch.randn(recipe.batch_size, recipe.in_channels, height, width, device=device)
+    return images.to(memory_format=torch.channels_last)  # as loaders give them
+
+
+def _step(model: nn.Module, loss_of: Callable[[], torch.Tensor], recipe: Recipe, device: torch.device) -> Callable[[], None]:
+    optimizer = build_optimizer(recipe, model)
+    dtype = choose_precision(recipe.precision, device)
+    if recipe.compile:
+        model.compile(dynamic=False)
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _pretrain(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], None], int]:
+    model = FCMAE(create_model(name, num_classes=None, in_channels=recipe.in_channels), tile=recipe.tile).to(device)
+    images = _images(recipe, device)
+    grid = model.grid(*images.shape[-2:])
+    masks = [mask.to(device) for mask in draw_masks(len(images), grid, recipe.mask_ratio, torch.Generator().manual_seed(0))]
+    return _step(model, lambda: model(images, *masks), recipe, device), len(images)
+
+
+def _train(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], None], int]:
+    model = create_model(name, in_channels=recipe.in_channels, drop_path_rate=recipe.drop_path_rate).to(device).train()
+    images = _images(recipe, device)
+    targets = torch.randint(1000, (len(images),), device=device)
+    return _step(model, lambda: nn.functional.cross_entropy(model(images).float(), targets), recipe, device), len(images)
+
+
+def _inference(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], object], int]:
+    model = create_model(name, in_channels=recipe.in_channels).to(device).eval()
+    images = _images(recipe, device)
+    run = build_engine(engine, model, images, choose_precision(recipe.precision, device))
+    return lambda: run(images), len(images)
+
+
+def _loader(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], None], int]:
+    source, _ = find_sources(recipe, labelled=False)
+    loader = build_training_loader(recipe, source, Place(device))
+    to_images = build_batch_transform(recipe, 0)
+    if not len(loader):
+        raise RecipeError(f"batch_size = {recipe.batch_size}: larger than the {len(source)} images. Use a smaller one.")
+
+    def epoch() -> None:
+        for batch in loader.batches(0):
+            to_images.normalise(batch.pixels.to(device))
+
+    return epoch, len(loader) * recipe.batch_size
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = Table("work", "model", "backend", "images/s", "spread", "memory, MiB", box=None)
+    for row in rows:
+        what = (row["work"], row["model"], row["backend"])
+        if "failure" in row:
+            table.add_row(*what, "-", "", row["failure"])
+        else:
+            figures = (f"{row['images_per_second']:.1f}", f"± {row['spread']:.1%}", f"{row['memory_mib']:.0f}")
+            table.add_row(*what, *figures)
+    Console().print(table)
+    for model in {row["model"] for row in rows if row["work"] == "inference"}:
+        runs = [row for row in rows if row["work"] == "inference" and row["model"] == model and "failure" not in row]
+        if len(runs) > 1:
+            print(f"Fastest inference of {model} here: {max(runs, key=lambda row: row['images_per_second'])['backend']}.")

@@ -1,0 +1,137 @@
+"""What a recipe will cost on this machine, before anyone starts it: its own first steps, measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from convnextv2.errors import ConvNeXtV2Error, RecipeError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+
+PROBE_S = 30.0
+_LONGEST_START_S = 900.0
+
+
+def plan(
+    verb: str = "", config: str | Path | None = None, *, probe_seconds: str | float = PROBE_S, **knobs: Any
+) -> dict[str, Any]:
+    """Run the recipe's first steps for about `probe_seconds` (after the first one, which may compile), in a process of its own
+    and a folder that is deleted; print and return images per second, memory, time and disk of the whole run.
+
+    verb: train or pretrain; by default pretrain where the recipe sets a knob of pre-training."""
+    recipe, _ = read_recipe(knobs, config=config)
+    verb = verb or ("pretrain" if recipe.model_fields_set & _pretraining_knobs() else "train")
+    if verb not in ("train", "pretrain"):
+        raise RecipeError(f"verb = {verb!r}: expected train or pretrain.")
+    try:
+        probe_s = float(probe_seconds)
+    except ValueError:
+        raise RecipeError(f"probe_seconds = {probe_seconds!r}: expected a number of seconds.") from None
+    with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
+        found = _probe(verb, config, knobs, Path(folder) / "run", probe_s)
+    steps = recipe.epochs * found["steps_per_epoch"]
+    kept = recipe.keep_checkpoints if recipe.keep_policy != "all" else recipe.epochs // recipe.save_every_epochs
+    figures = {
+        "verb": verb,
+        "images_per_second": found["images_per_second"],
+        "data_wait": found["data_wait"],
+        "memory_gib": found["memory_gib"],
+        "steps": steps,
+        "hours": steps * found["seconds_per_step"] / 3600,
+        # Checkpoints, and best/ and last/, which hold weights only: at most a third of a checkpoint each.
+        "disk_gib": found["checkpoint_gib"] * (kept + 1 + 2 / 3),
+    }
+    waits = f", {figures['data_wait']:.0%} of it waiting for data" if figures["data_wait"] > 0.05 else ""
+    print(f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (median of {found['measured']} steps on this machine).")
+    print(f"Memory: {figures['memory_gib']:.1f} GiB at the peak. Disk: about {figures['disk_gib']:.2f} GiB.")
+    print(f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} of training.")
+    if verb == "train" and recipe.val_while_train:
+        print("Evaluation is not counted: a pass over the validation images costs about a third of training on as many.")
+    return figures
+
+
+def _pretraining_knobs() -> set[str]:
+    fields = Recipe.model_fields.items()
+    return {name for name, field in fields if (field.json_schema_extra or {}).get("group") == "pre-training"}  # type: ignore[union-attr]
+
+
+def _probe(verb: str, config: str | Path | None, knobs: dict[str, Any], out: Path, probe_s: float) -> dict[str, Any]:
+    """Figures of the first steps of the run itself; the checkpoint that it leaves when it is stopped is measured too."""
+    own = {"out": out, "log_every_steps": 1, "tensorboard": False, "resume": False, "overwrite": False}
+    settings = {**knobs, **own}
+    command = [sys.executable, "-m", "convnextv2", verb]
+    command += ["--config", str(config)] if config else []
+    command += [f"--{name}={_text(value)}" for name, value in settings.items()]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        started = first = time.monotonic()
+        records: list[dict[str, Any]] = []
+        peak = 0
+        while process.poll() is None:
+            time.sleep(0.2)
+            peak = max(peak, _peak_memory(process.pid))
+            records = _records(out)
+            if not records:
+                first = time.monotonic()
+            if time.monotonic() - first > probe_s and len(records) > 2 or time.monotonic() - started > _LONGEST_START_S:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(_LONGEST_START_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        assert process.stderr is not None
+        message = process.stderr.read().strip()
+    records = _records(out)
+    if len(records) < 2:
+        last = message.splitlines()[-1].removeprefix("convnextv2: error: ") if message else "it ended before its second step"
+        raise ConvNeXtV2Error(f"the probe of {verb} took no step that could be measured: {last}")
+    measured = records[1:]
+    rate = statistics.median(record["images_per_second"] for record in measured)
+    batch = read_recipe(knobs, config=config)[0]
+    return {
+        "measured": len(measured),
+        "images_per_second": rate,
+        "data_wait": statistics.median(record["data_wait"] for record in measured),
+        "seconds_per_step": batch.batch_size * batch.accumulate / rate,
+        "steps_per_epoch": max(1, round(records[-1]["step"] / records[-1]["epoch"])),
+        "memory_gib": peak / 2**30,
+        "checkpoint_gib": sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*")) / 2**30,
+    }
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record for line in lines if line.endswith("}") and (record := json.loads(line))["kind"] == "train"]
+
+
+def _peak_memory(pid: int) -> int:
+    """Bytes; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
+    except OSError:
+        return 0
+
+
+def _text(value: Any) -> str:
+    return (
+        "[" + ", ".join(map(str, value)) + "]"
+        if isinstance(value, tuple | list)
+        else os.fspath(value)
+        if isinstance(value, Path)
+        else str(value)
+    )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours / 24:.1f} days" if hours > 48 else str(timedelta(seconds=round(hours * 3600)))

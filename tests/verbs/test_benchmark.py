@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+import convnextv2
+from convnextv2.errors import ConvNeXtV2Error, RecipeError
+
+SMALL = {"models": "atto", "image_size": 64, "batch_size": 2, "seconds": 0, "device": "cpu"}
+
+
+def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = convnextv2.benchmark(["pretrain", "inference"], backends="eager", **SMALL)
+    assert [(row["work"], row["model"], row["backend"]) for row in rows] == [
+        ("pretrain", "atto", "eager"),
+        ("inference", "atto", "eager"),
+    ]
+    assert all(row["images_per_second"] > 0 and row["memory_mib"] > 0 for row in rows)
+    # AdamW's moments and the gradients are in the step's memory, and not in that of inference.
+    assert rows[0]["memory_mib"] > rows[1]["memory_mib"]
+    assert "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"works": ["fly"]}, "works = 'fly': expected some of pretrain"),
+        ({"models": "giant"}, "models = 'convnextv2_giant': expected some of"),
+        ({"backends": "tensorrt"}, "backends = 'tensorrt': expected some of eager"),
+        ({"seconds": "long"}, "seconds = 'long': expected a number"),
+    ],
+)
+def test_mistakes_are_one_line(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        convnextv2.benchmark(**{**SMALL, **wrong})
+
+
+def test_plan_measures_the_recipe_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"epochs": 3, "num_samples": 512, "workers": 0, "device": "cpu"}
+    figures = convnextv2.plan(config="demo_pretrain", probe_seconds=1, **small)
+    assert figures["verb"] == "pretrain" and figures["steps"] == 3 * (512 // 64)
+    assert figures["images_per_second"] > 0 and figures["memory_gib"] > 0.1 and figures["disk_gib"] > 0
+    assert "3 epochs, 24 steps" in capsys.readouterr().out
+
+
+def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
+    with pytest.raises(ConvNeXtV2Error, match="took no step that could be measured: data_dir = .*nowhere: no such folder"):
+        convnextv2.plan("train", config="small_data", data_dir=tmp_path / "nowhere")
