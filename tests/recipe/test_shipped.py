@@ -1,6 +1,8 @@
 """Every recipe in the tree resolves, and says at its head what it is."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,9 +36,90 @@ def test_recipe_resolves_and_builds(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_states_command_hardware_and_result(name: str) -> None:
     head = (CONFIGS / f"{name}.yaml").read_text().split("\n\n")[0]
-    for field in ("Command:", "Hardware:", "Result:"):
+    for field in ("Command:", "Hardware:", "Time:", "Result:"):
         assert field in head
     assert f"--config {Path(name).name}" in head or name in head or name.startswith("demo")
+    if name != "linear_probe":  # is being measured
+        assert not re.search(r"[A-Z]+_[A-Z]|\bN+[.:]N|TODO|TBD|\?\?", head)
+
+
+# The paper's Tables 8 to 13, with what the official commands correct: learning rates times the global batch / 256.
+# size: fine-tuned epochs, warm-up, lr, layer decay and its form, weight decay, drop path, mixup, cutmix, label smoothing
+FINETUNED = {
+    "atto": (600, 0, 8e-4, 0.9, "single", 0.3, 0.1, 0.0, 0.0, 0.2),
+    "femto": (600, 0, 8e-4, 0.9, "single", 0.05, 0.0, 0.3, 0.3, 0.2),
+    "pico": (600, 0, 8e-4, 0.9, "single", 0.3, 0.0, 0.3, 0.3, 0.2),
+    "nano": (600, 0, 8e-4, 0.9, "single", 0.3, 0.1, 0.5, 0.5, 0.2),
+    "tiny": (300, 40, 3.2e-3, 0.9, "single", 0.05, 0.2, 0.8, 1.0, 0.1),
+    "base": (100, 20, 2.5e-3, 0.6, "group", 0.05, 0.1, 0.8, 1.0, 0.1),
+    "large": (100, 20, 2.5e-3, 0.6, "group", 0.05, 0.2, 0.8, 1.0, 0.1),
+    "huge": (50, 10, 5e-3, 0.75, "single", 0.05, 0.3, 0.8, 1.0, 0.1),
+}
+# size: layer decay and drop path on ImageNet-22K; epochs, layer decay, drop path, moving average on ImageNet-1K after it
+VIA_22K = {
+    "nano": (0.9, 0.0, 90, 0.9, 0.1, True),
+    "tiny": (0.9, 0.0, 90, 0.9, 0.1, True),
+    "base": (0.8, 0.1, 30, 0.8, 0.2, True),
+    "large": (0.8, 0.1, 30, 0.8, 0.3, True),
+    "huge": (0.8, 0.3, 30, 0.85, 0.5, False),
+}
+
+
+def values_of(name: str) -> dict[str, Any]:
+    return read_recipe({}, config=name)[0].model_dump()
+
+
+@pytest.mark.parametrize("size", FINETUNED)
+def test_values_of_the_paper_for_pretraining_and_finetuning(size: str) -> None:
+    masked = {
+        "model": f"convnextv2_{size}", "image_size": 224, "epochs": 1600, "warmup_epochs": 40, "lr": 2.4e-3, "min_lr": 0.0,
+        "lr_batch_size": 4096, "scale_lr": True, "optimizer": "adamw", "betas": (0.9, 0.95), "weight_decay": 0.05,
+        "schedule": "cosine", "scale": (0.2, 1.0), "hflip": 0.5, "interpolation": "bicubic", "mask_ratio": 0.6, "norm_target": True,
+        "decoder_dim": 512, "decoder_depth": 1, "drop_path_rate": 0.0, "ema": False, "clip_norm": None,
+        "weight_decay_filter": "norm_and_bias", "tile": None, "stem_stride": 4, "auto_augment": None,
+    }  # fmt: skip
+    assert values_of(f"fcmae_{size}").items() >= masked.items()
+    epochs, warmup, lr, layer_decay, form, weight_decay, drop_path, mixup, cutmix, smoothing = FINETUNED[size]
+    tuned = {
+        "model": f"convnextv2_{size}", "image_size": 224, "epochs": epochs, "warmup_epochs": warmup, "lr": lr, "min_lr": 1e-6,
+        "lr_batch_size": 1024, "scale_lr": True, "optimizer": "adamw", "betas": None, "eps": 1e-8, "schedule": "cosine",
+        "layer_decay": layer_decay, "layer_decay_form": form, "weight_decay": weight_decay, "drop_path_rate": drop_path,
+        "mixup": mixup, "cutmix": cutmix, "mix_prob": 1.0, "mix_switch_prob": 0.5, "label_smoothing": smoothing,
+        "auto_augment": "randaug-m9-mstd0.5-inc1", "erase_prob": 0.25, "erase_value": "random", "scale": (0.08, 1.0), "hflip": 0.5,
+        "ema": True, "ema_decay": 0.9999, "ema_form": "constant", "head_init_scale": 0.001, "clip_norm": None,
+        "eval_preset": "official", "crop_pct": 0.875, "interpolation": "bicubic", "weight_decay_filter": "norm_and_bias",
+    }  # fmt: skip
+    assert values_of(f"finetune_{size}").items() >= tuned.items()
+
+
+@pytest.mark.parametrize("size", VIA_22K)
+def test_values_of_the_paper_for_the_route_over_22k(size: str) -> None:
+    layer_decay, drop_path, epochs, layer_decay_after, drop_path_after, ema = VIA_22K[size]
+    both = {
+        "model": f"convnextv2_{size}", "image_size": 224, "auto_augment": "randaug-m9-mstd0.5-inc1", "label_smoothing": 0.1,
+        "head_init_scale": 0.001, "layer_decay_form": "single", "optimizer": "adamw", "scale_lr": True, "schedule": "cosine",
+    }  # fmt: skip
+    first = {
+        "epochs": 90, "warmup_epochs": 5, "lr": 4e-3, "lr_batch_size": 4096, "weight_decay": 0.05, "mixup": 0.8, "cutmix": 1.0,
+        "layer_decay": layer_decay, "drop_path_rate": drop_path, "ema": False, "val_while_train": False,
+    }  # fmt: skip
+    second = {
+        "epochs": epochs, "warmup_epochs": 0, "lr": 5e-5, "lr_batch_size": 512, "weight_decay": 1e-8, "mixup": 0.0, "cutmix": 0.0,
+        "layer_decay": layer_decay_after, "drop_path_rate": drop_path_after, "ema": ema,
+    }  # fmt: skip
+    assert values_of(f"in22k_{size}").items() >= (both | first).items()
+    after = values_of(f"in22k_in1k_{size}")
+    assert after.items() >= (both | second).items() and (not ema or after["ema_decay"] == 0.9999)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if Path(name).parent.name in ("imagenet", "imagenet22k")])
+def test_what_the_paper_does_not_say_is_at_the_head(name: str) -> None:
+    head = (CONFIGS / f"{name}.yaml").read_text().split("\n\n")[0]
+    if "22k/" in name:
+        assert "224 px and single are ours" in head
+    if "fcmae_" in name:
+        unsaid = name.rpartition("_")[2] in ("atto", "femto", "pico", "nano", "tiny")
+        assert ("does not say which for this size" in head) == unsaid
 
 
 @pytest.fixture(scope="session")
