@@ -79,9 +79,10 @@ def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write tensors, and after them `notes` as entries of text, as MindSpore does, without a checksum, in one atomic step.
     Scalars have no dims."""
+    entries: dict[str, Tensor | str] = {**tensors, **(notes or {})}
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
-        for tag, entry in {**tensors, **(notes or {})}.items():
+        for tag, entry in entries.items():
             if isinstance(entry, str):
                 kind, shape, content = b"str", (0,), memoryview(entry.encode("utf-32-le"))
             else:
