@@ -15,8 +15,8 @@ from convnextv2.errors import CheckpointError
 @dataclass
 class Progress:
     """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, that of
-    these weights (None: not evaluated), the gradient scaler's state, and by how many updates the average is ahead of
-    `step` (not 0 where it came from MindCV). All randomness follows from (seed, epoch, step), so there is no generator to save."""
+    these weights (None: not evaluated), the gradient scaler's state, and how many updates the average is ahead of
+    `step` (not 0 where it came from MindCV). All randomness follows from (seed, epoch, step): there is no generator to save."""
 
     step: int = 0
     epoch: int = 0

@@ -74,8 +74,8 @@ def test_values_of_the_paper_for_pretraining_and_finetuning(size: str) -> None:
     masked = {
         "model": f"convnextv2_{size}", "image_size": 224, "epochs": 1600, "warmup_epochs": 40, "lr": 2.4e-3, "min_lr": 0.0,
         "lr_batch_size": 4096, "scale_lr": True, "optimizer": "adamw", "betas": (0.9, 0.95), "weight_decay": 0.05,
-        "schedule": "cosine", "scale": (0.2, 1.0), "hflip": 0.5, "interpolation": "bicubic", "mask_ratio": 0.6, "norm_target": True,
-        "decoder_dim": 512, "decoder_depth": 1, "drop_path_rate": 0.0, "ema": False, "clip_norm": None,
+        "schedule": "cosine", "scale": (0.2, 1.0), "hflip": 0.5, "interpolation": "bicubic", "mask_ratio": 0.6,
+        "norm_target": True, "decoder_dim": 512, "decoder_depth": 1, "drop_path_rate": 0.0, "ema": False, "clip_norm": None,
         "weight_decay_filter": "norm_and_bias", "tile": None, "stem_stride": 4, "auto_augment": None,
     }  # fmt: skip
     assert values_of(f"fcmae_{size}").items() >= masked.items()
@@ -85,8 +85,8 @@ def test_values_of_the_paper_for_pretraining_and_finetuning(size: str) -> None:
         "lr_batch_size": 1024, "scale_lr": True, "optimizer": "adamw", "betas": None, "eps": 1e-8, "schedule": "cosine",
         "layer_decay": layer_decay, "layer_decay_form": form, "weight_decay": weight_decay, "drop_path_rate": drop_path,
         "mixup": mixup, "cutmix": cutmix, "mix_prob": 1.0, "mix_switch_prob": 0.5, "label_smoothing": smoothing,
-        "auto_augment": "randaug-m9-mstd0.5-inc1", "erase_prob": 0.25, "erase_value": "random", "scale": (0.08, 1.0), "hflip": 0.5,
-        "ema": True, "ema_decay": 0.9999, "ema_form": "constant", "head_init_scale": 0.001, "clip_norm": None,
+        "auto_augment": "randaug-m9-mstd0.5-inc1", "erase_prob": 0.25, "erase_value": "random", "scale": (0.08, 1.0),
+        "hflip": 0.5, "ema": True, "ema_decay": 0.9999, "ema_form": "constant", "head_init_scale": 0.001, "clip_norm": None,
         "eval_preset": "official", "crop_pct": 0.875, "interpolation": "bicubic", "weight_decay_filter": "norm_and_bias",
     }  # fmt: skip
     assert values_of(f"finetune_{size}").items() >= tuned.items()
