@@ -84,7 +84,8 @@ def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, st
     with open(temporary, "wb") as file:
         for tag, entry in entries.items():
             if isinstance(entry, str):
-                kind, shape, content = b"str", (0,), memoryview(entry.encode("utf-32-le"))
+                kind, content = b"str", memoryview(entry.encode("utf-32-le"))
+                shape: tuple[int, ...] = (0,)
             else:
                 entry = entry.detach().cpu().contiguous()
                 kind, shape = _NAMES[entry.dtype].encode(), tuple(entry.shape)
