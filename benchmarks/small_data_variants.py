@@ -25,11 +25,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "lr 1e-3": ("--lr", "1e-3"),
     "lr 4e-3": ("--lr", "4e-3"),
     "layer decay 0.8": ("--layer_decay", "0.8"),
+    "no EMA": ("--ema", "False"),
     "RandAugment and erasing": ("--auto_augment", "randaug-m9-mstd0.5-inc1", "--erase_prob", "0.25"),
     "drop path 0": ("--drop_path_rate", "0"),
-    "no EMA": ("--ema", "False"),
-    "weaker crops, no colour jitter": ("--scale", "[0.6, 1.0]", "--color_jitter", "0"),
-    "mixup 0.3 and cutmix 0.3": ("--mixup", "0.3", "--cutmix", "0.3"),
 }
 
 

@@ -48,7 +48,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 _ANY = ConfigDict(strict=True, extra="allow")
 
 
-class _Arguments(TypedDict, total=False):
+class _Arguments(TypedDict):
     __pydantic_config__ = _ANY  # type: ignore[misc]
     depths: list[PositiveInt]
     dims: list[PositiveInt]

@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 from convnextv2.errors import CheckpointError
+from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.weights.files import read_description
+
+ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
 
 
 @pytest.mark.parametrize(
@@ -26,10 +29,18 @@ from convnextv2.weights.files import read_description
     ],
 )
 def test_a_description_of_wrong_types_is_refused_in_one_line(wrong: dict, what: str) -> None:
-    content = {"kind": "encoder", "model": "custom", "arguments": {}} | wrong
+    content = {"kind": "encoder", "model": "custom"} | wrong | {"arguments": ARGUMENTS | wrong.get("arguments", {})}
     with pytest.raises(CheckpointError) as error:
         read_description({"convnextv2": json.dumps(content)}, Path("x.safetensors"))
     assert what in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_description_without_one_of_the_arguments_is_refused(name: str) -> None:
+    arguments = {key: value for key, value in ARGUMENTS.items() if key != name}
+    content = {"kind": "encoder", "model": "custom", "arguments": arguments}
+    with pytest.raises(CheckpointError, match=f"arguments.{name}"):
+        read_description({"convnextv2": json.dumps(content)}, Path("x.safetensors"))
 
 
 @pytest.mark.parametrize("text", ["[1]", "null", "{", "5", "[" * 100_000])

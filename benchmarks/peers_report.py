@@ -1,0 +1,107 @@
+"""docs/benchmarks.md and its plots, from what peers.py measured.
+
+python benchmarks/peers_report.py OUT [--docs docs]
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  # the back-end is chosen first
+
+TEAL, GREY = "#0b6478", "#9a8f80"
+
+
+def read(out: Path) -> dict[str, dict[str, Any]]:
+    """Group name -> figures."""
+    names = [path for path in sorted(out.glob("*.json")) if path.name not in ("machine.json",)]
+    return {path.stem.replace("_", " "): json.loads(path.read_text()) for path in names}
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Rows of one group; ratios are to its first contestant, from rounds that both shared."""
+    has_memory = "memory_mib" in found
+    lines = [
+        f"| | images/s | spread | ratio (quartiles) |{' memory, MiB |' * has_memory}",
+        f"|---|---|---|---|{'---|' * has_memory}",
+    ]
+    for name, rate in found["rates"].items():
+        low, middle, high = found["ratios"][name]
+        cells = [name, f"{rate:.1f}", f"± {found['spreads'][name]:.1%}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+        cells += [f"{found['memory_mib'][name]}"] * has_memory
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
+    """Pace against mask ratio and image size, ours and masked-dense. False where those were not measured."""
+    curves = {
+        "mask ratio": ("fcmae-ratio atto float32 ", 0.6),
+        "image size, px": ("fcmae-size atto float32 ", 224),
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    for at, (title, (prefix, middle)) in zip(axes, curves.items(), strict=True):
+        points = {float(name.removeprefix(prefix)): found for name, found in groups.items() if name.startswith(prefix)}
+        if not points or "fcmae atto float32" not in groups:
+            return False
+        points[middle] = groups["fcmae atto float32"]
+        for contestant, colour in (("visible tiles (default)", TEAL), ("masked-dense", GREY)):
+            xs = sorted(points)
+            at.plot(xs, [points[x]["rates"][contestant] for x in xs], "o-", color=colour, label=contestant)
+        at.set(xlabel=title, ylabel="images/s", ylim=(0, None), title="FCMAE step of atto, float32")
+        at.spines[["top", "right"]].set_visible(False)
+        at.grid(alpha=0.25)
+        at.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def plot_bars(groups: dict[str, dict[str, Any]], path: Path) -> None:
+    """Each group's contestants as bars, ours in colour."""
+    shown = [name for name in groups if name.split()[0] in ("fcmae", "train", "inference", "loader")]
+    columns = 2
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(12, 1.9 * rows), layout="constrained", squeeze=False)
+    for at in axes.flat[len(shown) :]:
+        at.set_visible(False)
+    for at, name in zip(axes.flat, shown, strict=False):
+        rates = groups[name]["rates"]
+        ours = [not contestant.startswith(("timm", "masked-dense")) for contestant in rates]
+        at.barh(list(rates), list(rates.values()), color=[TEAL if own else GREY for own in ours])
+        at.invert_yaxis()
+        at.set_title(f"{name}, images/s", fontsize=9, loc="left")
+        at.tick_params(labelsize=8)
+        at.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    arguments = parser.parse_args()
+    groups, docs = read(arguments.out), arguments.docs
+    machine = json.loads((arguments.out / "machine.json").read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in machine.items() if name != "processor")
+    threads = {found["threads"] for found in groups.values()}
+    lines = [
+        "# Measured tables",
+        "",
+        f"{machine['processor']}; {', '.join(map(str, sorted(threads)))} threads; {versions}.",
+        "Written by `benchmarks/peers_report.py`; what the figures mean is in [benchmarks.md](benchmarks.md).",
+    ]
+    plot_bars(groups, docs / "images" / "benchmarks.png")
+    lines += ["", "![All groups as bars](images/benchmarks.png)"]
+    if plot_curves(groups, docs / "images" / "benchmarks-curves.png"):
+        lines += ["", "![Pace against mask ratio and image size](images/benchmarks-curves.png)"]
+    for name, found in groups.items():
+        lines += ["", f"## {name}", "", *table(found)]
+    (docs / "benchmarks-tables.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
