@@ -57,6 +57,12 @@ class Run:
         """The recipe it was started with."""
         return read_recipe({}, config=self.path / "recipe.yaml")[0]
 
+    def save_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.yaml."""
+        temporary = self.path / "recipe.yaml.tmp"
+        temporary.write_text(dump_recipe(recipe.model_copy(update={"resume": False, "overwrite": False})))
+        os.replace(temporary, self.path / "recipe.yaml")
+
     @property
     def report(self) -> Path:
         """The page for people."""
@@ -175,9 +181,8 @@ def create_run(recipe: Recipe, path: Path) -> Run:
             )
         shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
-    temporary = path / "recipe.yaml.tmp"
-    temporary.write_text(dump_recipe(recipe.model_copy(update={"resume": False, "overwrite": False})))
-    os.replace(temporary, path / "recipe.yaml")
+    if not (recipe.resume or continues_inside(recipe, path)):  # those may still turn out not to fit the run
+        run.save_recipe(recipe)
     return run
 
 

@@ -134,10 +134,12 @@ def test_resume_continues_to_the_same_weights_bit_for_bit(photos: Path, tmp_path
 def test_resuming_with_another_verb_or_model_is_refused(
     photos: Path, pretrained: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = [(folder / "recipe.yaml").read_text() for folder in (pretrained, trained)]
     assert main(["train", "--resume", "--out", str(pretrained)]) == 2
     assert "a pre-training run" in capsys.readouterr().err
     assert main(["train", "--resume", "--out", str(trained), "--dims", "8,8,8,8"]) == 2
     assert "another model" in capsys.readouterr().err
+    assert [(folder / "recipe.yaml").read_text() for folder in (pretrained, trained)] == before
 
 
 def test_workers_change_nothing(photos: Path, tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ def read_recipe(
     for names, is_idle, why in _IDLE:
         # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
         told = [name for name in names if name in given and (like_mindcv or getattr(recipe, name) != _default(name))]
+        if given.keys() >= Recipe.model_fields.keys():  # a run's recipe.yaml has them all, and was told when the run began
+            told = [name for name in told if given[name].source != origin]
         idle += [(given[name].key, why) for name in told if is_idle(recipe)]
     if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
         notes.append("loss asl_single_label: a mixed image counts for the class of its larger part.")

@@ -80,6 +80,8 @@ def train_model(
         say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
     elif recipe.init and (recipe.resume_init or recipe.resume_opt):
         progress = _continue_mindcv(recipe, run, model, optimizer, average, scaler, pace, place)
+    if place.is_main:
+        run.save_recipe(recipe)
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
         model.compile(dynamic=False)

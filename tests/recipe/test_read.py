@@ -204,6 +204,12 @@ def test_what_has_no_effect_is_announced():
     ]
 
 
+def test_the_recipe_of_a_run_is_not_told_again(recipe_file):
+    config = recipe_file(dump_recipe(Recipe(momentum=0.8, ema_form="mindcv")))
+    assert read_recipe({}, config=config)[1] == []
+    assert read_recipe({"momentum": "0.7"}, config=config)[1] == ["No effect here: momentum (only sgd and rmsprop have it)."]
+
+
 # --- files -------------------------------------------------------------------------------------------------------------------
 
 
