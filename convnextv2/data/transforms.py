@@ -56,12 +56,12 @@ class TrainTransform:
     def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
         """image: uint8 (C, H, W) of any size, or a file that holds one. Returns uint8 (C, *image_size), or (splits, C,
         *image_size); all choices are drawn from the generator."""
-        full = (image.height, image.width) if isinstance(image, Picture) else image.shape[-2:]
-        box = crop_box(*full, self.scale, self.ratio, generator)
+        full = (image.height, image.width) if isinstance(image, Picture) else (image.shape[-2], image.shape[-1])
+        box = crop_box(full[0], full[1], self.scale, self.ratio, generator)
         reduction = self._reduction(*box[2:])
         pixels = image.decode(reduction) if isinstance(image, Picture) else image
         # In units of `reduction` px, so that a reduced image is cut at the same places as a whole one.
-        unit = reduction if tuple(pixels.shape[-2:]) == tuple(full) else 1
+        unit = reduction if tuple(pixels.shape[-2:]) == full else 1
         top, left, height, width = (unit * round(px / reduction) for px in box)
         crop = pixels[:, top : top + height, left : left + width]
         pixels = resize(crop, self.image_size, self.interpolation, antialias=self.antialias)
@@ -72,7 +72,6 @@ class TrainTransform:
         if self.splits and self.augment:
             return torch.stack([pixels, *(self.augment(pixels, generator) for _ in range(self.splits - 1))])
         return self.augment(pixels, generator) if self.augment else color_jitter(pixels, self.jitter, generator)
-
 
     def _reduction(self, height: int, width: int) -> int:
         """How much smaller a file may be decoded for a crop of this size: a power of two that leaves 1.5 times image_size.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -67,13 +66,14 @@ def _aoti(model: nn.Module, images: Tensor, autocast: torch.autocast) -> Callabl
 def _onnxruntime(model: nn.Module, images: Tensor) -> Engine:
     import onnxruntime
 
-    file = io.BytesIO()
     program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
     assert program is not None
-    program.save(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "model.onnx")
+        program.save(path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 

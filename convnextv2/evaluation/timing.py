@@ -37,7 +37,11 @@ def take_turns(
 
     seconds: after which no new round begins, once there were `least_rounds`. Each piece runs twice before that: compilers and
     allocators need it. device: an accelerator whose queue is to be waited for."""
-    synchronise = torch.accelerator.synchronize if device is not None and device.type != "cpu" else lambda: None
+
+    def synchronise() -> None:
+        if device is not None and device.type != "cpu":
+            torch.accelerator.synchronize(device)
+
     for work in works.values():
         for _ in range(2):
             work()

@@ -125,7 +125,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}).") from error
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({' '.join(str(error).split())}).") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.weights.files import read_description
+from convnextv2.weights.files import read_description, read_tensors
 
 ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
 
@@ -47,3 +47,12 @@ def test_a_description_without_one_of_the_arguments_is_refused(name: str) -> Non
 def test_a_description_that_is_no_object_is_refused(text: str) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_description({"convnextv2": text}, Path("x.safetensors"))
+
+
+def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
+    header = json.dumps({"x": {"dtype": "a\nb", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError) as error:
+        read_tensors(path)
+    assert "damaged" in str(error.value) and "\n" not in str(error.value)

@@ -12,10 +12,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,14 +64,14 @@ def are_used_for(x: Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_on() -> bool:
     return _choice != "plain" and not isinstance(_load(), str)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_traced() -> bool:
-    return torch.jit.is_tracing()
+    return torch._C._get_tracing_state() is not None  # torch.jit.trace, by which OpenVINO reads a model
 
 
 def _call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
@@ -129,7 +129,7 @@ def _processor() -> bytes:
 _OPERATIONS = torch.library.Library("convnextv2", "DEF")
 
 
-def _operation(schema: str, run: object, fake: object) -> None:
+def _operation(schema: str, run: Callable[..., Tensor], fake: Callable[..., Tensor]) -> None:
     _OPERATIONS.define(schema)
     name = schema.partition("(")[0]
     _OPERATIONS.impl(name, run, "CPU")
@@ -216,13 +216,13 @@ class _Depthwise(torch.autograd.Function):
         return torch.ops.convnextv2.depthwise(x, _by_tap(weight), bias, places, shape)
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, _, places, shape = inputs
         ctx.save_for_backward(x, weight, places)
         ctx.shape = shape
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, places = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned by half
@@ -258,9 +258,7 @@ class _GeluGRN(torch.autograd.Function):
         return torch.ops.convnextv2.gelu_scale(x, scale, beta.float(), tanh), norm, scale
 
     @staticmethod
-    def setup_context(
-        ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
         x, gamma, _, images, eps, tanh = inputs
         _, norm, scale = output
         ctx.mark_non_differentiable(norm, scale)
@@ -268,7 +266,7 @@ class _GeluGRN(torch.autograd.Function):
         ctx.images, ctx.eps, ctx.tanh = images, eps, tanh
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, norm, scale = ctx.saved_tensors
         products, sums = torch.ops.convnextv2.gelu_products(x, gradient, ctx.images, ctx.tanh).unbind(1)
         mean = norm.mean(-1, keepdim=True) + ctx.eps
