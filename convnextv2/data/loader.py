@@ -30,8 +30,8 @@ MOST_WORKERS = 16
 
 class Batch(NamedTuple):
     """pixels: uint8 (N, C, H, W), channels-last in memory. targets: int64 (N,), class indices, -1 where there is no label.
-    indices: int64 (N,), into the source. Where the transform makes several versions of each image, the first version of all comes first,
-    and targets and indices are repeated."""
+    indices: int64 (N,), into the source. Where the transform makes several versions of each image, the first version of all
+    comes first, and targets and indices are repeated."""
 
     pixels: Tensor
     targets: Tensor

@@ -96,7 +96,10 @@ def build_optimizer(recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()
         return torch.optim.Adagrad(groups, lr=lr, eps=eps, initial_accumulator_value=0.1)  # MindSpore's accum
     if name in ("adamw", "adam", "nadam"):
         of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[name]
-        optimizer: torch.optim.Optimizer = of(groups, lr=lr, eps=eps, **betas)
+        # On accelerators PyTorch takes its multi-tensor form by itself, on the CPU one operation after the other.
+        on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+        fused = {"fused": True} if on_cpu and name != "nadam" else {}
+        optimizer: torch.optim.Optimizer = of(groups, lr=lr, eps=eps, **betas, **fused)
         return optimizer
     return _from_library(name, groups, lr=lr, **betas, **({} if name == "lion" else {"eps": eps}))
 
