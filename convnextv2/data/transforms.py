@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +39,8 @@ class TrainTransform:
     image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of
     brightness, contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then.
     antialias: of the resize. splits: 0, or how many versions of the same crop to return: the first as it is, each of the others
-    augmented by itself."""
+    augmented by itself. padding: where it is not 0, the image is not cropped but padded with so many black px on all sides and cut
+    back to its size at a random place, as it is done with CIFAR."""
 
     image_size: tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
@@ -52,19 +52,13 @@ class TrainTransform:
     interpolation: Interpolation = "bicubic"
     antialias: bool = True
     splits: int = 0
+    padding: int = 0
 
     def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
         """image: uint8 (C, H, W) of any size, or a file that holds one. Returns uint8 (C, *image_size), or (splits, C,
         *image_size); all choices are drawn from the generator."""
-        full = (image.height, image.width) if isinstance(image, Picture) else (image.shape[-2], image.shape[-1])
-        box = crop_box(full[0], full[1], self.scale, self.ratio, generator)
-        reduction = self._reduction(*box[2:])
-        pixels = image.decode(reduction) if isinstance(image, Picture) else image
-        # In units of `reduction` px, so that a reduced image is cut at the same places as a whole one.
-        unit = reduction if tuple(pixels.shape[-2:]) == full else 1
-        top, left, height, width = (unit * round(px / reduction) for px in box)
-        crop = pixels[:, top : top + height, left : left + width]
-        pixels = resize(crop, self.image_size, self.interpolation, antialias=self.antialias)
+        pixels = self._shift(image, generator) if self.padding else self._crop(image, generator)
+        pixels = resize(pixels, self.image_size, self.interpolation, antialias=self.antialias)
         if happens(generator, self.hflip):
             pixels = pixels.flip(-1)
         if happens(generator, self.vflip):
@@ -73,6 +67,22 @@ class TrainTransform:
             return torch.stack([pixels, *(self.augment(pixels, generator) for _ in range(self.splits - 1))])
         return self.augment(pixels, generator) if self.augment else color_jitter(pixels, self.jitter, generator)
 
+    def _crop(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
+        full = (image.height, image.width) if isinstance(image, Picture) else (image.shape[-2], image.shape[-1])
+        box = crop_box(full[0], full[1], self.scale, self.ratio, generator)
+        reduction = self._reduction(*box[2:])
+        pixels = image.decode(reduction) if isinstance(image, Picture) else image
+        # In units of `reduction` px, so that a reduced image is cut at the same places as a whole one.
+        unit = reduction if tuple(pixels.shape[-2:]) == full else 1
+        top, left, height, width = (unit * round(px / reduction) for px in box)
+        return pixels[:, top : top + height, left : left + width]
+
+    def _shift(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
+        pixels = image.decode() if isinstance(image, Picture) else image
+        padded = torch.nn.functional.pad(pixels, [self.padding] * 4)
+        top, left = (integer(generator, 0, 2 * self.padding + 1) for _ in range(2))
+        return padded[:, top : top + pixels.shape[-2], left : left + pixels.shape[-1]]
+
     def _reduction(self, height: int, width: int) -> int:
         """How much smaller a file may be decoded for a crop of this size: a power of two that leaves 1.5 times image_size.
         Antialiasing would average those pixels anyway; how little the result differs is in docs/preprocessing.md."""
@@ -80,29 +90,6 @@ class TrainTransform:
             return 1
         spare = min(height / self.image_size[0], width / self.image_size[1])
         return next((reduction for reduction in (8, 4, 2) if spare >= 1.5 * reduction), 1)
-
-
-@dataclass(frozen=True)
-class PaddedTransform(TrainTransform):
-    """The same, but in place of the random resized crop the image is padded with black on all sides and cropped back to its size
-    at a random place, as it is done with CIFAR.
-
-    padding: in px of the image as it comes."""
-
-    padding: int = 0
-
-    def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
-        """As `TrainTransform`."""
-        pixels = image.decode() if isinstance(image, Picture) else image
-        padded = torch.nn.functional.pad(pixels, [self.padding] * 4)
-        top, left = (integer(generator, 0, 2 * self.padding + 1) for _ in range(2))
-        shifted = padded[:, top : top + pixels.shape[-2], left : left + pixels.shape[-1]]
-        whole = pixels.shape[-1] / pixels.shape[-2]
-        return replace(self, scale=(1.0, 1.0), ratio=(whole, whole)).resized(shifted, generator)
-
-    def resized(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """All that comes after the crop."""
-        return super().__call__(pixels, generator)
 
 
 @dataclass(frozen=True)
@@ -278,8 +265,7 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
     strengths = recipe.color_jitter if isinstance(recipe.color_jitter, tuple) else (recipe.color_jitter,) * 3
     description = describe_preprocessing(recipe)
     fill = tuple(round(255 * value) for value in description["mean"])
-    kind = partial(PaddedTransform, padding=recipe.crop_padding) if recipe.crop_padding else TrainTransform
-    return kind(
+    return TrainTransform(
         _height_width(recipe.image_size),
         scale=recipe.scale,
         ratio=recipe.ratio,
@@ -290,6 +276,7 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         interpolation=recipe.interpolation,
         antialias=recipe.eval_preset != "mindcv" if recipe.antialias is None else recipe.antialias,
         splits=recipe.aug_splits,
+        padding=recipe.crop_padding,
     )
 
 
