@@ -39,8 +39,8 @@ class TrainTransform:
     image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of
     brightness, contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then.
     antialias: of the resize. splits: 0, or how many versions of the same crop to return: the first as it is, each of the others
-    augmented by itself. padding: where it is not 0, the image is not cropped but padded with so many black px on all sides and cut
-    back to its size at a random place, as it is done with CIFAR."""
+    augmented by itself. padding: where it is not 0, the image is not cropped but padded with so many black px on all sides, and
+    cut back to its size at a random place, as it is done with CIFAR."""
 
     image_size: tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
