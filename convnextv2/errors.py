@@ -27,7 +27,10 @@ class DataError(ConvNeXtV2Error):
 
 
 class CheckpointError(ConvNeXtV2Error):
-    """Weights cannot be read, or do not fit the model."""
+    """Weights cannot be read, or do not fit the model. Files may call their parts anything; the message stays one plain line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
 
 
 class RunError(ConvNeXtV2Error):

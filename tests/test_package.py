@@ -82,5 +82,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
     for command in commands:
         program, verb, *rest = shlex.split(command, comments=True)
         assert program == "convnextv2"
-        small = tiny.split() if verb in ("pretrain", "train") else []
+        small = tiny.split() if verb in ("pretrain", "train", "plan") else []
+        if verb == "benchmark":
+            small = "--backends eager --seconds 0 --image_size 64 --batch_size 2".split()
         assert main([verb, *rest, *small]) == 0, command

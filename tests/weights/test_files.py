@@ -56,3 +56,7 @@ def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         read_tensors(path)
     assert "damaged" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_message_about_a_file_is_one_plain_line() -> None:
+    assert str(CheckpointError("a\nb\x1b[1m\u2028c é")) == "a\\nb\\x1b[1m\\u2028c é"
