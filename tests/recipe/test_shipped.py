@@ -39,8 +39,7 @@ def test_recipe_states_command_hardware_and_result(name: str) -> None:
     for field in ("Command:", "Hardware:", "Time:", "Result:"):
         assert field in head
     assert f"--config {Path(name).name}" in head or name in head or name.startswith("demo")
-    if name != "linear_probe":  # is being measured
-        assert not re.search(r"[A-Z]+_[A-Z]|\bN+[.:]N|TODO|TBD|\?\?", head)
+    assert not re.search(r"[A-Z]+_[A-Z]|\bN+[.:]N|TODO|TBD|\?\?", head)
 
 
 # The paper's Tables 8 to 13, with what the official commands correct: learning rates times the global batch / 256.
