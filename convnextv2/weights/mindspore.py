@@ -78,8 +78,8 @@ def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write tensors, and after them `notes` as entries of text, as MindSpore does, without a checksum, in one atomic step.
-    Scalars have no dims."""
-    entries: dict[str, Tensor | str] = {**tensors, **(notes or {})}
+    Scalars have no dims. Empty notes are left out: MindSpore cannot read them."""
+    entries: dict[str, Tensor | str] = {**tensors, **{tag: text for tag, text in (notes or {}).items() if text}}
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         for tag, entry in entries.items():

@@ -160,3 +160,9 @@ def test_notes_are_written_as_mindspore_writes_text(tmp_path: Path) -> None:
     write_ckpt(tmp_path / "x.ckpt", {"a": torch.ones(2)}, {"notice": "für alle"})
     tensors, notes = mindspore.read_ckpt_and_notes(tmp_path / "x.ckpt")
     assert list(tensors) == ["a"] and notes == {"notice": "für alle"}
+
+
+def test_empty_notes_are_left_out_because_mindspore_cannot_read_them(tmp_path: Path) -> None:
+    write_ckpt(tmp_path / "plain.ckpt", {"x": torch.ones(2)})
+    write_ckpt(tmp_path / "noted.ckpt", {"x": torch.ones(2)}, {"notice": ""})
+    assert (tmp_path / "plain.ckpt").read_bytes() == (tmp_path / "noted.ckpt").read_bytes()
