@@ -215,6 +215,17 @@ def available_memory(device: torch.device) -> int | None:
     return None
 
 
+def peak_memory(pid: int) -> int:
+    """Bytes of the largest resident size that a process has had; 0 where the system does not tell.
+
+    Not by getrusage: there a child begins with the peak of the process that started it."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
+    except OSError:
+        return 0
+
+
 def say(text: str) -> None:
     """Print a line, on the main rank only."""
     if find_launch(os.environ).rank == 0:

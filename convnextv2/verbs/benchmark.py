@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +18,7 @@ from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.engines import ENGINES, build_engine, installed_engines
-from convnextv2.distributed import Place, choose_device, choose_precision
+from convnextv2.distributed import Place, choose_device, choose_precision, peak_memory
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.evaluation.timing import take_turns
 from convnextv2.model.convnext import SIZES, create_model
@@ -97,13 +97,13 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
     device = choose_device(recipe.device)
     if device.type == "cpu":
         native.choose(recipe.kernels)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory(os.getpid())
     run, images = {"pretrain": _pretrain, "train": _train, "inference": _inference, "loader": _loader}[work](
         recipe, model, engine, device
     )
     timing = take_turns({work: run}, seconds=limit_s, least_rounds=3, device=device)[work]
     if device.type == "cpu":
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+        memory = (peak_memory(os.getpid()) - before) / 2**20
     else:
         memory = torch.accelerator.max_memory_allocated(device) / 2**20
     return {"images_per_second": images / timing.median, "spread": timing.spread, "memory_mib": memory}

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from convnextv2.distributed import peak_memory
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
@@ -78,7 +79,7 @@ def _probe(verb: str, config: str | Path | None, knobs: dict[str, Any], out: Pat
         peak = 0
         while process.poll() is None:
             time.sleep(0.2)
-            peak = max(peak, _peak_memory(process.pid))
+            peak = max(peak, peak_memory(process.pid))
             records = _records(out)
             if not records:
                 first = time.monotonic()
@@ -112,15 +113,6 @@ def _records(out: Path) -> list[dict[str, Any]]:
     path = out / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [record for line in lines if line.endswith("}") and (record := json.loads(line))["kind"] == "train"]
-
-
-def _peak_memory(pid: int) -> int:
-    """Bytes; 0 where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
-    except OSError:
-        return 0
 
 
 def _text(value: Any) -> str:
