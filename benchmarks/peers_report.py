@@ -92,7 +92,7 @@ def main() -> None:
         "# Measured tables",
         "",
         f"{machine['processor']}; {', '.join(map(str, sorted(threads)))} threads; {versions}.",
-        "Written by `benchmarks/peers_report.py`; what the figures mean is in [benchmarks.md](benchmarks.md).",
+        "Written by `benchmarks/peers_report.py`.",
     ]
     plot_bars(groups, docs / "images" / "benchmarks.png")
     lines += ["", "![All groups as bars](images/benchmarks.png)"]

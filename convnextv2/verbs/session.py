@@ -59,7 +59,7 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
         chosen = native.choose(recipe.kernels)
     except RuntimeError as error:
         raise DeviceError(f"kernels = native: {error}. Install a C++ compiler, or use auto or plain.") from error
-    return [] if chosen == recipe.kernels or chosen == "native" else [f"Kernels: {chosen}; several times slower on a CPU."]
+    return [] if chosen == recipe.kernels or chosen == "native" else [f"Kernels: {chosen}; about half as fast on a CPU."]
 
 
 def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
