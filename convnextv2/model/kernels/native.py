@@ -1,4 +1,4 @@
-"""The C++ of native.cpp: compiled at first use where there is a compiler, cached, and checked before it is trusted.
+"""The C++ of native.cpp: compiled at first use where there is a compiler, and cached; its tests compare it with the plain forms.
 
 Without a compiler, and on every device but the CPU, the plain PyTorch forms run.
 """
