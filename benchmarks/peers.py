@@ -39,6 +39,7 @@ Work = Callable[[], object]
 BATCH = {"atto": 32, "tiny": 16}
 SIZE = 224
 RATIO = 0.6
+MEMORY_OF = {"masked-dense", "visible tiles (default)", "timm", "timm, compiled", "convnextv2 (default)"}
 
 
 def precisions() -> list[torch.dtype]:
@@ -77,6 +78,7 @@ def fcmae(
         ("masked-dense, our kernels", True, False, "native"),
         ("visible tiles, PyTorch's kernels", False, False, "plain"),
         ("visible tiles, PyTorch's kernels, compiled", False, True, "plain"),
+        ("visible tiles, compiled", False, True, "native"),
         ("visible tiles (default)", False, False, "native"),
     ):
         if only and name not in only:
@@ -88,6 +90,20 @@ def fcmae(
         called = torch.compile(used, dynamic=False) if compiled else used
         works[name] = step(used, partial(called, images, *masks), dtype, kernels)
     return works
+
+
+def validity(size: str, *, batch: int) -> dict[str, Work]:
+    """Whether the masked-dense encoder is honestly fast: forward and backward, beside timm's supervised step."""
+    encoder = MaskedDense(FCMAE(create_model(f"convnextv2_{size}", num_classes=None)))
+    images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    visible, _ = draw_masks(batch, (SIZE // 32, SIZE // 32), RATIO, torch.Generator().manual_seed(0))
+
+    def work() -> None:
+        native.choose("plain")
+        encoder.encoded(images, visible).sum().backward()  # type: ignore[no-untyped-call]
+        encoder.zero_grad()
+
+    return supervised(size, torch.float32, batch=batch, only=("timm",)) | {"masked-dense encoder, forward and backward": work}
 
 
 def supervised(size: str, dtype: torch.dtype, *, batch: int, only: Sequence[str] = ()) -> dict[str, Work]:
@@ -182,7 +198,7 @@ def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
     No mstd: where a magnitude reaches 10, timm posterizes to no bit at all, which Pillow refuses from version 13 on."""
     from timm.data import ImageDataset, create_loader
 
-    from convnextv2.data.loader import build_evaluation_loader, build_training_loader
+    from convnextv2.data.loader import TrainingLoader, build_evaluation_loader, build_training_loader
     from convnextv2.data.sources import image_folder
     from convnextv2.data.transforms import build_batch_transform
     from convnextv2.distributed import Place
@@ -191,13 +207,14 @@ def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
     count, place = 512, Place(torch.device("cpu"))
     common = {"image_size": image_size, "batch_size": 64, "workers": 2, "interpolation": "bicubic"}
     recipe, _ = read_recipe(common | {"auto_augment": "rand-m9-inc1", "erase_prob": 0.25, "num_samples": count})
+    cached = build_training_loader(recipe.model_copy(update={"cache_mb": 2000}), image_folder(photos).subset(range(count)), place)
     source = image_folder(photos).subset(range(count))
     to_images = build_batch_transform(recipe, 10)
     training, evaluation = build_training_loader(recipe, source, place), build_evaluation_loader(recipe, source, place)
     epoch = iter(range(10_000))
 
-    def ours() -> None:
-        for batch in training.batches(next(epoch)):
+    def ours(loader: TrainingLoader) -> None:
+        for batch in loader.batches(next(epoch)):
             to_images(batch.pixels, batch.targets, torch.Generator())
 
     def ours_evaluation() -> None:
@@ -216,13 +233,16 @@ def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
         )  # fmt: skip
         return lambda: [None for _ in loader]
 
-    return {"timm, training": timms(True), "convnextv2, training": ours, "timm, evaluation": timms(False),
+    return {"timm, training": timms(True), "convnextv2, training": partial(ours, training),
+            "convnextv2, training, cache_mb": partial(ours, cached), "timm, evaluation": timms(False),
             "convnextv2, evaluation": ours_evaluation}  # fmt: skip
 
 
 def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str, Work]], int]]:
     """Name -> (what makes the contestants, images of one repetition)."""
     found: dict[str, tuple[Callable[..., dict[str, Work]], int]] = {}
+    for size, batch in BATCH.items():
+        found[f"validity {size} float32"] = (partial(validity, size, batch=batch), batch)
     for dtype in precisions():
         name = str(dtype).removeprefix("torch.")
         for size, batch in BATCH.items():
@@ -313,7 +333,7 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             if name.split()[0] in ("fcmae", "train"):
                 found["memory_mib"] = {}
-                for contestant in found["rates"]:
+                for contestant in MEMORY_OF & found["rates"].keys():
                     one = [*command, "--one", name, "--memory", contestant]
                     taken = subprocess.run(one, check=True, stdout=subprocess.PIPE, text=True).stdout
                     found["memory_mib"][contestant] = int(taken.splitlines()[-1])

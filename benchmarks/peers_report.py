@@ -32,7 +32,7 @@ def table(found: dict[str, Any]) -> list[str]:
     for name, rate in found["rates"].items():
         low, middle, high = found["ratios"][name]
         cells = [name, f"{rate:.1f}", f"± {found['spreads'][name]:.1%}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
-        cells += [f"{found['memory_mib'][name]}"] * has_memory
+        cells += [str(found["memory_mib"].get(name, ""))] * has_memory
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.chance import stream
 from convnextv2.data.decode import Picture
 from convnextv2.data.sampler import EpochSampler, Position, exact_positions
@@ -44,7 +45,8 @@ class TrainingLoader:
     transform: (pixels, CPU generator) to uint8 (C, H, W) of one size; the generator follows from the sampler's seed and the
     position. bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and
     leaves out a batch of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes
-    its name in `skipped`."""
+    its name in `skipped`. cache: of decoded images. The transform then gets whole images, in the cache or not, so that what it
+    returns does not depend on what fitted."""
 
     def __init__(
         self,
@@ -56,10 +58,11 @@ class TrainingLoader:
         workers: int = 0,
         bad_images: Literal["fail", "skip"] = "fail",
         pin_memory: bool = False,
+        cache: DecodedCache | None = None,
     ) -> None:
         self.source, self.sampler, self.bad_images = source, sampler, bad_images
         self.skipped: set[str] = set()
-        images = _Images(source, channels, partial(_augment, transform, sampler.seed))
+        images = _Images(source, channels, partial(_augment, transform, sampler.seed), cache)
         self._loader = _data_loader(images, sampler, workers, persistent=True, pin_memory=pin_memory)
 
     def __len__(self) -> int:
@@ -126,8 +129,9 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         drop_last=recipe.drop_last,
     )
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
-    if note:
-        say(note)
+    cache_mb, more = affordable(recipe.cache_mb) if recipe.cache_mb else (0, "")
+    for line in filter(None, (note, more)):
+        say(line)
     return TrainingLoader(
         source,
         build_train_transform(recipe),
@@ -136,6 +140,7 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         workers=workers,
         bad_images=recipe.bad_images,
         pin_memory=place.device.type == "cuda",
+        cache=DecodedCache(len(source), cache_mb) if cache_mb and source.arrays is None else None,
     )
 
 
@@ -179,14 +184,29 @@ def _prepare(transform: EvalTransform, image: Tensor | Picture, position: Positi
 class _Images(Dataset[tuple[int, Tensor | str]]):
     """Position to (index, prepared pixels or why there are none)."""
 
-    def __init__(self, source: Source, channels: int, prepare: Callable[[Tensor | Picture, Position], Tensor]) -> None:
-        self.source, self.channels, self.prepare = source, channels, prepare
+    def __init__(
+        self,
+        source: Source,
+        channels: int,
+        prepare: Callable[[Tensor | Picture, Position], Tensor],
+        cache: DecodedCache | None = None,
+    ) -> None:
+        self.source, self.channels, self.prepare, self.cache = source, channels, prepare, cache
 
     def __getitem__(self, position: Position) -> tuple[int, Tensor | str]:
         try:
-            return position.index, self.prepare(self.source.picture(position.index, self.channels), position)
+            return position.index, self.prepare(self._image(position.index), position)
         except DataError as error:
             return position.index, str(error)
+
+    def _image(self, index: int) -> Tensor | Picture:
+        if self.cache is None:
+            return self.source.picture(index, self.channels)
+        pixels = self.cache.get(index)
+        if pixels is None:
+            pixels = self.source.pixels(index, self.channels)
+            self.cache.put(index, pixels)
+        return pixels
 
 
 def _collate(targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, Tensor | str]]) -> tuple[Batch, dict[int, str]]:

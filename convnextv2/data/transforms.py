@@ -23,6 +23,7 @@ from convnextv2.data.chance import happens, integer, log_uniform, uniform
 from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.errors import RecipeError
+from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Interpolation, Recipe
 
 Preset = Literal["timm", "official", "mindcv"]
@@ -167,6 +168,9 @@ class BatchTransform:
             mean, std = (255 * torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
             self._moments[pixels.device] = mean, std
         mean, std = self._moments[pixels.device]
+        channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
+        if pixels.device.type == "cpu" and channels_last and native.can_take_pixels():
+            return native.normalise(pixels, mean, std)
         return pixels.float().sub_(mean).div_(std)
 
     def __call__(self, pixels: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

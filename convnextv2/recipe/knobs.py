@@ -90,6 +90,13 @@ class Recipe(BaseModel):
     workers: int | Literal["auto"] = _data(
         "auto", "Processes that decode and augment; 0: none beside the main one.", mindcv="num_parallel_workers"
     )
+    cache_mb: int = _data(
+        0,
+        "Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs "
+        "are decoded whole.",
+        unit="MB",
+        ge=0,
+    )
     image_size: int | tuple[int, int] = _data(224, "Side of the images, or height and width.", unit="px", mindcv="image_resize")
     in_channels: int = _data(3, "Channels of the images: 1 (grey) or 3.", ge=1)
 

@@ -23,7 +23,8 @@ class PolicyTransform:
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """pixels: uint8 (C, H, W), 1 or 3 channels. Returns the same shape; all choices are drawn from the generator."""
         grey = len(pixels) == 1
-        image = Image.fromarray((pixels[0] if grey else pixels.permute(1, 2, 0)).contiguous().numpy())
+        bands = [Image.fromarray(band) for band in pixels.contiguous().numpy()]
+        image = bands[0] if grey else Image.merge("RGB", bands)
         changed = torch.from_numpy(np.array(self.policy(image, generator)))
         return changed[None] if grey else changed.permute(2, 0, 1)
 

@@ -26,7 +26,7 @@ class Canvas(NamedTuple):
 
 def _move(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Image.Image:
     # The matrix takes output coordinates to input coordinates.
-    if native.can_warp() and canvas.resample in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+    if native.can_take_pixels() and canvas.resample in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
         channels = len(image.getbands())
         pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, channels)
         bicubic = canvas.resample == Image.Resampling.BICUBIC

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 namespace {
@@ -318,6 +319,25 @@ void gelu_backward(int64_t images, int64_t positions, int64_t channels, const T 
     });
 }
 
+// ---------------------------------------------------------------- pixels
+
+// (x - mean) / std of uint8 (pixels, channels), which is channels-last, in one pass.
+void normalise(const uint8_t *x, int64_t pixels, int64_t channels, const float *mean, const float *std, float *y, int threads) {
+    constexpr int64_t STRIP = 1024;
+    const int64_t strips = (pixels + STRIP - 1) / STRIP;
+#pragma omp parallel num_threads(threads)
+    {
+        // A strip of pixels at a time, with the moments laid out as its pixels are, so that the loop is plain.
+        std::vector<float> means(STRIP * channels), stds(STRIP * channels);
+        for (int64_t i = 0; i < STRIP * channels; ++i) means[i] = mean[i % channels], stds[i] = std[i % channels];
+#pragma omp for schedule(static)
+        for (int64_t strip = 0; strip < strips; ++strip) {
+            const int64_t first = strip * STRIP * channels, count = std::min(STRIP, pixels - strip * STRIP) * channels;
+            for (int64_t i = 0; i < count; ++i) y[first + i] = (float(x[first + i]) - means[i]) / stds[i];
+        }
+    }
+}
+
 // ---------------------------------------------------------------- warp
 
 // The weights of four neighbours at a distance of 1 + d, d, 1 - d and 2 - d. Bicubic as in Pillow: cubic convolution with a = -1.
@@ -343,6 +363,16 @@ void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, 
     // A shear along x, or a shift: the weights hold for a whole row, which is then a sum of shifted rows.
     const bool by_rows = m[0] == 1 && m[3] == 0 && m[4] == 1;
     std::vector<float> sums(width * C);
+    // Else each pixel looks at 4 x 4 others: of four floats each, so that two fill a register, and with two more at every edge, so
+    // that none has to be looked for.
+    typedef float eight __attribute__((vector_size(32)));
+    const int64_t wide = width + 4;
+    std::unique_ptr<float[]> padded(new float[by_rows ? 0 : (height + 4) * wide * 4]);
+    for (int64_t y = 0; y < height + 4 && !by_rows; ++y)
+        for (int64_t x = 0; x < wide; ++x) {
+            const int64_t row = std::clamp<int64_t>(y - 2, 0, height - 1), column = std::clamp<int64_t>(x - 2, 0, width - 1);
+            for (int k = 0; k < 4; ++k) padded[(y * wide + x) * 4 + k] = image[(row * width + column) * C + k % C];
+        }
     for (int64_t y = 0; y < height; ++y, out += width * C) {
         float wx[4], wy[4];
         if (by_rows) {
@@ -375,27 +405,30 @@ void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, 
             for (int64_t x = to; x < width; ++x) memcpy(out + x * C, fill, C);
             continue;
         }
+        const double x0 = m[1] * (y + 0.5) + m[2], y0 = m[4] * (y + 0.5) + m[5];
         for (int64_t x = 0; x < width; ++x) {
-            double at_x = m[0] * (x + 0.5) + (m[1] * (y + 0.5) + m[2]), at_y = m[3] * (x + 0.5) + (m[4] * (y + 0.5) + m[5]);
+            double at_x = m[0] * (x + 0.5) + x0, at_y = m[3] * (x + 0.5) + y0;
             if (!(at_x >= 0 && at_x < width && at_y >= 0 && at_y < height)) {
                 memcpy(out + x * C, fill, C);
                 continue;
             }
             at_x -= 0.5, at_y -= 0.5;
-            const int64_t left = int64_t(std::floor(at_x)), top = int64_t(std::floor(at_y));
-            int64_t columns[4];
-            for (int j = 0; j < 4; ++j) columns[j] = std::clamp<int64_t>(left + j - 1, 0, width - 1) * C;
+            const int64_t left = int64_t(at_x + 1) - 1, top = int64_t(at_y + 1) - 1;  // floor: neither is below -1
             neighbours(float(at_x - left), bicubic, wx);
             neighbours(float(at_y - top), bicubic, wy);
-            float sum[C] = {};
-            for (int i = 0; i < 4; ++i) {
-                if (wy[i] == 0) continue;
-                const uint8_t *row = image + std::clamp<int64_t>(top + i - 1, 0, height - 1) * width * C;
-                for (int j = 0; j < 4; ++j)
-                    if (const float w = wy[i] * wx[j]; w != 0)
-                        for (int k = 0; k < C; ++k) sum[k] += w * row[columns[j] + k];
+            eight first = {}, second = {};
+            const float *from = padded.get() + ((top + 1) * wide + left + 1) * 4;
+            for (int i = 0; i < 4; ++i, from += wide * 4) {
+                eight low, high;
+                memcpy(&low, from, sizeof low);
+                memcpy(&high, from + 8, sizeof high);
+                first += wy[i] * low;
+                second += wy[i] * high;
             }
-            for (int k = 0; k < C; ++k) out[x * C + k] = level(sum[k]);
+            const eight by = {wx[0], wx[0], wx[0], wx[0], wx[1], wx[1], wx[1], wx[1]};
+            const eight and_by = {wx[2], wx[2], wx[2], wx[2], wx[3], wx[3], wx[3], wx[3]};
+            const eight sum = first * by + second * and_by;
+            for (int k = 0; k < C; ++k) out[x * C + k] = level(sum[k] + sum[k + 4]);
         }
     }
 }
@@ -433,6 +466,10 @@ void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, 
 extern "C" {
 FOR_TYPE(float, float)
 FOR_TYPE(bfloat16, bfloat16)
+
+void normalise_uint8(const void *x, int64_t pixels, int64_t channels, const float *mean, const float *std, float *y, int threads) {
+    normalise((const uint8_t *)x, pixels, channels, mean, std, y, threads);
+}
 
 void warp_uint8(const void *image, int64_t height, int64_t width, int64_t channels, const double *matrix, int64_t bicubic,
                 const uint8_t *fill, void *out, int) {

@@ -1,6 +1,6 @@
-"""The C++ of native.cpp: compiled at first use where there is a compiler, and cached; its tests compare it with the plain forms.
+"""The C++ of native.cpp: compiled at first use where there is a compiler, compared with the plain forms, and cached.
 
-Without a compiler, and on every device but the CPU, the plain PyTorch forms run.
+Without a compiler, where it does not agree, and on every device but the CPU, the plain PyTorch forms run.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
+from convnextv2.model.kernels.selfcheck import disagreement
 
 Choice = Literal["auto", "native", "plain"]
 
@@ -78,6 +80,10 @@ def _call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
     """Call `name` of the library in its form for x's dtype; every tensor is contiguous and of the length that native.cpp says."""
     library = _load()
     assert not isinstance(library, str)
+    _call_in(library, name, x, *arguments)
+
+
+def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
     values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
     types = [ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p for argument in arguments]
     function = getattr(library, f"{name}_{_SUFFIX[x.dtype]}")
@@ -101,6 +107,8 @@ def _load() -> ctypes.CDLL | str:
                 built = Path(folder) / path.name
                 command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(built)]
                 subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_LIMIT_S)
+                if wrong := disagreement(partial(_call_in, ctypes.CDLL(str(built)))):
+                    return f"what {compiler} built does not agree with PyTorch: {wrong}"
                 os.replace(built, path)
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
@@ -286,9 +294,19 @@ def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float,
     return y
 
 
-def can_warp() -> bool:
-    """Whether `warp` is there."""
+def can_take_pixels() -> bool:
+    """Whether `warp` and `normalise` are there."""
     return _is_on()
+
+
+def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(pixels - mean) / std, bit for bit, in one pass over memory.
+
+    pixels: uint8 (N, C, H, W), channels-last. mean, std: float32, C values. Returns float32 (N, C, H, W), channels-last."""
+    images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
+    channels = pixels.shape[1]
+    _call("normalise", pixels, pixels, pixels.numel() // channels, channels, mean.contiguous(), std.contiguous(), images)
+    return images
 
 
 def warp(image: Tensor, matrix: Sequence[float], *, bicubic: bool, fill: Sequence[int]) -> Tensor:

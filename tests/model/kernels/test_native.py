@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convnextv2.data.transforms import BatchTransform
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
+from convnextv2.model.kernels.selfcheck import disagreement
 from convnextv2.model.layers import DepthwiseConv, GlobalResponseNorm
 from convnextv2.model.tiles import Tiles
 
@@ -176,3 +178,39 @@ def test_plain_can_be_chosen() -> None:
         assert native.choose("plain") == "plain" and not native.are_used_for(torch.ones(1))
     finally:
         native.choose("auto")
+
+
+def test_a_library_that_computes_something_else_is_found_out() -> None:
+    def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
+        native._call(name, x, *arguments)
+        if name == wrong:
+            out = arguments[-1]
+            assert isinstance(out, Tensor)
+            out.flatten()[-1] += out.float().abs().max()
+
+    wrong = ""
+    assert disagreement(call) == ""
+    for wrong in ("depthwise", "depthwise_weight", "gelu_squares", "gelu_scale", "gelu_products", "gelu_backward"):
+        assert disagreement(call).startswith(f"{wrong} in torch.float32 differs by")
+
+
+def test_the_first_use_may_be_inside_inference_and_autocast(tmp_path: Path) -> None:
+    script = (
+        "import torch; from convnextv2.model.convnext import create_model; from convnextv2.model.kernels import native\n"
+        "model = create_model('convnextv2_atto', num_classes=3).eval()\n"
+        "with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16): torch.compile(model, backend='eager')(torch.rand(1, 3, 32, 32))\n"
+        "print(native.choose('auto'))"
+    )
+    environment = os.environ | {"CONVNEXTV2_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "native", done.stderr
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 17, 29), (2, 1, 40, 40), (1, 3, 1, 1)])
+def test_pixels_are_normalised_bit_for_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    transform = BatchTransform((0.485, 0.456, 0.406)[: shape[1]], (0.229, 0.224, 0.225)[: shape[1]])
+    found = transform.normalise(pixels)
+    monkeypatch.setattr(native, "can_take_pixels", lambda: False)
+    assert torch.equal(found, transform.normalise(pixels))
+    assert found.is_contiguous(memory_format=torch.channels_last)

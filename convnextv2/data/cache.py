@@ -1,0 +1,54 @@
+"""Decoded images in memory that all workers share, so that a set that fits there is read and decoded once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as multiprocessing
+from torch import Tensor
+
+_SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share; containers often get very little
+
+
+class DecodedCache:
+    """Images by index, as many as fit; those that come later are decoded again each time.
+
+    images: how many indices there are. megabytes: 10^6 bytes that may be used. Memory is taken as images come in."""
+
+    def __init__(self, images: int, megabytes: int) -> None:
+        self._pixels = torch.empty(megabytes * 10**6, dtype=torch.uint8).share_memory_()
+        self._places = torch.full((images, 4), -1).share_memory_()  # offset, channels, height, width; -1: not there
+        self._used = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._lock = multiprocessing.get_context().Lock()
+
+    def get(self, index: int) -> Tensor | None:
+        """uint8 (C, H, W), not to be changed; or None."""
+        with self._lock:
+            offset, channels, height, width = self._places[index].tolist()
+        if offset < 0:
+            return None
+        length = channels * height * width
+        return self._pixels[offset : offset + length].view(height, width, channels).permute(2, 0, 1)
+
+    def put(self, index: int, pixels: Tensor) -> None:
+        """Keep pixels, uint8 (C, H, W), where there is room left."""
+        length = pixels.numel()
+        with self._lock:
+            offset = int(self._used)
+            if self._places[index, 0] >= 0 or offset + length > len(self._pixels):
+                return
+            # Written under the lock: whoever finds the place also finds the pixels.
+            self._pixels[offset : offset + length] = pixels.permute(1, 2, 0).reshape(-1)
+            self._places[index] = torch.tensor([offset, *pixels.shape])
+            self._used += length
+
+
+def affordable(megabytes: int) -> tuple[int, str]:
+    """How many of so many MB can be shared here, and a line to announce where that is fewer."""
+    free = shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None
+    if free is None or megabytes * 10**6 <= 0.9 * free:
+        return megabytes, ""
+    used = int(0.9 * free / 10**6)
+    return used, f"cache_mb = {megabytes}: {_SHARED} has {free // 10**6} MB left; {used} used. In a container, raise --shm-size."

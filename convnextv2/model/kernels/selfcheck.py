@@ -1,0 +1,86 @@
+"""Whether what a compiler made of native.cpp computes what PyTorch's own operations compute, on one small case each.
+
+It runs once, after the compiler; the tests hold the kernels to tighter bounds, at many sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+_IMAGES, _SIDE, _CHANNELS = 2, 8, 40
+
+
+class _Check(NamedTuple):
+    function: str
+    arguments: tuple[Tensor | int | None, ...]
+    out: Tensor
+    expected: Tensor
+
+
+def disagreement(call: Callable[..., None]) -> str:
+    """Which function differs and by how much, relative to its largest value; "" where none does.
+
+    call: (name, tensor of the dtype that is meant, arguments...) runs a function of native.cpp."""
+    # Kernels may be asked for first inside inference, autocast or another default dtype.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        for dtype, tolerance in _TOLERANCE.items():
+            for check in [*_depthwise(dtype), *_gelu(dtype)]:
+                call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)
+                error = float((check.out.float() - check.expected).abs().max() / check.expected.abs().max())
+                if not error < tolerance:  # nan is no agreement either
+                    return f"{check.function} in {dtype} differs by {error:.1g}"
+    return ""
+
+
+def _noise(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float32, generator=torch.Generator().manual_seed(seed))
+
+
+def _depthwise(dtype: torch.dtype) -> list[_Check]:
+    """Of whole images, and of images of which only the first tile of 4 x 4 exists."""
+    image, gradient = (_noise(_IMAGES, _SIDE, _SIDE, _CHANNELS, seed=seed).to(dtype) for seed in (0, 1))
+    taps, bias = _noise(49, _CHANNELS, seed=2), _noise(_CHANNELS, seed=3)
+    kernel = taps.T.reshape(_CHANNELS, 1, 7, 7).contiguous()
+    runs_per_row = _SIDE // 4
+    places = torch.tensor([(n * _SIDE + row) * runs_per_row for n in range(_IMAGES) for row in range(4)])
+
+    checks = []
+    for side, where, runs in ((_SIDE, None, _SIDE * runs_per_row), (4, places, 4)):
+        x, of_y = (whole[:, :side, :side].contiguous() for whole in (image, gradient))
+        edge = (0, 0, 0, _SIDE - side, 0, _SIDE - side)
+        canvas, of_canvas = (F.pad(tile.float(), edge).permute(0, 3, 1, 2) for tile in (x, of_y))
+        convolved = F.conv2d(canvas, kernel, bias, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)[:, :side, :side]
+        of_kernel = torch.nn.grad.conv2d_weight(canvas, list(kernel.shape), of_canvas, padding=3, groups=_CHANNELS)
+        of_both = torch.cat([of_kernel.reshape(_CHANNELS, 49).T, of_canvas.sum((0, 2, 3))[None]])
+        shape = (_IMAGES, runs, 4, _SIDE, _SIDE, _CHANNELS)
+        checks.append(_Check("depthwise", (where, *shape, x, taps, bias), torch.empty_like(x), convolved))
+        checks.append(_Check("depthwise_weight", (where, *shape, x, of_y), torch.empty(50, _CHANNELS), of_both))
+    return checks
+
+
+def _gelu(dtype: torch.dtype) -> list[_Check]:
+    x, of_y = (_noise(_IMAGES, _SIDE**2, _CHANNELS, seed=seed).to(dtype) for seed in (4, 5))
+    scale, shift = _noise(_IMAGES, _CHANNELS, seed=6), _noise(_CHANNELS, seed=7)
+    by, gradient = scale[:, None], of_y.float()
+    checks = []
+    for tanh in (0, 1):
+        start = x.float().clone().requires_grad_()
+        value = F.gelu(start, approximate="tanh" if tanh else "none")
+        (slope,) = torch.autograd.grad(value.sum(), start)
+        value = value.detach()
+        shape = (tanh, _IMAGES, _SIDE**2, _CHANNELS)
+        sums, products = torch.empty(_IMAGES, _CHANNELS), torch.empty(_IMAGES, 2, _CHANNELS)
+        of_products = torch.stack([(gradient * value).sum(1), gradient.sum(1)], 1)
+        checks += [
+            _Check("gelu_squares", (*shape, x), sums, value.square().sum(1)),
+            _Check("gelu_scale", (*shape, x, scale, shift), torch.empty_like(x), value * by + shift),
+            _Check("gelu_products", (*shape, x, of_y), products, of_products),
+            _Check("gelu_backward", (*shape, x, of_y, scale, scale), torch.empty_like(x), (gradient + value) * by * slope),
+        ]
+    return checks
