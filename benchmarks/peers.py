@@ -255,6 +255,8 @@ def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str,
             found[f"fcmae-ratio atto {name} {mask_ratio}"] = (work, 32)
         for image_size in (96, 160, 288):
             found[f"fcmae-size atto {name} {image_size}"] = (partial(fcmae, "atto", dtype, batch=16, image_size=image_size), 16)
+        for batch in (4, 16, 64):
+            found[f"fcmae-batch atto {name} {batch}"] = (partial(fcmae, "atto", dtype, batch=batch), batch)
     found["loader 500x375"] = (partial(loaders, photos), 512)
     found["loader 1500x1125"] = (partial(loaders, large), 512)
     return found
@@ -263,7 +265,7 @@ def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str,
 def measure(name: str, photos: Path, large: Path, seconds: float) -> dict[str, Any]:
     """One group, in this process."""
     build, images = groups(photos, large)[name]
-    curve = name.startswith(("fcmae-ratio", "fcmae-size"))
+    curve = name.startswith("fcmae-")
     works = build(only=("masked-dense", "visible tiles (default)")) if curve else build()
     timings = take_turns(works, seconds=seconds)
     first = next(iter(timings))
@@ -285,6 +287,22 @@ def memory(name: str, contestant: str, photos: Path, large: Path) -> int:
     for _ in range(3):
         work()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) >> 20
+
+
+def ranks(rounds: int = 5) -> dict[str, Any]:
+    """One process with two threads against two gloo ranks of one thread each, taking turns: steps of atto, batch 32."""
+    script = str(Path(__file__).with_name("ranks.py"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script]
+    rates: dict[str, list[float]] = {"one process, two threads": [], "two ranks of one thread": []}
+    for _ in range(rounds):
+        for (_, found), command, threads in zip(rates.items(), ([sys.executable, script], torchrun), ("2", "1"), strict=True):
+            done = subprocess.run(
+                command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": threads}
+            )
+            found.append(json.loads(done.stdout.splitlines()[-1])["rate"])
+    one, two = (torch.tensor(found) for found in rates.values())
+    shares = (two / one).sort().values.tolist()
+    return {"rates": rates, "ratios": shares, "median": shares[len(shares) // 2]}
 
 
 def machine() -> dict[str, str]:
@@ -328,19 +346,23 @@ def main() -> None:
     command = [sys.executable, __file__, str(arguments.photos), str(out), "--seconds", str(arguments.seconds)]
     for name in groups(photos, large):
         path = out / f"{name.replace(' ', '_')}.json"
-        if not path.exists() and name.startswith(wanted):
+        if not name.startswith(wanted):
+            continue
+        if not path.exists():
             done = subprocess.run([*command, "--one", name], check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            if name.split()[0] in ("fcmae", "train"):
-                found["memory_mib"] = {}
-                for contestant in MEMORY_OF & found["rates"].keys():
-                    one = [*command, "--one", name, "--memory", contestant]
-                    taken = subprocess.run(one, check=True, stdout=subprocess.PIPE, text=True).stdout
-                    found["memory_mib"][contestant] = int(taken.splitlines()[-1])
-            path.write_text(json.dumps(found, indent=2) + "\n")
-        if path.exists():
-            found = json.loads(path.read_text())
-            print(name, {key: round(rate, 2) for key, rate in found["rates"].items()}, found.get("memory_mib", ""), flush=True)
+            path.write_text(done.stdout.splitlines()[-1])
+        found = json.loads(path.read_text())
+        if name.startswith(("fcmae", "train")) and "memory_mib" not in found:
+            found["memory_mib"] = {}
+            for contestant in sorted(MEMORY_OF & found["rates"].keys()):
+                one = [*command, "--one", name, "--memory", contestant]
+                taken = subprocess.run(one, check=True, stdout=subprocess.PIPE, text=True).stdout
+                found["memory_mib"][contestant] = int(taken.splitlines()[-1])
+        path.write_text(json.dumps(found, indent=2) + "\n")
+        print(name, {key: round(rate, 2) for key, rate in found["rates"].items()}, found.get("memory_mib", ""), flush=True)
+    if "ranks".startswith(wanted) and not (out / "ranks.json").exists():
+        (out / "ranks.json").write_text(json.dumps(ranks(), indent=2) + "\n")
+        print((out / "ranks.json").read_text(), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ TEAL, GREY = "#0b6478", "#9a8f80"
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
     """Group name -> figures."""
-    names = [path for path in sorted(out.glob("*.json")) if path.name not in ("machine.json",)]
+    names = [path for path in sorted(out.glob("*.json")) if path.name not in ("machine.json", "ranks.json")]
     return {path.stem.replace("_", " "): json.loads(path.read_text()) for path in names}
 
 
@@ -32,31 +32,37 @@ def table(found: dict[str, Any]) -> list[str]:
     for name, rate in found["rates"].items():
         low, middle, high = found["ratios"][name]
         cells = [name, f"{rate:.1f}", f"± {found['spreads'][name]:.1%}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
-        cells += [str(found["memory_mib"].get(name, ""))] * has_memory
+        cells += [str(found.get("memory_mib", {}).get(name, ""))] * has_memory
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
-    """Pace against mask ratio and image size, ours and masked-dense. False where those were not measured."""
+    """Pace and memory against mask ratio, image size and batch, ours and masked-dense. False where those were not measured."""
     curves = {
         "mask ratio": ("fcmae-ratio atto float32 ", 0.6),
-        "image size, px": ("fcmae-size atto float32 ", 224),
+        "image size, px": ("fcmae-size atto float32 ", None),
+        "batch": ("fcmae-batch atto float32 ", 32),
     }
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-    for at, (title, (prefix, middle)) in zip(axes, curves.items(), strict=True):
+    figure, axes = plt.subplots(2, 3, figsize=(12, 6), layout="constrained")
+    for column, (title, (prefix, middle)) in enumerate(curves.items()):
         points = {float(name.removeprefix(prefix)): found for name, found in groups.items() if name.startswith(prefix)}
         if not points or "fcmae atto float32" not in groups:
             return False
-        points[middle] = groups["fcmae atto float32"]
+        if middle:  # the standard case, of which the size's curve, at another batch, has none
+            points[middle] = groups["fcmae atto float32"]
+        xs = sorted(points)
         for contestant, colour in (("visible tiles (default)", TEAL), ("masked-dense", GREY)):
-            xs = sorted(points)
-            at.plot(xs, [points[x]["rates"][contestant] for x in xs], "o-", color=colour, label=contestant)
-        at.set(xlabel=title, ylabel="images/s", ylim=(0, None), title="FCMAE step of atto, float32")
-        at.spines[["top", "right"]].set_visible(False)
-        at.grid(alpha=0.25)
-        at.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+            for row, key in enumerate(("rates", "memory_mib")):
+                axes[row, column].plot(xs, [points[x][key][contestant] for x in xs], "o-", color=colour, label=contestant)
+        for row, unit in enumerate(("images/s", "MiB")):
+            at = axes[row, column]
+            at.set(xlabel=title, ylabel=unit, ylim=(0, None))
+            at.spines[["top", "right"]].set_visible(False)
+            at.grid(alpha=0.25)
+    axes[0, 0].legend(frameon=False)
+    figure.suptitle("FCMAE step of atto, float32: pace above, peak memory below")
+    figure.savefig(path, dpi=100)
     return True
 
 
@@ -100,6 +106,14 @@ def main() -> None:
         lines += ["", "![Pace against mask ratio and image size](images/benchmarks-curves.png)"]
     for name, found in groups.items():
         lines += ["", f"## {name}", "", *table(found)]
+    if (arguments.out / "ranks.json").exists():
+        found = json.loads((arguments.out / "ranks.json").read_text())
+        lines += ["", "## ranks, FCMAE step of atto, batch 32", "", "| | images/s of each run |", "|---|---|"]
+        lines += [f"| {name} | {', '.join(f'{rate:.1f}' for rate in rates)} |" for name, rates in found["rates"].items()]
+        lines += [
+            "",
+            f"Ratio of runs side by side: median {found['median']:.2f} ({found['ratios'][0]:.2f} to {found['ratios'][-1]:.2f}).",
+        ]
     (docs / "benchmarks-tables.md").write_text("\n".join(lines) + "\n")
 
 

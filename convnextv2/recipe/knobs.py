@@ -92,8 +92,8 @@ class Recipe(BaseModel):
     )
     cache_mb: int = _data(
         0,
-        "Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs "
-        "are decoded whole.",
+        "Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, "
+        "JPEGs are decoded whole.",
         unit="MB",
         ge=0,
     )

@@ -195,12 +195,15 @@ def test_a_library_that_computes_something_else_is_found_out() -> None:
 
 
 def test_the_first_use_may_be_inside_inference_and_autocast(tmp_path: Path) -> None:
-    script = (
-        "import torch; from convnextv2.model.convnext import create_model; from convnextv2.model.kernels import native\n"
-        "model = create_model('convnextv2_atto', num_classes=3).eval()\n"
-        "with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16): torch.compile(model, backend='eager')(torch.rand(1, 3, 32, 32))\n"
-        "print(native.choose('auto'))"
-    )
+    script = """
+import torch
+from convnextv2.model.convnext import create_model
+from convnextv2.model.kernels import native
+model = torch.compile(create_model("convnextv2_atto", num_classes=3).eval(), backend="eager")
+with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    model(torch.rand(1, 3, 32, 32))
+print(native.choose("auto"))
+"""
     environment = os.environ | {"CONVNEXTV2_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "native", done.stderr
