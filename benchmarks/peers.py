@@ -1,11 +1,12 @@
 """This package against its peers on one machine: docs/benchmarks.md.
 
-    python benchmarks/peers.py PHOTOS OUT [--only fcmae,train,...] [--seconds 30]
+    python benchmarks/peers.py PHOTOS OUT [--only fcmae,train,...] [--seconds 30] [--device cuda]
 
 PHOTOS: any folder of photographs, from which the loaders' files are made. Each group of contestants runs in its own process and
 takes turns there; each memory figure comes from a process of its own and counts what was taken after the imports. Groups that are
 in OUT already are kept, so the script may be stopped and started again. `python benchmarks/peers_report.py OUT` writes the page.
-Needs timm and transformers; with onnxruntime and openvino installed, these too are measured.
+Needs timm and transformers; with onnxruntime and openvino installed, these too are measured. On an accelerator: steps and
+inference only, in four times the batch, all contestants in PyTorch.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ Work = Callable[[], object]
 BATCH = {"atto": 32, "tiny": 16}
 SIZE = 224
 RATIO = 0.6
+DEVICE = torch.device("cpu")  # --device
 MEMORY_OF = {"masked-dense", "visible tiles (default)", "timm", "timm, compiled", "convnextv2 (default)"}
 
 
 def precisions() -> list[torch.dtype]:
-    """float32, and bfloat16 where the processor computes with it."""
-    native_dtype = choose_precision("auto", torch.device("cpu"))
+    """float32, and bfloat16 where the device computes with it."""
+    native_dtype = choose_precision("auto", DEVICE)
     return [torch.float32] + [torch.bfloat16] * (native_dtype == torch.bfloat16)
 
 
@@ -53,8 +55,8 @@ def step(model: nn.Module, loss_of: Callable[[], Tensor], dtype: torch.dtype, ke
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def work() -> None:
-        native.choose(kernels)  # type: ignore[arg-type]
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        native.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
+        with torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
             loss = loss_of()
         loss.backward()
         optimizer.step()
@@ -68,9 +70,9 @@ def fcmae(
 ) -> dict[str, Work]:
     """Steps of masked pre-training. only: these contestants, or all."""
     torch.manual_seed(0)
-    images = torch.randn(batch, 3, image_size, image_size).to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, image_size, image_size).to(DEVICE, memory_format=torch.channels_last)
     grid = (image_size // 32, image_size // 32)
-    masks = draw_masks(batch, grid, mask_ratio, torch.Generator().manual_seed(0))
+    masks = tuple(mask.to(DEVICE) for mask in draw_masks(batch, grid, mask_ratio, torch.Generator().manual_seed(0)))
     works: dict[str, Work] = {}
     for name, dense, compiled, kernels in (
         ("masked-dense", True, False, "plain"),
@@ -83,7 +85,9 @@ def fcmae(
     ):
         if only and name not in only:
             continue
-        model = FCMAE(create_model(f"convnextv2_{size}", num_classes=None))
+        if DEVICE.type != "cpu" and "kernels" in name:
+            continue  # the native kernels are for the processor: elsewhere this is the same as another contestant
+        model = FCMAE(create_model(f"convnextv2_{size}", num_classes=None)).to(DEVICE)
         native.choose("plain")
         assert check(model, images[:2], *(mask[:2] for mask in masks)) < 1e-4
         used: nn.Module = MaskedDense(model) if dense else model
@@ -94,9 +98,10 @@ def fcmae(
 
 def validity(size: str, *, batch: int) -> dict[str, Work]:
     """Whether the masked-dense encoder is honestly fast: forward and backward, beside timm's supervised step."""
-    encoder = MaskedDense(FCMAE(create_model(f"convnextv2_{size}", num_classes=None)))
-    images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    encoder = MaskedDense(FCMAE(create_model(f"convnextv2_{size}", num_classes=None))).to(DEVICE)
+    images = torch.randn(batch, 3, SIZE, SIZE).to(DEVICE, memory_format=torch.channels_last)
     visible, _ = draw_masks(batch, (SIZE // 32, SIZE // 32), RATIO, torch.Generator().manual_seed(0))
+    visible = visible.to(DEVICE)
 
     def work() -> None:
         native.choose("plain")
@@ -111,8 +116,8 @@ def supervised(size: str, dtype: torch.dtype, *, batch: int, only: Sequence[str]
     import timm
 
     torch.manual_seed(0)
-    images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
-    targets = torch.randint(1000, (batch,))
+    images = torch.randn(batch, 3, SIZE, SIZE).to(DEVICE, memory_format=torch.channels_last)
+    targets = torch.randint(1000, (batch,)).to(DEVICE)
     works: dict[str, Work] = {}
     for name, build, compiled, kernels in (
         ("timm", timm.create_model, False, "plain"),
@@ -123,7 +128,9 @@ def supervised(size: str, dtype: torch.dtype, *, batch: int, only: Sequence[str]
     ):
         if only and name not in only:
             continue
-        model = build(f"convnextv2_{size}").to(memory_format=torch.channels_last).train()
+        if DEVICE.type != "cpu" and "kernels" in name:
+            continue
+        model = build(f"convnextv2_{size}").to(DEVICE).to(memory_format=torch.channels_last).train()
         called = torch.compile(model, dynamic=False) if compiled else model
 
         def loss_of(called: Callable[[Tensor], Tensor] = called) -> Tensor:
@@ -139,23 +146,25 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
 
     torch.manual_seed(0)
     images = torch.randn(batch, 3, SIZE, SIZE)
-    nhwc = images.to(memory_format=torch.channels_last)
+    nhwc = images.to(DEVICE, memory_format=torch.channels_last)
     works: dict[str, Work] = {}
 
     def logits(model: Callable[[Tensor], Tensor], kernels: str) -> Work:
         def work() -> None:
-            native.choose(kernels)  # type: ignore[arg-type]
-            with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            native.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
+            with torch.inference_mode(), torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
                 model(nhwc)
 
         return work
 
-    theirs = timm.create_model(f"convnextv2_{size}").eval().to(memory_format=torch.channels_last)
-    ours = create_model(f"convnextv2_{size}").eval()
+    theirs = timm.create_model(f"convnextv2_{size}").eval().to(DEVICE).to(memory_format=torch.channels_last)
+    ours = create_model(f"convnextv2_{size}").eval().to(DEVICE)
     works["timm"] = logits(theirs, "plain")
     works["timm, compiled"] = logits(torch.compile(theirs, dynamic=False), "plain")
     works["convnextv2 (default)"] = logits(ours, "native")
     works["convnextv2, PyTorch's kernels, compiled"] = logits(torch.compile(ours, dynamic=False), "plain")
+    if DEVICE.type != "cpu":
+        return works
     plain_theirs = timm.create_model(f"convnextv2_{size}").eval()
     if dtype == torch.float32 and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
         works["timm in ONNX Runtime"] = onnx_work(plain_theirs, images)
@@ -241,11 +250,12 @@ def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
 def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str, Work]], int]]:
     """Name -> (what makes the contestants, images of one repetition)."""
     found: dict[str, tuple[Callable[..., dict[str, Work]], int]] = {}
+    times = 1 if DEVICE.type == "cpu" else 4  # an accelerator is fed more
     for size, batch in BATCH.items():
-        found[f"validity {size} float32"] = (partial(validity, size, batch=batch), batch)
+        found[f"validity {size} float32"] = (partial(validity, size, batch=batch * times), batch * times)
     for dtype in precisions():
         name = str(dtype).removeprefix("torch.")
-        for size, batch in BATCH.items():
+        for size, batch in ((size, batch * times) for size, batch in BATCH.items()):
             found[f"fcmae {size} {name}"] = (partial(fcmae, size, dtype, batch=batch), batch)
             found[f"train {size} {name}"] = (partial(supervised, size, dtype, batch=batch), batch)
             for many in (16, 1):
@@ -257,6 +267,8 @@ def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str,
             found[f"fcmae-size atto {name} {image_size}"] = (partial(fcmae, "atto", dtype, batch=16, image_size=image_size), 16)
         for batch in (4, 16, 64):
             found[f"fcmae-batch atto {name} {batch}"] = (partial(fcmae, "atto", dtype, batch=batch), batch)
+    if DEVICE.type != "cpu":
+        return found
     found["loader 500x375"] = (partial(loaders, photos), 512)
     found["loader 1500x1125"] = (partial(loaders, large), 512)
     return found
@@ -267,7 +279,7 @@ def measure(name: str, photos: Path, large: Path, seconds: float) -> dict[str, A
     build, images = groups(photos, large)[name]
     curve = name.startswith("fcmae-")
     works = build(only=("masked-dense", "visible tiles (default)")) if curve else build()
-    timings = take_turns(works, seconds=seconds)
+    timings = take_turns(works, seconds=seconds, device=DEVICE)
     first = next(iter(timings))
     return {
         "images": images,
@@ -280,12 +292,15 @@ def measure(name: str, photos: Path, large: Path, seconds: float) -> dict[str, A
 
 
 def memory(name: str, contestant: str, photos: Path, large: Path) -> int:
-    """Peak MiB that one contestant takes beyond its imports, weights and optimizer included, in this process."""
+    """Peak MiB that one contestant takes, weights and optimizer included, in this process: beyond its imports, or allocated on
+    the accelerator."""
     with open("/proc/self/statm") as file:
         before = int(file.read().split()[1]) * resource.getpagesize()
     work = groups(photos, large)[name][0](only=(contestant,))[contestant]
     for _ in range(3):
         work()
+    if DEVICE.type != "cpu":
+        return torch.accelerator.max_memory_allocated() >> 20
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) >> 20
 
 
@@ -311,6 +326,7 @@ def machine() -> dict[str, str]:
         lines = file.read().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
     flags = next((line for line in lines if line.startswith("flags")), "")
+    device = {} if DEVICE.type == "cpu" else {"device": torch.get_device_module(DEVICE).get_device_name()}
     widest = next((name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags), "")
     versions = {}
     for package in ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino", "pillow"):
@@ -318,18 +334,21 @@ def machine() -> dict[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    return {"processor": f"{model}, {os.cpu_count()} cores, {widest}", "python": platform.python_version(), **versions}
+    return {"processor": f"{model}, {os.cpu_count()} cores, {widest}", **device, "python": platform.python_version(), **versions}
 
 
 def main() -> None:
+    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", default="", help="groups whose name begins so, separated by commas")
     parser.add_argument("--seconds", type=float, default=30, help="per group, compiling not counted")
+    parser.add_argument("--device", type=torch.device, default=DEVICE, help="cpu, cuda, ...")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # how this script calls itself
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    DEVICE = arguments.device
     out: Path = arguments.out
     photos, large = out / "photographs-500", out / "photographs-1500"
     if arguments.memory:
@@ -339,11 +358,21 @@ def main() -> None:
         print(json.dumps(measure(arguments.one, photos, large, arguments.seconds)))
         return
     out.mkdir(parents=True, exist_ok=True)
-    make(arguments.photos, photos, 2000, (500, 375))
-    make(arguments.photos, large, 512, (1500, 1125))
-    (out / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n")
     wanted = tuple(arguments.only.split(","))
-    command = [sys.executable, __file__, str(arguments.photos), str(out), "--seconds", str(arguments.seconds)]
+    if DEVICE.type == "cpu" and any(name.startswith(wanted) for name in ("loader 500x375", "loader 1500x1125")):
+        make(arguments.photos, photos, 2000, (500, 375))
+        make(arguments.photos, large, 512, (1500, 1125))
+    (out / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n")
+    command = [
+        sys.executable,
+        __file__,
+        str(arguments.photos),
+        str(out),
+        "--seconds",
+        str(arguments.seconds),
+        "--device",
+        str(DEVICE),
+    ]
     for name in groups(photos, large):
         path = out / f"{name.replace(' ', '_')}.json"
         if not name.startswith(wanted):
@@ -360,7 +389,7 @@ def main() -> None:
                 found["memory_mib"][contestant] = int(taken.splitlines()[-1])
         path.write_text(json.dumps(found, indent=2) + "\n")
         print(name, {key: round(rate, 2) for key, rate in found["rates"].items()}, found.get("memory_mib", ""), flush=True)
-    if "ranks".startswith(wanted) and not (out / "ranks.json").exists():
+    if DEVICE.type == "cpu" and "ranks".startswith(wanted) and not (out / "ranks.json").exists():
         (out / "ranks.json").write_text(json.dumps(ranks(), indent=2) + "\n")
         print((out / "ranks.json").read_text(), flush=True)
 

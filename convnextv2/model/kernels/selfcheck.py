@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 _IMAGES, _SIDE, _CHANNELS = 2, 8, 40
@@ -56,7 +57,7 @@ def _depthwise(dtype: torch.dtype) -> list[_Check]:
         edge = (0, 0, 0, _SIDE - side, 0, _SIDE - side)
         canvas, of_canvas = (F.pad(tile.float(), edge).permute(0, 3, 1, 2) for tile in (x, of_y))
         convolved = F.conv2d(canvas, kernel, bias, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)[:, :side, :side]
-        of_kernel = torch.nn.grad.conv2d_weight(canvas, list(kernel.shape), of_canvas, padding=3, groups=_CHANNELS)
+        of_kernel = conv2d_weight(canvas, list(kernel.shape), of_canvas, padding=3, groups=_CHANNELS)
         of_both = torch.cat([of_kernel.reshape(_CHANNELS, 49).T, of_canvas.sum((0, 2, 3))[None]])
         shape = (_IMAGES, runs, 4, _SIDE, _SIDE, _CHANNELS)
         checks.append(_Check("depthwise", (where, *shape, x, taps, bias), torch.empty_like(x), convolved))
