@@ -1,0 +1,201 @@
+"""The formats of artifacts: how a graph is written, and how what was written runs.
+
+    torch      torch.export's program; runs in PyTorch, on any device
+    aoti       compiled ahead of time by PyTorch; needs no Python of the model, for this kind of processor only
+    onnx       ONNX, runs in ONNX Runtime; other engines (TensorRT, Triton, ...) read it too
+    openvino   OpenVINO's IR
+
+What an engine cannot compute is an error here, never another arithmetic in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.deploy.graph import Graph
+from convnextv2.errors import DeviceError, MissingPackageError
+
+Array = NDArray[Any]
+Runner = Callable[[Array], list[Array]]
+"""From the input of any batch size to the outputs, in the graph's order. Safe to call from one thread at a time."""
+
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float32}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format. file: the model's name in the artifact folder. needs: packages of the extra "export". write: (graph, example
+    input, path, precision, dynamic image size). open: (path, precision, threads)."""
+
+    file: str
+    needs: tuple[str, ...]
+    precisions: tuple[str, ...]
+    write: Callable[[Graph, Tensor, Path, str, bool], None]
+    open: Callable[[Path, str, int], Runner]
+
+
+def check_format(name: str, precision: str) -> Format:
+    """The format of this name, once its packages are here and it knows the precision. Raises MissingPackageError, DeviceError."""
+    chosen = FORMATS[name]
+    for package in chosen.needs:
+        if not find_spec(package):
+            raise MissingPackageError(package, "export")
+    if precision not in chosen.precisions:
+        raise DeviceError(f"precision = {precision}: format {name} has none of that kind. It has {', '.join(chosen.precisions)}.")
+    return chosen
+
+
+def installed_formats() -> list[str]:
+    """Those whose packages are here."""
+    return [name for name, chosen in FORMATS.items() if all(map(find_spec, chosen.needs))]
+
+
+# ---- PyTorch ----------------------------------------------------------------------------------------------------------------
+
+
+def _program(graph: Graph, example: Tensor, precision: str, dynamic: bool) -> torch.export.ExportedProgram:
+    """The graph in the precision's arithmetic, for any batch size, and where `dynamic` for any multiple of the total stride."""
+    graph.model.to(DTYPES[precision])
+    batch, stride = torch.export.Dim("batch", min=1, max=4096), graph.model.total_stride
+    shape: dict[int, Any] = {0: batch}
+    if dynamic:
+        first = 2 if graph.input == "images" else 1
+        shape |= {first + i: stride * torch.export.Dim(name, min=1, max=512) for i, name in enumerate(("rows", "columns"))}
+    # An example of two: one is taken for a constant.
+    example = example[:1].expand(2, *example.shape[1:]).contiguous()
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes=(shape,))
+
+
+def _write_torch(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    torch.export.save(_program(graph, example, precision, dynamic), path)
+
+
+def _open_torch(path: Path, precision: str, threads: int) -> Runner:
+    return _torch_runner(torch.export.load(path).module())
+
+
+def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    with _quiet(), torch.no_grad():
+        program = _program(graph, example, precision, dynamic)
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def _open_aoti(path: Path, precision: str, threads: int) -> Runner:
+    return _torch_runner(torch._inductor.aoti_load_package(str(path)))
+
+
+def _torch_runner(model: Callable[[Tensor], Any]) -> Runner:
+    def run(x: Array) -> list[Array]:
+        with torch.inference_mode():
+            return [output.numpy() for output in model(torch.from_numpy(x))]
+
+    return run
+
+
+# ---- ONNX -------------------------------------------------------------------------------------------------------------------
+
+
+def _write_onnx(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    with _quiet():
+        program = torch.onnx.export(
+            _program(graph, example, precision, dynamic),
+            dynamo=True,
+            verbose=False,
+            input_names=[graph.input],
+            output_names=list(graph.output_names),
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def _open_onnx(path: Path, precision: str, threads: int) -> Runner:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except (states.NotImplemented, states.InvalidGraph) as error:
+        raise DeviceError(
+            f"precision = {precision}: ONNX Runtime has no such arithmetic on the CPU "
+            f"({str(error).splitlines()[0].rpartition(':')[2].strip()[:160]}). Use float32."
+        ) from None
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})
+
+
+# ---- OpenVINO ---------------------------------------------------------------------------------------------------------------
+
+
+def _write_openvino(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    import openvino
+
+    with _quiet():
+        # In float32: the device converts to what it computes in.
+        model = openvino.convert_model(_program(graph, example, "float32", dynamic))
+    model.inputs[0].get_tensor().set_names({graph.input})
+    for port, name in zip(model.outputs, graph.output_names, strict=True):
+        port.get_tensor().set_names({name})
+    openvino.save_model(model, str(path), compress_to_fp16=precision == "float16")
+
+
+def _open_openvino(path: Path, precision: str, threads: int) -> Runner:
+    import openvino
+
+    core = openvino.Core()
+    name = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}[precision]
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if name not in able:
+        raise DeviceError(
+            f"precision = {precision}: OpenVINO computes in {', '.join(sorted(set(able) & {'FP32', 'FP16', 'BF16', 'INT8'}))} on "
+            "this processor. Use one of these."
+        )
+    hint = {"float16": "f16", "bfloat16": "bf16"}.get(precision, "f32")
+    compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads})
+    outputs = range(len(compiled.outputs))
+
+    def run(x: Array) -> list[Array]:
+        found = compiled(x)
+        return [np.array(found[i]) for i in outputs]  # the engine's own memory is overwritten by the next call
+
+    return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn and log about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+FORMATS = {
+    "torch": Format("model.pt2", (), ("float32", "float16", "bfloat16"), _write_torch, _open_torch),
+    "aoti": Format("model.pt2", (), ("float32", "float16", "bfloat16"), _write_aoti, _open_aoti),
+    "onnx": Format("model.onnx", ("onnx", "onnxscript", "onnxruntime"), PRECISIONS, _write_onnx, _open_onnx),
+    "openvino": Format("model.xml", ("openvino",), PRECISIONS, _write_openvino, _open_openvino),
+}

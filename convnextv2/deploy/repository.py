@@ -1,0 +1,66 @@
+"""Model repositories of other servers, made from an artifact: NVIDIA Triton's and OpenVINO Model Server's.
+
+NAME/config.pbtxt   Triton's description: inputs, outputs, batching
+NAME/1/model.onnx   (or model.xml and model.bin)
+NAME/1/artifact.json, certificate.json
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from convnextv2.deploy.artifact import CARD, CERTIFICATE, Artifact
+from convnextv2.deploy.formats import FORMATS
+from convnextv2.errors import ArtifactError, RunError
+
+LAYOUTS = ("folder", "triton", "ovms")
+_BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
+_MOST_BATCH, _DELAY_US = 32, 2000
+
+
+def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
+    """Add an artifact to a model repository as a new version of the model `name`; returns the version's folder.
+
+    layout: "triton" or "ovms". Raises ArtifactError for a format that these servers do not run, and for a name that is no plain
+    word."""
+    card = artifact.card
+    if card.format not in _BACKENDS:
+        raise ArtifactError(f"layout = {layout}: runs formats onnx and openvino, not {card.format}. Choose one of these.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ArtifactError(f"name = {name!r}: expected letters, digits, _, . and -.")
+    model = root / name
+    model.mkdir(parents=True, exist_ok=True)
+    if layout == "triton":
+        config = triton_config(artifact, name)
+        existing = model / "config.pbtxt"
+        if existing.is_file() and existing.read_text() != config:
+            raise RunError(f"{existing}: is there already and describes another model. Choose another name or folder.")
+        existing.write_text(config)
+    versions = [int(entry.name) for entry in model.iterdir() if entry.name.isdigit()]
+    version = model / str(max(versions, default=0) + 1)
+    version.mkdir()
+    for file in (*card.files, CARD, CERTIFICATE):
+        shutil.copy2(artifact.path / file, version / file)
+    return version
+
+
+def triton_config(artifact: Artifact, name: str) -> str:
+    """config.pbtxt. The first axis is the batch, which Triton does not want to be listed."""
+    card = artifact.card
+
+    def tensor(key: str, kind: str) -> str:
+        sizes = ", ".join(str(-1 if size is None else size) for size in card.shapes[key][1:])
+        return f'{{ name: "{key}", data_type: {kind}, dims: [ {sizes} ] }}'
+
+    outputs = ",\n  ".join(tensor(output, "TYPE_FP32") for output in card.outputs)
+    return (
+        f'name: "{name}"\n'
+        f'backend: "{_BACKENDS[card.format]}"\n'
+        f'default_model_filename: "{FORMATS[card.format].file}"\n'
+        f"max_batch_size: {_MOST_BATCH}\n"
+        f"input [\n  {tensor(card.input, 'TYPE_UINT8' if card.input == 'pixels' else 'TYPE_FP32')}\n]\n"
+        f"output [\n  {outputs}\n]\n"
+        f"dynamic_batching {{ max_queue_delay_microseconds: {_DELAY_US} }}\n"
+    )

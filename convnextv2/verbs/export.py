@@ -1,0 +1,206 @@
+"""Export a model to an artifact that has been measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.sources import Source, find_sources
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.export import Evidence, Form, export_artifact
+from convnextv2.deploy.formats import FORMATS, PRECISIONS
+from convnextv2.deploy.graph import Input, Outputs
+from convnextv2.deploy.repository import LAYOUTS, write_repository
+from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
+from convnextv2.evaluation.calibration import fit_temperature
+from convnextv2.model.fcmae import FCMAE
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+from convnextv2.run import Run, find_weights, open_run_weights, run_of
+from convnextv2.verbs.report import labelled_images
+from convnextv2.weights.files import Description
+from convnextv2.weights.load import restore
+
+
+def export(
+    run: str | Path,
+    *,
+    format: str = "onnx",
+    precision: str = "float32",
+    outputs: str = "classifier",
+    input: str = "images",
+    dynamic_size: bool = False,
+    calibrate: bool = False,
+    images: str | int = 512,
+    out: str | Path = "",
+    layout: str = "folder",
+    name: str = "",
+    overwrite: bool = False,
+    **knobs: Any,
+) -> Path:
+    """Write an artifact: the model in another format, with its preprocessing, class names and a certificate of how it compares
+    with the PyTorch model. Returns its folder.
+
+    run: a run folder, checkpoint, weights file; or an artifact, to put it into another `layout`. format: onnx, torch, aoti or
+    openvino. precision: float32, float16, bfloat16 or int8; GRN and layer norm keep float32 statistics in all of them. outputs:
+    classifier (logits, embedding, explanation map), features (the embedding) or backbone (the four stages' maps). input: images,
+    normalised; or pixels, uint8, normalised inside, with probabilities in place of logits. dynamic_size: images of any multiple
+    of the total stride. calibrate: fit the temperature of the probabilities on the validation images. images: at most so many
+    validation images are measured on (and calibrate int8), evenly spread. out: the folder; by default artifacts/ in the run.
+    layout: folder; triton or ovms, for a model repository of these servers in `out`, in which `name` gets a new version.
+    overwrite: an artifact that is there. knobs: data_dir (images to measure on, in place of the run's), workers, bad_images,
+    max_image_pixels, batch_size of the speed comparison (16)."""
+    mistakes = [
+        f"{key} = {value!r}: expected one of {', '.join(allowed)}."
+        for key, value, allowed in (
+            ("format", format, tuple(FORMATS)),
+            ("precision", precision, PRECISIONS),
+            ("outputs", outputs, get_args(Outputs)),
+            ("input", input, get_args(Input)),
+            ("layout", layout, LAYOUTS),
+        )
+        if value not in allowed
+    ]
+    try:
+        most = int(images)
+    except ValueError:
+        most = 0
+    if most < 1:
+        mistakes.append(f"images = {images!r}: expected a number >= 1.")
+    if input == "pixels" and outputs == "backbone":
+        mistakes.append("input = pixels: goes with outputs classifier or features. Use input images for a backbone.")
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+    if is_artifact(run):
+        if layout == "folder":
+            raise ArtifactError(f"{run}: is an artifact already. Give the run it was made from, or layout triton or ovms.")
+        return _lay_out(open_artifact(run), layout, Path(out or "model_repository"), name or Path(run).resolve().name)
+
+    weights = find_weights(run)
+    owner = run_of(weights)
+    recipe, notes = read_recipe({"batch_size": 16} | knobs, config=owner.path / "recipe.yaml" if owner else None)
+    for note in notes:
+        print(note)
+    folder = Path(out) if out and layout == "folder" else _default_folder(weights, owner, f"{format}-{precision}", outputs)
+    if folder.exists() and layout == "folder" and not overwrite:
+        raise RunError(f"{folder}: exists already. Use --overwrite to replace it, or another folder for out.")
+    if folder.exists() and overwrite and not is_artifact(folder):
+        raise RunError(f"{folder}: is not an artifact, so it is not overwritten. Choose another folder for out.")
+
+    opened = open_run_weights(weights)
+    for line in opened.lines():
+        print(line)
+    model, description = restore(opened), opened.description
+    if isinstance(model, FCMAE):
+        model = model.encoder  # what it was pre-trained for
+        description = Description("encoder", description.model, model.arguments, preprocessing=description.preprocessing)
+    if not description.preprocessing:
+        raise ArtifactError(f"{weights}: does not say how its images are prepared. Write it with its preprocessing.")
+    model.eval()
+    evidence = _evidence(weights, description, recipe, most)
+    temperature = 1.0
+    if calibrate:
+        temperature = _calibrated(model, evidence, description)
+        print(f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin}).")
+    form = Form(format, precision, outputs, input, dynamic_size)  # type: ignore[arg-type]  # checked above
+    print(f"Exporting to {format}, {precision}; measured on {len(evidence.pixels)} images ({evidence.origin}).")
+    artifact = export_artifact(
+        model,
+        form,
+        folder,
+        evidence,
+        preprocessing=description.preprocessing,
+        class_names=description.class_names,
+        temperature=temperature,
+        name=description.model,
+        provenance=opened.provenance(),
+        notice=opened.origin.notice,
+    )
+    print(_summary(artifact))
+    if layout != "folder":
+        return _lay_out(artifact, layout, Path(out or "model_repository"), name or (owner.path.name if owner else weights.stem))
+    print(f"Artifact: {artifact.path}")
+    return artifact.path
+
+
+def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:
+    form = form if outputs == "classifier" else f"{form}-{outputs}"
+    return owner.path / "artifacts" / form if owner else weights.with_name(f"{weights.stem}-{form}")
+
+
+def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
+    version = write_repository(artifact, layout, root, name)
+    print(f"Model repository of {'Triton' if layout == 'triton' else 'OpenVINO Model Server'}: {version}")
+    return version
+
+
+def _evidence(weights: Path, description: Description, recipe: Recipe, most: int) -> Evidence:
+    """The validation images that the recipe names, with their classes where the model knows them; else the bundled images."""
+    source, origin = _images(weights, description, recipe)
+    chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
+    source = source.subset(chosen)
+    transform = EvalTransform.from_description(description.preprocessing)
+    loader = EvaluationLoader(
+        source,
+        transform,
+        batch_size=64,
+        channels=transform.channels,
+        workers=resolve_workers(recipe.workers)[0] if len(source) > 256 else 0,
+        bad_images=recipe.bad_images,
+    )
+    batches = list(loader)
+    if not batches:
+        raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
+    targets = torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
+    pixels = torch.cat([batch.pixels for batch in batches])
+    return Evidence(pixels, targets, origin, recipe.batch_size)
+
+
+def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, str]:
+    if not recipe.data_dir and not recipe.dataset:
+        bundled = recipe.model_copy(update={"dataset": "bundled"})
+        return find_sources(bundled, labelled=False)[0], "the bundled images, which the model may not know"
+    origin = recipe.data_dir or recipe.dataset
+    if description.kind == "classifier":
+        try:
+            return labelled_images(weights, description, recipe)[0], f"validation images of {origin}"
+        except DataError as error:
+            print(f"No labelled validation images ({error}): accuracy is not measured.")
+    return find_sources(recipe, labelled=False)[0], f"images of {origin}"
+
+
+def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Description) -> float:
+    known = evidence.targets >= 0 if evidence.targets is not None else torch.zeros(0, dtype=torch.bool)
+    if description.kind != "classifier" or not known.any():
+        raise DataError("calibrate = True: needs labelled validation images. Give them with data_dir.")
+    assert evidence.targets is not None
+    transform = EvalTransform.from_description(description.preprocessing)
+    normalise = BatchTransform(transform.mean, transform.std).normalise
+    with torch.inference_mode():
+        logits = torch.cat([model(normalise(part)) for part in evidence.pixels.split(64)])
+    return fit_temperature(logits[known], evidence.targets[known])
+
+
+def _summary(artifact: Artifact) -> str:
+    """The certificate for people."""
+    found = artifact.certificate
+    lines = []
+    for what in ("real", "adversarial", "other_size"):
+        if part := found.get(what):
+            agrees = f"; top-1 agrees on {part['top1_agreement']:.2%}" if "top1_agreement" in part else ""
+            lines.append(
+                f"{what.replace('_', ' '):<12} {part['images']:4} images: {found['output']} off by at most "
+                f"{part['max_difference']:.2g}, on average {part['mean_difference']:.2g} (largest {part['scale']:.3g}){agrees}."
+            )
+    if accuracy := found.get("accuracy"):
+        lines.append(f"top-1        PyTorch {accuracy['pytorch_top1']:.2%}, artifact {accuracy['artifact_top1']:.2%}.")
+    speed = found["speed"]
+    lines.append(
+        f"images/s     PyTorch {speed['pytorch_images_per_second']:.1f}, artifact {speed['artifact_images_per_second']:.1f} "
+        f"({speed['ratio']:.2f} times), batch {speed['batch']}, {speed['threads']} threads."
+    )
+    return "\n".join(lines)
