@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from convnextv2.errors import ConvNeXtV2Error
 
 if TYPE_CHECKING:
+    from convnextv2.deploy.predictor import Predictor
     from convnextv2.model.convnext import ConvNeXtV2, create_model
     from convnextv2.model.fcmae import FCMAE
     from convnextv2.verbs.benchmark import benchmark
     from convnextv2.verbs.convert import convert
     from convnextv2.verbs.demo import demo
+    from convnextv2.verbs.export import export
     from convnextv2.verbs.infer import infer
     from convnextv2.verbs.inspect import inspect
     from convnextv2.verbs.models import models
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from convnextv2.verbs.pretrain import pretrain
     from convnextv2.verbs.recipes import recipes
     from convnextv2.verbs.reconstruct import reconstruct
+    from convnextv2.verbs.serve import serve
     from convnextv2.verbs.train import train
     from convnextv2.verbs.validate import validate
 
@@ -32,20 +35,23 @@ _HOME = {
     "ConvNeXtV2": "model.convnext",
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
+    "Predictor": "deploy.predictor",
     **{
         verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
     },
-    **{verb: f"verbs.{verb}" for verb in ("convert", "inspect", "infer", "plan", "benchmark")},
+    **{verb: f"verbs.{verb}" for verb in ("convert", "export", "inspect", "infer", "plan", "benchmark", "serve")},
 }
 
 __all__ = [
     "ConvNeXtV2",
     "ConvNeXtV2Error",
     "FCMAE",
+    "Predictor",
     "benchmark",
     "convert",
     "create_model",
     "demo",
+    "export",
     "infer",
     "inspect",
     "models",
@@ -54,6 +60,7 @@ __all__ = [
     "pretrain",
     "recipes",
     "reconstruct",
+    "serve",
     "train",
     "validate",
 ]

@@ -24,7 +24,7 @@ from convnextv2.recipe.values import expected, show
 
 Argument = tuple[str, dict[str, Any]]  # of ArgumentParser.add_argument
 
-_RUN: Argument = ("run", {"metavar": "RUN", "help": "Run folder, checkpoint or weights file."})
+_RUN: Argument = ("run", {"metavar": "RUN", "help": "Run folder, checkpoint, weights file or artifact."})
 _PATTERN: Argument = ("pattern", {"nargs": "?", "metavar": "PATTERN", "help": "Only these, such as '*tiny'."})
 _SIDE: Argument = ("--image_size", {"type": int, "metavar": "PX", "help": "Side of the image for the multiply-adds. [224 px]"})
 _IMAGES: Argument = ("images", {"metavar": "IMAGE", "nargs": "+", "help": "Image files, or folders of them."})
@@ -57,8 +57,48 @@ VERBS: dict[str, Verb] = {
             _IMAGES,
             ("--top_k", {"type": int, "metavar": "K", "help": "How many classes to show. [5]"}),
             ("--json", {"action": "store_true", "help": "One JSON object per image, for machines."}),
+            ("--server", {"metavar": "URL", "help": "Ask this server; RUN is then a model's name there."}),
+            ("--api_key", {"metavar": "KEY", "help": "Of the server. [CONVNEXTV2_API_KEY]"}),
         ),
         knobs=_INFERENCE,
+    ),
+    "export": Verb(
+        "Write a model as ONNX, PyTorch or OpenVINO artifact, with a certificate of how it compares.",
+        (
+            _RUN,
+            ("--format", {"metavar": "F", "help": "onnx, torch, aoti or openvino. [onnx]"}),
+            ("--precision", {"metavar": "P", "help": "float32, float16, bfloat16 or int8. [float32]"}),
+            ("--outputs", {"metavar": "O", "help": "classifier, features or backbone. [classifier]"}),
+            ("--input", {"metavar": "I", "help": "images (normalised) or pixels (uint8, probabilities come out). [images]"}),
+            ("--dynamic_size", {"action": "store_true", "help": "Images of any multiple of the total stride."}),
+            ("--calibrate", {"action": "store_true", "help": "Fit the temperature of the probabilities."}),
+            ("--images", {"metavar": "N", "help": "Measure on at most so many validation images. [512]"}),
+            ("--out", {"metavar": "FOLDER", "help": "Where to write. [artifacts/FORMAT-PRECISION in the run]"}),
+            ("--layout", {"metavar": "L", "help": "folder, or a model repository: triton or ovms. [folder]"}),
+            ("--name", {"metavar": "NAME", "help": "Of the model in a repository. [the run's]"}),
+            ("--overwrite", {"action": "store_true", "help": "Replace an artifact that is there."}),
+        ),
+        knobs=("data_dir", "batch_size", "workers", "bad_images", "max_image_pixels"),
+    ),
+    "serve": Verb(
+        "Serve models over HTTP, with a page to try them.",
+        (
+            ("models", {"metavar": "MODEL", "nargs": "+", "help": "[NAME[@VERSION]=]PATH of a run, weights file or artifact."}),
+            ("--host", {"metavar": "H", "help": "Address to listen on; 0.0.0.0 for all. [127.0.0.1]"}),
+            ("--port", {"metavar": "N", "help": "Port to listen on. [8000]"}),
+            ("--api_key", {"metavar": "KEY", "help": "That clients must send. [CONVNEXTV2_API_KEY]"}),
+            ("--cors_origins", {"metavar": "O", "help": "Origins whose pages may call, separated by commas. [none]"}),
+            ("--max_body_mb", {"metavar": "MB", "help": "Of a request's body. [32]"}),
+            ("--max_bodies_mb", {"metavar": "MB", "help": "Of all bodies at once. [512]"}),
+            ("--max_images", {"metavar": "N", "help": "Of a request. [64]"}),
+            ("--max_queue", {"metavar": "N", "help": "Images that may wait; beyond that requests are refused. [256]"}),
+            ("--max_batch", {"metavar": "N", "help": "Images that the model gets at once. [32]"}),
+            ("--max_delay_ms", {"metavar": "MS", "help": "That an image waits for others. [2]"}),
+            ("--deadline_s", {"metavar": "S", "help": "To answer a request. [10]"}),
+            ("--read_timeout_s", {"metavar": "S", "help": "To receive a request. [20]"}),
+            ("--drain_s", {"metavar": "S", "help": "To go on taking requests after SIGTERM. [1]"}),
+        ),
+        knobs=("device", "precision", "max_image_pixels"),
     ),
     "convert": Verb(
         "Take weights of any known format to another library's.",

@@ -3,9 +3,12 @@
 ConvNeXtV2Error (a ValueError)
 ├── RecipeError       a knob is unknown, has a wrong value, or two knobs contradict each other
 ├── DataError         a folder, manifest or image cannot be used
+│   └── ImageSizeError    an image has more pixels than are decoded
 ├── CheckpointError   weights cannot be read, or do not fit the model
+├── ArtifactError     an exported model cannot be read, or is not as good as the model it was made from
 ├── RunError          a run folder exists already, or is not one
 ├── DeviceError       a device or the other ranks cannot be reached
+├── ServerError       a server refuses, or cannot be reached
 ├── TrainingError     training cannot go on (a loss that is not finite)
 └── MissingPackageError   an optional package is not installed
 
@@ -26,11 +29,19 @@ class DataError(ConvNeXtV2Error):
     """A folder, manifest or image cannot be used."""
 
 
+class ImageSizeError(DataError):
+    """An image has more pixels than are decoded."""
+
+
 class CheckpointError(ConvNeXtV2Error):
     """Weights cannot be read, or do not fit the model. Files may call their parts anything; the message stays one plain line."""
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
+
+
+class ArtifactError(ConvNeXtV2Error):
+    """An exported model cannot be read, or is not as good as the model that it was made from."""
 
 
 class RunError(ConvNeXtV2Error):
@@ -39,6 +50,10 @@ class RunError(ConvNeXtV2Error):
 
 class DeviceError(ConvNeXtV2Error):
     """A device or the other ranks cannot be reached."""
+
+
+class ServerError(ConvNeXtV2Error):
+    """A server refuses, or cannot be reached."""
 
 
 class TrainingError(ConvNeXtV2Error):

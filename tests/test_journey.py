@@ -373,9 +373,7 @@ def test_mindcvs_resume_command_continues_the_folder_that_holds_the_checkpoint(
     assert after[:4] == before[:4] and [line.split()[0] for line in after[1:]] == ["1", "2", "3", "4"]
     assert [record["epoch"] for record in metrics(out) if record["kind"] == "epoch"] == [1, 2, 3, 4]
     for average in (False, True):
-        straight, continued = (
-            open_weights(folder / "custom-4_6.ckpt", average=average).tensors for folder in (like_mindcv, out)
-        )
+        straight, continued = (open_weights(folder / "custom-4_6.ckpt", average=average).tensors for folder in (like_mindcv, out))
         assert all(torch.equal(continued[name], tensor) for name, tensor in straight.items())
     top1 = [record["top1"] for record in metrics(like_mindcv) if record["kind"] == "epoch"]
     progress = json.loads((next((out / "checkpoints").glob("epoch-00004-*")) / "progress.json").read_text())

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from convnextv2.errors import DataError
+from convnextv2.errors import DataError, ImageSizeError
 
 try:
     import simplejpeg
@@ -28,6 +28,9 @@ else:
     _simplejpeg = simplejpeg
 
 _ORIENTATION = 0x0112  # EXIF tag
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""What is read, by content. Others that Pillow knows are no photographs, and some run other programs (EPS)."""
 
 
 class Picture:
@@ -53,7 +56,7 @@ class Picture:
             # Pillow alone decodes scans of CMYK and odd colour spaces.
             if _simplejpeg and self._image.format == "JPEG" and self._image.mode in ("L", "RGB"):
                 return _upright(_decode_jpeg(self._data, self.channels, self._image.size, reduction), self._orientation)
-            return _from_pillow(ImageOps.exif_transpose(self._image), self.channels)
+            return from_pillow(self._image, self.channels)
 
 
 def open_picture(data: bytes, *, name: str, channels: int = 3, max_pixels: int) -> Picture:
@@ -66,9 +69,9 @@ def open_picture(data: bytes, *, name: str, channels: int = 3, max_pixels: int) 
     if not data:
         raise DataError(f"{name}: is empty. Expected an image.")
     with _our_errors(name):
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
-            raise DataError(f"{name}: {image.width} x {image.height} px are more than max_image_pixels = {max_pixels}.")
+            raise ImageSizeError(f"{name}: {image.width} x {image.height} px are more than max_image_pixels = {max_pixels}.")
         return Picture(data, image, name=name, channels=channels)
 
 
@@ -87,9 +90,9 @@ def _our_errors(name: str) -> Iterator[None]:
         except DataError:
             raise
         except Image.DecompressionBombError as error:
-            raise DataError(f"{name}: has more pixels than max_image_pixels, or than Pillow allows ({error}).") from None
+            raise ImageSizeError(f"{name}: has more pixels than max_image_pixels, or than Pillow allows ({error}).") from None
         except UnidentifiedImageError:
-            raise DataError(f"{name}: is not an image, or of a format that Pillow does not read.") from None
+            raise DataError(f"{name}: is not an image, or of a format that is not read ({', '.join(FORMATS)}).") from None
         except Exception as error:  # decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error) for damaged files
             raise DataError(f"{name}: is damaged or truncated ({error}).") from error
 
@@ -116,7 +119,9 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
     return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def _from_pillow(image: Image.Image, channels: int) -> Tensor:
+def from_pillow(image: Image.Image, channels: int) -> Tensor:
+    """The pixels of an open Pillow image, upright, uint8 (channels, H, W), by the rules of `open_picture`."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     elif image.has_transparency_data:

@@ -123,19 +123,40 @@ class EvalTransform:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (C, H, W) of any size; small ones are enlarged. Returns uint8 (C, *image_size)."""
-        height, width = self.image_size
-        like_mindcv = self.eval_preset == "mindcv"
-        antialias = not like_mindcv if self.antialias is None else self.antialias
-        if self.eval_preset == "official" and not 32 < max(height, width) < 384:
+        antialias = self.eval_preset != "mindcv" if self.antialias is None else self.antialias
+        if self._warps:
             return resize(pixels, self.image_size, self.interpolation, antialias=antialias)
-        pixels = _limit_aspect(pixels, self.image_size)
-        resized = resize(
-            pixels, self._size_before_crop(pixels.shape[-2], pixels.shape[-1]), self.interpolation, antialias=antialias
+        rows, columns = _limit_aspect(pixels.shape[-2], pixels.shape[-1], self.image_size)
+        pixels = pixels[:, rows, columns]
+        size = self._size_before_crop(pixels.shape[-2], pixels.shape[-1])
+        top, left = self._corner(size)
+        resized = resize(pixels, size, self.interpolation, antialias=antialias)
+        return resized[:, top : top + self.image_size[0], left : left + self.image_size[1]]
+
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Top, left, height and width of what the network sees of an image of that many px, as shares of its sides."""
+        if self._warps:
+            return 0.0, 0.0, 1.0, 1.0
+        rows, columns = _limit_aspect(height, width, self.image_size)
+        kept = rows.stop - rows.start, columns.stop - columns.start
+        size = self._size_before_crop(*kept)
+        top, left = self._corner(size)
+        scale = kept[0] / size[0], kept[1] / size[1]  # px of the image for each resized one
+        return (
+            (rows.start + top * scale[0]) / height,
+            (columns.start + left * scale[1]) / width,
+            self.image_size[0] * scale[0] / height,
+            self.image_size[1] * scale[1] / width,
         )
-        spare_height, spare_width = resized.shape[-2] - height, resized.shape[-1] - width
-        halves = spare_height / 2, spare_width / 2
-        top, left = (math.floor(half) if like_mindcv else round(half) for half in halves)
-        return resized[:, top : top + height, left : left + width]
+
+    @property
+    def _warps(self) -> bool:
+        return self.eval_preset == "official" and not 32 < max(self.image_size) < 384
+
+    def _corner(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Top and left of the centre crop in a resized image."""
+        down = math.floor if self.eval_preset == "mindcv" else round
+        return down((size[0] - self.image_size[0]) / 2), down((size[1] - self.image_size[1]) / 2)
 
     def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
         """Both sides in proportion, so that one is image_size / crop_pct and the other not below."""
@@ -313,10 +334,9 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def _limit_aspect(pixels: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Cut from the ends of the longer side what MOST_ELONGATED says."""
-    height, width = pixels.shape[-2:]
+def _limit_aspect(height: int, width: int, image_size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns that stay where the ends of the longer side are cut off as MOST_ELONGATED says."""
     rows = min(height, max(1, MOST_ELONGATED * width * image_size[0] // image_size[1]))
     columns = min(width, max(1, MOST_ELONGATED * height * image_size[1] // image_size[0]))
     top, left = (height - rows) // 2, (width - columns) // 2
-    return pixels[:, top : top + rows, left : left + columns]
+    return slice(top, top + rows), slice(left, left + columns)

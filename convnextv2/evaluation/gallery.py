@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from convnextv2.model.tiles import Tiles
 
 LEAST_SIDE_PX = 96
 """Smaller images are enlarged, by a whole factor and without smoothing, so that their pixels can be seen."""
 GUTTER_PX = 4
+GREY = 128
+"""What a masked tile shows."""
 GAP_PX = 28
 """Between neighbouring groups of three."""
 
@@ -51,3 +57,16 @@ def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction
             left = i * (group_width + GAP_PX) + j * (width + GUTTER_PX)
             canvas.paste(picture, (left, header + row * (height + GUTTER_PX)))
     return canvas
+
+
+def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> Tensor:
+    """Pixels (N, C, H, W) with all but the visible tiles in grey."""
+    canvas = Tiles(visible, grid).canvas(tile)
+    as_last = pixels.permute(0, 2, 3, 1)
+    return canvas.paint(canvas.pick(as_last), onto=torch.full_like(as_last, GREY)).permute(0, 3, 1, 2)
+
+
+def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The inverse of normalisation: images (N, C, H, W) to uint8 pixels."""
+    means, stds = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std))
+    return ((images * stds + means) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from convnextv2.data.chance import stream
 from convnextv2.data.loader import EvaluationLoader
@@ -16,15 +15,11 @@ from convnextv2.data.sources import Source, files
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.distributed import choose_device
 from convnextv2.errors import CheckpointError
-from convnextv2.evaluation.gallery import reconstruction_gallery
+from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.tiles import Tiles
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights
 from convnextv2.weights.load import load_model
-
-GREY = 128
-"""What a masked tile shows in the gallery."""
 
 
 def reconstruct(
@@ -71,18 +66,5 @@ def reconstruct_source(
     visible, masked = (
         indices.to(chosen_device) for indices in draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
     )
-    reconstructed = to_pixels(model.reconstruct(images, visible, masked), transform)
+    reconstructed = to_pixels(model.reconstruct(images, visible, masked), transform.mean, transform.std)
     return reconstruction_gallery(batch.pixels, hide(batch.pixels, visible.cpu(), grid, model.tile), reconstructed.cpu())
-
-
-def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> Tensor:
-    """Pixels (N, C, H, W) with all but the visible tiles in grey."""
-    canvas = Tiles(visible, grid).canvas(tile)
-    as_last = pixels.permute(0, 2, 3, 1)
-    return canvas.paint(canvas.pick(as_last), onto=torch.full_like(as_last, GREY)).permute(0, 3, 1, 2)
-
-
-def to_pixels(images: Tensor, transform: EvalTransform) -> Tensor:
-    """The inverse of normalisation: images (N, C, H, W) to uint8 pixels."""
-    mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (transform.mean, transform.std))
-    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

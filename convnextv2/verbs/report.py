@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convnextv2.data.loader import build_evaluation_loader
+from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
 from convnextv2.data.named import default_class_names
 from convnextv2.data.sources import Source, find_sources, validation_source
 from convnextv2.data.transforms import build_batch_transform
+from convnextv2.deploy.artifact import is_artifact, open_artifact
+from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.evaluate import Predictions, evaluate
@@ -46,6 +48,8 @@ class Measured:
 
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
+    if is_artifact(weights):
+        return _evaluate_artifact(weights, recipe, place)
     opened, owner = open_run_weights(weights), run_of(weights)
     if recipe.ema and opened.has_average:
         say(f"{weights}: measured are its averaged weights.")
@@ -64,18 +68,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     _check_contradictions(recipe, model, description, weights)
     precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
-    trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
-    # Weights of others need not name their classes, or name them as the folders are named.
-    foreign = description.provenance.get("format", OURS) != OURS
-    source = validation_source(recipe, [] if foreign else description.class_names, trained_on=trained_on)
-    if len(source.class_names) > model.num_classes:
-        raise CheckpointError(
-            f"{weights}: a classifier of {model.num_classes} classes, the data have {len(source.class_names)}. "
-            "Fine-tune it first: convnextv2 train --init."
-        )
-    if foreign:
-        source = match_classes(source, description.class_names, model.num_classes, weights)
-        description = replace(description, class_names=list(source.class_names))
+    source, description = labelled_images(weights, description, recipe)
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
     evaluation, predictions = evaluate(
@@ -86,6 +79,49 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         reduce=place.sum,
     )
     return Measured(evaluation, predictions, source, description, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
+    """The same for an artifact, which prepares its images in its own way."""
+    scorer = open_scorer(path)
+    for line in scorer.notes:
+        say(line)
+    card = open_artifact(path).card
+    description = Description("classifier", card.model, card.arguments, class_names=card.class_names, provenance=card.provenance)
+    source, description = labelled_images(path, description, recipe)
+    loader = EvaluationLoader(
+        source,
+        scorer.transform,
+        batch_size=recipe.batch_size,
+        channels=scorer.transform.channels,
+        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
+        rank=place.rank,
+        world_size=place.world_size,
+        bad_images=recipe.bad_images,
+    )
+    evaluation, predictions = evaluate(
+        scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, reduce=place.sum
+    )
+    parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
+    return Measured(evaluation, predictions, source, description, parameters)
+
+
+def labelled_images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, Description]:
+    """The recipe's validation images for a classifier, with its rows as targets; and its description, every row with a name."""
+    owner, rows = run_of(weights), description.arguments["num_classes"]
+    trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
+    # Weights of others need not name their classes, or name them as the folders are named.
+    foreign = description.provenance.get("format", OURS) != OURS
+    source = validation_source(recipe, [] if foreign else description.class_names, trained_on=trained_on)
+    if len(source.class_names) > rows:
+        raise CheckpointError(
+            f"{weights}: a classifier of {rows} classes, the data have {len(source.class_names)}. "
+            "Fine-tune it first: convnextv2 train --init."
+        )
+    if foreign:
+        source = match_classes(source, description.class_names, rows, weights)
+        description = replace(description, class_names=list(source.class_names))
+    return source, description
 
 
 def _check_contradictions(recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path) -> None:

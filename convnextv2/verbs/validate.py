@@ -5,21 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.distributed import say, start, stop
-from convnextv2.errors import CheckpointError
+from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights, run_of
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
 from convnextv2.weights.load import open_weights
 
+_IN_THE_ARTIFACT = {"image_size", "in_channels", "eval_preset", "interpolation", "crop_pct", "mean", "std", "antialias", "model"}
+
 
 def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:
     """Evaluate a run, or with `config` and `ckpt_path` (or `init`) the weights of a checkpoint; print a table, write a report.
 
-    run: a run folder, checkpoint or weights file. It brings its recipe (data, preprocessing); knobs, for example data_dir,
-    replace parts of it. Every image is counted exactly once, on any number of ranks."""
-    if run is not None:
+    run: a run folder, checkpoint, weights file or artifact. It brings its recipe (data, preprocessing; an artifact the latter
+    only); knobs, for example data_dir, replace parts of it. Every image is counted exactly once, on any number of ranks."""
+    if run is not None and is_artifact(run):
+        weights = open_artifact(run).path
+        if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
+            raise RecipeError(
+                f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. Leave {wrong[0]} out."
+            )
+    elif run is not None:
         weights = find_weights(run)
         owner = run_of(weights)
         if config is None and owner is not None:

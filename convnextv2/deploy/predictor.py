@@ -1,0 +1,118 @@
+"""Predictor: images of any kind to named predictions, for Python programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from convnextv2.data.decode import decode, from_pillow
+from convnextv2.data.sources import MAX_PIXELS, files
+from convnextv2.deploy.scorer import Scorer, Scores, open_scorer
+from convnextv2.errors import DataError, RecipeError
+
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
+"""A path of a file or folder, the bytes of an image file, a Pillow image, or uint8 pixels: an array (H, W) or (H, W, C), a tensor
+(C, H, W)."""
+
+
+class Predictor:
+    """A classifier for images in any form. Threads may share it.
+
+    source: a run folder, checkpoint, weights file or artifact. batch_size: images that are scored at once. max_image_pixels: the
+    largest image that is decoded. device, precision: see `open_scorer`.
+
+        predictor = Predictor("runs/shoes")
+        predictor(["a.jpg", "folder/", Image.open("b.png")], top_k=3)
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 32,
+        max_image_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if batch_size < 1:
+            raise RecipeError(f"batch_size = {batch_size}: expected a number >= 1.")
+        self.scorer: Scorer = open_scorer(source, device=device, precision=precision)
+        self.batch_size, self.max_image_pixels = batch_size, max_image_pixels
+
+    def __call__(self, images: Picture | Sequence[Picture], *, top_k: int = 5) -> list[dict[str, Any]]:
+        """One {"image": name, "predictions": [{"class": name, "prob": probability}, ...]} for each image, as `predict` returns;
+        images without a name are numbered. Raises DataError for what is no image."""
+        if top_k < 1:
+            raise RecipeError(f"top_k = {top_k}: expected a number >= 1.")
+        results = []
+        for names, scores in self.scores(images):
+            results += [
+                {"image": name, "predictions": top(row, self.scorer.class_names, top_k)}
+                for name, row in zip(names, scores.probs, strict=True)
+            ]
+        return results
+
+    def scores(self, images: Picture | Sequence[Picture]) -> Iterator[tuple[list[str], Scores]]:
+        """Batch by batch, the images' names and what the model says of them."""
+        names: list[str] = []
+        batch: list[Tensor] = []
+        for name, pixels in self._decoded([images] if _is_one(images) else images):  # type: ignore[list-item, arg-type]
+            names.append(name)
+            batch.append(self.scorer.transform(pixels))
+            if len(batch) == self.batch_size:
+                yield names, self.scorer(torch.stack(batch))
+                names, batch = [], []
+        if batch:
+            yield names, self.scorer(torch.stack(batch))
+
+    def _decoded(self, images: Iterable[Picture]) -> Iterator[tuple[str, Tensor]]:
+        channels = self.scorer.transform.channels
+        for number, image in enumerate(images):
+            name = f"image {number}"
+            if isinstance(image, str | Path):
+                source = files([image], max_pixels=self.max_image_pixels)
+                for index, path in enumerate(source.names):
+                    yield path, source.pixels(index, channels)
+            elif isinstance(image, bytes | bytearray | memoryview):
+                yield name, decode(bytes(image), name=name, channels=channels, max_pixels=self.max_image_pixels)
+            elif isinstance(image, Image.Image):
+                yield name, from_pillow(image, channels)
+            elif isinstance(image, Tensor | np.ndarray):
+                yield name, _as_pixels(image, name, channels)
+            else:
+                raise DataError(f"{name}: is a {type(image).__name__}. Expected a path, bytes, Pillow image, array or tensor.")
+
+
+def top(probs: NDArray[np.float32], class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """The most probable classes of one image, best first."""
+    best = torch.from_numpy(probs).topk(min(top_k, len(probs)))
+    return [{"class": class_names[c], "prob": p} for c, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+
+def _is_one(images: object) -> bool:
+    return isinstance(images, str | Path | bytes | bytearray | memoryview | Image.Image | Tensor | np.ndarray)
+
+
+def _as_pixels(image: Tensor | NDArray[np.uint8], name: str, channels: int) -> Tensor:
+    """uint8 (C, H, W), with grey repeated or colours mixed to luma as files are."""
+    if isinstance(image, np.ndarray):
+        shown = image if image.ndim == 3 else image[..., None]
+        pixels = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1) if shown.ndim == 3 else torch.from_numpy(shown)
+    else:
+        pixels = image.detach().cpu()
+    if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) not in (1, 3, 4) or not pixels.numel():
+        raise DataError(
+            f"{name}: {image.dtype} of shape {tuple(image.shape)}. Expected uint8, an array (H, W) or (H, W, C) or a tensor "
+            "(C, H, W) with 1, 3 or 4 channels."
+        )
+    if len(pixels) == channels:
+        return pixels
+    array = pixels.permute(1, 2, 0).contiguous().numpy()
+    return from_pillow(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), channels)
