@@ -1,0 +1,1 @@
+"""The HTTP server: limits, batching, models, application, page."""

@@ -1,0 +1,108 @@
+"""What the server takes, and how it says no."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_body_mb: 10^6 bytes of a request. max_images: of a request. max_image_pixels: of an image, by its header, before it is
+    decoded. max_queue: images that wait for the model, of all requests together. max_batch: images that the model gets at once.
+    max_bodies_mb: of all requests that are being read or answered. max_delay_ms: that the first image of a batch waits for others
+    while the model is idle. deadline_s: from a request's last byte to its answer. read_timeout_s: for a request's head, and again
+    for its body. drain_s: after SIGTERM, how long new requests are still taken, so that a load balancer can look away; then
+    accepted ones are finished."""
+
+    max_body_mb: float = 32.0
+    max_bodies_mb: float = 512.0
+    max_images: int = 64
+    max_image_pixels: int = 178_956_970
+    max_queue: int = 256
+    max_batch: int = 32
+    max_delay_ms: float = 2.0
+    deadline_s: float = 10.0
+    read_timeout_s: float = 20.0
+    drain_s: float = 1.0
+
+
+class Refusal(Exception):
+    """A request that is answered with an error. status: of HTTP. code: stable, for programs. message: for people. retry_after_s:
+    where trying again will help."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """The same for every error."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+    def headers(self) -> dict[str, str]:
+        """Retry-After, in whole seconds."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class LimitBody:
+    """ASGI middleware: refuses bodies that are too long (413), by what they say of their length or by what comes, and those that
+    come too slowly (408). Nothing behind it has to look.
+
+    answer: sends a refusal."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, answer: Callable[[Refusal, Send], Awaitable[None]]) -> None:
+        self.app, self.limits, self.answer = app, limits, answer
+        self.held = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = int(self.limits.max_body_mb * 1e6)
+        too_long = Refusal(413, "body_too_large", f"The body is longer than {self.limits.max_body_mb:g} MB.")
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > most:
+            await self.answer(too_long if length.isdigit() else Refusal(400, "bad_request", "Content-Length is no number."), send)
+            return
+        end = asyncio.get_running_loop().time() + self.limits.read_timeout_s
+        seen, complete, began = 0, False, False
+
+        async def counted() -> Message:
+            nonlocal seen, complete
+            if complete:  # only the end of the connection can follow
+                return await receive()
+            try:
+                async with asyncio.timeout_at(end):
+                    message = await receive()
+            except TimeoutError:
+                raise Refusal(408, "too_slow", f"The body did not arrive within {self.limits.read_timeout_s:g} s.") from None
+            came = len(message.get("body", b""))
+            seen, self.held = seen + came, self.held + came
+            complete = not message.get("more_body", False)
+            if seen > most:
+                raise too_long
+            if self.held > self.limits.max_bodies_mb * 1e6:
+                raise Refusal(429, "too_many_bodies", "Too many requests are being read at once. Try again later.", 1)
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, noted)
+        except Refusal as refusal:
+            if began:
+                raise
+            await self.answer(refusal, send)
+        finally:
+            self.held -= seen

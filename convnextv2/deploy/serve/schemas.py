@@ -1,0 +1,175 @@
+"""What goes over the wire, for OpenAPI and for the checks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ErrorDetail(BaseModel):
+    """code: stable, for programs. message: for people."""
+
+    code: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+
+
+class ImagesJson(BaseModel):
+    """A request in JSON. images: image files, base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[str] = Field(min_length=1)
+
+
+class ClassProbability(BaseModel):
+    """One class of one image."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(alias="class")
+    prob: float
+
+
+class Explanation(BaseModel):
+    """How much each part of what the network saw adds to the logit of the most probable class. map: rows of numbers. seen: top,
+    left, height and width of what the network saw, as shares of the upright image."""
+
+    map: list[list[float]]
+    seen: tuple[float, float, float, float]
+
+
+class ImagePrediction(BaseModel):
+    """Of one image."""
+
+    image: str
+    predictions: list[ClassProbability]
+    embedding: list[float] | None = None
+    explanation: Explanation | None = None
+
+
+class PredictResponse(BaseModel):
+    """Of one request, in the images' order."""
+
+    model: str
+    version: str
+    images: list[ImagePrediction]
+
+
+class ReconstructResponse(BaseModel):
+    """PNG files, base64: what the network sees of the image, what is left of it, and the reconstruction."""
+
+    model: str
+    version: str
+    masked: str
+    reconstruction: str
+    seen: tuple[float, float, float, float]
+
+
+class ModelVersion(BaseModel):
+    """One version of a model."""
+
+    version: str
+    engine: str
+    sha256: str
+    kind: Literal["classifier", "pre-trained"]
+    image_size: tuple[int, int]
+    class_names: list[str]
+    preprocessing: dict[str, Any]
+    notes: list[str]
+    certificate: dict[str, Any]
+
+
+class ModelInfo(BaseModel):
+    """One model, its newest version last."""
+
+    name: str
+    versions: list[ModelVersion]
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    models: list[str]
+
+
+class Status(BaseModel):
+    """Of the server."""
+
+    status: Literal["ok", "ready"]
+
+
+# ---- KServe's inference protocol, version 2 ----
+
+
+class V2Tensor(BaseModel):
+    """A tensor of a request. BYTES: image files, base64. UINT8: pixels at the model's size, (N, H, W, C), row by row."""
+
+    name: str
+    shape: list[int] = Field(min_length=1, max_length=4)
+    datatype: Literal["BYTES", "UINT8"]
+    data: list[Any]
+    parameters: dict[str, Any] = {}
+
+
+class V2Request(BaseModel):
+    """A request: one input."""
+
+    id: str = ""
+    inputs: list[V2Tensor] = Field(min_length=1, max_length=1)
+    parameters: dict[str, Any] = {}
+    outputs: list[dict[str, Any]] = []
+
+
+class V2Output(BaseModel):
+    """A tensor of an answer."""
+
+    name: str
+    shape: list[int]
+    datatype: Literal["FP32"]
+    data: list[float]
+
+
+class V2Response(BaseModel):
+    """An answer."""
+
+    id: str
+    model_name: str
+    model_version: str
+    outputs: list[V2Output]
+
+
+class V2Metadata(BaseModel):
+    """What a model takes and returns."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+
+
+class V2Server(BaseModel):
+    """What the server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class V2Live(BaseModel):
+    """Liveness."""
+
+    live: bool
+
+
+class V2Ready(BaseModel):
+    """Readiness, of the server or of a model."""
+
+    ready: bool

@@ -1,0 +1,109 @@
+"""The process: connections, signals, and an end at which no accepted request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from convnextv2.deploy.serve.limits import ASGIApp, Limits
+from convnextv2.deploy.serve.store import Store
+
+_KEEP_ALIVE_S = 30
+
+
+def run_server(app: ASGIApp, store: Store, limits: Limits, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads the models that have changed. Raises OSError where the port is taken."""
+
+    class Protocol(_TimedProtocol):
+        head_timeout_s = limits.read_timeout_s
+
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=Protocol,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(limits.deadline_s + limits.read_timeout_s) + 1,
+        backlog=1024,
+        lifespan="on",
+    )
+    _DrainingServer(config, store, limits.drain_s).run()
+
+
+class _TimedProtocol(HttpToolsProtocol):
+    """Cuts off clients that do not finish a request's head in time; uvicorn waits for them for ever."""
+
+    head_timeout_s: float
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._stop_waiting()
+        self._await_head(_KEEP_ALIVE_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self, more_s: float = 0) -> None:
+        self._head = self.loop.call_later(self.head_timeout_s + more_s, self._cut)
+
+    def _stop_waiting(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _cut(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class _DrainingServer(uvicorn.Server):
+    """Goes in two steps: first it says that it is not ready and closes each connection after its next answer, still taking
+    requests; `drain_s` later it stops to listen and finishes what it has."""
+
+    def __init__(self, config: uvicorn.Config, store: Store, drain_s: float) -> None:
+        super().__init__(config)
+        self.store, self.drain_s = store, drain_s
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, and take SIGHUP."""
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Of SIGTERM and SIGINT. A second one does not wait."""
+        if self.store.is_draining or not self.store.is_ready:
+            super().handle_exit(sig, frame)
+            return
+        self.store.is_draining = True
+        print("Finishing what was accepted.", flush=True)
+        loop = self.servers[0].get_loop() if self.servers else asyncio.get_event_loop()
+        loop.call_soon_threadsafe(loop.call_later, self.drain_s, lambda: super(_DrainingServer, self).handle_exit(sig, frame))
+
+    def _reload(self) -> None:
+        async def reload() -> None:
+            for line in await self.store.reload() or ["Nothing has changed."]:
+                print(line, flush=True)
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
