@@ -73,6 +73,7 @@ VERBS: dict[str, Verb] = {
             ("--dynamic_size", {"action": "store_true", "help": "Images of any multiple of the total stride."}),
             ("--calibrate", {"action": "store_true", "help": "Fit the temperature of the probabilities."}),
             ("--images", {"metavar": "N", "help": "Measure on at most so many validation images. [512]"}),
+            ("--seconds", {"metavar": "S", "help": "To compare speeds, at least. [5]"}),
             ("--out", {"metavar": "FOLDER", "help": "Where to write. [artifacts/FORMAT-PRECISION in the run]"}),
             ("--layout", {"metavar": "L", "help": "folder, or a model repository: triton or ovms. [folder]"}),
             ("--name", {"metavar": "NAME", "help": "Of the model in a repository. [the run's]"}),

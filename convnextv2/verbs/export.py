@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,6 +37,7 @@ def export(
     dynamic_size: bool = False,
     calibrate: bool = False,
     images: str | int = 512,
+    seconds: str | float = 5,
     out: str | Path = "",
     layout: str = "folder",
     name: str = "",
@@ -50,7 +52,8 @@ def export(
     classifier (logits, embedding, explanation map), features (the embedding) or backbone (the four stages' maps). input: images,
     normalised; or pixels, uint8, normalised inside, with probabilities in place of logits. dynamic_size: images of any multiple
     of the total stride. calibrate: fit the temperature of the probabilities on the validation images. images: at most so many
-    validation images are measured on (and calibrate int8), evenly spread. out: the folder; by default artifacts/ in the run.
+    validation images are measured on (and calibrate int8), evenly spread. seconds: of the comparison
+    of speeds. out: the folder; by default artifacts/ in the run.
     layout: folder; triton or ovms, for a model repository of these servers in `out`, in which `name` gets a new version.
     overwrite: an artifact that is there. knobs: data_dir (images to measure on, in place of the run's), workers, bad_images,
     max_image_pixels, batch_size of the speed comparison (16)."""
@@ -65,12 +68,11 @@ def export(
         )
         if value not in allowed
     ]
-    try:
-        most = int(images)
-    except ValueError:
-        most = 0
-    if most < 1:
-        mistakes.append(f"images = {images!r}: expected a number >= 1.")
+    most, time_limit = _number(images), _number(seconds)
+    if not (most >= 1 and most.is_integer()):
+        mistakes.append(f"images = {images!r}: expected a whole number >= 1.")
+    if not time_limit >= 0:
+        mistakes.append(f"seconds = {seconds!r}: expected a number >= 0.")
     if input == "pixels" and outputs == "backbone":
         mistakes.append("input = pixels: goes with outputs classifier or features. Use input images for a backbone.")
     if mistakes:
@@ -101,7 +103,7 @@ def export(
     if not description.preprocessing:
         raise ArtifactError(f"{weights}: does not say how its images are prepared. Write it with its preprocessing.")
     model.eval()
-    evidence = _evidence(weights, description, recipe, most)
+    evidence = _evidence(weights, description, recipe, int(most), time_limit)
     temperature = 1.0
     if calibrate:
         temperature = _calibrated(model, evidence, description)
@@ -127,6 +129,14 @@ def export(
     return artifact.path
 
 
+def _number(value: str | float) -> float:
+    """NaN for what is none, or has no end."""
+    try:
+        return number if math.isfinite(number := float(value)) else math.nan
+    except ValueError:
+        return math.nan
+
+
 def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:
     form = form if outputs == "classifier" else f"{form}-{outputs}"
     return owner.path / "artifacts" / form if owner else weights.with_name(f"{weights.stem}-{form}")
@@ -138,7 +148,7 @@ def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
     return version
 
 
-def _evidence(weights: Path, description: Description, recipe: Recipe, most: int) -> Evidence:
+def _evidence(weights: Path, description: Description, recipe: Recipe, most: int, seconds: float) -> Evidence:
     """The validation images that the recipe names, with their classes where the model knows them; else the bundled images."""
     source, origin = _images(weights, description, recipe)
     chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
@@ -157,7 +167,7 @@ def _evidence(weights: Path, description: Description, recipe: Recipe, most: int
         raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
     targets = torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
     pixels = torch.cat([batch.pixels for batch in batches])
-    return Evidence(pixels, targets, origin, recipe.batch_size)
+    return Evidence(pixels, targets, origin, recipe.batch_size, seconds)
 
 
 def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, str]:

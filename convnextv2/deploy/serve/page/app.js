@@ -2,22 +2,17 @@
 
 const $ = (id) => document.getElementById(id);
 const MOST_SHOWN = 24;
+const ALL_CLASSES_TO = 10; // with more classes, the five most probable are shown
 let info = null; // of the chosen model's newest version
-let lastFile = null; // for the slider
+let files = []; // those given last, for the slider and another model
+let turn = 0; // counts models and reconstructions asked for, so that a late answer to an older question is dropped
+
+const address = () => `v1/models/${encodeURIComponent($("model").value)}`;
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
 function say(text, isError = false) {
   $("status").textContent = text;
   $("status").classList.toggle("error", isError);
-}
-
-async function call(path, options = {}) {
-  const headers = { ...options.headers };
-  if ($("api-key").value) headers.Authorization = `Bearer ${$("api-key").value}`;
-  const response = await fetch(path, { ...options, headers });
-  const body = await response.json();
-  if (response.status === 401) $("key").hidden = false;
-  if (!response.ok) throw new Error(body.error?.message ?? `The server answered ${response.status}.`);
-  return body;
 }
 
 function element(tag, properties = {}, ...children) {
@@ -26,95 +21,156 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-const address = () => `v1/models/${encodeURIComponent($("model").value)}`;
+async function call(path, body) {
+  const headers = body ? { "Content-Type": "application/octet-stream" } : {};
+  if ($("api-key").value) headers.Authorization = `Bearer ${$("api-key").value}`;
+  let response;
+  try {
+    response = await fetch(path, { method: body ? "POST" : "GET", body, headers });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
+  const answer = await response.json().catch(() => ({})); // what stands before a server may answer otherwise
+  if (response.status === 401) $("key").hidden = false;
+  if (response.ok) return answer;
+  const message = answer.error?.message ?? `The server answered ${response.status}.`;
+  throw new Error(message.replace(/^image 0: /, "")); // it does not know the file's name; we do
+}
+
+// ---- the model ----
 
 async function showModels() {
   try {
     const { models } = await call("v1/models");
+    $("key").hidden = true;
     $("model").replaceChildren(...models.map((name) => element("option", { value: name, textContent: name })));
-    await showCard();
+    $("model").disabled = false;
     say("");
+    await showModel();
   } catch (error) {
     say(error.message, true);
+    if (!$("key").hidden) $("api-key").focus();
   }
 }
 
-async function showCard() {
-  const found = await call(address());
-  info = found.versions.at(-1);
-  const percent = (share) => `${(100 * share).toFixed(2)} %`;
-  const facts = [
-    ["Version", info.version],
-    ["Engine", info.engine],
-    ["Image size", info.image_size.join(" × ") + " px"],
-    ["SHA-256", info.sha256],
-  ];
-  if (info.class_names.length) facts.push(["Classes", `${info.class_names.length}: ${info.class_names.slice(0, 12).join(", ")}${info.class_names.length > 12 ? ", …" : ""}`]);
+async function showModel() {
+  const mine = ++turn;
+  info = null;
+  clear();
+  const { versions } = await call(address());
+  if (mine !== turn) return;
+  info = versions.at(-1);
+  const pretrained = info.kind === "pre-trained";
+  const size = `${info.image_size.join(" × ")} px`;
+  const names = info.class_names;
+  $("task").textContent = pretrained ? `pre-trained, reconstructs at ${size}` : `classifier, ${names.length} classes, ${size}`;
+  $("results").classList.toggle("reconstructed", pretrained);
+  const facts = [["Version", info.version], ["Engine", info.engine], ["Image size", size], ["SHA-256", info.sha256]];
+  if (names.length) facts.push([`${names.length} classes`, names.slice(0, 20).join(", ") + (names.length > 20 ? ", …" : "")]);
+  for (const note of info.notes) {
+    if (!note.includes(info.sha256.slice(0, 16))) facts.push(["Note", note]); // that one says again what it was opened from
+  }
+  fill($("facts"), facts);
   const { real, accuracy, speed, made } = info.certificate;
-  if (real) facts.push(["Agrees with PyTorch", `${percent(real.top1_agreement)} of ${real.images} images, largest difference ${real.max_difference.toPrecision(2)}`]);
-  if (accuracy) facts.push(["Top-1", `${percent(accuracy.artifact_top1)} (PyTorch ${percent(accuracy.pytorch_top1)})`]);
-  if (speed) facts.push(["Pace when exported", `${speed.artifact_images_per_second.toFixed(1)} images/s (${speed.ratio.toFixed(2)} times PyTorch), ${speed.processor}`]);
-  if (made) facts.push(["Certified", made]);
-  for (const note of info.notes) facts.push(["Note", note]);
-  $("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]));
-  $("slider").hidden = info.kind !== "pre-trained";
+  const proofs = [];
+  if (real) proofs.push(["Agreement", `with PyTorch on ${percent(real.top1_agreement, 2)} of ${real.images} images; outputs differ by at most ${real.max_difference.toPrecision(2)}`]);
+  if (accuracy) proofs.push(["Top-1", `${percent(accuracy.artifact_top1, 2)} (PyTorch ${percent(accuracy.pytorch_top1, 2)})`]);
+  if (speed) proofs.push(["Pace", `${speed.artifact_images_per_second.toFixed(1)} images/s, ${speed.ratio.toFixed(2)} times PyTorch, on ${speed.processor}`]);
+  if (made) proofs.push(["Made", `${made.slice(0, 16).replace("T", " ")} UTC`]);
+  fill($("certificate"), proofs);
+  $("uncertified").hidden = proofs.length > 0;
+  $("card").hidden = false;
 }
 
-async function take(files) {
-  const images = [...files].filter((file) => file.type.startsWith("image/") || file.type === "");
-  if (!images.length) return say("That is no image.", true);
-  if (info?.kind === "pre-trained") {
-    lastFile = images[0];
-    return reconstruct();
+function fill(where, facts) {
+  where.replaceChildren(...facts.flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]));
+}
+
+function clear() {
+  $("list").replaceChildren();
+  $("results").hidden = true;
+}
+
+// ---- images ----
+
+async function take(given) {
+  if (!info) return;
+  const all = [...given];
+  const images = all.filter((file) => file.type.startsWith("image/") || file.type === ""); // some systems know few types
+  const others = all.filter((file) => !images.includes(file)).map((file) => `${file.name}: is not an image.`);
+  if (!images.length) return say(others.join("\n") || "There is no file in this.", true);
+  files = images;
+  await (info.kind === "pre-trained" ? reconstruct() : classify(others));
+}
+
+async function classify(failures = []) {
+  const mine = turn;
+  const images = files.slice(0, MOST_SHOWN);
+  const of = images.length < files.length ? ` of ${files.length}, which is as many as are shown` : "";
+  const shown = info.class_names.length <= ALL_CLASSES_TO ? ALL_CLASSES_TO : 5;
+  const next = $("list").firstChild; // these come above what is there, in their order
+  let last = "";
+  let done = 0;
+  for (const file of images) {
+    say(`Looking at ${file.name} …`);
+    try {
+      const answer = await call(`${address()}/predict?top_k=${shown}&explanation=true`, file);
+      const made = await resultOf(file, answer.images[0]);
+      if (mine !== turn) return;
+      $("list").insertBefore(made, next?.isConnected ? next : null);
+      $("results").hidden = false;
+      const [best] = answer.images[0].predictions;
+      last = `${file.name}: ${best.class}, ${percent(best.prob)}.`;
+      done += 1;
+    } catch (error) {
+      if (mine !== turn) return;
+      failures.push(`${file.name}: ${error.message}`);
+    }
   }
-  for (const file of images) await classify(file);
+  while ($("list").children.length > MOST_SHOWN) $("list").lastElementChild.remove();
+  if (done !== 1) last = `${done} images classified${of}.`;
+  say([...failures, ...(done ? [last] : [])].join("\n"), failures.length > 0);
 }
 
-async function classify(file) {
-  say(`Looking at ${file.name} …`);
-  try {
-    const answer = await call(`${address()}/predict?top_k=5&explanation=true`, {
-      method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file,
-    });
-    const [found] = answer.images;
-    $("results").prepend(await resultOf(file, found));
-    while ($("results").children.length > MOST_SHOWN) $("results").lastElementChild.remove();
-    const [best] = found.predictions;
-    say(`${file.name}: ${best.class}, ${(100 * best.prob).toFixed(1)} %.`);
-  } catch (error) {
-    say(`${file.name}: ${error.message}`, true);
-  }
-}
-
-async function resultOf(file, found) {
-  const picture = element("div", { className: "picture" });
+// Something to show of a file: at once of its right shape, or a word where the browser knows fewer formats than the server.
+async function pictureOf(file) {
   const image = element("img", { alt: file.name, src: URL.createObjectURL(file) });
-  picture.append(image);
-  image.onload = () => URL.revokeObjectURL(image.src);
-  const map = explanationOf(found.explanation);
-  const box = element("input", { type: "checkbox" });
-  box.onchange = () => (box.checked ? picture.append(map) : map.remove());
-  const list = element("ol", { ariaLabel: "Most probable classes" });
-  for (const { class: name, prob } of found.predictions) {
-    const fill = element("span");
-    fill.style.width = `${100 * prob}%`;
-    const bar = element("div", { className: "bar" }, fill);
-    bar.setAttribute("aria-hidden", "true");
-    list.append(element("li", {}, element("span", { className: "name", textContent: name }),
-      element("span", { className: "prob", textContent: `${(100 * prob).toFixed(1)} %` }), bar));
+  const picture = element("div", { className: "picture" }, image);
+  try {
+    await image.decode();
+    picture.style.setProperty("--aspect", image.naturalWidth / image.naturalHeight);
+  } catch {
+    image.replaceWith(element("p", { textContent: "This browser cannot show images of this format." }));
   }
-  const left = element("div", {}, picture, element("label", { className: "toggle" }, box, "Show what it looked at"));
-  return element("article", { className: "result" }, left, element("div", {}, element("h2", { textContent: file.name }), list));
+  URL.revokeObjectURL(image.src);
+  return picture;
 }
 
-// The class activation map over what the network saw of the image: what speaks for the class in orange, nothing where it does not.
+async function resultOf(file, { predictions, explanation }) {
+  const picture = await pictureOf(file);
+  picture.append(explanationOf(explanation));
+  const bars = element("ol", { role: "list", ariaLabel: "Classes, the most probable first" });
+  for (const { class: name, prob } of predictions) {
+    const length = element("span");
+    length.style.width = `${100 * prob}%`;
+    const bar = element("span", { className: "bar", ariaHidden: "true" }, length);
+    bars.append(element("li", {}, element("span", { className: "name", textContent: name }), bar,
+      element("span", { className: "prob", textContent: percent(prob) })));
+  }
+  const others = info.class_names.length - predictions.length;
+  const rest = Math.max(0, 1 - predictions.reduce((sum, { prob }) => sum + prob, 0));
+  const right = element("div", {}, element("h3", { textContent: file.name }), bars);
+  if (others > 0) right.append(element("p", { className: "rest", textContent: `${others} other classes: ${percent(rest)}` }));
+  return element("article", {}, picture, right);
+}
+
+// The class activation map as a shade over the image: none where most speaks for the class, so that any colour can be judged.
 function explanationOf({ map, seen }) {
-  const canvas = element("canvas", { width: map[0].length, height: map.length });
-  canvas.setAttribute("aria-hidden", "true");
+  const canvas = element("canvas", { width: map[0].length, height: map.length, ariaHidden: "true" });
   const most = Math.max(...map.flat(), 1e-9);
   const context = canvas.getContext("2d");
   map.forEach((row, y) => row.forEach((value, x) => {
-    context.fillStyle = `rgba(255, 120, 0, ${Math.max(0, value / most)})`;
+    context.fillStyle = `rgba(10, 16, 20, ${0.75 * (1 - Math.max(0, value / most))})`;
     context.fillRect(x, y, 1, 1);
   }));
   const [top, left, height, width] = seen.map((share) => `${100 * share}%`);
@@ -123,49 +179,88 @@ function explanationOf({ map, seen }) {
 }
 
 async function reconstruct() {
-  const file = lastFile;
-  if (!file) return;
-  const ratio = $("ratio").value / 100;
-  say(`Hiding ${$("ratio").value} % of ${file.name} …`);
+  const [file] = files;
+  const mine = ++turn;
+  const hidden = percent($("ratio").value / 100, 0);
+  say(`Hiding ${hidden} of ${file.name} …`);
   try {
-    const answer = await call(`${address()}/reconstruct?mask_ratio=${ratio}`, {
-      method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file,
-    });
-    const shown = [["Image", URL.createObjectURL(file)], ["What it sees", `data:image/png;base64,${answer.masked}`],
-      ["Reconstruction", `data:image/png;base64,${answer.reconstruction}`]];
-    const figures = shown.map(([title, src]) => element("figure", {}, element("img", { src, alt: title }), element("figcaption", { textContent: title })));
-    $("results").replaceChildren(element("article", { className: "result" }, element("div", { className: "triple" }, ...figures)));
-    say(`${file.name}, ${$("ratio").value} % hidden.`);
+    const answer = await call(`${address()}/reconstruct?mask_ratio=${$("ratio").value / 100}`, file);
+    const whole = await pictureOf(file);
+    if (mine !== turn) return;
+    crop(whole, answer.seen);
+    const picture = (png, alt) => element("div", { className: "picture" }, element("img", { alt, src: `data:image/png;base64,${png}` }));
+    const figure = (title, shown) => element("figure", {}, shown, element("figcaption", { textContent: title }));
+    const figures = element("div", { className: "triple" },
+      figure("Image", whole),
+      figure("What it sees", picture(answer.masked, `${file.name}, ${hidden} of it grey`)),
+      figure("Reconstruction", picture(answer.reconstruction, `${file.name}, its hidden part as the model imagines it`)));
+    for (const { style } of figures.querySelectorAll(".picture")) style.setProperty("--aspect", info.image_size[1] / info.image_size[0]);
+    $("list").replaceChildren(element("article", {}, element("h3", { textContent: file.name }), figures));
+    $("results").hidden = false;
+    say(`${file.name}: ${hidden} hidden.${files.length > 1 ? ` One image at a time: this is the first of ${files.length}.` : ""}`);
   } catch (error) {
-    say(`${file.name}: ${error.message}`, true);
+    if (mine === turn) say(`${file.name}: ${error.message}`, true);
   }
 }
 
-$("model").onchange = () => { $("results").replaceChildren(); lastFile = null; showCard().catch((error) => say(error.message, true)); };
+// Show of a picture only what the network sees of it, so that it can be compared with what comes back.
+function crop(picture, [top, left, height, width]) {
+  const image = picture.querySelector("img");
+  if (!image) return;
+  Object.assign(image.style, {
+    position: "absolute", maxWidth: "none",
+    width: `${100 / width}%`, height: `${100 / height}%`, left: `${(-100 * left) / width}%`, top: `${(-100 * top) / height}%`,
+  });
+}
+
+$("model").onchange = async () => {
+  try {
+    say("");
+    await showModel();
+    if (info && files.length) await (info.kind === "pre-trained" ? reconstruct() : classify());
+  } catch (error) {
+    say(error.message, true);
+  }
+};
+$("key").onsubmit = (event) => { event.preventDefault(); showModels(); };
+$("choose").onclick = () => $("file").click();
 $("file").onchange = () => { take($("file").files); $("file").value = ""; };
-$("api-key").onchange = showModels;
+$("look").onchange = () => $("results").classList.toggle("looking", $("look").checked);
 $("ratio").oninput = () => { $("percent").textContent = `${$("ratio").value} %`; };
 $("ratio").onchange = reconstruct;
 document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
-document.addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("drop").classList.toggle("over", event.dataTransfer.types.includes("Files"));
+});
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
-document.addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); take(event.dataTransfer.files); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  take(event.dataTransfer.files);
+});
 
-function closeCamera() {
-  $("video").srcObject?.getTracks().forEach((track) => track.stop());
-  $("video").srcObject = null;
-  $("viewfinder").hidden = true;
-}
+// ---- the camera ----
+
 $("camera").onclick = async () => {
+  $("camera").disabled = true;
   try {
     $("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     $("viewfinder").hidden = false;
     await $("video").play();
     $("shoot").focus();
   } catch {
+    closeCamera();
     say("The camera cannot be used here: there is none, it was refused, or the page did not come by HTTPS or from this machine.", true);
   }
 };
+function closeCamera() {
+  $("video").srcObject?.getTracks().forEach((track) => track.stop());
+  $("video").srcObject = null;
+  $("viewfinder").hidden = true;
+  $("camera").disabled = false;
+  $("camera").focus();
+}
 $("stop").onclick = closeCamera;
 $("shoot").onclick = () => {
   const { videoWidth: width, videoHeight: height } = $("video");

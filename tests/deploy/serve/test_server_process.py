@@ -1,0 +1,267 @@
+"""The process that `convnextv2 serve` starts: what only sockets and signals can show."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from trees import network, save
+
+from convnextv2.deploy.predictor import Predictor
+
+pytestmark = pytest.mark.anyio
+
+Answer = tuple[int, dict[str, str], dict]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.log = folder / f"{self.port}.log"
+        command = [sys.executable, "-m", "convnextv2", "serve", *arguments, "--port", str(self.port), "--device", "cpu"]
+        with self.log.open("wb") as log:
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            self.popen = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def send(self, image: bytes) -> Callable[[], Awaitable[Answer]]:
+        """Ask for a prediction on a new connection; what is returned reads the answer."""
+        reader, writer = await self.connect()
+        writer.write(head(len(image)) + image)
+        await writer.drain()
+
+        async def read() -> Answer:
+            try:
+                return await read_answer(reader)
+            finally:
+                writer.close()
+
+        return read
+
+    async def ask(self, image: bytes) -> Answer:
+        return await (await self.send(image))()
+
+    async def get(self, path: str) -> Answer:
+        reader, writer = await self.connect()
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+        try:
+            return await read_answer(reader)
+        finally:
+            writer.close()
+
+    async def lives(self) -> None:
+        """Returns as soon as it listens."""
+        async with asyncio.timeout(60):
+            while self.popen.poll() is None:
+                try:
+                    assert (await self.get("/healthz"))[0] == 200
+                    return
+                except OSError:
+                    await asyncio.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    async def ready(self) -> None:
+        """Returns as soon as it is ready."""
+        await self.lives()
+        async with asyncio.timeout(60):
+            while (await self.get("/readyz"))[0] != 200:
+                await asyncio.sleep(0.02)
+
+
+def head(length: int) -> bytes:
+    path = "/v1/models/trees/predict?top_k=4"
+    return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """Status, headers and JSON (or {"text": ...}) of one answer."""
+    status, *lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode().strip().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), 30)
+    found = json.loads(body) if "json" in headers["content-type"] else {"text": body.decode()}
+    return int(status.split()[1]), headers, found
+
+
+def probs(answer: dict) -> dict[str, float]:
+    return {entry["class"]: entry["prob"] for entry in answer["images"][0]["predictions"]}
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the weights that may be written over."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(weights.parent, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hasty(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server that waits for half a second for what clients send."""
+    with Process(tmp_path_factory.mktemp("log"), f"trees={model}", "--read_timeout_s", "0.5", "--max_queue", "1000") as process:
+        yield process
+
+
+async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no_request(
+    weights: Path, images: list[bytes], expected: list[dict[str, float]], tmp_path: Path
+) -> None:
+    limits = ["--max_batch", "512", "--max_queue", "1000", "--deadline_s", "30"]  # the large batch makes a long warm-up
+    with Process(tmp_path, f"trees={weights}", *limits) as process:
+        await process.lives()
+        for status, headers, found in (await process.get("/readyz"), await process.ask(images[0])):
+            assert (status, headers["retry-after"], found["error"]["code"]) == (503, "2", "not_ready")
+        await process.ready()
+
+        async def check(read: Callable[[], Awaitable[Answer]], i: int) -> dict[str, str]:
+            status, headers, found = await read()
+            assert status == 200 and probs(found) == pytest.approx(expected[i], abs=1e-5)
+            return headers
+
+        which = [i % len(images) for i in range(300)]
+        before = [await process.send(images[i]) for i in which]
+        process.popen.send_signal(signal.SIGTERM)
+        answers = asyncio.gather(*map(check, before, which))
+        async with asyncio.timeout(10):
+            while (ready := await process.get("/readyz"))[0] == 200:
+                await asyncio.sleep(0.01)
+        assert ready[0] == 503 and ready[2]["error"]["code"] == "shutting_down"
+        late = [await process.send(images[i]) for i in which[:50]]  # a load balancer needs some time to look away
+        assert {(await check(*pair))["connection"] for pair in zip(late, which, strict=False)} == {"close"}
+        assert len(await answers) == 300
+        assert await asyncio.to_thread(process.popen.wait, 20) in (0, -signal.SIGTERM)
+        with pytest.raises(OSError):
+            await process.connect()
+        assert "Finishing what was accepted." in process.log.read_text() and "Traceback" not in process.log.read_text()
+
+
+async def test_a_port_that_is_taken_is_one_line_and_exit_code_2(weights: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Process(tmp_path, f"trees={weights}", port=port) as process:
+            assert await asyncio.to_thread(process.popen.wait, 60) == 2
+            last = process.log.read_text().splitlines()[-1]
+            assert f"port = {port}: cannot listen on 127.0.0.1. Choose another port." in last
+            assert "Traceback" not in process.log.read_text()
+
+
+@pytest.mark.parametrize("drip", [b"", b"G"], ids=["silent", "slow"])
+async def test_a_head_that_does_not_come_is_cut_off(hasty: Process, images: list[bytes], drip: bytes) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    began = time.monotonic()
+    while not reader.at_eof() and time.monotonic() < began + 10:
+        writer.write(drip)
+        try:
+            async with asyncio.timeout(0.1):
+                assert not await reader.read(1)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            break
+    assert 0.3 < time.monotonic() - began < 5
+    writer.close()
+    assert (await hasty.ask(images[0]))[0] == 200
+
+
+async def test_a_slow_body_is_refused(hasty: Process) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    writer.write(head(1000))
+    answer = asyncio.create_task(read_answer(reader))
+    began = time.monotonic()
+    while not answer.done():
+        writer.write(b"x")
+        await asyncio.wait([answer], timeout=0.1)
+    assert time.monotonic() - began < 5
+    status, _, found = answer.result()
+    assert status == 408 and found["error"]["code"] == "too_slow"
+    writer.close()
+
+
+async def test_a_connection_that_stays_open_is_not_cut_off_while_it_is_used(hasty: Process, images: list[bytes]) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    for _ in range(4):
+        await asyncio.sleep(0.4)  # together longer than a head may take
+        writer.write(head(len(images[0])) + images[0])
+        assert (await read_answer(reader))[0] == 200
+    writer.close()
+
+
+async def test_clients_that_leave_in_the_middle_leave_nothing_behind(hasty: Process, images: list[bytes]) -> None:
+    await hasty.ready()
+    image = images[0]
+    for sent in (head(len(image)), head(len(image)) + image[:100], head(len(image)) + image):
+        for half in (False, True):
+            reader, writer = await hasty.connect()
+            writer.write(sent)
+            await writer.drain()
+            if half:
+                writer.write_eof()
+                await asyncio.wait_for(reader.read(), 5)  # the server does not keep it open
+            writer.close()
+    async with asyncio.timeout(10):
+        while not {"convnextv2_requests_in_flight 1.0", "convnextv2_queue_images 0.0"} <= set(
+            (await hasty.get("/metrics"))[2]["text"].splitlines()
+        ):
+            await asyncio.sleep(0.02)
+    assert (await hasty.ask(image))[0] == 200
+
+
+async def test_sighup_under_load_brings_the_next_version_and_no_wrong_answer(
+    hasty: Process, model: Path, images: list[bytes], expected: list[dict[str, float]], tmp_path: Path
+) -> None:
+    await hasty.ready()
+    save(network(seed=1), tmp_path / "next")
+    new = Predictor(tmp_path / "next" / "model.safetensors", device="cpu", precision="float32", batch_size=1)
+    after = [{entry["class"]: entry["prob"] for entry in result["predictions"]} for result in new(images)]
+    assert all(after[i] != pytest.approx(expected[i], abs=1e-3) for i in range(len(images)))
+    seen: list[str] = []
+
+    async def load(worker: int) -> None:
+        i = worker
+        while seen.count("2") < 100:
+            i = (i + 1) % len(images)
+            status, _, found = await hasty.ask(images[i])
+            assert status == 200
+            seen.append(found["version"])
+            assert probs(found) == pytest.approx({"1": expected, "2": after}[found["version"]][i], abs=1e-5)
+
+    async def renew() -> None:
+        while len(seen) < 50:
+            await asyncio.sleep(0.01)
+        save(network(seed=1), model)
+        hasty.popen.send_signal(signal.SIGHUP)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(renew(), *map(load, range(16)))
+    assert "trees@2: PyTorch on cpu, float32" in hasty.log.read_text()
+    assert seen.count("1") >= 50
+    hasty.popen.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while "Nothing has changed." not in hasty.log.read_text():
+            await asyncio.sleep(0.02)
+    assert (await hasty.get("/v1/models/trees"))[2]["versions"][0]["version"] == "2"

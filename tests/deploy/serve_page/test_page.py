@@ -1,0 +1,353 @@
+"""The page of the server, as a person uses it: a real browser before a real server."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convnextv2.cli import main
+
+playwright = pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Locator, Page, expect, sync_playwright  # noqa: E402
+
+CHROMIUM = shutil.which("chromium")
+KEY = "open sesame"
+SMALL = (
+    "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 --precision float32 "
+    "--device cpu --tensorboard False"
+).split()
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+    pytest.mark.filterwarnings("ignore"),  # exporters warn of themselves
+]
+
+
+def draw(path: Path, colour: int, seed: int) -> Path:
+    """A wide grey picture of noise, with a patch at its left or right whose colour tells its class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(60, 120, (70, 100, 3))
+    left = 20 if seed % 2 else 50
+    pixels[5:65, left : left + 30, colour] += 130
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("patches")
+    for colour, name in enumerate(("red", "green", "blue")):
+        for i in range(8):
+            draw(root / "train" / name / f"{i}.png", colour, 10 * colour + i)
+        for i in range(2):
+            draw(root / "val" / name / f"{name}-{i}.png", colour, 100 + 10 * colour + i)
+    return root
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Addresses of a server of three models, and of one that asks for a key."""
+
+    open: str
+    locked: str
+
+
+@pytest.fixture(scope="module")
+def servers(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    out = tmp_path_factory.mktemp("served")
+    data = ["--data_dir", str(photos)]
+    training = ["--epochs", "12", "--lr", "0.01", "--scale", "0.7,1", *SMALL]
+    assert main(["train", *data, "--out", str(out / "colours"), *training]) == 0
+    assert main(["pretrain", *data, "--out", str(out / "pre"), "--epochs", "1", "--decoder_dim", "16", *SMALL]) == 0
+    exporting = ["--format", "onnx", "--out", str(out / "onnx"), "--images", "6", "--workers", "0", "--batch_size", "4"]
+    assert main(["export", str(out / "colours"), *data, *exporting]) == 0
+
+    ports = free_port(), free_port()
+    models = f"colours={out / 'colours'}", f"colours-onnx={out / 'onnx'}", f"masked={out / 'pre'}"
+    command = [sys.executable, "-m", "convnextv2", "serve", "--device", "cpu", "--max_batch", "4", "--drain_s", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([*command, *models, "--port", str(ports[0])], env=environment),
+        subprocess.Popen([*command, models[0], "--port", str(ports[1]), "--api_key", KEY], env=environment),
+    ]
+    found = Servers(*(f"http://127.0.0.1:{port}/" for port in ports))
+    try:
+        for address, process in zip((found.open, found.locked), processes, strict=True):
+            while process.poll() is None:
+                try:
+                    urlopen(address + "readyz").close()
+                    break
+                except URLError as error:
+                    error.close() if hasattr(error, "close") else None
+                    time.sleep(0.1)
+            assert process.poll() is None
+        yield found
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")  # not session: while it is there, no other test could run an event loop of its own
+def browser() -> Iterator[Browser]:
+    arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+def watched(browser: Browser, address: str) -> Iterator[Page]:
+    """A page that must neither ask elsewhere nor complain."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write", "camera"])
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    asked: list[str] = []
+    complaints: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        refused = "/v1/" in message.location["url"] and re.search("status of (401|415)", message.text)  # the browser's own
+        if message.type in ("error", "warning") and not refused:
+            complaints.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    yield page
+    context.close()
+    assert not complaints
+    assert not [url for url in asked if not url.startswith((address, f"blob:{address}", "data:"))]
+
+
+@pytest.fixture
+def page(browser: Browser, servers: Servers) -> Iterator[Page]:
+    for page in watched(browser, servers.open):
+        expect(page.locator("#card")).to_contain_text("classifier, 3 classes")
+        yield page
+
+
+def results(page: Page) -> Locator:
+    return page.get_by_role("region", name="Results").get_by_role("article")
+
+
+def choose(page: Page, *files: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose files").click()
+    chooser.value.set_files(list(files))
+
+
+def carry(page: Page, *files: FilePayload) -> object:
+    """A DataTransfer of these files, in the browser."""
+    told = [[file["name"], file["mimeType"], base64.b64encode(file["buffer"]).decode()] for file in files]
+    return page.evaluate_handle(
+        """(files) => {
+            const carried = new DataTransfer();
+            for (const [name, type, content] of files)
+                carried.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name, { type }));
+            return carried;
+        }""",
+        told,
+    )
+
+
+def payload(path: Path) -> FilePayload:
+    return {"name": path.name, "mimeType": "image/png", "buffer": path.read_bytes()}
+
+
+def switch(page: Page, model: str, expected: str) -> None:
+    page.get_by_label("Model", exact=True).select_option(model)
+    expect(page.locator("#card")).to_contain_text(expected)
+
+
+def test_a_chosen_file_shows_its_classes_with_bars_and_percentages(page: Page, photos: Path) -> None:
+    choose(page, photos / "val" / "green" / "green-0.png")
+    rows = results(page).get_by_role("listitem")
+    expect(rows).to_have_count(3)
+    expect(rows.first).to_contain_text("green")
+    expect(page.get_by_role("img", name="green-0.png")).to_be_visible()
+    expect(page.get_by_role("heading", name="green-0.png")).to_be_visible()
+    shares = [float(text.removesuffix(" %")) for text in page.locator("li .prob").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.2)
+    bars = page.locator("li .bar")
+    for i, share in enumerate(shares):
+        whole, filled = (locator.bounding_box() for locator in (bars.nth(i), bars.nth(i).locator("span")))
+        assert whole and filled and filled["width"] / whole["width"] == pytest.approx(share / 100, abs=0.01)
+
+
+def test_dropped_images_give_a_result_each_in_their_order(page: Page, photos: Path) -> None:
+    files = [photos / "val" / name / f"{name}-1.png" for name in ("blue", "red")]
+    carried = carry(page, *map(payload, files))
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": carried})
+    expect(page.locator("#drop")).to_have_class("over")
+    page.dispatch_event("#drop", "drop", {"dataTransfer": carried})
+    expect(results(page)).to_have_count(2)
+    expect(results(page).get_by_role("heading")).to_have_text(["blue-1.png", "red-1.png"])
+    expect(results(page).locator("li:first-child .name")).to_have_text(["blue", "red"])
+    expect(page.locator("#drop")).not_to_have_class("over")
+    expect(page.get_by_role("status")).to_have_text("2 images classified.")
+
+
+def test_a_pasted_image_is_classified(page: Page, photos: Path) -> None:
+    content = base64.b64encode((photos / "val" / "blue" / "blue-0.png").read_bytes()).decode()
+    page.evaluate(
+        """async (content) => {
+            const png = new Blob([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], { type: "image/png" });
+            await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
+        }""",
+        content,
+    )
+    page.keyboard.press("Control+V")
+    expect(results(page).get_by_role("listitem").first).to_contain_text("blue")
+
+
+def test_the_explanation_lies_on_what_the_network_saw_and_is_bright_where_it_looked(page: Page, photos: Path) -> None:
+    choose(page, photos / "val" / "red" / "red-1.png", photos / "val" / "red" / "red-0.png")  # patches left and right
+    expect(results(page)).to_have_count(2)
+    shades = page.locator("article canvas")
+    expect(shades.first).to_be_hidden()
+    page.get_by_label("Show where it looked").check()
+    expect(page.get_by_text("Bright is what speaks for the first class.")).to_be_visible()
+    image, shade = page.locator("article img").first.bounding_box(), shades.first.bounding_box()
+    assert image and shade
+    side = 0.875 * image["height"]  # of the square in the middle that the network sees
+    assert (shade["width"], shade["height"]) == pytest.approx((side, side), abs=2)
+    assert shade["x"] + side / 2 == pytest.approx(image["x"] + image["width"] / 2, abs=2)
+    columns = [
+        shades.nth(i).evaluate(
+            """(canvas) => {
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                return [0, canvas.width - 1].map((x) => Math.min(...[...Array(canvas.height).keys()].map((y) => data[4 * (y * canvas.width + x) + 3])));
+            }"""
+        )
+        for i in range(2)
+    ]
+    assert columns[0][0] < columns[0][1] and columns[1][0] > columns[1][1]  # less shade on the patch's side
+    page.get_by_label("Show where it looked").uncheck()
+    expect(shades.first).to_be_hidden()
+
+
+def test_another_model_answers_for_the_same_image(page: Page, photos: Path) -> None:
+    choose(page, photos / "val" / "red" / "red-0.png")
+    expect(results(page)).to_have_count(1)
+    switch(page, "colours-onnx", "onnx, float32")
+    expect(results(page).get_by_role("listitem").first).to_contain_text("red")
+    switch(page, "masked", "pre-trained")
+    expect(page.get_by_role("figure")).to_have_count(3)
+
+
+def test_the_slider_hides_another_share_and_changes_the_reconstruction(page: Page, photos: Path) -> None:
+    switch(page, "masked", "pre-trained")
+    choose(page, photos / "val" / "red" / "red-0.png")
+    expect(page.locator("figcaption")).to_have_text(["Image", "What it sees", "Reconstruction"])
+    expect(page.get_by_label("Show where it looked")).to_be_hidden()
+    expect(page.get_by_role("status")).to_have_text("red-0.png: 60 % hidden.")
+    pictures = page.locator("figure img")
+    before = [pictures.nth(i).get_attribute("src") for i in (1, 2)]
+    assert all(source and source.startswith("data:image/png;base64,") for source in before)
+    page.get_by_label("Hidden").fill("25")
+    expect(page.get_by_role("status")).to_have_text("red-0.png: 25 % hidden.")
+    for i, source in zip((1, 2), before, strict=True):
+        expect(pictures.nth(i)).not_to_have_attribute("src", source or "")
+
+
+def test_the_card_shows_hash_and_certificate(page: Page, servers: Servers) -> None:
+    card = page.locator("#card")
+    card.locator("summary").click()
+    expect(card.get_by_text("None: only exported models are compared")).to_be_visible()
+    switch(page, "colours-onnx", "onnx, float32")
+    with urlopen(f"{servers.open}v1/models/colours-onnx") as answer:
+        (version,) = json.load(answer)["versions"]
+    expect(card.get_by_text(version["sha256"], exact=True)).to_be_visible()
+    expect(card.get_by_text("blue, green, red")).to_be_visible()
+    expect(card.get_by_text("with PyTorch on 100.00 % of 6 images")).to_be_visible()
+    expect(card.get_by_text(re.compile(r"^\d+\.\d\d % \(PyTorch \d+\.\d\d %\)$"))).to_be_visible()
+    expect(card.get_by_text(re.compile(r"images/s, .* times PyTorch, on "))).to_be_visible()
+
+
+def test_a_file_that_is_no_image_gives_a_readable_error(page: Page, photos: Path, tmp_path: Path) -> None:
+    text, disguised = tmp_path / "thesis.txt", tmp_path / "thesis.jpg"
+    for path in (text, disguised):
+        path.write_text("years of work")
+    choose(page, text)
+    status = page.get_by_role("status")
+    expect(status).to_have_text("thesis.txt: is not an image.")
+    choose(page, disguised, photos / "val" / "red" / "red-0.png")
+    expect(status).to_contain_text("thesis.jpg: is not an image, or of a format that is not read (JPEG, PNG")
+    expect(status).to_contain_text("red-0.png: red, ")
+    expect(results(page)).to_have_count(1)
+
+
+def test_the_keyboard_alone_is_enough(page: Page, photos: Path) -> None:
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.locator("#choose:focus").count():
+            break
+    assert page.locator("#choose").evaluate("(button) => getComputedStyle(button).outlineWidth") == "3px"
+    for key in ("Enter", "Space"):
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press(key)
+    chooser.value.set_files(photos / "val" / "blue" / "blue-0.png")
+    expect(results(page)).to_have_count(1)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Use the camera")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.get_by_label("Show where it looked")).to_be_checked()
+
+
+def test_the_camera_takes_a_picture_and_closes(page: Page) -> None:
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.get_by_role("button", name="Take the picture")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(results(page).get_by_role("heading")).to_have_text(["camera.jpg"])
+    expect(page.get_by_role("button", name="Take the picture")).to_be_hidden()
+    assert page.locator("video").evaluate("(video) => video.srcObject === null")
+
+
+def test_a_key_is_asked_for_where_the_server_wants_one(browser: Browser, servers: Servers, photos: Path) -> None:
+    for page in watched(browser, servers.locked):
+        field, status = page.get_by_label("API key"), page.get_by_role("status")
+        expect(field).to_be_focused()
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        expect(status).to_have_text("The API key is missing or wrong.")
+        field.fill(KEY)
+        page.get_by_role("button", name="Use this key").click()
+        expect(field).to_be_hidden()
+        choose(page, photos / "val" / "green" / "green-1.png")
+        expect(results(page).get_by_role("listitem").first).to_contain_text("green")
+
+
+def test_a_server_that_is_gone_is_said_in_words(page: Page, photos: Path) -> None:
+    page.route("**/predict**", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    choose(page, photos / "val" / "red" / "red-0.png")
+    expect(page.get_by_role("status")).to_have_text("red-0.png: The server answered 502.")
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, photos: Path) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    choose(page, photos / "val" / "red" / "red-0.png")
+    expect(results(page)).to_have_count(1)
+    page.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 320

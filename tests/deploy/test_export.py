@@ -1,0 +1,329 @@
+"""Artifacts compute what the model computes, or are not kept."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from trees import CLASSES, PREPROCESSING, network, photograph, save
+
+from convnextv2 import export
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.deploy.artifact import open_artifact
+from convnextv2.deploy.certificate import agreement, check_int8, resized_by
+from convnextv2.deploy.export import Evidence, Form, export_artifact
+from convnextv2.deploy.formats import FORMATS, check_format, installed_formats
+from convnextv2.deploy.graph import Graph
+from convnextv2.errors import ArtifactError, DeviceError, RecipeError, RunError
+from convnextv2.model.convnext import ConvNeXtV2
+
+Exported = Callable[..., Path]
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}  # of the largest logit
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
+
+
+def pixels(count: int, size: int = 64) -> Tensor:
+    return torch.stack([torch.from_numpy(photograph(500 + i, size, size)).permute(2, 0, 1) for i in range(count)])
+
+
+def normalised(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(PREPROCESSING[key], dtype=torch.float64)[:, None, None] for key in ("mean", "std"))
+    return (images.double() / 255 - mean) / std
+
+
+def in_float64(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and pooled features by the model's own forward pass."""
+    model = network().double()
+    with torch.no_grad():
+        return model(normalised(images)), model.forward_features(normalised(images))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("format", installed_formats())
+def test_an_artifact_computes_what_the_model_computes_for_any_batch(format: str, precision: str, exported: Exported) -> None:
+    try:
+        path = exported(format, precision=precision)
+    except DeviceError as error:  # this processor's, never of float32
+        assert precision != "float32" and f"precision = {precision}" in str(error)
+        return
+    run = open_artifact(path).open(1)
+    for count in (1, 3, 8):
+        images = pixels(count)
+        expected, _ = in_float64(images)
+        logits = run(normalised(images).float().numpy())[0]
+        assert logits.dtype == np.float32
+        assert np.abs(logits - expected.numpy()).max() < TOLERANCE[precision] * expected.abs().max()
+
+
+@pytest.mark.parametrize("format", [name for name in installed_formats() if name != "aoti"])
+def test_pixels_go_in_and_probabilities_come_out(format: str, exported: Exported) -> None:
+    artifact = open_artifact(exported(format, input="pixels"))
+    images = pixels(3)
+    probs, embedding, explanation = artifact.open(1)(images.permute(0, 2, 3, 1).contiguous().numpy())
+    expected, _ = in_float64(images)
+    assert artifact.card.outputs == ["probs", "embedding", "explanation"]
+    assert np.abs(probs - expected.softmax(-1).numpy()).max() < 1e-5
+    assert embedding.shape == (3, 48) and explanation.shape == (3, 2, 2)
+
+
+@pytest.mark.parametrize("format", [name for name in installed_formats() if name != "aoti"])
+def test_any_multiple_of_the_stride_is_taken_where_asked_for(format: str, exported: Exported) -> None:
+    artifact = open_artifact(exported(format, dynamic_size=True))
+    images = resized_by(pixels(2), 32)
+    assert images.shape == (2, 3, 96, 128)
+    expected, _ = in_float64(images)
+    logits = artifact.open(1)(normalised(images).float().numpy())[0]
+    assert np.abs(logits - expected.numpy()).max() < 1e-4 * expected.abs().max()
+    assert artifact.card.shapes["images"] == [None, 3, None, None]
+    assert artifact.certificate["other_size"]["images"] == 4
+
+
+@pytest.mark.parametrize("format", [name for name in installed_formats() if name != "aoti"])
+def test_features_and_backbones_are_those_of_the_model(format: str, exported: Exported) -> None:
+    images = pixels(2)
+    x = normalised(images).float().numpy()
+    _, pooled = in_float64(images)
+    (embedding,) = open_artifact(exported(format, outputs="features")).open(1)(x)
+    assert np.abs(embedding - pooled.numpy()).max() < 1e-4 * pooled.abs().max()
+    stages = open_artifact(exported(format, outputs="backbone")).open(1)(x)
+    with torch.no_grad():
+        expected = network().double().features(normalised(images))
+    assert [stage.shape for stage in stages] == [(2, 16, 16, 16), (2, 24, 8, 8), (2, 32, 4, 4), (2, 48, 2, 2)]
+    assert all(np.abs(a - b.numpy()).max() < 1e-4 * b.abs().max() for a, b in zip(stages, expected, strict=True))
+
+
+def test_the_explanation_says_what_each_position_adds_to_the_logit() -> None:
+    """Gradient of the winning logit by the encoder's map, times the map: for a model that is linear behind it, CAM is that. The
+    final norm's deviation is held, so the comparison divides by it."""
+    model = network().double()
+    images = normalised(pixels(2))
+    with torch.no_grad():
+        logits, _, explanation = Graph(model, "classifier")(images)
+        encoded = model.encode(images)
+        pooled = encoded.mean((1, 2))
+        deviation = pooled.var(-1, unbiased=False, keepdim=True).add(model.norm.eps).sqrt()
+        for n, best in enumerate(logits.argmax(-1)):
+            # The logit, minus what biases give, by the definition of layer norm and linear layer.
+            row = model.head.weight[best]
+            constant = model.head.bias[best] + row @ model.norm.bias
+            direct = row @ (model.norm.weight * (pooled[n] - pooled[n].mean()) / deviation[n])
+            assert abs(float(explanation[n].mean()) - float(direct)) < 1e-4
+            assert abs(float(logits[n, best]) - float(direct + constant)) < 1e-4
+
+
+class NaiveGRN(nn.Module):
+    """As the official code writes it: the norm in the activations' own arithmetic."""
+
+    def __init__(self, gamma: Tensor, beta: Tensor) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(gamma.clone()), nn.Parameter(beta.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        return self.gamma * (x * (norm / (norm.mean(-1, keepdim=True) + 1e-6))) + self.beta + x
+
+
+def hot(scale: float = 2e4) -> ConvNeXtV2:
+    """Equal to `network` up to eps, but for the size of what goes through GRN: beyond 65504 over all positions, not at one."""
+    model = network(scale=0.02)
+    block = model.stages[0][0]
+    with torch.no_grad():
+        block.pwconv1.weight *= scale
+        block.pwconv2.weight /= scale
+        block.grn.beta.zero_()
+    return model
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(format: str, tmp_path: Path) -> None:
+    if format not in installed_formats():
+        pytest.skip(f"{format} is not installed")
+    images = pixels(4)
+    x = normalised(images).float()
+    with torch.no_grad():
+        expected = hot().double()(x.double()).numpy()
+    chosen = check_format(format, "float16")
+    found = {}
+    for name in ("ours", "naive"):
+        model = hot()
+        if name == "naive":
+            grn = model.stages[0][0].grn
+            model.stages[0][0].grn = NaiveGRN(grn.gamma.data, grn.beta.data)
+        path = tmp_path / f"{name}-{chosen.file}"
+        chosen.write(Graph(model, "classifier").eval(), x[:1], path, "float16", False)
+        found[name] = chosen.open(path, "float16", 1)(x.numpy())[0]
+    assert not np.isfinite(found["naive"]).all()  # so the case is one
+    assert np.abs(found["ours"] - expected).max() < 1e-2 * np.abs(expected).max()
+
+
+def test_a_model_that_overflows_all_the_same_is_not_exported(tmp_path: Path) -> None:
+    model = hot(1e8)
+    images = pixels(4)
+    with pytest.raises(ArtifactError, match="precision = float16.*NaN or infinity.*Use float32"):
+        export_artifact(
+            model, Form("torch", "float16"), tmp_path / "a", Evidence(images, None, "made", 4, 0.1), preprocessing=PREPROCESSING,
+            class_names=CLASSES, temperature=1.0, name="custom", provenance={}, notice="",
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_certificate_holds_what_was_measured(exported: Exported) -> None:
+    artifact = open_artifact(exported("torch"))
+    found = artifact.certificate
+    assert found["real"]["images"] == found["accuracy"]["images"] == 24
+    assert found["adversarial"]["images"] == 19  # eleven patterns and eight images moved against the model
+    assert 0 <= found["real"]["mean_difference"] <= found["real"]["max_difference"] < 1e-4
+    assert found["real"]["top1_agreement"] == 1
+    assert set(found["real"]["others"]) == {"embedding", "explanation"}
+    assert found["accuracy"]["pytorch_top1"] == found["accuracy"]["artifact_top1"]
+    assert found["speed"]["pytorch_images_per_second"] > 0
+    assert "validation images of" in found["images_from"]
+
+
+def test_accuracy_is_that_of_the_validation_folder(exported: Exported, pictures: Path) -> None:
+    from convnextv2 import validate
+
+    artifact = open_artifact(exported("torch"))
+    top1 = validate(artifact.path, data_dir=str(pictures), workers=0).top1
+    assert artifact.certificate["accuracy"]["pytorch_top1"] == pytest.approx(top1)
+
+
+def test_agreement_is_by_definition() -> None:
+    expected, found = torch.tensor([[1.0, -4.0], [2.0, 3.0]]), torch.tensor([[1.5, -4.0], [2.0, 2.0]])
+    assert agreement(expected, found) == {"images": 2, "max_difference": 1.0, "mean_difference": 0.375, "scale": 4.0}
+
+
+def test_int8_is_kept_only_when_accurate_and_faster() -> None:
+    def certificate(agrees: float, lost: float, ratio: float) -> dict:
+        accuracy = {"pytorch_top1": 0.9, "artifact_top1": 0.9 - lost}
+        return {"real": {"top1_agreement": agrees, "images": 100}, "accuracy": accuracy, "speed": {"ratio": ratio}}
+
+    check_int8(certificate(0.99, 0.005, 2.1), 2.0)
+    for bad, why in (
+        (certificate(0.9, 0.0, 3.0), "agrees with the model on 90.0%"),
+        (certificate(0.99, 0.02, 3.0), "top-1 falls by 2.0 points"),
+        (certificate(1.0, 0.0, 1.9), "no faster than float32 here"),
+    ):
+        with pytest.raises(ArtifactError, match=why):
+            check_int8(bad, 2.0)
+
+
+@pytest.mark.parametrize("format", [name for name in ("onnx", "openvino") if name in installed_formats()])
+def test_int8_weights_are_int8_and_their_logits_near(format: str, weights: Path, pictures: Path, tmp_path: Path) -> None:
+    from convnextv2.deploy.quantise import quantise
+
+    model, images = network(), pixels(16)
+    chosen = check_format(format, "int8")
+    path = tmp_path / chosen.file
+    x = normalised(images).float()
+    chosen.write(Graph(model, "classifier").eval(), x[:1], path, "float32", False)
+    before = sum(file.stat().st_size for file in tmp_path.iterdir())
+    quantise(format, path, "images", x.numpy())
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 0.8 * before
+    logits = chosen.open(path, "int8", 1)(x.numpy())[0]
+    expected, _ = in_float64(images)
+    difference = np.abs(logits - expected.numpy()).max() / expected.abs().max()
+    assert 1e-5 < difference < 0.2
+
+
+def test_what_a_format_cannot_do_is_one_line(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="format torch has none of that kind. It has float32, float16, bfloat16"):
+        export(weights, format="torch", precision="int8", data_dir=str(pictures), out=tmp_path / "x", workers=0, seconds=0)
+    with pytest.raises(RecipeError) as error:
+        export(weights, format="tflite", precision="float8", outputs="x", images="many")
+    assert [line.split(" =")[0] for line in str(error.value).splitlines()] == ["format", "precision", "outputs", "images"]
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "here"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="exists already"):
+        export(weights, format="torch", data_dir=str(pictures), out=out)
+    with pytest.raises(RunError, match="is not an artifact"):
+        export(weights, format="torch", data_dir=str(pictures), out=out, overwrite=True)
+    assert (out / "thesis.txt").exists()
+
+
+def test_a_changed_artifact_is_refused(exported: Exported, tmp_path: Path) -> None:
+    copy = shutil.copytree(exported("torch"), tmp_path / "copy")
+    model = copy / "model.pt2"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="differs from what artifact.json says"):
+        open_artifact(copy)
+    model.unlink()
+    with pytest.raises(ArtifactError, match="model.pt2 is missing"):
+        open_artifact(copy)
+    for text in ("{}", "[1, 2]", "\xff", '{"artifact": 7}'):
+        (copy / "artifact.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ArtifactError, match="Export the model again"):
+            open_artifact(copy)
+
+
+def test_a_card_cannot_name_files_outside_its_folder(exported: Exported, tmp_path: Path) -> None:
+    copy = shutil.copytree(exported("torch"), tmp_path / "copy")
+    card = json.loads((copy / "artifact.json").read_text())
+    (tmp_path / "secret").write_text("x")
+    card["files"] = {"../secret": "0" * 64}
+    (copy / "artifact.json").write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match="secret is missing"):
+        open_artifact(copy)
+
+
+def test_an_encoder_without_head_is_exported_as_features_only(pictures: Path, tmp_path: Path) -> None:
+    model = network(num_classes=0)
+    path = save(model, tmp_path / "w", class_names=[])
+    with pytest.raises(ArtifactError, match="outputs = classifier: the model has no head. Use outputs features or backbone"):
+        export(path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
+    artifact = open_artifact(
+        export(path, format="torch", outputs="features", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
+    )
+    assert artifact.card.kind == "features" and artifact.card.outputs == ["embedding"]
+
+
+def test_calibration_makes_the_probabilities_as_likely_as_can_be(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    out = export(weights, format="torch", calibrate=True, data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
+    fitted = open_artifact(out).card.temperature
+    transform = EvalTransform.from_description(PREPROCESSING)
+    normalise = BatchTransform(transform.mean, transform.std).normalise
+    from convnextv2.data.sources import image_folder
+
+    source = image_folder(pictures / "val")
+    images = torch.stack([transform(source.pixels(i, 3)) for i in range(len(source))])
+    with torch.no_grad():
+        logits = network()(normalise(images)).double()
+    losses = {
+        t: float(nn.functional.cross_entropy(logits / t, torch.tensor(source.targets)))
+        for t in (fitted / 1.05, fitted, fitted * 1.05)
+    }
+    assert losses[fitted] <= min(losses.values()) + 1e-6
+
+
+@pytest.mark.parametrize("layout", ["triton", "ovms"])
+def test_a_model_repository_gets_a_new_version_each_time(layout: str, exported: Exported, tmp_path: Path) -> None:
+    if "onnx" not in installed_formats():
+        pytest.skip("onnx is not installed")
+    for version in ("1", "2"):
+        made = export(exported("onnx"), layout=layout, out=tmp_path, name="trees")
+        assert made == tmp_path / "trees" / version
+        assert open_artifact(made).card.class_names == CLASSES
+    config = tmp_path / "trees" / "config.pbtxt"
+    assert config.is_file() == (layout == "triton")
+    if layout == "triton":
+        text = config.read_text()
+        assert 'backend: "onnxruntime"' in text and '{ name: "images", data_type: TYPE_FP32, dims: [ 3, 64, 64 ] }' in text
+        assert '{ name: "logits", data_type: TYPE_FP32, dims: [ 4 ] }' in text
+    with pytest.raises(ArtifactError, match="runs formats onnx and openvino, not torch"):
+        export(exported("torch"), layout=layout, out=tmp_path)
+
+
+def test_every_format_says_which_file_it_is() -> None:
+    assert {chosen.file for chosen in FORMATS.values()} == {"model.pt2", "model.onnx", "model.xml"}

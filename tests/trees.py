@@ -1,0 +1,45 @@
+"""A small classifier of four trees, and pictures for it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.weights.files import Description, save_weights
+
+PREPROCESSING = {
+    "image_size": [64, 64],
+    "channels": 3,
+    "eval_preset": "timm",
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.25, 0.3],
+}
+CLASSES = ["ash", "birch", "cedar", "dogwood"]
+
+
+def network(*, seed: int = 0, scale: float = 0.1, **arguments) -> ConvNeXtV2:
+    """A small model in evaluation mode with every parameter random: GRN starts at zero, which would hide it."""
+    torch.manual_seed(seed)
+    model = ConvNeXtV2((1, 1, 2, 1), (16, 24, 32, 48), **{"num_classes": len(CLASSES)} | arguments)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape))
+    return model.eval()
+
+
+def save(model: ConvNeXtV2, folder: Path, **description) -> Path:
+    """Weights that know their preprocessing and classes."""
+    content = {"class_names": CLASSES, "preprocessing": PREPROCESSING} | description
+    save_weights(folder, model.state_dict(), Description("classifier", "custom", model.arguments, **content))
+    return folder / "model.safetensors"
+
+
+def photograph(seed: int, width: int = 90, height: int = 75) -> np.ndarray:
+    """Smooth colour with noise, uint8 (H, W, 3)."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 75
+    waves = [np.sin(draw.uniform(1, 9) * x + draw.uniform(1, 9) * y + draw.uniform(0, 6)) for _ in range(3)]
+    return (110 + 90 * np.stack(waves, -1) + draw.normal(0, 10, (height, width, 3))).clip(0, 255).astype(np.uint8)
