@@ -104,7 +104,8 @@ def _as_pixels(image: Tensor | NDArray[np.uint8], name: str, channels: int) -> T
     """uint8 (C, H, W), with grey repeated or colours mixed to luma as files are."""
     if isinstance(image, np.ndarray):
         shown = image if image.ndim == 3 else image[..., None]
-        pixels = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1) if shown.ndim == 3 else torch.from_numpy(shown)
+        pixels = torch.from_numpy(np.array(shown))  # a copy: PyTorch does not take read-only memory
+        pixels = pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels
     else:
         pixels = image.detach().cpu()
     if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) not in (1, 3, 4) or not pixels.numel():

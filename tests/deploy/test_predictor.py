@@ -145,7 +145,7 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
     from convnextv2.deploy.serve.metrics import Metrics
     from convnextv2.deploy.serve.store import Store, parse_specs
 
-    store = Store(parse_specs([str(weights)]), Limits(), Metrics())
+    store = Store(parse_specs([str(weights)]), Limits(), Metrics(), device="cpu", precision="float32")
     of_weights, of_artifact = open_scorer(weights).transform, open_scorer(exported("torch")).transform
     assert of_weights == of_artifact
     for name, data in odd_images().items():

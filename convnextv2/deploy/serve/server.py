@@ -91,13 +91,19 @@ class _DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Of SIGTERM and SIGINT. A second one does not wait."""
-        if self.store.is_draining or not self.store.is_ready:
-            super().handle_exit(sig, frame)
+        if self.store.is_draining:
+            self.should_exit = self.force_exit = True
             return
         self.store.is_draining = True
+        if not self.store.is_ready:  # nobody was told to send anything yet
+            self.should_exit = True
+            return
         print("Finishing what was accepted.", flush=True)
-        loop = self.servers[0].get_loop() if self.servers else asyncio.get_event_loop()
-        loop.call_soon_threadsafe(loop.call_later, self.drain_s, lambda: super(_DrainingServer, self).handle_exit(sig, frame))
+        loop = self.servers[0].get_loop()
+        loop.call_soon_threadsafe(loop.call_later, self.drain_s, self._exit)
+
+    def _exit(self) -> None:
+        self.should_exit = True
 
     def _reload(self) -> None:
         async def reload() -> None:

@@ -44,7 +44,7 @@ async function showModels() {
     const { models } = await call("v1/models");
     $("key").hidden = true;
     $("model").replaceChildren(...models.map((name) => element("option", { value: name, textContent: name })));
-    $("model").disabled = false;
+    $("choice").hidden = false;
     say("");
     await showModel();
   } catch (error) {
@@ -79,7 +79,7 @@ async function showModel() {
   if (made) proofs.push(["Made", `${made.slice(0, 16).replace("T", " ")} UTC`]);
   fill($("certificate"), proofs);
   $("uncertified").hidden = proofs.length > 0;
-  $("card").hidden = false;
+  $("card").hidden = $("images").hidden = false;
 }
 
 function fill(where, facts) {
@@ -226,7 +226,7 @@ $("key").onsubmit = (event) => { event.preventDefault(); showModels(); };
 $("choose").onclick = () => $("file").click();
 $("file").onchange = () => { take($("file").files); $("file").value = ""; };
 $("look").onchange = () => $("results").classList.toggle("looking", $("look").checked);
-$("ratio").oninput = () => { $("percent").textContent = `${$("ratio").value} %`; };
+$("ratio").oninput = () => { $("percent").textContent = $("ratio").ariaValueText = `${$("ratio").value} %`; };
 $("ratio").onchange = reconstruct;
 document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) take(event.clipboardData.files); });
 document.addEventListener("dragover", (event) => {
