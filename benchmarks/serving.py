@@ -224,7 +224,7 @@ async def lose_some(artifact: str, photo: bytes, requests: int) -> dict[str, Any
             events = 0
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=32)) as client:
-                await _until_ready(client, port)
+                await _until_ready(port)
                 gate = asyncio.Semaphore(32)
 
                 tasks = [asyncio.create_task(ask(client, url, photo, counts, gate)) for _ in range(requests)]
@@ -241,7 +241,7 @@ async def lose_some(artifact: str, photo: bytes, requests: int) -> dict[str, Any
                         if code := await asyncio.to_thread(process.wait, 60):
                             raise RuntimeError(f"the server ended with {code}")
                         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-                        await _until_ready(client, port)
+                        await _until_ready(port)
                 await asyncio.gather(*tasks)
             process.terminate()
             process.wait(60)
@@ -250,12 +250,13 @@ async def lose_some(artifact: str, photo: bytes, requests: int) -> dict[str, Any
     return found
 
 
-async def _until_ready(client: httpx.AsyncClient, port: int) -> None:
-    for _ in range(600):
-        with suppress(httpx.HTTPError):
-            if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
-                return
-        await asyncio.sleep(0.1)
+async def _until_ready(port: int) -> None:
+    async with httpx.AsyncClient() as client:
+        for _ in range(600):
+            with suppress(httpx.HTTPError):
+                if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.1)
     raise RuntimeError("the server does not become ready")
 
 
@@ -398,8 +399,13 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
             await asyncio.gather(*(one(client, i, gate) for i in range(requests - requests // 5)))
             after = memory_mib(process)
             good = await client.post(f"{address}/v1/models/m/predict", content=photo)
-        return {"answers": dict(counts), "memory_after_a_fifth_mib": before, "memory_after_all_mib": after, "then": good.status_code,
-                "alive": process.poll() is None}  # fmt: skip
+        return {
+            "answers": dict(counts),
+            "memory_after_a_fifth_mib": before,
+            "memory_after_all_mib": after,
+            "then": good.status_code,
+            "alive": process.poll() is None,
+        }
 
 
 def main() -> None:

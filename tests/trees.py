@@ -30,10 +30,10 @@ def network(*, seed: int = 0, scale: float = 0.1, **arguments) -> ConvNeXtV2:
     return model.eval()
 
 
-def save(model: ConvNeXtV2, folder: Path, **description) -> Path:
+def save(model: ConvNeXtV2, folder: Path, *, kind: str = "classifier", **description) -> Path:
     """Weights that know their preprocessing and classes."""
     content = {"class_names": CLASSES, "preprocessing": PREPROCESSING} | description
-    save_weights(folder, model.state_dict(), Description("classifier", "custom", model.arguments, **content))
+    save_weights(folder, model.state_dict(), Description(kind, "custom", model.arguments, **content))
     return folder / "model.safetensors"
 
 

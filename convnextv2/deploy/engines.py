@@ -47,7 +47,7 @@ def _exported(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) 
     if images.device.type != "cpu":
         raise DeviceError(f"format {name}: runs on the CPU here. Use device cpu, or the backends eager or compiled.")
     precision = str(dtype).removeprefix("torch.")
-    chosen = check_format(name, precision)
+    chosen = check_format(name, precision, to_write=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / chosen.file
         # As users get it: for any batch size.

@@ -65,7 +65,7 @@ def export_artifact(
 
     model: float32, in evaluation mode; not changed. Raises ArtifactError where the artifact is not as good as its precision
     allows, and DeviceError or MissingPackageError where the format cannot do it here."""
-    chosen = check_format(form.format, form.precision)
+    chosen = check_format(form.format, form.precision, to_write=True)
     transform = EvalTransform.from_description(dict(preprocessing))
     if form.outputs == "classifier" and model.head is None:
         raise ArtifactError("outputs = classifier: the model has no head. Use outputs features or backbone.")
@@ -127,7 +127,7 @@ def export_artifact(
             temperature=temperature,
             provenance=dict(provenance),
             notice=notice,
-            versions={package: _version(package) for package in ("convnextv2", "torch", *FORMATS[form.format].needs)},
+            versions={package: _version(package) for package in ("convnextv2", "torch", *FORMATS[form.format].engine)},
         )
         save_card(made, card, certificate)
         if folder.exists():

@@ -37,20 +37,21 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Format:
-    """One format. file: the model's name in the artifact folder. needs: packages of the extra "export". write: (graph, example
-    input, path, precision, dynamic image size). open: (path, precision, threads)."""
+    """One format. file: the model's name in the artifact folder. engine, writer: packages that running and writing it need.
+    write: (graph, example input, path, precision, dynamic image size). open: (path, precision, threads)."""
 
     file: str
-    needs: tuple[str, ...]
+    engine: tuple[str, ...]
+    writer: tuple[str, ...]
     precisions: tuple[str, ...]
     write: Callable[[Graph, Tensor, Path, str, bool], None]
     open: Callable[[Path, str, int], Runner]
 
 
-def check_format(name: str, precision: str) -> Format:
+def check_format(name: str, precision: str, *, to_write: bool = False) -> Format:
     """The format of this name, once its packages are here and it knows the precision. Raises MissingPackageError, DeviceError."""
     chosen = FORMATS[name]
-    for package in chosen.needs:
+    for package in (*chosen.engine, *(chosen.writer if to_write else ())):
         if not find_spec(package):
             raise MissingPackageError(package, "export")
     if precision not in chosen.precisions:
@@ -59,8 +60,8 @@ def check_format(name: str, precision: str) -> Format:
 
 
 def installed_formats() -> list[str]:
-    """Those whose packages are here."""
-    return [name for name, chosen in FORMATS.items() if all(map(find_spec, chosen.needs))]
+    """Those that can be written and run here."""
+    return [name for name, chosen in FORMATS.items() if all(map(find_spec, chosen.engine + chosen.writer))]
 
 
 # ---- PyTorch ----------------------------------------------------------------------------------------------------------------
@@ -91,7 +92,11 @@ def _open_torch(path: Path, precision: str, threads: int) -> Runner:
 def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
     with _quiet(), torch.no_grad():
         program = _program(graph, example, precision, dynamic)
-        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        try:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        except RuntimeError as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise DeviceError(f"format aoti: PyTorch cannot compile it here ({reason[:160]}). Is there a C++ compiler?") from None
 
 
 def _open_aoti(path: Path, precision: str, threads: int) -> Runner:
@@ -194,8 +199,8 @@ def _quiet() -> Iterator[None]:
 
 
 FORMATS = {
-    "torch": Format("model.pt2", (), ("float32", "float16", "bfloat16"), _write_torch, _open_torch),
-    "aoti": Format("model.pt2", (), ("float32", "float16", "bfloat16"), _write_aoti, _open_aoti),
-    "onnx": Format("model.onnx", ("onnx", "onnxscript", "onnxruntime"), PRECISIONS, _write_onnx, _open_onnx),
-    "openvino": Format("model.xml", ("openvino",), PRECISIONS, _write_openvino, _open_openvino),
+    "torch": Format("model.pt2", (), (), ("float32", "float16", "bfloat16"), _write_torch, _open_torch),
+    "aoti": Format("model.pt2", (), (), ("float32", "float16", "bfloat16"), _write_aoti, _open_aoti),
+    "onnx": Format("model.onnx", ("onnxruntime",), ("onnx", "onnxscript"), PRECISIONS, _write_onnx, _open_onnx),
+    "openvino": Format("model.xml", ("openvino",), (), PRECISIONS, _write_openvino, _open_openvino),
 }

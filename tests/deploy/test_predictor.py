@@ -124,11 +124,12 @@ def test_threads_may_share_it(predictor: Predictor) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("format", [name for name in installed_formats() if name != "aoti"])
-@pytest.mark.parametrize("input", ["images", "pixels"])
+@pytest.mark.parametrize(("format", "input"), [("torch", "pixels"), ("onnx", "images"), ("openvino", "pixels")])
 def test_an_artifact_predicts_as_the_weights_it_was_made_from(
     format: str, input: str, exported: Exported, predictor: Predictor, tmp_path: Path
 ) -> None:
+    if format not in installed_formats():
+        pytest.skip(f"{format} is not installed")
     artifact = Predictor(exported(format, input=input))
     for name, data in odd_images().items():
         assert probabilities(artifact(data)[0]) == pytest.approx(probabilities(predictor(data)[0]), abs=1e-5), name

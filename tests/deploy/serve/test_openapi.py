@@ -22,12 +22,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 EXAMPLES = settings(
-    max_examples=9,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-    database=None,
+    deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True, database=None
 )
 
 
@@ -52,7 +47,7 @@ def try_out(operation: Any, mode: GenerationMode, images: list[bytes]) -> Counte
     answered: Counter[int] = Counter()
     there = {"name": "pre" if operation.path.endswith("reconstruct") else "trees", "version": "1"}
 
-    @EXAMPLES
+    @settings(EXAMPLES, max_examples=16 if "{" in operation.path else 1)
     @given(case=operation.as_strategy(generation_mode=mode), is_there=st.booleans(), image=st.sampled_from([b"", *images[:3]]))
     def check(case: schemathesis.Case, is_there: bool, image: bytes) -> None:
         if is_there:  # what is made names no model and holds no image
@@ -95,7 +90,7 @@ def test_answers_are_what_the_description_says(api: Any, images: list[bytes]) ->
     for operation in (result.ok() for result in api.get_all_operations()):
         modes = [try_out(operation, mode, images) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
         codes[f"{operation.method} {operation.path}"] = modes[0] + modes[1]
-    assert sum(map(Counter.total, codes.values())) > 200
+    assert sum(map(Counter.total, codes.values())) > 150
     assert all(answered[200] for answered in codes.values()), codes
 
 

@@ -159,7 +159,7 @@ async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no
         late = [await process.send(images[i]) for i in which[:50]]  # a load balancer needs some time to look away
         assert {(await check(*pair))["connection"] for pair in zip(late, which, strict=False)} == {"close"}
         assert len(await answers) == 300
-        assert await asyncio.to_thread(process.popen.wait, 20) in (0, -signal.SIGTERM)
+        assert await asyncio.to_thread(process.popen.wait, 20) == 0
         with pytest.raises(OSError):
             await process.connect()
         assert "Finishing what was accepted." in process.log.read_text() and not process.errors.read_text()
@@ -233,6 +233,19 @@ async def test_clients_that_leave_in_the_middle_leave_nothing_behind(hasty: Proc
         ):
             await asyncio.sleep(0.02)
     assert (await hasty.ask(image))[0] == 200
+
+
+@pytest.mark.xfail(reason="starlette's ClientDisconnect escapes: counted as 500, with a traceback", strict=True)
+async def test_a_client_that_leaves_is_no_error_of_the_server(hasty: Process, images: list[bytes]) -> None:
+    await hasty.ready()
+    _, writer = await hasty.connect()
+    writer.write(head(len(images[0])) + images[0][:100])
+    await writer.drain()
+    await close(writer)
+    async with asyncio.timeout(10):
+        while "convnextv2_requests_in_flight 1.0" not in (await hasty.get("/metrics"))[2]["text"]:
+            await asyncio.sleep(0.02)
+    assert 'code="500"' not in (await hasty.get("/metrics"))[2]["text"] and not hasty.errors.read_text()
 
 
 async def test_sighup_under_load_brings_the_next_version_and_no_wrong_answer(
