@@ -186,7 +186,8 @@ class BatchTransform:
     def normalise(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (N, C, H, W). Returns images, float32."""
         if pixels.device not in self._moments:  # copied once: copying to an accelerator waits for it
-            mean, std = (255 * torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+            levels = 255 * torch.tensor([self.mean, self.std], dtype=torch.float32, device=pixels.device)
+            mean, std = levels.unsqueeze(-1).unsqueeze(-1)
             self._moments[pixels.device] = mean, std
         mean, std = self._moments[pixels.device]
         channels_last = pixels.is_contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,8 @@
 // The depthwise convolution and GELU + GRN of ConvNeXt V2 on a CPU, forward and backward, for float32 and bfloat16 activations.
 //
 // Each result is a sum in a fixed order, whatever the number of threads: runs repeat bit for bit on any number of cores.
-// Sums are float32. Called through ctypes from native.py, which checks every argument and allocates every output.
+// Sums are float32. Called through ctypes from native.py, which checks sizes and places, casts weights to float32 and allocates
+// every output. Nothing is checked here.
 
 #include <algorithm>
 #include <cmath>

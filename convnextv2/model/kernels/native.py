@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from convnextv2.model.kernels.selfcheck import disagreement
@@ -42,9 +44,13 @@ def choose(choice: Choice) -> str:
     """Set for this process which kernels run on the CPU; returns what that comes to, in words.
 
     "auto": native where they can be compiled. "native": the same, and RuntimeError with the reason where they cannot. "plain":
-    PyTorch's operations only. Call it before the model is compiled or run."""
+    PyTorch's operations only. Where that is a change, what torch.compile has made in this process so far is made anew: compiled
+    graphs hold the kernels of the time when they were traced."""
     global _choice
+    changed = (choice == "plain") != (_choice == "plain")
     _choice = choice
+    if changed and "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
     if choice == "plain":
         return "plain"
     found = _load()
@@ -56,10 +62,12 @@ def choose(choice: Choice) -> str:
 
 
 def are_used_for(x: Tensor) -> bool:
-    """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, and not while a graph is exported."""
+    """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, in autocast too, and not while a graph is
+    exported."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
+        and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") in (torch.float32, torch.bfloat16))
         and _is_on()
         and not torch.compiler.is_exporting()
         and not _is_traced()
@@ -146,36 +154,65 @@ def _operation(schema: str, run: Callable[..., Tensor], fake: Callable[..., Tens
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | None, shape: list[int]) -> Tensor:
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
-    _call("depthwise", x, places, *shape, x, weight.contiguous(), bias, y)
+    if x.numel():
+        places = _checked(places, x, shape)
+        bias = None if bias is None else _floats(bias)
+        _call("depthwise", x, places, *shape, x, _floats(weight), bias, y)
     return y
 
 
 def _depthwise_weight(x: Tensor, gradient: Tensor, places: Tensor | None, shape: list[int]) -> Tensor:
     x, gradient = x.contiguous(), gradient.contiguous()
-    result = torch.empty(50, shape[-1])
-    _call("depthwise_weight", x, places, *shape, x, gradient, result)
+    result = x.new_zeros(50, shape[-1], dtype=torch.float32)
+    if x.numel():
+        _call("depthwise_weight", x, _checked(places, x, shape), *shape, x, gradient, result)
     return result
+
+
+def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | None:
+    """The places, contiguous. Raises ValueError for sizes, IndexError for places, by which the library would leave its memory."""
+    images, runs, run, height, width, channels = shape
+    fits = runs * run == height * width if places is None else places.numel() == images * runs and places.dtype == torch.int64
+    if x.numel() != images * runs * run * channels or width % run or not fits:
+        raise ValueError(f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x {width}")
+    if places is None:
+        return None
+    places = places.contiguous()
+    per_image = height * (width // run)
+    first = torch.arange(0, images * per_image, per_image, device=places.device)
+    least, most = places.view(images, runs).aminmax(dim=1)
+    if bool(((least < first) | (most >= first + per_image)).any()):
+        raise IndexError(f"places lie outside their image's canvas of {height} x {width}: a tile's index is out of range")
+    return places
+
+
+def _floats(values: Tensor) -> Tensor:
+    """As the library reads them: of a model that was cast to another dtype, too."""
+    return values.float().contiguous()
 
 
 def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
     x, channels = x.contiguous(), x.shape[-1]
-    sums = torch.empty(images, channels)
-    _call("gelu_squares", x, int(tanh), images, x.numel() // (images * channels), channels, x, sums)
+    sums = x.new_zeros(images, channels, dtype=torch.float32)
+    if x.numel():
+        _call("gelu_squares", x, int(tanh), images, x.numel() // (images * channels), channels, x, sums)
     return sums
 
 
 def _gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     images, channels = scale.shape
-    positions = x.numel() // (images * channels)
-    _call("gelu_scale", x, int(tanh), images, positions, channels, x, scale.contiguous(), shift.contiguous(), y)
+    if x.numel():
+        positions = x.numel() // (images * channels)
+        _call("gelu_scale", x, int(tanh), images, positions, channels, x, _floats(scale), _floats(shift), y)
     return y
 
 
 def _gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> Tensor:
     x, gradient, channels = x.contiguous(), gradient.contiguous(), x.shape[-1]
-    sums = torch.empty(images, 2, channels)
-    _call("gelu_products", x, int(tanh), images, x.numel() // (images * channels), channels, x, gradient, sums)
+    sums = x.new_zeros(images, 2, channels, dtype=torch.float32)
+    if x.numel():
+        _call("gelu_products", x, int(tanh), images, x.numel() // (images * channels), channels, x, gradient, sums)
     return sums
 
 
@@ -183,9 +220,10 @@ def _gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tan
     x, gradient = x.contiguous(), gradient.contiguous()
     result = torch.empty_like(x)
     images, channels = scale.shape
-    positions = x.numel() // (images * channels)
-    pointers = (x, gradient, scale.contiguous(), pull.contiguous(), result)
-    _call("gelu_backward", x, int(tanh), images, positions, channels, *pointers)
+    if x.numel():
+        positions = x.numel() // (images * channels)
+        pointers = (x, gradient, _floats(scale), _floats(pull), result)
+        _call("gelu_backward", x, int(tanh), images, positions, channels, *pointers)
     return result
 
 
@@ -230,6 +268,7 @@ class _Depthwise(torch.autograd.Function):
         ctx.shape = shape
 
     @staticmethod
+    @once_differentiable  # the library has no second derivatives
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, places = ctx.saved_tensors
         of_x = of_weight = of_bias = None
@@ -251,7 +290,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, si
 
     x: float32 or bfloat16 (N, runs, run, C). weight: (C, 1, 7, 7). bias: (C,). places: int64 (N * runs,), each run's place among
     the N * height * (width // run) of the canvases; None where x is the whole canvas. size: height and width.
-    Returns x's shape and dtype; sums are float32."""
+    Returns x's shape and dtype; sums are float32. Raises IndexError for a place outside its image's canvas."""
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     images, runs, run, channels = x.shape
@@ -274,6 +313,7 @@ class _GeluGRN(torch.autograd.Function):
         ctx.images, ctx.eps, ctx.tanh = images, eps, tanh
 
     @staticmethod
+    @once_differentiable  # the library has no second derivatives
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, norm, scale = ctx.saved_tensors
         products, sums = torch.ops.convnextv2.gelu_products(x, gradient, ctx.images, ctx.tanh).unbind(1)
@@ -288,7 +328,7 @@ class _GeluGRN(torch.autograd.Function):
 def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float, tanh: bool) -> Tensor:
     """GRN of the GELU of x, which is all that the backward pass keeps.
 
-    x: float32 or bfloat16 (N, ..., C). gamma, beta: float32 (C,). images: N for statistics of each image, 1 for those of all.
+    x: float32 or bfloat16 (N, ..., C). gamma, beta: (C,). images: N for statistics of each image, 1 for those of all.
     Returns x's shape and dtype; statistics are float32."""
     y: Tensor = _GeluGRN.apply(x, gamma, beta, images, eps, tanh)[0]
     return y
@@ -305,7 +345,8 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     pixels: uint8 (N, C, H, W), channels-last. mean, std: float32, C values. Returns float32 (N, C, H, W), channels-last."""
     images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
     channels = pixels.shape[1]
-    _call("normalise", pixels, pixels, pixels.numel() // channels, channels, mean.contiguous(), std.contiguous(), images)
+    assert pixels.is_contiguous(memory_format=torch.channels_last) and mean.numel() == std.numel() == channels
+    _call("normalise", pixels, pixels, pixels.numel() // channels, channels, _floats(mean), _floats(std), images)
     return images
 
 
@@ -314,7 +355,9 @@ def warp(image: Tensor, matrix: Sequence[float], *, bicubic: bool, fill: Sequenc
 
     image: uint8 (H, W, C), C 1 or 3. matrix: (a, b, c, d, e, f), which takes output pixels (x, y) to (a x + b y + c, d x + e y +
     f). bicubic: else bilinear. fill: C levels, for what comes in from outside."""
-    image, out = image.contiguous(), torch.empty(image.shape, dtype=torch.uint8)
-    levels = torch.tensor(fill, dtype=torch.uint8)
-    _call("warp", image, image, *image.shape, torch.tensor(matrix, dtype=torch.float64), int(bicubic), levels, out)
+    assert image.dim() == 3 and image.dtype == torch.uint8 and image.numel() and image.shape[-1] in (1, 3), image.shape
+    assert len(fill) == image.shape[-1] and len(matrix) == 6
+    image = image.contiguous()
+    out, levels = torch.empty_like(image), image.new_tensor(fill)
+    _call("warp", image, image, *image.shape, image.new_tensor(matrix, dtype=torch.float64), int(bicubic), levels, out)
     return out

@@ -28,8 +28,8 @@ def disagreement(call: Callable[..., None]) -> str:
     """Which function differs and by how much, relative to its largest value; "" where none does.
 
     call: (name, tensor of the dtype that is meant, arguments...) runs a function of native.cpp."""
-    # Kernels may be asked for first inside inference, autocast or another default dtype.
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    # Kernels may be asked for first inside inference, autocast, another default device or another default dtype.
+    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         for dtype, tolerance in _TOLERANCE.items():
             for check in [*_depthwise(dtype), *_gelu(dtype)]:
                 call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)
@@ -61,7 +61,9 @@ def _depthwise(dtype: torch.dtype) -> list[_Check]:
         of_both = torch.cat([of_kernel.reshape(_CHANNELS, 49).T, of_canvas.sum((0, 2, 3))[None]])
         shape = (_IMAGES, runs, 4, _SIDE, _SIDE, _CHANNELS)
         checks.append(_Check("depthwise", (where, *shape, x, taps, bias), torch.empty_like(x), convolved))
-        checks.append(_Check("depthwise_weight", (where, *shape, x, of_y), torch.empty(50, _CHANNELS), of_both))
+        checks.append(
+            _Check("depthwise_weight", (where, *shape, x, of_y), torch.empty(50, _CHANNELS, dtype=torch.float32), of_both)
+        )
     return checks
 
 
@@ -76,7 +78,7 @@ def _gelu(dtype: torch.dtype) -> list[_Check]:
         (slope,) = torch.autograd.grad(value.sum(), start)
         value = value.detach()
         shape = (tanh, _IMAGES, _SIDE**2, _CHANNELS)
-        sums, products = torch.empty(_IMAGES, _CHANNELS), torch.empty(_IMAGES, 2, _CHANNELS)
+        sums, products = (torch.empty(*shape, _CHANNELS, dtype=torch.float32) for shape in ((_IMAGES,), (_IMAGES, 2)))
         of_products = torch.stack([(gradient * value).sum(1), gradient.sum(1)], 1)
         checks += [
             _Check("gelu_squares", (*shape, x), sums, value.square().sum(1)),

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
 from convnextv2.model.kernels.selfcheck import disagreement
-from convnextv2.model.layers import DepthwiseConv, GlobalResponseNorm
+from convnextv2.model.layers import Block, DepthwiseConv, GlobalResponseNorm
 from convnextv2.model.tiles import Tiles
 
 pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
@@ -109,6 +110,131 @@ def test_what_is_not_a_number_stays_so() -> None:
         assert native.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4)).isnan().all()
         scaled = native.gelu_grn(x.to(dtype), torch.ones(8), torch.zeros(8), images=1, eps=1e-6, tanh=False)
         assert scaled.isnan().all()
+
+
+def both_kernels(run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """What the native kernels compute, and what PyTorch's operations do."""
+    try:
+        native.choose("plain")
+        expected = run()
+    finally:
+        native.choose("auto")
+    return run(), expected
+
+
+def test_a_model_in_bfloat16_computes_what_the_plain_one_does() -> None:
+    torch.manual_seed(0)
+    model = ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 16), num_classes=3).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model, images = model.bfloat16(), torch.randn(2, 3, 64, 64).bfloat16()
+    found, expected = both_kernels(lambda: model(images))
+    assert relative(found, expected) < 3e-2
+    for parameter in model.parameters():
+        parameter.grad = None
+    model(images).float().square().sum().backward()
+    assert all(parameter.grad.dtype == torch.bfloat16 and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_no_default_dtype_or_device_changes_results() -> None:
+    torch.manual_seed(0)
+    conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8, requires_grad=True)
+    torch.nn.init.normal_(conv.weight)
+    gamma, beta = torch.randn(8), torch.randn(8)
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    image, shift = pixels[0].permute(1, 2, 0), (1.0, 0.5, 0.0, 0.0, 1.0, 0.0)
+
+    def results() -> list[Tensor]:
+        y = native.gelu_grn(conv(x), gamma, beta, images=1, eps=1e-6, tanh=False)
+        normalised = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(pixels)
+        warped = native.warp(image, shift, bicubic=True, fill=(1, 2, 3))
+        return [y, *gradients(y, torch.ones_like(y), [x, conv.weight, conv.bias]), normalised, warped]
+
+    expected = results()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            found = results()
+            assert disagreement(native._call) == ""
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("place", [-1, 3 * 4 * 2, 10**9])
+def test_a_place_outside_its_image_is_an_error(place: int) -> None:
+    x, places = torch.randn(2, 2, 2, 8, requires_grad=True), torch.tensor([0, 1, 24, 25])
+    conv = DepthwiseConv(8)
+    torch.nn.init.normal_(conv.weight)
+    y = native.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
+    with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
+        torch.ops.convnextv2.depthwise_weight(x, y, torch.tensor([place, 1, 24, 25]), [2, 2, 2, 6, 8, 8])
+    places[0] = place
+    with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
+        native.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
+
+
+def test_a_visible_tile_outside_the_grid_is_an_error() -> None:
+    model = FCMAE(ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=None), decoder_dim=8)
+    visible, masked = draw_masks(2, (2, 2), 0.5, torch.Generator())
+    visible[0, 0] = 7
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (range|bounds)"):
+        model(torch.randn(2, 3, 64, 64), visible, masked)
+
+
+def test_sizes_that_do_not_fit_are_errors() -> None:
+    x, weight, bias = torch.randn(1, 4, 3, 8), torch.randn(8, 1, 7, 7), torch.zeros(8)
+    for places, size in ((None, (4, 4)), (torch.arange(4), (4, 4)), (torch.arange(3), (4, 3)), (torch.zeros(4), (4, 3))):
+        with pytest.raises(ValueError, match="do not fit on canvases"):
+            native.depthwise(x, weight, bias, places, size)
+    for shape in ((4, 4, 2), (4, 4), (0, 4, 3)):
+        with pytest.raises(AssertionError):
+            native.warp(torch.zeros(shape, dtype=torch.uint8), (1, 0, 0, 0, 1, 0), bicubic=False, fill=(0,) * shape[-1])
+
+
+def test_batches_and_images_of_nothing() -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=3)
+    logits = model(torch.randn(0, 3, 64, 64))
+    assert logits.shape == (0, 3)
+    logits.sum().backward()
+    assert all(not parameter.grad.any() for parameter in model.parameters())
+    assert DepthwiseConv(8)(torch.randn(1, 4, 0, 8)).shape == (1, 4, 0, 8)
+
+
+def test_second_derivatives_are_an_error() -> None:
+    block = Block(8)
+    x = torch.randn(1, 4, 4, 8, requires_grad=True)
+    for y in (block.dwconv(x), native.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False)):
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            gradient.square().sum().backward()
+
+
+def test_in_autocast_to_float16_the_plain_forms_run() -> None:
+    conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8)
+    torch.nn.init.normal_(conv.weight)
+    with torch.autocast("cpu", torch.float16):
+        found, expected = both_kernels(lambda: conv(x))
+    assert found.dtype == expected.dtype == torch.float16
+    assert torch.equal(found, expected)
+
+
+def test_a_choice_holds_in_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    call = native._call
+    monkeypatch.setattr(native, "_call", lambda name, *arguments: calls.append(name) or call(name, *arguments))
+    conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8)
+    compiled, another = (torch.compile(module, backend="aot_eager") for module in (conv, DepthwiseConv(8)))
+    try:
+        for module in (compiled, another):
+            for choice, expected in (("plain", []), ("native", ["depthwise"]), ("plain", [])):
+                native.choose(choice)
+                calls.clear()
+                with torch.no_grad():
+                    module(x)
+                assert calls == expected
+    finally:
+        native.choose("auto")
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
