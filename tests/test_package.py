@@ -1,10 +1,17 @@
 """The package as a product: its public face, its start-up, its wheel, its README."""
 
+import contextlib
+import json
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -66,6 +73,27 @@ def readme_commands() -> list[str]:
     return [line for line in block[1].splitlines() if line and not line.startswith("#")]
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def ask_and_stop(port: int, answers: list[str]) -> None:
+    """Once the server of this process is ready, a prediction and its end."""
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
+            break
+        time.sleep(0.1)
+    with contextlib.suppress(OSError):
+        image = Path("new.jpg").read_bytes()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/shoes/predict", image) as answer:
+            answers.append(json.load(answer)["model"])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore")  # of exporters
 def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
@@ -77,7 +105,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
                 Image.effect_noise((80, 90), 40 + 10 * i).convert("RGB").save(path)
     Image.new("RGB", (50, 60), "brown").save(tmp_path / "new.jpg")
     monkeypatch.chdir(tmp_path)
-    commands = readme_commands()
+    commands, answers = readme_commands(), []
     assert len(commands) >= 5
     tiny = "--epochs 1 --batch_size 2 --workers 0 --model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --device cpu"
     for command in commands:
@@ -86,4 +114,10 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         small = tiny.split() if verb in ("pretrain", "train", "plan") else []
         if verb == "benchmark":
             small = "--backends eager --seconds 0 --image_size 64 --batch_size 2".split()
+        if verb == "export":
+            small = ["--seconds", "0"]
+        if verb == "serve":
+            small = ["--port", str(port := free_port()), "--drain_s", "0"]
+            threading.Thread(target=ask_and_stop, args=(port, answers), daemon=True).start()
         assert main([verb, *rest, *small]) == 0, command
+    assert answers == ["shoes"]

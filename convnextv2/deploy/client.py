@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _post(request: urllib.request.Request, file: str, wait: Callable[[float], No
                 raise ServerError(f"{request.host}: refuses {file} ({error.code}): {why}") from None
             asked = error.headers.get("Retry-After", "")
             pause = max(pause, min(_LONGEST_WAIT_S, float(asked))) if asked.isdigit() else pause
-        except (OSError, ValueError) as error:  # not there, broken off, or no JSON
+        except (OSError, ValueError, HTTPException) as error:  # not there, broken off, or no JSON
             why = str(getattr(error, "reason", error))
         if attempt < TRIES - 1:
             wait(pause * random.uniform(0.75, 1.25))  # so that many clients do not come back together
@@ -81,5 +82,5 @@ def _post(request: urllib.request.Request, file: str, wait: Callable[[float], No
 def _message(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["error"]["message"])
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, HTTPException):
         return str(error.reason)

@@ -37,7 +37,7 @@ def serve(
     from convnextv2.deploy.serve.app import build_app
     from convnextv2.deploy.serve.limits import Limits
     from convnextv2.deploy.serve.metrics import Metrics
-    from convnextv2.deploy.serve.server import run_server
+    from convnextv2.deploy.serve.server import bind, run_server
     from convnextv2.deploy.serve.store import Store, parse_specs
 
     names = {field.name: field.type for field in fields(Limits)}
@@ -64,6 +64,12 @@ def serve(
     for note in notes:
         print(note)
 
+    try:
+        bound = bind(host, number)
+    except OSError as error:
+        why = error.strerror or error
+        raise DeviceError(f"port = {number}: cannot listen on {host} ({why}). Choose another port or host.") from None
+    number = bound.getsockname()[1]
     specs = parse_specs([str(models)] if isinstance(models, str | Path) else [str(model) for model in models])
     store = Store(specs, limits, Metrics(), device=recipe.device, precision=recipe.precision)
     for name in store.names:
@@ -76,7 +82,4 @@ def serve(
         print(f"Anyone who reaches {host}:{number} may use the server: it has no api_key.")
     app = build_app(store, api_key=key, cors_origins=[origin for origin in cors_origins.split(",") if origin])
     print(f"http://{host}:{number} (page), /openapi.json, /metrics", flush=True)
-    try:
-        run_server(app, store, limits, host=host, port=number)
-    except SystemExit:  # uvicorn's, which has said why
-        raise DeviceError(f"port = {number}: cannot listen on {host}. Choose another port.") from None
+    run_server(app, store, limits, bound)

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hmac
 import json
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version as version_of
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from convnextv2.deploy.predictor import top
 from convnextv2.deploy.scorer import Scores
@@ -81,8 +83,9 @@ def build_app(store: Store, *, api_key: str = "", cors_origins: Sequence[str] = 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warm_up = asyncio.create_task(store.start())  # health checks are answered meanwhile
+        warm_up.add_done_callback(_end_where_it_failed)
         yield
-        await warm_up
+        await asyncio.wait([warm_up])
         await store.stop()
 
     app = FastAPI(
@@ -274,11 +277,13 @@ def build_app(store: Store, *, api_key: str = "", cors_origins: Sequence[str] = 
             given = request.inputs[0]
             if given.datatype == "BYTES":
                 files = _decode_base64(given.data, store)
+                if given.shape not in ([len(files)], [len(files), 1]):
+                    raise Refusal(400, "bad_shape", f"shape {given.shape}: expected [{len(files)}], one for each image.")
                 scored = [scores for _, scores in await _score(store, served, files)]
             else:
                 scored = await _score_pixels(store, served, given)
         return schemas.V2Response(
-            id=request.id,
+            id=_plain(request.id),
             model_name=name,
             model_version=served.spec.version,
             outputs=[
@@ -313,6 +318,12 @@ def build_app(store: Store, *, api_key: str = "", cors_origins: Sequence[str] = 
     return guarded
 
 
+def _end_where_it_failed(warm_up: asyncio.Task[None]) -> None:
+    if not warm_up.cancelled() and (error := warm_up.exception()):
+        print(f"A model does not run: {error}", flush=True)
+        signal.raise_signal(signal.SIGTERM)
+
+
 class _Guard:
     """ASGI middleware: the key, the counts, and headers that every answer has."""
 
@@ -339,9 +350,12 @@ class _Guard:
         metrics.in_flight.inc()
         try:
             if self.api_key and scope["path"].startswith(("/v1", "/v2/models", "/metrics")) and not self._knows(scope):
+                metrics.rejected.labels("unauthorized").inc()
                 await _send_refusal(Refusal(401, "unauthorized", "The API key is missing or wrong."), noted)
             else:
                 await self.app(scope, receive, noted)
+        except ClientDisconnect:  # while it sent its body
+            pass
         finally:
             metrics.in_flight.dec()
             route = scope.get("route")
@@ -363,6 +377,7 @@ def _handle_errors(app: FastAPI, store: Store) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:200]
+        store.metrics.rejected.labels("invalid_value").inc()
         return JSONResponse(Refusal(422, "invalid_value", f"{where}: {first['msg']}").body(), 422)
 
     async def on_http(request: Request, error: Exception) -> Response:
@@ -370,6 +385,11 @@ def _handle_errors(app: FastAPI, store: Store) -> None:
         code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
         return JSONResponse(Refusal(error.status_code, code, str(error.detail)).body(), error.status_code, error.headers)
 
+    async def on_bug(request: Request, error: Exception) -> Response:
+        refusal = Refusal(500, "internal_error", "The server has failed on this request; its log says more.")
+        return JSONResponse(refusal.body(), refusal.status)
+
+    app.add_exception_handler(Exception, on_bug)
     app.add_exception_handler(Refusal, on_refusal)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
@@ -430,7 +450,9 @@ async def _files(request: Request, store: Store) -> list[tuple[str, bytes]]:
         try:
             async with request.form(max_files=most, max_fields=0, max_part_size=int(store.limits.max_body_mb * 1e6)) as form:
                 uploads = [part for _, part in form.multi_items() if not isinstance(part, str)]
-                files = [((part.filename or f"image {i}")[:200], await part.read()) for i, part in enumerate(uploads)]
+                files = [(_plain(part.filename or f"image {i}")[:200], await part.read()) for i, part in enumerate(uploads)]
+        except (UnicodeError, LookupError):  # of a charset that the request names
+            raise Refusal(400, "bad_request", "The multipart body cannot be read: its text is of no known encoding.") from None
         except (MultiPartException, HTTPException) as error:
             detail = str(getattr(error, "detail", "") or getattr(error, "message", ""))
             if "Too many files" in detail:
@@ -454,6 +476,11 @@ async def _files(request: Request, store: Store) -> list[tuple[str, bytes]]:
     if not files:
         raise Refusal(400, "no_image", "There is no image in the body.")
     return files
+
+
+def _plain(text: str) -> str:
+    """Without the halves of characters that JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _decode_base64(texts: Sequence[Any], store: Store) -> list[tuple[str, bytes]]:
@@ -496,10 +523,14 @@ async def _score_pixels(store: Store, served: Served, given: schemas.V2Tensor) -
             f"shape {given.shape}: expected [N, {size[0]}, {size[1]}, {size[2]}], N at most {store.limits.max_images}.",
         )
     try:
-        pixels = torch.tensor(given.data, dtype=torch.int64)
+        pixels = torch.tensor(given.data)
     except (ValueError, TypeError, RuntimeError, OverflowError):
         raise Refusal(400, "bad_data", "data: expected whole numbers from 0 to 255.") from None
-    if pixels.numel() != torch.Size(given.shape).numel() or bool(((pixels < 0) | (pixels > 255)).any()):
+    if (
+        pixels.dtype != torch.int64
+        or pixels.numel() != torch.Size(given.shape).numel()
+        or bool(((pixels < 0) | (pixels > 255)).any())
+    ):
         raise Refusal(400, "bad_data", f"data: expected {torch.Size(given.shape).numel()} whole numbers from 0 to 255.")
     images = pixels.to(torch.uint8).view(given.shape).permute(0, 3, 1, 2)
     deadline = asyncio.get_running_loop().time() + store.limits.deadline_s

@@ -70,39 +70,60 @@ class LimitBody:
         too_long = Refusal(413, "body_too_large", f"The body is longer than {self.limits.max_body_mb:g} MB.")
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
-            await self.answer(too_long if length.isdigit() else Refusal(400, "bad_request", "Content-Length is no number."), send)
+            refusal = too_long if length.isdigit() else Refusal(400, "bad_request", "Content-Length is no number.")
+            await self.answer(refusal, closing(send))
             return
         end = asyncio.get_running_loop().time() + self.limits.read_timeout_s
         seen, complete, began = 0, False, False
+        refused: Refusal | None = None
 
         async def counted() -> Message:
-            nonlocal seen, complete
+            nonlocal seen, complete, refused
+            if refused:  # frameworks turn what is raised here into errors of their own, and may ask again
+                raise refused
             if complete:  # only the end of the connection can follow
                 return await receive()
             try:
                 async with asyncio.timeout_at(end):
                     message = await receive()
             except TimeoutError:
-                raise Refusal(408, "too_slow", f"The body did not arrive within {self.limits.read_timeout_s:g} s.") from None
+                refused = Refusal(408, "too_slow", f"The body did not arrive within {self.limits.read_timeout_s:g} s.")
+                raise refused from None
             came = len(message.get("body", b""))
             seen, self.held = seen + came, self.held + came
             complete = not message.get("more_body", False)
             if seen > most:
-                raise too_long
-            if self.held > self.limits.max_bodies_mb * 1e6:
-                raise Refusal(429, "too_many_bodies", "Too many requests are being read at once. Try again later.", 1)
+                refused = too_long
+            elif self.held > self.limits.max_bodies_mb * 1e6:
+                refused = Refusal(429, "too_many_bodies", "Too many requests are being read at once. Try again later.", 1)
+            if refused:
+                raise refused
             return message
 
         async def noted(message: Message) -> None:
             nonlocal began
+            if refused and not began:
+                return
             began = True
             await send(message)
 
         try:
             await self.app(scope, counted, noted)
-        except Refusal as refusal:
-            if began:
+        except Exception:
+            if began or not refused:
                 raise
-            await self.answer(refusal, send)
         finally:
             self.held -= seen
+        if refused and not began:
+            await self.answer(refused, closing(send))
+
+
+def closing(send: Send) -> Send:
+    """The same, of an answer after which the connection is closed: nobody reads the rest of its body."""
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+        await send(message)
+
+    return marked

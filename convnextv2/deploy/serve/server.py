@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from types import FrameType
 from typing import Any
 
@@ -16,16 +17,27 @@ from convnextv2.deploy.serve.store import Store
 _KEEP_ALIVE_S = 30
 
 
-def run_server(app: ASGIApp, store: Store, limits: Limits, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads the models that have changed. Raises OSError where the port is taken."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket for `run_server`, which nobody can connect to yet. port: 0 for any. Raises OSError where the port is taken."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads the models that have changed."""
 
     class Protocol(_TimedProtocol):
         head_timeout_s = limits.read_timeout_s
 
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=Protocol,
         log_level="warning",
         access_log=False,
@@ -35,7 +47,7 @@ def run_server(app: ASGIApp, store: Store, limits: Limits, *, host: str, port: i
         backlog=1024,
         lifespan="on",
     )
-    _DrainingServer(config, store, limits.drain_s).run()
+    _DrainingServer(config, store, limits.drain_s).run(sockets=[bound])
 
 
 class _TimedProtocol(HttpToolsProtocol):
@@ -43,6 +55,7 @@ class _TimedProtocol(HttpToolsProtocol):
 
     head_timeout_s: float
     _head: asyncio.TimerHandle | None = None
+    _heard_all = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -52,9 +65,17 @@ class _TimedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
+        """A client that has said all may still listen."""
+        self._heard_all = bool(self.cycle and not self.cycle.response_complete)
+        return self._heard_all
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._stop_waiting()
+        if self._heard_all:
+            self._cut()
+            return
         self._await_head(_KEEP_ALIVE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:

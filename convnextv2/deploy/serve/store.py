@@ -117,6 +117,7 @@ class Store:
         self.decoders: Executor = ThreadPoolExecutor(max(2, available_cores()), thread_name_prefix="decode")
         self.engine: Executor = ThreadPoolExecutor(1, thread_name_prefix="model")  # which has all cores to itself
         self.is_ready = self.is_draining = False
+        self._reloading = asyncio.Lock()
         self._models: dict[str, list[Served]] = {}
         for spec in specs:
             versions = self._models.setdefault(spec.name, [])
@@ -172,28 +173,32 @@ class Store:
     async def reload(self) -> list[str]:
         """Look again where the models lie. What has changed is loaded and warmed up as the next version, then takes the place of
         the old one, which finishes what it was given. Returns lines for people; what cannot be loaded stays as it was."""
-        lines = []
+        async with self._reloading:
+            return [line for name in self._models for line in await self._reload(name)]
+
+    async def _reload(self, name: str) -> list[str]:
+        lines, versions = [], self._models[name]
         loop = asyncio.get_running_loop()
-        for name, versions in self._models.items():
-            for i, old in enumerate(list(versions)):
-                try:
-                    if fingerprint(old.spec.source) == old.fingerprint:
-                        continue
-                    number = old.spec.version
-                    spec = Spec(name, str(int(number) + 1) if number.isdigit() else number, old.spec.source)
-                    new = await loop.run_in_executor(self.decoders, self._open, spec)
-                    await self._begin(new)
-                except Exception as error:
-                    lines.append(f"{name}@{old.spec.version}: stays as it was: {error}")
+        for old in list(versions):
+            try:
+                if fingerprint(old.spec.source) == old.fingerprint:
                     continue
-                versions[i] = new
-                lines.append(f"{name}@{new.spec.version}: {new.engine}, sha256 {new.sha256[:16]}, in place of {old.spec.version}")
-                old.idle.clear()
-                if old.users:
-                    await old.idle.wait()
-                if old.batcher:
-                    await old.batcher.stop()
-                self.metrics.model.remove(name, old.spec.version, old.sha256, old.engine)
+                numbers = [int(served.spec.version) for served in versions if served.spec.version.isdigit()]
+                number = str(max(numbers, default=0) + 1)
+                new = await loop.run_in_executor(self.decoders, self._open, Spec(name, number, old.spec.source))
+                await self._begin(new)
+            except Exception as error:
+                lines.append(f"{name}@{old.spec.version}: stays as it was: {error}")
+                continue
+            versions.remove(old)
+            versions.append(new)  # it has the highest number
+            lines.append(f"{name}@{number}: {new.engine}, sha256 {new.sha256[:16]}, in place of {old.spec.version}")
+            old.idle.clear()
+            if old.users:
+                await old.idle.wait()
+            if old.batcher:
+                await old.batcher.stop()
+            self.metrics.model.remove(name, old.spec.version, old.sha256, old.engine)
         return lines
 
     def prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:

@@ -143,7 +143,6 @@ def test_broken_connections_and_answers_are_tried_again(fake: Fake, files: list[
     assert len(fake.asked) == 4
 
 
-@pytest.mark.xfail(reason="client.py: http.client.IncompleteRead is no OSError, so it escapes", strict=True)
 def test_an_answer_that_breaks_off_is_tried_again(fake: Fake, files: list[str]) -> None:
     fake.replies = [(200, {"Content_Length": "1000"}, b'{"images"')]
     assert ask(fake, files[:1])[0]["predictions"][0]["class"] == "0"
