@@ -23,6 +23,7 @@ from convnextv2.data.sources import Source
 from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
 from convnextv2.distributed import Place, available_cores, say
 from convnextv2.errors import DataError
+from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 
 MOST_WORKERS = 16
@@ -228,6 +229,12 @@ def _judge(errors: dict[int, str], bad_images: str, source: Source, skipped: set
     skipped.update(source.names[index] for index in errors)
 
 
+def _start_worker(kernels: native.Choice, worker: int) -> None:
+    # Only a forked worker inherits the choice. "auto" is what it begins with, and nothing has to be compiled for it here.
+    if kernels == "plain":
+        native.choose("plain")
+
+
 def _data_loader(
     images: _Images, batches: Iterable[list[Position]], workers: int, *, persistent: bool, pin_memory: bool
 ) -> DataLoader[tuple[Batch, dict[int, str]]]:
@@ -238,5 +245,6 @@ def _data_loader(
         collate_fn=partial(_collate, images.source.targets),
         persistent_workers=persistent and workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=partial(_start_worker, native.chosen()),
         generator=stream("loader"),  # without one, each pass draws from torch's global generator
     )

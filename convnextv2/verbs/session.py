@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from convnextv2.distributed import Place, say, start, stop
-from convnextv2.errors import DeviceError
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
@@ -55,10 +54,7 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
     """Choose the kernels of this process; a line where they are not those that were to be expected."""
     if place.device.type != "cpu":
         return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
-    try:
-        chosen = native.choose(recipe.kernels)
-    except RuntimeError as error:
-        raise DeviceError(f"kernels = native: {error}. Install a C++ compiler, or use auto or plain.") from error
+    chosen = native.choose(recipe.kernels)
     return [] if chosen == recipe.kernels or chosen == "native" else [f"Kernels: {chosen}; about half as fast on a CPU."]
 
 

@@ -18,6 +18,7 @@ from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
+from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 
 CPU = Place(torch.device("cpu"))
@@ -189,3 +190,14 @@ def test_versions_of_an_image_come_version_by_version():
         assert batch.pixels.shape == (12, 3, 24, 32)
         assert torch.equal(batch.pixels[:4], clean.pixels)
         assert batch.indices.tolist() == clean.indices.tolist() * 3 and batch.targets.tolist() == clean.targets.tolist() * 3
+
+
+def test_the_choice_of_kernels_reaches_workers_that_do_not_inherit_it():
+    try:
+        native.choose("plain")
+        start_worker = training(Noise(), workers=1)._loader.worker_init_fn
+        native.choose("auto")  # as a spawned process begins
+        start_worker(0)
+        assert native.chosen() == "plain"
+    finally:
+        native.choose("auto")

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 import convnextv2
-from convnextv2.errors import ConvNeXtV2Error, RecipeError
+from convnextv2.errors import ConvNeXtV2Error, DeviceError, RecipeError
+from convnextv2.model.kernels import native
 
 SMALL = {"models": "atto", "image_size": 64, "batch_size": 2, "seconds": 0, "device": "cpu"}
 
@@ -32,6 +33,15 @@ def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes_are_one_line(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         convnextv2.benchmark(**{**SMALL, **wrong})
+
+
+def test_native_kernels_that_cannot_be_built_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_load", lambda: "no C++ compiler found")
+    try:
+        with pytest.raises(DeviceError, match="kernels = native: no C.. compiler found. Install"):
+            convnextv2.benchmark(**SMALL, kernels="native")
+    finally:
+        native.choose("auto")
 
 
 def test_plan_measures_the_recipe_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,9 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
+from convnextv2.errors import DeviceError
 from convnextv2.model.kernels.selfcheck import disagreement
 
 Choice = Literal["auto", "native", "plain"]
@@ -43,7 +46,7 @@ _choice: Choice = "auto"
 def choose(choice: Choice) -> str:
     """Set for this process which kernels run on the CPU; returns what that comes to, in words.
 
-    "auto": native where they can be compiled. "native": the same, and RuntimeError with the reason where they cannot. "plain":
+    "auto": native where they can be compiled. "native": the same, and DeviceError with the reason where they cannot. "plain":
     PyTorch's operations only. Where that is a change, what torch.compile has made in this process so far is made anew: compiled
     graphs hold the kernels of the time when they were traced."""
     global _choice
@@ -56,9 +59,14 @@ def choose(choice: Choice) -> str:
     found = _load()
     if isinstance(found, str):
         if choice == "native":
-            raise RuntimeError(found)
+            raise DeviceError(f"kernels = native: {found}. Install a C++ compiler, or use auto or plain.")
         return f"plain ({found})"
     return "native"
+
+
+def chosen() -> Choice:
+    """What `choose` has set, for processes that are to do the same."""
+    return _choice
 
 
 def are_used_for(x: Tensor) -> bool:
@@ -102,18 +110,18 @@ def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | in
 @cache
 def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    if compiler is None:
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
+    words = shlex.split(compiler)  # "ccache g++" is a compiler too
+    if not words:
         return "no C++ compiler found"
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S).stdout
+        version = subprocess.run([*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S).stdout
         key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), version, _processor()])).hexdigest()
         path = _cache_folder() / f"native-{key[:20]}.so"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # several ranks may build at once: the last one wins
                 built = Path(folder) / path.name
-                command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(built)]
+                command = [*words, *_FLAGS, str(_SOURCE), "-o", str(built)]
                 subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_LIMIT_S)
                 if wrong := disagreement(partial(_call_in, ctypes.CDLL(str(built)))):
                     return f"what {compiler} built does not agree with PyTorch: {wrong}"
@@ -126,9 +134,21 @@ def _load() -> ctypes.CDLL | str:
 
 
 def _cache_folder() -> Path:
-    if folder := os.environ.get("CONVNEXTV2_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnextv2"
+    """The user's cache; where there is none that can be written, a folder among the temporary ones that no one else can write."""
+    try:
+        named = os.environ.get("CONVNEXTV2_CACHE")
+        folder = Path(named or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnextv2")
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        pass
+    folder = Path(tempfile.gettempdir()) / f"convnextv2-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a folder of this user's alone; set CONVNEXTV2_CACHE to one that is")
+    return folder
 
 
 def _processor() -> bytes:
