@@ -15,7 +15,8 @@ _SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share; con
 class DecodedCache:
     """Images by index, as many as fit; those that come later are decoded again each time.
 
-    images: how many indices there are. megabytes: 10^6 bytes that may be used. Memory is taken as images come in."""
+    images: how many indices there are. megabytes: 10^6 bytes, taken at once: that there are too few shows here, where memory that
+    is taken as images come in would end a worker by a bus error, in the middle of an epoch."""
 
     def __init__(self, images: int, megabytes: int) -> None:
         self._pixels = torch.empty(megabytes * 10**6, dtype=torch.uint8).share_memory_()
@@ -45,10 +46,14 @@ class DecodedCache:
             self._used += length
 
 
-def affordable(megabytes: int) -> tuple[int, str]:
-    """How many of so many MB can be shared here, and a line to announce where that is fewer."""
+def affordable(megabytes: int, *, batches: int = 0, ranks: int = 1) -> tuple[int, str]:
+    """How many of so many MB a rank can share here, and a line to announce where that is fewer.
+
+    batches: bytes that the rank's workers need there beside it. ranks: on this machine, each with a cache of its own."""
     free = shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None
-    if free is None or megabytes * 10**6 <= 0.9 * free:
+    if free is None or megabytes * 10**6 <= 0.9 * free / ranks - batches:
         return megabytes, ""
-    used = int(0.9 * free / 10**6)
-    return used, f"cache_mb = {megabytes}: {_SHARED} has {free // 10**6} MB left; {used} used. In a container, raise --shm-size."
+    used = max(0, int((0.9 * free / ranks - batches) / 10**6))
+    left = f"{free // 10**6} MB left" + (f" for {ranks} ranks" if ranks > 1 else "")
+    what = f"{used} used" if used else "no cache is used, since the workers' batches need them"
+    return used, f"cache_mb = {megabytes}: {_SHARED} has {left}; {what}. In a container, raise --shm-size."

@@ -28,6 +28,7 @@ from convnextv2.recipe.knobs import Recipe
 
 MOST_WORKERS = 16
 """How many `workers: auto` starts at most; beyond that, memory and disks give out before the cores do."""
+_PREFETCH = 2  # batches that each worker has on the way, in shared memory
 
 
 class Batch(NamedTuple):
@@ -130,7 +131,13 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         drop_last=recipe.drop_last,
     )
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
-    cache_mb, more = affordable(recipe.cache_mb) if recipe.cache_mb else (0, "")
+    # Each worker has _PREFETCH batches on the way, and the loop holds one.
+    height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
+    batch = recipe.batch_size * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+    batches = (workers * _PREFETCH + 1) * batch if workers else 0
+    cache_mb, more = (0, "")
+    if recipe.cache_mb:
+        cache_mb, more = affordable(recipe.cache_mb, batches=batches, ranks=place.local_world_size)
     for line in filter(None, (note, more)):
         say(line)
     return TrainingLoader(
@@ -243,6 +250,7 @@ def _data_loader(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_collate, images.source.targets),
+        prefetch_factor=_PREFETCH if workers else None,
         persistent_workers=persistent and workers > 0,
         pin_memory=pin_memory,
         worker_init_fn=partial(_start_worker, native.chosen()),

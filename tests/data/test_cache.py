@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from convnextv2.data import cache as cache_module
+from convnextv2.data import loader as loader_module
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import Source, image_folder
@@ -58,11 +59,29 @@ def test_each_file_is_read_once(photographs: Source, monkeypatch: pytest.MonkeyP
     assert sorted(read) == list(range(12))
 
 
+def test_what_the_workers_need_is_left_to_them(photographs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(loader_module, "affordable", lambda mb, **needs: asked.append(needs) or (0, "none is used"))
+    monkeypatch.setattr(loader_module, "available_cores", lambda: 8)
+    for workers in (0, 1):
+        recipe = Recipe(image_size=(64, 32), batch_size=4, workers=workers, cache_mb=50)
+        loader = build_training_loader(recipe, photographs, Place(torch.device("cpu"), local_world_size=2))
+        assert loader._loader.dataset.cache is None
+    batch = 4 * 3 * 64 * 32
+    assert asked == [{"batches": 0, "ranks": 2}, {"batches": 3 * batch, "ranks": 2}]
+
+
 def test_little_shared_memory_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=64_000_000))
     monkeypatch.setattr(cache_module, "_SHARED", tmp_path)
     used, note = affordable(4000)
     assert used == 57 and "cache_mb = 4000" in note and "64 MB left; 57 used" in note
     assert affordable(50) == (50, "")
+    # Two ranks share what is left, and their workers' batches come first.
+    used, note = affordable(50, batches=20_000_000, ranks=2)
+    assert used == 8 and "64 MB left for 2 ranks; 8 used" in note
+    assert affordable(8, batches=20_000_000, ranks=2) == (8, "")
+    used, note = affordable(50, batches=60_000_000)
+    assert used == 0 and "64 MB left; no cache is used" in note
     monkeypatch.setattr(cache_module, "_SHARED", tmp_path / "nowhere")
     assert affordable(4000) == (4000, "")
