@@ -28,7 +28,8 @@ from convnextv2.recipe.knobs import Recipe
 
 MOST_WORKERS = 16
 """How many `workers: auto` starts at most; beyond that, memory and disks give out before the cores do."""
-_PREFETCH = 2  # batches that each worker has on the way, in shared memory
+PREFETCH = 2
+"""Batches that each worker has on the way, in shared memory."""
 
 
 class Batch(NamedTuple):
@@ -118,10 +119,10 @@ class EvaluationLoader:
                 yield batch
 
 
-def build_training_loader(recipe: Recipe, source: Source, place: Place) -> TrainingLoader:
-    """The training batches of this rank, as the recipe says."""
-    sampler = EpochSampler(
-        len(source),
+def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
+    """The order in which this rank takes so many training images, as the recipe says."""
+    return EpochSampler(
+        length,
         recipe.batch_size,
         seed=recipe.seed,
         rank=place.rank,
@@ -130,11 +131,16 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         repeats=recipe.aug_repeats,
         drop_last=recipe.drop_last,
     )
+
+
+def build_training_loader(recipe: Recipe, source: Source, place: Place) -> TrainingLoader:
+    """The training batches of this rank, as the recipe says."""
+    sampler = build_sampler(recipe, len(source), place)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
-    # Each worker has _PREFETCH batches on the way, and the loop holds one.
+    # Each worker has PREFETCH batches on the way, and the loop holds one.
     height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
     batch = recipe.batch_size * max(1, recipe.aug_splits) * recipe.in_channels * height * width
-    batches = (workers * _PREFETCH + 1) * batch if workers else 0
+    batches = (workers * PREFETCH + 1) * batch if workers else 0
     cache_mb, more = (0, "")
     if recipe.cache_mb:
         cache_mb, more = affordable(recipe.cache_mb, batches=batches, ranks=place.local_world_size)
@@ -250,7 +256,7 @@ def _data_loader(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_collate, images.source.targets),
-        prefetch_factor=_PREFETCH if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         persistent_workers=persistent and workers > 0,
         pin_memory=pin_memory,
         worker_init_fn=partial(_start_worker, native.chosen()),

@@ -164,7 +164,8 @@ def _loader(recipe: Recipe, name: str, engine: str, device: torch.device) -> tup
         for batch in loader.batches(0):
             to_images.normalise(batch.pixels.to(device))
 
-    return epoch, len(loader) * recipe.batch_size
+    # The last batch may be short, or left out.
+    return epoch, min(len(loader) * recipe.batch_size, loader.sampler.images_per_rank)
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,7 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from convnextv2.distributed import peak_memory
+import torch
+
+from convnextv2.data.loader import PREFETCH, build_sampler, resolve_workers
+from convnextv2.data.sources import find_sources
+from convnextv2.distributed import Place, choose_device, peak_memory
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
@@ -27,7 +31,7 @@ def plan(
     verb: str = "", config: str | Path | None = None, *, probe_seconds: str | float = PROBE_S, **knobs: Any
 ) -> dict[str, Any]:
     """Run the recipe's first steps for about `probe_seconds` (after the first one, which may compile), in a process of its own
-    and a folder that is deleted; print and return images per second, memory, time and disk of the whole run.
+    and a folder that is deleted; print and return images per second, memory (of the host), time and disk of the whole run.
 
     verb: train or pretrain; by default pretrain where the recipe sets a knob of pre-training."""
     recipe, _ = read_recipe(knobs, config=config)
@@ -38,9 +42,15 @@ def plan(
         probe_s = float(probe_seconds)
     except ValueError:
         raise RecipeError(f"probe_seconds = {probe_seconds!r}: expected a number of seconds.") from None
+    prefetched = PREFETCH * resolve_workers(recipe.workers)[0]
     with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
-        found = _probe(verb, config, knobs, Path(folder) / "run", probe_s)
-    steps = recipe.epochs * found["steps_per_epoch"]
+        records, found = _probe(verb, config, knobs, Path(folder), probe_s, prefetched)
+    source, _ = find_sources(recipe, labelled=verb == "train")
+    batches = len(build_sampler(recipe, len(source), Place(torch.device("cpu"))))
+    found |= pace(
+        records, batch_size=recipe.batch_size, accumulate=recipe.accumulate, batches_per_epoch=batches, prefetched=prefetched
+    )
+    steps = recipe.epochs * math.ceil(batches / recipe.accumulate)
     kept = recipe.keep_checkpoints if recipe.keep_policy != "all" else recipe.epochs // recipe.save_every_epochs
     figures = {
         "verb": verb,
@@ -52,9 +62,10 @@ def plan(
         # Checkpoints, and best/ and last/, which hold weights only: at most a third of a checkpoint each.
         "disk_gib": found["checkpoint_gib"] * (kept + 1 + 2 / 3),
     }
-    waits = f", {figures['data_wait']:.0%} of it waiting for data" if figures["data_wait"] > 0.05 else ""
-    print(f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (median of {found['measured']} steps on this machine).")
-    print(f"Memory: {figures['memory_gib']:.1f} GiB at the peak. Disk: about {figures['disk_gib']:.2f} GiB.")
+    waits = f", {figures['data_wait']:.0%} of the time waiting for data" if figures["data_wait"] > 0.05 else ""
+    print(f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (over {found['measured']} steps on this machine).")
+    memory = "Memory" if choose_device(recipe.device).type == "cpu" else "Memory of the host (that of the device is not measured)"
+    print(f"{memory}: {figures['memory_gib']:.1f} GiB at the peak. Disk: about {figures['disk_gib']:.2f} GiB.")
     print(f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} of training.")
     if verb == "train" and recipe.val_while_train:
         print("Evaluation is not counted: a pass over the validation images costs about a third of training on as many.")
@@ -66,14 +77,42 @@ def _pretraining_knobs() -> set[str]:
     return {name for name, field in fields if (field.json_schema_extra or {}).get("group") == "pre-training"}  # type: ignore[union-attr]
 
 
-def _probe(verb: str, config: str | Path | None, knobs: dict[str, Any], out: Path, probe_s: float) -> dict[str, Any]:
-    """Figures of the first steps of the run itself; the checkpoint that it leaves when it is stopped is measured too."""
+def pace(
+    records: list[dict[str, Any]], *, batch_size: int, accumulate: int, batches_per_epoch: int, prefetched: int
+) -> dict[str, Any]:
+    """Pace from a record of each step, of all images over all time: where the data are the bottleneck, steps come in bursts.
+
+    prefetched: batches that workers had ready when the first step, which does not count, came to its end. The steps that they
+    last for do not count either, unless there are few others."""
+    first = max(1, min(1 + math.ceil(prefetched / accumulate), len(records) // 2))
+    images, seconds, waited = 0, 0.0, 0.0
+    for record in records[first:]:
+        place = (record["step"] - 1) % math.ceil(batches_per_epoch / accumulate) * accumulate  # its first batch in the epoch
+        of_step = min(accumulate, batches_per_epoch - place) * batch_size
+        step_s = of_step / max(record["images_per_second"], 0.005)  # rounded to two places
+        images, seconds, waited = images + of_step, seconds + step_s, waited + record["data_wait"] * step_s
+    measured = len(records) - first
+    return {
+        "measured": measured,
+        "images_per_second": images / seconds,
+        "data_wait": waited / seconds,
+        "seconds_per_step": seconds / measured,
+    }
+
+
+def _probe(
+    verb: str, config: str | Path | None, knobs: dict[str, Any], folder: Path, probe_s: float, prefetched: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Records of the first steps of the run itself, and its memory; the checkpoint that it leaves when it is stopped is measured
+    too."""
+    out = folder / "run"
     own = {"out": out, "log_every_steps": 1, "tensorboard": False, "resume": False, "overwrite": False}
     settings = {**knobs, **own}
     command = [sys.executable, "-m", "convnextv2", verb]
     command += ["--config", str(config)] if config else []
     command += [f"--{name}={_text(value)}" for name, value in settings.items()]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    errors = folder / "errors"  # a file, which unlike a pipe is never full
+    with errors.open("w") as file, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process:
         started = first = time.monotonic()
         records: list[dict[str, Any]] = []
         peak = 0
@@ -83,27 +122,20 @@ def _probe(verb: str, config: str | Path | None, knobs: dict[str, Any], out: Pat
             records = _records(out)
             if not records:
                 first = time.monotonic()
-            if time.monotonic() - first > probe_s and len(records) > 2 or time.monotonic() - started > _LONGEST_START_S:
+            measured_s, enough = time.monotonic() - first, len(records) > 2 + prefetched
+            ended = measured_s > (probe_s if enough else 4 * probe_s) and len(records) > 2
+            if ended or time.monotonic() - started > _LONGEST_START_S:
                 process.send_signal(signal.SIGTERM)
                 try:
                     process.wait(_LONGEST_START_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
-        assert process.stderr is not None
-        message = process.stderr.read().strip()
+    message = errors.read_text(errors="replace").strip()
     records = _records(out)
     if len(records) < 2:
         last = message.splitlines()[-1].removeprefix("convnextv2: error: ") if message else "it ended before its second step"
         raise ConvNeXtV2Error(f"the probe of {verb} took no step that could be measured: {last}")
-    measured = records[1:]
-    rate = statistics.median(record["images_per_second"] for record in measured)
-    batch = read_recipe(knobs, config=config)[0]
-    return {
-        "measured": len(measured),
-        "images_per_second": rate,
-        "data_wait": statistics.median(record["data_wait"] for record in measured),
-        "seconds_per_step": batch.batch_size * batch.accumulate / rate,
-        "steps_per_epoch": max(1, round(records[-1]["step"] / records[-1]["epoch"])),
+    return records, {
         "memory_gib": peak / 2**30,
         "checkpoint_gib": sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*")) / 2**30,
     }
