@@ -4,7 +4,9 @@
 
 PHOTOS: any folder of photographs, from which the loaders' files are made. Each group of contestants runs in its own process and
 takes turns there; each memory figure comes from a process of its own and counts what was taken after the imports. Groups that are
-in OUT already are kept, so the script may be stopped and started again. `python benchmarks/peers_report.py OUT` writes the page.
+in OUT already are kept, so the script may be stopped and started again. `python benchmarks/peers_report.py OUT` writes
+benchmarks-tables.md and the plots. A compiled model keeps the kernels with which it was traced, and is traced anew where the choice
+of kernels changes: so a group with compiled contestants has one choice.
 Needs timm and transformers; with onnxruntime and openvino installed, these too are measured. On an accelerator: steps and
 inference only, in four times the batch, all contestants in PyTorch.
 """
@@ -17,7 +19,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from make_photographs import make
 from masked_dense import MaskedDense, check
 from torch import Tensor, nn
 
-from convnextv2.distributed import choose_precision
+from convnextv2.distributed import choose_precision, peak_memory
 from convnextv2.evaluation.timing import ratio, take_turns
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
@@ -41,6 +42,9 @@ BATCH = {"atto": 32, "tiny": 16}
 SIZE = 224
 RATIO = 0.6
 DEVICE = torch.device("cpu")  # --device
+EAGER_FCMAE = ("masked-dense", "masked-dense, our kernels", "visible tiles, PyTorch's kernels", "visible tiles (default)")
+TRAIN = ("timm", "timm, compiled", "convnextv2 (default)", "convnextv2, compiled")
+EAGER_TRAIN = ("timm", "convnextv2, PyTorch's kernels", "convnextv2 (default)")
 MEMORY_OF = {"masked-dense", "visible tiles (default)", "timm", "timm, compiled", "convnextv2 (default)"}
 
 
@@ -50,12 +54,18 @@ def precisions() -> list[torch.dtype]:
     return [torch.float32] + [torch.bfloat16] * (native_dtype == torch.bfloat16)
 
 
+def choose(kernels: str) -> None:
+    """Our kernels: "native" or "plain"; with "", for models that are not ours, whatever they were."""
+    if kernels:
+        native.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
+
+
 def step(model: nn.Module, loss_of: Callable[[], Tensor], dtype: torch.dtype, kernels: str) -> Work:
     """A whole step: forward, backward, AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def work() -> None:
-        native.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
+        choose(kernels)
         with torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
             loss = loss_of()
         loss.backward()
@@ -120,8 +130,8 @@ def supervised(size: str, dtype: torch.dtype, *, batch: int, only: Sequence[str]
     targets = torch.randint(1000, (batch,)).to(DEVICE)
     works: dict[str, Work] = {}
     for name, build, compiled, kernels in (
-        ("timm", timm.create_model, False, "plain"),
-        ("timm, compiled", timm.create_model, True, "plain"),
+        ("timm", timm.create_model, False, ""),
+        ("timm, compiled", timm.create_model, True, ""),
         ("convnextv2, PyTorch's kernels", create_model, False, "plain"),
         ("convnextv2 (default)", create_model, False, "native"),
         ("convnextv2, compiled", create_model, True, "native"),
@@ -151,7 +161,7 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
 
     def logits(model: Callable[[Tensor], Tensor], kernels: str) -> Work:
         def work() -> None:
-            native.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
+            choose(kernels)
             with torch.inference_mode(), torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
                 model(nhwc)
 
@@ -159,10 +169,10 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
 
     theirs = timm.create_model(f"convnextv2_{size}").eval().to(DEVICE).to(memory_format=torch.channels_last)
     ours = create_model(f"convnextv2_{size}").eval().to(DEVICE)
-    works["timm"] = logits(theirs, "plain")
-    works["timm, compiled"] = logits(torch.compile(theirs, dynamic=False), "plain")
+    works["timm"] = logits(theirs, "")
+    works["timm, compiled"] = logits(torch.compile(theirs, dynamic=False), "")
     works["convnextv2 (default)"] = logits(ours, "native")
-    works["convnextv2, PyTorch's kernels, compiled"] = logits(torch.compile(ours, dynamic=False), "plain")
+    works["convnextv2, compiled"] = logits(torch.compile(ours, dynamic=False), "native")
     if DEVICE.type != "cpu":
         return works
     plain_theirs = timm.create_model(f"convnextv2_{size}").eval()
@@ -253,11 +263,19 @@ def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str,
     times = 1 if DEVICE.type == "cpu" else 4  # an accelerator is fed more
     for size, batch in BATCH.items():
         found[f"validity {size} float32"] = (partial(validity, size, batch=batch * times), batch * times)
+    on_cpu = DEVICE.type == "cpu"  # elsewhere there is one kind of kernels
+    compiled = ("masked-dense, compiled", "visible tiles, PyTorch's kernels, compiled" if on_cpu else "visible tiles, compiled")
     for dtype in precisions():
         name = str(dtype).removeprefix("torch.")
         for size, batch in ((size, batch * times) for size, batch in BATCH.items()):
-            found[f"fcmae {size} {name}"] = (partial(fcmae, size, dtype, batch=batch), batch)
-            found[f"train {size} {name}"] = (partial(supervised, size, dtype, batch=batch), batch)
+            fcmae_of, train_of = partial(fcmae, size, dtype, batch=batch), partial(supervised, size, dtype, batch=batch)
+            found[f"fcmae {size} {name}"] = (partial(fcmae_of, only=EAGER_FCMAE), batch)
+            found[f"compiled-fcmae {size} {name}"] = (partial(fcmae_of, only=compiled), batch)
+            found[f"train {size} {name}"] = (partial(train_of, only=TRAIN), batch)
+            if on_cpu:
+                ours = ("visible tiles (default)", "visible tiles, compiled")
+                found[f"compiled-fcmae-native {size} {name}"] = (partial(fcmae_of, only=ours), batch)
+                found[f"eager-train {size} {name}"] = (partial(train_of, only=EAGER_TRAIN), batch)
             for many in (16, 1):
                 found[f"inference {size} {name} batch {many}"] = (partial(inference, size, dtype, batch=many), many)
         for mask_ratio in (0.25, 0.5, 0.75, 0.9):
@@ -294,14 +312,17 @@ def measure(name: str, photos: Path, large: Path, seconds: float) -> dict[str, A
 def memory(name: str, contestant: str, photos: Path, large: Path) -> int:
     """Peak MiB that one contestant takes, weights and optimizer included, in this process: beyond its imports, or allocated on
     the accelerator."""
-    with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
+    if name.startswith("train"):
+        importlib.import_module("timm")
+    if contestant.endswith("compiled"):  # the compiler's own imports are not the contestant's memory
+        torch.compile(lambda x: (x * x).sin().sum())(torch.randn(8, device=DEVICE, requires_grad=True)).backward()
+    before = peak_memory(os.getpid())
     work = groups(photos, large)[name][0](only=(contestant,))[contestant]
     for _ in range(3):
         work()
     if DEVICE.type != "cpu":
         return torch.accelerator.max_memory_allocated() >> 20
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) >> 20
+    return (peak_memory(os.getpid()) - before) >> 20
 
 
 def ranks(rounds: int = 5) -> dict[str, Any]:

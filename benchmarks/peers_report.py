@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, from what peers.py measured.
+"""docs/benchmarks-tables.md and the plots of docs/benchmarks.md, from what peers.py measured.
 
 python benchmarks/peers_report.py OUT [--docs docs]
 """
@@ -68,7 +68,8 @@ def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
 
 def plot_bars(groups: dict[str, dict[str, Any]], path: Path) -> None:
     """Each group's contestants as bars, ours in colour."""
-    shown = [name for name in groups if name.split()[0] in ("fcmae", "train", "inference", "loader")]
+    kinds = ("fcmae", "compiled-fcmae", "compiled-fcmae-native", "train", "eager-train", "inference", "loader")
+    shown = [name for name in groups if name.split()[0] in kinds]
     columns = 2
     rows = -(-len(shown) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(12, 1.9 * rows), layout="constrained", squeeze=False)
@@ -112,7 +113,8 @@ def main() -> None:
         lines += [f"| {name} | {', '.join(f'{rate:.1f}' for rate in rates)} |" for name, rates in found["rates"].items()]
         lines += [
             "",
-            f"Ratio of runs side by side: median {found['median']:.2f} ({found['ratios'][0]:.2f} to {found['ratios'][-1]:.2f}).",
+            f"Ratio of runs side by side: median {found['median']:.2f}, least to greatest {found['ratios'][0]:.2f} to "
+            f"{found['ratios'][-1]:.2f}.",
         ]
     (docs / "benchmarks-tables.md").write_text("\n".join(lines) + "\n")
 
