@@ -5,9 +5,9 @@
 PHOTOS: any folder of photographs, from which the loaders' files are made. Each group of contestants runs in its own process and
 takes turns there; each memory figure comes from a process of its own and counts what was taken after the imports. Groups that are
 in OUT already are kept, so the script may be stopped and started again. `python benchmarks/peers_report.py OUT` writes
-benchmarks-tables.md and the plots. A compiled model is traced anew wherever the choice of kernels changes: so a group with compiled
-contestants has one choice. Needs timm and transformers; with onnxruntime and openvino installed, these too are measured. On an
-accelerator: steps and inference only, in four times the batch, all contestants in PyTorch.
+benchmarks-tables.md and the plots. A compiled model is traced anew wherever the choice of kernels changes: so a group with
+compiled contestants has one choice. Needs timm and transformers; with onnxruntime and openvino installed, these too are measured.
+On an accelerator: steps and inference only, in four times the batch, all contestants in PyTorch.
 """
 
 from __future__ import annotations
