@@ -3,14 +3,17 @@
     python benchmarks/serving.py load ARTIFACT PHOTO         pace, latency and memory, beside the engine alone and LitServe
     python benchmarks/serving.py lose ARTIFACT PHOTO         requests lost at SIGTERM and during a reload
     python benchmarks/serving.py abuse ARTIFACT PHOTO        ten thousand bad requests
+    python benchmarks/serving.py look RUN PHOTO OUT          pictures of the page in OUT
 
-The load comes from `hey` (Debian package of that name) on the same machine; its share of the processors is measured and stated.
+Each mode ends with what it claims and whether that held, and with exit code 1 where something did not. The load comes from `hey`
+(Debian package of that name) on the same machine; its share of the processors is measured and stated.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import random
@@ -30,16 +33,25 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import schemathesis
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from PIL import Image
 
 from convnextv2.data.decode import decode
 from convnextv2.deploy.scorer import open_scorer
+from convnextv2.distributed import peak_memory
 
 MAX_BATCH = 32
+REFUSED = ("queue_full", "not_ready", "shutting_down")  # the codes of requests that were never accepted
 
 
 def free_port() -> int:
@@ -90,20 +102,22 @@ def theirs(artifact: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 
 def engine_alone(artifact: str, photo: bytes, seconds: float) -> float:
-    """Images/s of decoding in threads and scoring in batches, taking turns, without any server."""
+    """Images/s of scoring batches while the next ones are decoded in threads, without any server."""
     scorer = open_scorer(artifact)
     transform = scorer.transform
 
     def prepare(_: int) -> torch.Tensor:
         return transform(decode(photo, name="photo", channels=transform.channels, max_pixels=10**9))
 
-    done, rates = 0, []
+    rates = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as decoders:
-        scorer(torch.stack(list(decoders.map(prepare, range(MAX_BATCH)))))
+        ahead = [decoders.submit(prepare, 0) for _ in range(2 * MAX_BATCH)]
+        scorer(torch.stack([one.result() for one in ahead[:MAX_BATCH]]))
         end = time.perf_counter() + seconds
         while (began := time.perf_counter()) < end:
-            scorer(torch.stack(list(decoders.map(prepare, range(MAX_BATCH)))))
-            done += 1
+            images = torch.stack([one.result() for one in ahead[:MAX_BATCH]])
+            ahead = [*ahead[MAX_BATCH:], *(decoders.submit(prepare, 0) for _ in range(MAX_BATCH))]
+            scorer(images)
             rates.append(MAX_BATCH / (time.perf_counter() - began))
     return sorted(rates)[len(rates) // 2]
 
@@ -148,42 +162,66 @@ def form(photo: bytes, folder: Path) -> tuple[Path, str]:
 
 
 def load(artifact: str, photo: Path, seconds: float) -> dict[str, Any]:
-    """Everything of the first mode."""
-    data, kind = photo.read_bytes(), "application/octet-stream"
-    found: dict[str, Any] = {"engine_alone": [], "saturated": [], "litserve": []}
+    """Pace at saturation beside the engine alone and LitServe, then latency at half of it and at twice of it."""
+    deadline_s = 5
+    data, raw_kind = photo.read_bytes(), "application/octet-stream"
+    found: dict[str, Any] = {"engine_alone": [], "saturated": [], "saturated, form": [], "litserve, form": []}
     with tempfile.TemporaryDirectory() as folder:
         body, form_kind = form(data, Path(folder))
         for _ in range(3):
-            found["engine_alone"].append(engine_alone(artifact, data, seconds / 2))
+            found["engine_alone"].append(engine_alone(artifact, data, seconds))
             with ours(artifact) as (address, _):
-                hey(f"{address}/v1/models/m/predict", photo, kind, seconds=2, clients=64)
-                found["saturated"].append(hey(f"{address}/v1/models/m/predict", photo, kind, seconds=seconds, clients=64))
+                url = f"{address}/v1/models/m/predict"
+                hey(url, photo, raw_kind, seconds=2, clients=64)
+                found["saturated"].append(hey(url, photo, raw_kind, seconds=seconds, clients=64))
+                found["saturated, form"].append(hey(url, body, form_kind, seconds=seconds, clients=64))
             with theirs(artifact) as (address, _):
                 hey(f"{address}/predict", body, form_kind, seconds=2, clients=64)
-                found["litserve"].append(hey(f"{address}/predict", body, form_kind, seconds=seconds, clients=64))
-        best = sorted(one["per_second"] for one in found["saturated"])[1]
-        lit = sorted(one["per_second"] for one in found["litserve"])[1]
-        with ours(artifact, "--deadline_s", "5") as (address, process):
+                found["litserve, form"].append(hey(f"{address}/predict", body, form_kind, seconds=seconds, clients=64))
+        best, lit = middle(found["saturated"], "per_second"), middle(found["litserve, form"], "per_second")
+        with ours(artifact, "--deadline_s", str(deadline_s)) as (address, process):
             url = f"{address}/v1/models/m/predict"
-            found["half"] = hey(url, photo, kind, seconds=seconds, clients=32, rate=best / 2)
-            hey(url, photo, kind, seconds=5, clients=600, rate=2 * best)
-            found["memory_before_mib"] = memory_mib(process)
-            found["twice"] = [hey(url, photo, kind, seconds=seconds, clients=600, rate=2 * best) for _ in range(3)]
-            found["memory_after_mib"] = memory_mib(process)
+            found["half"] = hey(url, photo, raw_kind, seconds=seconds, clients=32, rate=best / 2)
+            found["form, at half of LitServe's pace"] = hey(url, body, form_kind, seconds=seconds, clients=32, rate=lit / 2)
+            hey(url, photo, raw_kind, seconds=5, clients=600, rate=2 * best)
+            found["memory_mib"] = [memory_mib(process)]
+            found["twice"] = []
+            for _ in range(3):
+                found["twice"].append(hey(url, photo, raw_kind, seconds=seconds, clients=600, rate=2 * best))
+                found["memory_mib"].append(memory_mib(process))
         with theirs(artifact) as (address, _):
-            found["litserve_half"] = hey(f"{address}/predict", body, form_kind, seconds=seconds, clients=32, rate=lit / 2)
-            found["litserve_at_our_half"] = hey(f"{address}/predict", body, form_kind, seconds=seconds, clients=32, rate=best / 2)
-    alone = sorted(found["engine_alone"])[1]
-    share = sorted(one["hey_share"] for one in found["saturated"])[1]
+            found["litserve, at half of its pace"] = hey(
+                f"{address}/predict", body, form_kind, seconds=seconds, clients=32, rate=lit / 2
+            )
+    alone, share = sorted(found["engine_alone"])[1], middle(found["saturated"], "hey_share")
+    our_form = middle(found["saturated, form"], "per_second")
     found["summary"] = {
-        "engine_alone_per_second": alone,
-        "saturated_per_second": best,
-        "share_of_engine": best / alone,
-        "share_of_engine_without_hey": best / (1 - share) / alone,
-        "litserve_per_second": lit,
-        "over_litserve": best / lit,
+        "engine alone, images/s": alone,
+        "saturated, images/s": best,
+        "share of the engine": best / alone,
+        "share of the engine with the processors that hey left": best / (1 - share) / alone,
+        "as a form, images/s": our_form,
+        "LitServe, images/s": lit,
+        "over LitServe": our_form / lit,
+        "p99 saturated, ms, ours and LitServe": [middle(found[name], "p99_ms") for name in ("saturated, form", "litserve, form")],
+        "p99 at half of LitServe's pace, ms, ours and LitServe": [
+            found[name]["p99_ms"] for name in ("form, at half of LitServe's pace", "litserve, at half of its pace")
+        ],
+    }
+    found["claims"] = {
+        "at least 0.9 of the engine": best / (1 - share) / alone >= 0.9,
+        "not slower than LitServe": our_form >= lit,
+        "at twice the pace the excess is refused": all(one["statuses"].keys() <= {"200", "429", "503"} for one in found["twice"])
+        and any("429" in one["statuses"] for one in found["twice"]),
+        "what is accepted is answered within the deadline": all(one["p99_ms"] <= 1000 * deadline_s for one in found["twice"]),
+        "memory is flat": found["memory_mib"][-1] <= 1.02 * found["memory_mib"][0],
     }
     return found
+
+
+def middle(found: list[dict[str, Any]], name: str) -> float:
+    """The median of one figure of several loads."""
+    return float(sorted(one[name] for one in found)[len(found) // 2])
 
 
 async def ask(client: httpx.AsyncClient, url: str, photo: bytes, counts: Counter[str], gate: asyncio.Semaphore) -> None:
@@ -199,8 +237,8 @@ async def ask(client: httpx.AsyncClient, url: str, photo: bytes, counts: Counter
             except httpx.HTTPError as error:
                 counts[f"lost: {type(error).__name__}"] += 1
                 return
-            if answer.status_code in (429, 503):
-                counts[f"{answer.status_code}, tried again"] += 1
+            if answer.status_code != 200 and (code := answer.json()["error"]["code"]) in REFUSED:
+                counts[f"{code}, tried again"] += 1
                 await asyncio.sleep(0.05)
                 continue
             counts[str(answer.status_code)] += 1
@@ -246,7 +284,12 @@ async def lose_some(artifact: str, photo: bytes, requests: int) -> dict[str, Any
             process.terminate()
             process.wait(60)
             found[what] = {"events": events, **counts}
-            print(what, found[what], flush=True)
+    answered = ("events", "version", "not connected", *REFUSED)
+    found["claims"] = {
+        f"{what}: none of {requests} lost": found[what].get("200") == requests
+        and all(name == "200" or name.startswith(answered) for name in found[what])
+        for what in ("reload", "sigterm")
+    }
     return found
 
 
@@ -268,6 +311,26 @@ def bomb(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+
+
+@cache
+def costly() -> list[bytes]:
+    """Small bodies that cost much to take: pictures as large as the server allows by default, a JPEG of ever more scans, and JSON
+    whose every element is wrong."""
+    grey, scans = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.zeros((5000, 5000), np.uint16)).save(grey, "png")
+    Image.new("CMYK", (2000, 2000)).save(scans, "jpeg", progressive=True)
+    jpeg = scans.getvalue()
+    last = jpeg[jpeg.rfind(b"\xff\xc4", 0, jpeg.rfind(b"\xff\xda")) : -2]
+    zeros = b"0," * 500_000 + b"0"
+    return [
+        grey.getvalue(),
+        jpeg[:-2] + 6000 * last + jpeg[-2:],
+        b'{"images": [%b]}' % zeros,
+        b'{"inputs": [], "outputs": [%b]}' % zeros,
+        b'{"inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", "data": [%b]}]}' % zeros,
+        b'{"a": ' * 100_000,
+    ]
 
 
 def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
@@ -300,6 +363,7 @@ def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
         json.dumps({"inputs": [tensor]}).encode(),
         part[:40] + draw.randbytes(50),
         part * 200 + b"--b--\r\n",
+        draw.choice(costly()),
     ]
     kinds = [
         "application/octet-stream",
@@ -329,6 +393,58 @@ def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
         "/nothing",
     ]
     return draw.choice(paths), draw.choice(bodies), draw.choice(kinds[:3]) if draw.random() < 0.7 else draw.choice(kinds)
+
+
+def from_schema(address: str, requests: int) -> Counter[str]:
+    """Requests that schemathesis makes from /openapi.json, right ones and wrong ones, and their statuses."""
+    statuses: Counter[str] = Counter()
+    api = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    operations = [found.ok() for found in api.get_all_operations()]
+    many = [one for one in operations if "{" in one.path]
+    for operation in operations:
+        for mode in schemathesis.GenerationMode:
+            examples = requests // len(many) // 2 if operation in many else 10
+
+            @settings(
+                max_examples=examples,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                database=None,
+                phases=[Phase.generate],
+            )
+            @given(case=operation.as_strategy(generation_mode=mode), there=st.booleans())
+            def check(case: schemathesis.Case, there: bool) -> None:
+                if there:
+                    case.path_parameters.update({k: {"name": "m", "version": "1"}[k] for k in case.path_parameters})
+                statuses[str(case.call().status_code)] += 1
+
+            with suppress(Unsatisfiable):  # nothing can be wrong where nothing is taken
+                check()
+    return statuses
+
+
+def deaf(port: int) -> str:
+    """A client that asks for much and reads none of it, until it is cut off or a minute is over."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        client.settimeout(5)
+        end = time.monotonic() + 60
+        with suppress(TimeoutError):
+            while time.monotonic() < end:
+                try:
+                    client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                except ConnectionError:
+                    return "cut off"
+        while time.monotonic() < end:
+            time.sleep(1)
+            try:
+                client.sendall(b"G")
+            except ConnectionError:
+                return "cut off"
+            except TimeoutError:
+                continue
+    return "was never cut off"
 
 
 async def raw(port: int, data: bytes, *, then_wait: float = 0.0, half_close: bool = False) -> str:
@@ -394,25 +510,56 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
 
         async with httpx.AsyncClient(timeout=60) as client:
             gate = asyncio.Semaphore(64)
-            await asyncio.gather(*(one(client, i, gate) for i in range(requests // 5)))
+            fifth = requests // 5
+            await asyncio.gather(*(one(client, i, gate) for i in range(fifth)))
             before = memory_mib(process)
-            await asyncio.gather(*(one(client, i, gate) for i in range(requests - requests // 5)))
+            made = await asyncio.to_thread(from_schema, address, fifth)
+            deafs = Counter(await asyncio.gather(*(asyncio.to_thread(deaf, port) for _ in range(8))))
+            rest = requests - fifth - made.total() - deafs.total()
+            await asyncio.gather(*(one(client, i, gate) for i in range(rest)))
             after = memory_mib(process)
             good = await client.post(f"{address}/v1/models/m/predict", content=photo)
+        failures = {status for status in {*counts, *made} if status.startswith("5") and status != "503"}
         return {
             "answers": dict(counts),
-            "memory_after_a_fifth_mib": before,
-            "memory_after_all_mib": after,
-            "then": good.status_code,
-            "alive": process.poll() is None,
+            "answers to schemathesis": dict(made),
+            "clients that do not read": dict(deafs),
+            "memory_mib": {"after a fifth": before, "after all": after, "at most": peak_memory(process.pid) >> 20},
+            "claims": {
+                "no 5xx but 503": not failures,
+                "clients that do not read are cut off": deafs.keys() == {"cut off"},
+                "memory does not grow": after <= 1.1 * before,
+                "still serves": good.status_code == 200 and process.poll() is None,
+            },
         }
+
+
+def look(run: str, photo: Path, out: Path) -> dict[str, Any]:
+    """The page after a photo was chosen, with its explanation: light and dark, as wide as a desktop and as a phone."""
+    from playwright.sync_api import expect, sync_playwright
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ours(run) as (address, _), sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for device, (width, height) in {"desktop": (1280, 900), "phone": (390, 844)}.items():
+            for scheme in ("light", "dark"):
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+                page.goto(address)
+                page.set_input_files("#file", photo)
+                expect(page.locator("article")).to_have_count(1)
+                page.get_by_label("Show where it looked").check()
+                page.wait_for_timeout(400)  # its transitions
+                page.screenshot(path=out / f"{device}-{scheme}.png", full_page=True)
+        browser.close()
+    return {"pictures": sorted(map(str, out.iterdir()))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=("load", "lose", "abuse"))
+    parser.add_argument("mode", choices=("load", "lose", "abuse", "look"))
     parser.add_argument("artifact")
     parser.add_argument("photo", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("pictures"))
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
     parser.add_argument("--requests", type=int, default=10_000)
     arguments = parser.parse_args()
@@ -421,9 +568,13 @@ def main() -> None:
         found = load(arguments.artifact, arguments.photo, arguments.seconds)
     elif arguments.mode == "lose":
         found = asyncio.run(lose_some(arguments.artifact, photo, arguments.requests))
-    else:
+    elif arguments.mode == "abuse":
         found = asyncio.run(abuse(arguments.artifact, photo, arguments.requests))
+    else:
+        found = look(arguments.artifact, arguments.photo, arguments.out)
     print(json.dumps(found, indent=2))
+    if not all(found.get("claims", {}).values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
