@@ -1,0 +1,54 @@
+"""Every format in every precision: docs/deploy.md's matrix.
+
+    python benchmarks/formats.py OUT RUN... [--images N]
+
+Exports each RUN in each way into OUT and prints a Markdown table of what the certificates say; where there is none, the reason.
+What is in OUT already is kept. On two cores about half an hour for atto and tiny: halves are slow where only emulated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+FORMATS = ("onnx", "openvino", "aoti", "torch")
+PRECISIONS = ("float32", "int8", "float16", "bfloat16")
+
+
+def export(run: Path, format: str, precision: str, out: Path, images: int) -> str:
+    """One row of the table."""
+    row = f"| {run.name} | {format} | {precision} | "
+    if not (out / "certificate.json").exists():
+        command = [sys.executable, "-m", "convnextv2", "export", str(run), "--format", format, "--precision", precision]
+        command += ["--images", str(images), "--batch_size", "16", "--seconds", "5", "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"{row}{done.stderr.strip().splitlines()[-1].removeprefix('convnextv2: error: ')} | | | | |"
+    found = json.loads((out / "certificate.json").read_text())
+    real, adversarial, accuracy, speed = (found[name] for name in ("real", "adversarial", "accuracy", "speed"))
+    return (
+        f"{row}{real['max_difference']:.2g} ({real['mean_difference']:.1g}) of {real['scale']:.2g} | "
+        f"{adversarial['max_difference']:.2g} ({adversarial['mean_difference']:.1g}) | "
+        f"{real['top1_agreement']:.1%}, {adversarial['top1_agreement']:.0%} | "
+        f"{accuracy['pytorch_top1']:.1%}, {accuracy['artifact_top1']:.1%} of {accuracy['images']} | {speed['ratio']:.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--images", type=int, default=256)
+    arguments = parser.parse_args()
+    print("| model | format | precision | images: largest (mean) difference | adversarial | top-1 agrees | top-1 | pace |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for run in arguments.runs:
+        for format in FORMATS:
+            for precision in PRECISIONS:
+                out = arguments.out / f"{run.name}-{format}-{precision}"
+                print(export(run, format, precision, out, arguments.images), flush=True)
+
+
+if __name__ == "__main__":
+    main()
