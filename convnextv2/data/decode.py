@@ -8,6 +8,7 @@ pixel is decoded.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from convnextv2.errors import DataError, ImageSizeError
@@ -28,6 +29,14 @@ else:
     _simplejpeg = simplejpeg
 
 _ORIENTATION = 0x0112  # EXIF tag
+
+_MAX_SCANS = 100
+"""Of a JPEG file; encoders write about ten. A scan of a few bytes makes the decoder go through the whole image once more, so a
+small file can keep it busy for hours: "Two Issues with the JPEG Standard" by libjpeg-turbo's authors, who advise such a limit."""
+_MAX_SEGMENTS = 10_000
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # not the bytes and restarts that belong to a scan's data
+
+_STRIP_PIXELS = 1 << 20
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What is read, by content. Others that Pillow knows are no photographs, and some run other programs (EPS)."""
@@ -72,6 +81,7 @@ def open_picture(data: bytes, *, name: str, channels: int = 3, max_pixels: int) 
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise ImageSizeError(f"{name}: {image.width} x {image.height} px are more than max_image_pixels = {max_pixels}.")
+        _check_scans(data, image, name)
         return Picture(data, image, name=name, channels=channels)
 
 
@@ -121,24 +131,61 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
 
 def from_pillow(image: Image.Image, channels: int) -> Tensor:
     """The pixels of an open Pillow image, upright, uint8 (channels, H, W), by the rules of `open_picture`."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bits(image)
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.array(image.convert("RGB" if channels == 3 else "L"))
-    return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
+    image.load()  # of TIFF, this turns it, and takes the orientation away
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    width, height = image.size
+    is_deep = image.mode.startswith("I") or image.mode == "F"
+    low, high = _range(image) if is_deep else (0.0, 0.0)
+    pixels = np.empty((height, width, channels), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):  # what is computed on the way takes several times the memory of the pixels
+        bottom = min(top + rows, height)
+        strip = image.crop((0, top, width, bottom))
+        if is_deep:
+            grey = (np.asarray(strip, dtype=np.float64) - low) * (255 / max(high - low, 1e-12))
+            pixels[top:bottom] = grey.round().clip(0, 255)[..., None]
+            continue
+        if strip.has_transparency_data:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        pixels[top:bottom] = np.asarray(strip.convert("RGB" if channels == 3 else "L")).reshape(bottom - top, width, channels)
+    return _upright(torch.from_numpy(pixels).permute(2, 0, 1), orientation)
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits (I;16 and its kin, and I where nothing is above 65535) by its full range; other integers and floats by
-    their own range."""
-    values = np.asarray(image, dtype=np.float64)
+def _range(image: Image.Image) -> tuple[float, float]:
+    """What becomes 0 and 255: of grey of 16 bits (I;16 and its kin, and I where nothing is above 65535) its full range; of other
+    integers and floats their own."""
+    if image.mode.startswith("I;"):
+        return 0.0, 65535.0
+    values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I") and 0 <= low and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif 0 <= low and high <= 1:
-        low, high = 0.0, 1.0
-    scaled = (values - low) * (255 / max(high - low, 1e-12))
-    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    if image.mode == "I" and 0 <= low and high <= 65535:
+        return 0.0, 65535.0
+    if 0 <= low and high <= 1:
+        return 0.0, 1.0
+    return low, high
+
+
+def _check_scans(data: bytes, image: Image.Image, name: str) -> None:
+    """Refuse JPEG data that would take for ever."""
+    if image.format == "TIFF":
+        strips = image.tag_v2.get(273) or image.tag_v2.get(324) or ()  # type: ignore[attr-defined]  # offsets of strips, tiles
+        is_jpeg = image.info.get("compression") in ("jpeg", "tiff_jpeg")
+        too_many = is_jpeg and data.count(b"\xff\xda") > _MAX_SCANS * max(1, len(strips))
+    else:  # the quick count includes what follows the image, such as a film
+        too_many = image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MAX_SCANS and _has_many_scans(data)
+    if too_many:
+        raise DataError(f"{name}: has more than {_MAX_SCANS} scans, which no camera or program writes. Save it anew.")
+
+
+def _has_many_scans(jpeg: bytes) -> bool:
+    scans, at = 0, 2
+    for _ in range(_MAX_SEGMENTS):
+        marker = _MARKER.search(jpeg, at)
+        if marker is None or marker[1] == b"\xd9":  # the image's end
+            return False
+        scans += marker[1] == b"\xda"
+        if scans > _MAX_SCANS:
+            return True
+        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+    return True

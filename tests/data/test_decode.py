@@ -1,6 +1,8 @@
 import io
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from convnextv2.data import decode as module
-from convnextv2.data.decode import decode
+from convnextv2.data.decode import decode, open_picture
 from convnextv2.errors import DataError
 
 LIMIT = 10**8
@@ -128,3 +130,34 @@ def test_what_cannot_be_read_is_named(data: bytes, message: str, with_simplejpeg
     with pytest.raises(DataError, match=rf"^photo\.jpg: .*{message}") as error:
         decode(data, name="photo.jpg", max_pixels=LIMIT)
     assert "\n" not in str(error.value)
+
+
+def with_scans(many: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again, until there are so many."""
+    data = encoded(Image.new("CMYK", (64, 64), (10, 60, 90, 0)), "jpeg", progressive=True)
+    begin = data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda"))  # with its Huffman table
+    return data[:-2] + data[begin:-2] * (many - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    assert read(with_scans(100)).shape == (64, 64, 3)
+    with pytest.raises(DataError, match="more than 100 scans"):
+        open_picture(with_scans(101), name="x", max_pixels=LIMIT)
+
+
+def test_what_follows_a_photograph_is_not_taken_for_scans() -> None:
+    film = b"\xff\xda" * 1000
+    assert (read(encoded(photograph(), "jpeg") + film) == read(encoded(photograph(), "jpeg"))).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory")
+def test_a_large_deep_image_takes_little_more_memory_than_its_pixels() -> None:
+    def memory(key: str) -> int:
+        return int(re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+    data = encoded(Image.fromarray(np.zeros((4990, 5000), np.uint16)), "png")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = memory("VmRSS")
+    pixels = decode(data, name="x", max_pixels=25_000_000)
+    assert pixels.shape == (3, 4990, 5000)
+    assert memory("VmHWM") - before < 8 * 4990 * 5000

@@ -1,0 +1,107 @@
+"""validate, predict, reconstruct and infer, as a user runs them on what was trained."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import convnextv2
+from convnextv2.cli import main
+
+
+def test_validate_measures_the_run_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(trained)]) == 0
+    assert "100.00%" in capsys.readouterr().out
+
+
+def test_validate_takes_a_config_and_a_checkpoint_as_mindcv_does(photos: Path, trained: Path) -> None:
+    config = trained / "recipe.yaml"
+    arguments = [
+        "validate",
+        "-c",
+        str(config),
+        "--data_dir",
+        str(photos),
+        "--ckpt_path",
+        str(trained / "best" / "model.safetensors"),
+    ]
+    assert main(arguments) == 0
+
+
+def test_validate_takes_a_weights_file_on_its_own(photos: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / "best" / "model.safetensors", tmp_path)
+    evaluation = convnextv2.validate(tmp_path / "model.safetensors", data_dir=str(photos))
+    assert (evaluation.top1, evaluation.images) == (1.0, 9)
+    assert (tmp_path / "model-report.html").exists()
+
+
+def test_predict_prints_classes_and_json(photos: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(photos / "val" / "green" / "0.png")
+    assert main(["predict", str(trained), image, "--json", "--top_k", "2"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["image"] == image and result["predictions"][0]["class"] == "green" and len(result["predictions"]) == 2
+    results = convnextv2.predict(trained, photos / "val")
+    assert len(results) == 9
+    assert sum(row["prob"] for row in results[0]["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_reconstruct_writes_a_gallery(photos: Path, pretrained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gallery.png"
+    assert main(["reconstruct", str(pretrained), str(photos / "val"), "--out", str(path), "--count", "3"]) == 0
+    with Image.open(path) as picture:
+        assert picture.width > 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--learning_rate", "1"], "unknown key. Did you mean 'lr'?"),
+        (["train", "--epochs", "many", "--mixup", "-1"], "2 errors"),
+        (["train", "--data_dir", "nowhere"], "no such folder"),
+        (["train", "--model", "convnextv2_mega"], "convnextv2_atto"),
+        (["train", "--batch_size", "1000"], "batch_size = 1000"),
+        (["train", "--device", "toaster"], "expected auto"),
+        (["validate", "-c", "small_data"], "ckpt_path is missing"),
+        (["validate", "-c", "small_data", "--ckpt_path", "nowhere.safetensors"], "no such file"),
+        (["predict", "nowhere", "a.jpg"], "no such file or folder"),
+    ],
+)
+def test_mistakes_are_one_clear_message_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "train" and "--data_dir" not in arguments:
+        arguments = [*arguments, "--data_dir", str(photos)]
+    assert main([*arguments, "--out", str(tmp_path / "run")] if arguments[0] == "train" else arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+
+
+def test_infer_prints_mindcvs_dictionary(like_mindcv: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(next((photos / "val" / "red").iterdir()))
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "custom"]) == 0
+    printed = ast.literal_eval(capsys.readouterr().out)
+    assert set(printed) == {"red", "green", "blue"} and sum(printed.values()) == pytest.approx(1, abs=1e-5)
+    assert main(["infer", "--image_path", image]) == 2
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(like_mindcv), "--model", "convnextv2_tiny"]) == 2
+    assert "holds custom" in capsys.readouterr().err
+
+
+def test_infer_takes_top_k_and_says_when_the_image_cannot_be_read(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(photos / "val" / "red" / "0.png")
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(trained), "--top_k", "2"]) == 0
+    assert len(ast.literal_eval(capsys.readouterr().out)) == 2
+    (tmp_path / "bad.png").write_text("no picture")
+    bad = ["infer", "--image_path", str(tmp_path / "bad.png"), "--ckpt_path", str(trained), "--bad_images", "skip"]
+    assert main(bad) == 2
+    assert "bad.png: cannot be read" in capsys.readouterr().err
