@@ -10,7 +10,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -33,17 +32,25 @@ def predict_remotely(
     *,
     top_k: int = 5,
     api_key: str = "",
+    on_bad: Callable[[str], None] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[dict[str, Any]]:
     """Predictions of image files by a server, in order, each as `predict` returns it; some are asked for at once.
 
-    server: its address, as http://127.0.0.1:8000. model: its name there. wait: sleeps; for tests. Raises ServerError where the
-    server refuses for good or does not come back, DataError where a file is no image."""
+    server: its address, as http://127.0.0.1:8000. model: its name there. on_bad: called with what is wrong with a file that is no
+    image, which is then left out. wait: sleeps; for tests. Raises ServerError where the server refuses for good or does not come
+    back, and without on_bad DataError where a file is no image."""
     address = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/predict?top_k={top_k}"
     if not address.startswith(("http://", "https://")):
         raise ServerError(f"server = {server}: expected an address such as http://127.0.0.1:8000.")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(partial(_predict_one, address, api_key=api_key, wait=wait), map(str, images))
+        for answer in [pool.submit(_predict_one, address, str(file), api_key=api_key, wait=wait) for file in images]:
+            try:
+                yield answer.result()
+            except DataError as error:
+                if on_bad is None:
+                    raise
+                on_bad(str(error))
 
 
 def _predict_one(address: str, file: str, *, api_key: str, wait: Callable[[float], None]) -> dict[str, Any]:

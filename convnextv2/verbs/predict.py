@@ -33,18 +33,23 @@ def predict(
     run: a run folder, checkpoint, weights file or artifact. images: files, or folders of them. top_k: how many classes. json:
     print one JSON object per image. server: the address of a server that does the work; run is then a model's name there, and
     api_key its key (or the environment's CONVNEXTV2_API_KEY). knobs: device, precision, batch_size, workers, bad_images,
-    max_image_pixels.
+    max_image_pixels; with server bad_images only.
     Returns a list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}."""
     recipe, _ = read_recipe(knobs)
     count = _whole(top_k)
     given = [images] if isinstance(images, str | Path) else images
     if server:
+        if wrong := sorted(knobs.keys() - {"bad_images"}):
+            raise RecipeError(f"{wrong[0]} = {knobs[wrong[0]]}: the server decides on that itself. Leave {wrong[0]} out.")
         key = api_key or os.environ.get("CONVNEXTV2_API_KEY", "")
         names = files(given, max_pixels=recipe.max_image_pixels).names
-        results = []
-        for result in predict_remotely(server, str(run), names, top_k=count, api_key=key):
+        results, skipped = [], list[str]()
+        on_bad = skipped.append if recipe.bad_images == "skip" else None
+        for result in predict_remotely(server, str(run), names, top_k=count, api_key=key, on_bad=on_bad):
             results.append(result)
             _show(result, json)
+        for line in skipped:
+            print(f"{line} Skipped.", file=sys.stderr)
         return results
     scorer = open_scorer(run, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
@@ -66,7 +71,7 @@ def predict(
             results.append({"image": source.names[index], "predictions": top(probs, scorer.class_names, count)})
             _show(results[-1], json)
     for name in sorted(loader.skipped):
-        print(f"{name}: not readable, skipped.")
+        print(f"{name}: not readable, skipped.", file=sys.stderr)
     return results
 
 

@@ -1,5 +1,6 @@
 """One image, one answer: whatever it comes as, and whatever computes."""
 
+import asyncio
 import io
 import threading
 from collections.abc import Callable
@@ -144,9 +145,9 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
     from convnextv2.data.sources import files, image_folder
     from convnextv2.deploy.serve.limits import Limits
     from convnextv2.deploy.serve.metrics import Metrics
-    from convnextv2.deploy.serve.store import Store, parse_specs
+    from convnextv2.deploy.serve.store import Store
 
-    store = Store(parse_specs([str(weights)]), Limits(), Metrics(), device="cpu", precision="float32")
+    store = Store([str(weights)], Limits(), Metrics(), device="cpu", precision="float32")
     of_weights, of_artifact = open_scorer(weights).transform, open_scorer(exported("torch")).transform
     assert of_weights == of_artifact
     for name, data in odd_images().items():
@@ -154,7 +155,7 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
         path = tmp_path / name / "class" / name
         path.write_bytes(data)
         tensors = {
-            "server": store.prepare(data, name, of_weights).pixels,
+            "server": asyncio.run(store.prepare(data, name, of_weights)).pixels,
             "bytes": of_artifact(open_picture(data, name=name, max_pixels=10**9).decode()),
         }
         for verb, source in (("predict", files([path])), ("validate", image_folder(tmp_path / name))):

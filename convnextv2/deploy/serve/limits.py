@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,17 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Limits:
-    """max_body_mb: 10^6 bytes of a request. max_images: of a request. max_image_pixels: of an image, by its header, before it is
-    decoded. max_queue: images that wait for the model, of all requests together. max_batch: images that the model gets at once.
-    max_bodies_mb: of all requests that are being read or answered. max_delay_ms: that the first image of a batch waits for others
-    while the model is idle. deadline_s: from a request's last byte to its answer. read_timeout_s: for a request's head, and again
-    for its body. drain_s: after SIGTERM, how long new requests are still taken, so that a load balancer can look away; then
-    accepted ones are finished."""
+    """max_body_mb: 10^6 bytes of a request. max_bodies_mb: of all requests that are being read or answered. max_images: of a
+    request. max_image_pixels: of an image, by its header, before it is decoded; twice as many are decoded at once. max_queue:
+    images that wait for the model, of all requests together. max_batch: images that the model gets at once. max_delay_ms: that
+    the first image of a batch waits for others while the model is idle. deadline_s: from a request's last byte to its answer.
+    read_timeout_s: for a request's head, for its body, and for the client to take its answer, each. drain_s: after SIGTERM, how
+    long new requests are still taken, so that a load balancer can look away; then accepted ones are finished."""
 
     max_body_mb: float = 32.0
     max_bodies_mb: float = 512.0
     max_images: int = 64
-    max_image_pixels: int = 178_956_970
+    max_image_pixels: int = 64_000_000
     max_queue: int = 256
     max_batch: int = 32
     max_delay_ms: float = 2.0
@@ -116,6 +117,42 @@ class LimitBody:
             self.held -= seen
         if refused and not began:
             await self.answer(refused, closing(send))
+
+
+class Linger:
+    """ASGI middleware: where a request is answered before its body has come, reads on for a while and forgets what comes. A
+    connection that is closed on a client while it still sends is reset, and the client never learns what the answer was (nginx:
+    lingering_close)."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app, self.seconds = app, seconds
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = dict(scope.get("headers", []))
+        complete = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+        if scope["type"] != "http" or complete or b"expect" in headers:  # who asks first whether to send, sends nothing
+            await self.app(scope, receive, send)
+            return
+
+        async def noted() -> Message:
+            nonlocal complete
+            message = await receive()
+            complete = not message.get("more_body", False)  # a client that has left says no more, too
+            return message
+
+        async def last(message: Message) -> None:
+            if complete or message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.seconds):
+                    while not complete:
+                        await noted()
+            await send({"type": "http.response.body", "body": b""})
+
+        await self.app(scope, noted, last)
 
 
 def closing(send: Send) -> Send:

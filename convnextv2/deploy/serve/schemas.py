@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 
 class ErrorDetail(BaseModel):
@@ -25,7 +25,7 @@ class ImagesJson(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: list[str] = Field(min_length=1)
+    images: Annotated[list[str], FailFast()] = Field(min_length=1)
 
 
 class ClassProbability(BaseModel):
@@ -109,22 +109,29 @@ class Status(BaseModel):
 
 
 class V2Tensor(BaseModel):
-    """A tensor of a request. BYTES: image files, base64. UINT8: pixels at the model's size, (N, H, W, C), row by row."""
+    """A tensor of a request. image_files (BYTES): base64. pixels (UINT8): at the model's size, (N, H, W, C), row by row."""
 
-    name: str
-    shape: list[int] = Field(min_length=1, max_length=4)
+    name: Literal["image_files", "pixels"]
+    shape: Annotated[list[int], FailFast()] = Field(min_length=1, max_length=4)
     datatype: Literal["BYTES", "UINT8"]
     data: list[Any]
     parameters: dict[str, Any] = {}
 
 
+class V2Wanted(BaseModel):
+    """An output that a request asks for."""
+
+    name: Literal["probs", "embedding"]
+    parameters: dict[str, Any] = {}
+
+
 class V2Request(BaseModel):
-    """A request: one input."""
+    """A request: one input. outputs: those that are wanted, or none for all."""
 
     id: str = ""
-    inputs: list[V2Tensor] = Field(min_length=1, max_length=1)
+    inputs: Annotated[list[V2Tensor], FailFast()] = Field(min_length=1, max_length=1)
     parameters: dict[str, Any] = {}
-    outputs: list[dict[str, Any]] = []
+    outputs: Annotated[list[V2Wanted], FailFast()] = Field([], max_length=2)
 
 
 class V2Output(BaseModel):
@@ -173,3 +180,20 @@ class V2Ready(BaseModel):
     """Readiness, of the server or of a model."""
 
     ready: bool
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": why}
+    for status, why in (
+        (400, "The request cannot be understood."),
+        (401, "The API key is missing or wrong."),
+        (404, "There is no such model or version."),
+        (408, "The body came too slowly."),
+        (413, "The body, the number of images or an image is too large."),
+        (415, "What was sent is no image that is read here, or of another content type."),
+        (422, "A parameter has a wrong value."),
+        (429, "Too much is waiting. Retry-After says when to come again."),
+        (503, "Not ready, shutting down, or no answer within the deadline. Retry-After says when to come again."),
+    )
+}
+"""Of every path that takes a request's body."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import struct
 from types import FrameType
 from typing import Any
 
@@ -13,8 +14,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from convnextv2.deploy.serve.limits import ASGIApp, Limits
 from convnextv2.deploy.serve.store import Store
+from convnextv2.errors import DeviceError
 
 _KEEP_ALIVE_S = 30
+
+_SLOWEST_BYTES = 1 << 16
+"""Of an answer, that a client has to take within `read_timeout_s`."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -31,10 +36,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads the models that have changed."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads what has changed. Raises DeviceError where a model does not run."""
 
     class Protocol(_TimedProtocol):
-        head_timeout_s = limits.read_timeout_s
+        timeout_s = limits.read_timeout_s
 
     config = uvicorn.Config(
         app,
@@ -43,19 +48,24 @@ def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket)
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(limits.deadline_s + limits.read_timeout_s) + 1,
+        timeout_graceful_shutdown=int(limits.deadline_s + 2 * limits.read_timeout_s) + 1,
         backlog=1024,
         lifespan="on",
     )
     _DrainingServer(config, store, limits.drain_s).run(sockets=[bound])
+    if store.failure:
+        raise DeviceError(f"a model does not run: {store.failure}")
 
 
 class _TimedProtocol(HttpToolsProtocol):
-    """Cuts off clients that do not finish a request's head in time; uvicorn waits for them for ever."""
+    """Cuts off clients that do not finish a request's head in time, and those that do not take their answer; uvicorn waits for
+    both for ever."""
 
-    head_timeout_s: float
-    _head: asyncio.TimerHandle | None = None
+    timeout_s: float
+    _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _heard_all = False
+    _running: Any = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -67,32 +77,81 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
         """A client that has said all may still listen."""
-        self._heard_all = bool(self.cycle and not self.cycle.response_complete)
+        self._heard_all = self._is_answering()
         return self._heard_all
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._stop_waiting()
-        if self._heard_all:
-            self._cut()
+        if self.transport.is_closing():
+            self._await_reader()
+        elif self._is_answering():  # a request that came behind this one
             return
-        self._await_head(_KEEP_ALIVE_S)
+        elif self._heard_all:
+            self._cut()
+        else:
+            self._await_head(_KEEP_ALIVE_S)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stop_watching()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._await_reader()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._running is not None:  # uvicorn tells only the last request that came, which may be one behind it
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
+    def _is_answering(self) -> bool:
+        return bool(self.cycle and not self.cycle.response_complete)
+
     def _await_head(self, more_s: float = 0) -> None:
-        self._head = self.loop.call_later(self.head_timeout_s + more_s, self._cut)
+        self._stop_waiting()
+        self._timer = self.loop.call_later(self.timeout_s + more_s, self._cut)
 
     def _stop_waiting(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _cut(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
+        self.transport.close()
+        self._await_reader()
+
+    def _await_reader(self) -> None:
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.timeout_s, self._check_reader, self.transport.get_write_buffer_size())
+
+    def _stop_watching(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _check_reader(self, before: int) -> None:
+        self._unread = None
+        left = self.transport.get_write_buffer_size()
+        if left > max(0, before - _SLOWEST_BYTES):
+            # Reset: the system, too, would wait for such a client for minutes, with all that was written.
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        elif left:
+            self._await_reader()
 
 
 class _DrainingServer(uvicorn.Server):

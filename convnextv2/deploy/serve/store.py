@@ -7,9 +7,11 @@ import base64
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -35,7 +37,8 @@ from convnextv2.weights.load import load_model, open_weights
 
 @dataclass(frozen=True)
 class Spec:
-    """What is to be served: a model's name, its version, and where it lies."""
+    """What is to be served: a model's name, its version, and where it lies. version: empty where nobody has named one; such a
+    model counts up when it changes."""
 
     name: str
     version: str
@@ -79,6 +82,7 @@ class Served:
     """One version of a model. Exactly one of scorer (with its batcher) and reconstructor is there."""
 
     spec: Spec
+    version: str
     fingerprint: tuple[int, ...]
     scorer: Scorer | None
     reconstructor: Reconstructor | None
@@ -87,18 +91,30 @@ class Served:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
+    def classifier(self) -> Scorer:
+        """Raises Refusal where it is none."""
+        if self.scorer is None:
+            raise Refusal(
+                404, "not_a_classifier", f"Model {self.spec.name} is pre-trained only: it reconstructs, and has no classes."
+            )
+        return self.scorer
+
+    @property
+    def pretrained(self) -> Reconstructor:
+        """Raises Refusal where it is none."""
+        if self.reconstructor is None:
+            raise Refusal(404, "not_pretrained", f"Model {self.spec.name} is a classifier, which cannot reconstruct.")
+        return self.reconstructor
+
+    @property
     def transform(self) -> EvalTransform:
         """How its images are prepared."""
-        found = self.scorer or self.reconstructor
-        assert found is not None
-        return found.transform
+        return (self.scorer or self.pretrained).transform
 
     @property
     def sha256(self) -> str:
         """Of its weights or artifact."""
-        found = self.scorer or self.reconstructor
-        assert found is not None
-        return found.sha256
+        return (self.scorer or self.pretrained).sha256
 
     @property
     def engine(self) -> str:
@@ -109,26 +125,41 @@ class Served:
 class Store:
     """All that is served. Use it inside of one event loop, between `start` and `stop`.
 
-    is_ready: warmed up. is_draining: requests are still answered, but load balancers should send no more."""
+    sources: see `parse_specs`, whose errors are raised, and those of what cannot be loaded. is_ready: warmed up. is_draining:
+    requests are still answered, but load balancers should send no more. failure: why a model does not run."""
 
-    def __init__(self, specs: Sequence[Spec], limits: Limits, metrics: Metrics, *, device: str, precision: str) -> None:
-        self.limits, self.metrics, self.device, self.precision = limits, metrics, device, precision
+    def __init__(self, sources: Sequence[str], limits: Limits, metrics: Metrics, *, device: str, precision: str) -> None:
+        self.sources, self.limits, self.metrics, self.device, self.precision = sources, limits, metrics, device, precision
         self.queue = Queue(limits)
-        self.decoders: Executor = ThreadPoolExecutor(max(2, available_cores()), thread_name_prefix="decode")
         self.engine: Executor = ThreadPoolExecutor(1, thread_name_prefix="model")  # which has all cores to itself
         self.is_ready = self.is_draining = False
+        self.failure: BaseException | None = None
+        decoders = max(2, available_cores())
+        self._decoders: Executor = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._free_decoders = asyncio.Semaphore(decoders)
+        self._decoding = _Budget(2 * limits.max_image_pixels)
         self._reloading = asyncio.Lock()
         self._models: dict[str, list[Served]] = {}
-        for spec in specs:
-            versions = self._models.setdefault(spec.name, [])
-            if any(served.spec.version == spec.version for served in versions):
-                raise RunError(f"{spec.name}@{spec.version}: named twice. Give each model another name or version.")
-            versions.append(self._open(spec))
+        for spec in parse_specs(sources):
+            self._models.setdefault(spec.name, []).append(self._open(spec, spec.version or "1"))
+        for versions in self._models.values():
+            versions.sort(key=_age)
 
     @property
     def names(self) -> list[str]:
         """Of its models."""
         return list(self._models)
+
+    def check_ready(self) -> None:
+        """Raises Refusal before the models are warm, and after the end."""
+        if not self.is_ready:
+            raise Refusal(503, "not_ready", "The server is starting or shutting down. Try again later.", 2)
+
+    def check_open(self) -> None:
+        """Raises Refusal where a load balancer should send nothing here."""
+        self.check_ready()
+        if self.is_draining:
+            raise Refusal(503, "shutting_down", "The server is shutting down. Ask another one.", 2)
 
     def versions(self, name: str) -> list[Served]:
         """Of one model, the newest last. Raises Refusal where there is no such model."""
@@ -136,15 +167,19 @@ class Store:
             raise Refusal(404, "no_such_model", f"There is no model {name[:100]!r}. There are: {', '.join(self._models)}.")
         return self._models[name]
 
+    def find(self, name: str, version: str | None = None) -> Served:
+        """A model. version: None for the newest. Raises Refusal where there is no such model or version."""
+        versions = self.versions(name)
+        found = [served for served in versions if served.version == version] if version else versions
+        if not found:
+            there = ", ".join(served.version for served in versions)
+            raise Refusal(404, "no_such_version", f"Model {name} has no version {(version or '')[:100]!r}. It has: {there}.")
+        return found[-1]
+
     @asynccontextmanager
     async def use(self, name: str, version: str | None = None) -> AsyncIterator[Served]:
-        """A model, which stays until it is no longer used. version: None for the newest."""
-        versions = self.versions(name)
-        found = [served for served in versions if served.spec.version == version] if version else versions
-        if not found:
-            there = ", ".join(served.spec.version for served in versions)
-            raise Refusal(404, "no_such_version", f"Model {name} has no version {(version or '')[:100]!r}. It has: {there}.")
-        served = found[-1]
+        """The same, and it stays until it is no longer used."""
+        served = self.find(name, version)
         served.users += 1
         try:
             yield served
@@ -167,46 +202,73 @@ class Store:
             for served in versions:
                 if served.batcher:
                     await served.batcher.stop()
-        self.decoders.shutdown()
+        self._decoders.shutdown(cancel_futures=True)
         self.engine.shutdown()
 
     async def reload(self) -> list[str]:
-        """Look again where the models lie. What has changed is loaded and warmed up as the next version, then takes the place of
-        the old one, which finishes what it was given. Returns lines for people; what cannot be loaded stays as it was."""
+        """Look again where the models lie. What has changed is loaded and warmed up, then takes the place of the old one, which
+        finishes what it was given; new versions of a model repository are added, and those that are gone are served no more.
+        Returns lines for people; what cannot be loaded stays as it was."""
         async with self._reloading:
-            return [line for name in self._models for line in await self._reload(name)]
-
-    async def _reload(self, name: str) -> list[str]:
-        lines, versions = [], self._models[name]
-        loop = asyncio.get_running_loop()
-        for old in list(versions):
             try:
-                if fingerprint(old.spec.source) == old.fingerprint:
-                    continue
-                numbers = [int(served.spec.version) for served in versions if served.spec.version.isdigit()]
-                number = str(max(numbers, default=0) + 1)
-                new = await loop.run_in_executor(self.decoders, self._open, Spec(name, number, old.spec.source))
-                await self._begin(new)
-            except Exception as error:
-                lines.append(f"{name}@{old.spec.version}: stays as it was: {error}")
-                continue
-            versions.remove(old)
-            versions.append(new)  # it has the highest number
-            lines.append(f"{name}@{number}: {new.engine}, sha256 {new.sha256[:16]}, in place of {old.spec.version}")
-            old.idle.clear()
-            if old.users:
-                await old.idle.wait()
-            if old.batcher:
-                await old.batcher.stop()
-            self.metrics.model.remove(name, old.spec.version, old.sha256, old.engine)
-        return lines
+                specs = await asyncio.to_thread(parse_specs, self.sources)
+            except RunError as error:
+                return [f"All stays as it was: {error}"]
+            lines = [line for spec in specs for line in await self._renew(spec)]
+            there = {(spec.name, spec.source) for spec in specs}
+            for name, versions in self._models.items():
+                for served in [one for one in versions if (name, one.spec.source) not in there and len(versions) > 1]:
+                    versions.remove(served)
+                    await self._retire(served)
+                    lines.append(f"{name}@{served.version}: is gone")
+            return lines
 
-    def prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
-        """Decode and prepare one image; for a decoder's thread. Raises Refusal."""
+    async def _renew(self, spec: Spec) -> list[str]:
+        versions = self._models.setdefault(spec.name, [])
+        old = next((served for served in versions if served.spec.source == spec.source), None)
+        version = spec.version or str(
+            max((int(served.version) for served in versions if served.version.isdigit()), default=0) + 1
+        )
+        try:
+            if old and await asyncio.to_thread(fingerprint, spec.source) == old.fingerprint:
+                return []
+            new = await asyncio.to_thread(self._open, spec, version)
+            await self._begin(new)
+        except Exception as error:
+            return [f"{spec.name}@{old.version if old else version}: {'stays as it was' if old else 'is not served'}: {error}"]
+        if old:
+            versions.remove(old)
+        versions.append(new)
+        versions.sort(key=_age)
+        if old:
+            await self._retire(old)
+        self.metrics.model.labels(spec.name, version, new.sha256, new.engine).set(1)
+        return [
+            f"{spec.name}@{version}: {new.engine}, sha256 {new.sha256[:16]}" + (f", in place of {old.version}" if old else "")
+        ]
+
+    async def _retire(self, old: Served) -> None:
+        old.idle.clear()
+        if old.users:
+            await old.idle.wait()
+        if old.batcher:
+            await old.batcher.stop()
+        self.metrics.model.remove(old.spec.name, old.version, old.sha256, old.engine)
+
+    async def prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
+        """Decode and prepare one image. Raises Refusal."""
+        await self._free_decoders.acquire()  # so that nothing waits where it cannot be taken back
+        loop = asyncio.get_running_loop()
+        work = self._decoders.submit(self._prepare, data, name, transform)
+        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free_decoders.release))
+        return await asyncio.wrap_future(work)
+
+    def _prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
         began = perf_counter()
         try:
             picture = open_picture(data, name=name, channels=transform.channels, max_pixels=self.limits.max_image_pixels)
-            pixels = transform(picture.decode())
+            with self._decoding(picture.height * picture.width):
+                pixels = transform(picture.decode())
         except ImageSizeError as error:
             raise Refusal(413, "image_too_large", str(error)) from None
         except DataError as error:
@@ -214,13 +276,13 @@ class Store:
         self.metrics.decoded.observe(perf_counter() - began)
         return Prepared(pixels, transform.seen(picture.height, picture.width), picture.height, picture.width)
 
-    def _open(self, spec: Spec) -> Served:
+    def _open(self, spec: Spec, version: str) -> Served:
         mark = fingerprint(spec.source)
         if not is_artifact(spec.source):
             weights = find_weights(spec.source)
             if open_weights(weights).description.kind == "fcmae":
-                return Served(spec, mark, None, Reconstructor(weights))
-        return Served(spec, mark, open_scorer(spec.source, device=self.device, precision=self.precision), None)
+                return Served(spec, version, mark, None, Reconstructor(weights))
+        return Served(spec, version, mark, open_scorer(spec.source, device=self.device, precision=self.precision), None)
 
     async def _begin(self, served: Served) -> None:
         """Warm up on two sizes of batch, so that no request pays for it, then take requests."""
@@ -247,7 +309,32 @@ class Store:
         else:
             assert served.reconstructor is not None
             await loop.run_in_executor(self.engine, served.reconstructor, grey[0], 0.6, 0)
-        self.metrics.model.labels(name, served.spec.version, served.sha256, served.engine).set(1)
+        self.metrics.model.labels(name, served.version, served.sha256, served.engine).set(1)
+
+
+class _Budget:
+    """Bounds what several threads take at once: `with budget(amount):` waits until so much of it is free."""
+
+    def __init__(self, free: int) -> None:
+        self._free, self._changed = free, threading.Condition()
+
+    @contextmanager
+    def __call__(self, amount: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: amount <= self._free)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+def _age(served: Served) -> tuple[bool, int]:
+    """To sort versions: the newest has the highest number; other names keep their order, and are older."""
+    number = served.version
+    return number.isdigit(), int(number) if number.isdigit() else 0
 
 
 def fingerprint(source: Path) -> tuple[int, ...]:
@@ -259,8 +346,8 @@ def fingerprint(source: Path) -> tuple[int, ...]:
 
 def parse_specs(texts: Sequence[str]) -> list[Spec]:
     """`[NAME[@VERSION]=]SOURCE`, each. Without a name it is the last part of the path; a model repository's folder gives all of
-    its numbered versions. Raises RunError for a name that could not be part of an address."""
-    specs = []
+    its numbered versions. Raises RunError for a name that could not be part of an address, and for one that is given twice."""
+    specs: list[Spec] = []
     for text in texts:
         label, given, path = text.partition("=") if re.match(r"[\w.-]+(@[\w.-]+)?=", text) else ("", "", text)
         source = Path(path)
@@ -274,7 +361,11 @@ def parse_specs(texts: Sequence[str]) -> list[Spec]:
             if (source.is_dir() and not version)
             else []
         )
-        specs += [Spec(name, entry.name, entry) for entry in numbered] or [Spec(name, version or "1", source)]
+        specs += [Spec(name, entry.name, entry) for entry in numbered] or [Spec(name, version, source)]
+    many = Counter((spec.name, spec.version or "1") for spec in specs)
+    for (name, version), times in many.items():
+        if times > 1:
+            raise RunError(f"{name}@{version}: named twice. Give each model another name or version.")
     return specs
 
 

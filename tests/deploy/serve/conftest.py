@@ -16,7 +16,7 @@ from convnextv2.deploy.predictor import Predictor
 from convnextv2.deploy.serve.app import build_app
 from convnextv2.deploy.serve.limits import Limits
 from convnextv2.deploy.serve.metrics import Metrics
-from convnextv2.deploy.serve.store import Store, parse_specs
+from convnextv2.deploy.serve.store import Store
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class Server:
 
     def __init__(self, sources: tuple[str, ...], api_key: str, cors_origins: tuple[str, ...], **limits: float) -> None:
         self.limits = Limits(**{"max_delay_ms": 0.0} | limits)  # type: ignore[arg-type]
-        self.store = Store(parse_specs(sources), self.limits, Metrics(), device="cpu", precision="float32")
+        self.store = Store(sources, self.limits, Metrics(), device="cpu", precision="float32")
         self.app = build_app(self.store, api_key=api_key, cors_origins=cors_origins)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://server", timeout=30)
         self._gate = threading.Event()

@@ -3,7 +3,9 @@ import base64
 import io
 import json
 import re
+import shutil
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -59,7 +61,8 @@ def parts(images: list[bytes]) -> list[tuple[str, tuple[str, bytes, str]]]:
 
 
 def v2(datatype: str, shape: list[int], data: list[Any], **more: Any) -> dict[str, Any]:
-    return {"inputs": [{"name": "x", "shape": shape, "datatype": datatype, "data": data}]} | more
+    name = "pixels" if datatype == "UINT8" else "image_files"
+    return {"inputs": [{"name": name, "shape": shape, "datatype": datatype, "data": data}]} | more
 
 
 def bomb(side: int) -> bytes:
@@ -480,14 +483,90 @@ async def test_kserve_refuses_what_does_not_fit(serve: Serve, images: list[bytes
     check_refused(await server.client.post(INFER, json=v2("BYTES", [0], [])), 400, "no_image")
     check_refused(await server.client.post(INFER, json=v2("BYTES", [1], [text(b"no image")])), 415, "not_an_image")
     two = v2("BYTES", [1], [text(images[0])])["inputs"] * 2
-    for wrong in (v2("FP32", size, right), {"inputs": []}, {"inputs": two}, {}, [], v2("BYTES", [], [])):
+    unknown = v2("BYTES", [1], [text(images[0])], outputs=[{"name": "logits"}])
+    for wrong in (v2("FP32", size, right), {"inputs": []}, {"inputs": two}, {}, [], v2("BYTES", [], []), unknown):
         check_refused(await server.client.post(INFER, json=wrong), 422, "invalid_value")
+    mixed = v2("UINT8", size, right)
+    mixed["inputs"][0]["name"] = "image_files"
+    check_refused(await server.client.post(INFER, json=mixed), 400, "bad_datatype")
+    check_refused(await server.client.post(INFER, content=b"{}", headers=JPEG), 415, "content_type")
 
 
 async def test_kserve_refuses_pixels_that_are_no_whole_numbers(serve: Serve) -> None:
     server = await serve()
     response = await server.client.post(INFER, json=v2("UINT8", [1, 64, 64, 3], [1.5] * 64 * 64 * 3))
     check_refused(response, 400, "bad_data")
+
+
+async def test_kserve_returns_the_outputs_that_are_asked_for(serve: Serve, images: list[bytes]) -> None:
+    server = await serve()
+    for names in (["probs"], ["embedding"], ["embedding", "probs"], []):
+        asked = v2("BYTES", [1], [text(images[0])], outputs=[{"name": name} for name in names])
+        outputs = (await server.client.post(INFER, json=asked)).raise_for_status().json()["outputs"]
+        assert {output["name"] for output in outputs} == set(names or ["probs", "embedding"])
+
+
+async def test_kserve_describes_each_version(serve: Serve, weights: Path, tmp_path: Path) -> None:
+    server = await serve(f"trees@1={weights}", f"trees@2={save(network(seed=1), tmp_path)}")
+    for path in ("/v2/models/trees", "/v2/models/trees/versions/1"):
+        told = (await server.client.get(path)).raise_for_status().json()
+        assert told["versions"] == ["1", "2"]
+    assert (await server.client.get("/v2/models/trees/versions/2/ready")).json() == {"ready": True}
+    for path in ("/v2/models/trees/versions/3", "/v2/models/trees/versions/3/ready"):
+        check_refused(await server.client.get(path), 404, "no_such_version")
+
+
+# ---- costly bodies ----
+
+
+@pytest.mark.parametrize("path", [PREDICT, INFER])
+async def test_json_of_very_many_values_costs_next_to_nothing(serve: Serve, path: str) -> None:
+    """Measured in processor time, which other programs do not change much."""
+    server = await serve()
+    for body in (
+        b'{"images": [' + b"0," * 4_000_000 + b"0]}",
+        b'{"images": ' + b"[" * 4_000_000,
+        b'{"inputs": [' + b"{}," * 1_900_000 + b"{}]}",
+        b'{"outputs": [' + b"0," * 1_900_000 + b"0]}",
+        b"{" + b'"a":0,' * 1_900_000 + b'"a":0}',
+    ):
+        began = time.process_time()
+        response = await server.client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in (413, 422) and len(response.content) < 1000
+        assert time.process_time() - began < 2
+
+
+# ---- clients that leave ----
+
+
+async def test_nothing_is_scored_for_a_client_that_has_left(serve: Serve, images: list[bytes]) -> None:
+    server = await serve()
+    sent: list[Any] = []
+    messages = [{"type": "http.request", "body": images[0], "more_body": False}]
+    left = asyncio.Event()
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": PREDICT, "raw_path": PREDICT.encode(), "query_string": b"", "headers": []}
+    with server.busy():
+        request = asyncio.create_task(server.app(scope, receive, send))
+        await server.waiting(1)
+        left.set()
+        async with asyncio.timeout(5):
+            await request
+        assert server.store.queue.waiting == 0
+    assert sent[0]["status"] == 499
+    route = "/v1/models/{name}/predict"
+    figures = await server.figures()
+    assert figures[f'convnextv2_requests_total{{code="499",route="{route}"}}'] == 1
+    assert figures.get('convnextv2_images_total{model="trees"}', 0) == 0
 
 
 # ---- reload ----
@@ -546,13 +625,45 @@ async def test_a_request_that_is_still_being_sent_keeps_its_version(
     assert (await slow).json()["version"] == "1" and len(await reloading) == 1
 
 
-async def test_reloading_gives_no_version_a_number_that_another_has(serve: Serve, weights: Path, tmp_path: Path) -> None:
+async def test_a_version_that_was_named_keeps_its_name_when_it_is_reloaded(
+    serve: Serve, weights: Path, images: list[bytes], tmp_path: Path
+) -> None:
     source = save(network(), tmp_path / "first")
     server = await serve(f"trees@1={source}", f"trees@2={weights}")
+    old = server.store.find("trees", "1").sha256
     save(network(seed=1), tmp_path / "first")
-    await server.store.reload()
-    versions = [version["version"] for version in (await server.client.get("/v1/models/trees")).json()["versions"]]
-    assert len(set(versions)) == 2
+    assert "trees@1: PyTorch on cpu" in (await server.store.reload())[0]
+    versions = (await server.client.get("/v1/models/trees")).json()["versions"]
+    assert [version["version"] for version in versions] == ["1", "2"] and versions[0]["sha256"] != old
+    assert (await server.predict(images[0])).json()["version"] == "2"
+    told = [name for name in await server.figures() if name.startswith("convnextv2_model_info")]
+    assert len(told) == 2 and not any(old in name for name in told)
+
+
+async def test_new_versions_of_a_repository_are_found_and_old_ones_go(serve: Serve, images: list[bytes], tmp_path: Path) -> None:
+    root = tmp_path / "trees"
+    for number in ("2", "10"):
+        save(network(seed=int(number)), root / number)
+    server = await serve(str(root))
+
+    async def versions() -> list[str]:
+        return [version["version"] for version in (await server.client.get("/v1/models/trees")).json()["versions"]]
+
+    assert await versions() == ["2", "10"]
+    save(network(seed=9), root / "9")
+    save(network(seed=11), root / "11")
+    (root / "12").mkdir()  # still being copied
+    lines = await server.store.reload()
+    assert [line.split(":")[0] for line in lines] == ["trees@9", "trees@11", "trees@12"] and "is not served" in lines[2]
+    assert await versions() == ["2", "9", "10", "11"]
+    assert (await server.predict(images[0])).json()["version"] == "11"
+    shutil.rmtree(root / "11")
+    shutil.rmtree(root / "12")
+    assert await server.store.reload() == ["trees@11: is gone"]
+    assert (await server.predict(images[0])).json()["version"] == "10"
+    shutil.rmtree(root)
+    assert (await server.store.reload())[0].startswith("All stays as it was: ")
+    assert (await server.predict(images[0])).status_code == 200
 
 
 async def test_reloads_at_the_same_time_open_a_model_once(serve: Serve, tmp_path: Path) -> None:
@@ -570,10 +681,10 @@ def test_models_get_the_names_that_they_are_given(weights: Path, tmp_path: Path)
     specs = parse_specs([f"a.b-c@v1={weights}", f"plain={weights}", str(tmp_path / "shoes & co"), str(tmp_path / "a=b")])
     assert [(spec.name, spec.version) for spec in specs] == [
         ("a.b-c", "v1"),
-        ("plain", "1"),
+        ("plain", ""),
         ("shoes-co", "9"),
         ("shoes-co", "10"),
-        ("a-b", "1"),
+        ("a-b", ""),
     ]
     with pytest.raises(RunError, match="nowhere: no such file or folder"):
         parse_specs(["x=nowhere"])

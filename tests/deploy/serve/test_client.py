@@ -168,3 +168,24 @@ def test_predict_asks_a_server_from_the_command_line(
     fake.replies = [refusal(404)]
     assert main(["predict", "m", files[0], "--server", fake.address]) == 2
     assert "because 404" in capsys.readouterr().err
+
+
+def test_files_that_are_no_image_are_skipped_where_that_is_asked_for(
+    fake: Fake, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.replies = [refusal(415)]
+    assert main(["predict", "m", files[0], "--server", fake.address, "--bad_images", "skip"]) == 0
+    told = capsys.readouterr()
+    assert told.err == f"{files[0]}: because 415 Skipped.\n" and not told.out
+    fake.replies = [refusal(415)]
+    assert main(["predict", "m", files[0], "--server", fake.address]) == 2
+
+
+@pytest.mark.parametrize("knob", ["device", "batch_size", "max_image_pixels"])
+def test_what_the_server_decides_is_no_question_to_the_client(
+    fake: Fake, files: list[str], knob: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = "cpu" if knob == "device" else "4"
+    assert main(["predict", "m", files[0], "--server", fake.address, f"--{knob}", value]) == 2
+    assert f"{knob} = {value}: the server decides on that itself." in capsys.readouterr().err
+    assert not fake.asked

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from convnextv2.deploy.serve.limits import LimitBody, Limits, Refusal
+from convnextv2.deploy.serve.limits import LimitBody, Limits, Linger, Refusal
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +128,30 @@ async def test_waiting_for_the_connections_end_has_no_time_limit() -> None:
     asked = Asked(wait_for_the_end, read_timeout_s=0.05)
     await asked([CHUNK])
     assert ended and not asked.refusals
+
+
+async def answer_at_once(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 413})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["all comes", "it stalls"])
+async def test_an_early_answer_is_sent_at_once_and_its_connection_stays_until_the_body_has_come(ends: bool) -> None:
+    asked = Asked()
+    asked.limited = Linger(answer_at_once, 0.05)  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        await asked([CHUNK] * 100, {"content-length": "40000"}, ends=ends)
+    assert asked.received == 100
+    assert [(message.get("body"), message.get("more_body", False)) for message in asked.sent[1:]] == [(b"no", True), (b"", False)]
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": "0"}, {"content-length": "400", "expect": "100-continue"}])
+async def test_there_is_nothing_to_wait_for_where_no_body_comes(headers: dict[str, str]) -> None:
+    asked = Asked()
+    asked.limited = Linger(answer_at_once, 60)  # type: ignore[assignment]
+    async with asyncio.timeout(5):
+        await asked([CHUNK], headers, ends=False)
+    assert asked.received == 0 and len(asked.sent) == 2
 
 
 async def test_a_refusal_after_the_answer_began_is_an_error() -> None:

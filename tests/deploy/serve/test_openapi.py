@@ -76,7 +76,7 @@ def with_image(case: schemathesis.Case, image: bytes) -> Any:
     """The body of a case with a real image in it."""
     text = base64.b64encode(image).decode()
     if case.path.endswith("infer"):
-        return case.body | {"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": [text]}]}
+        return case.body | {"inputs": [{"name": "image_files", "shape": [1], "datatype": "BYTES", "data": [text]}]}
     bodies = {
         "application/octet-stream": image,
         "multipart/form-data": {"images": [image]},

@@ -17,7 +17,9 @@ import pytest
 from trees import network, save
 
 from convnextv2.cli import main
+from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import Predictor
+from convnextv2.errors import DataError, ServerError
 
 pytestmark = pytest.mark.anyio
 
@@ -281,3 +283,62 @@ async def test_sighup_under_load_brings_the_next_version_and_no_wrong_answer(
         while "Nothing has changed." not in hasty.log.read_text():
             await asyncio.sleep(0.02)
     assert (await hasty.get("/v1/models/trees"))[2]["versions"][0]["version"] == "2"
+
+
+async def test_a_client_that_does_not_read_is_cut_off(hasty: Process, images: list[bytes]) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    request = b"GET /v1/models/trees HTTP/1.1\r\nHost: h\r\n\r\n" * 20_000
+    began = time.monotonic()
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(60):
+            while True:
+                writer.write(request)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+    assert time.monotonic() - began < 30
+    await close(writer)
+    async with asyncio.timeout(10):
+        while "convnextv2_requests_in_flight 1.0" not in (await hasty.get("/metrics"))[2]["text"]:
+            await asyncio.sleep(0.02)
+    assert (await hasty.ask(images[0]))[0] == 200
+
+
+async def test_a_client_learns_why_its_large_body_is_refused(hasty: Process, tmp_path: Path) -> None:
+    """Ours sends all before it listens, as most do."""
+    await hasty.ready()
+    large = tmp_path / "large.jpg"
+    large.write_bytes(b"x" * 40_000_000)
+    with pytest.raises(DataError, match=r"large.jpg: The body is longer than 32 MB"):
+        await asyncio.to_thread(list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "trees", [large]))
+    large.write_bytes(b"x" * 30_000_000)
+    with pytest.raises(ServerError, match=r"404.: There is no model 'shoes'"):
+        await asyncio.to_thread(list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "shoes", [large]))
+
+
+def test_a_model_that_does_not_run_ends_the_server_with_one_line(model: Path, tmp_path: Path) -> None:
+    with Process(tmp_path, f"trees={model}", "--max_batch", "1000000000") as process:  # no machine has the memory
+        assert process.popen.wait(120) == 2
+        (line,) = process.errors.read_text().splitlines()
+        assert line.startswith("convnextv2: error: a model does not run: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("deadline_s", "inf", "expected a number > 0"),
+        ("deadline_s", "nan", "expected a number > 0"),
+        ("drain_s", "-1", "expected a number >= 0"),
+        ("max_queue", "0", "expected a number > 0"),
+        ("max_queue", "1.5", "expected a whole number"),
+        ("cors_origins", "shop.example", "expected addresses such as https://example.org"),
+        ("cors_origins", "https://a.example, https://b.example/path", "cors_origins = https://b.example/path"),
+    ],
+)
+def test_limits_without_meaning_are_refused(
+    weights: Path, option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", f"trees={weights}", f"--{option}", value]) == 2
+    assert message in capsys.readouterr().err
