@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from convnextv2.deploy.artifact import Artifact, Card, save_card, sha256_of
 from convnextv2.deploy.certificate import certify, check_int8
 from convnextv2.deploy.formats import FORMATS, check_format
 from convnextv2.deploy.graph import Graph, Input, Outputs
-from convnextv2.deploy.quantise import quantise
+from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
 from convnextv2.model.convnext import ConvNeXtV2
 
@@ -77,7 +76,7 @@ def export_artifact(
 
     reference = graph(model)
     normalise = BatchTransform(transform.mean, transform.std).normalise
-    pixels = evidence.pixels
+    pixels, targets = evidence.pixels, evidence.targets
     example = pixels[:1].permute(0, 2, 3, 1) if form.input == "pixels" else normalise(pixels[:1])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
@@ -94,20 +93,23 @@ def export_artifact(
             plain = certify(reference, runner, "float32", pixels[:64], None, **measure)  # type: ignore[arg-type]
             unquantised = plain["speed"]["ratio"]
             del runner
-            images = pixels.permute(0, 2, 3, 1).contiguous() if form.input == "pixels" else normalise(pixels).contiguous()
-            quantise(form.format, path, form.input, images.numpy())
+            calibrates = calibration_images(len(pixels))
+            images = pixels[calibrates].permute(0, 2, 3, 1) if form.input == "pixels" else normalise(pixels[calibrates])
+            quantise(form.format, path, form.input, images.contiguous().numpy())
+            pixels, targets = pixels[~calibrates], targets[~calibrates] if targets is not None else None
         runner = chosen.open(path, form.precision, threads)
         certificate = certify(
             reference,
             runner,
             form.precision,
             pixels,
-            evidence.targets,
+            targets,
             other_size=form.dynamic_size,
             **measure,  # type: ignore[arg-type]
         )
         certificate["images_from"] = evidence.origin
         if form.precision == "int8":
+            certificate["calibrated_on"] = int(calibrates.sum())
             certificate["speed"]["float32_ratio"] = unquantised
             check_int8(certificate, unquantised)
         outputs = dict(zip(reference.output_names, runner(example.contiguous().numpy()), strict=True))
@@ -131,7 +133,7 @@ def export_artifact(
         )
         save_card(made, card, certificate)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(temporary) / "old")  # deleted once the new one is there: a server may be looking
         made.rename(folder)
     return Artifact(folder, card, certificate)
 

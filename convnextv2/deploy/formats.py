@@ -11,7 +11,10 @@ What an engine cannot compute is an error here, never another arithmetic in sile
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,11 +28,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.deploy.graph import Graph
-from convnextv2.errors import DeviceError, MissingPackageError
+from convnextv2.errors import ArtifactError, DeviceError, MissingPackageError
 
 Array = NDArray[Any]
 Runner = Callable[[Array], list[Array]]
 """From the input of any batch size to the outputs, in the graph's order. Safe to call from one thread at a time."""
+
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # of torch.load, over what its callers say
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float32}
@@ -82,11 +87,43 @@ def _program(graph: Graph, example: Tensor, precision: str, dynamic: bool) -> to
 
 
 def _write_torch(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
-    torch.export.save(_program(graph, example, precision, dynamic), path)
+    program = _program(graph, example, precision, dynamic)
+    program._example_inputs = None  # they would be pickled, and nothing reads them
+    torch.export.save(program, path)
 
 
 def _open_torch(path: Path, precision: str, threads: int) -> Runner:
-    return _torch_runner(torch.export.load(path).module())
+    try:
+        _check_constants(path)
+        with _plain_pickles():
+            program = torch.export.load(path)
+    except pickle.UnpicklingError:
+        raise ArtifactError(f"{path}: holds pickled objects, which could run code. Export the model again.") from None
+    return _torch_runner(program.module())
+
+
+def _check_constants(path: Path) -> None:
+    """Raises UnpicklingError where there are objects among them: these are unpickled whatever they are."""
+    reader = torch._C.PyTorchFileReader(str(path))
+    for name in reader.get_all_records():
+        if name.endswith("constants_config.json"):
+            for constant in json.loads(reader.get_record(name))["config"].values():
+                if not constant["path_name"].startswith("tensor_"):
+                    raise pickle.UnpicklingError
+
+
+@contextlib.contextmanager
+def _plain_pickles() -> Iterator[None]:
+    """What is unpickled meanwhile may hold tensors and plain values only; `torch.export.load` by itself takes anything."""
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = before
 
 
 def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:

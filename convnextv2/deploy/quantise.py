@@ -11,21 +11,38 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from convnextv2.errors import MissingPackageError
+from convnextv2.errors import DataError, MissingPackageError
 
 CALIBRATION_IMAGES = 128
-"""How many at most, evenly spread."""
+"""How many at most."""
+
+LEAST_IMAGES = 50
+"""To calibrate, and as many to measure on."""
 
 _BATCH = 8
 
 
+def calibration_images(count: int) -> Tensor:
+    """Which of so many images calibrate, bool (count,): evenly spread ones, at most half. On the others int8 is measured, as it
+    flatters itself on those it has seen. Raises DataError where too few are left."""
+    if count < 2 * LEAST_IMAGES:
+        raise DataError(
+            f"precision = int8: {count} images to calibrate and to measure on. Give at least {2 * LEAST_IMAGES}, with data_dir "
+            "or a larger number of images."
+        )
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[torch.linspace(0, count - 1, min(count // 2, CALIBRATION_IMAGES)).round().long()] = True
+    return chosen
+
+
 def quantise(format: str, path: Path, input: str, images: NDArray[Any]) -> None:
-    """Replace the float32 model of an artifact by its int8 form. images: inputs of the model, (N, ...)."""
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round().astype(int)]
-    parts = [chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH)]
+    """Replace the float32 model of an artifact by its int8 form. images: inputs of the model, (N, ...), on which it is
+    calibrated."""
+    parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
     {"onnx": _onnx, "openvino": _openvino}[format](path, input, parts)
 
 

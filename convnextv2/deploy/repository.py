@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from convnextv2.deploy.artifact import CARD, CERTIFICATE, Artifact
@@ -20,16 +21,24 @@ _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 _MOST_BATCH, _DELAY_US = 32, 2000
 
 
-def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
-    """Add an artifact to a model repository as a new version of the model `name`; returns the version's folder.
-
-    layout: "triton" or "ovms". Raises ArtifactError for a format that these servers do not run, and for a name that is no plain
-    word."""
-    card = artifact.card
-    if card.format not in _BACKENDS:
-        raise ArtifactError(f"layout = {layout}: runs formats onnx and openvino, not {card.format}. Choose one of these.")
+def check_layout(layout: str, format: str, root: Path, name: str) -> None:
+    """Raises ArtifactError for a format that these servers do not run, and for a name that is no plain word; RunError where
+    `root` is no folder."""
+    if format not in _BACKENDS:
+        raise ArtifactError(f"layout = {layout}: runs formats onnx and openvino, not {format}. Choose one of these.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ArtifactError(f"name = {name!r}: expected letters, digits, _, . and -.")
+    if root.exists() and not root.is_dir():
+        raise RunError(f"out = {root}: is a file. Expected a folder, the model repository.")
+
+
+def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
+    """Add an artifact to a model repository as a new version of the model `name`; returns the version's folder, which appears
+    complete, as servers may be watching.
+
+    layout: "triton" or "ovms". Raises as `check_layout`, and RunError where another model has that name."""
+    card = artifact.card
+    check_layout(layout, card.format, root, name)
     model = root / name
     model.mkdir(parents=True, exist_ok=True)
     if layout == "triton":
@@ -40,9 +49,12 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
         existing.write_text(config)
     versions = [int(entry.name) for entry in model.iterdir() if entry.name.isdigit()]
     version = model / str(max(versions, default=0) + 1)
-    version.mkdir()
-    for file in (*card.files, CARD, CERTIFICATE):
-        shutil.copy2(artifact.path / file, version / file)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".version-") as temporary:
+        made = Path(temporary) / version.name
+        made.mkdir()
+        for file in (*card.files, CARD, CERTIFICATE):
+            shutil.copy2(artifact.path / file, made / file)
+        made.rename(version)
     return version
 
 

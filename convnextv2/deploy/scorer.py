@@ -71,7 +71,7 @@ class Scorer:
         """The same pixels to logits, or where the artifact returns probabilities to their logarithms, float32 (N, classes)."""
         with self._lock:
             first = torch.from_numpy(self._run(pixels)[0])
-        return first.log() if self._temperature is None else first
+        return first.clamp_min(torch.finfo(first.dtype).tiny).log() if self._temperature is None else first
 
 
 def open_scorer(source: str | Path, *, device: str = "auto", precision: str = "auto", average: bool = False) -> Scorer:

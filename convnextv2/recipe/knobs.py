@@ -295,3 +295,12 @@ class Recipe(BaseModel):
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+
+def group_of(group: str) -> set[str]:
+    """The names of a group's knobs: run, data, augmentation, model, optimization or pre-training."""
+    return {
+        name
+        for name, field in Recipe.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == group
+    }

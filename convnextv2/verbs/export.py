@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.export import Evidence, Form, export_artifact
 from convnextv2.deploy.formats import FORMATS, PRECISIONS
 from convnextv2.deploy.graph import Input, Outputs
-from convnextv2.deploy.repository import LAYOUTS, write_repository
+from convnextv2.deploy.repository import LAYOUTS, check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.model.fcmae import FCMAE
@@ -77,16 +78,20 @@ def export(
         mistakes.append("input = pixels: goes with outputs classifier or features. Use input images for a backbone.")
     if mistakes:
         raise RecipeError("\n".join(mistakes))
+    root = Path(out or "model_repository")
     if is_artifact(run):
         if layout == "folder":
             raise ArtifactError(f"{run}: is an artifact already. Give the run it was made from, or layout triton or ovms.")
-        return _lay_out(open_artifact(run), layout, Path(out or "model_repository"), name or Path(run).resolve().name)
+        return _lay_out(open_artifact(run), layout, root, name or Path(run).resolve().name)
 
     weights = find_weights(run)
     owner = run_of(weights)
     recipe, notes = read_recipe({"batch_size": 16} | knobs, config=owner.path / "recipe.yaml" if owner else None)
     for note in notes:
         print(note)
+    name = name or (owner.path.name if owner else weights.stem)
+    if layout != "folder":
+        check_layout(layout, format, root, name)
     folder = Path(out) if out and layout == "folder" else _default_folder(weights, owner, f"{format}-{precision}", outputs)
     if folder.exists() and layout == "folder" and not overwrite:
         raise RunError(f"{folder}: exists already. Use --overwrite to replace it, or another folder for out.")
@@ -110,21 +115,22 @@ def export(
         print(f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin}).")
     form = Form(format, precision, outputs, input, dynamic_size)  # type: ignore[arg-type]  # checked above
     print(f"Exporting to {format}, {precision}; measured on {len(evidence.pixels)} images ({evidence.origin}).")
-    artifact = export_artifact(
-        model,
-        form,
-        folder,
-        evidence,
-        preprocessing=description.preprocessing,
-        class_names=description.class_names,
-        temperature=temperature,
-        name=description.model,
-        provenance=opened.provenance(),
-        notice=opened.origin.notice,
-    )
-    print(_summary(artifact))
-    if layout != "folder":
-        return _lay_out(artifact, layout, Path(out or "model_repository"), name or (owner.path.name if owner else weights.stem))
+    with tempfile.TemporaryDirectory() as temporary:
+        artifact = export_artifact(
+            model,
+            form,
+            folder if layout == "folder" else Path(temporary) / "artifact",
+            evidence,
+            preprocessing=description.preprocessing,
+            class_names=description.class_names,
+            temperature=temperature,
+            name=description.model,
+            provenance=opened.provenance(),
+            notice=opened.origin.notice,
+        )
+        print(_summary(artifact))
+        if layout != "folder":
+            return _lay_out(artifact, layout, root, name)
     print(f"Artifact: {artifact.path}")
     return artifact.path
 

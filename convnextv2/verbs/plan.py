@@ -20,7 +20,7 @@ from convnextv2.data.loader import PREFETCH, build_sampler, resolve_workers
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place, choose_device, peak_memory
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import group_of
 from convnextv2.recipe.read import read_recipe
 
 PROBE_S = 30.0
@@ -35,7 +35,7 @@ def plan(
 
     verb: train or pretrain; by default pretrain where the recipe sets a knob of pre-training."""
     recipe, _ = read_recipe(knobs, config=config)
-    verb = verb or ("pretrain" if recipe.model_fields_set & _pretraining_knobs() else "train")
+    verb = verb or ("pretrain" if recipe.model_fields_set & group_of("pre-training") else "train")
     if verb not in ("train", "pretrain"):
         raise RecipeError(f"verb = {verb!r}: expected train or pretrain.")
     try:
@@ -70,11 +70,6 @@ def plan(
     if verb == "train" and recipe.val_while_train:
         print("Evaluation is not counted: a pass over the validation images costs about a third of training on as many.")
     return figures
-
-
-def _pretraining_knobs() -> set[str]:
-    fields = Recipe.model_fields.items()
-    return {name for name, field in fields if (field.json_schema_extra or {}).get("group") == "pre-training"}  # type: ignore[union-attr]
 
 
 def pace(

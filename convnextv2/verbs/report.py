@@ -83,7 +83,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
 
 def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
     """The same for an artifact, which prepares its images in its own way."""
-    scorer = open_scorer(path)
+    scorer = open_scorer(path, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
         say(line)
     card = open_artifact(path).card

@@ -9,8 +9,9 @@ from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.distributed import say, start, stop
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.recipe.knobs import group_of
 from convnextv2.recipe.read import read_recipe
-from convnextv2.run import find_weights, run_of
+from convnextv2.run import Run, find_weights, run_of
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
 from convnextv2.weights.load import open_weights
 
@@ -20,10 +21,14 @@ _IN_THE_ARTIFACT = {"image_size", "in_channels", "eval_preset", "interpolation",
 def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:
     """Evaluate a run, or with `config` and `ckpt_path` (or `init`) the weights of a checkpoint; print a table, write a report.
 
-    run: a run folder, checkpoint, weights file or artifact. It brings its recipe (data, preprocessing; an artifact the latter
-    only); knobs, for example data_dir, replace parts of it. Every image is counted exactly once, on any number of ranks."""
+    run: a run folder, checkpoint, weights file or artifact. It brings its recipe (data, preprocessing; an artifact its own
+    preprocessing, and the data of the run it lies in); knobs, for example data_dir, replace parts of it. Every image is counted
+    exactly once, on any number of ranks."""
     if run is not None and is_artifact(run):
         weights = open_artifact(run).path
+        owner = run_of(weights)
+        if config is None and owner is not None:
+            knobs = _data_knobs(owner) | knobs
         if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
             raise RecipeError(
                 f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. Leave {wrong[0]} out."
@@ -64,6 +69,16 @@ def _mindcv_line(evaluation: Evaluation) -> str:
     """What MindCV's validate.py prints last, which scripts may read."""
     figures = {"Top_1_Accuracy": evaluation.top1, "Top_5_Accuracy": evaluation.top5, "loss": evaluation.loss}
     return str({name: value for name, value in figures.items() if value is not None})
+
+
+def _data_knobs(owner: Run) -> dict[str, Any]:
+    """Which images a run was validated on."""
+    recipe = owner.recipe
+    return {
+        name: getattr(recipe, name)
+        for name in group_of("data")
+        if name in recipe.model_fields_set and name not in _IN_THE_ARTIFACT
+    }
 
 
 def _preprocessing_knobs(weights: Path) -> dict[str, Any]:
