@@ -28,7 +28,7 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
     found = json.loads((out / "certificate.json").read_text())
     real, adversarial, accuracy, speed = (found[name] for name in ("real", "adversarial", "accuracy", "speed"))
     return (
-        f"{row}{real['max_difference']:.2g} ({real['mean_difference']:.1g}) of {real['scale']:.2g} | "
+        f"{row}{real['images']}: {real['max_difference']:.2g} ({real['mean_difference']:.1g}) | "
         f"{adversarial['max_difference']:.2g} ({adversarial['mean_difference']:.1g}) | "
         f"{real['top1_agreement']:.1%}, {adversarial['top1_agreement']:.0%} | "
         f"{accuracy['pytorch_top1']:.1%}, {accuracy['artifact_top1']:.1%} of {accuracy['images']} | {speed['ratio']:.2f} |"
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--images", type=int, default=256)
     arguments = parser.parse_args()
-    print("| model | format | precision | images: largest (mean) difference | adversarial | top-1 agrees | top-1 | pace |")
+    print("| model | format | precision | images: largest (mean) difference | adversarial | top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for run in arguments.runs:
         for format in FORMATS:

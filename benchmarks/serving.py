@@ -65,7 +65,7 @@ def free_port() -> int:
 def served(command: list[str], port: int, ready: str) -> Iterator[subprocess.Popen[str]]:
     """A server's process, once it answers at `ready`."""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
         try:
             for _ in range(600):
                 with suppress(OSError):
@@ -80,7 +80,8 @@ def served(command: list[str], port: int, ready: str) -> Iterator[subprocess.Pop
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            process.kill()
+            with suppress(ProcessLookupError):  # LitServe leaves processes behind, which would take part in what follows
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
