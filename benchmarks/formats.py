@@ -34,6 +34,11 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
         f"{accuracy['pytorch_top1']:.1%}, {accuracy['artifact_top1']:.1%} of {accuracy['images']} | {speed['ratio']:.2f} |"
     )
 
+HEAD = """\
+| model | format | precision | images: largest (mean) difference | adversarial | \
+top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |
+|---|---|---|---|---|---|---|---|"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,8 +46,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--images", type=int, default=256)
     arguments = parser.parse_args()
-    print("| model | format | precision | images: largest (mean) difference | adversarial | top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print(HEAD, flush=True)
     for run in arguments.runs:
         for format in FORMATS:
             for precision in PRECISIONS:

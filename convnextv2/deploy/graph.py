@@ -65,7 +65,8 @@ class Graph(nn.Module):
         encoded = model.encode(x)
         assert model.norm is not None
         # As in ConvNeXtV2.forward, but what follows the encoder costs next to nothing, so it stays in float32.
-        pooled = encoded.mean((1, 2), dtype=torch.float32)
+        encoded = encoded.float()
+        pooled = encoded.mean((1, 2))
         weight, bias, eps = model.norm.weight.float(), model.norm.bias.float(), model.norm.eps
         embedding = nn.functional.layer_norm(pooled, weight.shape, weight, bias, eps)
         if self.outputs == "features":
@@ -73,7 +74,7 @@ class Graph(nn.Module):
         assert model.head is not None
         rows = model.head.weight.float()
         logits = nn.functional.linear(embedding, rows, model.head.bias.float())
-        explanation = self._explain(encoded.float(), pooled, rows[logits.argmax(-1)] * weight, eps)
+        explanation = self._explain(encoded, pooled, rows[logits.argmax(-1)] * weight, eps)
         if self.input == "pixels":
             return (logits / self.temperature).softmax(-1), embedding, explanation
         return logits, embedding, explanation

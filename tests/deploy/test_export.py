@@ -160,6 +160,15 @@ def at_its_word(path: Path, images: np.ndarray) -> np.ndarray:
     return ReferenceEvaluator(str(path), new_ops=[LayerNormalization]).run(None, {"images": images})[0]
 
 
+def reduced_in(path: Path) -> set[str]:
+    """The arithmetic of an ONNX file's sums, means and norms."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
+    return {onnx.TensorProto.DataType.Name(kinds[node.input[0]]) for node in graph.node if node.op_type.startswith("Reduce")}
+
+
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(format: str, tmp_path: Path) -> None:
     """ONNX Runtime computes naive norms in float32 on CPUs, too, so there another runner shows what a file asks for."""
@@ -181,6 +190,7 @@ def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(f
         found[name] = [chosen.open(path, "float16", 1)(x.numpy())[0]]
         if format == "onnx":
             found[name].append(at_its_word(path, x.numpy()))
+            assert (name == "ours") == (reduced_in(path) == {"FLOAT"})
     assert not np.isfinite(found["naive"][-1]).all()  # so the case is one
     for ours in found["ours"]:
         assert np.abs(ours - expected).max() < 1e-2 * np.abs(expected).max()
