@@ -14,6 +14,10 @@ from pathlib import Path
 
 FORMATS = ("onnx", "openvino", "aoti", "torch")
 PRECISIONS = ("float32", "int8", "float16", "bfloat16")
+HEAD = """\
+| model | format | precision | images: largest (mean) difference | adversarial | \
+top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |
+|---|---|---|---|---|---|---|---|"""
 
 
 def export(run: Path, format: str, precision: str, out: Path, images: int) -> str:
@@ -33,11 +37,6 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
         f"{real['top1_agreement']:.1%}, {adversarial['top1_agreement']:.0%} | "
         f"{accuracy['pytorch_top1']:.1%}, {accuracy['artifact_top1']:.1%} of {accuracy['images']} | {speed['ratio']:.2f} |"
     )
-
-HEAD = """\
-| model | format | precision | images: largest (mean) difference | adversarial | \
-top-1 agrees: real, adversarial | top-1: PyTorch, artifact | pace |
-|---|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
