@@ -628,7 +628,7 @@ async def test_a_request_that_is_still_being_sent_keeps_its_version(
 async def test_a_version_that_was_named_keeps_its_name_when_it_is_reloaded(
     serve: Serve, weights: Path, images: list[bytes], tmp_path: Path
 ) -> None:
-    source = save(network(), tmp_path / "first")
+    source = save(network(seed=2), tmp_path / "first")
     server = await serve(f"trees@1={source}", f"trees@2={weights}")
     old = server.store.find("trees", "1").sha256
     save(network(seed=1), tmp_path / "first")
