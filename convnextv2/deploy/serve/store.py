@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import os
 import re
@@ -193,6 +194,8 @@ class Store:
         for versions in self._models.values():
             for served in versions:
                 await self._begin(served)
+        gc.collect()
+        gc.freeze()  # what is there now stays; to search it for garbage again and again took a fifth of the time
         self.is_ready = True
 
     async def stop(self) -> None:
