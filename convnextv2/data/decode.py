@@ -34,7 +34,8 @@ _MAX_SCANS = 100
 """Of a JPEG file; encoders write about ten. A scan of a few bytes makes the decoder go through the whole image once more, so a
 small file can keep it busy for hours: "Two Issues with the JPEG Standard" by libjpeg-turbo's authors, who advise such a limit."""
 _MAX_SEGMENTS = 10_000
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # not the bytes and restarts that belong to a scan's data
+# Not the bytes and restarts that belong to a scan's data, nor markers that no length follows.
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 
 _STRIP_PIXELS = 1 << 20
 

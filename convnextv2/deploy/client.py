@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import time
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -33,37 +33,47 @@ def predict_remotely(
     top_k: int = 5,
     api_key: str = "",
     on_bad: Callable[[str], None] | None = None,
-    wait: Callable[[float], None] = time.sleep,
+    wait: Callable[[float], Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Predictions of image files by a server, in order, each as `predict` returns it; some are asked for at once.
 
     server: its address, as http://127.0.0.1:8000. model: its name there. on_bad: called with what is wrong with a file that is no
-    image, which is then left out. wait: sleeps; for tests. Raises ServerError where the server refuses for good or does not come
-    back, and without on_bad DataError where a file is no image."""
+    image, which is then left out. wait: sleeps so many seconds; for tests. Raises ServerError where the server refuses for good
+    or does not come back, and without on_bad DataError where a file is no image."""
     address = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/predict?top_k={top_k}"
     if not address.startswith(("http://", "https://")):
         raise ServerError(f"server = {server}: expected an address such as http://127.0.0.1:8000.")
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for answer in [pool.submit(_predict_one, address, str(file), api_key=api_key, wait=wait) for file in images]:
+    ended = threading.Event()
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    pause = wait or ended.wait
+    try:
+        for answer in [pool.submit(_predict_one, address, str(file), api_key, pause, ended.is_set) for file in images]:
             try:
                 yield answer.result()
             except DataError as error:
                 if on_bad is None:
                     raise
                 on_bad(str(error))
+    finally:  # where one has failed, nobody waits for the tries of the others
+        ended.set()
+        pool.shutdown(cancel_futures=True)
 
 
-def _predict_one(address: str, file: str, *, api_key: str, wait: Callable[[float], None]) -> dict[str, Any]:
+def _predict_one(
+    address: str, file: str, api_key: str, wait: Callable[[float], Any], is_over: Callable[[], bool]
+) -> dict[str, Any]:
     try:
         data = Path(file).read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be opened ({error.strerror}).") from None
     headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-    answer = _post(urllib.request.Request(address, data, headers, method="POST"), file, wait)
+    answer = _post(urllib.request.Request(address, data, headers, method="POST"), file, wait, is_over)
     return {"image": file, "predictions": answer["images"][0]["predictions"]}
 
 
-def _post(request: urllib.request.Request, file: str, wait: Callable[[float], None]) -> dict[str, Any]:
+def _post(
+    request: urllib.request.Request, file: str, wait: Callable[[float], Any], is_over: Callable[[], bool]
+) -> dict[str, Any]:
     why = ""
     for attempt in range(TRIES):
         pause = min(_LONGEST_WAIT_S, 0.25 * 2**attempt)
@@ -81,6 +91,8 @@ def _post(request: urllib.request.Request, file: str, wait: Callable[[float], No
             pause = max(pause, min(_LONGEST_WAIT_S, float(asked))) if asked.isdigit() else pause
         except (OSError, ValueError, HTTPException) as error:  # not there, broken off, or no JSON
             why = str(getattr(error, "reason", error))
+        if is_over():
+            break
         if attempt < TRIES - 1:
             wait(pause * random.uniform(0.75, 1.25))  # so that many clients do not come back together
     raise ServerError(f"{request.host}: does not answer for {file} after {TRIES} tries ({why}). Is the server running?")

@@ -70,6 +70,8 @@ def export_artifact(
         raise ArtifactError("outputs = classifier: the model has no head. Use outputs features or backbone.")
     if form.outputs == "features" and model.norm is None:
         raise ArtifactError("outputs = features: a bare encoder has no final norm. Use outputs backbone.")
+    if form.precision == "int8" and form.outputs != "classifier":
+        raise ArtifactError("precision = int8: is judged by the classes it finds. Use outputs classifier, or float16.")
 
     def graph(of: ConvNeXtV2) -> Graph:
         return Graph(of, form.outputs, form.input, transform.mean, transform.std, temperature).eval()

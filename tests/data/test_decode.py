@@ -132,17 +132,18 @@ def test_what_cannot_be_read_is_named(data: bytes, message: str, with_simplejpeg
     assert "\n" not in str(error.value)
 
 
-def with_scans(many: int) -> bytes:
+def with_scans(many: int, between: bytes = b"") -> bytes:
     """A progressive JPEG whose last scan comes again and again, until there are so many."""
     data = encoded(Image.new("CMYK", (64, 64), (10, 60, 90, 0)), "jpeg", progressive=True)
     begin = data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda"))  # with its Huffman table
-    return data[:-2] + data[begin:-2] * (many - data.count(b"\xff\xda")) + data[-2:]
+    return data[:-2] + (between + data[begin:-2]) * (many - data.count(b"\xff\xda")) + data[-2:]
 
 
-def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
-    assert read(with_scans(100)).shape == (64, 64, 3)
+@pytest.mark.parametrize("between", [b"", b"\xff\x01"], ids=["", "TEM"])  # a marker that no length follows
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(between: bytes) -> None:
+    assert read(with_scans(100, between)).shape == (64, 64, 3)
     with pytest.raises(DataError, match="more than 100 scans"):
-        open_picture(with_scans(101), name="x", max_pixels=LIMIT)
+        open_picture(with_scans(101, between), name="x", max_pixels=LIMIT)
 
 
 def test_what_follows_a_photograph_is_not_taken_for_scans() -> None:

@@ -359,6 +359,8 @@ def test_an_encoder_without_head_is_exported_as_features_only(pictures: Path, tm
     path = save(model, tmp_path / "w", kind="encoder", class_names=[])
     with pytest.raises(ArtifactError, match="outputs = classifier: the model has no head. Use outputs features or backbone"):
         export(path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
+    with pytest.raises(ArtifactError, match="int8: is judged by the classes it finds"):
+        export(path, format="onnx", precision="int8", outputs="features", data_dir=str(pictures), out=tmp_path / "a", workers=0)
     artifact = open_artifact(
         export(path, format="torch", outputs="features", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
     )

@@ -52,6 +52,10 @@ class Refusal(Exception):
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
+class _Refused(Exception):
+    """Ends the application's reading. No error that it knows: it must not answer, nor count, what is answered here."""
+
+
 class LimitBody:
     """ASGI middleware: refuses bodies that are too long (413), by what they say of their length or by what comes, and those that
     come too slowly (408). Nothing behind it has to look.
@@ -81,7 +85,7 @@ class LimitBody:
         async def counted() -> Message:
             nonlocal seen, complete, refused
             if refused:  # frameworks turn what is raised here into errors of their own, and may ask again
-                raise refused
+                raise _Refused
             if complete:  # only the end of the connection can follow
                 return await receive()
             try:
@@ -89,7 +93,7 @@ class LimitBody:
                     message = await receive()
             except TimeoutError:
                 refused = Refusal(408, "too_slow", f"The body did not arrive within {self.limits.read_timeout_s:g} s.")
-                raise refused from None
+                raise _Refused from None
             came = len(message.get("body", b""))
             seen, self.held = seen + came, self.held + came
             complete = not message.get("more_body", False)
@@ -98,7 +102,7 @@ class LimitBody:
             elif self.held > self.limits.max_bodies_mb * 1e6:
                 refused = Refusal(429, "too_many_bodies", "Too many requests are being read at once. Try again later.", 1)
             if refused:
-                raise refused
+                raise _Refused
             return message
 
         async def noted(message: Message) -> None:

@@ -24,18 +24,18 @@ async def score(
 ) -> list[tuple[Prepared, Scores]]:
     """Decode, wait for the model, score; all images of a request or none."""
     deadline = asyncio.get_running_loop().time() + store.limits.deadline_s
-    batcher = served.batcher
-    assert batcher is not None
+    batches = served.batches
 
     async def one(name: str, data: bytes) -> tuple[Prepared, Scores]:
         prepared = await store.prepare(data, name, served.transform)
-        return prepared, await batcher(prepared.pixels, deadline)
+        return prepared, await batches(prepared.pixels, deadline)
 
     return await together(request, store, deadline, [one(name, data) for name, data in files])
 
 
 async def score_pixels(request: Request, store: Store, served: Served, given: V2Tensor) -> list[Scores]:
     """The same for pixels that come at the model's size."""
+    batches = served.batches
     size = [*served.transform.image_size, served.transform.channels]
     if given.shape[1:] != size or not 1 <= given.shape[0] <= store.limits.max_images:
         raise Refusal(
@@ -55,8 +55,7 @@ async def score_pixels(request: Request, store: Store, served: Served, given: V2
         raise Refusal(400, "bad_data", f"data: expected {torch.Size(given.shape).numel()} whole numbers from 0 to 255.")
     images = pixels.to(torch.uint8).view(given.shape).permute(0, 3, 1, 2)
     deadline = asyncio.get_running_loop().time() + store.limits.deadline_s
-    assert served.batcher is not None
-    return await together(request, store, deadline, [served.batcher(image, deadline) for image in images])
+    return await together(request, store, deadline, [batches(image, deadline) for image in images])
 
 
 async def together(request: Request, store: Store, deadline: float, works: list[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -76,8 +76,8 @@ class _TimedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
-        """A client that has said all may still listen."""
-        self._heard_all = self._is_answering()
+        """A client that has said all may still listen; one that breaks off has left."""
+        self._heard_all = self._is_answering() and not self.cycle.more_body
         return self._heard_all
 
     def on_response_complete(self) -> None:

@@ -101,6 +101,12 @@ class Served:
         return self.scorer
 
     @property
+    def batches(self) -> Batcher:
+        """Raises Refusal where it is no classifier."""
+        assert self.classifier and self.batcher
+        return self.batcher
+
+    @property
     def pretrained(self) -> Reconstructor:
         """Raises Refusal where it is none."""
         if self.reconstructor is None:
@@ -220,7 +226,9 @@ class Store:
             lines = [line for spec in specs for line in await self._renew(spec)]
             there = {(spec.name, spec.source) for spec in specs}
             for name, versions in self._models.items():
-                for served in [one for one in versions if (name, one.spec.source) not in there and len(versions) > 1]:
+                for served in [one for one in versions if (name, one.spec.source) not in there]:
+                    if len(versions) == 1:  # better an old one than none
+                        break
                     versions.remove(served)
                     await self._retire(served)
                     lines.append(f"{name}@{served.version}: is gone")

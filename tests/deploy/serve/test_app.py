@@ -174,6 +174,8 @@ async def test_a_pretrained_model_reconstructs_and_a_classifier_does_not(
     check_refused(await server.client.post("/v1/models/pre/reconstruct", files=parts(images[:2])), 400, "bad_request")
     check_refused(await server.client.post("/v1/models/pre/reconstruct", content=b"no image", headers=JPEG), 415, "not_an_image")
     check_refused(await server.predict(images[0], "pre"), 404, "not_a_classifier")
+    for given in (v2("BYTES", [1], [base64.b64encode(images[0]).decode()]), v2("UINT8", [1, 1, 1, 3], [0, 0, 0])):
+        check_refused(await server.client.post("/v2/models/pre/infer", json=given), 404, "not_a_classifier")
     check_refused(await server.client.get("/v2/models/pre"), 404, "not_a_classifier")
     assert (await server.figures())["convnextv2_queue_images"] == 0
 
@@ -258,6 +260,9 @@ async def test_long_and_slow_bodies_of_kserve_are_refused_like_others(serve: Ser
     headers = {"Content-Type": "application/json"}
     check_refused(await server.client.post(INFER, content=chunks(1000), headers=headers), 413, "body_too_large")
     check_refused(await server.client.post(INFER, content=slow(), headers=headers), 408, "too_slow")
+    figures = await server.figures()
+    rejected = {name: number for name, number in figures.items() if name.startswith("convnextv2_rejected_total")}
+    assert rejected == {f'convnextv2_rejected_total{{reason="{reason}"}}': 1 for reason in ("body_too_large", "too_slow")}
 
 
 async def test_a_pixel_bomb_is_known_by_its_header(serve: Serve) -> None:
@@ -661,6 +666,12 @@ async def test_new_versions_of_a_repository_are_found_and_old_ones_go(serve: Ser
     shutil.rmtree(root / "12")
     assert await server.store.reload() == ["trees@11: is gone"]
     assert (await server.predict(images[0])).json()["version"] == "10"
+    for number in (2, 9, 10):
+        shutil.rmtree(root / str(number))
+    (root / "13").mkdir()  # still being copied
+    lines = await server.store.reload()
+    assert "is not served" in lines[0] and lines[1:] == ["trees@2: is gone", "trees@9: is gone"]
+    assert (await server.predict(images[0])).json()["version"] == "10"  # better an old one than none
     shutil.rmtree(root)
     assert (await server.store.reload())[0].startswith("All stays as it was: ")
     assert (await server.predict(images[0])).status_code == 200

@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +34,7 @@ class Fake(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies: list[Reply | None] = []
+        self.by_body = good
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -43,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # noqa: N802 - the standard library's name
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, dict(self.headers), body))
-        reply = self.server.replies.pop(0) if self.server.replies else good(body)
+        reply = self.server.replies.pop(0) if self.server.replies else self.server.by_body(body)
         if reply is None:  # break off
             return
         status, headers, answer = reply
@@ -135,6 +137,14 @@ def test_it_gives_up_after_some_tries(fake: Fake, files: list[str]) -> None:
         ask(fake, files[:1], waited)
     assert len(fake.asked) == TRIES and len(waited) == TRIES - 1
     assert waited[-1] > 4 * waited[0]
+
+
+def test_where_one_file_fails_the_tries_of_others_are_not_waited_for(fake: Fake, files: list[str]) -> None:
+    fake.by_body = lambda file: refusal(404 if file == b"0" else 503)
+    began = time.monotonic()
+    with pytest.raises(ServerError, match="refuses .*0.jpg .404."):
+        list(predict_remotely(fake.address, "m", files))
+    assert time.monotonic() - began < 5
 
 
 def test_broken_connections_and_answers_are_tried_again(fake: Fake, files: list[str]) -> None:
