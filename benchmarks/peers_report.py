@@ -39,18 +39,19 @@ def table(found: dict[str, Any]) -> list[str]:
 
 def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
     """Pace and memory against mask ratio, image size and batch, ours and masked-dense. False where those were not measured."""
+    precision = "bfloat16" if "fcmae atto bfloat16" in groups else "float32"
     curves = {
-        "mask ratio": ("fcmae-ratio atto float32 ", 0.6),
-        "image size, px": ("fcmae-size atto float32 ", None),
-        "batch": ("fcmae-batch atto float32 ", 32),
+        "mask ratio": (f"fcmae-ratio atto {precision} ", 0.6),
+        "image size, px": (f"fcmae-size atto {precision} ", None),
+        "batch": (f"fcmae-batch atto {precision} ", 32),
     }
     figure, axes = plt.subplots(2, 3, figsize=(12, 6), layout="constrained")
     for column, (title, (prefix, middle)) in enumerate(curves.items()):
         points = {float(name.removeprefix(prefix)): found for name, found in groups.items() if name.startswith(prefix)}
-        if not points or "fcmae atto float32" not in groups:
+        if not points or f"fcmae atto {precision}" not in groups:
             return False
         if middle:  # the standard case, of which the size's curve, at another batch, has none
-            points[middle] = groups["fcmae atto float32"]
+            points[middle] = groups[f"fcmae atto {precision}"]
         xs = sorted(points)
         for contestant, colour in (("visible tiles (default)", TEAL), ("masked-dense", GREY)):
             for row, key in enumerate(("rates", "memory_mib")):
@@ -61,14 +62,14 @@ def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
             at.spines[["top", "right"]].set_visible(False)
             at.grid(alpha=0.25)
     axes[0, 0].legend(frameon=False)
-    figure.suptitle("FCMAE step of atto, float32: pace above, peak memory below")
+    figure.suptitle(f"FCMAE step of atto, {precision}: pace above, peak memory below")
     figure.savefig(path, dpi=100)
     return True
 
 
 def plot_bars(groups: dict[str, dict[str, Any]], path: Path) -> None:
     """Each group's contestants as bars, ours in colour."""
-    kinds = ("fcmae", "compiled-fcmae", "compiled-fcmae-native", "train", "eager-train", "inference", "loader")
+    kinds = ("best-fcmae", "fcmae", "compiled-fcmae", "compiled-fcmae-native", "train", "eager-train", "inference", "loader")
     shown = [name for name in groups if name.split()[0] in kinds]
     columns = 2
     rows = -(-len(shown) // columns)
