@@ -52,7 +52,7 @@ def odd_images() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def predictor(weights: Path) -> Predictor:
-    return Predictor(weights, batch_size=3)
+    return Predictor(weights, batch_size=3, precision="float32")
 
 
 def probabilities(found: dict) -> dict[str, float]:
@@ -168,7 +168,7 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
 @pytest.mark.filterwarnings("ignore")
 def test_predict_takes_artifacts_as_it_takes_runs(weights: Path, exported: Exported, pictures: Path) -> None:
     folder = str(pictures / "val" / CLASSES[0])
-    ours, theirs = (list(predict(source, [folder], workers=0)) for source in (weights, exported("torch")))
+    ours, theirs = (list(predict(source, [folder], workers=0, precision="float32")) for source in (weights, exported("torch")))
     assert [found["image"] for found in ours] == [found["image"] for found in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert probabilities(a) == pytest.approx(probabilities(b), abs=1e-5)
@@ -186,7 +186,7 @@ def test_channels_of_the_model_decide(tmp_path: Path) -> None:
     from trees import PREPROCESSING
 
     grey = PREPROCESSING | {"channels": 1, "mean": [0.5], "std": [0.25]}
-    predictor = Predictor(save(network(in_channels=1), tmp_path, preprocessing=grey))
+    predictor = Predictor(save(network(in_channels=1), tmp_path, preprocessing=grey), precision="float32")
     colour = photograph(1)
     luma = np.asarray(Image.fromarray(colour).convert("L"))
     assert predictor(colour)[0]["predictions"] == predictor(luma)[0]["predictions"]

@@ -37,7 +37,8 @@ class Process:
     def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
         self.port = port or free_port()
         self.log, self.errors = (folder / f"{self.port}.{kind}" for kind in ("out", "err"))
-        command = [sys.executable, "-m", "convnextv2", "serve", *arguments, "--port", str(self.port), "--device", "cpu"]
+        exactly = ["--port", str(self.port), "--device", "cpu", "--precision", "float32"]
+        command = [sys.executable, "-m", "convnextv2", "serve", *arguments, *exactly]
         with self.log.open("wb") as log, self.errors.open("wb") as errors:
             self.popen = subprocess.Popen(command, stdout=log, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
