@@ -130,6 +130,11 @@ class DropPath(nn.Module):
         return x * (kept / (1 - self.rate)).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+def _is_bare_linear(module: nn.Module) -> bool:
+    """Whether nothing but a linear layer happens where this module is called: no adapter, no quantised form, no hook."""
+    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
+
+
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x)))))."""
 
@@ -152,7 +157,11 @@ class Block(nn.Module):
         if native.are_used_for(y):
             images = len(y) if self.grn.scope == "image" else 1
             tanh = self.gelu_form == "tanh"
-            y = native.gelu_grn(y, self.grn.gamma, self.grn.beta, images=images, eps=self.grn.eps, tanh=tanh)
+            grn = self.grn.gamma, self.grn.beta
+            if wanted is None and not torch.is_grad_enabled() and _is_bare_linear(self.pwconv2):
+                layer = self.pwconv2.weight, self.pwconv2.bias
+                return x + self.drop_path(native.gelu_grn_linear(y, *grn, *layer, images=images, eps=self.grn.eps, tanh=tanh))
+            y = native.gelu_grn(y, *grn, images=images, eps=self.grn.eps, tanh=tanh)
         else:
             y = self.grn(F.gelu(y, approximate=self.gelu_form))
         if wanted is not None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
@@ -165,7 +166,7 @@ def _processor() -> bytes:
 _OPERATIONS = torch.library.Library("convnextv2", "DEF")
 
 
-def _operation(schema: str, run: Callable[..., Tensor], fake: Callable[..., Tensor]) -> None:
+def _operation(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
     _OPERATIONS.define(schema)
     name = schema.partition("(")[0]
     _OPERATIONS.impl(name, run, "CPU")
@@ -219,6 +220,14 @@ def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
     return sums
 
 
+def _gelu_and_squares(x: Tensor, images: int, tanh: bool) -> tuple[Tensor, Tensor]:
+    x, y, channels = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[-1]
+    sums = x.new_zeros(images, channels, dtype=torch.float32)
+    if x.numel():
+        _call("gelu_and_squares", x, int(tanh), images, x.numel() // (images * channels), channels, x, y, sums)
+    return y, sums
+
+
 def _gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     images, channels = scale.shape
@@ -261,6 +270,11 @@ _operation(
     "gelu_squares(Tensor x, SymInt images, bool tanh) -> Tensor",
     _gelu_squares,
     lambda x, images, tanh: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+)
+_operation(
+    "gelu_and_squares(Tensor x, SymInt images, bool tanh) -> (Tensor, Tensor)",
+    _gelu_and_squares,
+    lambda x, images, tanh: (_like(x), x.new_empty(images, x.shape[-1], dtype=torch.float32)),
 )
 _operation("gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like)
 _operation(
@@ -317,11 +331,15 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, si
     return _Depthwise.apply(x, weight, bias, places, (images, runs, run, *size, channels))
 
 
+def _norm_and_scale(squares: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    norm = squares.sqrt()
+    return norm, 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + eps))
+
+
 class _GeluGRN(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, gamma: Tensor, beta: Tensor, images: int, eps: float, tanh: bool) -> tuple[Tensor, Tensor, Tensor]:
-        norm = torch.ops.convnextv2.gelu_squares(x, images, tanh).sqrt()
-        scale = 1 + gamma * (norm / (norm.mean(-1, keepdim=True) + eps))
+        norm, scale = _norm_and_scale(torch.ops.convnextv2.gelu_squares(x, images, tanh), gamma, eps)
         return torch.ops.convnextv2.gelu_scale(x, scale, beta.float(), tanh), norm, scale
 
     @staticmethod
@@ -352,6 +370,27 @@ def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float,
     Returns x's shape and dtype; statistics are float32."""
     y: Tensor = _GeluGRN.apply(x, gamma, beta, images, eps, tanh)[0]
     return y
+
+
+def gelu_grn_linear(
+    x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor, *, images: int, eps: float, tanh: bool
+) -> Tensor:
+    """A linear layer of GRN of the GELU of x, without gradients: GELU is computed once, and GRN's factors go into the layer's
+    weight where an image has more than twice as many positions as the layer has outputs.
+
+    x, gamma, beta, images: as in `gelu_grn`. weight: (O, C). bias: (O,). Returns (N, ..., O) of x's dtype."""
+    with torch.autocast("cpu", enabled=False):
+        y, squares = torch.ops.convnextv2.gelu_and_squares(x, images, tanh)
+        _, scale = _norm_and_scale(squares, gamma.float(), eps)
+        outputs, channels = weight.shape
+        y = y.view(images, -1, channels)
+        if y.shape[1] > 2 * outputs:
+            scaled = (weight.float() * scale[:, None]).to(y.dtype).transpose(1, 2)
+            y = torch.baddbmm(F.linear(beta.float(), weight.float(), bias.float()).to(y.dtype), y, scaled)
+        else:
+            y = torch.addcmul(beta.to(y.dtype), y, scale[:, None].to(y.dtype))
+            y = F.linear(y, weight.to(y.dtype), bias.to(y.dtype))
+        return y.view(*x.shape[:-1], outputs)
 
 
 def can_take_pixels() -> bool:

@@ -17,7 +17,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
 from convnextv2.model.kernels.selfcheck import disagreement
-from convnextv2.model.layers import Block, DepthwiseConv, GlobalResponseNorm
+from convnextv2.model.layers import Block, DepthwiseConv, GlobalResponseNorm, init_weights
 from convnextv2.model.tiles import Tiles
 
 pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
@@ -97,12 +97,52 @@ def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
         assert relative(result, expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("form", ["none", "tanh"])
+@pytest.mark.parametrize("scope", ["image", "batch"])
+@pytest.mark.parametrize("outputs", [12, 300], ids=["scaled weights", "scaled activations"])
+def test_linear_layer_of_gelu_and_grn(dtype: torch.dtype, form: str, scope: str, outputs: int) -> None:
+    torch.manual_seed(0)
+    x = (3 * torch.randn(2, 10, 10, 36)).to(dtype)
+    x[..., 5] = 0
+    before = x.clone()
+    norm, layer = GlobalResponseNorm(36, scope), torch.nn.Linear(36, outputs)
+    torch.nn.init.normal_(norm.gamma)
+    torch.nn.init.normal_(norm.beta)
+    double = torch.nn.Sequential(GlobalResponseNorm(36, scope), torch.nn.Linear(36, outputs)).double()
+    double.load_state_dict(torch.nn.Sequential(norm, layer).state_dict())
+    images = 2 if scope == "image" else 1
+    parameters = (norm.gamma, norm.beta, layer.weight, layer.bias)
+    with torch.no_grad():
+        y = native.gelu_grn_linear(x, *parameters, images=images, eps=norm.eps, tanh=form == "tanh")
+        assert y.dtype == dtype and torch.equal(x, before)
+        assert relative(y, double(F.gelu(x.double(), approximate=form))) < TOLERANCE[dtype]
+
+
+def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
+    """The last linear layer is part of one operation then, unless somebody listens to it or has put another in its place."""
+    torch.manual_seed(0)
+    block, x = Block(8).apply(init_weights), torch.randn(2, 7, 7, 8)
+    torch.nn.init.normal_(block.grn.gamma)
+    seen: list[torch.Tensor] = []
+    expected = block(x)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+        with block.pwconv2.register_forward_hook(lambda module, inputs, output: seen.append(output)):
+            torch.testing.assert_close(block(x), expected)
+        torch.testing.assert_close(x + seen[0], expected)
+        block.pwconv2 = torch.nn.Sequential(block.pwconv2, torch.nn.Tanh())
+        torch.testing.assert_close(block(x), x + (expected - x).tanh())
+
+
 @pytest.mark.parametrize("form", ["none", "tanh"])
 def test_gelu_over_its_whole_range(form: str) -> None:
     x = torch.linspace(-40, 40, 100_001).view(1, -1, 1)
     y = torch.ops.convnextv2.gelu_scale(x, torch.ones(1, 1), torch.zeros(1), form == "tanh")
-    assert (y.double() - F.gelu(x.double(), approximate=form)).abs().max() < 4e-6
-    assert (y - F.gelu(x, approximate=form)).abs()[x.abs() < 6].max() < 1e-6
+    exact = F.gelu(x.double(), approximate=form)
+    assert (y.double() - exact).abs().max() < 4e-6
+    assert (y.double() - exact).abs()[x.abs() < 6].max() < 1e-6
+    assert bool((y[x < -6].abs() < 1e-8).all()) and torch.equal(y[x > 6], x[x > 6])
 
 
 def test_what_is_not_a_number_stays_so() -> None:
@@ -264,6 +304,7 @@ def test_operations_say_what_they_return() -> None:
         (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, shape)),
         (ops.depthwise_weight, (x, x, None, shape)),
         (ops.gelu_squares, (x, images, False)),
+        (ops.gelu_and_squares, (x, images, False)),
         (ops.gelu_scale, (x, moments[0], torch.randn(8), True)),
         (ops.gelu_products, (x, x, images, False)),
         (ops.gelu_backward, (x, x, *moments, False)),
