@@ -130,7 +130,8 @@ def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynam
     with _quiet(), torch.no_grad():
         program = _program(graph, example, precision, dynamic)
         try:
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            # Frozen: weights are laid out for the processor once and for all, and GELU becomes part of the layer before it.
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
         except RuntimeError as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise DeviceError(f"format aoti: PyTorch cannot compile it here ({reason[:160]}). Is there a C++ compiler?") from None

@@ -153,17 +153,18 @@ class Block(nn.Module):
         """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape.
 
         wanted: tiles of a dense x that are asked for, (N, V, side, side, C): GRN is the last to look at any other position."""
-        y = self.pwconv1(self.norm(self.dwconv(x, canvas)))
+        y = self.norm(self.dwconv(x, canvas))
         if native.are_used_for(y):
-            images = len(y) if self.grn.scope == "image" else 1
+            images = x.shape[0] if self.grn.scope == "image" else 1
             tanh = self.gelu_form == "tanh"
+            bare = _is_bare_linear(self.pwconv1) and _is_bare_linear(self.pwconv2)
+            if bare and wanted is None and not torch.is_grad_enabled():
+                parameters = *self.pwconv1.parameters(), *self.grn.parameters(), *self.pwconv2.parameters()
+                return x + self.drop_path(native.mlp(y, *parameters, images=images, eps=self.grn.eps, tanh=tanh))
             grn = self.grn.gamma, self.grn.beta
-            if wanted is None and not torch.is_grad_enabled() and _is_bare_linear(self.pwconv2):
-                layer = self.pwconv2.weight, self.pwconv2.bias
-                return x + self.drop_path(native.gelu_grn_linear(y, *grn, *layer, images=images, eps=self.grn.eps, tanh=tanh))
-            y = native.gelu_grn(y, *grn, images=images, eps=self.grn.eps, tanh=tanh)
+            y = native.gelu_grn(self.pwconv1(y), *grn, images=images, eps=self.grn.eps, tanh=tanh)
         else:
-            y = self.grn(F.gelu(y, approximate=self.gelu_form))
+            y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))
         if wanted is not None:
             x, y = wanted.pick(x), wanted.pick(y)
         return x + self.drop_path(self.pwconv2(y))

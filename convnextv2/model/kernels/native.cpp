@@ -312,21 +312,16 @@ void gelu_squares(int64_t images, int64_t positions, int64_t channels, const T *
     add_chunks(partial, images, chunks, channels, sums, threads);
 }
 
-// y = gelu(x); sums as above, before values are rounded to T.
-template <bool TANH, typename T>
-void gelu_and_squares(int64_t images, int64_t positions, int64_t channels, const T *x, T *y, float *sums, int threads) {
+// sums: (images, channels), of x^2 over the positions.
+template <typename T>
+void squares(int64_t images, int64_t positions, int64_t channels, const T *x, float *sums, int threads) {
     const int64_t chunks = (positions + CHUNK - 1) / CHUNK;
     std::vector<float> partial(images * chunks * channels, 0.0f);
     for_chunks(images, positions, threads, [&](int64_t n, int64_t first, int64_t count, int64_t chunk) {
-        float *sum = partial.data() + (n * chunks + chunk) * channels;
+        float *to = partial.data() + (n * chunks + chunk) * channels;
         for (int64_t p = first; p < first + count; ++p) {
             const T *from = x + (n * positions + p) * channels;
-            T *to = y + (n * positions + p) * channels;
-            for (int64_t c = 0; c < channels; ++c) {
-                const float value = gelu<TANH>(to_float(from[c]));
-                put(to[c], value);
-                sum[c] += value * value;
-            }
+            for (int64_t c = 0; c < channels; ++c) to[c] += to_float(from[c]) * to_float(from[c]);
         }
     });
     add_chunks(partial, images, chunks, channels, sums, threads);
@@ -511,9 +506,8 @@ void warp(const uint8_t *image, int64_t height, int64_t width, const double *m, 
     void gelu_squares_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, float *sums, int threads) {            \
         (tanh ? gelu_squares<true, T> : gelu_squares<false, T>)(n, p, c, (const T *)x, sums, threads);                          \
     }                                                                                                                           \
-    void gelu_and_squares_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, void *y, float *sums,              \
-                                   int threads) {                                                                               \
-        (tanh ? gelu_and_squares<true, T> : gelu_and_squares<false, T>)(n, p, c, (const T *)x, (T *)y, sums, threads);          \
+    void squares_##suffix(int64_t n, int64_t p, int64_t c, const void *x, float *sums, int threads) {                           \
+        squares<T>(n, p, c, (const T *)x, sums, threads);                                                                       \
     }                                                                                                                           \
     void gelu_scale_##suffix(int tanh, int64_t n, int64_t p, int64_t c, const void *x, const float *scale, const float *shift,  \
                              void *y, int threads) {                                                                            \

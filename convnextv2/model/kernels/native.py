@@ -220,12 +220,20 @@ def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
     return sums
 
 
-def _gelu_and_squares(x: Tensor, images: int, tanh: bool) -> tuple[Tensor, Tensor]:
-    x, y, channels = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[-1]
+def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
+    """GELU of a linear layer; where PyTorch's oneDNN knows the dtype on this processor, of its float32 sums."""
+    form = "tanh" if tanh else "none"
+    if torch.backends.mkldnn.is_available() and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], form)
+    return F.gelu(F.linear(x, weight, bias), approximate=form)
+
+
+def _squares(x: Tensor, images: int) -> Tensor:
+    x, channels = x.contiguous(), x.shape[-1]
     sums = x.new_zeros(images, channels, dtype=torch.float32)
     if x.numel():
-        _call("gelu_and_squares", x, int(tanh), images, x.numel() // (images * channels), channels, x, y, sums)
-    return y, sums
+        _call("squares", x, images, x.numel() // (images * channels), channels, x, sums)
+    return sums
 
 
 def _gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
@@ -272,9 +280,14 @@ _operation(
     lambda x, images, tanh: x.new_empty(images, x.shape[-1], dtype=torch.float32),
 )
 _operation(
-    "gelu_and_squares(Tensor x, SymInt images, bool tanh) -> (Tensor, Tensor)",
-    _gelu_and_squares,
-    lambda x, images, tanh: (_like(x), x.new_empty(images, x.shape[-1], dtype=torch.float32)),
+    "linear_gelu(Tensor x, Tensor weight, Tensor bias, bool tanh) -> Tensor",
+    _linear_gelu,
+    lambda x, weight, bias, tanh: x.new_empty(*x.shape[:-1], weight.shape[0]),
+)
+_operation(
+    "squares(Tensor x, SymInt images) -> Tensor",
+    _squares,
+    lambda x, images: x.new_empty(images, x.shape[-1], dtype=torch.float32),
 )
 _operation("gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like)
 _operation(
@@ -288,6 +301,11 @@ _operation("gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, 
 @register_flop_formula([torch.ops.convnextv2.depthwise, torch.ops.convnextv2.depthwise_weight])
 def _depthwise_flops(x_shape: torch.Size, *others: object, out_shape: object = None) -> int:
     return 2 * 49 * x_shape.numel()
+
+
+@register_flop_formula(torch.ops.convnextv2.linear_gelu)
+def _linear_flops(x_shape: torch.Size, weight_shape: torch.Size, *others: object, out_shape: object = None) -> int:
+    return 2 * x_shape.numel() * weight_shape[0]
 
 
 class _Depthwise(torch.autograd.Function):
@@ -372,24 +390,36 @@ def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float,
     return y
 
 
-def gelu_grn_linear(
-    x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor, *, images: int, eps: float, tanh: bool
+def mlp(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    *,
+    images: int,
+    eps: float,
+    tanh: bool,
 ) -> Tensor:
-    """A linear layer of GRN of the GELU of x, without gradients: GELU is computed once, and GRN's factors go into the layer's
-    weight where an image has more than twice as many positions as the layer has outputs.
+    """W2 GRN(GELU(W1 x)) without gradients: GELU is part of the first linear layer, and where an image has more than twice as
+    many positions as the second has outputs, GRN goes into that layer's weight and bias.
 
-    x, gamma, beta, images: as in `gelu_grn`. weight: (O, C). bias: (O,). Returns (N, ..., O) of x's dtype."""
+    x, gamma, beta, images: as in `gelu_grn`. weight1: (C, I). weight2: (O, C). Returns (N, ..., O) of x's dtype."""
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    dtype, (outputs, channels) = x.dtype, weight2.shape
     with torch.autocast("cpu", enabled=False):
-        y, squares = torch.ops.convnextv2.gelu_and_squares(x, images, tanh)
-        _, scale = _norm_and_scale(squares, gamma.float(), eps)
-        outputs, channels = weight.shape
+        y = torch.ops.convnextv2.linear_gelu(x, weight1.to(dtype), bias1.to(dtype), tanh)
+        _, scale = _norm_and_scale(torch.ops.convnextv2.squares(y, images), gamma.float(), eps)
         y = y.view(images, -1, channels)
         if y.shape[1] > 2 * outputs:
-            scaled = (weight.float() * scale[:, None]).to(y.dtype).transpose(1, 2)
-            y = torch.baddbmm(F.linear(beta.float(), weight.float(), bias.float()).to(y.dtype), y, scaled)
+            bias = F.linear(beta.float(), weight2.float(), bias2.float()).to(dtype)
+            y = torch.baddbmm(bias, y, (weight2.float() * scale[:, None]).to(dtype).transpose(1, 2))
         else:
-            y = torch.addcmul(beta.to(y.dtype), y, scale[:, None].to(y.dtype))
-            y = F.linear(y, weight.to(y.dtype), bias.to(y.dtype))
+            y = torch.addcmul(beta.to(dtype), y, scale[:, None].to(dtype))
+            y = F.linear(y, weight2.to(dtype), bias2.to(dtype))
         return y.view(*x.shape[:-1], outputs)
 
 

@@ -1,5 +1,6 @@
 """The native kernels against PyTorch's own operations in float64."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -101,26 +102,31 @@ def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
 @pytest.mark.parametrize("form", ["none", "tanh"])
 @pytest.mark.parametrize("scope", ["image", "batch"])
 @pytest.mark.parametrize("outputs", [12, 300], ids=["scaled weights", "scaled activations"])
-def test_linear_layer_of_gelu_and_grn(dtype: torch.dtype, form: str, scope: str, outputs: int) -> None:
+@pytest.mark.parametrize("fused", [True, False], ids=["GELU in the layer", "GELU after it"])
+def test_mlp_without_gradients(
+    dtype: torch.dtype, form: str, scope: str, outputs: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     torch.manual_seed(0)
-    x = (3 * torch.randn(2, 10, 10, 36)).to(dtype)
-    x[..., 5] = 0
+    x = (3 * torch.randn(2, 10, 10, 9)).to(dtype)
     before = x.clone()
-    norm, layer = GlobalResponseNorm(36, scope), torch.nn.Linear(36, outputs)
+    first, norm, second = torch.nn.Linear(9, 36), GlobalResponseNorm(36, scope), torch.nn.Linear(36, outputs)
     torch.nn.init.normal_(norm.gamma)
     torch.nn.init.normal_(norm.beta)
-    double = torch.nn.Sequential(GlobalResponseNorm(36, scope), torch.nn.Linear(36, outputs)).double()
-    double.load_state_dict(torch.nn.Sequential(norm, layer).state_dict())
-    images = 2 if scope == "image" else 1
-    parameters = (norm.gamma, norm.beta, layer.weight, layer.bias)
     with torch.no_grad():
-        y = native.gelu_grn_linear(x, *parameters, images=images, eps=norm.eps, tanh=form == "tanh")
-        assert y.dtype == dtype and torch.equal(x, before)
-        assert relative(y, double(F.gelu(x.double(), approximate=form))) < TOLERANCE[dtype]
+        first.weight[5] = first.bias[5] = 0
+    doubles = [copy.deepcopy(module).double() for module in (first, norm, second)]
+    parameters = *first.parameters(), *norm.parameters(), *second.parameters()
+    with torch.no_grad():
+        expected = doubles[2](doubles[1](F.gelu(doubles[0](x.double()), approximate=form)))
+        y = native.mlp(x, *parameters, images=2 if scope == "image" else 1, eps=norm.eps, tanh=form == "tanh")
+    assert y.dtype == dtype and torch.equal(x, before)
+    assert relative(y, expected) < TOLERANCE[dtype]
 
 
 def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
-    """The last linear layer is part of one operation then, unless somebody listens to it or has put another in its place."""
+    """Its linear layers are part of one function then, unless somebody listens to them or has put others in their place."""
     torch.manual_seed(0)
     block, x = Block(8).apply(init_weights), torch.randn(2, 7, 7, 8)
     torch.nn.init.normal_(block.grn.gamma)
@@ -128,9 +134,10 @@ def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
     expected = block(x)
     with torch.no_grad():
         torch.testing.assert_close(block(x), expected)
-        with block.pwconv2.register_forward_hook(lambda module, inputs, output: seen.append(output)):
-            torch.testing.assert_close(block(x), expected)
-        torch.testing.assert_close(x + seen[0], expected)
+        for layer in (block.pwconv1, block.pwconv2):
+            with layer.register_forward_hook(lambda module, inputs, output: seen.append(output)):
+                torch.testing.assert_close(block(x), expected)
+        torch.testing.assert_close(x + seen[1], expected)
         block.pwconv2 = torch.nn.Sequential(block.pwconv2, torch.nn.Tanh())
         torch.testing.assert_close(block(x), x + (expected - x).tanh())
 
@@ -304,7 +311,8 @@ def test_operations_say_what_they_return() -> None:
         (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, shape)),
         (ops.depthwise_weight, (x, x, None, shape)),
         (ops.gelu_squares, (x, images, False)),
-        (ops.gelu_and_squares, (x, images, False)),
+        (ops.squares, (x, images)),
+        (ops.linear_gelu, (x, torch.randn(5, x.shape[-1]), torch.randn(5), True)),
         (ops.gelu_scale, (x, moments[0], torch.randn(8), True)),
         (ops.gelu_products, (x, x, images, False)),
         (ops.gelu_backward, (x, x, *moments, False)),
