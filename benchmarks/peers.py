@@ -13,6 +13,7 @@ On an accelerator: steps and inference only, in four times the batch, all contes
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.metadata
 import importlib.util
 import json
@@ -30,9 +31,10 @@ from make_photographs import make
 from masked_dense import MaskedDense, check
 from torch import Tensor, nn
 
+from convnextv2.deploy.engines import build_engine
 from convnextv2.distributed import choose_precision, peak_memory
 from convnextv2.evaluation.timing import ratio, take_turns
-from convnextv2.model.convnext import create_model
+from convnextv2.model.convnext import ConvNeXtV2, create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
 
@@ -182,6 +184,9 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
     works["convnextv2, compiled"] = logits(torch.compile(ours, dynamic=False), "native")
     if DEVICE.type != "cpu":
         return works
+    works["convnextv2, ahead of time"] = ahead_work(ours, images, dtype)
+    frozen = torch.compile(copy.deepcopy(theirs).to(dtype), dynamic=False, options={"freezing": True})
+    works["timm, compiled frozen"] = plain_work(frozen, nhwc.to(dtype))
     plain_theirs = timm.create_model(f"convnextv2_{size}").eval()
     if dtype == torch.float32 and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
         works["timm in ONNX Runtime"] = onnx_work(plain_theirs, images)
@@ -190,6 +195,22 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
         works["timm in OpenVINO"] = openvino_work(plain_theirs, images, dtype)
         works["convnextv2 in OpenVINO"] = openvino_work(ours, images, dtype)
     return works
+
+
+def ahead_work(model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) -> Work:
+    """The model as `export --format aoti` writes it."""
+    engine = build_engine("aoti", model, images, dtype)
+    return lambda: engine(images)
+
+
+def plain_work(model: Callable[[Tensor], Tensor], images: Tensor) -> Work:
+    """The model as it is, without autocast."""
+
+    def work() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    return work
 
 
 def onnx_work(model: nn.Module, images: Tensor) -> Work:
