@@ -33,9 +33,10 @@ Choice = Literal["auto", "native", "plain"]
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 # No -ffast-math: linked into a shared library it flushes denormals in the whole process.
+_IS_X86 = platform.machine() in ("x86_64", "AMD64")
 _FLAGS = (
     "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
-    if platform.machine() in ("x86_64", "AMD64")
+    if _IS_X86
     else "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
 ).split()
 _BUILD_LIMIT_S = 120
@@ -221,10 +222,17 @@ def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
 
 
 def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
-    """GELU of a linear layer; where PyTorch's oneDNN knows the dtype on this processor, of its float32 sums."""
-    form = "tanh" if tanh else "none"
-    if torch.backends.mkldnn.is_available() and (x.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], form)
+    """GELU of a linear layer; of its float32 sums, where PyTorch's oneDNN has that as one operation for this dtype and processor.
+
+    It is what torch.compile makes of the two as well, and no public part of PyTorch, so it may be missing."""
+    form, fused = "tanh" if tanh else "none", torch.ops.mkldnn
+    if (
+        _IS_X86
+        and torch.backends.mkldnn.is_available()
+        and hasattr(fused, "_linear_pointwise")
+        and (x.dtype == torch.float32 or fused._is_mkldnn_bf16_supported())
+    ):
+        return fused._linear_pointwise(x, weight, bias, "gelu", [], form)
     return F.gelu(F.linear(x, weight, bias), approximate=form)
 
 
