@@ -21,6 +21,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -184,8 +185,9 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
     works["convnextv2, compiled"] = logits(torch.compile(ours, dynamic=False), "native")
     if DEVICE.type != "cpu":
         return works
-    works["convnextv2, ahead of time"] = ahead_work(ours, images, dtype)
-    works["timm, compiled frozen"] = frozen_work(copy.deepcopy(theirs).to(dtype), nhwc.to(dtype))
+    engine = build_engine("aoti", ours, images, dtype)  # as `export --format aoti` writes it
+    works["convnextv2, ahead of time"] = lambda: engine(images)
+    works["timm, ahead of time, frozen"] = ahead_work(copy.deepcopy(theirs).to(dtype), nhwc.to(dtype))
     plain_theirs = timm.create_model(f"convnextv2_{size}").eval()
     if dtype == torch.float32 and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
         works["timm in ONNX Runtime"] = onnx_work(plain_theirs, images)
@@ -196,24 +198,14 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
     return works
 
 
-def ahead_work(model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) -> Work:
-    """The model as `export --format aoti` writes it."""
-    engine = build_engine("aoti", model, images, dtype)
-    return lambda: engine(images)
-
-
-def frozen_work(model: nn.Module, images: Tensor) -> Work:
-    """The model compiled with frozen weights, without autocast."""
-    compiled = torch.compile(model, dynamic=False, options={"freezing": True})
-
-    def work() -> None:
-        with torch.inference_mode():
-            compiled(images)
-
-    # By torch.compile's options alone it would not be frozen: PyTorch asks before it looks at them.
-    with torch._inductor.config.patch(freezing=True):
-        work()
-    return work
+def ahead_work(model: nn.Module, images: Tensor) -> Work:
+    """The model compiled ahead of time with frozen weights, as our artifacts are."""
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        program = torch.export.export(model, (images,))
+        path = f"{folder}/model.pt2"
+        torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs={"freezing": True})
+        run = torch._inductor.aoti_load_package(path)
+    return lambda: run(images)
 
 
 def onnx_work(model: nn.Module, images: Tensor) -> Work:
