@@ -239,6 +239,9 @@ def test_int8_is_kept_only_when_accurate_and_faster() -> None:
         return {"real": {"top1_agreement": agrees, "images": 100}, "accuracy": accuracy, "speed": {"ratio": ratio}}
 
     check_int8(certificate(0.99, 0.005, 2.1), 2.0)
+    one_of_100 = certificate(0.99, 0.0, 2.1) | {"accuracy": {"pytorch_top1": 0.63, "artifact_top1": 0.62}}
+    assert 0.63 - 0.62 > 0.01  # in floats, and still no more than the one point allowed
+    check_int8(one_of_100, 2.0)
     for bad, why in (
         (certificate(0.9, 0.0, 3.0), "agrees with the model on 90.0%"),
         (certificate(0.99, 0.02, 3.0), "top-1 falls by 2.0 points"),
