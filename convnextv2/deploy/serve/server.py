@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import struct
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,9 @@ from convnextv2.deploy.serve.store import Store
 from convnextv2.errors import DeviceError
 
 _KEEP_ALIVE_S = 30
+
+_ARRIVING_S = 0.2
+"""How long after the last connection its request may still be on its way."""
 
 _SLOWEST_BYTES = 1 << 16
 """Of an answer, that a client has to take within `read_timeout_s`."""
@@ -184,6 +188,28 @@ class _DrainingServer(uvicorn.Server):
 
     def _exit(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to listen and finish what there is. Whoever has connected is accepted first, and what has been sent is read:
+        closing would reset both."""
+        accepted = []
+        for bound in sockets or []:
+            bound.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    accepted.append(bound.accept()[0])
+        for server in self.servers:
+            server.close()
+        for bound in sockets or []:
+            bound.close()
+        loop, protocol = asyncio.get_running_loop(), self.config.http_protocol_class
+        for connection in accepted:
+            await loop.connect_accepted_socket(
+                lambda: protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),  # type: ignore[call-arg]
+                connection,
+            )
+        await asyncio.sleep(_ARRIVING_S)
+        await super().shutdown()
 
     def _reload(self) -> None:
         async def reload() -> None:

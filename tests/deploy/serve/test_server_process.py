@@ -12,13 +12,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
 from trees import network, save
 
 from convnextv2.cli import main
 from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import Predictor
+from convnextv2.deploy.serve.server import _DrainingServer, _TimedProtocol, bind
 from convnextv2.errors import DataError, ServerError
 
 pytestmark = pytest.mark.anyio
@@ -344,3 +347,31 @@ def test_limits_without_meaning_are_refused(
 ) -> None:
     assert main(["serve", f"trees={weights}", f"--{option}", value]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["not accepted yet", "accepted, its request not read yet"])
+async def test_who_has_connected_before_it_stops_to_listen_is_answered(seen: bool) -> None:
+    """All of it happens in one turn of the event loop, as it does where the loop lags behind its clients."""
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    class Protocol(_TimedProtocol):
+        timeout_s = 5.0
+
+    bound = bind("127.0.0.1", 0)
+    config = uvicorn.Config(app, http=Protocol, lifespan="off", log_level="warning")
+    config.load()
+    server = _DrainingServer(config, Mock(), drain_s=0)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([bound])
+    with socket.create_connection(bound.getsockname(), timeout=10) as client:
+        if seen:
+            await asyncio.sleep(0.05)
+            assert server.server_state.connections
+        client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await server.shutdown([bound])
+        assert client.recv(100).startswith(b"HTTP/1.1 204")
+    with pytest.raises(OSError):
+        bound.getsockname()
