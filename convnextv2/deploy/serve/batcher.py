@@ -119,12 +119,12 @@ class Batcher:
                 continue
             try:
                 scores = await loop.run_in_executor(self._executor, self._score, torch.stack([job.pixels for job in alive]))
+                self._measure(len(alive), [now - job.came for job in alive], loop.time() - now)
             except Exception as error:
                 for job in alive:
                     if not job.answer.done():
                         job.answer.set_exception(error)
                 continue
-            self._measure(len(alive), [now - job.came for job in alive], loop.time() - now)
             for i, job in enumerate(alive):
                 if not job.answer.done():
                     part = slice(i, i + 1)
@@ -132,18 +132,20 @@ class Batcher:
 
     async def _collect(self) -> list[_Job]:
         """The next batch, at least one job; empty at the end."""
-        while not self._jobs:
-            if self._stopping:
-                return []
-            self._arrived.clear()
-            await self._arrived.wait()
-        wait = self._jobs[0].came + self._limits.max_delay_ms / 1000 - asyncio.get_running_loop().time()
-        if wait > 0 and len(self._jobs) < self._limits.max_batch and not self._stopping:
-            self._full.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._full.wait()
-        return [self._jobs.popleft() for _ in range(min(len(self._jobs), self._limits.max_batch))]
+        while True:
+            while not self._jobs:
+                if self._stopping:
+                    return []
+                self._arrived.clear()
+                await self._arrived.wait()
+            wait = self._jobs[0].came + self._limits.max_delay_ms / 1000 - asyncio.get_running_loop().time()
+            if wait > 0 and len(self._jobs) < self._limits.max_batch and not self._stopping:
+                self._full.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._full.wait()
+            if self._jobs:  # all may have left meanwhile
+                return [self._jobs.popleft() for _ in range(min(len(self._jobs), self._limits.max_batch))]
 
 
 def late(limits: Limits) -> Refusal:

@@ -275,6 +275,17 @@ async def test_a_pixel_bomb_is_known_by_its_header(serve: Serve) -> None:
     check_refused(answer, 413, "image_too_large")
 
 
+async def test_a_damaged_image_spoils_its_own_request_only(serve: Serve, images: list[bytes], expected: Probs) -> None:
+    server = await serve(max_delay_ms=500)
+    large = io.BytesIO()
+    Image.new("RGB", (3000, 3000)).save(large, "jpeg")
+    truncated = large.getvalue()[:-100]  # which is noticed when the good one waits for the model
+    check_refused(await server.client.post(PREDICT, files=parts([images[0], truncated])), 415, "not_an_image")
+    await asyncio.sleep(0.6)
+    async with asyncio.timeout(5):
+        check(await server.predict(images[1]), [expected[1]])
+
+
 async def test_too_many_images_are_refused(serve: Serve, images: list[bytes]) -> None:
     server = await serve(max_images=3)
     many = [text(image) for image in images[:4]]

@@ -130,6 +130,16 @@ async def test_images_whose_request_has_gone_are_not_scored(model: Model, start:
     assert model.batches == [[1], [3]]
 
 
+async def test_others_are_scored_after_all_have_gone_that_waited(model: Model, start: Callable[..., Batcher]) -> None:
+    batcher = start(max_batch=8, max_delay_ms=50)
+    gone = ask(batcher, 1)
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.sleep(0.1)
+    assert (await answered(ask(batcher, 2)))[0].probs.item() == 2
+    assert model.batches == [[2]]
+
+
 async def test_images_whose_deadline_has_passed_are_refused_unscored(model: Model, start: Callable[..., Batcher]) -> None:
     batcher = start(max_batch=8, max_delay_ms=0)
     model.gate.clear()
