@@ -452,20 +452,14 @@ def deaf(port: int) -> str:
         client.connect(("127.0.0.1", port))
         client.settimeout(5)
         end = time.monotonic() + 60
-        with suppress(TimeoutError):
-            while time.monotonic() < end:
-                try:
-                    client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
-                except ConnectionError:
-                    return "cut off"
         while time.monotonic() < end:
-            time.sleep(1)
             try:
-                client.sendall(b"G")
+                client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
             except ConnectionError:
                 return "cut off"
             except TimeoutError:
                 continue
+            time.sleep(0.05)
     return "was never cut off"
 
 
@@ -506,6 +500,7 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
             lambda: raw(port, head + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc"),
             lambda: raw(port, draw.randbytes(300)),
             lambda: raw(port, b"GET / HTTP/9.9\r\n\r\n"),
+            lambda: raw(port, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50_000),  # more than it answers at a time
             lambda: raw(port, head + b"X: " + b"a" * 100_000 + b"\r\n\r\n"),
             lambda: raw(
                 port, head + b"Content-Length: %d\r\n\r\n" % len(photo) + photo, then_wait=0.001

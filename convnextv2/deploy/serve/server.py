@@ -6,11 +6,13 @@ import asyncio
 import signal
 import socket
 import struct
+from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from convnextv2.deploy.serve.limits import ASGIApp, Limits
@@ -21,6 +23,10 @@ _KEEP_ALIVE_S = 30
 
 _ARRIVING_S = 0.2
 """How long after the last connection its request may still be on its way."""
+
+_MOST_BEHIND = 100
+"""Requests that may wait behind the one that is answered on a connection (pipelining). Each holds a few kilobytes, and a small
+packet can bring thousands."""
 
 _SLOWEST_BYTES = 1 << 16
 """Of an answer, that a client has to take within `read_timeout_s`."""
@@ -61,9 +67,22 @@ def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket)
         raise DeviceError(f"a model does not run: {store.failure}")
 
 
+class _Flow(FlowControl):
+    """Reads nothing while requests of the connection wait. uvicorn reads on at each answer, and so would hold ever more of what
+    a client sends that never reads."""
+
+    def __init__(self, transport: asyncio.Transport, behind: Collection[Any]) -> None:
+        super().__init__(transport)
+        self._behind = behind
+
+    def resume_reading(self) -> None:
+        if not self._behind:
+            super().resume_reading()
+
+
 class _TimedProtocol(HttpToolsProtocol):
-    """Cuts off clients that do not finish a request's head in time, and those that do not take their answer; uvicorn waits for
-    both for ever."""
+    """Cuts off clients that do not finish a request's head in time, those that do not take their answer, and those that ask for
+    much more than they are answered; uvicorn waits for the first two for ever."""
 
     timeout_s: float
     _timer: asyncio.TimerHandle | None = None
@@ -73,7 +92,14 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if len(self.pipeline) > _MOST_BEHIND:
+            self.pipeline.clear()
+            self.transport.abort()
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()

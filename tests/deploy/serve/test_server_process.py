@@ -21,7 +21,7 @@ from trees import network, save
 from convnextv2.cli import main
 from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import Predictor
-from convnextv2.deploy.serve.server import _DrainingServer, _TimedProtocol, bind
+from convnextv2.deploy.serve.server import _DrainingServer, _Flow, _TimedProtocol, bind
 from convnextv2.errors import DataError, ServerError
 
 pytestmark = pytest.mark.anyio
@@ -294,21 +294,48 @@ async def test_a_client_that_does_not_read_is_cut_off(hasty: Process, images: li
     await hasty.ready()
     reader, writer = await hasty.connect()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    request = b"GET /v1/models/trees HTTP/1.1\r\nHost: h\r\n\r\n" * 20_000
+    some = b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 10  # fewer than it would refuse at once
     began = time.monotonic()
     with pytest.raises(ConnectionError):
         async with asyncio.timeout(60):
             while True:
-                writer.write(request)
+                writer.write(some)
                 await writer.drain()
                 await asyncio.sleep(0.05)
+    assert time.monotonic() - began > 0.5  # read_timeout_s
     assert time.monotonic() - began < 30
     await close(writer)
     async with asyncio.timeout(10):
         while "convnextv2_requests_in_flight 1.0" not in (await hasty.get("/metrics"))[2]["text"]:
             await asyncio.sleep(0.02)
     assert (await hasty.ask(images[0]))[0] == 200
+
+
+async def test_a_client_may_ask_ahead_but_not_without_end(hasty: Process, images: list[bytes]) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    request = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    for _ in range(3):
+        writer.write(request * 90)
+        for _ in range(90):
+            assert (await read_answer(reader))[0] == 200
+    with suppress(ConnectionError):
+        writer.write(request * 10_000)
+        async with asyncio.timeout(10):
+            assert (await reader.read()).count(b"200 OK") < 200
+    await close(writer)
+    assert (await hasty.ask(images[0]))[0] == 200
+
+
+def test_nothing_is_read_while_requests_of_the_connection_wait() -> None:
+    transport, behind = Mock(), [1]
+    flow = _Flow(transport, behind)
+    flow.pause_reading()
+    flow.resume_reading()
+    transport.resume_reading.assert_not_called()
+    behind.clear()
+    flow.resume_reading()
+    transport.resume_reading.assert_called_once_with()
 
 
 async def test_a_client_learns_why_its_large_body_is_refused(hasty: Process, tmp_path: Path) -> None:
