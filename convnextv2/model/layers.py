@@ -131,8 +131,15 @@ class DropPath(nn.Module):
 
 
 def _is_bare_linear(module: nn.Module) -> bool:
-    """Whether nothing but a linear layer happens where this module is called: no adapter, no quantised form, no hook."""
-    return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
+    """Whether nothing but a linear layer with a bias happens where this module is called: no adapter, no quantised form, no
+    hook, no other `forward` put in place of its own."""
+    return (
+        type(module) is nn.Linear
+        and module.bias is not None
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and "forward" not in vars(module)
+    )
 
 
 class Block(nn.Module):
@@ -157,11 +164,11 @@ class Block(nn.Module):
         if native.are_used_for(y):
             images = x.shape[0] if self.grn.scope == "image" else 1
             tanh = self.gelu_form == "tanh"
+            grn = self.grn.gamma, self.grn.beta
             bare = _is_bare_linear(self.pwconv1) and _is_bare_linear(self.pwconv2)
             if bare and wanted is None and not torch.is_grad_enabled():
-                parameters = *self.pwconv1.parameters(), *self.grn.parameters(), *self.pwconv2.parameters()
-                return x + self.drop_path(native.mlp(y, *parameters, images=images, eps=self.grn.eps, tanh=tanh))
-            grn = self.grn.gamma, self.grn.beta
+                first, second = (self.pwconv1.weight, self.pwconv1.bias), (self.pwconv2.weight, self.pwconv2.bias)
+                return x + self.drop_path(native.mlp(y, *first, *grn, *second, images=images, eps=self.grn.eps, tanh=tanh))
             y = native.gelu_grn(self.pwconv1(y), *grn, images=images, eps=self.grn.eps, tanh=tanh)
         else:
             y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))

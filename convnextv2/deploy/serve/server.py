@@ -216,26 +216,34 @@ class _DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop to listen and finish what there is. Whoever has connected is accepted first, and what has been sent is read:
-        closing would reset both."""
+        """Stop to listen and finish what there is. Whoever has connected is accepted first, and what is sent within
+        `_ARRIVING_S` is read: closing would reset both."""
+        try:
+            if not self.force_exit:
+                await self._accept_the_last(sockets or [])
+        finally:
+            await super().shutdown(sockets)
+
+    async def _accept_the_last(self, sockets: list[socket.socket]) -> None:
         accepted = []
-        for bound in sockets or []:
+        for bound in sockets:
             bound.setblocking(False)
-            with suppress(BlockingIOError):
-                while True:
-                    accepted.append(bound.accept()[0])
+            with suppress(OSError):  # BlockingIOError where there is no other; or there are no more file descriptors
+                for _ in range(self.config.backlog):
+                    with suppress(ConnectionAbortedError):
+                        accepted.append(bound.accept()[0])
         for server in self.servers:
             server.close()
-        for bound in sockets or []:
+        for bound in sockets:
             bound.close()
         loop, protocol = asyncio.get_running_loop(), self.config.http_protocol_class
         for connection in accepted:
-            await loop.connect_accepted_socket(
-                lambda: protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),  # type: ignore[call-arg]
-                connection,
-            )
+            with suppress(OSError):  # it has left
+                await loop.connect_accepted_socket(
+                    lambda: protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),  # type: ignore[call-arg]
+                    connection,
+                )
         await asyncio.sleep(_ARRIVING_S)
-        await super().shutdown()
 
     def _reload(self) -> None:
         async def reload() -> None:

@@ -229,8 +229,9 @@ def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
     if (
         _IS_X86
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
         and hasattr(fused, "_linear_pointwise")
-        and (x.dtype == torch.float32 or fused._is_mkldnn_bf16_supported())
+        and (x.dtype == torch.float32 or (hasattr(fused, "_is_mkldnn_bf16_supported") and fused._is_mkldnn_bf16_supported()))
     ):
         return fused._linear_pointwise(x, weight, bias, "gelu", [], form)
     return F.gelu(F.linear(x, weight, bias), approximate=form)
@@ -414,14 +415,14 @@ def mlp(
     """W2 GRN(GELU(W1 x)) without gradients: GELU is part of the first linear layer, and where an image has more than twice as
     many positions as the second has outputs, GRN goes into that layer's weight and bias.
 
-    x, gamma, beta, images: as in `gelu_grn`. weight1: (C, I). weight2: (O, C). Returns (N, ..., O) of x's dtype."""
+    x, gamma, beta, images: as in `gelu_grn`. weight1: (C, I). weight2: (O, C). Returns (N, ..., O) of x's dtype, or of autocast's."""
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     dtype, (outputs, channels) = x.dtype, weight2.shape
     with torch.autocast("cpu", enabled=False):
         y = torch.ops.convnextv2.linear_gelu(x, weight1.to(dtype), bias1.to(dtype), tanh)
         _, scale = _norm_and_scale(torch.ops.convnextv2.squares(y, images), gamma.float(), eps)
-        y = y.view(images, -1, channels)
+        y = y.view(images, y.numel() // max(1, images * channels), channels)
         if y.shape[1] > 2 * outputs:
             bias = F.linear(beta.float(), weight2.float(), bias2.float()).to(dtype)
             y = torch.baddbmm(bias, y, (weight2.float() * scale[:, None]).to(dtype).transpose(1, 2))

@@ -107,7 +107,7 @@ def test_mlp_without_gradients(
     dtype: torch.dtype, form: str, scope: str, outputs: int, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fused:
-        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     torch.manual_seed(0)
     x = (3 * torch.randn(2, 10, 10, 9)).to(dtype)
     before = x.clone()
@@ -140,6 +140,22 @@ def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
         torch.testing.assert_close(x + seen[1], expected)
         block.pwconv2 = torch.nn.Sequential(block.pwconv2, torch.nn.Tanh())
         torch.testing.assert_close(block(x), x + (expected - x).tanh())
+
+
+def test_without_gradients_a_block_computes_what_it_does_with_them_whatever_its_layers_are() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 7, 7, 8)
+    changed = [Block(8) for _ in range(3)]
+    changed[0].pwconv1 = torch.nn.Linear(8, 32, bias=False)
+    changed[1].pwconv2 = torch.nn.Linear(32, 8, bias=False)
+    original = changed[2].pwconv1.forward
+    changed[2].pwconv1.forward = lambda y: 2 * original(y)  # type: ignore[method-assign]
+    for block in changed:
+        torch.nn.init.normal_(block.dwconv.weight)
+        torch.nn.init.normal_(block.grn.gamma)
+        expected = block(x)
+        with torch.no_grad():
+            torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("form", ["none", "tanh"])
@@ -247,6 +263,11 @@ def test_batches_and_images_of_nothing() -> None:
     logits.sum().backward()
     assert all(not parameter.grad.any() for parameter in model.parameters())
     assert DepthwiseConv(8)(torch.randn(1, 4, 0, 8)).shape == (1, 4, 0, 8)
+    with torch.no_grad():
+        assert model(torch.randn(0, 3, 64, 64)).shape == (0, 3)
+        for scope in ("image", "batch"):
+            assert Block(8, grn_scope=scope)(torch.randn(0, 4, 4, 8)).shape == (0, 4, 4, 8)
+            assert Block(8, grn_scope=scope)(torch.randn(2, 0, 4, 8)).shape == (2, 0, 4, 8)
 
 
 def test_second_derivatives_are_an_error() -> None:
@@ -295,7 +316,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         for count in (1, 3):
             torch.set_num_threads(count)
             y = native.gelu_grn(conv(x), torch.ones(20), torch.zeros(20), images=5, eps=1e-6, tanh=False)
-            results.append([y, *gradients(y, y.detach(), [x, conv.weight, conv.bias])])
+            squares = torch.ops.convnextv2.squares(y.detach(), 5)
+            results.append([y, squares, *gradients(y, y.detach(), [x, conv.weight, conv.bias])])
     finally:
         torch.set_num_threads(threads)
     for one, three in zip(*results, strict=True):
