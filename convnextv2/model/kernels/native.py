@@ -415,7 +415,8 @@ def mlp(
     """W2 GRN(GELU(W1 x)) without gradients: GELU is part of the first linear layer, and where an image has more than twice as
     many positions as the second has outputs, GRN goes into that layer's weight and bias.
 
-    x, gamma, beta, images: as in `gelu_grn`. weight1: (C, I). weight2: (O, C). Returns (N, ..., O) of x's dtype, or of autocast's."""
+    x, gamma, beta, images: as in `gelu_grn`. weight1: (C, I). weight2: (O, C). Returns (N, ..., O) of x's dtype, or of
+    autocast's."""
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     dtype, (outputs, channels) = x.dtype, weight2.shape
