@@ -28,6 +28,9 @@ _MOST_BEHIND = 100
 """Requests that may wait behind the one that is answered on a connection (pipelining). Each holds a few kilobytes, and a small
 packet can bring thousands."""
 
+_LONGEST_HEAD = 1 << 16
+"""Bytes of a request's head, beside the first packet."""
+
 _SLOWEST_BYTES = 1 << 16
 """Of an answer, that a client has to take within `read_timeout_s`."""
 
@@ -54,6 +57,7 @@ def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket)
     config = uvicorn.Config(
         app,
         http=Protocol,
+        ws="none",  # an upgrade would take the connection from the answer that runs on it
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -88,6 +92,8 @@ class _TimedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _heard_all = False
+    _is_in_head = False
+    _head_bytes = 0
     _running: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -96,12 +102,19 @@ class _TimedProtocol(HttpToolsProtocol):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
+        was_in_head = self._is_in_head
         super().data_received(data)
-        if len(self.pipeline) > _MOST_BEHIND:
+        self._head_bytes = self._head_bytes + len(data) if was_in_head and self._is_in_head else 0
+        if len(self.pipeline) > _MOST_BEHIND or self._head_bytes > _LONGEST_HEAD:
             self.pipeline.clear()
             self.transport.abort()
 
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         self._stop_waiting()
         super().on_headers_complete()
 
@@ -208,9 +221,10 @@ class _DrainingServer(uvicorn.Server):
         if not self.store.is_ready:  # nobody was told to send anything yet
             self.should_exit = True
             return
-        print("Finishing what was accepted.", flush=True)
         loop = self.servers[0].get_loop()
         loop.call_soon_threadsafe(loop.call_later, self.drain_s, self._exit)
+        with suppress(OSError, RuntimeError):  # nobody may read what is printed
+            print("Finishing what was accepted.", flush=True)
 
     def _exit(self) -> None:
         self.should_exit = True

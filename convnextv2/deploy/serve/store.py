@@ -197,9 +197,10 @@ class Store:
 
     async def start(self) -> None:
         """Warm up, then be ready."""
-        for versions in self._models.values():
-            for served in versions:
-                await self._begin(served)
+        async with self._reloading:
+            for versions in self._models.values():
+                for served in versions:
+                    await self._begin(served)
         gc.collect()
         gc.freeze()  # what is there now stays; to search it for garbage again and again took a fifth of the time
         self.is_ready = True

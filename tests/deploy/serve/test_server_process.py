@@ -327,6 +327,23 @@ async def test_a_client_may_ask_ahead_but_not_without_end(hasty: Process, images
     assert (await hasty.ask(images[0]))[0] == 200
 
 
+async def test_a_head_without_end_is_cut_off_and_an_upgrade_is_none(hasty: Process, images: list[bytes]) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    with pytest.raises(ConnectionError):
+        writer.write(b"GET /healthz HTTP/1.1\r\n")
+        for _ in range(200):
+            writer.write(b"X: " + b"x" * 8000 + b"\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.001)
+    await close(writer)
+    reader, writer = await hasty.connect()
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert (await read_answer(reader))[0] == 200
+    await close(writer)
+    assert (await hasty.ask(images[0]))[0] == 200
+
+
 def test_nothing_is_read_while_requests_of_the_connection_wait() -> None:
     transport, behind = Mock(), [1]
     flow = _Flow(transport, behind)
