@@ -42,6 +42,8 @@ _STRIP_PIXELS = 1 << 20
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What is read, by content. Others that Pillow knows are no photographs, and some run other programs (EPS)."""
 
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+
 
 class Picture:
     """An image file whose size is known and whose pixels are not decoded yet.

@@ -19,7 +19,7 @@ from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.chance import stream
 from convnextv2.data.decode import Picture
 from convnextv2.data.sampler import EpochSampler, Position, exact_positions
-from convnextv2.data.sources import Source
+from convnextv2.data.source import Source
 from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
 from convnextv2.distributed import Place, available_cores, say
 from convnextv2.errors import DataError

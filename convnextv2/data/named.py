@@ -1,16 +1,16 @@
-"""Named sets, held in memory: the bundled images, Fashion-MNIST, MNIST, CIFAR. And the names of ImageNet's classes."""
+"""Named sets, held in memory: the bundled images, Fashion-MNIST, MNIST, CIFAR."""
 
 from __future__ import annotations
 
 import gzip
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convnextv2.data import imagenet
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 
@@ -94,20 +94,14 @@ def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
 
 
 def default_class_names(num_classes: int) -> list[str]:
-    """Names for a head that has none: those of ImageNet-1K for 1,000 classes, as published weights have them, else numbers."""
-    if num_classes != 1000:
-        return [str(i) for i in range(num_classes)]
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
+    """Names for a head that has none.
 
-    return list(_IMAGENET_CATEGORIES)
+    Args:
+        num_classes: Rows of the head.
 
-
-def imagenet_names(folders: Sequence[str]) -> dict[str, str] | None:
-    """WordNet id to the class's name, where the folders are the 1,000 ids of ImageNet-1K; else None."""
-    if len(folders) != 1000 or not all(re.fullmatch(r"n\d{8}", name) for name in folders):
-        return None
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
-
-    # Two pairs of classes share a name (crane, maillot): the id keeps them apart.
-    seen = [name for name in _IMAGENET_CATEGORIES if _IMAGENET_CATEGORIES.count(name) > 1]
-    return {wnid: f"{name} ({wnid})" if name in seen else name for wnid, name in zip(folders, _IMAGENET_CATEGORIES, strict=True)}
+    Returns:
+        The names of ImageNet-1K for 1,000 classes, as published weights have them; else numbers.
+    """
+    if num_classes == imagenet.CLASSES:
+        return list(imagenet.categories())
+    return [str(i) for i in range(num_classes)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from convnextv2.data.loader import Batch, TrainingLoader
-from convnextv2.data.sources import Source
+from convnextv2.data.source import Source
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnextv2.data import named, sources
-from convnextv2.data.sources import Source, files, find_sources, image_folder, manifest, unlabelled, validation_source
+from convnextv2.data import named
+from convnextv2.data.folders import files, image_folder, unlabelled
+from convnextv2.data.imagenet import imagenet_names, synsets
+from convnextv2.data.manifest import manifest
+from convnextv2.data.sources import Source, find_sources, validation_source
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 
@@ -103,8 +106,7 @@ def test_splits_that_are_missing_are_errors_and_never_classes(shop: Path, tmp_pa
     assert "train_split = train: " in message(shop, train_split="train")
     for knobs in ({"val_split": "nope"}, {"val_split": "nope", "keep_policy": "top_k"}):
         assert f"val_split = nope: {root} has no such folder" in message(root, **knobs)
-    (root / "train" / "b").rename(root / "b")
-    (root / "val").rename(root / "b" / "val")
+    (root / "val").rename(root / ".val")
     for knobs in ({"val_while_train": True}, {"keep_policy": "top_k"}):
         assert "nothing to validate on" in message(root, **knobs)
     training, validation = find_sources(Recipe(data_dir=str(root)), labelled=True)
@@ -129,9 +131,9 @@ def test_nothing_is_held_out_where_no_validation_is_wanted(shop: Path) -> None:
 
 def test_the_splits_of_a_manifest_go_by_the_names_that_are_set(shop: Path) -> None:
     path = shop / "list.csv"
-    path.write_text("path,label,split\nhat/0.png,hat,a\nhat/1.png,hat,b\n")
+    path.write_text("path,label,split\nhat/0.png,hat,a\nshoe/0.jpg,shoe,a\nhat/1.png,hat,b\n")
     training, validation = find_sources(Recipe(data_dir=str(path), train_split="a", val_split="b"), labelled=True)
-    assert len(training) == len(validation) == 1 and training.names != validation.names
+    assert len(training) == 2 and len(validation) == 1 and validation.names[0] not in training.names
     with pytest.raises(DataError, match="no images of the split 'trian'"):
         find_sources(Recipe(data_dir=str(path), train_split="trian"), labelled=True)
 
@@ -238,7 +240,7 @@ def test_a_named_set_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None
 
 
 def test_imagenet_folders_are_shown_by_name(tmp_path: Path) -> None:
-    ids = [f"n{i:08}" for i in range(1000)]
+    ids = synsets()
     for wnid in ids:
         (tmp_path / wnid).mkdir()
         (tmp_path / wnid / "0.JPEG").write_bytes(b"")
@@ -246,4 +248,6 @@ def test_imagenet_folders_are_shown_by_name(tmp_path: Path) -> None:
     assert source.class_names[0] == "tench" and source.class_names[207] == "golden retriever"
     assert len(set(source.class_names)) == 1000
     assert image_folder(tmp_path, source.class_names).targets.tolist() == list(range(1000))
-    assert sources.imagenet_names(ids[:10]) is None
+    assert imagenet_names(ids[:10]) is None
+    # A thousand other ids, such as a part of ImageNet-21K, are no classes of ImageNet-1K.
+    assert imagenet_names([*ids[:999], "n00000001"]) is None

@@ -1,0 +1,184 @@
+"""Images in folders: one folder for each class, or any tree of images without labels."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convnextv2.data.decode import SUFFIXES
+from convnextv2.data.imagenet import imagenet_names
+from convnextv2.data.listing import Walk, describe, visible_folders
+from convnextv2.data.path_list import PathListBuilder
+from convnextv2.data.source import MAX_PIXELS, Source
+from convnextv2.data.split_names import kind_of
+from convnextv2.errors import DataError
+
+
+def image_folder(
+    root: Path, class_names: Sequence[str] | None = None, *, left_alone: Collection[str] = ()
+) -> Source:
+    """Images below one folder for each class.
+
+    Args:
+        root: The folder that holds the folders of classes.
+        class_names: The classes in the order of their numbers, such as the trained ones for a
+            validation split. None: the folders' names, sorted as text.
+        left_alone: Names of folders in `root` that are no classes.
+
+    Returns:
+        The images, class by class, sorted by path.
+
+    Raises:
+        DataError: There are no folders, a class has no images, or is not among the given ones.
+    """
+    folders, notes = _class_folders(root, left_alone)
+    names = list(class_names) if class_names else sorted(folders)
+    shown = imagenet_names(sorted(folders))
+    if class_names and shown is not None and set(folders) != set(names):
+        folders = {shown[wnid]: paths for wnid, paths in folders.items()}
+    folders = _with_names(folders, names)
+    if unknown := sorted(folders.keys() - set(names)):
+        raise DataError(
+            f"{root}: class {unknown[0]!r} is not among the {len(names)} trained ones "
+            f"({', '.join(names[:5])}, ...)."
+        )
+    walk, builder = Walk(SUFFIXES), PathListBuilder()
+    counts = np.zeros(len(names), np.int64)
+    for number, name in enumerate(names):
+        if name in folders:
+            passed_over = walk.passed_over.copy()
+            counts[number] = sum(walk.add_images(folder, builder) for folder in folders[name])
+            if not counts[number]:
+                lost = _lost(walk.passed_over - passed_over)
+                raise DataError(
+                    f"{folders[name][0]}: holds no image{lost}. Remove the folder, or put images "
+                    f"of the class {name!r} into it."
+                )
+    if absent := [name for name in names if name not in folders]:
+        notes += (
+            f"{root}: has no images of {len(absent)} of the {len(names)} classes "
+            f"({', '.join(absent[:5])}).",
+        )
+    if not class_names and shown is not None:
+        names = [shown[wnid] for wnid in names]
+    return Source(
+        builder.build(),
+        np.repeat(np.arange(len(names), dtype=np.int64), counts),
+        tuple(names),
+        notes=notes + walk.notes(root),
+    )
+
+
+def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
+    """Every image in a folder and those below it, sorted by path.
+
+    Args:
+        root: The folder.
+        left_alone: Names of folders in `root` whose images are not wanted.
+
+    Raises:
+        DataError: There is no image.
+    """
+    walk, builder = Walk(SUFFIXES), PathListBuilder()
+    if not walk.add_images(root, builder, left_alone=left_alone):
+        lost = _lost(walk.passed_over)
+        raise DataError(f"{root}: holds no image{lost}, nor do the folders in it.")
+    return Source(builder.build(), notes=walk.notes(root))
+
+
+def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Source:
+    """Image files as they are named, whatever their ending, and the images in folders.
+
+    Raises:
+        DataError: A path does not exist, or there are no images.
+    """
+    builder = PathListBuilder()
+    notes: tuple[str, ...] = ()
+    for path in map(Path, paths):
+        if path.is_dir():
+            walk = Walk(SUFFIXES)
+            if not walk.add_images(path, builder):
+                lost = _lost(walk.passed_over)
+                raise DataError(f"{path}: holds no image{lost}, nor do the folders in it.")
+            notes += walk.notes(path)
+        elif path.exists():
+            builder.add("", [str(path)])
+        else:
+            raise DataError(f"{path}: no such file or folder.")
+    names = builder.build()
+    if not len(names):
+        raise DataError("no images given. Name files or folders.")
+    return Source(names, max_pixels=max_pixels, notes=notes)
+
+
+def class_name_of(folder: str) -> str:
+    """The class that a folder's name means: composed accents, no blanks at the ends."""
+    return unicodedata.normalize("NFC", folder).strip()
+
+
+def _class_folders(
+    root: Path, left_alone: Collection[str]
+) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """The folders of each class, by its name, and lines for people."""
+    found, system = visible_folders(root)
+    folders: dict[str, list[Path]] = {}
+    for name, path in found.items():
+        if name not in left_alone:
+            _check_spelling(path)
+            folders.setdefault(class_name_of(name), []).append(path)
+    if not folders:
+        raise DataError(
+            f"{root}: has {_what_is_in(root)}. Expected {root}/CLASS/IMAGE, or a CSV/JSONL manifest."
+        )
+    _check_splits_inside(root, next(iter(folders.values()))[0])
+    notes = [
+        f"{paths[0]}: {len(paths)} folders are written {name!r}, in different forms of Unicode or "
+        "with blanks. They are one class."
+        for name, paths in folders.items()
+        if len(paths) > 1
+    ]
+    if system:
+        notes.append(f"{root}: passed over folders of the system ({', '.join(sorted(system))}).")
+    return folders, tuple(notes)
+
+
+def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
+    """The folders by the given names, which may be written in another form of Unicode."""
+    spelled = {class_name_of(name): name for name in names}
+    return {spelled.get(name, name): paths for name, paths in folders.items()}
+
+
+def _check_spelling(folder: Path) -> None:
+    """Names become part of the weights file, which is UTF-8."""
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{ascii(str(folder))}: the name of this class is not UTF-8. Rename the folder."
+        ) from None
+
+
+def _check_splits_inside(root: Path, folder: Path) -> None:
+    """Images for testing must not be trained on because they lie inside of the classes."""
+    inside = {kind_of(name): name for name in visible_folders(folder)[0]}
+    if "train" in inside and inside.keys() & {"validation", "test"}:
+        names = ", ".join(f"{folder.name}/{name}" for kind, name in inside.items() if kind)
+        raise DataError(
+            f"{root}: the splits lie inside of the classes ({names}). Expected "
+            f"{root}/{inside['train']}/CLASS/IMAGE, or a manifest with a column split."
+        )
+
+
+def _what_is_in(root: Path) -> str:
+    walk, builder = Walk(SUFFIXES), PathListBuilder()
+    if walk.add_images(root, builder):
+        return "images, but no folder for each class"
+    return f"no folders of images{_lost(walk.passed_over)}"
+
+
+def _lost(passed_over: Counter[str]) -> str:
+    return f" ({describe(passed_over)})" if passed_over else ""

@@ -1,0 +1,251 @@
+"""Finds the image files below a folder, each once, and remembers what it passed over."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from convnextv2.data.path_list import PathListBuilder
+from convnextv2.errors import DataError
+
+SYSTEM_FOLDERS = frozenset(
+    ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+)
+"""Folders that archives, file servers and operating systems leave; no user puts images there."""
+
+COMPANIONS = frozenset(
+    (".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".yml", ".html")
+    + (".db", ".ini", ".log", ".license")
+)
+"""Endings of files that usually lie beside images. Nobody takes them for images that were lost."""
+
+_CONVERTIBLE = {".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".psd": "Photoshop"}
+_EXAMPLES = 3
+
+Identity = tuple[int, int]
+
+
+class Walk:
+    """Lists folders of one data set.
+
+    A folder that a link reaches a second time is not listed again, so loops of links end. Hidden
+    files and folders, whose names begin with a dot, are passed over without a word.
+
+    Attributes:
+        passed_over: Files that are no images, by ending in lower case ("" without one).
+        system_folders: Names of passed-over folders that operating systems made.
+        broken_links: Links that lead nowhere.
+        repeated: Paths to a folder or an image that is listed already, because of links.
+        shared_folders: Pairs of folders of classes that contain the same real folder.
+    """
+
+    def __init__(self, suffixes: frozenset[str]) -> None:
+        self.passed_over: Counter[str] = Counter()
+        self.system_folders: set[str] = set()
+        self.broken_links: list[str] = []
+        self.repeated: list[str] = []
+        self.shared_folders: list[tuple[str, str]] = []
+        self._suffixes = suffixes
+        self._owners: dict[Identity, str] = {}
+
+    def add_images(
+        self, root: Path, builder: PathListBuilder, *, left_alone: Collection[str] = ()
+    ) -> int:
+        """Append the images below a folder to a list, in the order of their paths.
+
+        Args:
+            root: The folder. Links to folders and images are followed.
+            builder: Where to append.
+            left_alone: Names of folders in `root` that are not listed.
+
+        Returns:
+            How many images there are.
+
+        Raises:
+            DataError: A folder cannot be read.
+        """
+        seen = _ancestors(root)
+        start = str(root)
+        spellings = (os.path.join(start, ""), os.path.join(os.path.realpath(start), ""))
+        outside: set[str] = set()
+        count = 0
+        # A folder, or the names of images that lie together in one.
+        work_root = os.path.join(start, "")
+        work: list[str | tuple[str, list[str]]] = [work_root]
+        while work:
+            item = work.pop()
+            if isinstance(item, tuple):
+                builder.add(*item)
+                count += len(item[1])
+            elif self._enter(item, start, seen):
+                files, folders = self._entries(item, spellings, outside)
+                if item == work_root:
+                    folders = [name for name in folders if name not in left_alone]
+                work += reversed(_in_order(item, files, folders))
+        return count
+
+    def notes(self, root: Path) -> tuple[str, ...]:
+        """Say what was passed over, in lines for people. root: what the lines speak of."""
+        lines = []
+        if self.passed_over:
+            lines.append(f"{root}: {describe(self.passed_over)}.")
+        if self.system_folders:
+            names = ", ".join(sorted(self.system_folders))
+            lines.append(f"{root}: passed over folders of the system ({names}).")
+        for paths, what in (
+            (self.broken_links, "link(s) that lead nowhere"),
+            (self.repeated, "path(s) to what links have listed already"),
+        ):
+            if paths:
+                lines.append(f"{root}: passed over {len(paths)} {what} ({_few(paths)}).")
+        for first, second in self.shared_folders[:_EXAMPLES]:
+            lines.append(f"{second}: holds images of {first} by a link, so these have both classes.")
+        return tuple(lines)
+
+    def _enter(self, folder: str, start: str, seen: set[Identity]) -> bool:
+        """Whether to list a folder: not if it was reached before."""
+        identity = _identity(folder)
+        if identity in seen and folder != os.path.join(start, ""):
+            self.repeated.append(folder.rstrip(os.sep))
+            return False
+        seen.add(identity)
+        owner = self._owners.setdefault(identity, start)
+        if owner != start:
+            self.shared_folders.append((owner, start))
+        return True
+
+    def _entries(
+        self, folder: str, spellings: tuple[str, str], outside: set[str]
+    ) -> tuple[list[str], list[str]]:
+        """Names of the images and of the folders in a folder, unsorted."""
+        found: list[tuple[str, str]] = []
+        links = []
+        with scan(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_symlink():
+                    links.append(entry)
+                else:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    found.append((entry.name, "folder" if is_folder else "file"))
+        # Sorted, so that it does not depend on the file system which of two links is listed.
+        for entry in sorted(links, key=lambda entry: entry.name):
+            found.append((entry.name, self._follow(entry, spellings, outside)))
+        self.system_folders |= {n for n, kind in found if kind == "folder" and n in SYSTEM_FOLDERS}
+        files = [name for name, kind in found if kind == "file" and self._is_image(name)]
+        folders = [n for n, kind in found if kind == "folder" and n not in SYSTEM_FOLDERS]
+        return files, folders
+
+    def _follow(self, entry: os.DirEntry[str], spellings: tuple[str, str], outside: set[str]) -> str:
+        """What a link leads to: "folder", "file", or "" for what is not to be listed."""
+        try:
+            if entry.is_dir():
+                return "folder"
+            if not entry.is_file():
+                raise FileNotFoundError
+            target = os.readlink(entry.path)
+        except OSError:  # it leads nowhere, or in a circle
+            self.broken_links.append(entry.path)
+            return ""
+        path = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))
+        inside = any(path.startswith(root) and not _is_hidden(path[len(root) :]) for root in spellings)
+        if inside and os.path.splitext(path)[1].lower() in self._suffixes or path in outside:
+            self.repeated.append(entry.path)
+            return ""
+        outside.add(path)
+        return "file"
+
+    def _is_image(self, name: str) -> bool:
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in self._suffixes:
+            return True
+        if suffix not in COMPANIONS:
+            self.passed_over[suffix] += 1
+        return False
+
+
+def describe(passed_over: Counter[str]) -> str:
+    """Say how many files were passed over, by ending, and what to do about those that matter."""
+    kinds = ", ".join(f"{kind or 'without an ending'} {n:,}" for kind, n in passed_over.most_common())
+    total = passed_over.total()
+    line = f"passed over {total:,} file{'s' * (total != 1)} that are not read as images ({kinds})"
+    unread = sorted({_CONVERTIBLE[kind] for kind in passed_over if kind in _CONVERTIBLE})
+    return f"{line}; save {' and '.join(unread)} as JPEG" if unread else line
+
+
+def visible_folders(root: Path) -> tuple[dict[str, Path], set[str]]:
+    """The folders in a folder by name, sorted, and the names of those of the system.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    found = {}
+    with scan(str(root)) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and _is_folder(entry):
+                found[entry.name] = Path(entry.path)
+    system = found.keys() & SYSTEM_FOLDERS
+    return {name: found[name] for name in sorted(found.keys() - system)}, system
+
+
+def scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    """Open a folder for `with`. Raises DataError where that is not possible."""
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise DataError(f"{folder}: cannot be read ({why}). Check its name and permissions.") from None
+
+
+def _in_order(
+    folder: str, files: list[str], folders: list[str]
+) -> list[str | tuple[str, list[str]]]:
+    """Folders and runs of files, so that the paths of all come out sorted as text."""
+    if not folders:
+        return [(folder, sorted(files))] if files else []
+    # What lies in the folder "a" is compared with other names as "a/", which comes after "a.jpg".
+    names = sorted([*files, *(name + os.sep for name in folders)])
+    items: list[str | tuple[str, list[str]]] = []
+    run: list[str] = []
+    for name in names:
+        if not name.endswith(os.sep):
+            run.append(name)
+            continue
+        if run:
+            items.append((folder, run))
+            run = []
+        items.append(folder + name)
+    return [*items, (folder, run)] if run else items
+
+
+def _ancestors(folder: Path) -> set[Identity]:
+    """The folder's parents: a link to one of them would list everything again."""
+    return {_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents}
+
+
+def _identity(folder: str) -> Identity:
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
+    return found.st_dev, found.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.split(os.sep))
+
+
+def _few(names: list[str]) -> str:
+    more = ", ..." if len(names) > _EXAMPLES else ""
+    return ", ".join(names[:_EXAMPLES]) + more

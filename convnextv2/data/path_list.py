@@ -1,0 +1,107 @@
+"""A list of paths that stays small: millions of names without an object for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class PathList(Sequence[str]):
+    """Paths of files, read-only, in the order in which they were added.
+
+    Folders are kept once each, names as bytes in one buffer. Ten million paths take about a
+    third of the memory of as many strings. Worker processes that are forked share all of it,
+    because reading a path changes no reference count.
+
+    Args:
+        folders: Folders, each ending in "/" or empty.
+        folder_of: int32 (N,), the folder of each path.
+        names: The last parts of all paths, one after the other, as bytes of the file system.
+        starts: int64 (N,), where each name begins in `names`.
+        lengths: int32 (N,), bytes of each name.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str],
+        folder_of: NDArray[np.int32],
+        names: bytes,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int32],
+    ) -> None:
+        self._folders, self._folder_of = folders, folder_of
+        self._names, self._starts, self._lengths = names, starts, lengths
+
+    @classmethod
+    def of(cls, paths: Iterable[str]) -> PathList:
+        """Make a list of paths as they are written."""
+        builder = PathListBuilder()
+        for path in paths:
+            folder, name = os.path.split(path)
+            whole = folder if not folder or folder.endswith(os.sep) else folder + os.sep
+            if whole + name == path:
+                builder.add(whole, [name])
+            else:  # such as a//b, which must come back as it was
+                builder.add("", [path])
+        return builder.build()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> PathList: ...
+    def __getitem__(self, index: int | slice) -> str | PathList:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        start = int(self._starts[index])
+        name = self._names[start : start + int(self._lengths[index])]
+        return self._folders[self._folder_of[index]] + os.fsdecode(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
+    def take(self, indices: NDArray[np.int64]) -> PathList:
+        """Return the paths at these indices, in this order."""
+        return PathList(
+            self._folders,
+            self._folder_of[indices],
+            self._names,
+            self._starts[indices],
+            self._lengths[indices],
+        )
+
+
+class PathListBuilder:
+    """Collects the paths of a `PathList`, folder by folder."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._runs: list[tuple[int, int]] = []
+        self._names = bytearray()
+        self._lengths: list[NDArray[np.int32]] = []
+
+    def add(self, folder: str, names: Sequence[str]) -> None:
+        """Append files of one folder, which ends in "/" or is empty."""
+        encoded = [os.fsencode(name) for name in names]
+        number = self._numbers.setdefault(folder, len(self._numbers))
+        self._runs.append((number, len(names)))
+        self._names += b"".join(encoded)
+        self._lengths.append(np.fromiter(map(len, encoded), np.int32, len(encoded)))
+
+    def build(self) -> PathList:
+        """Return what was collected."""
+        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int32)
+        numbers, counts = np.array(self._runs, np.int32).reshape(-1, 2).T
+        return PathList(
+            list(self._numbers),
+            np.repeat(numbers, counts),
+            bytes(self._names),
+            np.cumsum(lengths, dtype=np.int64) - lengths,
+            lengths,
+        )

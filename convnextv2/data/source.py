@@ -1,0 +1,97 @@
+"""A source: images by index, with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.data.decode import Picture, open_picture
+from convnextv2.data.path_list import PathList
+from convnextv2.errors import DataError
+
+MAX_PIXELS = 178_956_970
+
+Targets = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images by index. It holds no open file, so worker processes can have copies of it.
+
+    Attributes:
+        names: What messages and predictions call the images; the path where it is a file.
+        targets: int64 (N,), class indices; None without labels.
+        class_names: One for each class.
+        arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory; None where
+            `names` are files.
+        max_pixels: The largest image that is decoded.
+        notes: Lines that the user should be told once.
+    """
+
+    names: Sequence[str]
+    targets: Targets | None = None
+    class_names: tuple[str, ...] = ()
+    arrays: NDArray[np.uint8] | None = None
+    max_pixels: int = MAX_PIXELS
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, index: int, channels: int = 3) -> Tensor:
+        """Read and decode an image.
+
+        Args:
+            index: Which image.
+            channels: 1 or 3.
+
+        Returns:
+            uint8 (channels, H, W).
+
+        Raises:
+            DataError: It cannot be read; the message has its name.
+        """
+        image = self.picture(index, channels)
+        return image.decode() if isinstance(image, Picture) else image
+
+    def picture(self, index: int, channels: int = 3) -> Tensor | Picture:
+        """The same, not decoded yet where it is a file."""
+        if self.arrays is not None:
+            return _channels_first(self.arrays[index], channels)
+        name = self.names[index]
+        try:
+            with open(name, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise DataError(f"{name}: cannot be opened ({error.strerror}).") from None
+        return open_picture(data, name=name, channels=channels, max_pixels=self.max_pixels)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Source:
+        """The images at these indices, in this order."""
+        chosen = np.asarray(indices, np.int64)
+        if isinstance(self.names, PathList):
+            names: Sequence[str] = self.names.take(chosen)
+        else:
+            names = [self.names[i] for i in chosen.tolist()]
+        return replace(
+            self,
+            names=names,
+            targets=None if self.targets is None else self.targets[chosen],
+            arrays=None if self.arrays is None else self.arrays[chosen],
+        )
+
+
+def _channels_first(array: NDArray[np.uint8], channels: int) -> Tensor:
+    pixels = torch.from_numpy(np.array(array))
+    pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+    if len(pixels) == channels:
+        return pixels.contiguous()
+    if channels == 3:
+        return pixels.expand(3, -1, -1).contiguous()
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (pixels * luma).sum(0, keepdim=True).round().to(torch.uint8)

@@ -1,0 +1,150 @@
+"""Splits of a data set: folders for training and validation by their usual names, and held-out
+images where there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convnextv2.data.chance import stream
+from convnextv2.data.listing import visible_folders
+from convnextv2.data.split_names import Kind, kind_of
+from convnextv2.errors import DataError
+
+HERE = "."
+"""As `train_split`: the classes lie in the folder itself, whatever they are called."""
+
+_MOST_NESTED = 4
+
+
+@dataclass(frozen=True)
+class SplitFolders:
+    """Where the images of a data set lie.
+
+    Attributes:
+        root: The folder that holds the splits, or the classes where there are no splits.
+        training: The training split; None where there is none.
+        validation: The validation split; None where there is none.
+        left_alone: Names of the folders in `root` that belong to no split in use.
+        notes: Lines that say what was found.
+    """
+
+    root: Path
+    training: Path | None
+    validation: Path | None
+    left_alone: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_splits(root: Path, train_split: str | None, val_split: str | None) -> SplitFolders:
+    """Find the splits of a folder of images.
+
+    Args:
+        root: The folder.
+        train_split: Name of the training split as the user set it; None to look for usual names.
+        val_split: Name of the validation split, in the same way.
+
+    Returns:
+        The splits. A name that was set and is not there gives None.
+
+    Raises:
+        DataError: Several folders could be meant, or splits lie where classes are expected.
+    """
+    if train_split == HERE:
+        validation = _named(root, val_split)
+        return SplitFolders(root, None, validation)
+    outer, root = root, _descend(root, train_split)
+    names = list(visible_folders(root)[0])
+    training = _named(root, train_split) or _usual(root, names, "train", train_split)
+    validation = _named(root, val_split) or _usual(root, names, "validation", val_split)
+    used = {path.name for path in (training, validation) if path}
+    tests = [name for name in names if kind_of(name) == "test" and name not in used]
+    if training:
+        left = tuple(name for name in names if name not in used)
+        note = _announce(root, outer, training, validation, left)
+        return SplitFolders(root, training, validation, left, (note,))
+    if not tests or len(tests) == len(names):
+        return SplitFolders(root, None, validation)
+    note = (
+        f"{root}: {_listed(tests)} is taken for a test split and left alone. If it is a class, use "
+        f"--train_split {HERE} instead."
+    )
+    return SplitFolders(root, None, validation, tuple(tests), (note,))
+
+
+def held_out(
+    targets: NDArray[np.int64], classes: int, fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """Choose the images that are held out for validation, class by class.
+
+    Args:
+        targets: int64 (N,), the class of each image.
+        classes: How many classes there are.
+        fraction: The share of each class. A class of two or more images gives at least one.
+        seed: The choice follows from it.
+
+    Returns:
+        Sorted indices, int64.
+    """
+    order = np.argsort(targets, kind="stable")
+    bounds = np.searchsorted(targets[order], np.arange(classes + 1))
+    chosen = [np.empty(0, np.int64)]
+    for target in range(classes):
+        members = order[bounds[target] : bounds[target + 1]]
+        count = max(1, round(fraction * len(members))) if len(members) > 1 else 0
+        shuffled = torch.randperm(len(members), generator=stream(seed, "split", target)).numpy()
+        chosen.append(members[shuffled[:count]])
+    return np.sort(np.concatenate(chosen))
+
+
+def _descend(root: Path, train_split: str | None) -> Path:
+    """The folder with the splits, which archives often wrap in another one."""
+    inner = root
+    for _ in range(_MOST_NESTED):
+        folders = visible_folders(inner)[0]
+        wanted = [name for name in folders if name == train_split or kind_of(name) == "train"]
+        if wanted:
+            return inner
+        if len(folders) != 1:
+            return root
+        inner = next(iter(folders.values()))
+    return root
+
+
+def _named(root: Path, split: str | None) -> Path | None:
+    return root / split if split and split != HERE and (root / split).is_dir() else None
+
+
+def _usual(root: Path, names: list[str], kind: Kind, given: str | None) -> Path | None:
+    """The one folder whose name means this split, unless the user gave a name."""
+    if given is not None:
+        return None
+    found = [name for name in names if kind_of(name) == kind]
+    exact = {"train": "train", "validation": "val", "test": "test"}[kind]
+    if exact in found:
+        return root / exact
+    if len(found) > 1:
+        knob = "train_split" if kind == "train" else "val_split"
+        raise DataError(f"{root}: has {_listed(found)}. Set {knob} to the one that is meant.")
+    return root / found[0] if found else None
+
+
+def _announce(
+    root: Path, outer: Path, training: Path, validation: Path | None, left: tuple[str, ...]
+) -> str:
+    where = f"{root} (inside of {outer})" if root != outer else str(root)
+    line = f"{where}: {training.name}/ is for training"
+    line += f", {validation.name}/ for validation" if validation else ""
+    return line + (f"; not used: {_listed(list(left))}." if left else ".")
+
+
+def _listed(names: list[str]) -> str:
+    shown = [f"{name}/" for name in names[:5]]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    if more or len(shown) < 2:
+        return ", ".join(shown) + more
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
