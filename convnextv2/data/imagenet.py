@@ -6,6 +6,7 @@ The ids are those of the ILSVRC 2012 development kit, sorted; the names are torc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -22,7 +23,7 @@ def synsets() -> tuple[str, ...]:
 
 @cache
 def categories() -> tuple[str, ...]:
-    """Names in English, row by row. Two pairs of classes share one (crane, maillot)."""
+    """Names in English, row by row. In some versions two pairs of classes share one (crane)."""
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     return tuple(_IMAGENET_CATEGORIES)
@@ -51,7 +52,8 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
     """Find the rows of an ImageNet-1K head for classes that are called as ImageNet's.
 
     Args:
-        classes: WordNet ids, or names in English in any letter case, with "_" or " ".
+        classes: WordNet ids, names in English in any letter case, with "_" or " ", or both as
+            `imagenet_names` writes them.
 
     Returns:
         The row of each class; None where one is no class of ImageNet, or could be two.
@@ -59,9 +61,15 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
     rows = {wnid: row for row, wnid in enumerate(synsets())}
     plain = [_plain(name) for name in categories()]
     rows |= {name: row for row, name in enumerate(plain) if plain.count(name) == 1}
-    found = [rows.get(name, rows.get(_plain(name))) for name in classes]
+    found = [rows.get(_identity(name), rows.get(_plain(name))) for name in classes]
     known = [row for row in found if row is not None]
     return known if len(known) == len(set(known)) == len(classes) else None
+
+
+def _identity(name: str) -> str:
+    """The id in "crane (n02012849)", or the name as it is."""
+    told = re.search(r"\((n\d{8})\)$", name)
+    return told[1] if told else name
 
 
 def _plain(name: str) -> str:

@@ -67,7 +67,7 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
         left = tuple(name for name in names if name not in used)
         note = _announce(root, outer, training, validation, left)
         return SplitFolders(root, training, validation, left, (note,))
-    if not tests or len(tests) == len(names):
+    if not tests or all(kind_of(name) for name in names):
         return SplitFolders(root, None, validation)
     note = (
         f"{root}: {_listed(tests)} is taken for a test split and left alone. If it is a class, use "

@@ -114,7 +114,7 @@ def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list
 
 def _charts(metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
     """The learning curves for which there are points, each with its title."""
-    evals = [record for record in metrics if record["kind"] == "eval"]
+    evals = _of_kind(metrics, "eval")
     charts = []
     accuracy = _points(evals, "top1")
     if accuracy:
@@ -127,16 +127,21 @@ def _charts(metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Map
         )
         charts.append(("Validation accuracy", chart))
     losses = [
-        Series("training", thin(_points((record for record in metrics if record["kind"] != "eval"), "loss")), "soft"),
+        Series("training", thin(_points(_of_kind(metrics, "train"), "loss")), "soft"),
         Series("validation", thin(_points(evals, "loss"))),
     ]
     if losses := [series for series in losses if series.points]:
         charts.append(("Loss", line_chart(losses, title="Loss", y_format=_loss)))
-    pretraining = thin(_points((record for record in pretrain_metrics if record["kind"] != "eval"), "loss"))
+    pretraining = thin(_points(_of_kind(pretrain_metrics, "train"), "loss"))
     if pretraining:
         chart = line_chart([Series("training", pretraining)], title="Pre-training loss (masked tiles)", y_format=_loss)
         charts.append(("Pre-training loss (masked tiles)", chart))
     return charts
+
+
+def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    """The records of one kind: those of an epoch carry figures of the evaluation, too."""
+    return [record for record in records if record["kind"] == kind]
 
 
 def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[float, float]]:

@@ -78,6 +78,12 @@ class Recipe(BaseModel):
     dataset_download: bool = _data(False, "Allow a named set to be downloaded.")
     train_split: str = _data("train", "Sub-folder with the training images.")
     val_split: str = _data("val", "Sub-folder with the validation images.")
+    class_order: str = _data(
+        "auto",
+        "How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision "
+        "does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class "
+        "name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.",
+    )
     val_fraction: float = _data(0.1, "Share of the images held out for validation where the folder has no split.", gt=0, lt=1)
     num_samples: int | None = _data(None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1)
     bad_images: Literal["fail", "skip"] = _data(

@@ -22,6 +22,7 @@ from convnextv2.recipe.values import show
 from convnextv2.run import Checkpoint, Run, continues_inside, find_weights, read_checkpoint
 from convnextv2.training import mindcv_files
 from convnextv2.training.ema import WeightAverage
+from convnextv2.training.head import HEAD, start_head
 from convnextv2.training.loop import Pace, fit
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule, scaled_lr
@@ -200,10 +201,22 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
     )
 
 
-def load_init(recipe: Recipe, model: ConvNeXtV2, run: Run) -> dict[str, Any]:
-    """Put the weights that `init` names into a model, and print what became of each; a resumed run has its own.
+def load_init(
+    recipe: Recipe, model: ConvNeXtV2, run: Run, classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Put the weights that `init` names into a model, and print what became of each.
 
-    Returns the provenance of what is trained from them: their licence holds for it too."""
+    A resumed run has its own weights.
+
+    Args:
+        recipe: Names the weights.
+        model: The model to start.
+        run: The run, which may be resumed.
+        classes: Names of the model's rows; empty without a head.
+
+    Returns:
+        The provenance of what is trained from the weights: their licence holds for it too.
+    """
     if recipe.resume:
         folder = run.last_checkpoint()
         assert folder is not None, "create_run has checked that"
@@ -218,8 +231,17 @@ def load_init(recipe: Recipe, model: ConvNeXtV2, run: Run) -> dict[str, Any]:
     for name in ("gelu", "norm_eps", "grn_scope"):
         if theirs[name] != model.arguments[name]:
             say(f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: the features will differ.")
-    report = load_encoder(model, weights.tensors, source=weights.origin.path)
-    for line in replace(report, left_out=report.left_out + weights.left_out).lines():
+    tensors, left_out = weights.tensors, weights.left_out
+    is_continued = recipe.resume_init or recipe.resume_opt  # then the classes are the same
+    if model.head is not None and HEAD[0] in tensors and not is_continued:
+        head, lines = start_head(model.head, weights, classes, recipe.class_order)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD} | head
+        if not head:
+            left_out = [*left_out, *((name, "a head of other classes") for name in HEAD)]
+        for line in lines:
+            say(line)
+    report = load_encoder(model, tensors, source=weights.origin.path)
+    for line in replace(report, left_out=report.left_out + left_out).lines():
         say(line)
     return {"init": weights.provenance(), "notice": weights.origin.notice}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
-from convnextv2.data.sources import find_sources
+from convnextv2.data.sources import find_sources, summary
 from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import RecipeError
@@ -32,6 +32,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     """Train a classifier on labelled images; with `init`, from weights of a classifier or of FCMAE."""
     source, validation = find_sources(recipe, labelled=True)
     say_notes(source, validation)
+    say(summary(source, validation))
     num_classes = recipe.num_classes or len(source.class_names)
     if num_classes < len(source.class_names):
         raise RecipeError(
@@ -39,7 +40,9 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         )
     torch.manual_seed(recipe.seed)
     model = build_network(recipe, num_classes)
-    provenance = load_init(recipe, model, run)
+    # A head with more rows than the data have classes: the rest goes by number.
+    class_names = [*source.class_names, *map(str, range(len(source.class_names), num_classes))]
+    provenance = load_init(recipe, model, run, class_names)
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
     preprocessing = describe_preprocessing(recipe)
@@ -73,8 +76,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
         kind="classifier",
         model=recipe.model,
         arguments=model.arguments,
-        # A head with more rows than the data have classes: the rest goes by number.
-        class_names=[*source.class_names, *map(str, range(len(source.class_names), num_classes))],
+        class_names=class_names,
         preprocessing=preprocessing,
         provenance=provenance,
     )

@@ -56,6 +56,8 @@ def predict(
         print(line, file=sys.stderr)  # the output is for machines, too
     transform = scorer.transform
     source = files(given, max_pixels=recipe.max_image_pixels)
+    for line in source.notes:
+        print(line, file=sys.stderr)
     loader = EvaluationLoader(
         source,
         transform,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from PIL import Image
 
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
 from convnextv2.data.named import default_class_names
-from convnextv2.data.sources import Source, find_sources, validation_source
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources, validation_source
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError
+from convnextv2.evaluation.classes import match_rows, pairs
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation
@@ -44,6 +47,15 @@ class Measured:
     source: Source
     description: Description
     parameters: int
+    skipped: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Lines for people about the images."""
+        lines = list(self.source.notes)
+        if self.skipped:
+            few = ", ".join(self.skipped[:10])
+            lines.append(f"{len(self.skipped)} images could not be read and were skipped: {few}")
+        return lines
 
 
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
@@ -71,14 +83,17 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     source, description = labelled_images(weights, description, recipe)
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
+    loader = build_evaluation_loader(recipe, source, place)
     evaluation, predictions = evaluate(
         autocast_logits(model, place, choose_precision(precision, place.device)),
-        build_evaluation_loader(recipe, source, place),
+        loader,
         num_classes=model.num_classes,
         to_images=lambda pixels: to_images.normalise(pixels.to(place.device)),
         reduce=place.sum,
     )
-    return Measured(evaluation, predictions, source, description, sum(parameter.numel() for parameter in model.parameters()))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    skipped = tuple(sorted(loader.skipped))
+    return Measured(evaluation, predictions, source, description, parameters, skipped)
 
 
 def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
@@ -103,7 +118,8 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
         scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, reduce=place.sum
     )
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
-    return Measured(evaluation, predictions, source, description, parameters)
+    skipped = tuple(sorted(loader.skipped))
+    return Measured(evaluation, predictions, source, description, parameters, skipped)
 
 
 def labelled_images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, Description]:
@@ -111,15 +127,16 @@ def labelled_images(weights: Path, description: Description, recipe: Recipe) -> 
     owner, rows = run_of(weights), description.arguments["num_classes"]
     trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
     # Weights of others need not name their classes, or name them as the folders are named.
-    foreign = description.provenance.get("format", OURS) != OURS
-    source = validation_source(recipe, [] if foreign else description.class_names, trained_on=trained_on)
+    foreign = description.provenance.get("format", OURS) != OURS or recipe.class_order != "auto"
+    names = [] if foreign else description.class_names
+    source = validation_source(recipe, names, trained_on=trained_on)
     if len(source.class_names) > rows:
         raise CheckpointError(
             f"{weights}: a classifier of {rows} classes, the data have {len(source.class_names)}. "
             "Fine-tune it first: convnextv2 train --init."
         )
     if foreign:
-        source = match_classes(source, description.class_names, rows, weights)
+        source = with_rows(source, description, rows, weights, recipe.class_order)
         description = replace(description, class_names=list(source.class_names))
     return source, description
 
@@ -139,32 +156,42 @@ def _check_contradictions(recipe: Recipe, model: ConvNeXtV2, description: Descri
         say(f"in_channels {model.in_channels}, as the weights have it.")
 
 
-def match_classes(source: Source, names: Sequence[str], rows: int, weights: Path) -> Source:
-    """The source with the rows of a head as its targets: by name where `names`, one per row, has all of its classes; else its
-    classes in sorted order, as everywhere in the field, which is said where it may be wrong.
+def with_rows(
+    source: Source, description: Description, rows: int, weights: Path, order: str
+) -> Source:
+    """The source with the rows of a head as its targets, and a name for each row.
 
-    Raises CheckpointError where only some of the rows could be meant and their names do not tell which."""
-    own = source.class_names
-    if not names or (len(own) == rows and set(own) - set(names)):
-        if names:
-            say(f"{weights}: names its classes otherwise ({brief(list(names))}); the data's are taken in sorted order.")
-        elif len(own) < rows:
-            say(f"{weights}: {rows} classes without names, the data have {len(own)}: taken for the first {len(own)}, sorted.")
-        return replace(source, class_names=(*own, *default_class_names(rows)[len(own) :]))
-    if unknown := sorted(set(own) - set(names)):
+    Says by which rule they were found. Raises CheckpointError where that cannot be known.
+    """
+    classes, names = source.class_names, description.class_names
+    form = description.provenance.get("format", OURS)
+    match = match_rows(classes, names, rows, format=form, order=order)
+    if isinstance(match, str):
+        theirs = f" ({brief(list(names))})" if names else ""
         raise CheckpointError(
-            f"{weights}: class {unknown[0]!r} of the data is not among its {rows} ({brief(list(names))}). Name the folders as "
-            "the weights name their classes."
+            f"{weights}: {match}{theirs}; the data's classes are {brief(list(classes))}. Which row "
+            "is which class? Set class_order to text, natural or number, or to a file with one "
+            "class name in each line, row by row."
         )
-    if list(own) == list(names):
-        return source
-    if doubled := [name for name in own if names.count(name) > 1]:
-        raise CheckpointError(f"{weights}: {names.count(doubled[0])} of its classes are called {doubled[0]!r}. Which is meant?")
-    if len(own) < rows:
-        say(f"The data have {len(own)} of the {rows} classes of {weights}, found by name.")
+    for name, row in zip(classes, match.rows, strict=True):
+        if row is None and names.count(name) > 1:
+            raise CheckpointError(
+                f"{weights}: {names.count(name)} of its classes are called {name!r}. Which is meant?"
+            )
+        if row is None:
+            raise CheckpointError(
+                f"{weights}: class {name!r} of the data is not among its {rows} "
+                f"({brief(list(names))}). Name the folders as the weights name their classes, or "
+                "set class_order."
+            )
+    part = f"{len(classes)} of {rows}" if len(classes) < rows else str(rows)
+    say(f"Rows of {part} classes: {match.how} ({pairs(classes, match)}).")
+    found = np.array(match.rows, dtype=np.int64)
+    called = list(names) if len(names) == rows else default_class_names(rows)
+    for row, name in zip(found.tolist(), classes, strict=True):
+        called[row] = name
     assert source.targets is not None
-    rows_of = np.array([names.index(name) for name in own], dtype=np.int64)
-    return replace(source, targets=rows_of[source.targets], class_names=tuple(names))
+    return replace(source, targets=found[source.targets], class_names=tuple(called))
 
 
 def report_run(run: Run, place: Place) -> Evaluation | None:
@@ -189,17 +216,44 @@ def recipe_is_supervised(run: Run) -> bool:
 
 
 def write_evaluation_report(weights: Path, measured: Measured, recipe: Recipe) -> Path:
-    """Write report.html of the run that the weights belong to; of weights on their own, and of MindCV's files in a run, inside of
-    their folder or beside the file under its name; of those in the Hub's cache, in the current folder. Returns its path."""
+    """Write the page of an evaluation.
+
+    Args:
+        weights: What was evaluated.
+        measured: The figures.
+        recipe: Names the data.
+
+    Returns:
+        The path of the page. For the weights of a run it is the run's report.html, or, for other
+        data than the run's own, report-DATA.html beside it. For weights on their own, and for
+        MindCV's files in a run, it lies inside of their folder or beside the file under its name;
+        for weights in the Hub's cache, in the current folder.
+    """
     run = run_of(weights)
     if run and weights.parent != run.path:
-        path = run.report
+        path = run.report if _same_data(run.recipe, recipe) else _page_of_data(run, recipe)
     elif repository := repository_of(weights):
         path = Path(f"{repository.rpartition('/')[2]}-report.html")
     else:
         path = weights / "report.html" if weights.is_dir() else weights.with_name(f"{weights.stem}-report.html")
     write_report(path, _page(run, measured, recipe))
     return path
+
+
+def _same_data(recipe: Recipe, other: Recipe) -> bool:
+    """Whether two recipes name the same validation images."""
+    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
+    names = [(each.dataset, each.val_split) for each in (recipe, other)]
+    return folders[0] == folders[1] and names[0] == names[1]
+
+
+def _page_of_data(run: Run, recipe: Recipe) -> Path:
+    """The run's own page stays as it is when the run is measured on other images."""
+    parts = [Path(recipe.data_dir).resolve().name if recipe.data_dir else recipe.dataset]
+    if recipe.val_split != run.recipe.val_split:
+        parts.append(recipe.val_split)
+    name = re.sub(r"[^\w.-]+", "-", "-".join(parts)) or "data"
+    return run.path / f"report-{name}.html"
 
 
 def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:

@@ -52,6 +52,8 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         for note in notes + more:
             say(note)
         measured = evaluate_weights(weights, recipe, place)
+        for note in measured.notes():
+            say(note)
         say(f"Weights: {weights}")
         say(measured.evaluation.table())
         if recipe.mindcv_files:

@@ -165,3 +165,17 @@ def test_a_report_is_written_whole(tmp_path):
     path = tmp_path / "report.html"
     write_report(path, "é")
     assert path.read_text(encoding="utf-8") == "é" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_training_curve_holds_training_losses_only() -> None:
+    records = []
+    for epoch in (1, 2):
+        records += [
+            {"kind": "train", "step": 10 * epoch - 5, "epoch": epoch - 0.5, "loss": 2.0 / epoch},
+            {"kind": "eval", "step": 10 * epoch, "epoch": epoch, "loss": 7.0, "top1": 0.5},
+            {"kind": "epoch", "step": 10 * epoch, "epoch": epoch, "last_loss": 1.0, "loss": 7.0, "top1": 0.5},
+        ]
+    page = build_report("x", summary={}, recipe={}, metrics=records)
+    assert "training from 2 to 1 at epoch 1.5; validation from 7 to 7 at epoch 2" in page
+    page = build_report("x", summary={}, recipe={}, pretrain_metrics=records)
+    assert "training from 2 to 1 at epoch 1.5." in page

@@ -1,0 +1,183 @@
+"""Which row of a classifier belongs to which class of the data.
+
+Weights from elsewhere often name no classes. Their rows then have the order in which the tool that
+trained them sorted the folders: as text (torchvision's ImageFolder, so the official code), or
+naturally, with digits as numbers (timm's readers). A wrong guess gives the accuracy of chance, so
+what cannot be known is asked about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnextv2.data import imagenet
+from convnextv2.errors import DataError
+from convnextv2.weights.load import OURS
+
+ORDERS = ("auto", "text", "natural", "number")
+"""What `class_order` may say instead of a file."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RowMatch:
+    """Rows of a head for the classes of the data.
+
+    Attributes:
+        rows: The row of each class; None for a class that has none.
+        how: The rule by which they were found, as the end of a sentence.
+    """
+
+    rows: tuple[int | None, ...]
+    how: str
+
+    @property
+    def found(self) -> int:
+        """How many of the classes have a row."""
+        return sum(row is not None for row in self.rows)
+
+
+def match_rows(
+    classes: Sequence[str], names: Sequence[str], rows: int, *, format: str, order: str = "auto"
+) -> RowMatch | str:
+    """Match the classes of the data with the rows of a head.
+
+    Args:
+        classes: Names of the data's classes, each once.
+        names: What the weights call their rows; empty where they name none.
+        rows: How many rows the head has.
+        format: Of the weights, as in `Origin.format`; it decides between orders.
+        order: The user's word: one of `ORDERS`, or a file with the names of the rows.
+
+    Returns:
+        The rows, with at least one found, or the reason why they cannot be known.
+
+    Raises:
+        DataError: `order` is a file that cannot be used.
+    """
+    if order not in ORDERS:
+        names = read_class_names(Path(order))
+        if len(names) != rows:
+            raise DataError(
+                f"class_order = {order}: names {len(names)} classes, the weights have {rows}."
+            )
+        return _by_name(classes, names) or f"none of its classes is in {order}"
+    if order != "auto":
+        return _in_order(classes, rows, order)
+    if len(names) == rows and list(names) != [str(row) for row in range(rows)]:
+        return _by_given_name(classes, names, rows, format)
+    if _are_numbers(classes, rows):
+        return _in_order(classes, rows, "number")
+    if rows == imagenet.CLASSES and (known := imagenet.imagenet_rows(classes)):
+        return RowMatch(tuple(known), "as ImageNet's classes")
+    if len(classes) != rows:
+        return f"it has {rows} rows without names"
+    return _in_order(classes, rows, "natural" if format == "timm" else "text")
+
+
+def pairs(classes: Sequence[str], match: RowMatch) -> str:
+    """Show the first few classes with their rows: "cat = 0, dog = 1, ..."."""
+    shown = [f"{name} = {row}" for name, row in zip(classes, match.rows, strict=True)][:_SHOWN]
+    return ", ".join(shown) + ", ..." * (len(classes) > _SHOWN)
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Read the names of rows, in order.
+
+    Args:
+        path: A text file with one name in each line, or a JSON list of names, or a JSON object
+            of row numbers and names.
+
+    Raises:
+        DataError: The file cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"class_order = {path}: cannot be read ({error}). Expected {', '.join(ORDERS)}, or a "
+            "file with one class name in each line."
+        ) from None
+    if text.lstrip()[:1] not in ("[", "{"):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        found = json.loads(text)
+        if isinstance(found, dict):
+            found = [found[str(row)] for row in range(len(found))]
+    except (ValueError, KeyError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise DataError(f"class_order = {path}: expected a JSON list of class names, row by row.")
+    return found
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Sort key that takes digits as numbers and ignores the case, as timm's readers do."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def _by_given_name(
+    classes: Sequence[str], names: Sequence[str], rows: int, format: str
+) -> RowMatch | str:
+    """Rows of weights that name their classes. Numbered folders may still be rows."""
+    found = _by_name(classes, names)
+    if found and found.found == len(classes):
+        return found
+    if format != OURS and _are_numbers(classes, rows):
+        return _in_order(classes, rows, "number")
+    if rows == imagenet.CLASSES and _mostly_imagenet(names):
+        known = imagenet.imagenet_rows(classes)
+        if known:
+            return RowMatch(tuple(known), "as ImageNet's classes")
+    return found or "it names its classes otherwise"
+
+
+def _by_name(classes: Sequence[str], names: Sequence[str]) -> RowMatch | None:
+    rows: dict[str, int | None] = {}
+    for row, name in enumerate(names):
+        rows[_plain(name)] = None if _plain(name) in rows else row  # two of one name: which one?
+    found = tuple(rows.get(_plain(name)) for name in classes)
+    return RowMatch(found, "by name") if any(row is not None for row in found) else None
+
+
+def _in_order(classes: Sequence[str], rows: int, order: str) -> RowMatch | str:
+    if order == "number":
+        numbers = [int(name) if re.fullmatch(r"[0-9]{1,9}", name) else rows for name in classes]
+        if max(numbers) >= rows or len(set(numbers)) < len(numbers):
+            return f"not all of the data's classes are numbers from 0 to {rows - 1}"
+        return RowMatch(tuple(numbers), "the folders' names are row numbers")
+    if len(classes) != rows:
+        return f"it has {rows} rows, the data have {len(classes)} classes"
+    key: Callable[[str], object] = natural_key if order == "natural" else str
+    ranked = {name: row for row, name in enumerate(sorted(sorted(classes), key=key))}  # type: ignore[arg-type]
+    how = "sorted naturally, as timm does" if order == "natural" else "sorted as text"
+    return RowMatch(tuple(ranked[name] for name in classes), how)
+
+
+def _are_numbers(names: Sequence[str], rows: int) -> bool:
+    """Whether the names are exactly the numbers of the rows, with or without leading zeros."""
+    if len(names) != rows or not all(re.fullmatch(r"[0-9]{1,9}", name) for name in names):
+        return False
+    return set(map(int, names)) == set(range(rows))
+
+
+def _mostly_imagenet(names: Sequence[str]) -> bool:
+    """Whether names that somebody else wrote for 1,000 rows are ImageNet's, in its order.
+
+    transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
+    """
+    firsts = [_plain(re.split(r"[,(]", name)[0]) for name in names]
+    same = sum(a == _plain(b) for a, b in zip(firsts, imagenet.categories(), strict=True))
+    ids = sum(a == b for a, b in zip(names, imagenet.synsets(), strict=True))
+    return max(same, ids) > imagenet.CLASSES // 2
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()

@@ -1,0 +1,51 @@
+"""The classifier of a model that starts from weights: its rows, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.evaluation.classes import match_rows, pairs
+from convnextv2.weights.load import Weights
+
+HEAD = ("head.weight", "head.bias")
+
+
+def start_head(
+    head: nn.Linear, weights: Weights, classes: Sequence[str], order: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Choose the rows of a new head from the head of other weights.
+
+    The head's shape alone says nothing: a model of three animals fits the data of three fruits.
+
+    Args:
+        head: The new head, with random values, which classes without a row keep.
+        weights: The weights to start from, with a head.
+        classes: Names of the new head's rows.
+        order: The recipe's `class_order`.
+
+    Returns:
+        The head's tensors by name, empty where none of them can be used; and lines for people.
+    """
+    theirs = [weights.tensors[name] for name in HEAD]
+    match = match_rows(
+        classes,
+        weights.description.class_names,
+        len(theirs[0]),
+        format=weights.origin.format,
+        order=order,
+    )
+    if isinstance(match, str):
+        return {}, [f"A new head: in the weights' head, {match}. Set class_order to keep its rows."]
+    known = [i for i, row in enumerate(match.rows) if row is not None]
+    rows = torch.tensor([row for row in match.rows if row is not None])
+    tensors = {}
+    for name, own, given in zip(HEAD, (head.weight, head.bias), theirs, strict=True):
+        tensors[name] = own.detach().clone()
+        tensors[name][known] = given[rows].to(own.dtype)
+    new = len(classes) - len(known)
+    found = f"{len(known)} of {len(classes)}" if new else str(len(classes))
+    line = f"Head: rows of {found} classes: {match.how} ({pairs(classes, match)})"
+    return tensors, [f"{line}; {new} new." if new else f"{line}."]
