@@ -134,7 +134,7 @@ VERBS: dict[str, Verb] = {
             _RUN,
             _IMAGES,
             ("--out", {"metavar": "FILE", "help": "PNG to write."}),
-            ("--count", {"type": int, "metavar": "N", "help": "At most so many images."}),
+            ("--count", {"metavar": "N", "help": "At most so many images."}),
         ),
         knobs=(*_INFERENCE, "seed", "mask_ratio"),
     ),

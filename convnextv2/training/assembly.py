@@ -237,7 +237,10 @@ def load_init(
         head, lines = start_head(model.head, weights, classes, recipe.class_order)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD} | head
         if not head:
-            left_out = [*left_out, *((name, "a head of other classes") for name in HEAD)]
+            theirs, own = len(weights.tensors[HEAD[0]]), model.num_classes
+            why = "a head of other classes"
+            why = f"a head of {theirs} classes, the model has {own}" if theirs != own else why
+            left_out = [*left_out, *((name, why) for name in HEAD)]
         for line in lines:
             say(line)
     report = load_encoder(model, tensors, source=weights.origin.path)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
 from convnextv2.data.chance import stream
+from convnextv2.data.folders import files
 from convnextv2.data.loader import EvaluationLoader
-from convnextv2.data.sources import Source, files
+from convnextv2.data.source import Source
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.distributed import choose_device
-from convnextv2.errors import CheckpointError
+from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.read import read_recipe
@@ -27,44 +28,120 @@ def reconstruct(
     images: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "reconstructions.png",
-    count: int = 16,
+    count: str | int = 16,
     **knobs: Any,
 ) -> Path:
-    """Write a PNG with, for each image, the input, what the encoder saw, and the reconstruction with the visible tiles pasted
-    back.
+    """Write a picture with reconstructions of images.
 
-    run: a pre-training run. images: files, or folders of them. count: at most so many, evenly spread. knobs: seed, mask_ratio,
-    device, bad_images, max_image_pixels. Returns the path."""
+    For each image it shows the input, what the encoder saw, and the reconstruction with the
+    visible tiles pasted back.
+
+    Args:
+        run: A pre-training run.
+        images: Files, or folders of them.
+        out: The picture to write; its ending says the format.
+        count: At most so many images, evenly spread.
+        **knobs: seed, mask_ratio, device, bad_images, max_image_pixels.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        RecipeError: `count` or `out` cannot be used.
+        DataError: None of the images can be read, or one and `bad_images` is "fail".
+        CheckpointError: The weights are not of a pre-training run.
+    """
     recipe, _ = read_recipe(knobs)
-    source = files([images] if isinstance(images, str | Path) else images, max_pixels=recipe.max_image_pixels)
-    picture = reconstruct_source(
-        find_weights(run), source, count=count, mask_ratio=recipe.mask_ratio, seed=recipe.seed, device=recipe.device
+    path, wanted = _picture_file(Path(out)), _at_least_one(count)
+    paths = [images] if isinstance(images, str | Path) else images
+    source = files(paths, max_pixels=recipe.max_image_pixels)
+    for line in source.notes:
+        print(line)
+    picture, skipped = reconstruct_source(
+        find_weights(run),
+        source,
+        count=wanted,
+        mask_ratio=recipe.mask_ratio,
+        seed=recipe.seed,
+        device=recipe.device,
+        bad_images=recipe.bad_images,
     )
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    for name in skipped:
+        print(f"{name}: not readable, skipped.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except OSError as error:
+        raise RecipeError(f"out = {path}: cannot be written ({error.strerror or error}).") from None
     print(f"Reconstructions: {path}")
     return path
 
 
 def reconstruct_source(
-    weights: Path, source: Source, *, count: int, mask_ratio: float, seed: int, device: str = "auto"
-) -> Image.Image:
-    """The gallery of at most `count` images of a source, evenly spread."""
+    weights: Path,
+    source: Source,
+    *,
+    count: int,
+    mask_ratio: float,
+    seed: int,
+    device: str = "auto",
+    bad_images: Literal["fail", "skip"] = "fail",
+) -> tuple[Image.Image, list[str]]:
+    """Make the gallery of at most `count` images of a source, evenly spread.
+
+    Returns:
+        The picture, and the names of images that could not be read.
+
+    Raises:
+        DataError: None of the images can be read, or one and `bad_images` is "fail".
+        CheckpointError: The weights are not of a pre-training run.
+    """
     model, description = load_model(weights)
     if not isinstance(model, FCMAE):
-        raise CheckpointError(f"{weights}: a classifier, which cannot reconstruct. Give a run of: convnextv2 pretrain.")
+        raise CheckpointError(
+            f"{weights}: a classifier, which cannot reconstruct. Give a run of: convnextv2 pretrain."
+        )
     chosen_device = choose_device(device)
     model.to(chosen_device)
     transform = EvalTransform.from_description(description.preprocessing)
-    chosen = torch.linspace(0, len(source) - 1, min(count, len(source))).round().int().tolist()
-    loader = EvaluationLoader(source.subset(chosen), transform, batch_size=len(chosen), channels=transform.channels)
-    batch = next(iter(loader))
+    spread = torch.linspace(0, len(source) - 1, min(count, len(source)))
+    chosen = spread.round().int().tolist()
+    loader = EvaluationLoader(
+        source.subset(chosen),
+        transform,
+        batch_size=len(chosen),
+        channels=transform.channels,
+        bad_images=bad_images,
+    )
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise DataError(f"none of {len(chosen)} images can be read, such as {min(loader.skipped)}.")
     normalisation = BatchTransform(transform.mean, transform.std)
     images = normalisation.normalise(batch.pixels.to(chosen_device))
     grid = model.grid(*transform.image_size)
-    visible, masked = (
-        indices.to(chosen_device) for indices in draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
-    )
-    reconstructed = to_pixels(model.reconstruct(images, visible, masked), transform.mean, transform.std)
-    return reconstruction_gallery(batch.pixels, hide(batch.pixels, visible.cpu(), grid, model.tile), reconstructed.cpu())
+    masks = draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
+    visible, masked = (indices.to(chosen_device) for indices in masks)
+    made = model.reconstruct(images, visible, masked)
+    reconstructed = to_pixels(made, transform.mean, transform.std).cpu()
+    seen = hide(batch.pixels, visible.cpu(), grid, model.tile)
+    gallery = reconstruction_gallery(batch.pixels, seen, reconstructed)
+    return gallery, sorted(loader.skipped)
+
+
+def _picture_file(path: Path) -> Path:
+    """The file to write, checked before any work is done."""
+    if path.is_dir():
+        raise RecipeError(f"out = {path}: is a folder. Give a file such as {path}/made.png.")
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise RecipeError(f"out = {path}: expected a picture's ending, such as .png or .jpg.")
+    return path
+
+
+def _at_least_one(count: str | int) -> int:
+    try:
+        number = int(count)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise RecipeError(f"count = {count}: expected a whole number >= 1.")
+    return number

@@ -315,8 +315,14 @@ def _gallery(run: Run, weights: Path) -> Image.Image:
     recipe = run.recipe
     source, validation = find_sources(recipe, labelled=False)
     return reconstruct_source(
-        weights, validation or source, count=GALLERY_IMAGES, mask_ratio=recipe.mask_ratio, seed=recipe.seed, device=recipe.device
-    )
+        weights,
+        validation or source,
+        count=GALLERY_IMAGES,
+        mask_ratio=recipe.mask_ratio,
+        seed=recipe.seed,
+        device=recipe.device,
+        bad_images=recipe.bad_images,
+    )[0]
 
 
 def _examples(measured: Measured, recipe: Recipe) -> list[Example]:

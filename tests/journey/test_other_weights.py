@@ -90,15 +90,18 @@ def test_foreign_weights_that_name_their_classes_are_validated_by_name(
     shutil.copytree(photos / "val" / "green", tmp_path / "few" / "val" / "green")
     data = {"data_dir": "few", "image_size": 64, "workers": 0, "device": "cpu", "precision": "float32"}
     assert convnextv2.validate("hf", **data).top1 == 1.0
-    assert "The data have 1 of the 3 classes" in capsys.readouterr().out
+    assert "Rows of 1 of 3 classes: by name (green = 1)." in capsys.readouterr().out
     assert (tmp_path / "hf" / "report.html").exists() and not (tmp_path / "report.html").exists()
     (tmp_path / "few" / "val" / "green").rename(tmp_path / "few" / "val" / "emerald")
     assert main(["validate", "hf", "--data_dir", "few"]) == 2
+    assert "it names its classes otherwise (blue, green, red); the data's classes are emerald." in capsys.readouterr().err
+    shutil.copytree(photos / "val" / "red", tmp_path / "few" / "val" / "red")
+    assert main(["validate", "hf", "--data_dir", "few"]) == 2
     assert "class 'emerald' of the data is not among its 3 (blue, green, red)" in capsys.readouterr().err
-    for name in ("a", "b"):
-        shutil.copytree(photos / "val" / "red", tmp_path / "few" / "val" / name)
-    convnextv2.validate("hf", **data)
-    assert "names its classes otherwise (blue, green, red)" in capsys.readouterr().out
+    shutil.copytree(photos / "val" / "blue", tmp_path / "few" / "val" / "azure")
+    (tmp_path / "few" / "val" / "red").rename(tmp_path / "few" / "val" / "ruby")
+    assert convnextv2.validate("hf", **data, class_order="text").top1 == 1.0
+    assert "Rows of 3 classes: sorted as text (azure = 0, emerald = 1, ruby = 2)." in capsys.readouterr().out
 
 
 def test_the_report_of_a_cached_repository_is_not_written_into_the_cache(

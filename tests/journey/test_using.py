@@ -105,3 +105,32 @@ def test_infer_takes_top_k_and_says_when_the_image_cannot_be_read(
     bad = ["infer", "--image_path", str(tmp_path / "bad.png"), "--ckpt_path", str(trained), "--bad_images", "skip"]
     assert main(bad) == 2
     assert "bad.png: cannot be read" in capsys.readouterr().err
+
+
+def test_reconstruct_checks_everything_before_it_works(
+    photos: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reconstruct", str(pretrained), str(photos / "val")]
+    for more, said in (
+        (["--out", str(tmp_path / "x.xyz")], "expected a picture's ending"),
+        (["--out", str(tmp_path)], "is a folder"),
+        (["--count", "0"], "count = 0: expected a whole number >= 1"),
+        (["--count=-1"], "count = -1: expected a whole number >= 1"),
+    ):
+        assert main([*command, *more]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_reconstruct_skips_what_it_cannot_read_if_asked(
+    photos: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    out = tmp_path / "made.png"
+    command = ["reconstruct", str(pretrained), str(bad), "--out", str(out)]
+    assert main([*command, "--bad_images", "skip"]) == 2
+    assert "none of 1 images can be read" in capsys.readouterr().err
+    assert main([*command, str(photos / "val")]) == 2 and not out.exists()
+    capsys.readouterr()
+    assert main([*command[:2], str(bad), str(photos / "val"), "--out", str(out), "--bad_images", "skip"]) == 0
+    assert f"{bad}: not readable, skipped." in capsys.readouterr().out and out.is_file()
