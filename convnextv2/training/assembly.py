@@ -79,8 +79,11 @@ def train_model(
         assert checkpoint is not None, "create_run has checked that"
         progress = _resume(run, checkpoint, model, optimizer, average, scaler, place)
         say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
+        for line in changes(run.recipe, recipe, progress.images, len(loader.source)):
+            say(line)
     elif recipe.init and (recipe.resume_init or recipe.resume_opt):
         progress = _continue_mindcv(recipe, run, model, optimizer, average, scaler, pace, place)
+    progress.images = len(loader.source)
     if place.is_main:
         run.save_recipe(recipe)
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
@@ -237,9 +240,9 @@ def load_init(
         head, lines = start_head(model.head, weights, classes, recipe.class_order)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD} | head
         if not head:
-            theirs, own = len(weights.tensors[HEAD[0]]), model.num_classes
+            rows, own = len(weights.tensors[HEAD[0]]), model.num_classes
             why = "a head of other classes"
-            why = f"a head of {theirs} classes, the model has {own}" if theirs != own else why
+            why = f"a head of {rows} classes, the model has {own}" if rows != own else why
             left_out = [*left_out, *((name, why) for name in HEAD)]
         for line in lines:
             say(line)
@@ -395,6 +398,26 @@ def _continue_average(path: Path, average: WeightAverage, progress: Progress) ->
     average.load(found[0])
     progress.average_ahead = found[1] - progress.step
     say(f"ema: the average of {path.name} is continued, after {found[1]} updates.")
+
+
+def changes(before: Recipe, now: Recipe, images_before: int, images: int) -> list[str]:
+    """Say what differs from the run that is resumed, in one line for each difference.
+
+    Args:
+        before: The recipe as the run was started.
+        now: The recipe as it goes on.
+        images_before: Training images when the checkpoint was saved; 0 where it does not say.
+        images: Training images now.
+    """
+    names = [name for name in Recipe.model_fields if name not in ("resume", "overwrite", "out")]
+    lines = [
+        f"  {name}: {show(getattr(before, name))} before, {show(getattr(now, name))} from here on"
+        for name in names
+        if getattr(before, name) != getattr(now, name)
+    ]
+    if images_before not in (0, images):
+        lines.append(f"  training images: {images_before:,} before, {images:,} from here on")
+    return lines
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -25,6 +25,8 @@ class Progress:
     score: float | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     average_ahead: int = 0
+    images: int = 0
+    """Training images of the run; 0 where an older checkpoint does not say."""
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
