@@ -11,8 +11,8 @@ import torch
 
 from convnextv2.data.chance import stream
 from convnextv2.data.folders import files, image_folder, unlabelled
+from convnextv2.data.listed import has_split, manifest
 from convnextv2.data.listing import visible_folders
-from convnextv2.data.manifest import has_split, manifest
 from convnextv2.data.named import load_named
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import kind_of

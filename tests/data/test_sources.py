@@ -11,7 +11,7 @@ from PIL import Image
 from convnextv2.data import named
 from convnextv2.data.folders import files, image_folder, unlabelled
 from convnextv2.data.imagenet import imagenet_names, synsets
-from convnextv2.data.manifest import manifest
+from convnextv2.data.listed import manifest
 from convnextv2.data.sources import Source, find_sources, validation_source
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
