@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from convnextv2.recipe.columns import read_columns
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 
 
@@ -70,7 +72,7 @@ class Recipe(BaseModel):
 
     # --- data --------------------------------------------------------------------------------------------------------------
     data_dir: str = _data(
-        "", "Image folder (train/ and val/ inside, or classes directly), or a CSV/JSONL manifest with path and label."
+        "", "Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label."
     )
     dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = _data(
         "", "A named set instead of a folder; 'bundled' comes with the package."
@@ -83,6 +85,17 @@ class Recipe(BaseModel):
         "How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision "
         "does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class "
         "name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.",
+    )
+    columns: str = _data(
+        "",
+        "Columns of a table where their names are not the usual ones, such as "
+        "path=image_id,label=class,split=fold.",
+    )
+    images_dir: str = _data(
+        "", "Folder that the paths in a table start from. Empty: the folder of the table."
+    )
+    image_suffix: str = _data(
+        "", "Ending to add to names in a table that have none, such as .jpg."
     )
     val_fraction: float = _data(0.1, "Share of the images held out for validation where the folder has no split.", gt=0, lt=1)
     num_samples: int | None = _data(None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1)
@@ -280,6 +293,12 @@ class Recipe(BaseModel):
             mistakes.append(f"color_jitter = {self.color_jitter}: expected one number, 3 or 4.")
         if min(self.std) <= 0:
             mistakes.append(f"std = {self.std}: expected numbers > 0.")
+        try:
+            read_columns(self.columns)
+        except ValueError as error:
+            mistakes.append(f"columns = {self.columns!r}: {error}, such as path=image_id,label=class.")
+        if set(self.image_suffix) & {"/", "\\"}:
+            mistakes.append(f"image_suffix = {self.image_suffix!r}: expected an ending such as .jpg.")
         if not all(0 <= beta < 1 for beta in self.betas or ()):
             mistakes.append(f"betas = {self.betas}: expected 2 numbers >= 0 and < 1.")
         if self.schedule in ("one_cycle", "cyclic") and (self.warmup_epochs or self.lr_epoch_stair):

@@ -53,6 +53,12 @@ def test_a_recipe_cannot_be_changed():
         ({"color_jitter": (0.1, 0.2)}, "color_jitter"),
         ({"std": (0.2, 0.0, 0.2)}, "std"),
         ({"betas": (0.9, 1.0)}, "betas"),
+        ({"columns": "image_id"}, "columns"),
+        ({"columns": "image=a"}, "columns"),
+        ({"columns": "path=a,path=b"}, "columns"),
+        ({"columns": "path=,label=b"}, "columns"),
+        ({"columns": "path=a,label=a"}, "columns"),
+        ({"image_suffix": "images/.jpg"}, "image_suffix"),
     ],
 )
 def test_knobs_that_contradict_each_other_are_refused_by_name(settings, knob):
