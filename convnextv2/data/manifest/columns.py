@@ -1,0 +1,307 @@
+"""Which column holds the paths, which the labels, which the split."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnextv2.data.manifest.packed import quoted
+from convnextv2.data.manifest.sheet import Sheet
+from convnextv2.data.split_names import Kind
+from convnextv2.errors import DataError
+
+# Names in any letter case and without "_", "-" and blanks. A column of an earlier group wins.
+_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "path": (
+        ("path",),
+        ("filepath", "imagepath", "imgpath", "filepaths", "imagepaths", "relativepath", "relpath"),
+        (
+            *("filename", "imagename", "imagefile", "imgname", "imagefilename", "file", "image"),
+            *("img", "filenames", "images", "files", "photo", "picture"),
+        ),
+        ("imageid", "imgid", "fileid", "idcode", "id", "name"),
+    ),
+    "label": (
+        ("label",),
+        ("classname", "labelname", "categoryname", "classlabel"),
+        ("class", "category", "target", "species", "labels", "classes"),
+        (
+            *("classid", "labelid", "categoryid", "targetid", "classidx", "labelidx"),
+            *("classindex", "labelindex"),
+        ),
+    ),
+    "split": (
+        ("split",),
+        ("set", "subset", "partition", "phase", "splits", "splitname"),
+        ("fold", "folds", "kfold"),
+        ("dataset", "usage"),
+        ("isvalid", "isval", "isvalidation", "istest", "istrain", "istraining"),
+    ),
+}
+ROLES = tuple(_NAMES)
+_WEAK = ("dataset", "usage")
+_FLAGS: dict[str, Kind] = {
+    **dict.fromkeys(("isvalid", "isval", "isvalidation"), "validation"),
+    **dict.fromkeys(("istrain", "istraining"), "train"),
+    "istest": "test",
+}
+_GROUPS = {
+    role: {name: rank for rank, names in enumerate(groups) for name in names}
+    for role, groups in _NAMES.items()
+}
+
+# For guesses about first lines and bare names only; the decoder decides what is an image.
+ENDINGS = frozenset(
+    f".{ending}"
+    for ending in (
+        "jpg jpeg jpe jfif pjpeg png apng webp bmp dib gif tif tiff ppm pgm pbm pnm avif jp2 j2k "
+        "jpf jpx heic heif npy"
+    ).split()
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by what they mean.
+
+    Attributes:
+        has_header: Whether the first line names the columns.
+        names: Name of each column; "1", "2", ... without a header.
+        path: Index of the column with the paths.
+        label: Index of the column with the labels, or indices of one column for each class.
+        split: Index of the column with the splits.
+        flag: The split that a true value in the column `split` stands for; None where it has words.
+        is_weak: The column is a split only where its words are names of splits.
+        notes: What was guessed, and which columns are not used.
+    """
+
+    has_header: bool
+    names: tuple[str, ...]
+    path: int
+    label: int | tuple[int, ...] | None
+    split: int | None
+    flag: Kind | None = None
+    is_weak: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def is_image_name(text: str) -> bool:
+    """Whether a text ends as the name of an image does."""
+    return os.path.splitext(text)[1].lower() in ENDINGS
+
+
+def rate(fields: Sequence[str], wanted: Mapping[str, str]) -> int:
+    """Count the fields of a first line that mean something.
+
+    Args:
+        fields: The fields.
+        wanted: Role -> name of its column, as the user gave it.
+
+    Returns:
+        How many are the names of columns, or of images.
+    """
+    known = {_plain(name) for name in wanted.values()}
+    return sum(
+        is_image_name(field)
+        or _plain(field) in known
+        or any(_plain(field) in _GROUPS[role] for role in ROLES)
+        for field in fields
+    )
+
+
+def choose_columns(
+    path: Path, sheet: Sheet, wanted: Mapping[str, str], *, labelled: bool, exists: bool
+) -> Columns:
+    """Find out what the columns mean.
+
+    Args:
+        path: The table, for messages.
+        sheet: The opened table.
+        wanted: Role (path, label or split) -> name of its column, or its number from 1; "" for
+            a split that is not to be used.
+        labelled: Whether labels are needed.
+        exists: Whether a field of the first line is an existing file.
+
+    Returns:
+        The columns.
+
+    Raises:
+        DataError: A column is missing, or several could be meant.
+    """
+    fields = tuple(field.strip() for field in sheet.first)
+    chosen = {role: _given(path, fields, role, wanted[role]) for role in ROLES if wanted.get(role)}
+    is_known = any(_plain(field) in _GROUPS[role] for field in fields for role in ROLES)
+    is_row = any(map(is_image_name, fields)) or (exists and not is_known)
+    if sheet.may_lack_header and is_row:
+        return _without_header(path, sheet, fields, chosen, labelled)
+    candidates = {
+        role: [] if role in wanted else _candidates(fields, role, chosen) for role in ROLES
+    }
+    for role, found in candidates.items():
+        if len(found) > 1 and not (role == "label" and not labelled):
+            named = " and ".join(quoted(fields[i]) for i in found)
+            what = f"has the columns {named}, which could each be the {role}"
+            raise DataError(f"{path}: {what}. Choose one: --columns {role}={fields[found[0]]}")
+        if found:
+            chosen[role] = found[0]
+    _fill_by_exclusion(fields, chosen, wanted, labelled)
+    return _named_columns(path, sheet, fields, chosen, wanted, labelled)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name).casefold())
+
+
+def _given(path: Path, fields: Sequence[str], role: str, name: str) -> int:
+    """Index of a column that the user named."""
+    name = name.strip()
+    if name in fields:
+        return fields.index(name)
+    same = [i for i, field in enumerate(fields) if _plain(field) == _plain(name)]
+    if len(same) == 1:
+        return same[0]
+    if name.isascii() and name.isdigit() and 1 <= int(name) <= len(fields):
+        return int(name) - 1
+    raise DataError(f"{path}: has no column {quoted(name)} for the {role}. {_has(fields)}")
+
+
+def _candidates(fields: Sequence[str], role: str, chosen: Mapping[str, int]) -> list[int]:
+    """Indices of the columns of the best group that has any; more than one is ambiguous."""
+    ranks = {
+        i: _GROUPS[role][_plain(field)]
+        for i, field in enumerate(fields)
+        if _plain(field) in _GROUPS[role] and i not in chosen.values()
+    }
+    if role == "path" and len(ranks) > 1:
+        # Beside "id", a name is that of something else.
+        ranks = {i: rank for i, rank in ranks.items() if _plain(fields[i]) != "name"}
+    best = min(ranks.values(), default=0)
+    return [i for i, rank in ranks.items() if rank == best]
+
+
+def _fill_by_exclusion(
+    fields: Sequence[str], chosen: dict[str, int], wanted: Mapping[str, str], labelled: bool
+) -> None:
+    """With one column unknown and one role open, the one is the other."""
+    rest = [i for i in _named(fields) if i not in chosen.values()]
+    open_roles = [role for role in ("path", "label") if role not in chosen and role not in wanted]
+    if not labelled and "path" in chosen:
+        return
+    if len(rest) == 1 and len(open_roles) == 1 and len(chosen) > 0:
+        chosen[open_roles[0]] = rest[0]
+
+
+def _named(fields: Sequence[str]) -> list[int]:
+    """Columns with a name; pandas writes its index without one."""
+    return [i for i, field in enumerate(fields) if field and not re.match(r"Unnamed: \d+$", field)]
+
+
+def _named_columns(
+    path: Path,
+    sheet: Sheet,
+    fields: tuple[str, ...],
+    chosen: Mapping[str, int],
+    wanted: Mapping[str, str],
+    labelled: bool,
+) -> Columns:
+    rest = [i for i in _named(fields) if i not in chosen.values()]
+    if "path" not in chosen:
+        remedy = _remedy(fields, chosen, ("path", "label")[: 1 + labelled])
+        raise DataError(f"{path}: has no column with the paths of images. {_has(fields)} {remedy}")
+    label: int | tuple[int, ...] | None = chosen.get("label") if labelled else None
+    if labelled and label is None:
+        if len(rest) < 2:
+            remedy = _remedy(fields, chosen, ("label",))
+            raise DataError(f"{path}: has no column with the labels. {_has(fields)} {remedy}")
+        label, rest = tuple(rest), []
+    if not labelled:
+        rest = [i for i in rest if i != chosen.get("label")]
+    split = chosen.get("split")
+    plain = _plain(fields[split]) if split is not None else ""
+    is_given = bool(wanted.get("split"))
+    flag = _FLAGS.get(plain)
+    is_weak = plain in _WEAK and not is_given
+    later = ["label"] * (not labelled) + ["split"] * (is_weak or flag is not None)
+    used = {role: chosen[role] for role in ROLES if role in chosen and role not in later}
+    return Columns(
+        True,
+        fields,
+        chosen["path"],
+        label,
+        split,
+        flag=flag,
+        is_weak=is_weak,
+        notes=_say(path, sheet, fields, used, rest),
+    )
+
+
+def _say(
+    path: Path, sheet: Sheet, fields: Sequence[str], used: Mapping[str, int], rest: Sequence[int]
+) -> tuple[str, ...]:
+    """One note on names that are not the roles' own, and on columns that nothing is read from."""
+    parts = []
+    other = {role: i for role, i in used.items() if _plain(fields[i]) != role}
+    for number, (role, i) in enumerate(other.items()):
+        verb = "from" if number else "is read from the column"
+        parts.append(f"{role} {verb} {quoted(fields[i])}")
+    parts = [", ".join(parts)] if parts else []
+    if rest:
+        names = ", ".join(quoted(fields[i], 40) for i in rest[:10])
+        names += f" and {len(rest) - 10} more" * (len(rest) > 10)
+        parts.append(f"not used: {names}")
+    return (f"{path}: {'; '.join(parts)}.",) if parts else ()
+
+
+def _without_header(
+    path: Path, sheet: Sheet, fields: tuple[str, ...], chosen: dict[str, int], labelled: bool
+) -> Columns:
+    """Columns of a table whose first line is a row already."""
+    names = tuple(str(i + 1) for i in range(len(fields)))
+    filled = [i for i, field in enumerate(fields) if field]
+    if "path" not in chosen:
+        images = [i for i in filled if is_image_name(fields[i])] or filled[:1]
+        chosen["path"] = images[0]
+    rest = [i for i in filled if i not in chosen.values()]
+    if labelled and "label" not in chosen:
+        if len(rest) != 1:
+            columns = f"{len(filled)} columns" if len(filled) > 1 else "one column"
+            what = f"the first line is a row, not the names of {columns}: {_list(fields)}"
+            number = chosen["path"] + 1
+            remedy = f"Add a first line such as path,label, or: --columns path={number},label=2"
+            if len(filled) < 2:
+                remedy = "Add a column with the labels."
+            raise DataError(f"{path}: {what}. {remedy}")
+        chosen["label"] = rest.pop()
+    order = {role: chosen[role] for role in ROLES if role in chosen}
+    if not labelled:
+        order.pop("label", None)
+    pairs = ", ".join(f"{role} is read from column {i + 1}" for role, i in order.items())
+    between = f", separated by {sheet.separated_by}" if sheet.separated_by == "blanks" else ""
+    unused = ", ".join(names[i] for i in rest)
+    note = f"{path}: has no first line with names{between}; {pairs}"
+    note += f"; not used: {unused}." if unused else "."
+    return Columns(
+        False, names, order["path"], order.get("label"), order.get("split"), notes=(note,)
+    )
+
+
+def _has(fields: Sequence[str]) -> str:
+    count = len(_named(fields))
+    return f"It has the column{'s' * (count != 1)} {_list(fields)}."
+
+
+def _list(fields: Sequence[str]) -> str:
+    named = [quoted(field, 40) for field in fields if field]
+    return ", ".join(named[:10]) + (f" and {len(named) - 10} more" if len(named) > 10 else "")
+
+
+def _remedy(fields: Sequence[str], chosen: Mapping[str, int], roles: Sequence[str]) -> str:
+    """The option that names the columns: with the real names where there are just as many."""
+    rest = [fields[i] for i in _named(fields) if i not in chosen.values()]
+    names = rest if len(rest) == len(roles) else ["COLUMN"] * len(roles)
+    pairs = ",".join(f"{role}={name}" for role, name in zip(roles, names, strict=True))
+    return f"Name {'it' if len(roles) == 1 else 'them'}: --columns {pairs}"

@@ -1,0 +1,225 @@
+"""The rows of a table in memory: paths, labels and splits as they stand there."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.manifest.columns import Columns, is_image_name
+from convnextv2.data.manifest.packed import NameStore, Paths, Words, quoted
+from convnextv2.data.manifest.sheet import Row
+from convnextv2.errors import DataError
+
+TRUE = frozenset(("1", "1.0", "true", "t", "yes", "y"))
+FALSE = frozenset(("0", "0.0", "false", "f", "no", "n"))
+
+
+@dataclass(frozen=True)
+class Content:
+    """The rows of a table.
+
+    Attributes:
+        lines: int32 (N,), the number of each row's line.
+        unit: What these numbers count, "line" or "entry".
+        paths: The images as they are written, but with "/" between folders and the ending added.
+        labels: As they are written, or None where they were not asked for.
+        splits: Stripped, or None without such a column.
+        notes: What was adapted.
+    """
+
+    lines: NDArray[np.int32]
+    unit: str
+    paths: Paths
+    labels: Words | None
+    splits: Words | None
+    notes: tuple[str, ...]
+
+
+class _Codes:
+    """Numbers texts in the order in which they first occur."""
+
+    def __init__(self) -> None:
+        self.code: dict[str, int] = {}
+        self.codes = array("i")
+
+    def append(self, text: str) -> None:
+        code = self.code.setdefault(text, len(self.code))
+        self.codes.append(code)
+
+    def words(self) -> Words:
+        return Words(tuple(self.code), np.frombuffer(self.codes, np.int32))
+
+
+@dataclass
+class Mistakes:
+    """Lines that have something wrong, by what it is."""
+
+    unit: str
+    lines: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, what: str, line: int) -> None:
+        """Note one line; `what` is as in `rows_with`."""
+        self.lines.setdefault(what, []).append(line)
+
+    def raise_first(self, path: Path) -> None:
+        """Raise DataError for all lines of the first kind, if there are any."""
+        for what, lines in self.lines.items():
+            raise DataError(f"{path}: {rows_with(what, lines, self.unit)}")
+
+
+def rows_with(what: str, lines: Sequence[int], unit: str) -> str:
+    """Say which rows have something, as in "12 rows have no label, first in line 7."
+
+    Args:
+        what: Ends the sentence "N rows ..."; "{have}" in it becomes "has" or "have".
+        lines: Numbers of their lines, ascending.
+        unit: "line", or what else the numbers count.
+
+    Returns:
+        The sentence; what follows a full stop in `what` comes after the line.
+    """
+    count = len(lines)
+    claim, dot, remedy = what.partition(". ")
+    claim = claim.removesuffix(".").replace("{have}", "has" if count == 1 else "have")
+    where = f"{'first ' if count > 1 else ''}in {unit} {lines[0]:,}"
+    return f"{count:,} row{'s' * (count != 1)} {claim}, {where}.{dot[1:]}{remedy}"
+
+
+def read_content(
+    path: Path,
+    rows: Iterable[Row],
+    columns: Columns,
+    *,
+    base: Path,
+    suffix: str,
+    unit: str = "line",
+) -> Content:
+    """Read all rows.
+
+    Args:
+        path: The table, for messages.
+        rows: Its rows; each is looked at once.
+        columns: What the columns mean.
+        base: Folder that paths start from.
+        suffix: Ending for names that have none of an image, such as ".jpg", or "".
+        unit: What the numbers of rows count.
+
+    Returns:
+        The rows that are not empty.
+
+    Raises:
+        DataError: Rows have no path or more fields than there are columns, or the columns that
+            should be classes are not.
+    """
+    lines, names = array("i"), NameStore()
+    folders, labels, splits = _Codes(), _Codes(), _Codes()
+    mistakes = Mistakes(unit)
+    width, path_at, split_at = len(columns.names), columns.path, columns.split
+    label_at = columns.label if isinstance(columns.label, int) else None
+    one_hot = _OneHot(path, columns, columns.label) if isinstance(columns.label, tuple) else None
+    spelling = _Spelling(base, suffix)
+    for line, fields in rows:
+        count = len(fields)
+        if count > width and any(fields[width:]):
+            mistakes.add(_TOO_MANY.format(width=width), line)
+            continue
+        text = fields[path_at].strip() if count > path_at else ""
+        if not text:
+            if any(value.strip() for value in fields):
+                mistakes.add("{have} no path", line)
+            continue
+        folder, _, name = spelling(text).rpartition("/")
+        lines.append(line)
+        folders.append(folder or ("/" if text[0] == "/" else ""))
+        names.append(name)
+        if label_at is not None:
+            labels.append(fields[label_at] if count > label_at else "")
+        elif one_hot is not None:
+            labels.append(one_hot(line, fields, mistakes))
+        if split_at is not None:
+            splits.append(fields[split_at] if count > split_at else "")
+    mistakes.raise_first(path)
+    notes = (f"{path}: backslashes in paths are read as /.",) if spelling.replaces else ()
+    text, starts, lengths = names.finish()
+    placed = folders.words()
+    return Content(
+        np.frombuffer(lines, np.int32),
+        unit,
+        Paths(placed.words, placed.codes, text, starts, lengths),
+        labels.words() if columns.label is not None else None,
+        splits.words() if split_at is not None else None,
+        (*notes, one_hot.note()) if one_hot is not None else notes,
+    )
+
+
+_TOO_MANY = (
+    "{{have}} more fields than the {width} columns. "
+    "Put quotes round a text that holds the separator."
+)
+
+
+class _Spelling:
+    """Writes paths with "/" between folders, and with an ending.
+
+    Attributes:
+        replaces: Whether backslashes are replaced; None until a path has one.
+    """
+
+    def __init__(self, base: Path, suffix: str) -> None:
+        self.replaces: bool | None = None
+        self._base = base
+        self._suffix = suffix
+
+    def __call__(self, text: str) -> str:
+        if "\\" in text:
+            if self.replaces is None:  # one look is enough: no table mixes both meanings
+                self.replaces = not os.path.lexists(self._base / text)
+            if self.replaces:
+                text = text.replace("\\", "/")
+        if self._suffix and not is_image_name(text):
+            text += self._suffix
+        return text
+
+
+class _OneHot:
+    """Finds the label of a row in which one column of many, one for each class, is 1."""
+
+    def __init__(self, path: Path, columns: Columns, indices: Sequence[int]) -> None:
+        self._path = path
+        self._classes = [(i, columns.names[i]) for i in indices]
+
+    def __call__(self, line: int, fields: Sequence[str], mistakes: Mistakes) -> str:
+        found = []
+        for i, name in self._classes:
+            value = fields[i].strip().lower() if i < len(fields) else ""
+            if value in TRUE:
+                found.append(name)
+            elif value and value not in FALSE:
+                raise DataError(self._no_labels(line, name, fields[i]))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            mistakes.add("{have} several classes. An image has one class here.", line)
+        return ""
+
+    def note(self) -> str:
+        """Say that the columns are classes."""
+        count = len(self._classes)
+        return f"{self._path}: has one column for each of {count} classes ({self._names()})."
+
+    def _names(self) -> str:
+        names = ", ".join(quoted(name, 40) for _, name in self._classes[:5])
+        return names + ", ..." * (len(self._classes) > 5)
+
+    def _no_labels(self, line: int, name: str, value: str) -> str:
+        return (
+            f"{self._path}: has no column with the labels, nor one with 0 or 1 for each class: "
+            f"row {line:,} has {quoted(value, 40)} in {quoted(name, 40)}. Of the columns "
+            f"{self._names()}, name the one with the labels: --columns label=COLUMN"
+        )

@@ -1,0 +1,430 @@
+"""The files that the paths of a table mean, found by listing each folder once."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.manifest.columns import is_image_name
+from convnextv2.data.manifest.content import Content
+from convnextv2.data.manifest.packed import NameStore, Paths, Words, quoted
+from convnextv2.errors import DataError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_DRIVE = re.compile(r"[A-Za-z]:/|//")
+_MOST_FOLDERS = 1000  # that are searched for the first missing image, to name the remedy
+
+
+@dataclass(frozen=True)
+class Found:
+    """Images of a table.
+
+    Attributes:
+        paths: Of files that exist.
+        rows: int64 (N,), the index of each one's row in the table's content, ascending.
+        notes: What was adapted or passed over.
+    """
+
+    paths: Paths
+    rows: NDArray[np.int64]
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Tally:
+    """What is said, or refused, after all folders were looked at."""
+
+    missing: list[int] = field(default_factory=list)
+    adapted: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    repeated: int = 0
+    leaked: list[tuple[int, int]] = field(default_factory=list)
+    contradictions: list[tuple[int, int]] = field(default_factory=list)
+
+
+class _Listing:
+    """The files in one folder, by name and by what a name may have become elsewhere."""
+
+    def __init__(self, folder: str) -> None:
+        try:
+            with os.scandir(folder or ".") as entries:
+                self.names = {entry.name for entry in entries if _is_file(entry)}
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
+        self._alike: dict[str, list[str]] | None = None
+        self._stems: dict[str, list[str]] | None = None
+
+    def match(self, name: str) -> tuple[str, str]:
+        """Find a file that has the name in another spelling.
+
+        Args:
+            name: As it stands in the table.
+
+        Returns:
+            The file's name, and what differs: nothing (""), its Unicode form, its letter case, or
+            its ending, which the table leaves out. Two empty texts where no single file fits.
+        """
+        if name in self.names:
+            return name, ""
+        if self._alike is None:
+            self._alike = _grouped(self.names)
+        alike = self._alike.get(_fold(name), [])
+        same = [other for other in alike if _nfc(other) == _nfc(name)]
+        if len(same) == 1:
+            return same[0], "form"
+        if len(alike) == 1:
+            return alike[0], "case"
+        if is_image_name(name):
+            return "", ""
+        if self._stems is None:
+            self._stems = defaultdict(list)
+            for other in filter(is_image_name, self.names):
+                self._stems[os.path.splitext(other)[0]].append(other)
+        longer = self._stems.get(name, [])
+        return (longer[0], "ending") if len(longer) == 1 else ("", "")
+
+
+class _Folders:
+    """Finds the folders of a table on this machine.
+
+    Attributes:
+        dropped: The first folders of paths that are left out, since the images are found without
+            them; "" for none.
+        adapted: Kinds of other spellings that occurred.
+    """
+
+    def __init__(self, base: str) -> None:
+        self.dropped = ""
+        self.adapted: dict[str, tuple[str, str]] = {}
+        self._base = base
+        self._tries = 20  # each may list a large folder, and all would fail alike
+        self._children: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, text: str, sample: str) -> str | None:
+        """Find one folder.
+
+        Args:
+            text: As it stands in the table, "" for that of the base.
+            sample: A name that the table has in it.
+
+        Returns:
+            The folder as it can be opened, or None.
+        """
+        found = self._spelled(text)
+        if found is None and self.dropped:
+            rest = f"{text}/".removeprefix(self.dropped)
+            found = None if len(rest) > len(text) else self._spelled(rest.rstrip("/"))
+        elif found is None and self._tries:
+            self._tries -= 1
+            found = self._without_first(text, sample)
+        return found
+
+    def _without_first(self, text: str, sample: str) -> str | None:
+        ends = [match.end() for match in re.finditer("/+", f"{text}/")]
+        for end in ends:
+            found = self._spelled(text[end:])
+            if found is not None and _Listing(found).match(sample)[0]:
+                self.dropped = f"{text}/"[:end]
+                return found
+        return None
+
+    def _spelled(self, text: str) -> str | None:
+        """The folder, also where its Unicode form or letter case differs."""
+        if text.startswith("~"):
+            text = os.path.expanduser(text)
+        full = os.path.normpath(os.path.join(self._base, text))
+        if os.path.isdir(full):
+            return "" if full == "." else full
+        here, *rest = self._deepest(full)
+        for part in rest:
+            if here not in self._children:
+                self._children[here] = _grouped(_subfolders(here))
+            alike = self._children[here].get(_fold(part), [])
+            same = [name for name in alike if _nfc(name) == _nfc(part)] or alike
+            if len(same) != 1:
+                return None
+            if same[0] != part:
+                kind = "form" if _nfc(same[0]) == _nfc(part) else "case"
+                self.adapted.setdefault(kind, (part, same[0]))
+            here = os.path.join("" if here == "." else here, same[0])
+        return here
+
+    def _deepest(self, full: str) -> Iterator[str]:
+        """The deepest folder that exists on a path, then the parts below it."""
+        parts: list[str] = []
+        while not os.path.isdir(full or "."):
+            full, part = os.path.split(full)
+            parts.append(part)
+        yield full or "."
+        yield from reversed(parts)
+
+
+def find_images(
+    path: Path, content: Content, used: NDArray[np.bool_], labels: Words | None, base: Path
+) -> Found:
+    """Find the images of a table.
+
+    Args:
+        path: The table, for messages.
+        content: Its rows.
+        used: bool (N,), the rows whose images are wanted. The others are only looked at for images
+            that stand in two splits.
+        labels: Labels of the rows that are used, in order; None where they do not matter.
+        base: Folder that paths start from.
+
+    Returns:
+        The images that are wanted, each once in a split, in the order of the rows.
+
+    Raises:
+        DataError: Images do not exist, or have two labels.
+    """
+    paths = content.paths
+    label_of = np.full(len(paths), -1, np.int32)
+    if labels is not None:
+        label_of[used] = labels.codes
+    split_of = content.splits.codes if content.splits else np.zeros(len(paths), np.int32)
+    folders = _Folders(str(base))
+    places, place_of = _places(paths, folders)
+    tally = _Tally()
+    store, order = NameStore(), []
+    for place, rows in _by_place(place_of):
+        if place < 0:
+            tally.missing += rows[used[rows]].tolist()
+            continue
+        listing = _Listing(places[place])
+        kept = []
+        seen: dict[str, int] = {}
+        again: set[tuple[str, int]] = set()
+        for row, is_used, label, split in _facts(rows, used, label_of, split_of):
+            name = paths.name(row)
+            if name not in listing.names:
+                found, how = listing.match(name)
+                if not found:
+                    if is_used:
+                        tally.missing.append(row)
+                    continue
+                if is_used:
+                    kind = f"{how}{os.path.splitext(found)[1]}" if how == "ending" else how
+                    tally.adapted[kind] += 1
+                    tally.examples.setdefault(kind, (name, found))
+                name = found
+            first = seen.setdefault(name, row)
+            if first != row:
+                other = int(label_of[first])
+                if is_used and other >= 0 and other != label:
+                    tally.contradictions.append((first, row))
+                if split == split_of[first] or (name, split) in again:
+                    tally.repeated += is_used
+                    continue
+                again.add((name, split))
+                tally.leaked.append((first, row))
+            if is_used:
+                kept.append(row)
+                store.append(name)
+        order.append(np.array(kept, np.int64))
+    _refuse(path, content, labels, label_of, tally, used, base)
+    text, starts, lengths = store.finish()
+    rows = np.concatenate([*order, np.empty(0, np.int64)])
+    ranked = np.argsort(rows, kind="stable")
+    rows = rows[ranked]
+    return Found(
+        Paths(places, place_of[rows], text, starts[ranked], lengths[ranked]),
+        rows,
+        _say(path, content, tally, folders),
+    )
+
+
+def _places(paths: Paths, folders: _Folders) -> tuple[list[str], NDArray[np.int32]]:
+    """The distinct folders on this machine, and for each row the index of its own, or -1."""
+    samples = np.full(len(paths.folders), -1, np.int64)
+    samples[paths.codes[::-1]] = np.arange(len(paths))[::-1]  # the first row of each folder
+    index: dict[str, int] = {}
+    table = []
+    for text, row in zip(paths.folders, samples.tolist(), strict=True):
+        found = folders.find(text, paths.name(row))
+        table.append(-1 if found is None else index.setdefault(found, len(index)))
+    return list(index), np.array(table, np.int32)[paths.codes]
+
+
+def _by_place(place_of: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """The rows of each place, ascending."""
+    order = np.argsort(place_of, kind="stable")
+    ordered = place_of[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-2))
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        yield int(ordered[start]), order[start:end]
+
+
+def _facts(
+    rows: NDArray[np.int64],
+    used: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    splits: NDArray[np.int32],
+) -> Iterator[tuple[int, bool, int, int]]:
+    """Each row with what holds for it, as Python's own numbers, which are faster to work with."""
+    for start in range(0, len(rows), 65_536):
+        some = rows[start : start + 65_536]
+        facts = (array[some].tolist() for array in (used, labels, splits))
+        yield from zip(some.tolist(), *facts, strict=True)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def _refuse(
+    path: Path,
+    content: Content,
+    labels: Words | None,
+    label_of: NDArray[np.int32],
+    tally: _Tally,
+    used: NDArray[np.bool_],
+    base: Path,
+) -> None:
+    if tally.missing:
+        raise DataError(_missing(path, content, sorted(tally.missing), int(used.sum()), base))
+    if tally.contradictions:
+        assert labels is not None
+        pairs = sorted(tally.contradictions)
+        first, second = pairs[0]
+        count = len({first for first, _ in pairs})
+        said = " and ".join(
+            f"{quoted(labels.words[label_of[row]])} ({content.unit} {content.lines[row]:,})"
+            for row in (first, second)
+        )
+        images = "image has" if count == 1 else "images have"
+        raise DataError(
+            f"{path}: {count:,} {images} two labels, first {quoted(content.paths[first])}: {said}. "
+            "An image has one class here: keep one of its rows."
+        )
+
+
+def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base: Path) -> str:
+    """One line on images that do not exist: how many, the first three, where to look instead."""
+    written = content.paths
+    lines = [f"{quoted(written[row])} ({content.unit} {content.lines[row]:,})" for row in rows[:3]]
+    folder = written.folders[written.codes[rows[0]]]
+    images = f"{len(rows):,} of {count:,} images"
+    verb = "is" if len(rows) == 1 else "are"
+    if _ADDRESS.match(f"{folder}/"):
+        where = f"{verb} on the web: {', '.join(lines)}"
+        return f"{path}: {images} {where}. Download them and list the files."
+    where = f"{verb} not in {base}/: {', '.join(lines)}"
+    return f"{path}: {images} {where}. {_remedy(written[rows[0]], base)}"
+
+
+def _remedy(text: str, base: Path) -> str:
+    """What would make the first missing image be found."""
+    if _DRIVE.match(text):
+        return "Give the folder on this machine that holds the images: --images_dir FOLDER"
+    folder, name = os.path.split(text)
+    for other in dict.fromkeys((base.resolve().parent, Path.cwd())):
+        if os.path.isfile(other / text):
+            return f"It is found from another folder: --images_dir {other}"
+    below = _search(base, text)
+    if below is not None:
+        return f"It is there: --images_dir {below}"
+    place = base / folder
+    if os.path.isdir(place):
+        stem = os.path.splitext(name)[0] if is_image_name(name) else name
+        names = sorted(other for other in _Listing(str(place)).names if is_image_name(other))
+        same = [other for other in names if os.path.splitext(other)[0] == stem]
+        if len(same) > 1 and stem == name:
+            ending = os.path.splitext(same[0])[1]
+            both = " and ".join(map(quoted, same[:2]))
+            return f"There are {both}: choose an ending, such as --image_suffix {ending}"
+        if same:
+            return f"There is {quoted(same[0])}: correct the table."
+    return "Correct the table, or give the folder that paths start from: --images_dir FOLDER"
+
+
+def _search(base: Path, text: str) -> Path | None:
+    """A folder below the base from which a path is found; folders near the base come first."""
+    queue, looked = [str(base)], 0
+    for folder in queue:
+        looked += 1
+        if looked > _MOST_FOLDERS:
+            return None
+        head, name = os.path.split(os.path.join(folder, text))
+        if folder != str(base) and os.path.isdir(head) and _Listing(head).match(name)[0]:
+            return Path(folder)
+        queue += [os.path.join(folder, child) for child in sorted(_subfolders(folder))]
+    return None
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def _say(path: Path, content: Content, tally: _Tally, folders: _Folders) -> tuple[str, ...]:
+    notes = []
+    if folders.dropped:
+        dropped = quoted(folders.dropped)
+        notes.append(f"the folder {dropped} is not there, so paths are read without it.")
+    differs = {"form": "Unicode form", "case": "letter case"}
+    for kind, (written, found) in folders.adapted.items():
+        same = f"({written!r} is {found!r})" if kind == "case" else f"({quoted(found)})"
+        notes.append(f"folders differ from those on disk in their {differs[kind]} only {same}.")
+    for kind, count in tally.adapted.items():
+        written, found = tally.examples[kind]
+        images = f"{count:,} image" + ("s are" if count > 1 else " is")
+        if kind.startswith("ending"):
+            ending = kind.removeprefix("ending")
+            notes.append(f"{images} found with the ending {ending} ({written!r} is {found!r}).")
+        else:
+            same = f"{written!r} is {found!r}" if kind == "case" else quoted(found)
+            notes.append(f"{images} found in another {differs[kind]} ({same}).")
+    if tally.repeated:
+        one = "1 row repeats an image and its label, and is passed over."
+        several = f"{tally.repeated:,} rows repeat images and their labels, and are passed over."
+        notes.append(one if tally.repeated == 1 else several)
+    if tally.leaked:
+        assert content.splits is not None
+        first, second = min(tally.leaked)
+        count = len({row for row, _ in tally.leaked})
+        words = " and ".join(quoted(content.splits[row]) for row in (first, second))
+        images = f"{count:,} image" + ("s are" if count > 1 else " is")
+        example = f"first {quoted(content.paths[first])}, in {words}"
+        notes.append(
+            f"{images} in more than one split ({example}): such images are not new to the model."
+        )
+    return tuple(f"{path}: {note}" for note in notes)
+
+
+# --- small helpers --------------------------------------------------------------------------------
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _fold(text: str) -> str:
+    return _nfc(_nfc(text).casefold())
+
+
+def _grouped(names: set[str]) -> dict[str, list[str]]:
+    groups = defaultdict(list)
+    for name in names:
+        groups[_fold(name)].append(name)
+    return groups
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _subfolders(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if not _is_file(entry) and entry.is_dir()}
+    except OSError:
+        return set()

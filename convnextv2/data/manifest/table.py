@@ -1,0 +1,180 @@
+"""Tables of images as people have them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.manifest.columns import Columns, choose_columns, rate
+from convnextv2.data.manifest.content import Content, read_content
+from convnextv2.data.manifest.images import find_images
+from convnextv2.data.manifest.labels import clean_labels, clean_splits, flag_words
+from convnextv2.data.manifest.packed import Paths, Words, count_words, quoted
+from convnextv2.data.manifest.sheet import Row, Sheet, open_sheet
+from convnextv2.data.split_names import kind_of
+from convnextv2.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Images that a table lists.
+
+    Attributes:
+        paths: Of image files that exist, each once in a split, as they can be opened.
+        labels: One for each image, in NFC and without blanks at their ends; None where they were
+            not asked for.
+        splits: One word for each image, as in the table; None where it has no column of splits.
+        notes: What was guessed, adapted or passed over, one line each.
+    """
+
+    paths: Paths
+    labels: Words | None
+    splits: Words | None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Table:
+        """Pick images.
+
+        Args:
+            rows: Their indices, in the order wanted.
+
+        Returns:
+            A table of these alone.
+        """
+        labels = None if self.labels is None else self.labels.take(rows)
+        splits = None if self.splits is None else self.splits.take(rows)
+        return Table(self.paths.take(rows), labels, splits, self.notes)
+
+    def of_splits(self, words: Collection[str]) -> Table:
+        """Pick the images of some splits.
+
+        Args:
+            words: Their words, as in `splits`.
+
+        Returns:
+            A table of these alone, in the same order.
+        """
+        assert self.splits is not None
+        wanted = np.array([word in words for word in self.splits.words], bool)
+        return self.take(np.flatnonzero(wanted[self.splits.codes]))
+
+
+def read_table(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    images_dir: str | Path | None = None,
+    suffix: str = "",
+    labelled: bool = True,
+    wanted: Callable[[Mapping[str, int]], Collection[str]] | None = None,
+) -> Table:
+    """Read a table of images: CSV, TSV, text, JSON or JSONL.
+
+    Time and memory grow with the number of rows alone: about 60 bytes a row and the names.
+
+    Args:
+        path: The file.
+        columns: Role (path, label or split) -> name of its column, or its number from 1, where the
+            usual names are not enough. "" for split: no column is one.
+        images_dir: Folder that paths in the table start from; where it does not exist, it is looked
+            for beside the table. Default: the table's own folder.
+        suffix: Ending to add to names that have none of an image, such as ".jpg".
+        labelled: Whether labels are needed.
+        wanted: Called with the words of the column of splits, and how many rows each has, where
+            there is such a column. Returns the words whose rows are wanted; labels and images of
+            other rows may be missing. Default: all.
+
+    Returns:
+        The images of the rows that are wanted, in the order of the table.
+
+    Raises:
+        DataError: The table cannot be read, or rows lack a label or an image, or contradict each
+            other. All rows with one mistake are told in one line.
+    """
+    path = Path(path)
+    columns = columns or {}
+    sheet = open_sheet(path, lambda fields: rate(fields, columns))
+    base = _base(path, images_dir)
+    exists = any(os.path.isfile(base / field.strip()) for field in sheet.first if field.strip())
+    chosen = choose_columns(path, sheet, columns, labelled=labelled, exists=exists)
+    content = _content(path, sheet, chosen, base, suffix)
+    splits, notes = _splits(path, content, chosen)
+    content = replace(content, splits=splits)
+    used = np.ones(len(content.paths), bool)
+    if splits is not None and wanted is not None:
+        words = wanted(splits.counts())
+        used = np.array([word in words for word in splits.words], bool)[splits.codes]
+    labels: Words | None = None
+    said: tuple[str, ...] = ()
+    if content.labels is not None:
+        rows = np.flatnonzero(used)
+        labels, said = clean_labels(
+            path, content.labels.take(rows), content.lines[rows], content.unit
+        )
+    found = find_images(path, content, used, labels, base)
+    if labels is not None:
+        place = np.cumsum(used) - 1  # of each row among those that are used
+        labels = labels.take(place[found.rows])
+    return Table(
+        found.paths,
+        labels,
+        None if splits is None else splits.take(found.rows),
+        (*sheet.notes, *chosen.notes, *content.notes, *notes, *said, *found.notes),
+    )
+
+
+def _base(path: Path, images_dir: str | Path | None) -> Path:
+    """The folder that paths start from."""
+    if not images_dir:
+        return path.parent
+    folder = Path(images_dir).expanduser()
+    for place in (folder, path.parent / folder):
+        if place.is_dir():
+            return place
+    raise DataError(f"images_dir = {folder}: no such folder, neither here nor beside {path}.")
+
+
+def _content(path: Path, sheet: Sheet, columns: Columns, base: Path, suffix: str) -> Content:
+    label = columns.label
+    labels = label if isinstance(label, tuple) else () if label is None else (label,)
+    used = {columns.path, *labels} | ({columns.split} if columns.split is not None else set())
+    rows: Iterable[Row] = sheet.rows(used)
+    if not columns.has_header:
+        rows = _with_first(sheet, rows)
+    if suffix and not suffix.startswith("."):
+        suffix = f".{suffix}"
+    content = read_content(path, rows, columns, base=base, suffix=suffix, unit=sheet.unit)
+    if not len(content.paths):
+        raise DataError(f"{path}: lists no images.")
+    return content
+
+
+def _with_first(sheet: Sheet, rows: Iterable[Row]) -> Iterator[Row]:
+    yield sheet.first_line, sheet.first
+    yield from rows
+
+
+def _splits(path: Path, content: Content, columns: Columns) -> tuple[Words | None, tuple[str, ...]]:
+    """The words of the column of splits, unless it turns out to be something else."""
+    if content.splits is None or columns.split is None:
+        return None, ()
+    name = quoted(columns.names[columns.split])
+    splits = clean_splits(content.splits, columns.flag)
+    if splits is None or (columns.is_weak and not any(map(kind_of, splits.words))):
+        found = count_words((splits or content.splits).counts(), most=5)
+        return None, (f"{path}: the column {name} is not taken for a split; it has {found}.",)
+    if columns.flag:
+        true, false = flag_words(columns.flag)
+        said = f"true in the column {name} is read as the split {true}, false as {false}"
+        return splits, (f"{path}: {said}.",)
+    if columns.is_weak:
+        return splits, (f"{path}: split is read from the column {name}.",)
+    return splits, ()

@@ -1,0 +1,138 @@
+"""Every row of the tables in docs/data.md: what it says is said, and what it promises happens."""
+
+import codecs
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convnextv2.data.manifest import read_table
+from convnextv2.errors import DataError
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+IMAGES = ("hat/1.jpg", "hat/2.jpg", "shoe/3.jpg")
+ROWS = "hat/1.jpg,hat\nhat/2.jpg,hat\nshoe/3.jpg,shoe\n"
+LISTED = [("hat/1.jpg", "hat"), ("hat/2.jpg", "hat"), ("shoe/3.jpg", "shoe")]
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table, and the images that are read from it: path, label and perhaps split. None: an error."""
+
+    content: str | bytes
+    listed: list[tuple[str, ...]] | None = None
+    images: tuple[str, ...] = IMAGES
+    name: str = "list.csv"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CASES: dict[str, list[Case]] = {
+    "semicolons": [
+        Case("path;label\n" + ROWS.replace(",", ";"), LISTED),
+        Case("sep=;\r\npath;label\r\n" + ROWS.replace(",", ";").replace("\n", "\r\n"), LISTED),
+        Case("path|label\n" + ROWS.replace(",", "|"), LISTED),
+        Case("path\tlabel\n" + ROWS.replace(",", "\t"), LISTED, name="list.tsv"),
+    ],
+    "utf16": [
+        Case(mark + f"path,label\nhat/1.jpg,H{COMPOSED}\n".encode(encoding), [("hat/1.jpg", f"H{COMPOSED}")])
+        for mark, encoding in (
+            (codecs.BOM_UTF8, "utf-8"),
+            (codecs.BOM_UTF16_LE, "utf-16-le"),
+            (codecs.BOM_UTF16_BE, "utf-16-be"),
+            (codecs.BOM_UTF32_LE, "utf-32-le"),
+            (codecs.BOM_UTF32_BE, "utf-32-be"),
+        )
+    ],
+    "cp1252": [Case("path;label\nhat/1.jpg;Hüte €\n".encode("cp1252"), [("hat/1.jpg", "Hüte €")])],
+    "blanks": [Case('path, label \nhat/1.jpg, hat\nhat/2.jpg,hat \n"shoe/3.jpg", shoe\n', LISTED)],
+    "letter-case": [Case("path,label\nhat/1.jpg,hat\nhat/2.jpg,Hat\n", [("hat/1.jpg", "hat"), ("hat/2.jpg", "Hat")])],
+    "kaggle": [Case("image_id,category,width\nhat/1,hat,9\nhat/2,hat,9\nshoe/3,shoe,9\n", LISTED)],
+    "unknown-columns": [Case("fname,breed\n" + ROWS)],
+    "two-columns": [Case("path,class,species\nhat/1.jpg,hat,x\n")],
+    "no-header": [Case(ROWS, LISTED)],
+    "list": [Case("1.jpg 65\nmy cat.jpg 970\n", [("1.jpg", "65"), ("my cat.jpg", "970")], ("1.jpg", "my cat.jpg"), "val.txt")],
+    "one-hot": [Case("image,hat,shoe\nhat/1.jpg,1,0\nhat/2.jpg,1.0,0.0\nshoe/3.jpg,False,True\n", LISTED)],
+    "pandas": [
+        Case(f"{index},path,label\n0,hat/1.jpg,3.0\n1,hat/2.jpg,12.0\n", [("hat/1.jpg", "3"), ("hat/2.jpg", "12")])
+        for index in ("", "Unnamed: 0")
+    ],
+    "split": [
+        Case(
+            "Path,LABEL,Split\nhat/1.jpg,hat,Training\nnot_there.jpg,,test\nshoe/3.jpg,shoe,dev\n",
+            [("hat/1.jpg", "hat", "Training"), ("shoe/3.jpg", "shoe", "dev")],
+            options={"wanted": lambda counts: [word for word in counts if word != "test"]},
+        )
+    ],
+    "flag": [
+        Case(
+            "path,label,is_valid\nhat/1.jpg,hat,False\nhat/2.jpg,hat,True\n",
+            [("hat/1.jpg", "hat", "train"), ("hat/2.jpg", "hat", "val")],
+        )
+    ],
+    "jsonl": [
+        Case(
+            '{"file_name": "hat/1.jpg", "label": 0}\n\n{"file_name": "shoe/3.jpg", "label": "1", "width": [1]}\n',
+            [("hat/1.jpg", "0"), ("shoe/3.jpg", "1")],
+            name="metadata.jsonl",
+        )
+    ],
+    "backslashes": [Case("path,label\n" + ROWS.replace("/", "\\"), LISTED)],
+    "other-machine": [Case("path,label\n" + re.sub("^(?=.)", "/home/me/data/", ROWS, flags=re.MULTILINE), LISTED)],
+    "accents": [
+        Case(f"path,label\n{COMPOSED}/1.JPG,hat\n", [(f"{DECOMPOSED}/1.jpg", "hat")], (f"{DECOMPOSED}/1.jpg",)),
+    ],
+    "images-elsewhere": [Case("path,label\n1.jpg,a\n2.jpg,b\n", images=("train/1.jpg", "train/2.jpg"))],
+    "missing": [Case("path,label\nhat/1.jpg,hat\nhat/9.jpg,hat\n")],
+    "web": [Case("path,label\nhttps://example.com/1.jpg,hat\n")],
+    "repeated": [Case("path,label\n" + ROWS + "./hat/1.jpg,hat\n", LISTED)],
+    "two-labels": [Case("path,label\nhat/1.jpg,hat\nhat/1.jpg,shoe\n")],
+    "two-splits": [
+        Case(
+            "path,label,split\nhat/1.jpg,hat,train\nhat/1.jpg,hat,val\n",
+            [("hat/1.jpg", "hat", "train"), ("hat/1.jpg", "hat", "val")],
+        )
+    ],
+    "no-label": [Case("path,label\nhat/1.jpg,hat\nhat/2.jpg,\nshoe/3.jpg,NaN\n")],
+    "comma-in-label": [Case("path,label\nhat/1.jpg,hat, red\n")],
+    "open-quote": [Case('path,label\nhat/1.jpg,hat\n"hat/2.jpg,hat\nshoe/3.jpg,shoe\n')],
+    "spreadsheet": [Case(b"PK\x03\x04", name="list.xlsx")],
+}
+
+
+def documented() -> dict[str, list[str]]:
+    """What is said, message by message, for each row of the page."""
+    rows = re.findall(r'^\| <a id="table-([\w-]+)"></a>[^|]+\|([^|]+)\|', PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {slug: re.findall("`([^`]+)`", said) for slug, said in rows}
+
+
+def test_every_row_of_the_page_is_tested() -> None:
+    assert list(documented()) == list(CASES)
+
+
+@pytest.mark.parametrize(
+    ("slug", "case"),
+    [pytest.param(slug, case, id=f"{slug}-{i}") for slug, cases in CASES.items() for i, case in enumerate(cases)],
+)
+def test_tables_are_read_and_told_as_the_page_says(
+    slug: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for image in case.images:
+        Path(image).parent.mkdir(parents=True, exist_ok=True)
+        Path(image).touch()
+    content = case.content if isinstance(case.content, bytes) else case.content.encode()
+    Path(case.name).write_bytes(content)
+    if case.listed is None:
+        with pytest.raises(DataError) as caught:
+            read_table(case.name, **case.options)
+        assert [str(caught.value)] == documented()[slug]
+        return
+    table = read_table(case.name, **case.options)
+    columns = [column for column in (table.paths, table.labels, table.splits) if column is not None]
+    assert list(zip(*columns, strict=True)) == case.listed
+    # The page has accents in one form, the names on disk have them in both.
+    assert [unicodedata.normalize("NFC", note) for note in table.notes] == documented()[slug]
