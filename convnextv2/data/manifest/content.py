@@ -201,7 +201,7 @@ class _OneHot:
             if value in TRUE:
                 found.append(name)
             elif value and value not in FALSE:
-                raise DataError(self._no_labels(line, name, fields[i]))
+                raise DataError(self._no_labels(line, mistakes.unit, name, fields[i]))
         if len(found) == 1:
             return found[0]
         if found:
@@ -217,9 +217,9 @@ class _OneHot:
         names = ", ".join(quoted(name, 40) for _, name in self._classes[:5])
         return names + ", ..." * (len(self._classes) > 5)
 
-    def _no_labels(self, line: int, name: str, value: str) -> str:
+    def _no_labels(self, line: int, unit: str, name: str, value: str) -> str:
         return (
             f"{self._path}: has no column with the labels, nor one with 0 or 1 for each class: "
-            f"row {line:,} has {quoted(value, 40)} in {quoted(name, 40)}. Of the columns "
+            f"{unit} {line:,} has {quoted(value, 40)} in {quoted(name, 40)}. Of the columns "
             f"{self._names()}, name the one with the labels: --columns label=COLUMN"
         )

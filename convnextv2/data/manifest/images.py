@@ -20,6 +20,7 @@ from convnextv2.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
+_MOST_PARTS = 32  # of a path that are tried without its first folders
 _MOST_FOLDERS = 1000  # that are searched for the first missing image, to name the remedy
 
 
@@ -129,7 +130,7 @@ class _Folders:
 
     def _without_first(self, text: str, sample: str) -> str | None:
         ends = [match.end() for match in re.finditer("/+", f"{text}/")]
-        for end in ends:
+        for end in ends[:_MOST_PARTS]:
             found = self._spelled(text[end:])
             if found is not None and _Listing(found).match(sample)[0]:
                 self.dropped = f"{text}/"[:end]
