@@ -1,71 +1,138 @@
-"""Images listed in a CSV or JSONL file."""
+"""Sources of images that a table lists."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
+from convnextv2.data.folders import class_name_of
+from convnextv2.data.manifest import Table, count_words, read_table
 from convnextv2.data.source import Source
+from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
 
+_KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}
+_USES: dict[Kind, str] = {"train": "training", "validation": "validation", "test": "testing"}
 
-def manifest(path: Path, *, split: str | None = None, class_names: Sequence[str] | None = None, labelled: bool = True) -> Source:
-    """Images listed in a CSV file with a header, or in JSONL: `path` (from the manifest's folder on), `label`, and perhaps
-    `split`.
 
-    split: only rows of this split, where the manifest has that column. Raises DataError with the line's number."""
-    rows = list(_rows(path))
-    if split is not None and any("split" in row for _, row in rows):
-        rows = [(line, row) for line, row in rows if row.get("split") == split]
-    if not rows:
-        raise DataError(f"{path}: lists no images" + (f" of the split {split!r}." if split else "."))
-    names, labels = [], []
-    for line, row in rows:
-        if not row.get("path"):
-            raise DataError(f"{path}, line {line}: has no path. Expected the columns path and label.")
-        if labelled and row.get("label") in (None, ""):
-            raise DataError(f"{path}, line {line}: has no label.")
-        image = path.parent / str(row["path"])
-        if not image.is_file():
-            raise DataError(f"{path}, line {line}: {image} does not exist.")
-        names.append(str(image))
-        labels.append(str(row.get("label", "")))
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is read; see `read_table`.
+
+    Attributes:
+        columns: Role (path, label or split) -> column.
+        images_dir: The folder that paths start from; empty for the table's own.
+        suffix: An ending to add to names without one.
+        splits: The split of each kind as the user named it; usual names are looked for else.
+    """
+
+    columns: Mapping[str, str]
+    images_dir: str = ""
+    suffix: str = ""
+    splits: Mapping[Kind, str] | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Images of a table, by their use.
+
+    Attributes:
+        images: Those of each kind that was asked for and is there; under "train" all of them
+            where the table has no column of splits.
+        has_splits: The table has such a column.
+    """
+
+    images: Mapping[Kind, Source]
+    has_splits: bool
+
+
+def listed_images(
+    path: Path,
+    options: TableOptions,
+    kinds: Sequence[Kind],
+    *,
+    labelled: bool = True,
+    class_names: Sequence[str] = (),
+) -> Listed:
+    """Read the images that a table lists.
+
+    Args:
+        path: The table.
+        options: How to read it.
+        kinds: Which splits are wanted. The first must be there if there are splits.
+        labelled: Whether labels are needed.
+        class_names: The classes in the order of their numbers; empty for those of the first
+            kind, sorted as text.
+
+    Returns:
+        The images. The notes stand at the first kind.
+
+    Raises:
+        DataError: The table cannot be used, has no row of the first split, or a class that is not
+            among the given ones.
+    """
+    words: dict[Kind, list[str]] = {}
+
+    def wanted(counts: Mapping[str, int]) -> Collection[str]:
+        for kind in kinds:
+            words[kind] = _words_of(kind, counts, (options.splits or {}).get(kind))
+        if not words[kinds[0]]:
+            raise DataError(
+                f"{path}: lists no images for {_USES[kinds[0]]}. The words in its column of splits "
+                f"are {count_words(counts)}. Set {_KNOBS[kinds[0]]} to the one that is meant."
+            )
+        return [word for some in words.values() for word in some]
+
+    table = read_table(
+        path,
+        columns=options.columns,
+        images_dir=options.images_dir or None,
+        suffix=options.suffix,
+        labelled=labelled,
+        wanted=wanted,
+    )
+    if table.splits is None:
+        return Listed({"train": _source(path, table, class_names, labelled)}, False)
+    images: dict[Kind, Source] = {}
+    notes = (*table.notes, *_announce(path, table, words))
+    for kind in kinds:
+        if words[kind]:
+            part = table.of_splits(words[kind])
+            source = _source(path, part, class_names, labelled)
+            class_names = class_names or source.class_names
+            images[kind] = Source(
+                source.names, source.targets, source.class_names, notes=() if images else notes
+            )
+    return Listed(images, True)
+
+
+def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[str]:
+    """The words in a column of splits that mean one split."""
+    if given is not None:
+        return [given] if given in counts else []
+    return [word for word in counts if kind_of(word) == kind]
+
+
+def _announce(path: Path, table: Table, words: Mapping[Kind, Sequence[str]]) -> list[str]:
+    assert table.splits is not None
+    uses = [f"{' and '.join(some)} for {_USES[kind]}" for kind, some in words.items() if some]
+    return [f"{path}: its column of splits says {', '.join(uses)}."]
+
+
+def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool) -> Source:
     if not labelled:
-        return Source(names)
-    classes = list(class_names) if class_names else sorted(set(labels))
-    if unknown := [(line, label) for (line, _), label in zip(rows, labels, strict=True) if label not in classes]:
-        raise DataError(f"{path}, line {unknown[0][0]}: class {unknown[0][1]!r} is not among the {len(classes)} trained ones.")
-    number = {name: i for i, name in enumerate(classes)}
-    return Source(names, np.array([number[label] for label in labels], dtype=np.int64), tuple(classes))
-
-
-def has_split(path: Path) -> bool:
-    """Whether a manifest has a column split."""
-    return any("split" in row for _, row in _rows(path))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and content of each row of a manifest."""
-    kind: Literal["csv", "jsonl"] | str = path.suffix.lower().lstrip(".")
-    if kind not in ("csv", "jsonl"):
-        raise DataError(f"{path}: a file, but no manifest. Expected a folder, or a .csv or .jsonl file.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        if kind == "csv":
-            reader = csv.DictReader(file)
-            yield from ((reader.line_num, row) for row in reader)
-            return
-        for number, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: is not JSON ({error.msg}).") from None
-            if not isinstance(row, dict):
-                raise DataError(f'{path}, line {number}: expected an object such as {{"path": "a.jpg", "label": "cat"}}.')
-            yield number, row
+        return Source(table.paths, notes=table.notes)
+    assert table.labels is not None
+    counts = table.labels.counts()
+    classes = list(class_names) or sorted(counts)
+    number = {class_name_of(name): i for i, name in enumerate(classes)}
+    if unknown := sorted(counts.keys() - number.keys()):
+        raise DataError(
+            f"{path}: class {unknown[0]!r} ({counts[unknown[0]]:,} rows) is not among the "
+            f"{len(classes)} trained ones ({', '.join(classes[:5])}, ...)."
+        )
+    codes = np.array([number.get(word, -1) for word in table.labels.words], np.int64)
+    return Source(table.paths, codes[table.labels.codes], tuple(classes), notes=table.notes)

@@ -17,9 +17,9 @@ class PathList(Sequence[str]):
     third of the memory of as many strings. Worker processes that are forked share all of it,
     because reading a path changes no reference count.
 
-    Args:
-        folders: Folders, each ending in "/" or empty.
-        folder_of: int32 (N,), the folder of each path.
+    Attributes:
+        folders: The distinct folders; "" for names that stand alone.
+        codes: int32 (N,), for each path the index of its folder in `folders`.
         names: The last parts of all paths, one after the other, as bytes of the file system.
         starts: int64 (N,), where each name begins in `names`.
         lengths: int32 (N,), bytes of each name.
@@ -28,13 +28,13 @@ class PathList(Sequence[str]):
     def __init__(
         self,
         folders: Sequence[str],
-        folder_of: NDArray[np.int32],
+        codes: NDArray[np.int32],
         names: bytes,
         starts: NDArray[np.int64],
         lengths: NDArray[np.int32],
     ) -> None:
-        self._folders, self._folder_of = folders, folder_of
-        self._names, self._starts, self._lengths = names, starts, lengths
+        self.folders, self.codes = tuple(folders), codes
+        self.names, self.starts, self.lengths = names, starts, lengths
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> PathList:
@@ -42,15 +42,14 @@ class PathList(Sequence[str]):
         builder = PathListBuilder()
         for path in paths:
             folder, name = os.path.split(path)
-            whole = folder if not folder or folder.endswith(os.sep) else folder + os.sep
-            if whole + name == path:
-                builder.add(whole, [name])
+            if joined(folder, name) == path:
+                builder.add(folder, [name])
             else:  # such as a//b, which must come back as it was
                 builder.add("", [path])
         return builder.build()
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self.starts)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -59,22 +58,20 @@ class PathList(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | PathList:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        start = int(self._starts[index])
-        name = self._names[start : start + int(self._lengths[index])]
-        return self._folders[self._folder_of[index]] + os.fsdecode(name)
+        return joined(self.folders[self.codes[index]], self.name(index))
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
 
-    def take(self, indices: NDArray[np.int64]) -> PathList:
+    def name(self, index: int) -> str:
+        """Return the last part of a path, without its folder."""
+        start = int(self.starts[index])
+        return os.fsdecode(self.names[start : start + int(self.lengths[index])])
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PathList:
         """Return the paths at these indices, in this order."""
-        return PathList(
-            self._folders,
-            self._folder_of[indices],
-            self._names,
-            self._starts[indices],
-            self._lengths[indices],
-        )
+        codes, starts, lengths = self.codes[indices], self.starts[indices], self.lengths[indices]
+        return PathList(self.folders, codes, self.names, starts, lengths)
 
 
 class PathListBuilder:
@@ -87,7 +84,7 @@ class PathListBuilder:
         self._lengths: list[NDArray[np.int32]] = []
 
     def add(self, folder: str, names: Sequence[str]) -> None:
-        """Append files of one folder, which ends in "/" or is empty."""
+        """Append files of one folder; "" for names that stand alone."""
         encoded = [os.fsencode(name) for name in names]
         number = self._numbers.setdefault(folder, len(self._numbers))
         self._runs.append((number, len(names)))
@@ -105,3 +102,8 @@ class PathListBuilder:
             np.cumsum(lengths, dtype=np.int64) - lengths,
             lengths,
         )
+
+
+def joined(folder: str, name: str) -> str:
+    """Put a path together."""
+    return folder + name if not folder or folder.endswith("/") else f"{folder}/{name}"

@@ -11,13 +11,14 @@ import torch
 
 from convnextv2.data.chance import stream
 from convnextv2.data.folders import files, image_folder, unlabelled
-from convnextv2.data.listed import has_split, manifest
+from convnextv2.data.listed import TableOptions, listed_images
 from convnextv2.data.listing import visible_folders
 from convnextv2.data.named import load_named
 from convnextv2.data.source import MAX_PIXELS, Source
-from convnextv2.data.split_names import kind_of
+from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out
 from convnextv2.errors import DataError
+from convnextv2.recipe.columns import read_columns
 from convnextv2.recipe.knobs import Recipe
 
 __all__ = ["MAX_PIXELS", "Source", "files", "find_sources", "summary", "validation_source"]
@@ -81,8 +82,11 @@ def validation_source(
     if recipe.dataset not in ("", "imagenet"):
         source = _named_set(recipe)[1]
     elif (root := _data_dir(recipe)).is_file():
-        source = manifest(root, split=recipe.val_split, class_names=class_names)
-        if trained_on and not has_split(root):
+        listed = listed_images(
+            root, _table_options(recipe), ["validation"], class_names=class_names
+        )
+        source = listed.images["validation" if listed.has_splits else "train"]
+        if trained_on and not listed.has_splits:
             source = _what_was_held_out(source, recipe)
     else:
         found = _splits(root, recipe)
@@ -117,14 +121,31 @@ def summary(training: Source, validation: Source | None) -> str:
 def _from_manifest(
     root: Path, recipe: Recipe, labelled: bool
 ) -> tuple[Source, Source | None]:
-    training = manifest(root, split=recipe.train_split, labelled=labelled)
-    if labelled and has_split(root):
-        return training, manifest(
-            root, split=recipe.val_split, class_names=training.class_names
-        )
-    if labelled and recipe.val_while_train:
-        return _hold_out(training, recipe, f"{root} has no column split")
-    return training, None
+    kinds: list[Kind] = ["train", "validation"] if labelled else ["train"]
+    listed = listed_images(root, _table_options(recipe), kinds, labelled=labelled)
+    training = listed.images["train"]
+    if not labelled:
+        return training, None
+    if not listed.has_splits:
+        if recipe.val_while_train:
+            return _hold_out(training, recipe, f"{root} has no column of splits")
+        return training, None
+    if "validation" not in listed.images:
+        _check_val_split(recipe, root)
+        note = f"{root}: lists no images for validation, so nothing is validated. Set val_split."
+        return replace(training, notes=(*training.notes, note)), None
+    return training, listed.images["validation"]
+
+
+def _table_options(recipe: Recipe) -> TableOptions:
+    splits: dict[Kind, str] = {}
+    if _names_split(recipe, "train_split"):
+        splits["train"] = recipe.train_split
+    if _names_split(recipe, "val_split"):
+        splits["validation"] = recipe.val_split
+    return TableOptions(
+        read_columns(recipe.columns), recipe.images_dir, recipe.image_suffix, splits
+    )
 
 
 def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
@@ -209,7 +230,7 @@ def _check_val_split(recipe: Recipe, root: Path, *, only_named: bool = False) ->
     )
     if recipe.val_while_train and (asked or _names_split(recipe, "val_split")):
         raise DataError(
-            f"val_split = {recipe.val_split}: {root} has no such folder, so there is nothing to "
+            f"val_split = {recipe.val_split}: {root} has no such split, so there is nothing to "
             "validate on. Set it to the one with the validation images, or val_while_train = False."
         )
 

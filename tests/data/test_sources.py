@@ -11,7 +11,6 @@ from PIL import Image
 from convnextv2.data import named
 from convnextv2.data.folders import files, image_folder, unlabelled
 from convnextv2.data.imagenet import imagenet_names, synsets
-from convnextv2.data.listed import manifest
 from convnextv2.data.sources import Source, find_sources, validation_source
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
@@ -105,7 +104,7 @@ def test_splits_that_are_missing_are_errors_and_never_classes(shop: Path, tmp_pa
     assert "train_split = trian" in message(root, labelled=False, train_split="trian")
     assert "train_split = train: " in message(shop, train_split="train")
     for knobs in ({"val_split": "nope"}, {"val_split": "nope", "keep_policy": "top_k"}):
-        assert f"val_split = nope: {root} has no such folder" in message(root, **knobs)
+        assert f"val_split = nope: {root} has no such split" in message(root, **knobs)
     (root / "val").rename(root / ".val")
     for knobs in ({"val_while_train": True}, {"keep_policy": "top_k"}):
         assert "nothing to validate on" in message(root, **knobs)
@@ -134,7 +133,7 @@ def test_the_splits_of_a_manifest_go_by_the_names_that_are_set(shop: Path) -> No
     path.write_text("path,label,split\nhat/0.png,hat,a\nshoe/0.jpg,shoe,a\nhat/1.png,hat,b\n")
     training, validation = find_sources(Recipe(data_dir=str(path), train_split="a", val_split="b"), labelled=True)
     assert len(training) == 2 and len(validation) == 1 and validation.names[0] not in training.names
-    with pytest.raises(DataError, match="no images of the split 'trian'"):
+    with pytest.raises(DataError, match="lists no images for training"):
         find_sources(Recipe(data_dir=str(path), train_split="trian"), labelled=True)
 
 
@@ -168,22 +167,30 @@ def test_manifests_list_paths_labels_and_perhaps_splits(shop: Path, suffix: str)
     assert len(find_sources(Recipe(data_dir=str(path)), labelled=False)[0]) == 2
 
 
-def test_manifest_mistakes_name_the_line(shop: Path) -> None:
-    def message(text: str, suffix: str = "csv") -> str:
-        path = shop / f"bad.{suffix}"
-        path.write_text(text)
-        with pytest.raises(DataError) as error:
-            manifest(path)
-        return str(error.value)
+def test_splits_of_a_table_are_found_by_their_usual_words(shop: Path) -> None:
+    path = shop / "list.csv"
+    rows = ["hat/0.png,hat,Training", "shoe/1.jpg,shoe,Training", "hat/2.png,hat,dev", "hat/3.png,hat,Test"]
+    path.write_text("path,label,Split\n" + "\n".join(rows) + "\n")
+    training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
+    assert relative(training, shop) == ["hat/0.png", "shoe/1.jpg"]
+    assert relative(validation, shop) == ["hat/2.png"] and validation.targets.tolist() == [0]
+    assert training.notes[-1] == f"{path}: its column of splits says Training for training, dev for validation."
+    assert relative(validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"]), shop) == ["hat/2.png"]
+    assert len(find_sources(Recipe(data_dir=str(path)), labelled=False)[0]) == 2
+    path.write_text("path,label,Split\n" + "\n".join([*rows[:2], rows[3]]) + "\n")
+    training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
+    assert validation is None and "lists no images for validation" in training.notes[-1]
+    with pytest.raises(DataError, match=r"lists no images for validation. .* are Training \(2\), Test \(1\). Set val_split"):
+        validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"])
+    with pytest.raises(DataError, match="val_split = nope: .* has no such split"):
+        find_sources(Recipe(data_dir=str(path), val_split="nope"), labelled=True)
 
-    assert "line 3" in message("path,label\nhat/0.png,a\nhat/99.png,a\n") and "99.png does not exist" in message(
-        "path,label\nhat/99.png,a\n"
-    )
-    assert "line 2: has no label" in message("path,label\nhat/0.png,\n")
-    assert "line 2: has no path" in message("file,label\nhat/0.png,a\n")
-    assert "line 1: is not JSON" in message("{path: 1}\n", "jsonl")
-    assert "line 1: expected an object" in message("[1]\n", "jsonl")
-    assert "no manifest" in message("x", "txt")
+
+def test_a_class_of_a_table_that_the_model_does_not_know_is_named(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("path,label\nhat/0.png,hat\nshoe/1.jpg,boot\n")
+    with pytest.raises(DataError, match=r"class 'boot' \(1 rows\) is not among the 2 trained ones \(hat, shoe"):
+        validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"], trained_on=False)
 
 
 def test_folders_that_cannot_be_used_are_named_with_the_remedy(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

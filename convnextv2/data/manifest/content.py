@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnextv2.data.manifest.columns import Columns, is_image_name
-from convnextv2.data.manifest.packed import NameStore, Paths, Words, quoted
+from convnextv2.data.manifest.packed import NameStore, Words, quoted
 from convnextv2.data.manifest.sheet import Row
+from convnextv2.data.path_list import PathList
 from convnextv2.errors import DataError
 
 TRUE = frozenset(("1", "1.0", "true", "t", "yes", "y"))
@@ -35,7 +36,7 @@ class Content:
 
     lines: NDArray[np.int32]
     unit: str
-    paths: Paths
+    paths: PathList
     labels: Words | None
     splits: Words | None
     notes: tuple[str, ...]
@@ -146,12 +147,12 @@ def read_content(
             splits.append(fields[split_at] if count > split_at else "")
     mistakes.raise_first(path)
     notes = (f"{path}: backslashes in paths are read as /.",) if spelling.replaces else ()
-    text, starts, lengths = names.finish()
+    packed, starts, lengths = names.finish()
     placed = folders.words()
     return Content(
         np.frombuffer(lines, np.int32),
         unit,
-        Paths(placed.words, placed.codes, text, starts, lengths),
+        PathList(placed.words, placed.codes, packed, starts, lengths),
         labels.words() if columns.label is not None else None,
         splits.words() if split_at is not None else None,
         (*notes, one_hot.note()) if one_hot is not None else notes,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from convnextv2.data.manifest.columns import is_image_name
 from convnextv2.data.manifest.content import Content
-from convnextv2.data.manifest.packed import NameStore, Paths, Words, quoted
+from convnextv2.data.manifest.packed import NameStore, Words, quoted
+from convnextv2.data.path_list import PathList
 from convnextv2.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -34,7 +35,7 @@ class Found:
         notes: What was adapted or passed over.
     """
 
-    paths: Paths
+    paths: PathList
     rows: NDArray[np.int64]
     notes: tuple[str, ...]
 
@@ -237,13 +238,13 @@ def find_images(
     ranked = np.argsort(rows, kind="stable")
     rows = rows[ranked]
     return Found(
-        Paths(places, place_of[rows], text, starts[ranked], lengths[ranked]),
+        PathList(places, place_of[rows], text, starts[ranked], lengths[ranked]),
         rows,
         _say(path, content, tally, folders),
     )
 
 
-def _places(paths: Paths, folders: _Folders) -> tuple[list[str], NDArray[np.int32]]:
+def _places(paths: PathList, folders: _Folders) -> tuple[list[str], NDArray[np.int32]]:
     """The distinct folders on this machine, and for each row the index of its own, or -1."""
     samples = np.full(len(paths.folders), -1, np.int64)
     samples[paths.codes[::-1]] = np.arange(len(paths))[::-1]  # the first row of each folder

@@ -7,42 +7,16 @@ numbers beside a few long texts.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import os
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Column(Sequence[str]):
-    """Texts by index."""
-
-    @abstractmethod
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
-        """Pick rows.
-
-        Args:
-            indices: Numbers of the rows, in the order wanted.
-
-        Returns:
-            A column of these rows, which shares the texts.
-        """
-
-    @abstractmethod
-    def _text(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._text(i) for i in range(*index.indices(len(self)))]
-        return self._text(range(len(self))[index])
-
-
-class Words(Column):
+class Words(Sequence[str]):
     """Texts of which many are the same, such as labels.
 
     Attributes:
@@ -57,11 +31,17 @@ class Words(Column):
     def __len__(self) -> int:
         return len(self.codes)
 
-    def _text(self, index: int) -> str:
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Words: ...
+    def __getitem__(self, index: int | slice) -> str | Words:
+        if isinstance(index, slice):
+            return Words(self.words, self.codes[index])
         return self.words[self.codes[index]]
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Words:
-        """See `Column.take`."""
+        """Return the texts at these indices, in this order."""
         return Words(self.words, self.codes[indices])
 
     def counts(self) -> dict[str, int]:
@@ -74,79 +54,27 @@ class Words(Column):
         return {word: count for word, count in zip(self.words, counts, strict=True) if count}
 
 
-class Paths(Column):
-    """Paths of files, each a folder and a name.
-
-    Attributes:
-        folders: The distinct folders; "" for names that stand alone.
-        codes: int32 (N,), for each row the index of its folder in `folders`.
-        names: All names, one after the other.
-        starts: int64 (N,), where each row's name begins in `names`.
-        lengths: int32 (N,), how many letters it has.
-    """
-
-    def __init__(
-        self,
-        folders: Sequence[str],
-        codes: NDArray[np.int32],
-        names: str,
-        starts: NDArray[np.int64],
-        lengths: NDArray[np.int32],
-    ) -> None:
-        self.folders = tuple(folders)
-        self.codes = codes
-        self.names = names
-        self.starts = starts
-        self.lengths = lengths
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def name(self, index: int) -> str:
-        """Return the name of one row, without its folder."""
-        start = int(self.starts[index])
-        return self.names[start : start + int(self.lengths[index])]
-
-    def _text(self, index: int) -> str:
-        folder = self.folders[self.codes[index]]
-        return f"{folder}{'' if folder.endswith('/') or not folder else '/'}{self.name(index)}"
-
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Paths:
-        """See `Column.take`."""
-        codes, starts, lengths = self.codes[indices], self.starts[indices], self.lengths[indices]
-        return Paths(self.folders, codes, self.names, starts, lengths)
-
-
 class NameStore:
-    """Collects the names of `Paths` one by one."""
+    """Collects the names of a `PathList` one by one."""
 
     def __init__(self) -> None:
-        self._full: list[str] = []
-        self._open: list[str] = []
-        self._lengths: list[NDArray[np.int32]] = []
+        self._names = bytearray()
+        self._lengths = array("i")
 
     def append(self, name: str) -> None:
         """Add one name."""
-        self._open.append(name)
-        if len(self._open) == 65_536:
-            self._close()
+        encoded = os.fsencode(name)
+        self._names += encoded
+        self._lengths.append(len(encoded))
 
-    def finish(self) -> tuple[str, NDArray[np.int64], NDArray[np.int32]]:
+    def finish(self) -> tuple[bytes, NDArray[np.int64], NDArray[np.int32]]:
         """Join what was added.
 
         Returns:
-            All names as one text, where each starts (int64), and its length (int32).
+            All names one after the other, where each starts (int64), and its length (int32).
         """
-        self._close()
-        text = "".join(self._full)
-        lengths = np.concatenate(self._lengths)
-        self._full, self._lengths = [], []
-        return text, np.cumsum(lengths, dtype=np.int64) - lengths, lengths
-
-    def _close(self) -> None:
-        self._full.append("".join(self._open))
-        self._lengths.append(np.fromiter(map(len, self._open), np.int32, len(self._open)))
-        self._open = []
+        lengths = np.array(self._lengths, np.int32)
+        return bytes(self._names), np.cumsum(lengths, dtype=np.int64) - lengths, lengths
 
 
 def count_words(words: Iterable[str] | Mapping[str, int], *, most: int = 10) -> str:

@@ -14,8 +14,9 @@ from convnextv2.data.manifest.columns import Columns, choose_columns, rate
 from convnextv2.data.manifest.content import Content, read_content
 from convnextv2.data.manifest.images import find_images
 from convnextv2.data.manifest.labels import clean_labels, clean_splits, flag_words
-from convnextv2.data.manifest.packed import Paths, Words, count_words, quoted
+from convnextv2.data.manifest.packed import Words, count_words, quoted
 from convnextv2.data.manifest.sheet import Row, Sheet, open_sheet
+from convnextv2.data.path_list import PathList
 from convnextv2.data.split_names import kind_of
 from convnextv2.errors import DataError
 
@@ -32,7 +33,7 @@ class Table:
         notes: What was guessed, adapted or passed over, one line each.
     """
 
-    paths: Paths
+    paths: PathList
     labels: Words | None
     splits: Words | None
     notes: tuple[str, ...] = ()
