@@ -132,7 +132,7 @@ def _class_folders(
             folders.setdefault(class_name_of(name), []).append(path)
     if not folders:
         raise DataError(
-            f"{root}: has {_what_is_in(root)}. Expected {root}/CLASS/IMAGE, or a CSV/JSONL manifest."
+            f"{root}: has {_what_is_in(root)}. Expected {root}/CLASS/IMAGE, or a table of images."
         )
     _check_splits_inside(root, next(iter(folders.values()))[0])
     notes = [

@@ -102,7 +102,7 @@ class Walk:
             if paths:
                 lines.append(f"{root}: passed over {len(paths)} {what} ({_few(paths)}).")
         for first, second in self.shared_folders[:_EXAMPLES]:
-            lines.append(f"{second}: holds images of {first} by a link, so these have both classes.")
+            lines.append(f"{second}: holds images of {first} by a link; these have both classes.")
         return tuple(lines)
 
     def _enter(self, folder: str, start: str, seen: set[Identity]) -> bool:
@@ -140,7 +140,9 @@ class Walk:
         folders = [n for n, kind in found if kind == "folder" and n not in SYSTEM_FOLDERS]
         return files, folders
 
-    def _follow(self, entry: os.DirEntry[str], spellings: tuple[str, str], outside: set[str]) -> str:
+    def _follow(
+        self, entry: os.DirEntry[str], spellings: tuple[str, str], outside: set[str]
+    ) -> str:
         """What a link leads to: "folder", "file", or "" for what is not to be listed."""
         try:
             if entry.is_dir():
@@ -152,7 +154,8 @@ class Walk:
             self.broken_links.append(entry.path)
             return ""
         path = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))
-        inside = any(path.startswith(root) and not _is_hidden(path[len(root) :]) for root in spellings)
+        below = [path[len(root) :] for root in spellings if path.startswith(root)]
+        inside = any(not _is_hidden(rest) for rest in below)
         if inside and os.path.splitext(path)[1].lower() in self._suffixes or path in outside:
             self.repeated.append(entry.path)
             return ""
@@ -170,7 +173,8 @@ class Walk:
 
 def describe(passed_over: Counter[str]) -> str:
     """Say how many files were passed over, by ending, and what to do about those that matter."""
-    kinds = ", ".join(f"{kind or 'without an ending'} {n:,}" for kind, n in passed_over.most_common())
+    counts = [(kind or "without an ending", n) for kind, n in passed_over.most_common()]
+    kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts)
     total = passed_over.total()
     line = f"passed over {total:,} file{'s' * (total != 1)} that are not read as images ({kinds})"
     unread = sorted({_CONVERTIBLE[kind] for kind in passed_over if kind in _CONVERTIBLE})
@@ -198,7 +202,9 @@ def scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         return os.scandir(folder)
     except OSError as error:
         why = error.strerror or error
-        raise DataError(f"{folder}: cannot be read ({why}). Check its name and permissions.") from None
+        raise DataError(
+            f"{folder}: cannot be read ({why}). Check its name and permissions."
+        ) from None
 
 
 def _in_order(

@@ -193,7 +193,9 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
         else "Give at least two classes, or set num_classes where more will come."
     )
     where = recipe.data_dir or recipe.dataset
-    raise DataError(f"{where}: has one class only ({name}), so there is nothing to tell apart. {remedy}")
+    raise DataError(
+        f"{where}: has one class only ({name}), so there is nothing to tell apart. {remedy}"
+    )
 
 
 def _folders_of_images(root: Path, only: str) -> Path | None:
@@ -307,5 +309,7 @@ def _what_was_held_out(source: Source, recipe: Recipe) -> Source:
         )
     chosen = _hold_out(source, recipe, "")[1]
     if chosen is None:
-        raise DataError(f"{where}: no class has two images, so training held none out. Give others.")
+        raise DataError(
+            f"{where}: no class has two images, so training held none out. Give others."
+        )
     return replace(chosen, notes=source.notes)
