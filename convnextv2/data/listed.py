@@ -110,9 +110,15 @@ def listed_images(
 
 
 def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[str]:
-    """The words in a column of splits that mean one split."""
+    """The words in a column of splits that mean one split.
+
+    A user may name several with commas between them, such as the folds 0,1,2.
+    """
     if given is not None:
-        return [given] if given in counts else []
+        named = {given, *(part.strip() for part in given.split(","))}
+        exact = [word for word in counts if word in named]
+        alike = [word for word in counts if kind_of(word) and kind_of(word) == kind_of(given)]
+        return exact or alike
     return [word for word in counts if kind_of(word) == kind]
 
 

@@ -150,6 +150,7 @@ def _table_options(recipe: Recipe) -> TableOptions:
 
 def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     found = _splits(root, recipe)
+    found = replace(found, notes=found.notes + _idle_options(root, recipe))
     folder = found.training
     if folder is None:
         _check_no_training_split(found, recipe, labelled)
@@ -179,6 +180,12 @@ def _splits(root: Path, recipe: Recipe) -> SplitFolders:
         recipe.train_split if _names_split(recipe, "train_split") else None,
         recipe.val_split if _names_split(recipe, "val_split") else None,
     )
+
+
+def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
+    names = ("columns", "images_dir", "image_suffix")
+    idle = ", ".join(name for name in names if getattr(recipe, name))
+    return (f"No effect here: {idle} ({root} is a folder, not a table).",) if idle else ()
 
 
 def _check_classes(training: Source, recipe: Recipe) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from convnextv2.data.manifest import read_table
+from convnextv2.data.sources import find_sources
 from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 IMAGES = ("hat/1.jpg", "hat/2.jpg", "shoe/3.jpg")
@@ -67,6 +69,12 @@ CASES: dict[str, list[Case]] = {
             options={"wanted": lambda counts: [word for word in counts if word != "test"]},
         )
     ],
+    "folds": [
+        Case(
+            "path,label,fold\nhat/1.jpg,hat,0\nshoe/3.jpg,shoe,1\n",
+            [("hat/1.jpg", "hat", "0"), ("shoe/3.jpg", "shoe", "1")],
+        )
+    ],
     "flag": [
         Case(
             "path,label,is_valid\nhat/1.jpg,hat,False\nhat/2.jpg,hat,True\n",
@@ -103,14 +111,61 @@ CASES: dict[str, list[Case]] = {
 }
 
 
-def documented() -> dict[str, list[str]]:
-    """What is said, message by message, for each row of the page."""
-    rows = re.findall(r'^\| <a id="table-([\w-]+)"></a>[^|]+\|([^|]+)\|', PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+@dataclass(frozen=True)
+class Folder:
+    """Files of a folder, and the classes and counts of images that are found. None: an error."""
+
+    files: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+    training: int = 0
+    validation: int = 0
+    links: dict[str, str] = field(default_factory=dict)
+
+
+def each(*folders: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{i}.jpg" for folder in folders for i in (1, 2))
+
+
+PETS = each("cat", "dog")
+FOLDERS = {
+    "usual-names": Folder(
+        each("Training/cat", "Training/dog", "valid/cat", "valid/dog", "Testing/cat"), ("cat", "dog"), 4, 4
+    ),
+    "archive": Folder(each("shoes/train/cat", "shoes/train/dog", "shoes/val/cat"), ("cat", "dog"), 4, 2),
+    "train-and-test": Folder(each("train/cat", "train/dog", "test/cat"), ("cat", "dog"), 4, 0),
+    "two-splits": Folder(each("train/cat", "train/dog", "valid/cat", "dev/cat")),
+    "no-training": Folder(each("val/cat", "val/dog", "test/cat")),
+    "test-beside-classes": Folder((*PETS, "test/1.jpg"), ("cat", "dog"), 2, 2),
+    "inside-classes": Folder(each("cat/train", "cat/test", "dog/train", "dog/test")),
+    "one-class": Folder(each("animals/cat", "animals/dog")),
+    "no-classes": Folder(("1.jpg", "2.jpg")),
+    "endings": Folder(
+        ("cat/1.JPG", "cat/2.jfif", "cat/3.heic", "cat/IMG_4", "cat/notes.txt", "cat/Thumbs.db")
+        + ("dog/1.avif", "dog/2.jp2", "dog/3.HEIC"),
+        ("cat", "dog"), 2, 2,
+    ),
+    "only-heic": Folder((*each("cat"), "dog/1.heic")),
+    "system": Folder((*PETS, "__MACOSX/cat/1.jpg", "cat/@eaDir/1.jpg", "cat/.1.jpg"), ("cat", "dog"), 2, 2),
+    "loop": Folder(PETS, ("cat", "dog"), 2, 2, {"cat/again": ".."}),
+    "broken-link": Folder(PETS, ("cat", "dog"), 2, 2, {"cat/gone.jpg": "nowhere.jpg"}),
+    "linked-class": Folder(PETS, ("cat", "dog", "kitty"), 3, 3, {"kitty": "cat"}),
+    "accents": Folder(("dog/1.jpg", "dog/2.jpg", f"{COMPOSED}/1.jpg", f"{DECOMPOSED}/2.jpg"), ("dog", COMPOSED), 2, 2),
+    "not-utf8": Folder(each("cat", "caf\udce9")),
+    "absent-class": Folder(each("train/cat", "train/dog", "val/cat"), ("cat", "dog"), 4, 2),
+    "single-images": Folder(("cat/1.jpg", "dog/1.jpg"), ("cat", "dog"), 2, 0),
+}  # fmt: skip
+
+
+def documented(kind: str = "table") -> dict[str, list[str]]:
+    """What is said, message by message, for each row of a kind on the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(rf'^\| <a id="{kind}-([\w-]+)"></a>[^|]+\|([^|]+)\|', text, re.MULTILINE)
     return {slug: re.findall("`([^`]+)`", said) for slug, said in rows}
 
 
 def test_every_row_of_the_page_is_tested() -> None:
     assert list(documented()) == list(CASES)
+    assert list(documented("folder")) == list(FOLDERS)
 
 
 @pytest.mark.parametrize(
@@ -136,3 +191,28 @@ def test_tables_are_read_and_told_as_the_page_says(
     assert list(zip(*columns, strict=True)) == case.listed
     # The page has accents in one form, the names on disk have them in both.
     assert [unicodedata.normalize("NFC", note) for note in table.notes] == documented()[slug]
+
+
+@pytest.mark.parametrize("slug", FOLDERS)
+def test_folders_are_read_and_told_as_the_page_says(
+    slug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = FOLDERS[slug]
+    for name in case.files:
+        file = Path("data", name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for name, target in case.links.items():
+        Path("data", name).symlink_to(target)
+    said = [unicodedata.normalize("NFC", line) for line in documented("folder")[slug]]
+    if case.classes is None:
+        with pytest.raises(DataError) as caught:
+            find_sources(Recipe(data_dir="data"), labelled=True)
+        assert [str(caught.value)] == said
+        return
+    training, validation = find_sources(Recipe(data_dir="data"), labelled=True)
+    assert training.class_names == case.classes
+    assert (len(training), len(validation) if validation else 0) == (case.training, case.validation)
+    notes = training.notes + (validation.notes if validation else ())
+    assert [unicodedata.normalize("NFC", note) for note in notes] == said

@@ -186,6 +186,26 @@ def test_splits_of_a_table_are_found_by_their_usual_words(shop: Path) -> None:
         find_sources(Recipe(data_dir=str(path), val_split="nope"), labelled=True)
 
 
+def test_folds_are_chosen_by_number(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("path,label,fold\nhat/0.png,hat,0\nhat/1.png,hat,1\nshoe/0.jpg,shoe,2\nshoe/1.jpg,shoe,3\n")
+    with pytest.raises(DataError, match=r"no images for training. .* are 0 \(1\), .* Set train_split"):
+        find_sources(Recipe(data_dir=str(path)), labelled=True)
+    training, validation = find_sources(Recipe(data_dir=str(path), train_split="0, 2", val_split="1"), labelled=True)
+    assert relative(training, shop) == ["hat/0.png", "shoe/0.jpg"] and relative(validation, shop) == ["hat/1.png"]
+
+
+def test_the_knobs_of_tables_reach_them(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("no,which,what\n1,0,a\n2,3,b\n")
+    options = {"columns": "path=which,label=what", "images_dir": str(shop / "hat"), "image_suffix": ".png"}
+    training, _ = find_sources(Recipe(data_dir=str(path), val_while_train=False, **options), labelled=True)
+    assert relative(training, shop) == ["hat/0.png", "hat/3.png"] and training.class_names == ("a", "b")
+    (shop / "list.csv").unlink()
+    notes = find_sources(Recipe(data_dir=str(shop), **options), labelled=True)[0].notes
+    assert f"No effect here: columns, images_dir, image_suffix ({shop} is a folder, not a table)." in notes
+
+
 def test_a_class_of_a_table_that_the_model_does_not_know_is_named(shop: Path) -> None:
     path = shop / "list.csv"
     path.write_text("path,label\nhat/0.png,hat\nshoe/1.jpg,boot\n")
