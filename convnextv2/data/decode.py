@@ -19,6 +19,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from convnextv2.data.formats import FORMATS, SUFFIXES
 from convnextv2.errors import DataError, ImageSizeError
 
 try:
@@ -37,10 +38,10 @@ _MAX_SEGMENTS = 10_000
 # Not the bytes and restarts that belong to a scan's data, nor markers that no length follows.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 
+__all__ = ["FORMATS", "SUFFIXES", "Picture", "decode", "from_pillow", "open_picture"]
+
 _STRIP_PIXELS = 1 << 20
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is read, by content. Others that Pillow knows are no photographs, and some run other programs (EPS)."""
 
 
 class Picture:
@@ -48,8 +49,17 @@ class Picture:
 
     height, width: in px, upright as EXIF says. channels: that `decode` returns, see `open_picture`."""
 
-    def __init__(self, data: bytes, image: Image.Image, *, name: str, channels: int) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        image: Image.Image,
+        *,
+        name: str,
+        channels: int,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
         self.channels = channels
+        self._value_range = value_range
         self._data, self._image, self._name = data, image, name
         self._orientation = image.getexif().get(_ORIENTATION, 1)
         turned = self._orientation in (5, 6, 7, 8)
@@ -64,18 +74,28 @@ class Picture:
             reduction = 1
         with _our_errors(self._name):
             # Pillow alone decodes scans of CMYK and odd colour spaces.
-            if _simplejpeg and self._image.format == "JPEG" and self._image.mode in ("L", "RGB"):
+            is_plain = self._image.format == "JPEG" and self._image.mode in ("L", "RGB")
+            if _simplejpeg and is_plain and self.channels in (1, 3):
                 return _upright(_decode_jpeg(self._data, self.channels, self._image.size, reduction), self._orientation)
-            return from_pillow(self._image, self.channels)
+            return from_pillow(self._image, self.channels, self._value_range, name=self._name)
 
 
-def open_picture(data: bytes, *, name: str, channels: int = 3, max_pixels: int) -> Picture:
+def open_picture(
+    data: bytes,
+    *,
+    name: str,
+    channels: int = 3,
+    max_pixels: int,
+    value_range: tuple[float, float] | None = None,
+) -> Picture:
     """Read an image file's header.
 
     channels: 3 for RGB; 1 for luma (ITU-R 601). Transparent images are laid on white, CMYK and palettes converted, 16-bit grey is
     divided by 257, other deeper values are scaled from their own range; of an animation the first frame counts.
-    name: for messages. max_pixels: the largest image that is decoded. Raises DataError."""
-    assert channels in (1, 3), channels
+    Any other number: the file must have exactly so many bands, which are taken as they are.
+    name: for messages. max_pixels: the largest image that is decoded. value_range: the values that become 0 and 255 where the
+    file is deeper than 8 bits. Raises DataError."""
+    assert channels >= 1, channels
     if not data:
         raise DataError(f"{name}: is empty. Expected an image.")
     with _our_errors(name):
@@ -83,12 +103,22 @@ def open_picture(data: bytes, *, name: str, channels: int = 3, max_pixels: int) 
         if image.width * image.height > max_pixels:
             raise ImageSizeError(f"{name}: {image.width} x {image.height} px are more than max_image_pixels = {max_pixels}.")
         _check_scans(data, image, name)
-        return Picture(data, image, name=name, channels=channels)
+        return Picture(data, image, name=name, channels=channels, value_range=value_range)
 
 
-def decode(data: bytes, *, name: str, channels: int = 3, max_pixels: int) -> Tensor:
+def decode(
+    data: bytes,
+    *,
+    name: str,
+    channels: int = 3,
+    max_pixels: int,
+    value_range: tuple[float, float] | None = None,
+) -> Tensor:
     """The pixels of an image file; see `open_picture` and `Picture.decode`."""
-    return open_picture(data, name=name, channels=channels, max_pixels=max_pixels).decode()
+    picture = open_picture(
+        data, name=name, channels=channels, max_pixels=max_pixels, value_range=value_range
+    )
+    return picture.decode()
 
 
 @contextmanager
@@ -130,13 +160,24 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
     return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def from_pillow(image: Image.Image, channels: int) -> Tensor:
+def from_pillow(
+    image: Image.Image,
+    channels: int,
+    value_range: tuple[float, float] | None = None,
+    *,
+    name: str = "image",
+) -> Tensor:
     """The pixels of an open Pillow image, upright, uint8 (channels, H, W), by the rules of `open_picture`."""
     image.load()  # of TIFF, this turns it, and takes the orientation away
     orientation = image.getexif().get(_ORIENTATION, 1)
     width, height = image.size
     is_deep = image.mode.startswith("I") or image.mode == "F"
-    low, high = _range(image) if is_deep else (0.0, 0.0)
+    low, high = (value_range or _range(image)) if is_deep else (0.0, 0.0)
+    bands = len(image.getbands())
+    if channels not in (1, 3) and bands != channels:
+        raise DataError(
+            f"{name}: has {bands} channels, expected {channels} (in_channels)."
+        )
     pixels = np.empty((height, width, channels), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):  # what is computed on the way takes several times the memory of the pixels
@@ -145,6 +186,9 @@ def from_pillow(image: Image.Image, channels: int) -> Tensor:
         if is_deep:
             grey = (np.asarray(strip, dtype=np.float64) - low) * (255 / max(high - low, 1e-12))
             pixels[top:bottom] = grey.round().clip(0, 255)[..., None]
+            continue
+        if channels not in (1, 3):
+            pixels[top:bottom] = np.asarray(strip)
             continue
         if strip.has_transparency_data:
             strip = strip.convert("RGBA")
