@@ -5,6 +5,8 @@ Needs no PyTorch, so that listing a folder stays cheap.
 
 from __future__ import annotations
 
+import re
+
 from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -24,3 +26,24 @@ def _suffixes() -> frozenset[str]:
 
 SUFFIXES = _suffixes()
 """Endings of the files that are read, in lower case with the dot; compare in lower case."""
+
+
+def sniff(data: bytes) -> str | None:
+    """The format of a file, by its first bytes; None where it is none of FORMATS."""
+    for format, mark in _MARKS.items():
+        if mark.match(data):
+            return format
+    return None
+
+
+_MARKS = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": re.compile(rb"RIFF....WEBPVP8[ XL]", re.DOTALL),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]|II\0\*|MM\*\0"),
+    "PPM": re.compile(rb"P[0-6fy]"),
+    "AVIF": re.compile(rb"....ftyp(avif|avis|mif1|msf1)", re.DOTALL),
+    "JPEG2000": re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
+}
