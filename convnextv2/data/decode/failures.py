@@ -33,7 +33,7 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
             ) from None
         except UnidentifiedImageError:
             raise DataError(
-                f"{name}: is a damaged {kind} file: its header cannot be read."
+                f"{name}: is a damaged or truncated {kind} file: its header cannot be read."
             ) from None
         except Exception as error:
             # Decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error), and some
