@@ -35,7 +35,7 @@ def image_folder(
     Raises:
         DataError: There are no folders, a class has no images, or is not among the given ones.
     """
-    folders, notes = _class_folders(root, left_alone)
+    folders, notes, system = _class_folders(root, left_alone)
     names = list(class_names) if class_names else sorted(folders)
     shown = imagenet_names(sorted(folders))
     if class_names and shown is not None and set(folders) != set(names):
@@ -47,6 +47,7 @@ def image_folder(
             f"({', '.join(names[:5])}, ...)."
         )
     walk, builder = Walk(SUFFIXES), PathListBuilder()
+    walk.system_folders |= system
     counts = np.zeros(len(names), np.int64)
     for number, name in enumerate(names):
         if name in folders:
@@ -122,8 +123,8 @@ def class_name_of(folder: str) -> str:
 
 def _class_folders(
     root: Path, left_alone: Collection[str]
-) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """The folders of each class, by its name, and lines for people."""
+) -> tuple[dict[str, list[Path]], tuple[str, ...], set[str]]:
+    """The folders of each class by its name, lines for people, and the system's folders."""
     found, system = visible_folders(root)
     folders: dict[str, list[Path]] = {}
     for name, path in found.items():
@@ -141,9 +142,7 @@ def _class_folders(
         for name, paths in folders.items()
         if len(paths) > 1
     ]
-    if system:
-        notes.append(f"{root}: passed over folders of the system ({', '.join(sorted(system))}).")
-    return folders, tuple(notes)
+    return folders, tuple(notes), system
 
 
 def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:

@@ -176,7 +176,8 @@ def describe(passed_over: Counter[str]) -> str:
     counts = [(kind or "without an ending", n) for kind, n in passed_over.most_common()]
     kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts)
     total = passed_over.total()
-    line = f"passed over {total:,} file{'s' * (total != 1)} that are not read as images ({kinds})"
+    files = "1 file that is" if total == 1 else f"{total:,} files that are"
+    line = f"passed over {files} not read as images ({kinds})"
     unread = sorted({_CONVERTIBLE[kind] for kind in passed_over if kind in _CONVERTIBLE})
     return f"{line}; save {' and '.join(unread)} as JPEG" if unread else line
 

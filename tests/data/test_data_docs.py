@@ -131,7 +131,7 @@ FOLDERS = {
     "usual-names": Folder(
         each("Training/cat", "Training/dog", "valid/cat", "valid/dog", "Testing/cat"), ("cat", "dog"), 4, 4
     ),
-    "archive": Folder(each("shoes/train/cat", "shoes/train/dog", "shoes/val/cat"), ("cat", "dog"), 4, 2),
+    "archive": Folder(each("shoes/train/cat", "shoes/train/dog", "shoes/val/cat", "shoes/val/dog"), ("cat", "dog"), 4, 4),
     "train-and-test": Folder(each("train/cat", "train/dog", "test/cat"), ("cat", "dog"), 4, 0),
     "two-splits": Folder(each("train/cat", "train/dog", "valid/cat", "dev/cat")),
     "no-training": Folder(each("val/cat", "val/dog", "test/cat")),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.manifest.packed import quoted
 from convnextv2.data.manifest.sheet import Sheet
 from convnextv2.data.split_names import Kind
@@ -49,19 +50,12 @@ _FLAGS: dict[str, Kind] = {
     **dict.fromkeys(("istrain", "istraining"), "train"),
     "istest": "test",
 }
+_LATER = frozenset((".heic", ".heif"))
+"""Endings of images that are not read: a name that has one is complete all the same."""
 _GROUPS = {
     role: {name: rank for rank, names in enumerate(groups) for name in names}
     for role, groups in _NAMES.items()
 }
-
-# For guesses about first lines and bare names only; the decoder decides what is an image.
-ENDINGS = frozenset(
-    f".{ending}"
-    for ending in (
-        "jpg jpeg jpe jfif pjpeg png apng webp bmp dib gif tif tiff ppm pgm pbm pnm avif jp2 j2k "
-        "jpf jpx heic heif npy"
-    ).split()
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class Columns:
 
 def is_image_name(text: str) -> bool:
     """Whether a text ends as the name of an image does."""
-    return os.path.splitext(text)[1].lower() in ENDINGS
+    return os.path.splitext(text)[1].lower() in SUFFIXES | _LATER
 
 
 def rate(fields: Sequence[str], wanted: Mapping[str, str]) -> int:
