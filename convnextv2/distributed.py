@@ -5,6 +5,7 @@ Nothing happens at import; `start` is called once by a verb.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import zlib
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from convnextv2.cgroup import cpu_quota, free_memory
 from convnextv2.errors import DeviceError
 
 
@@ -108,8 +110,8 @@ def start(device: str = "auto", distribute: bool | str = "auto") -> tuple[Place,
             "distribute = True, but no launcher (torchrun, mpirun, SLURM) started this process: training in one process."
         )
     chosen = choose_device(device, launch.local_rank)
-    if launch.local_world_size > 1 and chosen.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, available_cores() // launch.local_world_size))
+    if chosen.type == "cpu":
+        bound_threads(launch.local_world_size)
     if launch.world_size > 1 and not dist.is_initialized():
         _join(launch, chosen)
         notes.append(f"{launch.world_size} ranks started by {launch.launcher}, joined by {dist.get_backend()}.")
@@ -163,6 +165,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if kind not in ("cpu", "cuda", "npu", "mps", "xpu"):
         raise DeviceError(f"device = {name!r}: expected auto, cpu, cuda, npu, mps or xpu.")
     if kind == "cpu":
+        bound_threads()
         return torch.device("cpu")
     if accelerator is None or accelerator.type != kind:
         has = f"this machine has {accelerator.type}" if accelerator else "this machine has the CPU only"
@@ -197,8 +200,30 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity, not the machine's count."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores that this process may use.
+
+    Returns:
+        What its affinity and the quota of its control group (a container's `--cpus`) allow, not
+        what the machine has. A part of a core counts as one.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def bound_threads(local_ranks: int = 1) -> None:
+    """Let PyTorch start no more threads than there are cores for this process.
+
+    PyTorch counts the machine's cores. Threads beyond a container's quota are stopped together in
+    the middle of each operation. OMP_NUM_THREADS, where it is set, wins.
+
+    Args:
+        local_ranks: how many processes share the cores.
+    """
+    share = max(1, available_cores() // local_ranks)
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > share:
+        torch.set_num_threads(share)
 
 
 def available_memory(device: torch.device) -> int | None:
@@ -209,9 +234,11 @@ def available_memory(device: torch.device) -> int | None:
         try:
             with open("/proc/meminfo") as file:
                 fields = dict(line.split(":") for line in file)
-            return int(fields["MemAvailable"].split()[0]) * 1024
+            free = int(fields["MemAvailable"].split()[0]) * 1024
         except (OSError, KeyError):
             return None
+        limit = free_memory()
+        return free if limit is None else min(free, limit)
     return None
 
 
