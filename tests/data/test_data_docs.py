@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import documented
 
 from convnextv2.data.manifest import read_table
 from convnextv2.data.sources import find_sources
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 
-PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 IMAGES = ("hat/1.jpg", "hat/2.jpg", "shoe/3.jpg")
 ROWS = "hat/1.jpg,hat\nhat/2.jpg,hat\nshoe/3.jpg,shoe\n"
 LISTED = [("hat/1.jpg", "hat"), ("hat/2.jpg", "hat"), ("shoe/3.jpg", "shoe")]
@@ -156,15 +156,8 @@ FOLDERS = {
 }  # fmt: skip
 
 
-def documented(kind: str = "table") -> dict[str, list[str]]:
-    """What is said, message by message, for each row of a kind on the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    rows = re.findall(rf'^\| <a id="{kind}-([\w-]+)"></a>[^|]+\|([^|]+)\|', text, re.MULTILINE)
-    return {slug: re.findall("`([^`]+)`", said) for slug, said in rows}
-
-
 def test_every_row_of_the_page_is_tested() -> None:
-    assert list(documented()) == list(CASES)
+    assert list(documented("table")) == list(CASES)
     assert list(documented("folder")) == list(FOLDERS)
 
 
@@ -184,13 +177,13 @@ def test_tables_are_read_and_told_as_the_page_says(
     if case.listed is None:
         with pytest.raises(DataError) as caught:
             read_table(case.name, **case.options)
-        assert [str(caught.value)] == documented()[slug]
+        assert [str(caught.value)] == documented("table")[slug]
         return
     table = read_table(case.name, **case.options)
     columns = [column for column in (table.paths, table.labels, table.splits) if column is not None]
     assert list(zip(*columns, strict=True)) == case.listed
     # The page has accents in one form, the names on disk have them in both.
-    assert [unicodedata.normalize("NFC", note) for note in table.notes] == documented()[slug]
+    assert [unicodedata.normalize("NFC", note) for note in table.notes] == documented("table")[slug]
 
 
 @pytest.mark.parametrize("slug", FOLDERS)

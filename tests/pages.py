@@ -1,0 +1,13 @@
+"""What docs/data.md says, for the tests that hold it to that."""
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+
+
+def documented(kind: str) -> dict[str, list[str]]:
+    """What is said, message by message, for each row of a kind on the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(rf'^\| <a id="{kind}-([\w-]+)"></a>[^|]+\|([^|]+)\|', text, re.MULTILINE)
+    return {slug: re.findall("`([^`]+)`", said) for slug, said in rows}
