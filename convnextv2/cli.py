@@ -8,6 +8,7 @@ Importing this module, `--help` and `recipes` need no torch.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -174,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit code: 0, 2 (the user's mistake), 130 (interrupted) or 141 (nobody reads the output).
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files may be anything, terminals ASCII only
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         name, arguments = parse(sys.argv[1:] if argv is None else argv)
         if name:

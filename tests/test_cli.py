@@ -49,7 +49,7 @@ def called(monkeypatch):
         (
             "reconstruct r i.png --out g.png --count 4",
             "reconstruct",
-            {"run": "r", "images": ["i.png"], "out": "g.png", "count": 4},
+            {"run": "r", "images": ["i.png"], "out": "g.png", "count": "4"},
         ),
         ("infer --image_path a.png --top-k 2", "infer", {"image_path": "a.png", "top_k": 2}),
         ("models *tiny", "models", {"pattern": "*tiny"}),

@@ -41,9 +41,12 @@ class Example:
 
 
 def write_report(path: Path, page: str) -> None:
-    """Write what `build_report` returned, in one atomic step."""
+    """Write what `build_report` returned, in one atomic step.
+
+    Names of files that are not UTF-8 are shown with escapes.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
+    temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, path)
 
 

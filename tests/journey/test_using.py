@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,20 @@ def test_reconstruct_skips_what_it_cannot_read_if_asked(
     capsys.readouterr()
     assert main([*command[:2], str(bad), str(photos / "val"), "--out", str(out), "--bad_images", "skip"]) == 0
     assert f"{bad}: not readable, skipped." in capsys.readouterr().out and out.is_file()
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names of files are text there")
+def test_names_that_are_no_text_stop_nothing(trained: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "val" / "red"
+    shutil.copytree(photos / "val" / "red", folder)
+    os.rename(folder / "0.png", os.fsencode(folder) + b"/caf\xe9.png")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "convnextv2"]
+    for arguments, said in (
+        (["predict", str(trained), str(folder)], "caf\\udce9.png"),
+        (["validate", str(trained), "--data_dir", str(tmp_path / "data"), "--workers", "0"], "report-data.html"),
+    ):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    assert "caf\\udce9.png" in (trained / "report-data.html").read_text()
