@@ -1,10 +1,10 @@
 """Values of more than 8 bits to pixels.
 
 The rule: NaN and the file's no-data value become 0; everything else is scaled so that a range
-becomes 0 to 255, and what lies outside of it, infinities included, is clipped. The range is, unless
-it is given: of whole numbers of 16 bits without a sign, 0 to 65535, and of other whole numbers too
-of 16 bits and more where none lies outside of that; 0 to 1 of numbers that lie within it; else the smallest and the
-largest of the image's finite values, over all its channels.
+becomes 0 to 255, and what lies outside of it, infinities included, is clipped. Unless it is given,
+the range is: of whole numbers of 16 bits without a sign, 0 to 65535, and of other whole numbers of
+16 bits and more too where none lies outside of that; 0 to 1 of numbers that lie within it; else the
+smallest and the largest of the image's finite values, over all its channels.
 """
 
 from __future__ import annotations

@@ -181,8 +181,9 @@ def test_damaged_exif_of_a_tiff_turns_nothing(compression, photograph, encoded, 
             data = encoded(photograph, "tiff", tiffinfo=info, compression=compression)
             private = struct.pack("<HHII", 64_000, 4, 1, offset)
             assert data.count(private) == 1
-            damaged = data.replace(private, struct.pack("<HHII", tag, 4, 1, offset))
-            assert (read(damaged) == np.rot90(np.asarray(photograph), -1)).all()
+            for kind, place in ((4, offset), (9, 0xFFFFFFFF)):  # the latter: -1, an error in Pillow
+                damaged = data.replace(private, struct.pack("<HHII", tag, kind, 1, place))
+                assert (read(damaged) == np.rot90(np.asarray(photograph), -1)).all()
 
 
 def test_only_the_first_frame_of_an_animation_is_decoded(photograph, encoded, read) -> None:
