@@ -2,7 +2,7 @@
 
 ConvNeXtV2Error (a ValueError)
 ├── RecipeError       a knob is unknown, has a wrong value, or two knobs contradict each other
-├── DataError         a folder, manifest or image cannot be used
+├── DataError         a folder, table or image cannot be used
 │   └── ImageSizeError    an image has more pixels than are decoded
 ├── CheckpointError   weights cannot be read, or do not fit the model
 ├── ArtifactError     an exported model cannot be read, or is not as good as the model it was made from
@@ -26,7 +26,7 @@ class RecipeError(ConvNeXtV2Error):
 
 
 class DataError(ConvNeXtV2Error):
-    """A folder, manifest or image cannot be used."""
+    """A folder, table or image cannot be used."""
 
 
 class ImageSizeError(DataError):
