@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn, get_args
 
 from convnextv2 import __version__
 from convnextv2.errors import ConvNeXtV2Error
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import INFERENCE, Recipe
 from convnextv2.recipe.values import expected, show
 
 Argument = tuple[str, dict[str, Any]]  # of ArgumentParser.add_argument
@@ -29,7 +29,6 @@ _RUN: Argument = ("run", {"metavar": "RUN", "help": "Run folder, checkpoint, wei
 _PATTERN: Argument = ("pattern", {"nargs": "?", "metavar": "PATTERN", "help": "Only these, such as '*tiny'."})
 _SIDE: Argument = ("--image_size", {"type": int, "metavar": "PX", "help": "Side of the image for the multiply-adds. [224 px]"})
 _IMAGES: Argument = ("images", {"metavar": "IMAGE", "nargs": "+", "help": "Image files, or folders of them."})
-_INFERENCE = ("device", "precision", "batch_size", "workers", "bad_images", "max_image_pixels")
 _SUPERVISED = ("run", "data", "augmentation", "model", "optimization")
 
 
@@ -48,7 +47,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb(
         "Evaluate a run, or the weights in --init (MindCV: --ckpt_path), on labelled images.",
         (("run", _RUN[1] | {"nargs": "?"}),),
-        knobs=(*_INFERENCE, "out", "init", "data", "augmentation", "model"),
+        knobs=(*INFERENCE, "out", "init", "data", "augmentation", "model"),
         has_config=True,
     ),
     "predict": Verb(
@@ -61,7 +60,7 @@ VERBS: dict[str, Verb] = {
             ("--server", {"metavar": "URL", "help": "Ask this server; RUN is then a model's name there."}),
             ("--api_key", {"metavar": "KEY", "help": "Of the server. [CONVNEXTV2_API_KEY]"}),
         ),
-        knobs=_INFERENCE,
+        knobs=INFERENCE,
     ),
     "export": Verb(
         "Write a model as ONNX, PyTorch or OpenVINO artifact, with a certificate of how it compares.",
@@ -127,7 +126,7 @@ VERBS: dict[str, Verb] = {
             ("--model", {"metavar": "NAME", "help": "Only checked: the weights say what they are."}),
             ("--top_k", {"type": int, "metavar": "K", "help": "How many classes to show. [5]"}),
         ),
-        knobs=_INFERENCE,
+        knobs=INFERENCE,
     ),
     "reconstruct": Verb(
         "Show what a pre-trained run makes of masked images.",
@@ -137,7 +136,7 @@ VERBS: dict[str, Verb] = {
             ("--out", {"metavar": "FILE", "help": "PNG to write."}),
             ("--count", {"metavar": "N", "help": "At most so many images."}),
         ),
-        knobs=(*_INFERENCE, "seed", "mask_ratio"),
+        knobs=("device", "bad_images", "max_image_pixels", "seed", "mask_ratio"),
     ),
     "plan": Verb(
         "Measure a recipe's first steps here: its time, memory and disk, before it is started.",

@@ -329,3 +329,7 @@ def group_of(group: str) -> set[str]:
         for name, field in Recipe.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == group
     }
+
+
+INFERENCE = ("device", "precision", "batch_size", "workers", "bad_images", "max_image_pixels")
+"""Knobs of the verbs that apply a trained model to images."""
