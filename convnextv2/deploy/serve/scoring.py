@@ -77,6 +77,7 @@ async def together(request: Request, store: Store, deadline: float, works: list[
         raise
     tasks = [asyncio.create_task(work) for work in works]
     results = asyncio.gather(*tasks)
+    results.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of each that is late
     leaving = asyncio.create_task(_leaving(request))
     try:
         async with asyncio.timeout_at(deadline):

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import gc
 import io
 import json
 import re
@@ -367,12 +368,16 @@ async def test_a_full_queue_refuses_and_takes_again_when_it_has_room(serve: Serv
 
 async def test_an_image_that_is_not_scored_within_the_deadline_is_refused(serve: Serve, images: list[bytes]) -> None:
     server = await serve(deadline_s=0.2)
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     with server.busy():
         check_refused(await server.predict(images[0]), 503, "deadline_exceeded", 1)
         pixels = v2("UINT8", [1, 64, 64, 3], [0] * 64 * 64 * 3)
         check_refused(await server.client.post(INFER, json=pixels), 503, "deadline_exceeded", 1)
     assert (await server.figures())["convnextv2_queue_images"] == 0
     assert (await server.predict(images[0])).status_code == 200
+    gc.collect()
+    assert not complaints
 
 
 async def test_the_server_is_ready_when_it_is_warm_and_no_longer_when_it_ends(
