@@ -142,7 +142,7 @@ def test_an_onnx_model_in_several_files_is_read_whole(exported: Exported, tmp_pa
     x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     expected = open_artifact(copy).open(1)(x)
     model = onnx.load(str(copy / "model.onnx"))
-    onnx.save_model(model, str(copy / "model.onnx"), save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    onnx.save_model(model, str(copy / "model.onnx"), save_as_external_data=True, location="model.onnx.data", size_threshold=256)
     card = json.loads((copy / "artifact.json").read_text())
     names = ("model.onnx", "model.onnx.data")
     card["files"] = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in names}

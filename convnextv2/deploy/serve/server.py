@@ -29,8 +29,8 @@ from convnextv2.errors import DeviceError, RecipeError
 
 _KEEP_ALIVE_S = 30
 
-_ARRIVING_S = 0.2
-"""How long after the last connection its request may still be on its way."""
+_ARRIVING_S, _LONGEST_ARRIVING_S = 0.2, 2.0
+"""How long after the last connection its request may still be on its way; and where some have sent nothing yet, at most."""
 
 _MOST_BEHIND = 100
 """Requests that may wait behind the one that is answered on a connection (pipelining). Each holds a few kilobytes, and a small
@@ -354,6 +354,9 @@ class _DrainingServer(uvicorn.Server):
                     ssl=self.config.ssl,
                 )
         await asyncio.sleep(_ARRIVING_S)
+        end = loop.time() + _LONGEST_ARRIVING_S - _ARRIVING_S
+        while loop.time() < end and any(one.cycle is None for one in self.server_state.connections):  # type: ignore[union-attr]
+            await asyncio.sleep(0.02)
 
     async def _renew(self) -> None:
         notify_reloading()
