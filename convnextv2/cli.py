@@ -84,11 +84,25 @@ VERBS: dict[str, Verb] = {
     "serve": Verb(
         "Serve models over HTTP, with a page to try them.",
         (
-            ("models", {"metavar": "MODEL", "nargs": "+", "help": "[NAME[@VERSION]=]PATH of a run, weights file or artifact."}),
+            (
+                "models",
+                {
+                    "metavar": "MODEL",
+                    "nargs": "+",
+                    "help": "[NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME of the Hub.",
+                },
+            ),
             ("--host", {"metavar": "H", "help": "Address to listen on; 0.0.0.0 for all. [127.0.0.1]"}),
             ("--port", {"metavar": "N", "help": "Port to listen on. [8000]"}),
             ("--api_key", {"metavar": "KEY", "help": "That clients must send. [CONVNEXTV2_API_KEY]"}),
+            ("--api_key_file", {"metavar": "FILE", "help": "More keys, one on each line; SIGHUP reads it again."}),
             ("--cors_origins", {"metavar": "O", "help": "Origins whose pages may call, separated by commas. [none]"}),
+            (
+                "--access_log",
+                {"metavar": "L", "help": "Requests to write down: failed, all, json (all as JSON) or off. [failed]"},
+            ),
+            ("--ssl_certfile", {"metavar": "FILE", "help": "Certificate for HTTPS, as PEM; SIGHUP reads it again."}),
+            ("--ssl_keyfile", {"metavar": "FILE", "help": "Its key, not encrypted."}),
             ("--max_body_mb", {"metavar": "MB", "help": "Of a request's body. [32]"}),
             ("--max_bodies_mb", {"metavar": "MB", "help": "Of all bodies at once. [512]"}),
             ("--max_images", {"metavar": "N", "help": "Of a request. [64]"}),

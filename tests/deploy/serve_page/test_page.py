@@ -325,6 +325,25 @@ def test_a_server_that_is_gone_is_said_in_words(page: Page, photos: Path) -> Non
     expect(page.get_by_role("status")).to_have_text("red-0.png: The server answered 502.")
 
 
+def test_an_image_that_the_browser_cannot_show_is_said_so_readably(page: Page, photos: Path, tmp_path: Path) -> None:
+    Image.open(photos / "val" / "red" / "red-0.png").save(tmp_path / "red.tiff")
+    choose(page, tmp_path / "red.tiff")
+    expect(results(page)).to_have_count(1)
+    page.get_by_label("Show where it looked").check()
+    expect(page.get_by_text("This browser cannot show images of this format.")).to_be_visible()
+    expect(page.locator("article canvas")).to_be_hidden()  # it would lie over the sentence
+
+
+def test_a_file_without_a_model_is_answered_with_a_sentence(browser: Browser, server: str, photos: Path) -> None:
+    with watched(browser, server, {"X-API-Key": KEY}) as page:
+        page.route("**/v1/models/*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+        page.reload()
+        expect(page.get_by_role("status")).to_have_text("The server answered 502.")
+        carried = carry(page, payload(photos / "val" / "red" / "red-0.png"))
+        page.dispatch_event("body", "drop", {"dataTransfer": carried})
+        expect(page.get_by_role("status")).to_contain_text("No model is loaded")
+
+
 def test_nothing_is_wider_than_a_phone(page: Page, photos: Path) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     choose(page, photos / "val" / "red" / "red-0.png")
