@@ -113,7 +113,7 @@ VERBS: dict[str, Verb] = {
             ("--read_timeout_s", {"metavar": "S", "help": "To receive a request. [20]"}),
             ("--drain_s", {"metavar": "S", "help": "To go on taking requests after SIGTERM. [1]"}),
         ),
-        knobs=("device", "precision", "max_image_pixels"),
+        knobs=("device", "precision", "kernels", "max_image_pixels"),
     ),
     "convert": Verb(
         "Take weights of any known format to another library's.",

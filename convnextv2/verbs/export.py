@@ -20,7 +20,7 @@ from convnextv2.deploy.repository import LAYOUTS, check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, group_of
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, find_weights, open_run_weights, run_of
 from convnextv2.verbs.report import labelled_images
@@ -86,7 +86,12 @@ def export(
 
     weights = find_weights(run)
     owner = run_of(weights)
-    recipe, notes = read_recipe({"batch_size": 16} | knobs, config=owner.path / "recipe.yaml" if owner else None)
+    recipe, notes = read_recipe(
+        {"batch_size": 16} | knobs,
+        config=owner.path / "recipe.yaml" if owner else None,
+        verb="export",
+        uses=group_of("data"),
+    )
     for note in notes:
         print(note)
     name = name or (owner.path.name if owner else weights.stem)

@@ -69,6 +69,7 @@ def serve(
     from convnextv2.deploy.serve.server import bind, run_server
     from convnextv2.deploy.serve.store import Store
     from convnextv2.deploy.serve.tls import read_certificate
+    from convnextv2.model.kernels import native
 
     mistakes: list[str] = []
     limits = _read_limits(knobs, mistakes)
@@ -79,7 +80,9 @@ def serve(
     if mistakes:
         raise RecipeError("\n".join(mistakes))
     names = {field.name for field in fields(Limits)}
-    recipe, notes = read_recipe({name: value for name, value in knobs.items() if name not in names})
+    others = {name: value for name, value in knobs.items() if name not in names}
+    recipe, notes = read_recipe(others, verb="serve", uses=("device", "precision", "kernels"))
+    native.choose(recipe.kernels)
     for note in notes:
         print(note)
     keys = Keys(api_key or os.environ.get("CONVNEXTV2_API_KEY", ""), api_key_file)

@@ -278,7 +278,7 @@ class Store:
         began = perf_counter()
         try:
             picture = open_picture(data, name=name, channels=transform.channels, max_pixels=self.limits.max_image_pixels)
-            with self._decoding(picture.height * picture.width):
+            with self._decoding(picture.held_pixels):
                 pixels = transform(picture.decode())
         except ImageSizeError as error:
             raise Refusal(413, "image_too_large", str(error)) from None
