@@ -49,7 +49,7 @@ class TrainingLoader:
     position. bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and
     leaves out a batch of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes
     its name in `skipped`. cache: of decoded images. The transform then gets whole images, in the cache or not, so that what it
-    returns does not depend on what fitted."""
+    returns does not depend on what fitted. channels, value_range: see `open_picture`."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class TrainingLoader:
         sampler: EpochSampler,
         *,
         channels: int = 3,
+        value_range: tuple[float, float] | None = None,
         workers: int = 0,
         bad_images: Literal["fail", "skip"] = "fail",
         pin_memory: bool = False,
@@ -65,7 +66,7 @@ class TrainingLoader:
     ) -> None:
         self.source, self.sampler, self.bad_images = source, sampler, bad_images
         self.skipped: set[str] = set()
-        images = _Images(source, channels, partial(_augment, transform, sampler.seed), cache)
+        images = _Images(source, channels, value_range, partial(_augment, transform, sampler.seed), cache)
         self._loader = _data_loader(images, sampler, workers, persistent=True, pin_memory=pin_memory)
 
     def __len__(self) -> int:
@@ -105,7 +106,7 @@ class EvaluationLoader:
         self.skipped: set[str] = set()
         positions = exact_positions(len(source), rank, world_size)
         batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-        images = _Images(source, channels, partial(_prepare, transform))
+        images = _Images(source, channels, transform.value_range, partial(_prepare, transform))
         self._loader = _data_loader(images, batches, min(workers, len(batches)), persistent=False, pin_memory=pin_memory)
 
     def __len__(self) -> int:
@@ -151,6 +152,7 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         build_train_transform(recipe),
         sampler,
         channels=recipe.in_channels,
+        value_range=recipe.value_range,
         workers=workers,
         bad_images=recipe.bad_images,
         pin_memory=place.device.type == "cuda",
@@ -202,10 +204,11 @@ class _Images(Dataset[tuple[int, Tensor | str]]):
         self,
         source: Source,
         channels: int,
+        value_range: tuple[float, float] | None,
         prepare: Callable[[Tensor | Picture, Position], Tensor],
         cache: DecodedCache | None = None,
     ) -> None:
-        self.source, self.channels, self.prepare, self.cache = source, channels, prepare, cache
+        self.source, self.channels, self.value_range, self.prepare, self.cache = source, channels, value_range, prepare, cache
 
     def __getitem__(self, position: Position) -> tuple[int, Tensor | str]:
         try:
@@ -215,10 +218,10 @@ class _Images(Dataset[tuple[int, Tensor | str]]):
 
     def _image(self, index: int) -> Tensor | Picture:
         if self.cache is None:
-            return self.source.picture(index, self.channels)
+            return self.source.picture(index, self.channels, self.value_range)
         pixels = self.cache.get(index)
         if pixels is None:
-            pixels = self.source.pixels(index, self.channels)
+            pixels = self.source.pixels(index, self.channels, self.value_range)
             self.cache.put(index, pixels)
         return pixels
 

@@ -48,12 +48,12 @@ class Source:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pixels(self, index: int, channels: int = 3) -> Tensor:
-        """The image, uint8 (channels, H, W), channels 1 or 3. Raises DataError with its name where it cannot be read."""
-        image = self.picture(index, channels)
+    def pixels(self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None) -> Tensor:
+        """The image, uint8 (channels, H, W); see `open_picture`. Raises DataError with its name where it cannot be read."""
+        image = self.picture(index, channels, value_range)
         return image.decode() if isinstance(image, Picture) else image
 
-    def picture(self, index: int, channels: int = 3) -> Tensor | Picture:
+    def picture(self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None) -> Tensor | Picture:
         """The same, not decoded yet where it is a file."""
         if self.arrays is not None:
             return _channels_first(self.arrays[index], channels)
@@ -342,7 +342,8 @@ def _channels_first(array: NDArray[np.uint8], channels: int) -> Tensor:
     pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
     if len(pixels) == channels:
         return pixels.contiguous()
-    if channels == 3:
-        return pixels.expand(3, -1, -1).contiguous()
+    if len(pixels) == 1:
+        return pixels.expand(channels, -1, -1).contiguous()
+    assert channels == 1, "the recipe checks that"
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     return (pixels * luma).sum(0, keepdim=True).round().to(torch.uint8)

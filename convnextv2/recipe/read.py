@@ -59,6 +59,7 @@ _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
     (("mix_switch_prob",), lambda recipe: recipe.mixup * recipe.cutmix == 0, "mixup and cutmix are not both on"),
     (("label_smoothing",), lambda recipe: recipe.loss == "asl_multi_label", "asl_multi_label has none"),
     (("train_split", "val_split"), lambda recipe: recipe.dataset not in ("", "imagenet"), "the dataset has its own"),
+    (("value_range",), lambda recipe: recipe.dataset not in ("", "imagenet"), "its images have 8 bits"),
     (("dataset_download",), lambda recipe: recipe.dataset_download and recipe.dataset == "bundled", "it is here already"),
     (("val_every_epochs", "val_split"), lambda recipe: not recipe.val_while_train, "val_while_train is off"),
     (("keep_checkpoints",), lambda recipe: recipe.keep_policy == "all", "all are kept"),

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,6 +41,12 @@ class Description:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def _increasing(values: list[float]) -> list[float]:
+    if not values[0] < values[1]:
+        raise ValueError("expected two numbers, low < high")
+    return values
 
 
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
@@ -78,6 +84,7 @@ class _Preprocessing(TypedDict, total=False):
     mean: Annotated[list[FiniteFloat], Field(min_length=1)]
     std: Annotated[list[_PositiveFloat], Field(min_length=1)]
     antialias: bool | None
+    value_range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_increasing)] | None
 
 
 class _Provenance(TypedDict, total=False):
