@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from convnextv2.data import decode as module
 from convnextv2.data.decode import decode, open_picture
+from convnextv2.data.decode import jpeg as module
 from convnextv2.errors import DataError
 
 LIMIT = 10**8

@@ -1,0 +1,24 @@
+"""Reading numbers of a few bits."""
+
+from __future__ import annotations
+
+
+class Bits:
+    """The bits of some bytes, from the highest of the first byte on.
+
+    Reading past the end raises ValueError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._number = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        """The next so many bits as a number."""
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("ends too early")
+        return self._number >> self._left & ((1 << count) - 1)
+
+    def skip(self, count: int) -> None:
+        """Pass over so many bits."""
+        self.take(count)

@@ -1,0 +1,62 @@
+"""What decoders raise, as errors of ours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from PIL import Image, UnidentifiedImageError
+
+from convnextv2.data.formats import FORMATS
+from convnextv2.errors import ConvNeXtV2Error, DataError, ImageSizeError
+
+
+@contextmanager
+def our_errors(name: str, kind: str = "image") -> Iterator[None]:
+    """Turn whatever a decoder raises into a DataError of one line.
+
+    Args:
+        name: The file, for the message.
+        kind: Its format, where that is known.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on size and EXIF: ours are errors
+        try:
+            yield
+        except ConvNeXtV2Error:
+            raise
+        except Image.DecompressionBombError as error:
+            raise ImageSizeError(
+                f"{name}: has more pixels than max_image_pixels, or than Pillow allows ({error})."
+            ) from None
+        except UnidentifiedImageError:
+            raise DataError(
+                f"{name}: is a damaged {kind} file: its header cannot be read."
+            ) from None
+        except Exception as error:
+            # Decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error), and some
+            # put the file's bytes or lines of their own into the text.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{name}: is damaged or truncated ({reason}).") from error
+
+
+def refuse_unknown(data: bytes, name: str) -> NoReturn:
+    """Say of a file of no known format what it is, where one can see it.
+
+    Raises:
+        DataError: Always.
+    """
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        raise DataError(
+            f"{name}: is a HEIC image, which is not read. Convert it to JPEG, for example with: "
+            "heif-convert photo.heic photo.jpg"
+        )
+    raise DataError(
+        f"{name}: is not an image, or of a format that is not read "
+        f"({', '.join((*FORMATS, 'NPY'))})."
+    )
+
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")

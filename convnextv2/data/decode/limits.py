@@ -1,0 +1,95 @@
+"""How large an image may be, and what its decoder really allocates.
+
+A decoder holds at most 32 bytes for each pixel of the largest thing that it decodes at once (the
+image, a tile, a frame), its result included; JPEG takes 3 to 13 of them, PNG 7, WebP 16 and
+JPEG 2000 up to 32. That thing may have at most `max_pixels` pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from convnextv2.errors import ImageSizeError
+
+_MOST_TOGETHER = 3
+"""An AVIF file decodes its colours, its transparency and small items beside them, as separate
+frames."""
+
+
+class Part(NamedTuple):
+    """Something that a decoder allocates as a whole.
+
+    Attributes:
+        what: Its name in the message, plural ("tiles"); empty for the image itself.
+        width: In pixels.
+        height: In pixels.
+    """
+
+    what: str
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.width * self.height
+
+
+def check_parts(parts: Iterable[Part], name: str, max_pixels: int) -> int:
+    """Refuse a file of which any part, or all of them together, are too large.
+
+    Args:
+        parts: The image itself comes first.
+        name: The file, for messages.
+        max_pixels: The most pixels of one part.
+
+    Returns:
+        The number of pixels of the largest part.
+
+    Raises:
+        ImageSizeError: With the size of the part and of the image.
+    """
+    image, *others = parts
+    if image.pixels > max_pixels:
+        raise ImageSizeError(
+            f"{name}: {image.width} x {image.height} px are more than "
+            f"max_image_pixels = {max_pixels}."
+        )
+    total = sum(part.pixels for part in others)
+    for part in others:
+        if part.pixels > max_pixels or total > _MOST_TOGETHER * max_pixels:
+            raise ImageSizeError(
+                f"{name}: states {image.width} x {image.height} px, but its {part.what} of "
+                f"{part.width} x {part.height} px are more than max_image_pixels = {max_pixels}."
+            )
+    return max(part.pixels for part in (image, *others))
+
+
+def check_values(
+    height: int, width: int, bands: int, value_bytes: int, name: str, max_pixels: int
+) -> int:
+    """Refuse an array of bands that is larger than an image of three bands of floats may be.
+
+    Args:
+        height: In pixels.
+        width: The same.
+        bands: How many.
+        value_bytes: Of one value.
+        name: The file, for the message.
+        max_pixels: The most pixels of an image.
+
+    Returns:
+        The number of pixels of three values of 4 bytes that take as much memory, at least
+        height * width.
+
+    Raises:
+        ImageSizeError: With the size and the most values.
+    """
+    values = height * width * bands * -(-value_bytes // 4)
+    if height * width > max_pixels or values > 3 * max_pixels:
+        raise ImageSizeError(
+            f"{name}: {width} x {height} px of {bands} channels are {values} values, more than "
+            f"3 * max_image_pixels = {3 * max_pixels}."
+        )
+    return max(height * width, -(-values // 3))

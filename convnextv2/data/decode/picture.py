@@ -1,0 +1,325 @@
+"""An image file, opened and not decoded yet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from PIL import Image, ImageFile, TiffTags, features
+from torch import Tensor
+
+from convnextv2.data.decode import arrays, avif, headers, jpeg, jpeg2000, png, stacks, tiff
+from convnextv2.data.decode.failures import our_errors, refuse_unknown
+from convnextv2.data.decode.limits import Part, check_parts
+from convnextv2.data.decode.pillow import from_pillow, orientation_of, upright
+from convnextv2.data.decode.pnm import is_ranged, is_slow, ranged_values
+from convnextv2.data.formats import sniff
+from convnextv2.errors import DataError
+
+# Formats of which a decoder allocates more than the header says, or before one can look at it.
+_PARTS: dict[str, Callable[[bytes, str], Iterator[Part]]] = {
+    "AVIF": avif.parts,
+    "GIF": headers.gif,
+    "JPEG2000": jpeg2000.parts,
+    "TIFF": tiff.parts,
+    "WEBP": headers.webp,
+}
+_FEATURES = {"AVIF": ("avif", "11.3"), "WEBP": ("webp", "10.3"), "JPEG2000": ("jpg_2000", "10.3")}
+_MOST_PIXELS_IN_PYTHON = 1 << 22
+
+
+class Picture:
+    """An image file whose size is known and whose pixels are not decoded yet.
+
+    Attributes:
+        height: In pixels, upright as EXIF says.
+        width: The same.
+        channels: That `decode` returns, see `open_picture`.
+        held_pixels: The pixels of the largest thing that the decoder holds as a whole (the image, a
+            tile, a frame), at 32 bytes each at most; at least height * width.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], Tensor],
+        size: tuple[int, int],
+        *,
+        name: str,
+        channels: int,
+        orientation: int,
+        held_pixels: int,
+    ) -> None:
+        """Keep what is known.
+
+        Args:
+            read: Decodes at a reduction of 1, 2, 4 or 8, and turns.
+            size: Height and width, not turned.
+            name: The file, for messages.
+            channels: That `read` returns.
+            orientation: As EXIF counts.
+            held_pixels: See above.
+        """
+        self.channels, self.held_pixels = channels, held_pixels
+        self._read, self._name, self._orientation = read, name, orientation
+        self.height, self.width = size[::-1] if orientation in (5, 6, 7, 8) else size
+
+    def decode(self, reduction: int = 1) -> Tensor:
+        """Decode the pixels.
+
+        Args:
+            reduction: 2, 4 or 8 permits sides of that part, rounded up, which JPEG decoders give
+                away cheaply (their inverse transform leaves out the highest frequencies). Images
+                that are turned so that they would begin with a part of a pixel, and all that are
+                not plain JPEG files, come whole.
+
+        Returns:
+            uint8 (channels, H, W), a view of channels-last memory, which is what decoders write and
+            the network reads.
+
+        Raises:
+            DataError: Where the file is damaged or cut short.
+            MissingPackageError: Where a package is missing.
+        """
+        if self._orientation != 1 and (self.height % reduction or self.width % reduction):
+            reduction = 1
+        if min(self.height, self.width) < reduction:
+            reduction = 1
+        with our_errors(self._name):
+            return self._read(reduction)
+
+
+def open_picture(
+    data: bytes,
+    *,
+    name: str,
+    channels: int = 3,
+    max_pixels: int,
+    value_range: tuple[float, float] | None = None,
+) -> Picture:
+    """Read an image file's header.
+
+    Args:
+        data: The file.
+        name: The file, for messages.
+        channels: 3 for RGB; 1 for luma (ITU-R 601). Transparent images are laid on white, CMYK and
+            palettes converted. Any other number: the file must have exactly so many bands, which
+            are taken as they are, transparency included, or so many pages of one band. Of an
+            animation the first frame counts.
+        max_pixels: The largest image that is decoded, and the largest tile or frame that its
+            decoder may allocate, in pixels.
+        value_range: The values that become 0 and 255 where the file is deeper than 8 bits; None:
+            by the rule of `values`. 8 bits are taken as they are.
+
+    Returns:
+        The picture. Nothing of its pixels is decoded yet.
+
+    Raises:
+        DataError: Where it is no image that can be read, or has another number of bands.
+        ImageSizeError: Where it is too large.
+        MissingPackageError: Where a package is missing.
+    """
+    assert channels >= 1, channels
+    assert value_range is None or value_range[0] < value_range[1], value_range
+    if not data:
+        raise DataError(f"{name}: is empty. Expected an image.")
+    if data.startswith(arrays.NPY):
+        with our_errors(name, "NPY"):
+            return _open_array(data, name, channels, max_pixels, value_range)
+    kind = sniff(data)
+    if kind is None:
+        refuse_unknown(data, name)
+    with our_errors(name, kind):
+        held = 0
+        if kind in _PARTS:
+            held = check_parts(_PARTS[kind](data, name), name, max_pixels)
+        if kind == "TIFF" and _needs_stack(data, channels, value_range):
+            return _open_stack(data, name, channels, max_pixels, value_range)
+        opened = _open_by_pillow(data, kind, name)
+        if opened is None:
+            return _open_stack(data, name, channels, max_pixels, value_range)
+        data, image = opened
+        return _picture(data, image, name, channels, max_pixels, value_range, held)
+
+
+def decode(
+    data: bytes,
+    *,
+    name: str,
+    channels: int = 3,
+    max_pixels: int,
+    value_range: tuple[float, float] | None = None,
+) -> Tensor:
+    """The pixels of an image file; see `open_picture` and `Picture.decode`."""
+    picture = open_picture(
+        data, name=name, channels=channels, max_pixels=max_pixels, value_range=value_range
+    )
+    return picture.decode()
+
+
+def _open_array(
+    data: bytes,
+    name: str,
+    channels: int,
+    max_pixels: int,
+    value_range: tuple[float, float] | None,
+) -> Picture:
+    array = arrays.read_header(data, channels, name, max_pixels)
+
+    def read(reduction: int) -> Tensor:
+        values = arrays.values_of(data, array)
+        return arrays.from_array(values, channels, value_range, name=name)
+
+    size = (array.shape.height, array.shape.width)
+    return Picture(
+        read, size, name=name, channels=channels, orientation=1, held_pixels=array.held_pixels
+    )
+
+
+def _needs_stack(data: bytes, channels: int, value_range: tuple[float, float] | None) -> bool:
+    if channels not in (1, 3) or tiff.is_out_of_pillows_reach(data):
+        return True
+    return value_range is not None and tiff.is_deep_colour(data)
+
+
+def _open_stack(
+    data: bytes,
+    name: str,
+    channels: int,
+    max_pixels: int,
+    value_range: tuple[float, float] | None,
+) -> Picture:
+    stack = stacks.Stack(data, channels, name, max_pixels)
+
+    def read(reduction: int) -> Tensor:
+        return arrays.from_array(
+            stack.values(),
+            channels,
+            value_range,
+            name=name,
+            no_data=stack.no_data,
+            orientation=stack.orientation,
+        )
+
+    size = (stack.height, stack.width)
+    return Picture(
+        read,
+        size,
+        name=name,
+        channels=channels,
+        orientation=stack.orientation,
+        held_pixels=stack.held_pixels,
+    )
+
+
+def _open_by_pillow(data: bytes, kind: str, name: str) -> tuple[bytes, ImageFile.ImageFile] | None:
+    """The file as it is given to Pillow, and open; None for a TIFF of a mode that Pillow lacks."""
+    feature, version = _FEATURES.get(kind, ("", ""))
+    if feature and not features.check(feature):
+        raise DataError(
+            f"{name}: is {kind}, for which the installed Pillow was built without support. "
+            f"Install it with: pip install --upgrade 'pillow>={version}'"
+        )
+    if kind == "PNG":
+        data = png.essence(data, name)
+    try:
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+        if kind == "TIFF":
+            _read_sub_directories(image)
+        return data, image
+    except Exception:
+        if kind == "TIFF" and tiff.is_deep(data):
+            return None
+        without = {"AVIF": avif.without_exif, "TIFF": tiff.without_exif}.get(kind)
+        if without is None:
+            raise
+        changed = without(data)
+        if changed == data:
+            raise
+    return changed, Image.open(io.BytesIO(changed), formats=(kind,))
+
+
+def _read_sub_directories(image: ImageFile.ImageFile) -> None:
+    """Read what Pillow would read after the pixels, so that damage shows before they are lost."""
+    exif = Image.Image.getexif(image)
+    for tag in TiffTags.TAGS_V2_GROUPS:
+        if tag in exif:
+            exif.get_ifd(tag)
+
+
+def _picture(
+    data: bytes,
+    image: ImageFile.ImageFile,
+    name: str,
+    channels: int,
+    max_pixels: int,
+    value_range: tuple[float, float] | None,
+    held: int,
+) -> Picture:
+    # Of TIFF, newer versions of Pillow give the upright size here and the stored one there.
+    width, height = getattr(image, "_tile_size", image.size)
+    held = max(held, check_parts([Part("", width, height)], name, max_pixels))
+    if image.format in ("JPEG", "MPO"):
+        jpeg.check_scans(data, held, name, max_pixels)
+    if is_slow(image) and held > _MOST_PIXELS_IN_PYTHON:
+        raise DataError(
+            f"{name}: has {held} px in text or run lengths, which take too long to read. Expected "
+            f"at most {_MOST_PIXELS_IN_PYTHON} px; save it as PNG."
+        )
+    orientation = orientation_of(image)
+
+    def read(reduction: int) -> Tensor:
+        return _read(data, image, name, channels, value_range, orientation, reduction)
+
+    return Picture(
+        read,
+        (height, width),
+        name=name,
+        channels=channels,
+        orientation=orientation,
+        held_pixels=held,
+    )
+
+
+def _read(
+    data: bytes,
+    image: ImageFile.ImageFile,
+    name: str,
+    channels: int,
+    value_range: tuple[float, float] | None,
+    orientation: int,
+    reduction: int,
+) -> Tensor:
+    """The pixels of a file that Pillow has opened."""
+    if image.format in ("JPEG", "MPO"):
+        if image.format == "JPEG" and image.mode in ("L", "RGB") and channels in (1, 3):
+            pixels = jpeg.decode_fast(data, channels, image.size, reduction)
+            if pixels is not None:
+                return upright(pixels, orientation)
+        loaded = jpeg.load(data, channels, reduction, name)
+        return from_pillow(loaded, channels, value_range, name=name)
+    if png.is_wide(image) and (value_range or channels not in (1, 3)):
+        values = png.wide_values(image, data, name)
+        return arrays.from_array(values, channels, value_range, name=name, orientation=orientation)
+    if is_ranged(image):
+        return _from_pnm(image, data, name, channels, value_range)
+    return from_pillow(image, channels, value_range, name=name)
+
+
+def _from_pnm(
+    image: ImageFile.ImageFile,
+    data: bytes,
+    name: str,
+    channels: int,
+    value_range: tuple[float, float] | None,
+) -> Tensor:
+    values, most = ranged_values(image, data)
+    if value_range and most > 255:
+        return arrays.from_array(values, channels, value_range, name=name)
+    pixels = np.empty(values.shape, np.uint8)
+    for row, stored in enumerate(values):
+        if most > 255 and values.shape[2] == 1:  # in two steps, as Pillow does
+            pixels[row] = ((stored / most * 65535).round() / 257).round().clip(0, 255)
+        else:
+            pixels[row] = (stored / most * 255).round().clip(0, 255)
+    return arrays.from_array(pixels, channels, None, name=name)

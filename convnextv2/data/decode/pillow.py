@@ -1,0 +1,142 @@
+"""Pillow images to pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from convnextv2.data.decode.tiff import NO_DATA, no_data_value
+from convnextv2.data.decode.values import STRIP_VALUES, to_pixels
+from convnextv2.errors import DataError
+
+_ORIENTATION = 0x0112  # EXIF tag
+_SAMPLE_FORMAT, _BITS = 339, 258  # TIFF tags
+
+# What Pillow cannot convert to a mode in one step, and the mode on the way.
+_ON_THE_WAY = {"LAB": "RGB", "HSV": "RGB", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+
+
+def from_pillow(
+    image: Image.Image,
+    channels: int,
+    value_range: tuple[float, float] | None = None,
+    *,
+    name: str = "image",
+) -> Tensor:
+    """Convert an open Pillow image by the rules of `open_picture`.
+
+    Args:
+        image: Of any mode.
+        channels: 3, 1, or as many bands as the image has.
+        value_range: The values that become 0 and 255 if the image is deeper than 8 bits.
+        name: The image, for messages.
+
+    Returns:
+        uint8 (channels, H, W), upright.
+
+    Raises:
+        DataError: Where it has another number of bands, or no finite value.
+    """
+    image.load()  # of TIFF, this turns it, and takes the orientation away
+    orientation = orientation_of(image)
+    width, height = image.size
+    is_deep = image.mode.startswith("I") or image.mode == "F"
+    if channels not in (1, 3):
+        check_bands(len(_as_bands(image, (0, 0, 1, 1)).getbands()), channels, name)
+    pixels = np.empty((height, width, channels), np.uint8)
+    if is_deep:
+        no_data = no_data_value(getattr(image, "tag_v2", {}).get(NO_DATA))
+        to_pixels(
+            lambda rows: _deep_values(image, rows),
+            pixels,
+            value_range=value_range,
+            no_data=no_data,
+            name=name,
+        )
+        return upright(pixels, orientation)
+    rows = max(1, STRIP_VALUES // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        if channels in (1, 3):
+            strip = _as_colour(image.crop(box), "RGB" if channels == 3 else "L")
+        else:
+            strip = _as_bands(image, box)
+        pixels[top : box[3]] = np.asarray(strip).reshape(box[3] - top, width, channels)
+    return upright(pixels, orientation)
+
+
+def check_bands(bands: int, channels: int, name: str) -> None:
+    """Raise a DataError where a file has another number of bands than the network takes."""
+    if bands != channels:
+        plural = "" if bands == 1 else "s"
+        raise DataError(
+            f"{name}: has {bands} channel{plural}, expected {channels} (in_channels). Images of "
+            f"{channels} channels are TIFF files of {channels} bands or pages, or .npy arrays."
+        )
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    try:
+        # Not the image's own method: for PNG, that decodes the pixels.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except Exception:  # of the many kinds that damaged metadata raise
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def upright(pixels: NDArray[np.uint8], orientation: int) -> Tensor:
+    """Undo the EXIF orientation.
+
+    Args:
+        pixels: (H, W, C)
+        orientation: 1 to 8.
+
+    Returns:
+        (C, H, W), a view of channels-last memory.
+    """
+    turned = torch.from_numpy(pixels).permute(2, 0, 1)
+    if orientation in (5, 6, 7, 8):
+        turned = turned.transpose(1, 2)
+    if orientation in (2, 3, 6, 7):
+        turned = turned.flip(2)
+    if orientation in (3, 4, 7, 8):
+        turned = turned.flip(1)
+    return turned.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+def _deep_values(image: Image.Image, rows: slice) -> NDArray[Any]:
+    values = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(_BITS) == (32,):
+        return values.view(np.uint32)  # Pillow takes them for numbers with a sign
+    return values
+
+
+def _as_colour(image: Image.Image, mode: str) -> Image.Image:
+    """RGB or L, without transparency."""
+    if image.mode in _ON_THE_WAY:
+        image = image.convert(_ON_THE_WAY[image.mode])
+    if image.has_transparency_data:
+        image = on_white(image.convert("RGBA"))
+    return image.convert(mode)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Lay an RGBA image on white."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _as_bands(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of an image with its bands as they are; a palette gives those of its colours."""
+    part = image.crop(box)
+    if part.mode == "P":
+        return part.convert("RGBA" if part.has_transparency_data else "RGB")
+    if part.mode == "1":
+        return part.convert("L")
+    return part.convert(_ON_THE_WAY[part.mode]) if part.mode in _ON_THE_WAY else part

@@ -1,0 +1,145 @@
+"""PNG files: the chunks that the pixels need, and 16-bit colours."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from convnextv2.errors import DataError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_CHUNKS = 200_000  # of 32 bytes; each costs the decoder some microseconds
+_LONGEST_TEXT = 1 << 20
+_TURNING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Keywords of the texts that may hold the orientation."""
+
+
+class Chunk(NamedTuple):
+    """A chunk of a PNG file.
+
+    Attributes:
+        kind: Four letters; the first is a capital one where the pixels need it.
+        content: Without length and check sum.
+        whole: With them.
+        is_sound: Whether the check sum is right.
+    """
+
+    kind: bytes
+    content: memoryview
+    whole: memoryview
+    is_sound: bool
+
+
+def essence(data: bytes, name: str) -> bytes:
+    """The same image without texts, profiles and animation, however long or damaged they are.
+
+    The orientation stays, and comes before the pixels. What is damaged in a chunk that the pixels
+    need is left to the decoder.
+
+    Args:
+        data: A PNG file.
+        name: The file, for the message.
+
+    Raises:
+        DataError: Where there are very many chunks.
+    """
+    before: list[bytes | memoryview] = []
+    pixels: list[bytes | memoryview] = []
+    texts: list[memoryview] = []
+    rest = memoryview(data)[len(_SIGNATURE) :]
+    for number, chunk in enumerate(_chunks(data)):
+        if number >= _MOST_CHUNKS:
+            raise DataError(f"{name}: has more than {_MOST_CHUNKS} chunks. Save it anew.")
+        rest = rest[len(chunk.whole) :]
+        if chunk.kind == b"IDAT":
+            pixels.append(chunk.whole)
+        elif not chunk.kind[0] & 32 or chunk.kind == b"tRNS":
+            (pixels if pixels else before).append(chunk.whole)
+        elif _turns(chunk):
+            texts.append(chunk.whole)
+        if chunk.kind == b"IEND":
+            rest = rest[:0]
+            break
+    return b"".join((_SIGNATURE, *before, *texts, *pixels, rest))
+
+
+def _chunks(data: bytes) -> Iterator[Chunk]:
+    """The chunks that are whole."""
+    view, at = memoryview(data), len(_SIGNATURE)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(view[at : at + 4], "big")
+        if end > len(data):
+            return
+        kind, content = bytes(view[at + 4 : at + 8]), view[at + 8 : end - 4]
+        if not kind.isalpha():
+            return
+        # Only of what may be left out; a check of the pixels would cost as much as reading them.
+        is_sound = not kind[0] & 32 or zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(
+            view[end - 4 : end], "big"
+        )
+        yield Chunk(kind, content, view[at:end], is_sound)
+        at = end
+
+
+def _turns(chunk: Chunk) -> bool:
+    """Whether a chunk may hold the orientation, and costs nothing to read."""
+    if not chunk.is_sound:
+        return False
+    if chunk.kind == b"eXIf":
+        return True
+    if chunk.kind not in (b"tEXt", b"zTXt", b"iTXt") or len(chunk.content) > _LONGEST_TEXT:
+        return False
+    keyword, _, text = bytes(chunk.content).partition(b"\0")
+    if keyword not in _TURNING_TEXTS or not text:
+        return False
+    if chunk.kind == b"tEXt":
+        return True
+    is_packed = chunk.kind == b"zTXt" or text[:1] != b"\0"
+    packed = text[1:] if chunk.kind == b"zTXt" else text[2:].split(b"\0", 2)[-1]
+    return not is_packed or _unpacks(packed)
+
+
+def _unpacks(packed: bytes) -> bool:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(packed, _LONGEST_TEXT)
+    except zlib.error:
+        return False
+    return not unpacker.unconsumed_tail
+
+
+def is_wide(image: ImageFile.ImageFile) -> bool:
+    """Whether an image that is not loaded yet has colours of 16 bits, of which Pillow keeps 8."""
+    return image.format == "PNG" and bool(image.tile) and str(image.tile[0][3]).endswith(";16B")
+
+
+def wide_values(image: ImageFile.ImageFile, data: bytes, name: str) -> NDArray[np.uint16]:
+    """All 16 bits of the colours of a PNG file.
+
+    Pillow reads either byte of each value, so it does so twice.
+
+    Args:
+        image: For which `is_wide` is true.
+        data: The file.
+        name: The file, for the message.
+
+    Returns:
+        (H, W, C)
+    """
+    mode = image.mode
+    if image.tile[0][3] != f"{mode};16B":
+        raise DataError(
+            f"{name}: is grey with transparency in 16 bits. Expected 8 bits, or grey alone."
+        )
+    values = np.asarray(image).astype(np.uint16)
+    values <<= 8
+    again = Image.open(io.BytesIO(data), formats=("PNG",))
+    again.tile = [tile._replace(args=f"{mode};16L") for tile in again.tile]
+    values |= np.asarray(again)
+    return values

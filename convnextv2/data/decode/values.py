@@ -1,0 +1,92 @@
+"""Values of more than 8 bits to pixels.
+
+The rule: NaN and the file's no-data value become 0; everything else is scaled so that a range
+becomes 0 to 255, and what lies outside of it, infinities included, is clipped. The range is, unless
+it is given: of whole numbers of 16 bits without a sign, 0 to 65535, and of other whole numbers too
+of 16 bits and more where none lies outside of that; 0 to 1 of numbers that lie within it; else the smallest and the
+largest of the image's finite values, over all its channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.errors import DataError
+
+STRIP_VALUES = 1 << 20
+"""Worked on at a time: what is computed on the way takes several times the memory of the pixels."""
+
+_LARGEST = 8e307  # so that differences stay finite
+
+
+def to_pixels(
+    read: Callable[[slice], NDArray[Any]],
+    out: NDArray[np.uint8],
+    *,
+    value_range: tuple[float, float] | None,
+    no_data: float | None,
+    name: str,
+) -> None:
+    """Scale an image's values, strip by strip.
+
+    Args:
+        read: Returns some of its rows, (h, W) or (h, W, C), of any type but complex.
+        out: (H, W, C), filled with the pixels; with one value for all channels if that is what
+            `read` returns.
+        value_range: The values that become 0 and 255; None: by the module's rule.
+        no_data: The value that stands for no measurement, if there is one.
+        name: The file, for the message.
+
+    Raises:
+        DataError: Where there is nothing but NaN, infinities and no data.
+    """
+    height = len(out)
+    rows = max(1, STRIP_VALUES // (out.shape[1] * out.shape[2]))
+    strips = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+    low, high = value_range or _range(read, strips, no_data, name)
+    factor = 255 / max(high - low, 1e-12)
+    for strip in strips:
+        values = read(strip)
+        is_empty = _is_no_data(values, no_data)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = ((values.astype(np.float64) - low) * factor).round().clip(0, 255)
+        scaled[is_empty] = 0
+        out[strip] = scaled if scaled.ndim == 3 else scaled[..., None]
+
+
+def _is_no_data(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
+    is_empty = np.isnan(values)
+    if no_data is not None:
+        with np.errstate(over="ignore"):
+            same = np.float32(no_data) if values.dtype == np.float32 else no_data
+        is_empty |= values == same
+    return is_empty
+
+
+def _range(
+    read: Callable[[slice], NDArray[Any]],
+    strips: list[slice],
+    no_data: float | None,
+    name: str,
+) -> tuple[float, float]:
+    kind = read(slice(0, 1)).dtype
+    is_fixed = kind.kind == "u" and kind.itemsize == 2
+    if is_fixed and no_data is None:
+        return 0.0, 65535.0
+    lows, highs = [], []
+    for strip in strips:
+        values = read(strip)
+        counted = values[np.isfinite(values) & ~_is_no_data(values, no_data)]
+        if counted.size:
+            lows.append(float(counted.min()))
+            highs.append(float(counted.max()))
+    if not lows:
+        raise DataError(f"{name}: has no finite value; all of it is NaN, infinite or no data.")
+    low, high = max(min(lows), -_LARGEST), min(max(highs), _LARGEST)
+    if is_fixed or (kind.kind in "iu" and kind.itemsize > 1 and 0 <= low and high <= 65535):
+        return 0.0, 65535.0
+    return (0.0, 1.0) if 0 <= low and high <= 1 else (low, high)
