@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnextv2.data.chance import stream
-from convnextv2.data.decode import Picture, open_picture
+from convnextv2.data.decode import SUFFIXES, Picture, open_picture
 from convnextv2.data.named import imagenet_names, load_named
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 MAX_PIXELS = 178_956_970
 
 Targets = NDArray[np.int64]
@@ -62,7 +61,7 @@ class Source:
                 data = file.read()
         except OSError as error:
             raise DataError(f"{self.names[index]}: cannot be opened ({error.strerror}).") from None
-        return open_picture(data, name=self.names[index], channels=channels, max_pixels=self.max_pixels)
+        return open_picture(data, name=self.names[index], channels=channels, max_pixels=self.max_pixels, value_range=value_range)
 
     def subset(self, indices: Sequence[int]) -> Source:
         """The images at these indices, in this order."""
