@@ -184,9 +184,7 @@ def _table(found: Statistics) -> list[str]:
         columns.append([f"{value:.4f}" for value in getattr(found, name)])
     widths = [max(len(head), *map(len, column)) for head, column in zip(heads, columns, strict=True)]
     rows = [heads, *zip(*columns, strict=True)]
-    return [
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows
-    ]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _left_out(what: str, messages: Sequence[str]) -> list[str]:

@@ -278,7 +278,13 @@ class Store:
     def _prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
         began = perf_counter()
         try:
-            picture = open_picture(data, name=name, channels=transform.channels, max_pixels=self.limits.max_image_pixels)
+            picture = open_picture(
+                data,
+                name=name,
+                channels=transform.channels,
+                max_pixels=self.limits.max_image_pixels,
+                value_range=transform.value_range,
+            )
             with self._decoding(picture.height * picture.width):
                 pixels = transform(picture.decode())
         except ImageSizeError as error:
