@@ -176,6 +176,13 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
     if description.preprocessing and (missing := [name for name in needed if name not in description.preprocessing]):
         raise CheckpointError(f"{path}: its model description has preprocessing without {', '.join(missing)}.")
+    if description.preprocessing:
+        taken, prepared = description.arguments["in_channels"], description.preprocessing["channels"]
+        if taken != prepared:
+            raise CheckpointError(
+                f"{path}: its model description has a network of {taken} channels for images of {prepared}."
+            )
+        _check_counts(description.preprocessing, path)
     return description
 
 
@@ -185,6 +192,15 @@ def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
         _PREPROCESSING.validate_json(json.dumps(preprocessing))
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)}).") from error
+    _check_counts(preprocessing, path)
+
+
+def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError where mean or std do not have one number for each channel."""
+    for name in ("mean", "std"):
+        channels, values = preprocessing.get("channels"), preprocessing.get(name)
+        if channels is not None and values is not None and len(values) != channels:
+            raise CheckpointError(f"{path}: its {name} has {len(values)} numbers for {channels} channels.")
 
 
 def _complaint(error: Exception) -> str:

@@ -165,3 +165,10 @@ def test_a_report_is_written_whole(tmp_path):
     path = tmp_path / "report.html"
     write_report(path, "é")
     assert path.read_text(encoding="utf-8") == "é" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_page_of_images_with_other_channels_says_which_are_shown():
+    examples = [Example(picture(), "a.tif", "hat", [("hat", 0.9)])]
+    page = Page(build_report("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5))
+    assert page.text.count("Shown are channels 1 to 3 of 5, as RGB.") == 2
+    assert "Shown" not in Page(build_report("x", summary={}, recipe={}, examples=examples, gallery=picture())).text

@@ -58,7 +58,8 @@ def test_what_the_user_measured_goes_first(five: str) -> None:
 
 def test_weights_of_photographs_leave_the_statistics_alone(tmp_path) -> None:
     for channels in (1, 3):
-        weights = save(network(in_channels=channels), tmp_path, preprocessing=PREPROCESSING | {"channels": channels})
+        how = PREPROCESSING | {"channels": channels, "mean": [0.5] * channels, "std": [0.2] * channels}
+        weights = save(network(in_channels=channels), tmp_path, preprocessing=how)
         recipe, _ = infer_from_init(Recipe(init=str(weights), data_dir="d"))
         assert (recipe.in_channels, recipe.mean, recipe.value_range) == (channels, Recipe().mean, None)
 
