@@ -72,7 +72,7 @@ def _units(stream: bytes) -> Iterator[tuple[int, bytes]]:
             length = shift = 0
             for shift in range(0, 56, 7):
                 if at >= len(stream):
-                    raise ValueError("ends too early")
+                    return
                 length |= (stream[at] & 127) << shift
                 at += 1
                 if stream[at - 1] < 128:

@@ -33,7 +33,7 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
             ) from None
         except UnidentifiedImageError:
             raise DataError(
-                f"{name}: is a damaged {kind} file: its header cannot be read."
+                f"{name}: is a damaged or truncated {kind} file: its header cannot be read."
             ) from None
         except Exception as error:
             # Decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error), and some
@@ -42,13 +42,22 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
             raise DataError(f"{name}: is damaged or truncated ({reason}).") from error
 
 
+def is_heic(data: bytes) -> bool:
+    """Whether a file is a HEIC image, by the brands that it names."""
+    if data[4:8] != b"ftyp":
+        return False
+    length = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, length, 4))}
+    return bool(brands & _HEIC_BRANDS) and not brands & {b"avif", b"avis"}
+
+
 def refuse_unknown(data: bytes, name: str) -> NoReturn:
     """Say of a file of no known format what it is, where one can see it.
 
     Raises:
         DataError: Always.
     """
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+    if is_heic(data):
         raise DataError(
             f"{name}: is a HEIC image, which is not read. Convert it to JPEG, for example with: "
             "heif-convert photo.heic photo.jpg"
@@ -59,4 +68,4 @@ def refuse_unknown(data: bytes, name: str) -> NoReturn:
     )
 
 
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}

@@ -33,6 +33,8 @@ _END = b"\xff\xd9"
 # Not the bytes and restarts that belong to a scan's data, nor markers that no length follows.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 _FRAME_MARKERS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_ARITHMETIC_MARKERS = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_ARITHMETIC_COST = 8  # against the scans of Huffman's code, as an empty scan shows
 _PROGRESSIVE_MARKERS = {0xC2, 0xC6, 0xCA, 0xCE}
 
 
@@ -71,14 +73,16 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
         DataError: Where there are more scans than an image of this size may have.
     """
     most = min(_MOST_SCANS, _MOST_FULL_SCANS * max_pixels // max(1, pixels))
-    if data.count(_SCAN) <= most:  # the quick count includes what follows the image, such as a film
+    # The quick count includes what follows the image, such as a film.
+    if data.count(_SCAN) * _ARITHMETIC_COST <= most:
         return
-    scans = 0
-    for number, segment in enumerate(segments(data)):
-        scans += segment.marker == 0xDA
-        if scans > most or number >= _MOST_SEGMENTS:
+    scans, cost = 0, 1
+    for number, (marker, _) in enumerate(segments(data)):
+        scans += marker == 0xDA
+        cost = _ARITHMETIC_COST if marker in _ARITHMETIC_MARKERS else cost
+        if scans * cost > most or number >= _MOST_SEGMENTS:
             raise DataError(
-                f"{name}: has more than {most} scans, which no camera or program writes"
+                f"{name}: has more than {most // cost} scans, which no camera or program writes"
                 f"{' for so large an image' if most < _MOST_SCANS else ''}. Save it anew."
             )
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, TiffTags, features
 from torch import Tensor
 
 from convnextv2.data.decode import arrays, avif, headers, jpeg, jpeg2000, png, stacks, tiff
-from convnextv2.data.decode.failures import our_errors, refuse_unknown
+from convnextv2.data.decode.failures import is_heic, our_errors, refuse_unknown
 from convnextv2.data.decode.limits import Part, check_parts
 from convnextv2.data.decode.pillow import (
     bands_of,
@@ -170,7 +170,7 @@ def open_picture(
         with our_errors(name, "NPY"):
             return _open_array(data, name, channels, max_pixels, value_range)
     kind = sniff(data)
-    if kind is None:
+    if kind is None or is_heic(data):
         refuse_unknown(data, name)
     with our_errors(name, kind):
         held = 0

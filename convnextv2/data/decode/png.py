@@ -66,6 +66,10 @@ def essence(data: bytes, name: str) -> bytes:
         if chunk.kind == b"IEND":
             rest = rest[:0]
             break
+    if not pixels:  # perhaps of an animation's first frame
+        return data
+    if rest[4:5].tobytes().islower():  # it ends in a chunk that may be left out
+        rest = rest[:0]
     return b"".join((_SIGNATURE, *before, *texts, *pixels, rest))
 
 

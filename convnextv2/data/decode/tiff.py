@@ -70,7 +70,9 @@ class Directory:
 
     def _numbers(self, entry: Entry) -> tuple[int, ...]:
         size = _BYTES[entry.code]
-        there = max(0, min(entry.number, (len(self._data) - entry.begin) // size))
+        there = min(entry.number, (len(self._data) - entry.begin) // size)
+        if there < 1:
+            return ()
         return struct.unpack_from(f"{self.order}{there}{entry.code}", self._data, entry.begin)
 
     def _read(self) -> Iterator[Entry]:

@@ -37,12 +37,19 @@ def read(data: bytes, channels: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("with_simplejpeg", [True, False])
 @pytest.mark.parametrize("subsampling", [0, 2])
-def test_jpeg_equals_pillow(with_simplejpeg: bool, subsampling: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jpeg_equals_pillow(
+    with_simplejpeg: bool, subsampling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not with_simplejpeg:
         monkeypatch.setattr(module, "_simplejpeg", None)
     data = encoded(photograph(), "jpeg", quality=90, subsampling=subsampling)
     assert np.abs(read(data) - np.asarray(Image.open(io.BytesIO(data)), dtype=int)).max() <= 2
-    assert np.abs(read(data, 1)[..., 0] - np.asarray(Image.open(io.BytesIO(data)).convert("L"), dtype=int)).max() <= 2
+    assert (
+        np.abs(
+            read(data, 1)[..., 0] - np.asarray(Image.open(io.BytesIO(data)).convert("L"), dtype=int)
+        ).max()
+        <= 2
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -94,22 +101,37 @@ def test_float_tiff_is_scaled_by_its_range() -> None:
 
 def test_an_animation_is_its_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    assert (read(encoded(frames[0], "gif", save_all=True, append_images=frames[1:]))[0, 0] == [255, 0, 0]).all()
+    assert (
+        read(encoded(frames[0], "gif", save_all=True, append_images=frames[1:]))[0, 0]
+        == [255, 0, 0]
+    ).all()
 
 
 def test_one_pixel_is_an_image() -> None:
     for kind in ("jpeg", "png"):
-        assert read(encoded(Image.new("RGB", (1, 1), "white"), kind)).tolist() == [[[255, 255, 255]]]
+        assert read(encoded(Image.new("RGB", (1, 1), "white"), kind)).tolist() == [
+            [[255, 255, 255]]
+        ]
 
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header declares more pixels than anyone should decode."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("with_simplejpeg", [True, False])
@@ -124,7 +146,9 @@ def bomb(width: int, height: int) -> bytes:
     ],
     ids=["empty", "text", "truncated-jpeg", "truncated-png", "bomb"],
 )
-def test_what_cannot_be_read_is_named(data: bytes, message: str, with_simplejpeg: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_named(
+    data: bytes, message: str, with_simplejpeg: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not with_simplejpeg:
         monkeypatch.setattr(module, "_simplejpeg", None)
     with pytest.raises(DataError, match=rf"^photo\.jpg: .*{message}") as error:
@@ -139,7 +163,9 @@ def with_scans(many: int, between: bytes = b"") -> bytes:
     return data[:-2] + (between + data[begin:-2]) * (many - data.count(b"\xff\xda")) + data[-2:]
 
 
-@pytest.mark.parametrize("between", [b"", b"\xff\x01"], ids=["", "TEM"])  # a marker that no length follows
+@pytest.mark.parametrize(
+    "between", [b"", b"\xff\x01"], ids=["", "TEM"]
+)  # a marker that no length follows
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(between: bytes) -> None:
     assert read(with_scans(100, between)).shape == (64, 64, 3)
     with pytest.raises(DataError, match="more than 100 scans"):
@@ -151,10 +177,14 @@ def test_what_follows_a_photograph_is_not_taken_for_scans() -> None:
     assert (read(encoded(photograph(), "jpeg") + film) == read(encoded(photograph(), "jpeg"))).all()
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory"
+)
 def test_a_large_deep_image_takes_little_more_memory_than_its_pixels() -> None:
     def memory(key: str) -> int:
-        return int(re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+        return (
+            int(re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+        )
 
     data = encoded(Image.fromarray(np.zeros((4990, 5000), np.uint16)), "png")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
