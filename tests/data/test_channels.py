@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from fields import field, save_tiff
 from PIL import Image
 
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
 from convnextv2.data.cache import DecodedCache
 from convnextv2.data.chance import stream
-from convnextv2.data.loader import EvaluationLoader, TrainingLoader
+from convnextv2.data.loader import EvaluationLoader, TrainingLoader, build_training_loader
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.sources import Source
@@ -24,7 +25,8 @@ from convnextv2.data.transforms import (
     color_jitter,
     resize,
 )
-from convnextv2.errors import RecipeError
+from convnextv2.distributed import Place
+from convnextv2.errors import MissingPackageError, RecipeError
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 
@@ -216,3 +218,36 @@ def test_the_recipe_builds_transforms_for_many_channels():
     images, _ = build_batch_transform(recipe, 3)(changed[None], torch.tensor([1]), stream(0))
     assert images.shape == (1, 5, 32, 32)
     assert build_train_transform(Recipe(**five, color_jitter=(0.4, 0.4, 0.0)))(image(5), stream(0)).shape == (5, 32, 32)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_package_stops_the_loader_in_one_line_and_is_never_skipped(workers, tmp_path, monkeypatch):
+    save_tiff(tmp_path / "a.tif", field(0, 0))
+
+    def missing():
+        raise MissingPackageError("tifffile", "bands")
+
+    monkeypatch.setattr("convnextv2.data.decode.stacks._tifffile", missing)
+    transform = EvalTransform((32, 32), channels=5)
+    how = {"batch_size": 1, "channels": 5, "workers": workers, "bad_images": "skip"}
+    loader = EvaluationLoader(Source([str(tmp_path / "a.tif")]), transform, **how)
+    with pytest.raises(MissingPackageError, match=r"pip install 'convnextv2\[bands\]'"):
+        list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_range_of_values_reaches_every_loader(workers, tmp_path):
+    values = field(0, 0, side=32)[:, :32]
+    save_tiff(tmp_path / "a.tif", values)
+    source = Source([str(tmp_path / "a.tif")])
+    expected = (values.astype(float) * (255 / 4000)).round().clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+    transform = EvalTransform((32, 32), channels=5, crop_pct=1.0, value_range=(0.0, 4000.0))
+    batch = next(iter(EvaluationLoader(source, transform, batch_size=1, channels=5, workers=workers)))
+    assert np.array_equal(batch.pixels[0], expected)
+    recipe = Recipe(
+        data_dir="d", in_channels=5, mean=(0.5,), std=(0.2,), value_range=(0.0, 4000.0), image_size=32, batch_size=1,
+        workers=workers, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0,
+    )  # fmt: skip
+    for cache_mb in (0, 1):
+        loader = build_training_loader(recipe.model_copy(update={"cache_mb": cache_mb}), source, Place(torch.device("cpu")))
+        assert np.array_equal(next(iter(loader.batches(0))).pixels[0], expected)

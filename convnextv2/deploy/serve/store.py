@@ -29,7 +29,7 @@ from convnextv2.deploy.serve.batcher import Batcher, Queue
 from convnextv2.deploy.serve.limits import Limits, Refusal
 from convnextv2.deploy.serve.metrics import Metrics
 from convnextv2.distributed import available_cores
-from convnextv2.errors import DataError, ImageSizeError, RunError
+from convnextv2.errors import DataError, ImageSizeError, MissingPackageError, RunError
 from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.run import find_weights
@@ -289,7 +289,7 @@ class Store:
                 pixels = transform(picture.decode())
         except ImageSizeError as error:
             raise Refusal(413, "image_too_large", str(error)) from None
-        except DataError as error:
+        except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self.metrics.decoded.observe(perf_counter() - began)
         return Prepared(pixels, transform.seen(picture.height, picture.width), picture.height, picture.width)
