@@ -152,6 +152,19 @@ VERBS: dict[str, Verb] = {
         ),
         knobs=("device", "bad_images", "max_image_pixels", "seed", "mask_ratio"),
     ),
+    "statistics": Verb(
+        "Measure images, channel by channel: mean, std and value_range for a recipe.",
+        (
+            ("data", {"metavar": "DATA", "help": "Folder of images, or a table; labels are not needed."}),
+            ("--in_channels", {"metavar": "N", "help": "Channels that the network takes. [3, or those of the first image]"}),
+            ("--max_images", {"metavar": "N", "help": "Measure at most so many, a fixed random choice. [all]"}),
+            ("--json", {"action": "store_true", "help": "One JSON object, for machines."}),
+        ),
+        knobs=(
+            *("value_range", "train_split", "max_image_pixels", "workers", "seed"),
+            *("columns", "images_dir", "image_suffix"),
+        ),
+    ),
     "plan": Verb(
         "Measure a recipe's first steps here: its time, memory and disk, before it is started.",
         (

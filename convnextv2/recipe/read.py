@@ -64,6 +64,7 @@ _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
         lambda recipe: recipe.dataset not in ("", "imagenet"),
         "they are for tables in data_dir",
     ),
+    (("value_range",), lambda recipe: recipe.dataset not in ("", "imagenet"), "its images have 8 bits"),
     (("dataset_download",), lambda recipe: recipe.dataset_download and recipe.dataset == "bundled", "it is here already"),
     (("val_every_epochs", "val_split"), lambda recipe: not recipe.val_while_train, "val_while_train is off"),
     (("keep_checkpoints",), lambda recipe: recipe.keep_policy == "all", "all are kept"),

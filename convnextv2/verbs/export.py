@@ -184,7 +184,9 @@ def _evidence(weights: Path, description: Description, recipe: Recipe, most: int
 def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, str]:
     if not recipe.data_dir and not recipe.dataset:
         bundled = recipe.model_copy(update={"dataset": "bundled"})
-        return find_sources(bundled, labelled=False)[0], "the bundled images, which the model may not know"
+        channels = description.preprocessing["channels"]
+        grey = "" if channels in (1, 3) else f", grey in each of the {channels} channels"
+        return find_sources(bundled, labelled=False)[0], f"the bundled images{grey}, which the model may not know"
     origin = recipe.data_dir or recipe.dataset
     if description.kind == "classifier":
         try:

@@ -24,7 +24,7 @@ from convnextv2.deploy.serve.metrics import Metrics
 from convnextv2.deploy.serve.reconstructor import Reconstructor
 from convnextv2.deploy.serve.specs import Spec, age, fingerprint, is_number, parse_specs
 from convnextv2.distributed import available_cores
-from convnextv2.errors import DataError, ImageSizeError, RunError
+from convnextv2.errors import DataError, ImageSizeError, MissingPackageError, RunError
 from convnextv2.run import find_weights
 from convnextv2.weights.load import open_weights
 
@@ -277,12 +277,18 @@ class Store:
     def _prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
         began = perf_counter()
         try:
-            picture = open_picture(data, name=name, channels=transform.channels, max_pixels=self.limits.max_image_pixels)
+            picture = open_picture(
+                data,
+                name=name,
+                channels=transform.channels,
+                max_pixels=self.limits.max_image_pixels,
+                value_range=transform.value_range,
+            )
             with self._decoding(picture.held_pixels):
                 pixels = transform(picture.decode())
         except ImageSizeError as error:
             raise Refusal(413, "image_too_large", str(error)) from None
-        except DataError as error:
+        except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self.metrics.decoded.observe(perf_counter() - began)
         return Prepared(pixels, transform.seen(picture.height, picture.width), picture.height, picture.width)
