@@ -20,8 +20,10 @@ from convnextv2.recipe.values import expected, read_value, show
 _SHOWN = 5
 """Files that are named, of those that were left out."""
 
-_USES = ("value_range", "train_split", "max_image_pixels", "workers", "seed")
-_USES += ("columns", "images_dir", "image_suffix")
+_USES = (
+    *("value_range", "train_split", "max_image_pixels", "workers", "seed"),
+    *("columns", "images_dir", "image_suffix"),
+)
 
 
 def statistics(
