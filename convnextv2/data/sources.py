@@ -107,8 +107,6 @@ def validation_source(
 
 def summary(training: Source, validation: Source | None) -> str:
     """Say in one line how many images and classes there are."""
-    if training.targets is None:
-        return f"{len(training):,} images."
     names = training.class_names
     more = ", ..." if len(names) > _MOST_NAMED else ""
     line = (
