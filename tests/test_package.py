@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.request
 import venv
 from pathlib import Path
@@ -41,6 +42,27 @@ def test_help_and_recipes_do_not_import_torch() -> None:
 def test_changelog_begins_with_the_version() -> None:
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest and newest[1] == convnextv2.__version__
+
+
+def requirements() -> dict[str, str]:
+    """What pyproject.toml asks for, of itself and of its extras: name to the rest, markers left out."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, str] = {}
+    for text in sum(project["optional-dependencies"].values(), project["dependencies"]):
+        name, extras, versions = re.fullmatch(r"([\w.-]+)(\[.+])?([^;]*)(?:;.*)?", text).groups()  # type: ignore[union-attr]
+        if extras:
+            assert name == project["name"]
+            continue
+        assert found.setdefault(name, versions.strip()) == versions.strip(), f"{name} has two bounds"
+    return found
+
+
+def test_lowest_versions_are_those_that_are_tested() -> None:
+    """Two lists, as a file of constraints knows no lower bounds."""
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    pinned = dict(line.partition(";")[0].strip().split("==") for line in lines if not line.startswith("#"))
+    stated = {name: re.match(r">=([\d.]+)(,|$)", versions) for name, versions in requirements().items()}
+    assert {name: found and found[1] for name, found in stated.items()} == pinned
 
 
 def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(tmp_path: Path) -> None:
