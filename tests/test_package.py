@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import convnextv2
+from convnextv2 import errors
 from convnextv2.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +64,35 @@ def test_lowest_versions_are_those_that_are_tested() -> None:
     pinned = dict(line.partition(";")[0].strip().split("==") for line in lines if not line.startswith("#"))
     stated = {name: re.match(r">=([\d.]+)(,|$)", versions) for name, versions in requirements().items()}
     assert {name: found and found[1] for name, found in stated.items()} == pinned
+
+
+def test_a_missing_package_is_named_with_the_versions_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = ["torch>=2.7", "uvicorn<0.55,>=0.45; extra == 'serve'", "python-multipart>=0.0.27 ; extra == 'serve'"]
+    monkeypatch.setattr(errors, "requires", lambda name: stated)
+    said = str(errors.MissingPackageError("uvicorn", "serve"))
+    remedy = "(or all of its kind, in the project's checkout: pip install '.[serve]')"
+    assert said == f"uvicorn is not installed. Install it with: pip install 'uvicorn<0.55,>=0.45' {remedy}"
+    assert "pip install 'python-multipart>=0.0.27' (" in str(errors.MissingPackageError("python_multipart", "serve"))
+    monkeypatch.setattr(errors, "requires", lambda name: None)
+    assert "pip install nncf (" in str(errors.MissingPackageError("nncf", "export"))
+
+
+def test_extras_that_messages_name_bring_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = 0
+    for path in (ROOT / "convnextv2").rglob("*.py"):
+        for package, extra in re.findall(r'MissingPackageError\("([\w-]+)", "(\w+)"\)', path.read_text()):
+            assert any(text.startswith(package) for text in extras[extra]), (path, package)
+            named += 1
+    assert named >= 4
+
+
+def test_nothing_tells_to_install_this_project_from_a_registry() -> None:
+    """It is on none, and whoever took its name there would be installed."""
+    texts = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "convnextv2").rglob("*.py")]
+    lines = [line for path in texts for line in path.read_text().splitlines() if "pip install" in line]
+    assert len(lines) >= 5
+    assert [line for line in lines if re.search(r"pip install [^`)]*convnextv2\b(?!/)", line)] == []
 
 
 def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(tmp_path: Path) -> None:
