@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,14 +90,28 @@ def test_extras_that_messages_name_bring_the_package() -> None:
 
 def test_nothing_tells_to_install_this_project_from_a_registry() -> None:
     """It is on none, and whoever took its name there would be installed."""
-    texts = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "convnextv2").rglob("*.py")]
+    texts = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "convnextv2").rglob("*.py"), ROOT / "Dockerfile"]
     lines = [line for path in texts for line in path.read_text().splitlines() if "pip install" in line]
     assert len(lines) >= 5
     assert [line for line in lines if re.search(r"pip install [^`)]*convnextv2\b(?!/)", line)] == []
 
 
+def context(folder: Path) -> None:
+    """What .dockerignore leaves of the checkout: it shuts out all, and lets names at the top through."""
+    shut_out, *lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert shut_out == "*"
+    for name in [line[1:] for line in lines if line.startswith("!")]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+
+
 def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    # From what the Dockerfile's COPY takes, which has to be enough.
+    context(tmp_path / "context")
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(tmp_path / "context")]
     subprocess.run(build, check=True, capture_output=True)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
