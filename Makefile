@@ -2,14 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The lowest versions that pyproject.toml states are those of Python 3.11, the lowest of its kind.
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= python3.11
+TESTS ?= tests
 
-.PHONY: demo test lint check install clean
+.PHONY: demo test test-lowest lint check install clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/convnextv2 demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto $(TESTS)
+
+test-lowest: $(LOWEST)/dev.stamp
+	$(LOWEST)/bin/python -m pytest -n auto $(TESTS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -29,5 +36,10 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+$(LOWEST)/dev.stamp: pyproject.toml tests/lowest.txt
+	test -x $(LOWEST)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[dev,benchmarks]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -19,6 +19,9 @@ line prints it and exits with 2. Programming errors are asserts and built-in exc
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import PackageNotFoundError, requires
+
 
 class ConvNeXtV2Error(ValueError):
     """Base of every error that a user can cause."""
@@ -72,12 +75,39 @@ class TrainingError(ConvNeXtV2Error):
 
 
 class MissingPackageError(ConvNeXtV2Error):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message says how to install it.
+
+    This project is on no package registry, so that the message never names it as something that
+    pip would find there.
+
+    Args:
+        package: as pip calls it.
+        extra: the extra of this project that brings it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         self._arguments = package, extra
-        super().__init__(f"{package} is not installed. Install it with: pip install 'convnextv2[{extra}]'")
+        super().__init__(
+            f"{package} is not installed. Install it with: pip install {_requirement(package)} "
+            f"(or all of its kind, in the project's checkout: pip install '.[{extra}]')"
+        )
 
     def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str]]:
         """For worker processes, which send it to the one that started them."""
         return type(self), self._arguments
+
+
+def _requirement(package: str) -> str:
+    """The versions of a package that this project can use, in quotes for the shell.
+
+    Only the name where the project runs from its sources without being installed.
+    """
+    try:
+        stated = requires("convnextv2") or []
+    except PackageNotFoundError:
+        stated = []
+    for requirement in stated:
+        name, versions = re.match(r"([\w.-]+)([^;]*)", requirement).groups()  # type: ignore[union-attr]
+        if name.lower().replace("_", "-") == package.lower().replace("_", "-") and versions.strip():
+            return f"'{name}{versions.strip()}'"
+    return package

@@ -5,12 +5,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.request
 import venv
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import convnextv2
+from convnextv2 import errors
 from convnextv2.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -43,8 +46,72 @@ def test_changelog_begins_with_the_version() -> None:
     assert newest and newest[1] == convnextv2.__version__
 
 
+def requirements() -> dict[str, str]:
+    """What pyproject.toml asks for, of itself and of its extras: name to the rest, markers left out."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, str] = {}
+    for text in sum(project["optional-dependencies"].values(), project["dependencies"]):
+        name, extras, versions = re.fullmatch(r"([\w.-]+)(\[.+])?([^;]*)(?:;.*)?", text).groups()  # type: ignore[union-attr]
+        if extras:
+            assert name == project["name"]
+            continue
+        assert found.setdefault(name, versions.strip()) == versions.strip(), f"{name} has two bounds"
+    return found
+
+
+def test_lowest_versions_are_those_that_are_tested() -> None:
+    """Two lists, as a file of constraints knows no lower bounds."""
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    pinned = dict(line.partition(";")[0].strip().split("==") for line in lines if not line.startswith("#"))
+    stated = {name: re.match(r">=([\d.]+)(,|$)", versions) for name, versions in requirements().items()}
+    assert {name: found and found[1] for name, found in stated.items()} == pinned
+
+
+def test_a_missing_package_is_named_with_the_versions_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = ["torch>=2.7", "uvicorn<0.55,>=0.45; extra == 'serve'", "python-multipart>=0.0.27 ; extra == 'serve'"]
+    monkeypatch.setattr(errors, "requires", lambda name: stated)
+    said = str(errors.MissingPackageError("uvicorn", "serve"))
+    remedy = "(or all of its kind, in the project's checkout: pip install '.[serve]')"
+    assert said == f"uvicorn is not installed. Install it with: pip install 'uvicorn<0.55,>=0.45' {remedy}"
+    assert "pip install 'python-multipart>=0.0.27' (" in str(errors.MissingPackageError("python_multipart", "serve"))
+    monkeypatch.setattr(errors, "requires", lambda name: None)
+    assert "pip install nncf (" in str(errors.MissingPackageError("nncf", "export"))
+
+
+def test_extras_that_messages_name_bring_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = 0
+    for path in (ROOT / "convnextv2").rglob("*.py"):
+        for package, extra in re.findall(r'MissingPackageError\("([\w-]+)", "(\w+)"\)', path.read_text()):
+            assert any(text.startswith(package) for text in extras[extra]), (path, package)
+            named += 1
+    assert named >= 4
+
+
+def test_nothing_tells_to_install_this_project_from_a_registry() -> None:
+    """It is on none, and whoever took its name there would be installed."""
+    texts = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "convnextv2").rglob("*.py"), ROOT / "Dockerfile"]
+    lines = [line for path in texts for line in path.read_text().splitlines() if "pip install" in line]
+    assert len(lines) >= 5
+    assert [line for line in lines if re.search(r"pip install [^`)]*convnextv2\b(?!/)", line)] == []
+
+
+def context(folder: Path) -> None:
+    """What .dockerignore leaves of the checkout: it shuts out all, and lets names at the top through."""
+    shut_out, *lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert shut_out == "*"
+    for name in [line[1:] for line in lines if line.startswith("!")]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+
+
 def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    # From what the Dockerfile's COPY takes, which has to be enough.
+    context(tmp_path / "context")
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(tmp_path / "context")]
     subprocess.run(build, check=True, capture_output=True)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"

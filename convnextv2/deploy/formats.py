@@ -66,7 +66,10 @@ class Format:
 def check_format(name: str, precision: str, *, to_write: bool = False) -> Format:
     """The format of this name, once its packages are here and it knows the precision. Raises MissingPackageError, DeviceError."""
     chosen = FORMATS[name]
-    for package in (*chosen.engine, *(chosen.writer if to_write else ())):
+    for package in chosen.engine:
+        if not find_spec(package):
+            raise MissingPackageError(package, "engines")
+    for package in chosen.writer if to_write else ():
         if not find_spec(package):
             raise MissingPackageError(package, "export")
     if precision not in chosen.precisions:

@@ -138,7 +138,7 @@ def _is_bare_linear(module: nn.Module) -> bool:
         and module.bias is not None
         and not module._forward_hooks
         and not module._forward_pre_hooks
-        and "forward" not in vars(module)
+        and "forward" not in module.__dict__
     )
 
 

@@ -105,7 +105,7 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
     if device.type == "cpu":
         memory = (peak_memory(os.getpid()) - before) / 2**20
     else:
-        memory = torch.accelerator.max_memory_allocated(device) / 2**20
+        memory = torch.get_device_module(device).max_memory_allocated(device) / 2**20
     return {"images_per_second": images / timing.median, "spread": timing.spread, "memory_mib": memory}
 
 

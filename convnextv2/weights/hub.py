@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from convnextv2.errors import CheckpointError
+from convnextv2.errors import CheckpointError, MissingPackageError
 
 _WANTED = ["config.json", "preprocessor_config.json", "README.md", "*.safetensors", "*.safetensors.index.json"]
 _OLDER = ["pytorch_model.bin"]
@@ -33,7 +33,8 @@ def download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise CheckpointError(
-            f"{name}: no such local file or folder; to look on the Hugging Face Hub: pip install 'convnextv2[hub]'."
+            f"{name}: no such local file or folder, and to look on the Hugging Face Hub, "
+            f"{MissingPackageError('huggingface_hub', 'hub')}"
         ) from None
     try:
         folder = Path(snapshot_download(name, allow_patterns=_WANTED))

@@ -79,7 +79,6 @@ def are_used_for(x: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") in (torch.float32, torch.bfloat16))
         and _is_on()
-        and not torch.compiler.is_exporting()
         and not _is_traced()
     )
 
@@ -91,7 +90,9 @@ def _is_on() -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_traced() -> bool:
-    return torch._C._get_tracing_state() is not None  # torch.jit.trace, by which OpenVINO reads a model
+    # Asked here, not where torch.compile reads on: there, PyTorch 2.7 takes every compilation for an
+    # export. The state is that of torch.jit.trace, by which OpenVINO reads a model.
+    return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
 
 
 def _call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:

@@ -215,7 +215,7 @@ def test_pages_must_be_alike_and_previews_do_not_count(read) -> None:
 
 def test_what_to_install_is_said(monkeypatch, read) -> None:
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(MissingPackageError, match=r"convnextv2\[bands\]"):
+    with pytest.raises(MissingPackageError, match=r"pip install .*tifffile.*\[bands\]"):
         read(interleaved(stack(5)), 5)
 
 
