@@ -16,6 +16,8 @@ Each message is one line (RecipeError: one line for each mistake): what, its val
 line prints it and exits with 2. Programming errors are asserts and built-in exceptions, and keep their traceback.
 """
 
+from convnextv2.text import plain
+
 
 class ConvNeXtV2Error(ValueError):
     """Base of every error that a user can cause."""
@@ -37,7 +39,7 @@ class CheckpointError(ConvNeXtV2Error):
     """Weights cannot be read, or do not fit the model. Files may call their parts anything; the message stays one plain line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
+        super().__init__(plain(message))
 
 
 class ArtifactError(ConvNeXtV2Error):

@@ -7,7 +7,6 @@ where the caller allows it.
 from __future__ import annotations
 
 import copy
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.weights.describe import RESAMPLE, TIMM_NAMES, distinct, size_name, warps
-from convnextv2.weights.files import WEIGHTS, Description, save_weights, write_json, write_tensors, write_text
+from convnextv2.weights.files import WEIGHTS, Description, replacing, save_weights, write_json, write_tensors, write_text
 from convnextv2.weights.load import OURS, Weights, brief, build_model, restore
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, name_table, to_foreign
@@ -184,9 +183,8 @@ def _write_file(out: Path, tensors: Mapping[str, Tensor], target: str, provenanc
         if key is None:  # nothing may stand beside the tensors, but a note may hang on them
             content = OrderedDict(tensors)
             content.provenance = dict(provenance)
-        temporary = out.with_name(out.name + ".tmp")
-        torch.save(content, temporary)
-        os.replace(temporary, out)
+        with replacing(out) as temporary:
+            torch.save(content, temporary)
 
 
 def _write_folder(
