@@ -19,11 +19,12 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.describe import RESAMPLE, TIMM_NAMES, distinct, size_name, warps
+from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name, warps
 from convnextv2.weights.files import WEIGHTS, Description, replacing, save_weights, write_json, write_tensors, write_text
 from convnextv2.weights.load import OURS, Weights, brief, build_model, restore
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, name_table, to_foreign
+from convnextv2.weights.processor import RESAMPLE
 
 TARGETS = ("official", "timm", "transformers", "mmpretrain", "mindcv", OURS)
 
