@@ -1,11 +1,17 @@
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.weights.files import read_description, read_tensors
+from convnextv2.verbs.inspect import inspect
+from convnextv2.weights.files import Description, read_description, read_tensors, save_weights, write_tensors, write_text
+from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.mindspore import write_ckpt
 
 ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
 
@@ -60,3 +66,59 @@ def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
 
 def test_a_message_about_a_file_is_one_plain_line() -> None:
     assert str(CheckpointError("a\nb\x1b[1m\u2028c é")) == "a\\nb\\x1b[1m\\u2028c é"
+
+
+@pytest.mark.parametrize("where", ["class_names", "training", "provenance"])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(where: str, tmp_path: Path) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=1)
+    name = os.fsdecode(b"caf\xe9")
+    content = {"class_names": [name], "training": {"best": name}, "provenance": {"licence": name}}[where]
+    description = Description("classifier", "custom", model.arguments, **{where: content})
+    with pytest.raises(CheckpointError, match=r"is not UTF-8 .*caf\\udce9.* Rename that class") as error:
+        save_weights(tmp_path / "best", model.state_dict(), description)
+    assert str(error.value).isprintable() and not (tmp_path / "best").exists()
+
+
+def test_a_file_that_was_written_with_such_a_name_is_readable(tmp_path: Path) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
+    names = [os.fsdecode(b"caf\xe9"), "\U0001f600", "\\udce9"]
+    content = {"kind": "classifier", "model": "custom", "arguments": model.arguments, "class_names": names}
+    write_tensors(tmp_path / "old.safetensors", model.state_dict(), {"convnextv2": json.dumps(content)})
+    read = open_weights(tmp_path / "old.safetensors").description.class_names
+    assert read == ["caf\\udce9", "\U0001f600", "\\udce9"]
+    save_weights(tmp_path / "again", model.state_dict(), Description("classifier", "custom", model.arguments, class_names=read))
+    assert open_weights(tmp_path / "again" / "model.safetensors").description.class_names == read
+
+
+def test_masses_of_lists_and_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="more than 100,000 lists and objects"):
+        read_description({"convnextv2": '{"a": [' + "{}," * 200_000 + "1]}"}, Path("x.safetensors"))
+    head = b"{" + b",".join(b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(100_000)) + b"}"
+    for name, content in (("many", head), ("long", head + b" " * (17 << 20))):
+        (tmp_path / name).write_bytes(len(content).to_bytes(8, "little") + content + b"\0")
+        with pytest.raises(CheckpointError, match="expected at most|damaged"):
+            read_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o027])
+def test_files_have_the_permissions_of_the_umask(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)})
+        write_text(tmp_path / "b.txt", "b")
+        write_ckpt(tmp_path / "c.ckpt", {"x": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_weights_of_eight_bits_are_opened_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in model.state_dict().items()}
+    tensors["head.bias"] = torch.tensor([1.0, float("nan"), 0.0]).to(torch.float8_e4m3fn)
+    save_weights(tmp_path, tensors, Description("classifier", "custom", model.arguments))
+    inspect(tmp_path / "model.safetensors")
+    shown = capsys.readouterr().out
+    assert "float8_e4m3fn" in shown and "head.bias: NaN or infinite" in shown
+    loaded = restore(open_weights(tmp_path / "model.safetensors"))
+    assert torch.equal(loaded.head.weight, tensors["head.weight"].float())
