@@ -26,7 +26,7 @@ from convnextv2.errors import CheckpointError
 WEIGHTS = "model.safetensors"
 _KEY = "convnextv2"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONGEST_HEAD = 16 << 20
+_LONGEST_HEAD = 4 << 20
 _MOST_TENSORS = 50_000
 _MOST_BRACKETS = 100_000
 
