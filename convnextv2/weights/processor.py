@@ -1,4 +1,4 @@
-"""How an image processor of transformers prepares images, in our terms (preprocessor_config.json)."""
+"""What an image processor of transformers (preprocessor_config.json) does, in our terms."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def read_processor(config: Mapping[str, Any]) -> Preparation:
     )
     name = next((name for name in _USUAL if kind.startswith(name)), "")
     notes = [
-        f"preprocessor_config.json: {_short(key)} = {_short(value)} is not known here, and left out."
+        f"preprocessor_config.json: {_short(key)} = {_short(value)} is not known here, and left "
+        "out."
         for key, value in config.items()
         if key not in _KNOWN and value not in (None, False)
     ]
