@@ -1,12 +1,17 @@
 """Open thousands of damaged and hostile checkpoints of each kind: docs/weights.md states what came out.
 
-    python benchmarks/fuzz_weights.py [--count 5000] [--seed 0]
+    python benchmarks/fuzz_weights.py [--count 5000] [--seed 0] [--kind WORD] [--shard 1/2]
 
 Each kind runs in a process of its own whose memory is limited. A mutation is bits flipped, a cut, bytes overwritten by a huge
 length, a piece repeated or taken out; of JSON, in its own file or in the head of a safetensors file, also a value replaced by one
 of another type; of the archives also compressed bombs, and of the pickles payloads that would leave a file behind. A checksum is
-often made to fit what was mutated. What can be opened is inspected and built. A file that is opened, or refused by an error of
-ours, is fine; any other exception, a crash, a file left behind by a payload or memory above the limit is not.
+often made to fit what was mutated, and an archive is often whole around a mutated pickle. Two kinds aim at memory: pickles that
+call what allocates (`tests/weights/bombs.py`) with opcodes put in, taken out and repeated; and .ckpt files with masses of
+entries, fields and sides. What can be opened is inspected and built. A file that is opened, or refused by an error of ours, is
+fine; any other exception, a crash, a file left behind by a payload or memory above the limit is not.
+
+Of each kind it prints how many were opened and refused, and the figures of the worst file: memory that opening it took at most
+beyond twice its size (MiB, by VmHWM), and time (s, of this process).
 """
 
 import argparse
@@ -19,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections import Counter
@@ -27,6 +33,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -39,8 +46,16 @@ from convnextv2.weights.files import Description, read_tensors, save_weights
 from convnextv2.weights.load import open_weights, restore
 from convnextv2.weights.mindspore import read_ckpt
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "weights"))
+from bombs import as_archive, as_old, large_bombs, small_bombs  # noqa: E402
+
 HEADROOM = 1 << 30
-"""Bytes of address space a process may take beyond what imports took; the files are about 40 KB."""
+"""Bytes of address space a process may take beyond what imports took; the files are about 40 KB, or up to 2 MB where they are to
+cost memory."""
+
+OPCODES = (
+    b"NKJMG\x88\x89\x8a\x8bX\x8c\x8d\x8eBCUT)(]}tlde012\x85\x86\x87\x8f\x90\x91asuhjqr\x94cR\x81\x92bQ\x80\x93\x95\x96oi\x82."
+)
 
 
 class Payload:
@@ -104,7 +119,12 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
     (folder / "payload.pkl").write_bytes(pickle.dumps({"model": Payload(mark)}))
     seeds |= {"old PyTorch .pth": folder / "legacy.pth", "FCMAE training .pth": folder / "training.pth"}
     seeds |= {"payload in a zip": folder / "payload.pth", "payload in a pickle": folder / "payload.pkl"}
-    return seeds
+    torch.save({"state_dict": state, "metric": np.float64(0.5), "where": Path("x")}, folder / "objects.pth")
+    torch.save({f"model.{name}": tensor for name, tensor in state.items()} | {"loss.weight": torch.ones(5)}, folder / "lit.pth")
+    seeds |= {"objects beside .pth": folder / "objects.pth", "extras beside .pth": folder / "lit.pth"}
+    for name in ("opcodes.pt", "entries.ckpt"):
+        (folder / name).write_bytes(b"x")  # each file of these kinds is made anew
+    return {"pickles that allocate": folder / "opcodes.pt", ".ckpt of many entries": folder / "entries.ckpt"} | seeds
 
 
 def as_sparse(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
@@ -205,6 +225,86 @@ def bomb(data: bytes, rng: random.Random) -> bytes:
     return bytes(content)
 
 
+def mutate_pickle(data: bytes, rng: random.Random) -> bytes:
+    """The same archive, whole, around a pickle of which a few bytes or opcodes are others."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w") as target:
+        for entry in source.infolist():
+            content = source.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                pickled = bytearray(content)
+                for _ in range(rng.choice((1, 1, 2, 5))):
+                    pickled[rng.randrange(len(pickled))] = rng.choice((rng.choice(OPCODES), rng.randrange(256)))
+                content = bytes(pickled)
+            target.writestr(entry.filename, content)
+    return out.getvalue()
+
+
+def pickle_bomb(rng: random.Random, scratch: Path) -> bytes:
+    """An archive or old checkpoint whose pickle calls what allocates, with its opcodes mutated. scratch: a file to write."""
+    small = small_bombs()
+    if rng.random() < 0.95:
+        pickled = bytearray(rng.choice(list(small.values())))
+    else:
+        pickled = bytearray(rng.choice(list(large_bombs(rng.choice((10_000, 100_000, 1_000_000))).values())))
+    for _ in range(rng.randrange(6)):
+        at = rng.randrange(len(pickled) + 1)
+        kind = rng.randrange(4)
+        if kind == 0:
+            pickled[at:at] = bytes(rng.choices(OPCODES, k=rng.randint(1, 8)))
+        elif kind == 1:
+            del pickled[at : at + rng.randint(1, 8)]
+        elif kind == 2:
+            pickled[at:at] = rng.choice(list(small.values()))
+        else:
+            pickled[at:at] = pickled[at : at + rng.randint(1, 40)] * rng.choice((1, 2, 10, 1000))
+    return (as_old if rng.random() < 0.3 else as_archive)(bytes(pickled), scratch).read_bytes()
+
+
+def varint(value: int) -> bytes:
+    """As protobuf writes a number."""
+    out = b""
+    while value >= 0x80:
+        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def field(number: int, content: bytes) -> bytes:
+    """As protobuf writes bytes."""
+    return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+
+def entry(tag: bytes, rng: random.Random) -> bytes:
+    """An entry of a .ckpt with sides and content that seldom fit."""
+    numbers = [varint(rng.choice((0, 1, 2, 255, 2**31, 2**62, 2**63, 2**64 - 1))) for _ in range(rng.randrange(12))]
+    sides = field(1, b"".join(numbers)) if rng.random() < 0.2 else b"".join(b"\x08" + number for number in numbers[:4])
+    kind = rng.choice((b"Float32", b"Int8", b"str", b"BFloat16"))
+    return field(1, field(1, tag) + field(2, sides + field(2, kind) + field(3, bytes(rng.choice((0, 0, 1, 4, 8))))))
+
+
+def entries_bomb(rng: random.Random) -> bytes:
+    """A .ckpt of masses of something."""
+    count = rng.choice((10, 1000, 20_000, 60_000))
+    one = [entry(b"feature.%d" % i, rng) for i in range(20)]
+    plain = field(2, field(2, b"Int8") + b"\x08\0")
+    masses = (
+        lambda: b"".join(one) * (count // 20),
+        lambda: field(1, b"") * (2 * count),
+        lambda: b"\x78\x05" * (10 * count),
+        lambda: field(1, field(1, b"a" * count) + field(2, b"")),
+        lambda: field(1, field(1, b"a") + field(2, field(1, b"\1" * count))),
+        lambda: b"".join(field(1, field(1, b"%d" % i) + plain) for i in range(count)),
+    )
+    content = b"".join(rng.choice(masses)() for _ in range(rng.randint(1, 2)))[: 2 << 20]
+    return mutate(content, rng) if content and rng.random() < 0.5 else content
+
+
+def memory(kind: str) -> int:
+    """VmRSS (now) or VmHWM (at most) of this process, in bytes."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(f"{kind}:"))
+
+
 def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object]:
     """Open `count` mutations of one file; figures, or an exception of the code under test."""
     rng = random.Random(f"{seed}{seed_path.name}")
@@ -216,7 +316,7 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
     with open("/proc/self/statm") as statm:
         taken = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + HEADROOM, taken + HEADROOM))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most, slowest = 0, 0.0
     outcomes: Counter[str] = Counter()
     for _ in range(count):
         if is_folder:
@@ -224,8 +324,14 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
         chosen = rng.choice(files)
         content = contents[chosen]
         is_bomb = content[:2] == b"PK" and rng.random() < 0.1
-        if is_bomb:
+        if chosen.name == "opcodes.pt":
+            mutated = pickle_bomb(rng, target)
+        elif chosen.name == "entries.ckpt":
+            mutated = entries_bomb(rng)
+        elif is_bomb:
             mutated = bomb(content, rng)
+        elif content[:2] == b"PK" and rng.random() < 0.5:
+            mutated = mutate_pickle(content, rng)
         elif "payload" in chosen.name and rng.random() < 0.1:
             mutated = content
         elif chosen.suffix == ".json" and rng.random() < 0.7:
@@ -238,6 +344,9 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
                 mutated = mutate(content[:-17], rng)
                 mutated += b"crc_num" + zlib.crc32(mutated).to_bytes(10, "big")
         (target / chosen.name if is_folder else target).write_bytes(mutated)
+        size = sum(path.stat().st_size for path in target.iterdir()) if is_folder else len(mutated)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+        resident, start = memory("VmRSS"), time.process_time()
         try:
             restore(open_weights(target))
             with redirect_stdout(io.StringIO()):
@@ -246,10 +355,11 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
         except ConvNeXtV2Error as error:
             assert "\n" not in str(error), f"more than one line: {error}"
             outcomes["refused"] += 1
+        slowest = max(slowest, time.process_time() - start)
+        most = max(most, memory("VmHWM") - resident - 2 * size)
     assert not mark.exists(), "a payload was run"
     shutil.rmtree(folder)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {**outcomes, "memory_grown_mb": round(grown / 1024)}
+    return {**outcomes, "mib_beyond_twice_the_size": round(most / 2**20), "slowest_s": round(slowest, 2)}
 
 
 def main() -> None:
@@ -257,6 +367,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", default="", help="only kinds with this in their name")
+    parser.add_argument("--shard", default="1/1", help="I/N: only every N-th kind, beginning with the I-th")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # how this script calls itself
     arguments = parser.parse_args()
     if arguments.one:
@@ -268,7 +379,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         mark = Path(name) / "left-behind"
         seeds = write_seeds(Path(name), mark)
-        for kind, path in ((kind, path) for kind, path in seeds.items() if arguments.kind in kind):
+        first, step = map(int, arguments.shard.split("/"))
+        for kind, path in [item for item in seeds.items() if arguments.kind in item[0]][first - 1 :: step]:
             command = [
                 sys.executable,
                 __file__,

@@ -22,6 +22,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, requires
 
+from convnextv2.text import plain
+
 
 class ConvNeXtV2Error(ValueError):
     """Base of every error that a user can cause."""
@@ -51,7 +53,7 @@ class CheckpointError(ConvNeXtV2Error):
     """Weights cannot be read, or do not fit the model. Files may call their parts anything; the message stays one plain line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
+        super().__init__(plain(message))
 
 
 class ArtifactError(ConvNeXtV2Error):

@@ -21,6 +21,7 @@ from convnextv2.distributed import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.run import find_weights, open_run_weights
+from convnextv2.text import plain
 from convnextv2.weights.describe import distinct
 from convnextv2.weights.load import Weights, restore
 
@@ -154,7 +155,7 @@ def _of_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
         class_names=distinct(card.class_names or default_class_names(card.shapes[card.outputs[0]][1] or 0)),
         engine=f"{card.format}, {card.precision}",
         sha256=artifact.sha256,
-        notes=notes + [f"Licence: {card.notice}"] * bool(card.notice),
+        notes=[*map(plain, notes + [f"Licence: {card.notice}"] * bool(card.notice))],
         logits_temperature=card.temperature if card.input == "images" else None,
         certificate=artifact.certificate,
     )

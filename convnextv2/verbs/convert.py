@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnextv2.run import find_weights
+from convnextv2.text import plain
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.load import open_weights
 
@@ -18,5 +19,5 @@ def convert(weights: str | Path, *, to: str, out: str | Path, ema: bool = False,
     differently. Returns the path."""
     opened = open_weights(find_weights(weights), average=ema)
     for line in opened.lines() + convert_weights(opened, to, Path(out), allow_drift=allow_drift):
-        print(line)
+        print(plain(line))
     return Path(out)

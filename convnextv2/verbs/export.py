@@ -25,6 +25,7 @@ from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, find_weights, open_run_weights, run_of
 from convnextv2.verbs.report import labelled_images
 from convnextv2.weights.files import Description
+from convnextv2.weights.hub import repository_of
 from convnextv2.weights.load import restore
 
 
@@ -94,7 +95,7 @@ def export(
     )
     for note in notes:
         print(note)
-    name = name or (owner.path.name if owner else weights.stem)
+    name = name or (owner.path.name if owner else _name_of(weights))
     if layout != "folder":
         check_layout(layout, format, root, name)
     folder = Path(out) if out and layout == "folder" else _default_folder(weights, owner, f"{format}-{precision}", outputs)
@@ -149,8 +150,23 @@ def _number(value: str | float) -> float:
 
 
 def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:
+    """In the run; beside a file; in the working folder for weights of the Hub, whose cache is not ours to write to."""
     form = form if outputs == "classifier" else f"{form}-{outputs}"
-    return owner.path / "artifacts" / form if owner else weights.with_name(f"{weights.stem}-{form}")
+    if owner:
+        return owner.path / "artifacts" / form
+    if _is_of_hub(weights):
+        return Path(f"{_name_of(weights)}-{form}")
+    return weights.with_name(f"{weights.stem}-{form}")
+
+
+def _is_of_hub(weights: Path) -> bool:
+    return bool(repository_of(weights) or repository_of(weights.parent))
+
+
+def _name_of(weights: Path) -> str:
+    """The repository's name for weights of the Hub, whose folder is called after a commit; else that of the file."""
+    repository = repository_of(weights) or repository_of(weights.parent)
+    return repository.rpartition("/")[2] if repository else weights.stem
 
 
 def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from convnextv2.run import find_weights
+from convnextv2.text import plain
 from convnextv2.weights.load import OURS, Weights, brief, open_weights
 from convnextv2.weights.names import FORMATS
 
@@ -16,19 +19,18 @@ def inspect(weights: str | Path) -> Weights:
     path = find_weights(weights)
     opened = open_weights(path)
     for name, value in _rows(path, opened):
-        print(f"{name:<14}{value}")
+        print(f"{name:<14}{plain(value)}")
     return opened
 
 
 def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     description, origin = opened.description, opened.origin
     arguments, how = description.arguments, description.preprocessing
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     parameters = sum(tensor.numel() for tensor in opened.tensors.values())
     dtypes = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values()}))
     kind = {"classifier": f"classifier, {arguments['num_classes']} classes", "encoder": "encoder without a classifier"}
     rows = [
-        ("file", f"{path}, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"),
+        ("file", f"{path}, {origin.nbytes / 1e6:.1f} MB"),
         ("sha256", origin.sha256),
         ("format", f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} ({origin.container})"),
         ("kind", kind.get(description.kind, f"FCMAE, encoder and decoder ({description.fcmae})")),
@@ -43,7 +45,7 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
             low, high = how["value_range"]
             rows.append(("value range", f"{low:g} to {high:g} become black to white in files of more than 8 bits"))
     rows += [("note", note) for note in opened.notes]
-    if broken := [name for name, tensor in opened.tensors.items() if not tensor.isfinite().all()]:
+    if broken := [name for name, tensor in opened.tensors.items() if not _is_finite(tensor)]:
         rows.append(("values", f"{brief(broken)}: NaN or infinite"))
     if opened.has_average:
         rows.append(("average", "yes (convert --ema)"))
@@ -63,6 +65,11 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     if init := told.get("init"):
         rows.append(("started from", f"{init.get('format', 'unknown')}, sha256 {init.get('sha256', 'unknown')}"))
     return rows + [("licence", origin.notice or "nothing known; ask whoever made them")]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are numbers; types of 8 bits cannot tell themselves."""
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
 
 
 def _short(value: object) -> str:

@@ -17,6 +17,7 @@ from convnextv2.deploy.scorer import open_scorer
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import INFERENCE
 from convnextv2.recipe.read import read_recipe
+from convnextv2.text import plain
 
 
 def predict(
@@ -92,6 +93,6 @@ def _show(result: dict[str, Any], json: bool) -> None:
     if json:
         print(json_format.dumps(result))
         return
-    print(result["image"])
+    print(plain(result["image"]))
     for prediction in result["predictions"]:
-        print(f"  {prediction['prob']:7.2%}  {prediction['class']}")
+        print(f"  {prediction['prob']:7.2%}  {plain(prediction['class'])}")

@@ -1,34 +1,32 @@
 """Open a file of anyone's weights safely: safetensors, PyTorch's formats, MindSpore's .ckpt, folders of the Hugging Face Hub.
 
-No code in a file is ever executed, and nothing larger than the file itself is allocated from what it claims to hold.
+No code in a file is ever executed. Opening one takes less memory than twice its size and a constant (`docs/weights.md`).
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.files import WEIGHTS, read_tensors
+from convnextv2.weights.entries import Entry, choose
+from convnextv2.weights.files import WEIGHTS, parse_json, read_tensors
 from convnextv2.weights.mindspore import ENCRYPTED, read_ckpt_and_notes
+from convnextv2.weights.pickles import Entries, Foreign, Global, OddTensor, Record
+from convnextv2.weights.pytorch import open_torch
+from convnextv2.weights.signatures import HEAD, signature_of
 
-_MOST_ENTRIES = 100_000
 _INDEX = "model.safetensors.index.json"
 _TORCH = "pytorch_model.bin"
-_MOST_JSON_BYTES = 64 << 20
-_WEIGHTS_IN = ("model", "state_dict", "model_state_dict", "module")
-_AVERAGE_IN = ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
+_OTHERS = ("tf_model.h5", "flax_model.msgpack", "saved_model.pb", "pytorch_model.bin.index.json", "model.onnx")
+_MOST_JSON_BYTES = 8 << 20
+_LONGEST_HEAD = 1 << 40
+"""Bytes; what looks like a longer head of safetensors is something else."""
 PROVENANCE = ("notice", "licence", "source_format", "source_sha256")
 """What our converted files say about where they come from, as text beside the tensors."""
 
@@ -39,7 +37,8 @@ class Container:
 
     title: the kind of file. metadata: of safetensors. config: config.json of a Hub folder. processor: its
     preprocessor_config.json. licence: what its model card names. beside: entries of a PyTorch checkpoint that are not the
-    weights. average: its moving average of the weights. provenance: text by the names in `PROVENANCE`."""
+    weights, and why. average: its moving average of the weights. provenance: text by the names in `PROVENANCE`. notes: lines
+    for people."""
 
     title: str
     tensors: dict[str, Tensor]
@@ -48,9 +47,14 @@ class Container:
     config: dict[str, Any] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
-    beside: list[str] = field(default_factory=list)
+    beside: list[tuple[str, str]] = field(default_factory=list)
     average: dict[str, Tensor] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def nbytes(self) -> int:
+        """Of all its files."""
+        return sum(path.stat().st_size for path in self.files)
 
     def sha256(self) -> str:
         """Of the weights file, or of all shards one after the other, as hexadecimal digits."""
@@ -66,23 +70,19 @@ def open_container(path: Path) -> Container:
     """Open a weights file or a Hub folder. Raises CheckpointError where it is damaged, of no known kind, or holds code."""
     if path.is_dir():
         return _open_folder(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-            size = path.stat().st_size
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
+    head, size = _head(path)
     if int.from_bytes(head[:4], "little") in ENCRYPTED:
         return _open_mindspore(path)
-    if head[8:9] == b"{" and 8 + int.from_bytes(head[:8], "little") <= size:
-        tensors, metadata = read_tensors(path)
-        return Container("safetensors", tensors, [path], metadata, provenance=_provenance(metadata))
+    if head[8:9] == b"{" and (length := int.from_bytes(head[:8], "little")) <= _LONGEST_HEAD:
+        if 8 + length > size:
+            raise CheckpointError(f"{path}: is cut short ({size:,} bytes). Copy or download it again.")
+        return _open_safetensors([path])
     if head[:2] == b"PK":
-        return _open_torch(path, "PyTorch checkpoint")
+        return _open_torch(path, is_archive=True)
     if head[:1] == b"\x80":
-        return _open_torch(path, "PyTorch checkpoint (before 1.6)")
+        return _open_torch(path, is_archive=False)
+    if what := signature_of(path, head, size):
+        raise CheckpointError(f"{path}: {what}")
     if head[:1] == b"\x0a":
         return _open_mindspore(path)
     raise CheckpointError(f"{path}: no weights file (expected safetensors, a PyTorch checkpoint or a MindSpore .ckpt).")
@@ -92,31 +92,57 @@ def _open_folder(folder: Path) -> Container:
     """The layout of the Hugging Face Hub: config.json beside model.safetensors, or beside shards and their index, or beside
     pytorch_model.bin."""
     if (folder / WEIGHTS).is_file():
-        tensors, metadata = read_tensors(folder / WEIGHTS)
-        files = [folder / WEIGHTS]
+        opened = _open_safetensors([folder / WEIGHTS])
     elif (folder / _INDEX).is_file():
-        shards = _read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
-            raise CheckpointError(f"{folder / _INDEX}: has no weight_map of tensors to files.")
-        files = [folder / name for name in sorted(set(shards.values()))]
-        if any(file.parent != folder or not file.name.isprintable() for file in files):
-            raise CheckpointError(f"{folder / _INDEX}: names a file outside of its folder.")
-        tensors, metadata = {}, {}
-        for file in files:
-            tensors |= read_tensors(file)[0]
-        if missing := shards.keys() - tensors.keys():
-            raise CheckpointError(f"{folder}: {len(missing)} tensors of its index are in no shard, such as {min(missing)}.")
+        opened = _open_shards(folder)
     elif (folder / _TORCH).is_file():
         opened = open_container(folder / _TORCH)
-        tensors, metadata, files = opened.tensors, {**opened.metadata, **opened.provenance}, opened.files
     else:
-        raise CheckpointError(f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or {_TORCH}).")
+        others = [name for name in _OTHERS if (folder / name).is_file()]
+        beside = f"; {others[0]} is not read" if others else ""
+        raise CheckpointError(
+            f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or {_TORCH}{beside})."
+        )
     config, processor = (
         _read_json(folder / name) if (folder / name).is_file() else {} for name in ("config.json", "preprocessor_config.json")
     )
-    title = "PyTorch checkpoint" if files[0].name == _TORCH else "safetensors"
-    licence = _card_licence(folder / "README.md")
-    return Container(title, tensors, files, metadata, config, processor, licence, provenance=_provenance(metadata))
+    return replace(opened, config=config, processor=processor, licence=_card_licence(folder / "README.md"))
+
+
+def _open_shards(folder: Path) -> Container:
+    shards = _read_json(folder / _INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+        raise CheckpointError(f"{folder / _INDEX}: has no weight_map of tensors to files.")
+    files = [folder / name for name in sorted(set(shards.values()))]
+    if any(file.parent != folder or not file.name.isprintable() for file in files):
+        raise CheckpointError(f"{folder / _INDEX}: names a file outside of its folder.")
+    opened = _open_safetensors(files)
+    if missing := shards.keys() - opened.tensors.keys():
+        raise CheckpointError(f"{folder}: {len(missing)} tensors of its index are in no shard, such as {min(missing)}.")
+    return replace(opened, metadata={}, provenance={})
+
+
+def _open_safetensors(files: list[Path]) -> Container:
+    """One file, or all shards. A clone without Git LFS has pointers in their place, so each is looked at first."""
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        head, size = _head(path)
+        if what := signature_of(path, head, size):
+            raise CheckpointError(f"{path}: {what}")
+        held, metadata = read_tensors(path)
+        tensors |= held
+    return Container("safetensors", tensors, files, metadata, provenance=_provenance(metadata))
+
+
+def _head(path: Path) -> tuple[bytes, int]:
+    """The first bytes of a file, and its length."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD), path.stat().st_size
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def _open_mindspore(path: Path) -> Container:
@@ -124,78 +150,48 @@ def _open_mindspore(path: Path) -> Container:
     return Container("MindSpore checkpoint", tensors, [path], provenance=_provenance(notes))
 
 
-def _open_torch(path: Path, title: str) -> Container:
-    if title == "PyTorch checkpoint":
-        _check_zip(path)
-    try:
-        # What official training checkpoints carry beside tensors; a plain record of arguments.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"Python objects ({found[1][:100]}), not only tensors" if found else "more than tensors"
+def _open_torch(path: Path, *, is_archive: bool) -> Container:
+    opened = open_torch(path, is_archive=is_archive)
+    content = opened.content
+    if isinstance(content, Foreign | Global) and "." in content.name:
         raise CheckpointError(
-            f"{path}: holds {what}, and reading those can run code, so it is not opened. Where it was made, save "
-            "model.state_dict() instead."
-        ) from error
-    except Exception as error:  # a damaged pickle can raise anything; none of it is ours
-        raise CheckpointError(f"{path}: damaged, or no PyTorch checkpoint ({_first_line(error)})") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not named tensors.")
-    weights_in = next((key for key in _WEIGHTS_IN if isinstance(content.get(key), Mapping)), None)
-    average_in = next((key for key in _AVERAGE_IN if isinstance(content.get(key), Mapping)), None)
-    if weights_in is None:  # an average alone is what there is to use
-        weights_in, average_in = average_in, None
-    tensors = _only_tensors(path, content[weights_in] if weights_in else content)
-    average = _only_tensors(path, content[average_in]) if average_in else {}
-    _check_extent(path, [*tensors.values(), *average.values()])
-    known = [key for key in (weights_in, average_in, "provenance") if key]
-    beside = [key for key in content if isinstance(key, str) and key not in (*known, *tensors)]
-    told = content.get("provenance") if weights_in else getattr(content, "provenance", None)
-    return Container(title, tensors, [path], beside=beside, average=average, provenance=_provenance(told))
+            f"{path}: holds a Python object ({content.name[:100]}), not named tensors. Building it would run code, so it is not "
+            "opened. Where it was made, save model.state_dict() instead."
+        )
+    if not isinstance(content, Entries):
+        kind = content.name if isinstance(content, Foreign) else type(content).__name__
+        kind = "tensor" if isinstance(content, Record | OddTensor) else kind
+        raise CheckpointError(f"{path}: holds a {kind}, not named tensors.")
+    chosen = choose(content)
+    beside = content if chosen.weights.keys else content.attributes
+    told = beside.get("provenance") if beside is not None else None
+    notes = []
+    if chosen.others:
+        others = ", ".join(entry.name or "its top level" for entry in chosen.others)
+        notes.append(f"The weights are those of {chosen.weights.name or 'its top level'}. There are others: {others}.")
+    return Container(
+        opened.title,
+        opened.tensors(_strided(path, chosen.weights)),
+        [path],
+        beside=chosen.beside + [(name, "Python object, neither built nor called") for name in opened.foreign],
+        average=opened.tensors(_strided(path, chosen.average)) if chosen.average else {},
+        provenance=_provenance(told),
+        notes=notes,
+    )
 
 
-def _only_tensors(path: Path, weights: Mapping[Any, Any]) -> dict[str, Tensor]:
-    tensors = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
-    if not all(isinstance(name, str) for name in tensors):
-        raise CheckpointError(f"{path}: a tensor in it has a name that is no text.")
-    odd = [name for name, tensor in tensors.items() if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta]
+def _strided(path: Path, entry: Entry) -> dict[str, Record]:
+    odd = [(name, tensor.kind) for name, tensor in entry.tensors.items() if isinstance(tensor, OddTensor)]
     if odd:
-        raise CheckpointError(f"{path}: {odd[0]} is no plain tensor (sparse, quantised or empty).")
-    return tensors
-
-
-def _check_zip(path: Path) -> None:
-    """Refuse archives that PyTorch did not write: compressed (bombs), overlapping, or damaged entries."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if len(entries) > _MOST_ENTRIES:
-                raise CheckpointError(f"{path}: {len(entries)} entries in the archive, expected at most {_MOST_ENTRIES}.")
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise CheckpointError(f"{path}: compressed entries in it; PyTorch stores them as they are. Not opened.")
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise CheckpointError(f"{path}: its entries claim more bytes than the file has. Not opened.")
-            if damaged := archive.testzip():
-                raise CheckpointError(f"{path}: {damaged} in it is damaged. Copy or download it again.")
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, EOFError, OverflowError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: damaged archive ({_first_line(error)})") from error
-
-
-def _check_extent(path: Path, tensors: Sequence[Tensor]) -> None:
-    """Strides of zero make a huge tensor of a small file; whoever copies it runs out of memory."""
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if claimed > 4 * path.stat().st_size:
-        raise CheckpointError(f"{path}: its tensors claim {claimed:,} bytes, the file has {path.stat().st_size:,}. Not opened.")
+        raise CheckpointError(f"{path}: {odd[0][0]} is no plain tensor ({odd[0][1]}).")
+    return {name: tensor for name, tensor in entry.tensors.items() if isinstance(tensor, Record)}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise ValueError("too large")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({_first_line(error)})") from error
     if not isinstance(content, dict):
@@ -207,7 +203,8 @@ def _card_licence(card: Path) -> str:
     """The licence in the front matter of a model card, or nothing."""
     if not card.is_file():
         return ""
-    front = card.read_text(encoding="utf-8", errors="replace")[:10_000].split("---")
+    with open(card, encoding="utf-8", errors="replace") as file:
+        front = file.read(10_000).split("---")
     lines = front[1].splitlines() if len(front) > 2 else []
     licence = next((line.partition(":")[2].strip() for line in lines if line.startswith("license:")), "")
     return "" if licence == "other" or not licence.isprintable() else licence[:100]

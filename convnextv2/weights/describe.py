@@ -13,6 +13,7 @@ from convnextv2.model.convnext import SIZES
 from convnextv2.weights.containers import Container
 from convnextv2.weights.files import Description, check_preprocessing
 from convnextv2.weights.names import FORMATS
+from convnextv2.weights.processor import read_processor
 
 NOTICE = (
     "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if these come from them, that "
@@ -22,8 +23,44 @@ NOTICE = (
 _GELU = {"gelu": "exact"} | dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_tanh"), "tanh")
 """What transformers and timm call the two forms that ConvNeXt V2 has here."""
 
-RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
-"""Pillow's numbers, which transformers writes."""
+_TIMM_BUILT: dict[str, tuple[Any, ...]] = {
+    "norm_eps": (1e-6, None),
+    "output_stride": (32, None),
+    "global_pool": ("avg", "fast", "fastavg", "", None),
+    "norm_layer": (None,),
+}
+"""Arguments of timm's model that change what it computes, and the values that can be built here."""
+
+_TIMM_TOLD = frozenset(
+    (
+        # These show in the names and shapes of the tensors, or are read below.
+        *("in_chans", "num_classes", "depths", "dims", "kernel_sizes", "ls_init_value", "stem_type", "patch_size"),
+        *("head_norm_first", "head_hidden_size", "conv_mlp", "conv_bias", "use_grn", "act_layer"),
+        # These do not matter for a trained model, or not to the network.
+        *("head_init_scale", "drop_rate", "drop_path_rate", "device", "dtype", "pretrained", "pretrained_strict"),
+        *("checkpoint_path", "scriptable", "exportable", "no_jit", "cache_dir", "num_features"),
+    )
+)
+_TIMM_PREPARATION = frozenset(
+    (
+        *("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"),
+        *("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag", "custom_load"),
+        *("test_input_size", "test_crop_pct", "test_pool_size", "min_input_size", "fixed_input_size", "pool_size"),
+        *("num_classes", "num_features", "label_offset", "label_names", "label_descriptions", "labels", "first_conv"),
+        *("classifier", "license", "description", "origin_url", "paper_name", "paper_ids", "notes", "global_pool"),
+    )
+)
+_TRANSFORMERS_KNOWN = frozenset(
+    (
+        *("model_type", "architectures", "num_channels", "patch_size", "num_stages", "hidden_sizes", "depths"),
+        *("hidden_act", "layer_norm_eps", "initializer_range", "drop_path_rate", "image_size", "id2label", "label2id"),
+        *("num_labels", "problem_type", "out_features", "out_indices", "stage_names", "torch_dtype", "dtype"),
+        *("transformers_version", "_name_or_path", "finetuning_task", "return_dict", "output_hidden_states"),
+        *("output_attentions", "use_cache", "chunk_size_feed_forward", "is_encoder_decoder", "torchscript"),
+        *("_commit_hash", "_attn_implementation_autoset", "tie_word_embeddings", "use_bfloat16", "pruned_heads"),
+    )
+)
+"""What of these configurations is read here, shows in the tensors, or changes nothing of what the model computes."""
 
 TIMM_NAMES = {"nearest": "nearest", "lanczos": "lanczos", "bilinear": "bilinear", "bicubic": "bicubic", "area": "box"}
 """Our kinds of interpolation, as timm calls them."""
@@ -63,7 +100,9 @@ def describe(
             "decoder_dim": decoder["mask_token"].numel() if "mask_token" in decoder else 0,
             "decoder_depth": len(blocks),
         }
-    preprocessing, notes = _preprocessing(key, channels, container)
+    notes = _check_config(key, container)
+    preprocessing, more = _preprocessing(key, channels, container)
+    notes += more
     provenance = {"format": key} | container.provenance | {"notice": notice_of(key, container)}
     if container.licence:
         provenance["licence"] = container.licence
@@ -110,16 +149,53 @@ def _norm_eps(key: str, container: Container) -> float:
             raise CheckpointError(f"{_config_of(container)}: layer_norm_eps = {ascii(eps)[:60]}, expected a number from 0 to 1.")
         return float(eps)
     if key == "timm":  # whose arguments apply to every norm
-        for name, usual in (("norm_eps", 1e-6), ("output_stride", 32)):
-            value = _timm_arguments(container).get(name)
-            if value is not None and value != usual:
+        for name, value in _timm_arguments(container).items():
+            if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
+                usual = _TIMM_BUILT[name][0]
                 raise CheckpointError(f"{_config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built here.")
+            if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
+                raise CheckpointError(
+                    f"{_config_of(container)}: model_args has {ascii(name)[:60]} = {ascii(value)[:60]}, which is not known here "
+                    "and may change what the model computes. Remove it there if it does not."
+                )
     return 1e-6
 
 
+def _check_config(key: str, container: Container) -> list[str]:
+    """Lines about what a configuration says that is not done here."""
+    config, notes = container.config, []
+    if key == "timm":
+        for name, value in (_timm_preparation(container) or {}).items():
+            if (name not in _TIMM_PREPARATION or name == "label_offset") and value not in (None, False, 0, ""):
+                notes.append(f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out.")
+    if key == "transformers":
+        kind = config.get("problem_type")
+        if kind == "multi_label_classification":
+            notes.append(
+                "problem_type = multi_label_classification: its classes do not exclude each other, while the probabilities here "
+                "(softmax), top-1 and the loss take them as if they did. The logits are right."
+            )
+        elif kind not in (None, "single_label_classification"):
+            notes.append(f"problem_type = {ascii(kind)[:60]}: its outputs are no classes, though they are treated as such here.")
+        for name, value in config.items():
+            if name not in _TRANSFORMERS_KNOWN and value not in (None, False):
+                notes.append(f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out.")
+    return notes
+
+
+def _timm_preparation(container: Container) -> Mapping[str, Any] | None:
+    """pretrained_cfg; in old configurations it is the whole."""
+    config = container.config
+    whole = config if "architecture" in config and "input_size" in config else None
+    found = config.get("pretrained_cfg", whole)
+    return found if isinstance(found, dict) else None
+
+
 def _timm_arguments(container: Container) -> Mapping[str, Any]:
+    """model_args; and the pooling, which older versions of timm wrote beside them."""
     arguments = container.config.get("model_args")
-    return arguments if isinstance(arguments, dict) else {}
+    beside = {"global_pool": container.config["global_pool"]} if "global_pool" in container.config else {}
+    return beside | (arguments if isinstance(arguments, dict) else {})
 
 
 def _config_of(container: Container) -> Path:
@@ -159,7 +235,7 @@ def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[
         "std": [0.229, 0.224, 0.225],
     }
     notes: list[str] = []
-    timm, processor, own = container.config.get("pretrained_cfg"), container.processor, container.config.get("preprocessing")
+    timm, processor, own = _timm_preparation(container), container.processor, container.config.get("preprocessing")
     try:
         if isinstance(timm, dict) and key == "timm":
             mode = timm.get("crop_mode") or "center"
@@ -172,11 +248,9 @@ def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[
                     size = " x ".join(map(str, found["image_size"]))
                     notes.append(f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped.")
         elif processor and key == "transformers":
-            side = int(processor["size"]["shortest_edge"])
-            numbered = {number: name for name, number in RESAMPLE.items()}
-            found |= {"image_size": [side, side], "crop_pct": float(processor.get("crop_pct") or 0.875)}
-            found |= {"interpolation": numbered[processor.get("resample", 3)], "eval_preset": "official" if side > 32 else "timm"}
-            found |= {"mean": processor["image_mean"], "std": processor["image_std"]}
+            prepared = read_processor(processor)
+            found |= prepared.arguments
+            notes += prepared.notes
         elif isinstance(own, dict):
             found |= {name: value for name, value in own.items() if name != "channels"}
         average = [sum(found[name]) / len(found[name]) for name in ("mean", "std")]

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +25,10 @@ from convnextv2.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 _KEY = "convnextv2"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_HEAD = 4 << 20
+_MOST_TENSORS = 50_000
+_MOST_BRACKETS = 100_000
 
 
 @dataclass(frozen=True)
@@ -113,22 +120,54 @@ class _Content(TypedDict):
 _CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file in one atomic step: give a temporary path, and put it in place when all went well.
+
+    The file is on disk before its name points to it, so that a crash leaves the old or the new one.
+    Its permissions are those that the umask asks for, whoever writes the temporary file: the library
+    of safetensors gives its files to their owner alone.
+
+    Args:
+        path: The file's name at last.
+
+    Yields:
+        The path to write to.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    permissions = stat.S_IMODE(temporary.stat().st_mode)
+    yield temporary
+    temporary.chmod(permissions)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file in one atomic step."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-        temporary,
-        metadata={"format": "pt", **(metadata or {})},
-    )
-    _replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"format": "pt", **(metadata or {})},
+        )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, on CPU, and its metadata. Raises CheckpointError where it is none, or is damaged."""
+    """All tensors of a safetensors file, on CPU, and its metadata. Raises CheckpointError where it is none, or is damaged, or
+    has more tensors or a longer head than any network."""
     try:
+        with open(path, "rb") as raw:
+            length = int.from_bytes(raw.read(8), "little")
+        if _LONGEST_HEAD < length < path.stat().st_size:
+            raise ValueError(f"a head of {length:,} bytes, expected at most {_LONGEST_HEAD:,}")
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            if len(names) > _MOST_TENSORS:
+                raise ValueError(f"{len(names)} tensors, expected at most {_MOST_TENSORS}")
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -137,9 +176,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one atomic step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -147,10 +185,38 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """Read JSON in which a half of a surrogate pair becomes its escape, as text that can be written again.
+
+    Args:
+        text: JSON. Python writes such halves for names of files that are not UTF-8.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: Where it is no JSON, or of so many lists and objects that it would fill the
+            memory.
+    """
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+        raise ValueError(f"more than {_MOST_BRACKETS:,} lists and objects")
+    content = json.loads(text)
+    if not re.search(r"\\u[dD][89a-fA-F]", text):
+        return content
+    return json.loads(_SURROGATE.sub(lambda half: f"\\\\u{ord(half[0]):04x}", json.dumps(content, ensure_ascii=False)))
+
+
 def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
     """Write `model.safetensors` and `model.json` into a folder, which is made where needed."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = asdict(description)
+    told = json.dumps(content, ensure_ascii=False)
+    if half := _SURROGATE.search(told):
+        around = told[max(half.start() - 40, 0) : half.end() + 40]
+        raise CheckpointError(
+            f"{folder}: cannot be written, since a name in the model's description is not UTF-8 (...{around}...). Rename that "
+            "class (its folder) and try again."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, tensors, {_KEY: json.dumps(content)})
     write_json(folder / "model.json", content)
 
@@ -165,7 +231,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     types."""
     defaults: dict[str, Any] = {"fcmae": {}, "class_names": [], "preprocessing": {}, "training": {}, "provenance": {}}
     try:
-        content = json.loads(metadata[_KEY])
+        content = parse_json(metadata[_KEY])
         _CONTENT.validate_json(json.dumps(defaults | content))
         description = Description(**content)
     except (ValueError, TypeError, RecursionError) as error:
@@ -210,11 +276,3 @@ def _complaint(error: Exception) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{ascii(where)[1:-1][:100]} = {ascii(first['input'])[:60]}: {first['msg'][0].lower()}{first['msg'][1:200]}"
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    """Make `temporary` the file at `path`, on disk before the name points to it, so that a crash leaves the old or the new
-    file."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

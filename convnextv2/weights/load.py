@@ -14,17 +14,28 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.text import plain
 from convnextv2.weights.containers import Container, open_container
 from convnextv2.weights.describe import describe, notice_of, size_name
 from convnextv2.weights.files import Description, is_ours, read_description
-from convnextv2.weights.names import FORMATS, dense_kernel, depths_of, detect, is_version_1, name_table, to_canonical
+from convnextv2.weights.names import (
+    FORMATS,
+    dense_kernel,
+    depths_of,
+    detect,
+    detect_all,
+    is_average,
+    is_version_1,
+    name_table,
+    to_canonical,
+)
 
 OURS = "convnextv2"
 
 _TRAINING_STATE = re.compile(
     r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
     r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|epoch_num|step_num|current_iterator_step|"
-    r"last_overflow_iterator_step)$|ema_|data_preprocessor\."
+    r"last_overflow_iterator_step|n_averaged)$|ema_|data_preprocessor\."
 )
 """Names beside the weights that some formats are known to hold."""
 
@@ -37,13 +48,14 @@ _DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
 @dataclass(frozen=True)
 class Origin:
     """Where weights come from. format: a key of `FORMATS`, or "convnextv2". container: the kind of file. sha256: of it.
-    notice: what its licence asks for; empty where nothing is known."""
+    notice: what its licence asks for; empty where nothing is known. nbytes: of all its files."""
 
     path: str
     format: str
     container: str
     sha256: str
     notice: str = ""
+    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,12 +74,12 @@ class Weights:
     is_average: bool = False
 
     def lines(self) -> list[str]:
-        """For people: what the file is, what is to be known of it, and its licence."""
+        """For people: what the file is, what is to be known of it, and its licence; each a plain line, whatever it holds."""
         title = "convnextv2" if self.origin.format == OURS else FORMATS[self.origin.format].title
         lines = [f"{self.origin.path}: {title}, {self.origin.container}, sha256 {self.origin.sha256[:16]}"]
         if self.has_average and not self.is_average:
             lines.append("An average of the weights is beside them and not used; convert --ema takes it.")
-        return lines + self.notes + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice)
+        return [*map(plain, lines + self.notes + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice))]
 
     def provenance(self) -> dict[str, Any]:
         """What must be written into whatever is made of them; what they themselves were made of counts first."""
@@ -113,11 +125,10 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
         description = read_description(container.metadata, path)
         _check_complete(container.tensors, description, path)
         notice = str(description.provenance.get("notice", ""))
-        return Weights(container.tensors, description, Origin(str(path), OURS, container.title, container.sha256(), notice))
+        origin = Origin(str(path), OURS, container.title, container.sha256(), notice, container.nbytes())
+        return Weights(container.tensors, description, origin)
     tensors = container.tensors
-    averaged = container.average or {
-        name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")
-    }
+    averaged = container.average or _average_beside(tensors)
     if average:
         if not averaged:
             raise CheckpointError(f"{path}: no averaged weights in it. Use its plain weights.")
@@ -136,9 +147,22 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
     if decoder:
         canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
     _check_complete(canonical, description, path)
-    left_out += [(name, "not weights") for name in container.beside]
-    origin = Origin(str(path), key, container.title, container.sha256(), notice_of(key, container))
-    return Weights(canonical, description, origin, left_out, notes, bool(averaged), average)
+    left_out += container.beside
+    origin = Origin(str(path), key, container.title, container.sha256(), notice_of(key, container), container.nbytes())
+    return Weights(canonical, description, origin, left_out, container.notes + notes, bool(averaged), average)
+
+
+def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The average of the weights among the same names, such as MindCV's "ema." or a wrapper's "model_ema."; empty where there is
+    none, or nothing else."""
+    found = detect_all(tensors)
+    if not found or is_average(found[0][1]):
+        return {}
+    for key, prefix in found:
+        if is_average(prefix):
+            root = prefix.removesuffix(FORMATS[key].outer)
+            return {name.removeprefix(root): tensor for name, tensor in tensors.items() if name.startswith(root)}
+    return {}
 
 
 def build_model(description: Description, *, drop_path_rate: float = 0.0) -> ConvNeXtV2 | FCMAE:
@@ -232,7 +256,7 @@ def _rename(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, str]]]:
     """Canonical tensors of encoder, norm and head; those of FCMAE's decoder; what is left out and why."""
     ours = {theirs: canonical for canonical, theirs in name_table(key, depths, prefix).items()}
-    wrapper = prefix.removesuffix("encoder.")
+    wrapper, root = prefix.removesuffix("encoder."), prefix.removesuffix(FORMATS[key].outer)
     canonical, decoder = {}, {}
     left_out: list[tuple[str, str]] = []
     unexpected = []
@@ -248,6 +272,8 @@ def _rename(
             left_out.append((theirs, "training state"))
         elif key == "transformers" and "hidden_states_norms." in theirs:
             left_out.append((theirs, "norms of a backbone's outputs"))
+        elif not theirs.startswith(root):  # a loss, a metric, another head of whatever the network was a part of
+            left_out.append((theirs, "beside the network"))
         else:
             unexpected.append(theirs)
     if unexpected:
@@ -260,7 +286,8 @@ def _rename(
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
     example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
-    return f"{len(tensors)} tensors{example}" + (f"; beside them {brief(container.beside)}" if container.beside else "")
+    beside = [f"{name} ({what})" if what.startswith("Python object") else name for name, what in container.beside]
+    return f"{len(tensors)} tensors{example}" + (f"; beside them {brief(beside)}" if beside else "")
 
 
 def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:

@@ -7,13 +7,13 @@ The file is one protobuf message (proto2, mindspore/train/serialization.py of 2.
     TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }
 
 A parameter above 512 MiB is cut into values with one tag and the full dims each. An optional checksum follows the message. Files
-pass 2 GiB, so the bytes are walked in a memory map; nothing is allocated that the file does not hold.
+pass 2 GiB, so the bytes are walked in a memory map. Each number of a tensor is copied out of it once, so reading takes less than
+twice the file's size and what `_MOST_FIELDS` fields may cost.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.weights.files import replacing
 
 ENCRYPTED = {0x7F3A5ED8: "AES-GCM", 0x7F3A5ED9: "AES-CBC", 0x7F3A5EDA: "SM4-CBC"}
 """First four bytes, little-endian, of an encrypted file."""
@@ -48,6 +49,12 @@ _TYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 _MOST_DIMS = 8
+_MOST_ENTRIES = 50_000
+_MOST_FIELDS = 1_000_000
+"""Of all messages in a file; a network and its optimizer have some ten thousand."""
+_LONGEST_NAME = 1000
+_LONGEST_NOTE = 64 << 10
+_PIECE = 1 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
@@ -80,8 +87,7 @@ def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, st
     """Write tensors, and after them `notes` as entries of text, as MindSpore does, without a checksum, in one atomic step.
     Scalars have no dims. Empty notes are left out: MindSpore cannot read them."""
     entries: dict[str, Tensor | str] = {**tensors, **{tag: text for tag, text in (notes or {}).items() if text}}
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         for tag, entry in entries.items():
             if isinstance(entry, str):
                 kind, content = b"str", memoryview(entry.encode("utf-32-le"))
@@ -98,9 +104,6 @@ def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, st
                 value = len(name) + 1 + len(_varint(len(head) + len(part))) + len(head) + len(part)
                 file.write(b"\x0a" + _varint(value) + name + b"\x12" + _varint(len(head) + len(part)) + head)
                 file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 class _DamagedError(Exception):
@@ -112,23 +115,28 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     if mode:
         raise _DamagedError(f"is encrypted ({mode}). Save it in MindSpore without enc_key, then try again.")
     if bytes(data[-17:-10]) == b"crc_num":
-        if zlib.crc32(data[:-17]) != int.from_bytes(data[-10:], "big"):
+        if _checksum(data[:-17]) != int.from_bytes(data[-10:], "big"):
             raise _DamagedError("its checksum does not match: the file is damaged. Copy or download it again.")
         data = data[:-17]
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     contents: dict[str, list[memoryview]] = {}
-    for number, value in _fields(data):
+    left = [_MOST_FIELDS]
+    entries = 0
+    for number, value in _fields(data, left):
         if number != 1 or not isinstance(value, memoryview):
             continue
+        entries += 1
+        if entries > _MOST_ENTRIES:
+            raise _DamagedError(f"more than {_MOST_ENTRIES:,} entries in it, which no network has: not opened.")
         tag, tensor = "", None
-        for inner, item in _fields(value):
+        for inner, item in _fields(value, left):
             if inner == 1 and isinstance(item, memoryview):
                 tag = _text(item)
             elif inner == 2 and isinstance(item, memoryview):
                 tensor = item
         if not tag or tensor is None:  # hash embeddings (maptensor) are no part of this network
             continue
-        dims, kind, content = _tensor(tensor)
+        dims, kind, content = _tensor(tensor, left)
         if shapes.setdefault(tag, (dims, kind)) != (dims, kind):
             raise _DamagedError(f"{tag} is stored twice with different shapes or types: the file is damaged.")
         contents.setdefault(tag, []).append(content)
@@ -137,19 +145,33 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     notes = {tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)}  # of NumPy's kind U
     return (
         {tag: _join(tag, dims, kind, contents[tag]) for tag, (dims, kind) in shapes.items() if tag not in notes},
-        {tag: str(b"".join(contents[tag]), "utf-32-le", "replace").rstrip("\0") for tag in sorted(notes)},
+        {tag: note for tag in sorted(notes) if (note := _note(contents[tag])) is not None},
     )
 
 
-def _tensor(message: memoryview) -> tuple[tuple[int, ...], str, memoryview]:
+def _checksum(data: memoryview) -> int:
+    value = 0
+    for start in range(0, len(data), _PIECE):
+        value = zlib.crc32(data[start : start + _PIECE], value)
+    return value
+
+
+def _note(parts: list[memoryview]) -> str | None:
+    """Text, or None for more of it than a note has."""
+    if sum(map(len, parts)) > _LONGEST_NOTE:
+        return None
+    return str(b"".join(parts), "utf-32-le", "replace").rstrip("\0")
+
+
+def _tensor(message: memoryview, left: list[int]) -> tuple[tuple[int, ...], str, memoryview]:
     dims: list[int] = []
     kind, content = "", message[:0]
-    for number, item in _fields(message):
+    for number, item in _fields(message, left):
         if number == 1 and isinstance(item, int):
             dims.append(item)
         elif number == 1 and isinstance(item, memoryview):  # packed
             at = 0
-            while at < len(item):
+            while at < len(item) and len(dims) <= _MOST_DIMS:
                 value, at = _read_varint(item, at)
                 dims.append(value)
         elif number == 2 and isinstance(item, memoryview):
@@ -168,17 +190,26 @@ def _join(tag: str, dims: tuple[int, ...], kind: str, parts: list[memoryview]) -
     size = sum(map(len, parts))
     if dims == (0,) and size:  # how older versions write a scalar
         dims = ()
-    if prod(dims) * dtype.itemsize != size:
+    # An empty tensor may have sides as long as any, as long as PyTorch can multiply them.
+    if prod(dims) * dtype.itemsize != size or prod(max(side, 1) for side in dims) >= 2**59:
         raise _DamagedError(f"{tag} of shape {dims} and type {kind} has {size} bytes: the file is damaged.")
     if not size:
         return torch.empty(dims, dtype=dtype)
-    return torch.frombuffer(bytearray(b"".join(parts)), dtype=dtype).reshape(dims)
+    content, at = bytearray(size), 0
+    target = memoryview(content)
+    for part in parts:
+        target[at : at + len(part)] = part
+        at += len(part)
+    return torch.frombuffer(content, dtype=dtype).reshape(dims)
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field; every length must stay inside the message."""
-    at = 0
-    while at < len(message):
+def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field; every length must stay inside the message. left: how many more fields a file may have."""
+    at, end = 0, len(message)
+    while at < end:
+        left[0] -= 1
+        if left[0] < 0:
+            raise _DamagedError(f"more than {_MOST_FIELDS:,} fields in it, which no network has: not opened.")
         key, at = _read_varint(message, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
@@ -191,13 +222,15 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             length = 8 if wire == _FIXED64 else 4
         else:
             raise _DamagedError("not a MindSpore checkpoint, or damaged (an unknown kind of field).")
-        if at + length > len(message):
+        if at + length > end:
             raise _DamagedError("cut short or damaged (a length points beyond the end).")
         yield number, message[at : at + length]
         at += length
 
 
 def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
+    if at < len(message) and (value := message[at]) < 0x80:  # most of them
+        return value, at + 1
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):
@@ -225,7 +258,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 def _text(content: memoryview) -> str:
     try:
-        text = str(content, "utf-8")
+        text = str(content, "utf-8") if len(content) <= _LONGEST_NAME else "\0"
     except UnicodeDecodeError:
         text = "\0"
     if not text.isprintable():

@@ -6,13 +6,16 @@ repository (2553895), timm (aa4b585), transformers' models/convnextv2, mmpretrai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 CONV_MLP = frozenset({"convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano"})
 """timm builds these with 1x1 convolutions in place of linear layers, so their weights have four dimensions."""
+
+_AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|swa|polyak|teacher)([._]|$)")
 
 
 @dataclass(frozen=True)
@@ -204,10 +207,17 @@ def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
     return tensor
 
 
-def detect(names: Mapping[str, Tensor]) -> tuple[str, str] | None:
+def detect(names: Iterable[str]) -> tuple[str, str] | None:
     """Format and what stands before every name ("module.", "model.", ...), or None where the names are of no known format.
 
-    Where several sets of weights are in one file, such as an average beside the weights, the shortest prefix counts."""
+    Where several sets of weights are in one file, the shortest prefix counts, and that of an average only where it is alone."""
+    found = detect_all(names)
+    return found[0] if found else None
+
+
+def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Format and prefix of every set of weights in these names; averages last, then by the prefix's length."""
+    names = list(names)
     if any(name.endswith(".kernel") for name in names):
         order = ["official-sparse"]
     elif any(".depthwise_conv." in name for name in names):
@@ -219,8 +229,13 @@ def detect(names: Mapping[str, Tensor]) -> tuple[str, str] | None:
         prefixes = [name.removesuffix(anchor) for name in names if name.endswith(anchor)]
         prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
         if prefixes:
-            return key, min(prefixes, key=len)
-    return None
+            return [(key, prefix) for prefix in sorted(prefixes, key=lambda prefix: (is_average(prefix), len(prefix)))]
+    return []
+
+
+def is_average(name: str) -> bool:
+    """Whether a prefix, or a key of a checkpoint, says that what it names is a moving average of weights."""
+    return _AVERAGE.search(name) is not None
 
 
 def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, ...]:

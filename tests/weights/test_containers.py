@@ -77,3 +77,12 @@ def test_an_index_that_names_no_shards_is_refused(index: str, tmp_path: Path) ->
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CheckpointError, match=r"index\.json: "):
         open_weights(tmp_path)
+
+
+def test_the_size_that_is_shown_is_that_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": random_model().state_dict(), "beside": torch.ones(1 << 19)}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "other.safetensors").write_bytes(bytes(5_000_000))
+    inspect(tmp_path)
+    size = (tmp_path / "pytorch_model.bin").stat().st_size
+    assert f", {size / 1e6:.1f} MB" in capsys.readouterr().out and size > 2_000_000

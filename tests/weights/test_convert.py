@@ -1,11 +1,13 @@
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor
 from transformers import (
@@ -510,3 +512,21 @@ def test_what_other_libraries_cannot_say_of_values_is_told(tmp_path: Path) -> No
     assert not any("range of values" in line for line in convert_weights(weights, "timm", tmp_path / "plain", allow_drift=True))
     convert_weights(ranged, "official", tmp_path / "official", allow_drift=True)
     assert open_weights(tmp_path / "official").description.preprocessing["value_range"] == [0.0, 4000.0]
+
+
+def test_a_drift_below_the_rounding_of_float32_is_a_note(tmp_path: Path) -> None:
+    model = random_model(norm_eps=1.000001e-6)
+    weights = save(model, tmp_path / "ours")
+    lines = convert_weights(weights, "timm", tmp_path / "t.safetensors")
+    said = r"norm_eps 1e-06, not 1.000001e-06: logits differ by up to (.*), less than by float32's rounding \((.*)\)"
+    found = re.search(said, lines[0])
+    assert found, lines
+    images = torch.randn(4, 3, 128, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = logits(model, images)
+    theirs = timm.create_model("convnextv2_tiny", depths=DEPTHS, dims=DIMS, num_classes=5)
+    theirs.load_state_dict(load_file(tmp_path / "t.safetensors"))
+    drift, rounding = float(found[1]), float(found[2])
+    assert difference(logits(theirs.eval(), images), exact) == pytest.approx(drift, rel=0.1)
+    assert drift < rounding < 1e-4 * float(exact.abs().max())
+    with pytest.raises(CheckpointError, match="Give --allow-drift"):
+        convert_weights(save(random_model(norm_eps=1e-3), tmp_path / "far"), "timm", tmp_path / "far.safetensors")

@@ -104,3 +104,66 @@ def test_preprocessing_of_wrong_types_is_one_line(wrong: dict, tmp_path: Path) -
 
 def test_names_that_occur_twice_get_their_number() -> None:
     assert distinct(["crane", "owl", "crane"]) == ["crane (0)", "owl", "crane (2)"]
+
+
+@pytest.mark.parametrize(("pool", "right"), [("avg", True), ("fastavg", True), ("max", False), ("avgmax", False)])
+def test_another_pooling_of_timm_is_refused(pool: str, right: bool, tmp_path: Path) -> None:
+    size = {"depths": DEPTHS, "dims": DIMS, "num_classes": 5}
+    theirs = timm.create_model("convnextv2_atto", global_pool=pool, **size).eval()
+    timm.models.save_for_hf(theirs, tmp_path / "hf", model_args=size | {"global_pool": pool})
+    if right:
+        with torch.inference_mode():
+            assert difference(logits(restore(open_weights(tmp_path / "hf"))), theirs.double()(IMAGES)) < 1e-5
+    else:
+        with pytest.raises(CheckpointError, match=f"global_pool = '{pool}', only avg can be built here"):
+            open_weights(tmp_path / "hf")
+
+
+def test_every_argument_of_timms_model_is_told_apart() -> None:
+    """What a newer timm adds is refused until somebody looks at it; this test tells that there is something to look at."""
+    import inspect
+
+    from convnextv2.weights.describe import _TIMM_BUILT, _TIMM_PREPARATION, _TIMM_TOLD
+
+    arguments = set(inspect.signature(timm.models.convnext.ConvNeXt.__init__).parameters) - {"self"}
+    assert arguments <= _TIMM_TOLD | _TIMM_BUILT.keys()
+    assert set(timm.models.PretrainedCfg.__dataclass_fields__) <= _TIMM_PREPARATION
+
+
+def test_every_setting_of_transformers_is_told_apart() -> None:
+    from convnextv2.weights.describe import _TRANSFORMERS_KNOWN
+
+    assert set(ConvNextV2Config().to_dict()) <= _TRANSFORMERS_KNOWN
+
+
+def test_arguments_that_are_not_known_are_refused_or_said(tmp_path: Path) -> None:
+    weights = save(random_model(), tmp_path / "ours")
+    for target in ("transformers", "timm"):
+        convert_weights(weights, target, tmp_path / target)
+        assert open_weights(tmp_path / target).notes == []
+    with pytest.raises(CheckpointError, match="model_args has 'window' = 7, which is not known here"):
+        open_weights(change(tmp_path / "timm", "config.json", model_args={"window": 7}))
+    cfg = json.loads((tmp_path / "timm" / "config.json").read_text())["pretrained_cfg"]
+    change(tmp_path / "timm", "config.json", model_args={"drop_rate": 0.5}, pretrained_cfg=cfg | {"label_offset": 1, "x\ny": 2})
+    notes = open_weights(tmp_path / "timm").notes
+    assert ["label_offset" in notes[0], "'x\\ny' = 2 is not known" in notes[1]] == [True, True] and len(notes) == 2
+    notes = open_weights(change(tmp_path / "transformers", "config.json", window=7)).notes
+    assert notes == ["config.json: 'window' = 7 is not known here, and left out."]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("multi_label_classification", "do not exclude"), ("regression", "no classes"), (None, ""), (5, "no classes")],
+)
+def test_a_problem_that_is_not_one_of_classes_is_said(kind: object, said: str, tmp_path: Path) -> None:
+    convert_weights(save(random_model(), tmp_path / "ours"), "transformers", tmp_path / "hf")
+    notes = open_weights(change(tmp_path / "hf", "config.json", problem_type=kind)).notes
+    assert said in "".join(notes) and len(notes) == bool(said)
+
+
+def test_timms_configurations_of_old_are_read(tmp_path: Path) -> None:
+    convert_weights(save(random_model(), tmp_path / "ours"), "timm", tmp_path / "timm")
+    path = tmp_path / "timm" / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content["pretrained_cfg"] | {"architecture": "convnextv2_atto", "crop_pct": 0.9}))
+    assert open_weights(tmp_path / "timm").description.preprocessing["crop_pct"] == 0.9

@@ -13,6 +13,8 @@ from convnextv2.weights import mindspore
 from convnextv2.weights.load import load_model, open_weights, restore
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 
+from .test_pickles import MIB, measure
+
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
 
 
@@ -113,9 +115,6 @@ def test_large_parameters_are_cut_and_joined(tmp_path: Path, monkeypatch: pytest
 
 
 def test_packed_dims_unknown_fields_and_old_scalars_are_understood(tmp_path: Path) -> None:
-    def field(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(content)]) + content
-
     number = struct.pack("<f", 2.5)
     packed = field(1, bytes([1, 2])) + field(2, b"Float32") + field(3, number * 2) + b"\x78\x05"  # field 15, a varint
     old_scalar = b"\x08\x00" + field(2, b"Float32") + field(3, number)
@@ -166,3 +165,61 @@ def test_empty_notes_are_left_out_because_mindspore_cannot_read_them(tmp_path: P
     write_ckpt(tmp_path / "plain.ckpt", {"x": torch.ones(2)})
     write_ckpt(tmp_path / "noted.ckpt", {"x": torch.ones(2)}, {"notice": ""})
     assert (tmp_path / "plain.ckpt").read_bytes() == (tmp_path / "noted.ckpt").read_bytes()
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of bytes as protobuf writes it."""
+    length, out = len(content), bytes([number << 3 | 2])
+    while length >= 0x80:
+        out += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return out + bytes([length]) + content
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value >= 0x80:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def entry(tag: bytes, dims: list[int], content: bytes = b"", kind: bytes = b"Float32") -> bytes:
+    sides = b"".join(b"\x08" + varint(side) for side in dims)
+    return field(1, field(1, tag) + field(2, sides + field(2, kind) + field(3, content)))
+
+
+@pytest.mark.parametrize("dims", [[0, 2**63], [0, 2**62, 2**62], [2**64 - 1, 0], [0, 2**31, 2**31], [2**32, 2**32]])
+def test_sides_beyond_what_can_be_multiplied_are_one_line(dims: list[int], tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(entry(b"feature.0.0.weight", dims))
+    with pytest.raises(CheckpointError, match="the file is damaged") as error:
+        open_weights(tmp_path / "x.ckpt")
+    assert str(error.value).isprintable()
+
+
+def test_masses_of_entries_or_fields_are_refused_before_they_cost_memory(tmp_path: Path) -> None:
+    size = 4 << 20
+    files = {
+        "entries": b"".join(entry(b"%d" % i, [0]) for i in range(100_000)),
+        "same entry": entry(b"a", [0]) * 300_000,
+        "values without content": field(1, b"") * (size // 2),
+        "fields": b"\x78\x05" * (size // 2),
+        "packed sides": field(1, field(1, b"a") + field(2, field(1, b"\1" * size))),
+        "sides": field(1, field(1, b"a") + field(2, b"\x08\1" * (size // 2))),
+        "long name": entry(b"a" * size + "😀".encode(), [0]),
+        "long note": entry(b"a", [0], "😀".encode("utf-32-le") * (size // 4), b"str") + entry(b"b", [1], bytes(4)),
+        "no sides": entry(b"a", [], bytes(size)),
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+    for result in measure(sorted(tmp_path.iterdir())):
+        limit = 2 * Path(result["path"]).stat().st_size + 64 * MIB
+        assert result["said"].isprintable() and result["said"], result
+        assert result["grown"] < limit and result["seconds"] < 10, result
+
+
+def test_a_file_is_read_in_less_than_twice_its_size(tmp_path: Path) -> None:
+    big = {"feature.0.0.weight": torch.ones(32 << 20, dtype=torch.uint8)}
+    write_ckpt(tmp_path / "x.ckpt", big)
+    (result,) = measure([tmp_path / "x.ckpt"])
+    assert result["grown"] < 2 * (32 << 20) + 16 * MIB, result

@@ -1,0 +1,139 @@
+"""Which of a checkpoint's entries are the weights.
+
+Training code saves its state under any name: `model`, `state_dict`, `net`, `ema` and in it `module`.
+So what counts is not the name but what lies there: the names of the tensors must be those of a
+known format. Names of entries decide between several, and tell averages from plain weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from convnextv2.weights.names import detect, is_average
+from convnextv2.weights.pickles import Entries, Foreign, OddTensor, Record
+
+_DEEPEST = 3
+_PREFERRED = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "module",
+    "model_state",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "student",
+)
+_PREFERRED_AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Tensors by name, and the keys that lead to them."""
+
+    keys: tuple[str, ...]
+    tensors: dict[str, Record | OddTensor]
+    attributes: Entries | None
+
+    @property
+    def name(self) -> str:
+        """The keys with dots between them; empty for the whole content."""
+        return ".".join(self.keys)
+
+    @property
+    def is_average(self) -> bool:
+        """Whether its keys say that it is a moving average."""
+        return is_average(self.name)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to take from a checkpoint.
+
+    Attributes:
+        weights: The entry with the weights, of no known format where there is none.
+        average: Their moving average, or None.
+        others: Further entries with weights of a known format.
+        beside: What else lies on the way to them, and what it is.
+    """
+
+    weights: Entry
+    average: Entry | None
+    others: list[Entry]
+    beside: list[tuple[str, str]]
+
+
+def choose(content: Entries) -> Chosen:
+    """Find the weights in what a checkpoint holds.
+
+    Args:
+        content: The whole of it.
+
+    Returns:
+        The choice. An average alone counts as the weights, for it is what there is to use.
+    """
+    found = sorted(_entries(content), key=_rank)
+    known = [entry for entry in found if detect(entry.tensors)] or found[:1]
+    plain = [entry for entry in known if not entry.is_average]
+    averages = [entry for entry in known if entry.is_average]
+    weights = (plain or averages or [Entry((), {}, None)])[0]
+    average = averages[0] if averages and plain else None
+    others = [entry for entry in known if entry is not weights and entry is not average]
+    return Chosen(weights, average, others, _beside(content, [weights, *known]))
+
+
+def _entries(content: Entries) -> Iterator[Entry]:
+    """Every dictionary that holds tensors, each once, down to `_DEEPEST` keys."""
+    level: list[tuple[tuple[str, ...], Entries]] = [((), content)]
+    seen = {id(content)}
+    for _ in range(_DEEPEST + 1):
+        below: list[tuple[tuple[str, ...], Entries]] = []
+        for keys, entries in level:
+            named = {name: value for name, value in entries.items() if isinstance(name, str)}
+            tensors = {
+                name: value
+                for name, value in named.items()
+                if isinstance(value, Record | OddTensor)
+            }
+            if tensors:
+                yield Entry(keys, tensors, entries.attributes)
+            for key, value in named.items():
+                if isinstance(value, Entries) and id(value) not in seen:
+                    seen.add(id(value))
+                    below.append(((*keys, key), value))
+        level = below
+
+
+def _rank(entry: Entry) -> tuple[int, int]:
+    order = _PREFERRED_AVERAGES if entry.is_average else _PREFERRED
+    first = entry.keys[0] if entry.keys else ""
+    place = -1 if not entry.keys else order.index(first) if first in order else len(order)
+    return place, len(entry.keys)
+
+
+def _beside(content: Entries, taken: list[Entry]) -> list[tuple[str, str]]:
+    """Names of what lies beside the taken entries at each step of the way, and what they are."""
+    ways = {entry.keys for entry in taken}
+    steps = sorted({way[:length] for way in ways for length in range(len(way) + 1)})
+    found = []
+    for step in steps:
+        entries: Any = content
+        for key in step:
+            entries = entries[key]
+        for key, value in entries.items():
+            inner = (*step, str(key))
+            is_weight = step in ways and isinstance(value, Record | OddTensor)
+            if not is_weight and inner not in steps and inner != ("provenance",):
+                found.append((".".join(inner), _what(value)))
+    return found
+
+
+def _what(value: Any) -> str:
+    return (
+        f"Python object {value.name}"
+        if isinstance(value, Foreign) and "." in value.name
+        else "not weights"
+    )

@@ -1,0 +1,596 @@
+"""Read a pickle of tensors. Nothing that it names is imported or called.
+
+A pickle is a program: its opcodes build objects on a stack and call whatever they name. This module
+interprets them with a machine of its own that knows plain values, lists, tuples, dictionaries and
+the few functions of PyTorch that describe a tensor. A tensor becomes a `Record` of where its
+numbers lie in the file, an object of any other class a `Foreign` that keeps nothing.
+
+Memory is bounded before it is taken: whatever an opcode builds is paid for from a budget of
+`BUDGET` bytes, texts longer than a name and all bytes and long integers are skipped where they
+lie, and positions in the memo cost what any other object costs. Keys of dictionaries are plain
+values, since the hash of nested tuples can take for ever.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+
+BUDGET = 128 << 20
+"""Bytes of objects that one file may build, tensors' numbers not counted."""
+
+_LONGEST_TEXT = 10_000
+_LONGEST_NAME = 300
+_MOST_FOREIGN = 1000
+_MOST_DIMS = 64
+
+
+class PickleError(Exception):
+    """What is wrong with a pickle; whoever reads a file adds its name."""
+
+
+class HarmfulError(PickleError):
+    """A pickle that would run commands where it is unpickled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A class or function by its name, which is never looked up."""
+
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Foreign:
+    """Stands where an object of another class, long text or bytes would be, and keeps nothing.
+
+    Attributes:
+        name: The class or function, such as "numpy.dtype"; or "text", "bytes", "set", "integer".
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where numbers of tensors lie.
+
+    Attributes:
+        key: The name in the file.
+        dtype: None for a storage of bytes.
+        count: Elements of `dtype`, or bytes.
+    """
+
+    key: str
+    dtype: torch.dtype | None
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Its length in the file."""
+        return self.count * (self.dtype.itemsize if self.dtype else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A strided tensor: a view of a storage, in elements of its dtype."""
+
+    storage: Storage
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a copy of it would take."""
+        return prod(self.size) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class OddTensor:
+    """A tensor that is not read: sparse, quantised, without numbers, or a lazy conjugate."""
+
+    kind: str
+
+
+class Entries(dict[Any, Any]):
+    """A dictionary of any class, with the attributes that were set on it."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes: Entries | None = None
+
+
+_DTYPES = {f"torch.{n}": kind for n, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
+_STORAGES: dict[str, torch.dtype | None] = {
+    f"torch.{name}Storage": dtype
+    for name, dtype in {
+        "Float": torch.float32,
+        "Double": torch.float64,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+        "ComplexFloat": torch.complex64,
+        "ComplexDouble": torch.complex128,
+        "QInt8": torch.int8,
+        "QUInt8": torch.uint8,
+        "QInt32": torch.int32,
+        "QUInt4x2": torch.uint8,
+        "QUInt2x4": torch.uint8,
+        "Untyped": None,
+    }.items()
+} | {"torch.storage.UntypedStorage": None}
+_DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+_SILENT = re.compile(
+    r"_codecs\.encode|copy_?reg\._reconstructor|(builtins|__builtin__)\.\w+"
+    r"|collections\.\w+|torch\.\w+"
+)
+"""Means of pickling, about which nobody needs to be told."""
+
+_HARMFUL = re.compile(
+    r"(os|posix|nt)\.(system|popen|exec\w*|(posix_)?spawn\w*|fork\w*|remove|unlink|rmdir|kill)"
+    r"|(subprocess|_posixsubprocess|pty|runpy|webbrowser|importlib|imp|code|ctypes|socket)\..*"
+    r"|shutil\.\w+"
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|breakpoint)"
+    r"|(io|_io)\.open|sys\.(modules|settrace|setprofile)|torch\.(load|hub\..*)|pickle\.loads?"
+)
+"""What no honest checkpoint names. Nothing is run either way; this decides what is said."""
+
+
+class PickleReader:
+    """Reads the pickles of one file; they share its budget.
+
+    Attributes:
+        foreign: Names of other classes and functions that were named, in order, at most 1,000.
+        storages: By key, as they were first mentioned.
+    """
+
+    def __init__(self, data: bytes | bytearray | mmap.mmap) -> None:
+        self._data, self._left = data, BUDGET
+        self.foreign: dict[str, None] = {}
+        self.storages: dict[str, Storage] = {}
+        self._start(0)
+
+    def read(self, at: int = 0) -> tuple[Any, int]:
+        """Interpret the pickle that begins at a position.
+
+        Args:
+            at: In bytes.
+
+        Returns:
+            What it builds, made of None, bool, int, float, str, tuple, list, `Entries`, `Record`,
+            `OddTensor`, `Storage`, `Global` and `Foreign`; and the position behind it.
+
+        Raises:
+            PickleError: Where it is damaged, builds too much, or has opcodes that PyTorch does not
+                write.
+            HarmfulError: Where it names a function that runs commands.
+        """
+        self._start(at)
+        data, handlers, end = self._data, _HANDLERS, len(self._data)
+        try:
+            while self._at < end:
+                opcode = data[self._at]
+                self._at += 1
+                if opcode == 0x2E:  # STOP
+                    return self._pop(), self._at
+                handler = handlers.get(opcode)
+                if handler is None:
+                    raise PickleError(
+                        f"opcode {opcode:#04x}, which PyTorch does not write, in its pickle"
+                    )
+                self._left -= 32
+                if self._left < 0:
+                    self._spend(0)
+                handler(self)
+        except struct.error:
+            pass  # the file ends in a number
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            raise PickleError(f"its pickle is damaged ({type(error).__name__})") from error
+        raise PickleError("its pickle is cut short")
+
+    def _start(self, at: int) -> None:
+        self._at = at
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+
+    def _spend(self, cost: int) -> None:
+        self._left -= cost
+        if self._left < 0:
+            raise PickleError(
+                f"its pickle builds objects of more than {BUDGET >> 20} MiB beside the tensors"
+            )
+
+    def _push(self, value: Any, cost: int = 0) -> None:
+        if cost:
+            self._spend(cost)
+        self._stack.append(value)
+
+    def _pop(self) -> Any:
+        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
+            raise PickleError("its pickle is damaged (it takes more from the stack than there is)")
+        return self._stack.pop()
+
+    def _top(self) -> Any:
+        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
+            raise PickleError("its pickle is damaged (it needs more on the stack than there is)")
+        return self._stack[-1]
+
+    def _pop_mark(self) -> list[Any]:
+        if not self._marks:
+            raise PickleError("its pickle is damaged (it goes back to a mark that is not there)")
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _number(self, form: str) -> Any:
+        (value,) = struct.unpack_from(form, self._data, self._at)
+        self._at += struct.calcsize(form)
+        return value
+
+    def _span(self, form: str) -> tuple[int, int]:
+        """Start and length of what follows, which must lie inside the file."""
+        length, start = self._number(form), self._at
+        if length < 0 or start + length > len(self._data):
+            raise PickleError("its pickle is cut short or damaged (a length points beyond the end)")
+        self._at = start + length
+        return start, length
+
+    def _line(self) -> str:
+        end = self._data.find(b"\n", self._at, self._at + _LONGEST_NAME)
+        if end < 0:
+            raise PickleError("its pickle is damaged (a name without an end)")
+        text = self._data[self._at : end].decode("utf-8", "replace")
+        self._at = end + 1
+        return text
+
+    def _named(self, module: Any, name: Any) -> Global:
+        if (
+            not isinstance(module, str)
+            or not isinstance(name, str)
+            or len(module) + len(name) > _LONGEST_NAME
+        ):
+            raise PickleError("its pickle is damaged (a class without a name)")
+        full = f"{module}.{name}"
+        if _HARMFUL.fullmatch(full):
+            raise HarmfulError(full)
+        return Global(full)
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        """What a call would return, as far as it is known here; a stand-in otherwise."""
+        if not isinstance(function, Global):
+            return Foreign(function.name if isinstance(function, Foreign) else "object")
+        name = function.name
+        if name in _KNOWN and isinstance(arguments, tuple):
+            return _KNOWN[name](arguments)
+        if name in _DICTIONARIES and isinstance(arguments, tuple):
+            return self._dictionary(name, arguments)
+        if name == "torch._tensor._rebuild_from_type_v2" and isinstance(arguments, tuple):
+            return _of_subclass(arguments)
+        if len(self.foreign) < _MOST_FOREIGN and not _SILENT.fullmatch(name):
+            self.foreign[name] = None
+        return Foreign(name)
+
+    def _dictionary(self, name: str, arguments: tuple[Any, ...]) -> Entries:
+        made = Entries()
+        given = arguments[-1] if arguments and not name.endswith("defaultdict") else None
+        for pair in (
+            given
+            if isinstance(given, list)
+            else given.items()
+            if isinstance(given, Entries)
+            else ()
+        ):
+            if isinstance(pair, list | tuple) and len(pair) == 2:
+                self._set(made, pair[0], pair[1])
+        return made
+
+    def _set(self, target: Any, key: Any, value: Any) -> None:
+        if isinstance(target, Foreign):
+            return
+        if not isinstance(target, Entries):
+            raise PickleError(
+                "its pickle is damaged (it puts an entry into what is not a dictionary)"
+            )
+        if isinstance(key, str | float | bool | None) or (
+            isinstance(key, int) and -(2**63) <= key < 2**63
+        ):
+            self._spend(128)
+            target[key] = value
+
+    def _append(self, target: Any, items: list[Any]) -> None:
+        if isinstance(target, list):
+            self._spend(16 * len(items))
+            target.extend(items)
+        elif not isinstance(target, Foreign):
+            raise PickleError("its pickle is damaged (it appends to what is not a list)")
+
+    def _persistent(self, found: Any) -> Any:
+        """PyTorch's one kind of reference to what lies outside of the pickle."""
+        if not isinstance(found, tuple) or len(found) < 2:
+            raise PickleError("its pickle is damaged (a reference to something else than numbers)")
+        if found[0] == "module":  # beside the source of a class, in old files
+            return found[1]
+        if found[0] != "storage" or len(found) < 5 or not isinstance(found[1], Global):
+            raise PickleError("its pickle is damaged (a reference to something else than numbers)")
+        name, key, count = found[1].name, found[2], found[4]
+        if name not in _STORAGES or not isinstance(key, str) or not _is_count(count):
+            raise PickleError(f"numbers of an unknown kind ({name[:60]}) in it")
+        if len(found) > 5 and found[5] is not None:
+            raise PickleError(
+                "a view of a storage as PyTorch wrote it before 0.4; save it with a newer one"
+            )
+        storage = Storage(key, _STORAGES[name], count)
+        self.storages.setdefault(key, storage)
+        return storage
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or len(value) > _MOST_DIMS or not all(map(_is_count, value)):
+        raise PickleError("its pickle is damaged (the shape of a tensor)")
+    return value
+
+
+def _strided(
+    arguments: tuple[Any, ...], dtype: Any = None, metadata: Any = None
+) -> Record | OddTensor:
+    """The tensor that `torch._utils._rebuild_tensor*` describe, which must lie in its storage."""
+    storage, offset, size, stride = (
+        arguments[0],
+        arguments[1],
+        _counts(arguments[2]),
+        _counts(arguments[3]),
+    )
+    dtype = dtype or (storage.dtype if isinstance(storage, Storage) else None)
+    if (
+        not isinstance(storage, Storage)
+        or not isinstance(dtype, torch.dtype)
+        or not _is_count(offset)
+    ):
+        raise PickleError("its pickle is damaged (a tensor without numbers)")
+    if metadata:
+        return OddTensor("a lazy conjugate or negative")
+    if len(size) != len(stride) or prod(max(side, 1) for side in size) >= 2**59:
+        raise PickleError("its pickle is damaged (the shape of a tensor)")
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
+    if 0 not in size and (last + 1) * dtype.itemsize > storage.nbytes:
+        raise PickleError("its pickle is damaged (a tensor points beyond its numbers)")
+    return Record(storage, dtype, offset, size, stride)
+
+
+def _version_3(arguments: tuple[Any, ...]) -> Record | OddTensor:
+    kind = arguments[6]
+    dtype = _DTYPES.get(kind.name) if isinstance(kind, Global) else None
+    if dtype is None:
+        raise PickleError("its pickle is damaged (a tensor of no known type)")
+    return _strided(arguments, dtype, arguments[7] if len(arguments) > 7 else None)
+
+
+def _of_subclass(arguments: tuple[Any, ...]) -> Any:
+    """A tensor of a subclass, or with attributes: as the plain tensor in it."""
+    rebuild, inner = arguments[0], arguments[2]
+    if isinstance(rebuild, Global) and rebuild.name in _KNOWN and isinstance(inner, tuple):
+        return _KNOWN[rebuild.name](inner)
+    return OddTensor("of another class")
+
+
+def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+    given = arguments[0] if arguments else ()
+    return _counts(tuple(given) if isinstance(given, list) else given)
+
+
+_KNOWN: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "torch._utils._rebuild_tensor": _strided,
+    "torch._utils._rebuild_tensor_v2": lambda found: _strided(
+        found, metadata=found[6] if len(found) > 6 else None
+    ),
+    "torch._utils._rebuild_tensor_v3": _version_3,
+    "torch._utils._rebuild_parameter": lambda found: found[0],
+    "torch._utils._rebuild_parameter_with_state": lambda found: found[0],
+    "torch.nn.parameter.Parameter": lambda found: found[0],
+    "torch.nn.Parameter": lambda found: found[0],
+    "torch.Size": _size,
+    "torch._utils._rebuild_sparse_tensor": lambda found: OddTensor("sparse"),
+    "torch._utils._rebuild_sparse_csr_tensor": lambda found: OddTensor("sparse"),
+    "torch._utils._rebuild_qtensor": lambda found: OddTensor("quantised"),
+    "torch._utils._rebuild_nested_tensor": lambda found: OddTensor("nested"),
+    "torch._utils._rebuild_meta_tensor_no_storage": lambda found: OddTensor("without numbers"),
+    "torch._utils._rebuild_wrapper_subclass": lambda found: OddTensor("of another class"),
+}
+
+
+def _text(reader: PickleReader, form: str) -> None:
+    start, length = reader._span(form)
+    if length > _LONGEST_TEXT:
+        reader._push(Foreign("text"), 64)
+    else:
+        raw = reader._data[start : start + length]
+        try:
+            text = raw.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            text = raw.decode("latin-1")  # bytes that Python 2 took for text
+        reader._push(text, 64 + 4 * length)
+
+
+def _bytes(reader: PickleReader, form: str) -> None:
+    reader._span(form)
+    reader._push(Foreign("bytes"), 64)
+
+
+def _long(reader: PickleReader, form: str) -> None:
+    start, length = reader._span(form)
+    if length > 16:
+        reader._push(Foreign("integer"), 64)
+    else:
+        reader._push(
+            int.from_bytes(reader._data[start : start + length], "little", signed=True), 64
+        )
+
+
+def _tuple(reader: PickleReader, items: list[Any]) -> None:
+    reader._push(tuple(items), 64 + 8 * len(items))
+
+
+def _tuple_of(count: int) -> Callable[[PickleReader], None]:
+    return lambda reader: _tuple(reader, [reader._pop() for _ in range(count)][::-1])
+
+
+def _reduce(reader: PickleReader) -> None:
+    arguments, function = reader._pop(), reader._pop()
+    reader._push(reader._call(function, arguments), 300)
+
+
+def _new_with_keywords(reader: PickleReader) -> None:
+    reader._pop()
+    _reduce(reader)
+
+
+def _build(reader: PickleReader) -> None:
+    state, made = reader._pop(), reader._top()
+    if isinstance(made, Entries) and isinstance(state, Entries):
+        made.attributes = state
+
+
+def _dictionary_of(reader: PickleReader, made: Entries) -> None:
+    items = reader._pop_mark()
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        reader._set(made, key, value)
+    reader._push(made, 300)
+
+
+def _set_items(reader: PickleReader) -> None:
+    items = reader._pop_mark()
+    target = reader._top()
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        reader._set(target, key, value)
+
+
+def _set_item(reader: PickleReader) -> None:
+    value, key = reader._pop(), reader._pop()
+    reader._set(reader._top(), key, value)
+
+
+def _append_items(reader: PickleReader) -> None:
+    items = reader._pop_mark()
+    reader._append(reader._top(), items)
+
+
+def _append_item(reader: PickleReader) -> None:
+    item = reader._pop()
+    reader._append(reader._top(), [item])
+
+
+def _frozen(reader: PickleReader) -> None:
+    reader._pop_mark()
+    reader._push(Foreign("set"), 64)
+
+
+def _mark(reader: PickleReader) -> None:
+    reader._spend(32)
+    reader._marks.append(len(reader._stack))
+
+
+def _ignore(reader: PickleReader, form: str) -> None:
+    """The protocol's number, or the length of a frame."""
+    reader._number(form)
+
+
+def _pop_to_mark(reader: PickleReader) -> None:
+    reader._pop_mark()
+
+
+def _memoize(reader: PickleReader, index: int) -> None:
+    reader._spend(128)
+    reader._memo[index] = reader._top()
+
+
+def _stack_global(reader: PickleReader) -> None:
+    name, module = reader._pop(), reader._pop()
+    reader._push(reader._named(module, name), 128)
+
+
+def _pop(reader: PickleReader) -> None:
+    """POP takes a mark away where nothing lies above it."""
+    if reader._marks and reader._marks[-1] == len(reader._stack):
+        reader._marks.pop()
+    else:
+        reader._pop()
+
+
+_HANDLERS: dict[int, Callable[[PickleReader], None]] = {
+    ord("N"): lambda r: r._push(None),
+    0x88: lambda r: r._push(True),
+    0x89: lambda r: r._push(False),
+    ord("J"): lambda r: r._push(r._number("<i")),
+    ord("K"): lambda r: r._push(r._number("<B")),
+    ord("M"): lambda r: r._push(r._number("<H")),
+    ord("G"): lambda r: r._push(r._number(">d")),
+    0x8A: lambda r: _long(r, "<B"),
+    0x8B: lambda r: _long(r, "<i"),
+    ord("X"): lambda r: _text(r, "<I"),
+    0x8C: lambda r: _text(r, "<B"),
+    0x8D: lambda r: _text(r, "<Q"),
+    ord("U"): lambda r: _text(r, "<B"),
+    ord("T"): lambda r: _text(r, "<i"),
+    ord("C"): lambda r: _bytes(r, "<B"),
+    ord("B"): lambda r: _bytes(r, "<I"),
+    0x8E: lambda r: _bytes(r, "<Q"),
+    0x96: lambda r: _bytes(r, "<Q"),
+    ord(")"): lambda r: r._push(()),
+    0x85: _tuple_of(1),
+    0x86: _tuple_of(2),
+    0x87: _tuple_of(3),
+    ord("t"): lambda r: _tuple(r, r._pop_mark()),
+    ord("]"): lambda r: r._push([], 96),
+    ord("l"): lambda r: r._push(r._pop_mark(), 96),
+    ord("}"): lambda r: r._push(Entries(), 300),
+    ord("d"): lambda r: _dictionary_of(r, Entries()),
+    0x8F: lambda r: r._push(Foreign("set"), 64),
+    0x90: _append_items,
+    0x91: _frozen,
+    ord("a"): _append_item,
+    ord("e"): _append_items,
+    ord("s"): _set_item,
+    ord("u"): _set_items,
+    ord("("): _mark,
+    ord("1"): _pop_to_mark,
+    ord("0"): _pop,
+    ord("2"): lambda r: r._push(r._top()),
+    ord("q"): lambda r: _memoize(r, r._number("<B")),
+    ord("r"): lambda r: _memoize(r, r._number("<I")),
+    0x94: lambda r: _memoize(r, len(r._memo)),
+    ord("h"): lambda r: r._push(r._memo[r._number("<B")]),
+    ord("j"): lambda r: r._push(r._memo[r._number("<I")]),
+    ord("c"): lambda r: r._push(r._named(r._line(), r._line()), 128),
+    0x93: _stack_global,
+    ord("R"): _reduce,
+    0x81: _reduce,
+    0x92: _new_with_keywords,
+    ord("b"): _build,
+    ord("Q"): lambda r: r._push(r._persistent(r._pop()), 256),
+    0x80: lambda r: _ignore(r, "<B"),
+    0x95: lambda r: _ignore(r, "<Q"),
+}
+"""What each opcode does (pickletools.opcodes), without those of protocols 0 and 1 for text and
+instances, extension codes and buffers outside of the file."""

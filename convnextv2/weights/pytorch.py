@@ -1,0 +1,281 @@
+"""PyTorch's checkpoints: the archive that `torch.save` writes since 1.6, and the pickles before.
+
+Nothing is unpickled by Python (see `pickles`). Numbers are read for the tensors that are asked for
+only, so an optimizer beside the weights costs nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError
+from convnextv2.weights.pickles import (
+    Foreign,
+    Global,
+    HarmfulError,
+    PickleError,
+    PickleReader,
+    Record,
+    Storage,
+)
+from convnextv2.weights.signatures import archive_of
+
+_MOST_ENTRIES = 50_000
+_LONGEST_READ = 8 << 20
+"""Bytes that are read at once, and so the longest directory of an archive."""
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_SPARE = 64 << 20
+"""Bytes that tensors may claim beyond the file's size, for those that repeat one number."""
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """A checkpoint whose tensors have not been read yet.
+
+    Attributes:
+        title: The kind of file.
+        content: What its pickle builds (see `pickles.PickleReader.read`).
+        foreign: Classes and functions that were named and not called.
+        numbers: Reads the bytes of a storage.
+    """
+
+    path: Path
+    title: str
+    content: Any
+    foreign: list[str]
+    numbers: Callable[[Storage], bytearray]
+
+    def tensors(self, records: Mapping[str, Record]) -> dict[str, Tensor]:
+        """Read tensors; each storage once.
+
+        Args:
+            records: By name.
+
+        Returns:
+            CPU tensors by the same names.
+
+        Raises:
+            CheckpointError: Where the numbers are damaged, or views of one number claim more bytes
+                than the file has.
+        """
+        claimed, size = (
+            sum(record.nbytes for record in set(records.values())),
+            self.path.stat().st_size,
+        )
+        if claimed > size + _SPARE:
+            raise CheckpointError(
+                f"{self.path}: its tensors claim {claimed:,} bytes, the file has {size:,}. Not "
+                "opened."
+            )
+        with _complaints(self.path):
+            storages: dict[Storage, bytearray] = {}
+            for record in records.values():
+                if record.storage not in storages:
+                    storages[record.storage] = self.numbers(record.storage)
+            made = {
+                record: _view(record, storages[record.storage]) for record in set(records.values())
+            }
+        return {name: made[record] for name, record in records.items()}
+
+
+def open_torch(path: Path, *, is_archive: bool) -> TorchFile:
+    """Read what a checkpoint says, without its numbers.
+
+    Args:
+        path: The file.
+        is_archive: Whether it is the ZIP archive of `torch.save` since 1.6.
+
+    Returns:
+        The opened file.
+
+    Raises:
+        CheckpointError: Where it is damaged, of another program, or made to run commands.
+    """
+    with _complaints(path):
+        return _open_archive(path) if is_archive else _open_pickles(path)
+
+
+@contextmanager
+def _complaints(path: Path) -> Iterator[None]:
+    """Turn what can be wrong with bytes into one line with the file's name."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except HarmfulError as error:
+        raise CheckpointError(
+            f"{path}: names {error}, so it is made to run commands on the machine of whoever "
+            "loads it. None was run; it is not opened. Do not load it with other programs."
+        ) from error
+    except PickleError as error:
+        raise CheckpointError(f"{path}: damaged, or no PyTorch checkpoint ({error}).") from error
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        NotImplementedError,
+        EOFError,
+        OverflowError,
+    ) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+        raise CheckpointError(
+            f"{path}: damaged archive ({why}). Copy or download it again."
+        ) from error
+
+
+class _Bounded:
+    """A file that refuses to be read in huge pieces; `zipfile` reads a directory as a whole."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, length: int = -1) -> bytes:
+        content = self._file.read(min(length, _LONGEST_READ) if length >= 0 else _LONGEST_READ)
+        if length > _LONGEST_READ or len(content) == _LONGEST_READ:
+            raise zipfile.BadZipFile(f"a directory of more than {_LONGEST_READ >> 20} MiB")
+        return content
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
+        yield archive
+
+
+def _open_archive(path: Path) -> TorchFile:
+    with _archive(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if len(archive.infolist()) > _MOST_ENTRIES:
+            raise CheckpointError(
+                f"{path}: {len(archive.infolist())} entries in the archive, expected at most "
+                f"{_MOST_ENTRIES}."
+            )
+        if other := archive_of(entries.keys(), path):
+            raise CheckpointError(f"{path}: {other}")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+            raise CheckpointError(
+                f"{path}: compressed entries in it; PyTorch stores them as they are. Not opened."
+            )
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise CheckpointError(
+                f"{path}: its entries claim more bytes than the file has. Not opened."
+            )
+        pickled = next(
+            (name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")), None
+        )
+        if pickled is None:
+            raise CheckpointError(
+                f"{path}: is a ZIP archive that torch.save did not write (no data.pkl in it)."
+            )
+        folder = pickled.removesuffix("data.pkl")
+        order = entries.get(f"{folder}byteorder")
+        if order and order.file_size < 100 and archive.read(order).strip() != b"little":
+            raise CheckpointError(
+                f"{path}: was written on a big-endian machine. Save it once more on a common one."
+            )
+        reader = PickleReader(_entry(archive, entries[pickled]))
+        content, _ = reader.read()
+
+    def numbers(storage: Storage) -> bytearray:
+        with _archive(path) as archive:
+            found = entries.get(f"{folder}data/{storage.key}")
+            if found is None or found.file_size != storage.nbytes:
+                raise PickleError(
+                    f"storage {storage.key[:60]} is not there, or not {storage.nbytes:,} bytes long"
+                )
+            return _entry(archive, found)
+
+    return TorchFile(path, "PyTorch checkpoint", content, list(reader.foreign), numbers)
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
+    """The bytes of a stored entry, whose checksum is verified at its end."""
+    content, at = bytearray(entry.file_size), 0
+    with archive.open(entry) as source:
+        while piece := source.read(1 << 20):
+            content[at : at + len(piece)] = piece
+            at += len(piece)
+    if at != len(content):
+        raise zipfile.BadZipFile(f"{entry.filename[:60]} is cut short")
+    return content
+
+
+def _open_pickles(path: Path) -> TorchFile:
+    """Five pickles (a number, the version, the machine, the content, keys), then the numbers."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader = PickleReader(data)
+        magic, at = reader.read()
+        if magic != _MAGIC:
+            raise CheckpointError(f"{path}: {_other_pickle(magic)}")
+        version, at = reader.read(at)
+        if version != 1001:
+            raise PickleError("of an unknown version")
+        _, at = reader.read(at)
+        content, at = reader.read(at)
+        keys, at = reader.read(at)
+        places = _places(data, at, keys, reader.storages)
+
+    def numbers(storage: Storage) -> bytearray:
+        start, length = places[storage.key]
+        if storage.nbytes > length:
+            raise PickleError("a storage is longer than what was written of it")
+        content = bytearray(storage.nbytes)
+        with open(path, "rb") as file:
+            file.seek(start)
+            if file.readinto(content) != len(content):
+                raise PickleError("cut short")
+        return content
+
+    return TorchFile(
+        path, "PyTorch checkpoint (before 1.6)", content, list(reader.foreign), numbers
+    )
+
+
+def _places(
+    data: mmap.mmap, at: int, keys: Any, storages: Mapping[str, Storage]
+) -> dict[str, tuple[int, int]]:
+    """Start and length of each storage's bytes; its number of elements stands before them."""
+    if not isinstance(keys, list) or not all(
+        isinstance(key, str) and key in storages for key in keys
+    ):
+        raise PickleError("without the keys of its storages")
+    places = {}
+    for key in keys:
+        count, length = int.from_bytes(data[at : at + 8], "little"), storages[key].nbytes
+        if count != storages[key].count or at + 8 + length > len(data):
+            raise PickleError("cut short, or a storage of another length than its tensors have")
+        places[key] = (at + 8, length)
+        at += 8 + length
+    return places
+
+
+def _other_pickle(content: Any) -> str:
+    """What a pickle is that PyTorch did not write."""
+    named = f" of {content.name[:100]}" if isinstance(content, Foreign | Global) else ""
+    return (
+        f"is a Python pickle{named}, not a PyTorch checkpoint. Where it was made, save the tensors "
+        "with torch.save or as safetensors instead."
+    )
+
+
+def _view(record: Record, numbers: bytearray) -> Tensor:
+    """A tensor of a storage's bytes."""
+    if 0 in record.size:
+        return torch.empty(record.size, dtype=record.dtype)
+    flat = torch.frombuffer(
+        numbers, dtype=record.dtype, count=len(numbers) // record.dtype.itemsize
+    )
+    return flat.as_strided(record.size, record.stride, record.offset)

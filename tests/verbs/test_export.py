@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import pytest
+from trees import network, save
+
+from convnextv2.cli import main
+from convnextv2.weights.convert import convert_weights
+from convnextv2.weights.load import open_weights
+
+
+@pytest.mark.parametrize("target", ["transformers", "convnextv2"])
+def test_an_artifact_of_hub_weights_lands_in_the_working_folder(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "hub" / "models--me--shoes" / "snapshots" / "0123abc"
+    convert_weights(open_weights(save(network(), tmp_path / "ours")), target, snapshot)
+    before = sorted((tmp_path / "hub").rglob("*"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert main(["export", str(snapshot), "--format", "torch", "--images", "4", "--seconds", "0", "--workers", "0"]) == 0
+    assert sorted((tmp_path / "hub").rglob("*")) == before
+    assert (tmp_path / "work" / "shoes-torch-float32" / "artifact.json").is_file()
