@@ -570,7 +570,7 @@ async def test_what_is_not_http_gets_the_body_of_all_errors(hasty: Process, sent
 @pytest.mark.parametrize("form", ["length", "chunked"])
 @pytest.mark.parametrize("pieces", [1, 7])
 async def test_a_body_is_not_lost_where_http_2_is_offered(
-    form: str, pieces: int, hasty: Process, images: list[bytes], expected: list[dict[str, float]]
+    form: str, pieces: int, hasty: Process, images: list[bytes]
 ) -> None:
     """As Java's HttpClient does by default with every first request."""
     await hasty.ready()
@@ -589,9 +589,11 @@ async def test_a_body_is_not_lost_where_http_2_is_offered(
             await writer.drain()
             await asyncio.sleep(0.01 if pieces > 1 else 0)
         status, _, found = await read_answer(reader)
-        assert status == 200 and probs(found) == pytest.approx(expected[i], abs=1e-5)
+        _, _, plain = await hasty.ask(images[i])  # other tests change the model that is served
+        assert status == 200 and probs(found) == pytest.approx(probs(plain), abs=1e-5)
     writer.write(head(len(images[4])) + images[4])  # and the connection is used on
-    assert probs((await read_answer(reader))[2]) == pytest.approx(expected[4], abs=1e-5)
+    _, _, plain = await hasty.ask(images[4])
+    assert probs((await read_answer(reader))[2]) == pytest.approx(probs(plain), abs=1e-5)
     await close(writer)
 
 

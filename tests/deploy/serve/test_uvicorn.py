@@ -27,12 +27,16 @@ OVERRIDDEN = {
         "eof_received",
         "connection_lost",
         "on_message_begin",
+        "on_header",
         "on_headers_complete",
+        "on_message_complete",
         "on_response_complete",
         "pause_writing",
         "resume_writing",
         "shutdown",
         "_start_asgi_task",
+        "on_url",
+        "send_400_response",
     },
     "_DrainingServer": {"startup", "handle_exit", "shutdown"},
 }
@@ -41,7 +45,7 @@ BASES = {
     "_TimedProtocol": httptools_impl.HttpToolsProtocol,
     "_DrainingServer": uvicorn.Server,
 }
-CALLED_BY_UVICORN = ("_start_asgi_task", "on_response_complete", "resume_reading")
+CALLED_BY_UVICORN = ("_start_asgi_task", "on_response_complete", "resume_reading", "send_400_response")
 """Those that asyncio and httptools do not call."""
 
 
