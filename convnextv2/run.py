@@ -209,6 +209,26 @@ def create_run(recipe: Recipe, path: Path) -> Run:
     return run
 
 
+def decide_resume(recipe: Recipe, path: Path) -> Recipe:
+    """Decide what `resume: auto` means for a folder.
+
+    Args:
+        recipe: Any recipe; only one with `resume: auto` is changed.
+        path: The run folder, which need not exist.
+
+    Returns:
+        The recipe, with `resume` True where the folder has a checkpoint. Where it is a run that was
+        killed before its first one, nothing is lost if it starts anew, so `overwrite` is True.
+    """
+    if recipe.resume != "auto":
+        return recipe
+    if Run(path).last_checkpoint() is not None:
+        return recipe.model_copy(update={"resume": True})
+    return recipe.model_copy(
+        update={"resume": False, "overwrite": (path / "recipe.yaml").is_file()}
+    )
+
+
 def continues_inside(recipe: Recipe, path: Path) -> bool:
     """Whether a run goes on from a MindSpore checkpoint in its own folder, as MindCV's `--ckpt_path ckpt/tiny-3_1251.ckpt` does:
     from one that MindCV left there, or from our own."""
