@@ -86,13 +86,10 @@ class Run:
         os.replace(temporary, path)
         for folder in self.checkpoints():
             if checkpoint is None or folder > checkpoint:
-                shutil.rmtree(folder)
+                _delete(folder)
 
-    def save_checkpoint(self, checkpoint: Checkpoint, *, keep: int, policy: str = "latest_k") -> Path:
-        """Write a checkpoint and `last/`, then delete those that are not to be kept.
-
-        policy: "latest_k" keeps the `keep` newest, "top_k" the newest and the `keep` best by their score (an older one where they
-        are equal), "all" every one."""
+    def save_checkpoint(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint, then `last/`, and return the checkpoint's folder."""
         progress = checkpoint.progress
         # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next
         # epoch.
@@ -106,10 +103,29 @@ class Run:
             write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
             write_json(temporary / "progress.json", checkpoint.progress)
             os.replace(temporary, folder)
-        save_weights(self.path / "last", checkpoint.average or checkpoint.weights, checkpoint.description)
-        for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
-            shutil.rmtree(old)
+        self.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
         return folder
+
+    def save_last(self, weights: Mapping[str, Tensor], description: Description) -> None:
+        """Write `last/`."""
+        save_weights(self.path / "last", weights, description)
+
+    def save_progress(self, folder: Path, progress: Mapping[str, Any]) -> None:
+        """Write again where a checkpoint of this run stands, after its evaluation."""
+        write_json(folder / "progress.json", progress)
+
+    def prune(self, keep: int, policy: str = "latest_k") -> None:
+        """Delete the checkpoints that are not to be kept.
+
+        Args:
+            keep: How many to keep.
+            policy: "latest_k" keeps the newest, "top_k" the newest one and the best by their score
+                (an older one where they are equal), "all" every one.
+        """
+        for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
+            _delete(old)
+        for unfinished in (self.path / "checkpoints").glob("*.tmp"):
+            shutil.rmtree(unfinished)
 
     def _kept(self, keep: int, policy: str) -> list[Path]:
         checkpoints = self.checkpoints()
@@ -141,6 +157,13 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, oldest first."""
         return sorted(path for path in (self.path / "checkpoints").glob("epoch-*") if not path.name.endswith(".tmp"))
+
+
+def _delete(folder: Path) -> None:
+    """Delete a checkpoint so that a kill in between leaves nothing that looks like one."""
+    doomed = folder.with_name(folder.name + ".tmp")
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -184,6 +207,26 @@ def create_run(recipe: Recipe, path: Path) -> Run:
     if not (recipe.resume or continues_inside(recipe, path)):  # those may still turn out not to fit the run
         run.save_recipe(recipe)
     return run
+
+
+def decide_resume(recipe: Recipe, path: Path) -> Recipe:
+    """Decide what `resume: auto` means for a folder.
+
+    Args:
+        recipe: Any recipe; only one with `resume: auto` is changed.
+        path: The run folder, which need not exist.
+
+    Returns:
+        The recipe, with `resume` True where the folder has a checkpoint. Where it is a run that was
+        killed before its first one, nothing is lost if it starts anew, so `overwrite` is True.
+    """
+    if recipe.resume != "auto":
+        return recipe
+    if Run(path).last_checkpoint() is not None:
+        return recipe.model_copy(update={"resume": True})
+    return recipe.model_copy(
+        update={"resume": False, "overwrite": (path / "recipe.yaml").is_file()}
+    )
 
 
 def continues_inside(recipe: Recipe, path: Path) -> bool:

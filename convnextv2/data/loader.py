@@ -6,6 +6,7 @@ not a traceback out of a worker.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -259,6 +260,10 @@ def _judge(
 
 
 def _start_worker(kernels: native.Choice, worker: int) -> None:
+    # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
+    # died of it would fail the rank, which has to save first. Workers end when their rank does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     # Only a forked worker inherits the choice. "auto" is what it begins with, and nothing has to be compiled for it here.
     if kernels == "plain":
         native.choose("plain")

@@ -37,7 +37,11 @@ class Recipe(BaseModel):
 
     # --- run ---------------------------------------------------------------------------------------------------------------
     out: str = _run("", "Run folder to write. Empty: runs/VERB-MODEL.", mindcv="ckpt_save_dir")
-    resume: bool = _run(False, "Continue the run in `out` from its last checkpoint, up to `epochs`.")
+    resume: bool | Literal["auto"] = _run(
+        False,
+        "Continue the run in `out` from its last checkpoint, up to `epochs`; auto: start it where "
+        "it has none, so that one command serves for the first start and for every later one.",
+    )
     overwrite: bool = _run(False, "Delete what is in `out` and start anew.")
     seed: int = _run(42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31)
     device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
@@ -284,7 +288,7 @@ class Recipe(BaseModel):
         if (self.model == "custom") != (self.depths is not None and self.dims is not None):
             mistakes.append(f"model = {self.model!r}: depths and dims go with model: custom, and only with it.")
         if self.resume and self.overwrite:
-            mistakes.append("resume = True: cannot go together with overwrite. Drop one of them.")
+            mistakes.append(f"resume = {self.resume}: cannot go together with overwrite. Drop one.")
         if len(self.mean) != len(self.std):
             mistakes.append(f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)}).")
         if self.scale_lr and self.lr_batch_size is None:

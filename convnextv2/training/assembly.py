@@ -92,9 +92,13 @@ def train_model(
         model.compile(dynamic=False)
     trained = _data_parallel(model, place)
 
-    writer = (
-        SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step) if recipe.tensorboard and place.is_main else None
-    )
+    writer = None
+    if recipe.tensorboard and place.is_main:
+        # TensorBoard drops the events from this step on; those of the step that stay are added again.
+        writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step)
+        for record in run.metrics():
+            if record["step"] == progress.step:
+                add_scalars(writer, record)
 
     def log(record: dict[str, Any]) -> None:
         if place.is_main:
@@ -102,9 +106,7 @@ def train_model(
             if recipe.mindcv_files and record["kind"] == "epoch":
                 write_text(run.path / "result.log", mindcv_files.result_log(run.metrics()))
         if writer:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name not in ("step", "epoch"):
-                    writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+            add_scalars(writer, record)
 
     def described(figures: dict[str, Any]) -> Description:
         return replace(description, training={"step": progress.step, "epoch": progress.epoch, **figures})
@@ -116,24 +118,34 @@ def train_model(
         state = optimizer_tensors(optimizer, model)
         averaged = average.tensors if average else {}
         run.save_checkpoint(
-            Checkpoint(described({}), model.state_dict(), averaged, state, asdict(progress)),
-            keep=recipe.keep_checkpoints,
-            policy=recipe.keep_policy,
+            Checkpoint(described({}), model.state_dict(), averaged, state, asdict(progress))
         )
-        progress.score = None
-        if recipe.mindcv_files and depths and progress.batch == 0:
-            path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
-            mindcv_files.write_training_checkpoint(
-                path, model.state_dict(), depths=depths, average=averaged, optimizer=state, step=progress.step,
-                updates=progress.step + progress.average_ahead, betas=recipe.betas or (0.9, 0.999),
-                lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
-            )  # fmt: skip
-            mindcv_files.copy_as_optim(path, recipe.model)
-            validated = [record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record]
-            mindcv_files.prune(
-                run.path, recipe.model, progress.epoch, keep=recipe.keep_checkpoints, policy=recipe.keep_policy,
-                top1={record["epoch"]: record["top1"] for record in validated},
-            )  # fmt: skip
+        if progress.batch:  # at the end of an epoch, what to keep follows from its evaluation
+            run.prune(recipe.keep_checkpoints, recipe.keep_policy)
+
+    def close() -> None:
+        checkpoint = run.checkpoint_of(progress.epoch, progress.step)
+        if not place.is_main or checkpoint is None:
+            return
+        if recipe.mindcv_files and depths:
+            write_mindcv_files()
+        run.save_progress(checkpoint, asdict(progress))
+        run.prune(recipe.keep_checkpoints, recipe.keep_policy)
+
+    def write_mindcv_files() -> None:
+        path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
+        mindcv_files.write_training_checkpoint(
+            path, model.state_dict(), depths=depths, average=average.tensors if average else {},
+            optimizer=optimizer_tensors(optimizer, model), step=progress.step,
+            updates=progress.step + progress.average_ahead, betas=recipe.betas or (0.9, 0.999),
+            lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
+        )  # fmt: skip
+        mindcv_files.copy_as_optim(path, recipe.model)
+        validated = [record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record]
+        mindcv_files.prune(
+            run.path, recipe.model, progress.epoch, keep=recipe.keep_checkpoints, policy=recipe.keep_policy,
+            top1={record["epoch"]: record["top1"] for record in validated},
+        )  # fmt: skip
 
     def evaluate_and_keep_best() -> dict[str, float]:
         assert evaluate is not None
@@ -164,6 +176,7 @@ def train_model(
             log=log,
             evaluate=evaluate_and_keep_best if evaluate else None,
             save=save,
+            close=close,
             file_names=lambda batch: [loader.source.names[i] for i in batch.indices.tolist()],
         )
     finally:
@@ -174,6 +187,13 @@ def train_model(
     if average is not None:
         for name, parameter in model.named_parameters():
             parameter.data.copy_(average.tensors[name])
+
+
+def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
+    """Write the figures of a record as TensorBoard events."""
+    for name, value in record.items():
+        if isinstance(value, int | float) and name not in ("step", "epoch"):
+            writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
 
 def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
@@ -349,14 +369,35 @@ def _resume(
             f"{folder}: is of {kind} of another model. Resume with the verb and the model that it was started with."
         )
     model.load_state_dict(weights)
-    progress = Progress(**state)
+    progress = Progress.read(state)
     load_optimizer(optimizer, model, optimizer_state, progress.step)
     if average is not None:
         average.load(averaged or weights)
     scaler.load_state_dict(progress.scaler)
     if place.is_main:
-        run.rewind([record for record in run.metrics() if record["step"] <= progress.step], folder)
+        run.rewind([record for record in run.metrics() if _is_before(record, progress)], folder)
+        _heal_last(run, folder, averaged or weights)
     return progress
+
+
+def _is_before(record: Mapping[str, Any], progress: Progress) -> bool:
+    """Whether a record stays when a run goes back to a position: the run writes the others again."""
+    if record["step"] != progress.step or record["kind"] == "train":
+        return bool(record["step"] <= progress.step)
+    return not progress.batch and progress.is_closed
+
+
+def _heal_last(run: Run, checkpoint: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write `last/` again where a kill came between the checkpoint and it."""
+    told = run.path / "last" / "model.json"
+    description = read_model_json(checkpoint / "model.json")
+    if not told.is_file() or read_model_json(told).training != description.training:
+        run.save_last(weights, description)
+
+
+def read_model_json(path: Path) -> Description:
+    """The description beside a weights file of ours."""
+    return Description(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _continue_mindcv(

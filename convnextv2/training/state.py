@@ -14,9 +14,23 @@ from convnextv2.errors import CheckpointError
 
 @dataclass
 class Progress:
-    """Where a run stands: steps done, the epoch it is in, batches of that epoch already used, the best evaluation so far, that of
-    these weights (None: not evaluated), the gradient scaler's state, and how many updates the average is ahead of
-    `step` (not 0 where it came from MindCV). All randomness follows from (seed, epoch, step): there is no generator to save."""
+    """Where a run stands. All randomness follows from (seed, epoch, step), so no generator is saved.
+
+    Attributes:
+        step: Steps done.
+        epoch: Epochs whose steps are done.
+        batch: Batches of the current epoch that were used.
+        best: The best evaluation so far.
+        score: The evaluation of these weights; None where they were not evaluated.
+        scaler: State of the gradient scaler.
+        average_ahead: By how many updates the average is ahead of `step`; not 0 after MindCV.
+        images: Training images of the run; 0 where an older checkpoint does not say.
+        closed: Epochs that are evaluated and logged; None where an older checkpoint, which was
+            written after the evaluation, does not say.
+        last_loss: Loss of the last step; None before the first.
+        loss_sum: Sum of the losses since the last line in the log, over all ranks.
+        loss_count: How many losses that are.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -26,7 +40,20 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
     average_ahead: int = 0
     images: int = 0
-    """Training images of the run; 0 where an older checkpoint does not say."""
+    closed: int | None = 0
+    last_loss: float | None = None
+    loss_sum: float = 0.0
+    loss_count: int = 0
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Progress:
+        """Restore what a checkpoint says, also one of an older version."""
+        return cls(**{"closed": None} | dict(saved))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the evaluation of the last whole epoch is done and logged."""
+        return self.closed is None or self.closed >= self.epoch
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from convnextv2.distributed import Place, say, start, stop
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
-from convnextv2.run import Run, create_run, open_run
+from convnextv2.run import Run, create_run, decide_resume, open_run
 from convnextv2.training.assembly import infer_from_init
 
 # Knobs that a verb does not look at.
@@ -30,15 +30,17 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
     """Read the recipe (of the run itself, where it is resumed without a config), join the other ranks, make the run folder; leave
     the ranks at the end."""
     recipe, notes = read_recipe(knobs, config=config)
+    recipe = decide_resume(recipe, _folder(verb, recipe))
     if recipe.resume and config is None and recipe.out:
-        recipe, notes = read_recipe(knobs, config=open_run(Path(recipe.out)).path / "recipe.yaml")
+        own = open_run(Path(recipe.out)).path / "recipe.yaml"
+        recipe, notes = read_recipe({**knobs, "resume": True}, config=own)
     recipe, inferred = infer_from_init(recipe)
     notes += inferred
     place, more = start(recipe.device, recipe.distribute)
     try:
         for note in notes + more + _idle_knobs(verb, recipe) + _kernels(recipe, place):
             say(note)
-        path = Path(recipe.out or f"runs/{verb}-{recipe.model}")
+        path = _folder(verb, recipe)
         if place.is_main:
             create_run(recipe, path)
         place.barrier()
@@ -48,6 +50,10 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
         stop(failed=True)
         raise
     stop()
+
+
+def _folder(verb: str, recipe: Recipe) -> Path:
+    return Path(recipe.out or f"runs/{verb}-{recipe.model}")
 
 
 def _kernels(recipe: Recipe, place: Place) -> list[str]:

@@ -1,12 +1,12 @@
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import nn
 
 from convnextv2.distributed import Place
-from convnextv2.errors import TrainingError
+from convnextv2.errors import DataError, TrainingError
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.loop import Pace, fit, in_groups, is_due
 from convnextv2.training.state import Progress
@@ -37,6 +37,12 @@ class Bench:
         self.progress = Progress()
         self.records: list[dict] = []
         self.saves: list[int] = []
+        self.closed: list[int] = []
+
+    def losses(self) -> list[tuple]:
+        """What the log says, without the times."""
+        names = ("kind", "step", "epoch", "loss", "last_loss", "top1")
+        return [tuple(record.get(name) for name in names) for record in self.records]
 
     @staticmethod
     def batches(epoch: int, first: int):
@@ -62,6 +68,7 @@ class Bench:
             "log": self.records.append,
             "evaluate": lambda: {"top1": 0.5},
             "save": lambda: self.saves.append(self.progress.step),
+            "close": lambda: self.closed.append(self.progress.epoch),
             "file_names": lambda batch: ["a.jpg", "b.jpg"],
         }
         fit(self.model, **(arguments | changes))
@@ -93,6 +100,75 @@ def test_resume_inside_an_epoch_is_exact() -> None:
     halted.fit()
     assert torch.equal(halted.model.weight, straight.model.weight)
     assert torch.equal(halted.average.tensors["weight"], straight.average.tensors["weight"])
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 10])
+def test_the_log_of_a_resumed_run_is_that_of_a_straight_one(stop_at: int) -> None:
+    straight, halted = Bench(), Bench()
+    straight.fit(replace(PACE, log_every_steps=4))
+
+    def stop(model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if halted.progress.step == stop_at - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return halted.loss(model, batch, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        halted.fit(replace(PACE, log_every_steps=4), loss_fn=stop)
+    assert halted.progress.step == stop_at
+    halted.progress = Progress.read(asdict(halted.progress))
+    halted.fit(replace(PACE, log_every_steps=4))
+    assert halted.losses() == straight.losses()
+
+
+def test_an_epoch_is_saved_before_its_evaluation_which_a_resumed_run_makes_up_for() -> None:
+    straight, halted = Bench(), Bench()
+    straight.fit()
+
+    def fails() -> dict[str, float]:
+        if halted.progress.epoch == 2:
+            raise OSError("the file server is away")
+        return {"top1": 0.5}
+
+    with pytest.raises(OSError, match="file server"):
+        halted.fit(evaluate=fails)
+    assert halted.saves == [5, 10, 10] and halted.closed == [1]
+    assert (halted.progress.epoch, halted.progress.batch, halted.progress.is_closed) == (2, 0, False)
+    halted.progress = Progress.read(asdict(halted.progress))
+    halted.fit()
+    assert halted.closed == straight.closed == [1, 2, 3]
+    assert halted.losses() == straight.losses()
+    assert torch.equal(halted.average.tensors["weight"], straight.average.tensors["weight"])
+
+
+def test_an_error_in_the_middle_of_an_epoch_costs_no_step() -> None:
+    bench = Bench()
+
+    def damaged(epoch: int, first: int):
+        yield from list(bench.batches(epoch, first))[:3]
+        raise DataError("7.jpg: is damaged")
+
+    with pytest.raises(DataError):
+        bench.fit(batches=damaged)
+    assert bench.saves == [3] and bench.progress.batch == 3
+
+
+def test_what_breaks_inside_of_a_step_is_not_saved() -> None:
+    bench = Bench()
+    bench.optimizer.step = lambda *_, **__: (_ for _ in ()).throw(MemoryError())
+    with pytest.raises(MemoryError):
+        bench.fit()
+    assert bench.saves == []
+
+
+def test_a_disk_that_is_full_is_said_beside_what_went_wrong() -> None:
+    bench = Bench()
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError) as error:
+        bench.fit(batches=lambda epoch, first: (_ for _ in ()).throw(DataError("x")), save=full)
+    assert "No space left on device" in error.value.__notes__[0]
 
 
 def test_accumulation_equals_the_joint_batch() -> None:

@@ -1,0 +1,72 @@
+"""A run that is killed at a file operation, and started again by the same command, ends as one that
+was never killed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import SMALL, metrics
+
+from convnextv2.weights.files import read_tensors
+
+KILLER = """
+import os, shutil, sys
+
+count, point = 0, int(os.environ["KILL_AT"])
+
+def counted(function):
+    def call(*arguments, **options):
+        global count
+        count += 1
+        if count == point:
+            os._exit(137)
+        return function(*arguments, **options)
+    return call
+
+os.replace, os.fsync, shutil.rmtree = counted(os.replace), counted(os.fsync), counted(shutil.rmtree)
+
+from convnextv2.cli import main
+
+code = main(sys.argv[1:])
+print("operations", count)
+sys.exit(code)
+"""
+OPTIONS = ["--epochs", "3", "--lr", "0.01", "--ema", "--val_every_epochs", "2", "--keep_checkpoints", "1"]
+EXACT = ("kind", "step", "epoch", "loss", "last_loss", "lr", "top1")
+
+
+def run(photos: Path, out: Path, point: int, *more: str) -> subprocess.CompletedProcess:
+    data = ["--data_dir", str(photos), "--out", str(out), "--resume", "auto"]
+    command = [sys.executable, "-c", KILLER, "train", *data, *OPTIONS, *SMALL, *more]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "KILL_AT": str(point)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def told(out: Path) -> list[dict]:
+    return [{name: record.get(name) for name in EXACT} for record in metrics(out)]
+
+
+@pytest.mark.parametrize("policy", ["latest_k", "top_k"])
+def test_a_kill_at_a_file_operation_changes_nothing(photos: Path, tmp_path: Path, policy: str) -> None:
+    straight = tmp_path / "straight"
+    done = run(photos, straight, 0, "--keep_policy", policy)
+    assert done.returncode == 0, done.stderr
+    operations = int(done.stdout.split("operations")[1])
+    every = max(1, operations // 5)
+    for point in range(every // 2 + 1, operations, every):
+        out = tmp_path / f"killed-{point}"
+        assert run(photos, out, point, "--keep_policy", policy).returncode == 137
+        done = run(photos, out, 0, "--keep_policy", policy)
+        assert done.returncode == 0, (point, done.stderr)
+        assert told(out) == told(straight), point
+        for name in ("last", "best"):
+            tensors, expected = (read_tensors(each / name / "model.safetensors")[0] for each in (out, straight))
+            assert all(tensors[key].equal(expected[key]) for key in expected), (point, name)
+            described = [json.loads((each / name / "model.json").read_text())["training"] for each in (out, straight)]
+            assert described[0] == described[1]
+        assert [path.name for path in sorted((out / "checkpoints").iterdir())] == [
+            path.name for path in sorted((straight / "checkpoints").iterdir())
+        ], point
