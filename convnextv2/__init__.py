@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convnextv2.verbs.recipes import recipes
     from convnextv2.verbs.reconstruct import reconstruct
     from convnextv2.verbs.serve import serve
+    from convnextv2.verbs.statistics import statistics
     from convnextv2.verbs.train import train
     from convnextv2.verbs.validate import validate
 
@@ -39,7 +40,7 @@ _HOME = {
     **{
         verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
     },
-    **{verb: f"verbs.{verb}" for verb in ("convert", "export", "inspect", "infer", "plan", "benchmark", "serve")},
+    **{verb: f"verbs.{verb}" for verb in ("convert", "export", "inspect", "infer", "plan", "benchmark", "serve", "statistics")},
 }
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "recipes",
     "reconstruct",
     "serve",
+    "statistics",
     "train",
     "validate",
 ]

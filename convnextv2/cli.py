@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn, get_args
 
 from convnextv2 import __version__
 from convnextv2.errors import ConvNeXtV2Error
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import INFERENCE, Recipe
 from convnextv2.recipe.values import expected, show
 
 Argument = tuple[str, dict[str, Any]]  # of ArgumentParser.add_argument
@@ -29,7 +29,6 @@ _RUN: Argument = ("run", {"metavar": "RUN", "help": "Run folder, checkpoint, wei
 _PATTERN: Argument = ("pattern", {"nargs": "?", "metavar": "PATTERN", "help": "Only these, such as '*tiny'."})
 _SIDE: Argument = ("--image_size", {"type": int, "metavar": "PX", "help": "Side of the image for the multiply-adds. [224 px]"})
 _IMAGES: Argument = ("images", {"metavar": "IMAGE", "nargs": "+", "help": "Image files, or folders of them."})
-_INFERENCE = ("device", "precision", "batch_size", "workers", "bad_images", "max_image_pixels")
 _SUPERVISED = ("run", "data", "augmentation", "model", "optimization")
 
 
@@ -48,7 +47,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb(
         "Evaluate a run, or the weights in --init (MindCV: --ckpt_path), on labelled images.",
         (("run", _RUN[1] | {"nargs": "?"}),),
-        knobs=(*_INFERENCE, "out", "init", "data", "augmentation", "model"),
+        knobs=(*INFERENCE, "out", "init", "data", "augmentation", "model"),
         has_config=True,
     ),
     "predict": Verb(
@@ -61,7 +60,7 @@ VERBS: dict[str, Verb] = {
             ("--server", {"metavar": "URL", "help": "Ask this server; RUN is then a model's name there."}),
             ("--api_key", {"metavar": "KEY", "help": "Of the server. [CONVNEXTV2_API_KEY]"}),
         ),
-        knobs=_INFERENCE,
+        knobs=INFERENCE,
     ),
     "export": Verb(
         "Write a model as ONNX, PyTorch or OpenVINO artifact, with a certificate of how it compares.",
@@ -85,11 +84,25 @@ VERBS: dict[str, Verb] = {
     "serve": Verb(
         "Serve models over HTTP, with a page to try them.",
         (
-            ("models", {"metavar": "MODEL", "nargs": "+", "help": "[NAME[@VERSION]=]PATH of a run, weights file or artifact."}),
+            (
+                "models",
+                {
+                    "metavar": "MODEL",
+                    "nargs": "+",
+                    "help": "[NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME of the Hub.",
+                },
+            ),
             ("--host", {"metavar": "H", "help": "Address to listen on; 0.0.0.0 for all. [127.0.0.1]"}),
             ("--port", {"metavar": "N", "help": "Port to listen on. [8000]"}),
             ("--api_key", {"metavar": "KEY", "help": "That clients must send. [CONVNEXTV2_API_KEY]"}),
+            ("--api_key_file", {"metavar": "FILE", "help": "More keys, one on each line; SIGHUP reads it again."}),
             ("--cors_origins", {"metavar": "O", "help": "Origins whose pages may call, separated by commas. [none]"}),
+            (
+                "--access_log",
+                {"metavar": "L", "help": "Requests to write down: failed, all, json (all as JSON) or off. [failed]"},
+            ),
+            ("--ssl_certfile", {"metavar": "FILE", "help": "Certificate for HTTPS, as PEM; SIGHUP reads it again."}),
+            ("--ssl_keyfile", {"metavar": "FILE", "help": "Its key, not encrypted."}),
             ("--max_body_mb", {"metavar": "MB", "help": "Of a request's body. [32]"}),
             ("--max_bodies_mb", {"metavar": "MB", "help": "Of all bodies at once. [512]"}),
             ("--max_images", {"metavar": "N", "help": "Of a request. [64]"}),
@@ -100,7 +113,7 @@ VERBS: dict[str, Verb] = {
             ("--read_timeout_s", {"metavar": "S", "help": "To receive a request. [20]"}),
             ("--drain_s", {"metavar": "S", "help": "To go on taking requests after SIGTERM. [1]"}),
         ),
-        knobs=("device", "precision", "max_image_pixels"),
+        knobs=("device", "precision", "kernels", "max_image_pixels"),
     ),
     "convert": Verb(
         "Take weights of any known format to another library's.",
@@ -127,7 +140,7 @@ VERBS: dict[str, Verb] = {
             ("--model", {"metavar": "NAME", "help": "Only checked: the weights say what they are."}),
             ("--top_k", {"type": int, "metavar": "K", "help": "How many classes to show. [5]"}),
         ),
-        knobs=_INFERENCE,
+        knobs=INFERENCE,
     ),
     "reconstruct": Verb(
         "Show what a pre-trained run makes of masked images.",
@@ -137,7 +150,20 @@ VERBS: dict[str, Verb] = {
             ("--out", {"metavar": "FILE", "help": "PNG to write."}),
             ("--count", {"metavar": "N", "help": "At most so many images."}),
         ),
-        knobs=(*_INFERENCE, "seed", "mask_ratio"),
+        knobs=("device", "bad_images", "max_image_pixels", "seed", "mask_ratio"),
+    ),
+    "statistics": Verb(
+        "Measure images, channel by channel: mean, std and value_range for a recipe.",
+        (
+            ("data", {"metavar": "DATA", "help": "Folder of images, or a table; labels are not needed."}),
+            ("--in_channels", {"metavar": "N", "help": "Channels that the network takes. [3, or those of the first image]"}),
+            ("--max_images", {"metavar": "N", "help": "Measure at most so many, a fixed random choice. [all]"}),
+            ("--json", {"action": "store_true", "help": "One JSON object, for machines."}),
+        ),
+        knobs=(
+            *("value_range", "train_split", "max_image_pixels", "workers", "seed"),
+            *("columns", "images_dir", "image_suffix"),
+        ),
     ),
     "plan": Verb(
         "Measure a recipe's first steps here: its time, memory and disk, before it is started.",

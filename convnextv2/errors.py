@@ -2,8 +2,9 @@
 
 ConvNeXtV2Error (a ValueError)
 ├── RecipeError       a knob is unknown, has a wrong value, or two knobs contradict each other
-├── DataError         a folder, manifest or image cannot be used
-│   └── ImageSizeError    an image has more pixels than are decoded
+├── DataError         a folder, table or image cannot be used
+│   ├── ImageSizeError    an image has more pixels than are decoded
+│   └── ChannelsError     an image has other channels than the network takes
 ├── CheckpointError   weights cannot be read, or do not fit the model
 ├── ArtifactError     an exported model cannot be read, or is not as good as the model it was made from
 ├── RunError          a run folder exists already, or is not one
@@ -15,6 +16,8 @@ ConvNeXtV2Error (a ValueError)
 Each message is one line (RecipeError: one line for each mistake): what, its value, what was expected, and the remedy. The command
 line prints it and exits with 2. Programming errors are asserts and built-in exceptions, and keep their traceback.
 """
+
+from __future__ import annotations
 
 import re
 from importlib.metadata import PackageNotFoundError, requires
@@ -29,11 +32,19 @@ class RecipeError(ConvNeXtV2Error):
 
 
 class DataError(ConvNeXtV2Error):
-    """A folder, manifest or image cannot be used."""
+    """A folder, table or image cannot be used."""
 
 
 class ImageSizeError(DataError):
     """An image has more pixels than are decoded."""
+
+
+class ChannelsError(DataError):
+    """An image has other channels than the network takes. bands: how many it has."""
+
+    def __init__(self, message: str, bands: int) -> None:
+        super().__init__(message)
+        self.bands = bands
 
 
 class CheckpointError(ConvNeXtV2Error):
@@ -75,10 +86,15 @@ class MissingPackageError(ConvNeXtV2Error):
     """
 
     def __init__(self, package: str, extra: str) -> None:
+        self._arguments = package, extra
         super().__init__(
             f"{package} is not installed. Install it with: pip install {_requirement(package)} "
             f"(or all of its kind, in the project's checkout: pip install '.[{extra}]')"
         )
+
+    def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str]]:
+        """For worker processes, which send it to the one that started them."""
+        return type(self), self._arguments
 
 
 def _requirement(package: str) -> str:

@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[1]
 def test_public_names_are_these_and_all_resolve() -> None:
     assert convnextv2.__all__ == [
         "ConvNeXtV2", "ConvNeXtV2Error", "FCMAE", "Predictor", "benchmark", "convert", "create_model", "demo", "export", "infer",
-        "inspect", "models", "plan", "predict", "pretrain", "recipes", "reconstruct", "serve", "train",
-        "validate",
+        "inspect", "models", "plan", "predict", "pretrain", "recipes", "reconstruct", "serve", "statistics",
+        "train", "validate",
     ]  # fmt: skip
     assert all(callable(getattr(convnextv2, name)) for name in convnextv2.__all__)
 
@@ -42,7 +42,7 @@ def test_help_and_recipes_do_not_import_torch() -> None:
 
 
 def test_changelog_begins_with_the_version() -> None:
-    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = re.search(r"^## \[(\d.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest and newest[1] == convnextv2.__version__
 
 

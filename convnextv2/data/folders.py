@@ -168,7 +168,7 @@ def _check_splits_inside(root: Path, folder: Path) -> None:
         names = ", ".join(f"{folder.name}/{name}" for kind, name in inside.items() if kind)
         raise DataError(
             f"{root}: the splits lie inside of the classes ({names}). Expected "
-            f"{root}/{inside['train']}/CLASS/IMAGE, or a manifest with a column split."
+            f"{root}/{inside['train']}/CLASS/IMAGE, or a table with a column split."
         )
 
 

@@ -22,7 +22,7 @@ from convnextv2.data.sampler import EpochSampler, Position, exact_positions
 from convnextv2.data.source import Source
 from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
 from convnextv2.distributed import Place, available_cores, say
-from convnextv2.errors import DataError
+from convnextv2.errors import DataError, MissingPackageError
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 
@@ -49,7 +49,7 @@ class TrainingLoader:
     position. bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and
     leaves out a batch of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes
     its name in `skipped`. cache: of decoded images. The transform then gets whole images, in the cache or not, so that what it
-    returns does not depend on what fitted."""
+    returns does not depend on what fitted. channels, value_range: see `open_picture`."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class TrainingLoader:
         sampler: EpochSampler,
         *,
         channels: int = 3,
+        value_range: tuple[float, float] | None = None,
         workers: int = 0,
         bad_images: Literal["fail", "skip"] = "fail",
         pin_memory: bool = False,
@@ -65,7 +66,7 @@ class TrainingLoader:
     ) -> None:
         self.source, self.sampler, self.bad_images = source, sampler, bad_images
         self.skipped: set[str] = set()
-        images = _Images(source, channels, partial(_augment, transform, sampler.seed), cache)
+        images = _Images(source, channels, value_range, partial(_augment, transform, sampler.seed), cache)
         self._loader = _data_loader(images, sampler, workers, persistent=True, pin_memory=pin_memory)
 
     def __len__(self) -> int:
@@ -105,7 +106,7 @@ class EvaluationLoader:
         self.skipped: set[str] = set()
         positions = exact_positions(len(source), rank, world_size)
         batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-        images = _Images(source, channels, partial(_prepare, transform))
+        images = _Images(source, channels, transform.value_range, partial(_prepare, transform))
         self._loader = _data_loader(images, batches, min(workers, len(batches)), persistent=False, pin_memory=pin_memory)
 
     def __len__(self) -> int:
@@ -151,6 +152,7 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         build_train_transform(recipe),
         sampler,
         channels=recipe.in_channels,
+        value_range=recipe.value_range,
         workers=workers,
         bad_images=recipe.bad_images,
         pin_memory=place.device.type == "cuda",
@@ -195,35 +197,44 @@ def _prepare(transform: EvalTransform, image: Tensor | Picture, position: Positi
     return transform(image.decode() if isinstance(image, Picture) else image)
 
 
-class _Images(Dataset[tuple[int, Tensor | str]]):
+_Item = Tensor | str | MissingPackageError
+"""Prepared pixels, or why there are none: of the file, or of what is installed here."""
+
+
+class _Images(Dataset[tuple[int, _Item]]):
     """Position to (index, prepared pixels or why there are none)."""
 
     def __init__(
         self,
         source: Source,
         channels: int,
+        value_range: tuple[float, float] | None,
         prepare: Callable[[Tensor | Picture, Position], Tensor],
         cache: DecodedCache | None = None,
     ) -> None:
-        self.source, self.channels, self.prepare, self.cache = source, channels, prepare, cache
+        self.source, self.channels, self.value_range, self.prepare, self.cache = source, channels, value_range, prepare, cache
 
-    def __getitem__(self, position: Position) -> tuple[int, Tensor | str]:
+    def __getitem__(self, position: Position) -> tuple[int, _Item]:
         try:
             return position.index, self.prepare(self._image(position.index), position)
         except DataError as error:
             return position.index, str(error)
+        except MissingPackageError as error:
+            return position.index, error
 
     def _image(self, index: int) -> Tensor | Picture:
         if self.cache is None:
-            return self.source.picture(index, self.channels)
+            return self.source.picture(index, self.channels, self.value_range)
         pixels = self.cache.get(index)
         if pixels is None:
-            pixels = self.source.pixels(index, self.channels)
+            pixels = self.source.pixels(index, self.channels, self.value_range)
             self.cache.put(index, pixels)
         return pixels
 
 
-def _collate(targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, Tensor | str]]) -> tuple[Batch, dict[int, str]]:
+def _collate(
+    targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, _Item]]
+) -> tuple[Batch, dict[int, str | MissingPackageError]]:
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
     indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
     # Stacked channels-last, as the images lie in memory and as the network reads them.
@@ -233,10 +244,15 @@ def _collate(targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, Te
         pixels = pixels.transpose(0, 1).flatten(0, 1)
     pixels = pixels.permute(0, 3, 1, 2) if good else pixels
     known = torch.full_like(indices, -1) if targets is None else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
-    return Batch(pixels, known, indices), {index: error for index, error in items if isinstance(error, str)}
+    return Batch(pixels, known, indices), {index: error for index, error in items if not isinstance(error, Tensor)}
 
 
-def _judge(errors: dict[int, str], bad_images: str, source: Source, skipped: set[str]) -> None:
+def _judge(
+    errors: dict[int, str | MissingPackageError], bad_images: str, source: Source, skipped: set[str]
+) -> None:
+    for error in errors.values():
+        if isinstance(error, MissingPackageError):  # no fault of the image, so it is never skipped
+            raise error
     if errors and bad_images == "fail":
         raise DataError(f"{next(iter(errors.values()))} Remove the file, or set bad_images = skip.")
     skipped.update(source.names[index] for index in errors)
@@ -250,7 +266,7 @@ def _start_worker(kernels: native.Choice, worker: int) -> None:
 
 def _data_loader(
     images: _Images, batches: Iterable[list[Position]], workers: int, *, persistent: bool, pin_memory: bool
-) -> DataLoader[tuple[Batch, dict[int, str]]]:
+) -> DataLoader[tuple[Batch, dict[int, str | MissingPackageError]]]:
     return DataLoader(
         images,  # type: ignore[arg-type]  # what comes out is what _collate returns, not what the data set does
         batch_sampler=batches,

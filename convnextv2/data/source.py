@@ -43,12 +43,15 @@ class Source:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pixels(self, index: int, channels: int = 3) -> Tensor:
+    def pixels(
+        self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None
+    ) -> Tensor:
         """Read and decode an image.
 
         Args:
             index: Which image.
-            channels: 1 or 3.
+            channels: 3 for RGB, 1 for luma, any other number for the file's own bands.
+            value_range: See `open_picture`.
 
         Returns:
             uint8 (channels, H, W).
@@ -56,10 +59,12 @@ class Source:
         Raises:
             DataError: It cannot be read; the message has its name.
         """
-        image = self.picture(index, channels)
+        image = self.picture(index, channels, value_range)
         return image.decode() if isinstance(image, Picture) else image
 
-    def picture(self, index: int, channels: int = 3) -> Tensor | Picture:
+    def picture(
+        self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None
+    ) -> Tensor | Picture:
         """The same, not decoded yet where it is a file."""
         if self.arrays is not None:
             return _channels_first(self.arrays[index], channels)
@@ -69,7 +74,13 @@ class Source:
                 data = file.read()
         except OSError as error:
             raise DataError(f"{name}: cannot be opened ({error.strerror}).") from None
-        return open_picture(data, name=name, channels=channels, max_pixels=self.max_pixels)
+        return open_picture(
+            data,
+            name=name,
+            channels=channels,
+            max_pixels=self.max_pixels,
+            value_range=value_range,
+        )
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Source:
         """The images at these indices, in this order."""
@@ -91,7 +102,8 @@ def _channels_first(array: NDArray[np.uint8], channels: int) -> Tensor:
     pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
     if len(pixels) == channels:
         return pixels.contiguous()
-    if channels == 3:
-        return pixels.expand(3, -1, -1).contiguous()
+    if len(pixels) == 1:
+        return pixels.expand(channels, -1, -1).contiguous()
+    assert channels == 1, "the recipe checks that"
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     return (pixels * luma).sum(0, keepdim=True).round().to(torch.uint8)

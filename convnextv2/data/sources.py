@@ -48,7 +48,7 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
     if recipe.dataset not in ("", "imagenet"):
         training, validation = _named_set(recipe)
     elif (root := _data_dir(recipe)).is_file():
-        training, validation = _from_manifest(root, recipe, labelled)
+        training, validation = _from_table(root, recipe, labelled)
     else:
         training, validation = _from_folder(root, recipe, labelled)
     if labelled:
@@ -107,8 +107,6 @@ def validation_source(
 
 def summary(training: Source, validation: Source | None) -> str:
     """Say in one line how many images and classes there are."""
-    if training.targets is None:
-        return f"{len(training):,} images."
     names = training.class_names
     more = ", ..." if len(names) > _MOST_NAMED else ""
     line = (
@@ -118,7 +116,7 @@ def summary(training: Source, validation: Source | None) -> str:
     return f"{line}; {len(validation) if validation else 0:,} images for validation."
 
 
-def _from_manifest(
+def _from_table(
     root: Path, recipe: Recipe, labelled: bool
 ) -> tuple[Source, Source | None]:
     kinds: list[Kind] = ["train", "validation"] if labelled else ["train"]
@@ -270,7 +268,7 @@ def _is_set(recipe: Recipe, knob: str) -> bool:
 def _data_dir(recipe: Recipe) -> Path:
     if not recipe.data_dir:
         raise DataError(
-            "data_dir is missing. Give a folder of images, a manifest, or a named dataset "
+            "data_dir is missing. Give a folder of images, a table of them, or a named dataset "
             "(dataset = bundled needs nothing)."
         )
     root = Path(recipe.data_dir)

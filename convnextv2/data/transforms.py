@@ -24,6 +24,7 @@ from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.errors import RecipeError
 from convnextv2.model.kernels import native
+from convnextv2.recipe.channels import is_colour, wrong_count
 from convnextv2.recipe.knobs import Interpolation, Recipe
 
 Preset = Literal["timm", "official", "mindcv"]
@@ -102,7 +103,8 @@ class EvalTransform:
     eval_preset: "timm": floor(image_size / crop_pct), antialiased, then centre crop. "official" (facebookresearch/ConvNeXt-V2):
     the same below 384 px; from 384 px on, and up to 32 px, the whole image is warped to image_size (of a non-square size the
     longer side counts). "mindcv": as timm, but not antialiased and the crop's offsets rounded down.
-    antialias: of the resize; None: as the preset says."""
+    antialias: of the resize; None: as the preset says. value_range: the values that become 0 and 255 in files deeper than 8 bits;
+    None for the rule of `open_picture`; not applied here but where files are decoded."""
 
     image_size: tuple[int, int]
     channels: int = 3
@@ -112,6 +114,7 @@ class EvalTransform:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     antialias: bool | None = None
+    value_range: tuple[float, float] | None = None
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> EvalTransform:
@@ -247,43 +250,51 @@ def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, 
 
 def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation by a factor from 1 - strength to 1 + strength and hue by a shift of at most its strength
-    (a turn is 1), in random order. pixels: uint8 (C, H, W)."""
+    (a turn is 1), in random order. pixels: uint8 (C, H, W). Of other than 1 and 3 channels each is a grey image of its own, and
+    there is no saturation and no hue."""
+    channels = len(pixels)
+    if not is_colour(channels):
+        assert not any(strengths[2:]), "the recipe checks that"
+        pixels = pixels.unsqueeze(1)
     changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
     for i in torch.randperm(4, generator=generator).tolist() if any(strengths) else ():
         middle = 0.0 if changes[i] is F.adjust_hue else 1.0
         amount = uniform(generator, middle - strengths[i], middle + strengths[i])
         if strengths[i]:
             pixels = changes[i](pixels, amount if changes[i] is F.adjust_hue else max(0.0, amount))
-    return pixels
+    return pixels if is_colour(channels) else pixels.squeeze(1)
 
 
-def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One value for each channel: as given, one for all, or for a grey image the average. Raises RecipeError for any other
-    count."""
+def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> tuple[float, ...]:
+    """One value for each channel: as given, one for all, or for a grey image the average. name: of the knob. Raises RecipeError
+    for any other count."""
     if len(values) == channels:
         return tuple(values)
     if len(values) == 1:
         return tuple(values) * channels
     if channels == 1:
         return (math.fsum(values) / len(values),)
-    raise RecipeError(
-        f"mean, std or erase_value = {tuple(values)}: expected one number for each channel (in_channels = {channels})."
-    )
+    raise RecipeError(wrong_count(name, values, channels))
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """How the recipe prepares evaluation images, as JSON holds it: the arguments of `EvalTransform`."""
+    """How the recipe prepares evaluation images, as JSON holds it: the arguments of `EvalTransform`.
+
+    `value_range` is there only where it is set, so that files without it stay readable by older versions."""
     full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
-    return {
+    description: dict[str, Any] = {
         "image_size": list(_height_width(recipe.image_size)),
         "channels": recipe.in_channels,
         "eval_preset": recipe.eval_preset,
         "interpolation": recipe.interpolation,
         "crop_pct": recipe.crop_pct,
         "mean": [value / full_scale for value in per_channel(recipe.mean, recipe.in_channels)],
-        "std": [value / full_scale for value in per_channel(recipe.std, recipe.in_channels)],
+        "std": [value / full_scale for value in per_channel(recipe.std, recipe.in_channels, "std")],
         "antialias": recipe.antialias,
     }
+    if recipe.value_range is not None:
+        description["value_range"] = list(recipe.value_range)
+    return description
 
 
 def build_train_transform(recipe: Recipe) -> TrainTransform:
@@ -323,7 +334,7 @@ def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
             recipe.erase_prob,
             recipe.erase_scale,
             recipe.erase_ratio,
-            per_channel(value, recipe.in_channels) if isinstance(value, tuple) else value,
+            per_channel(value, recipe.in_channels, "erase_value") if isinstance(value, tuple) else value,
             recipe.erase_attempts,
         ),
         mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob),

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convnextv2.data.transforms import EvalTransform
-from convnextv2.deploy.formats import FORMATS, Runner, check_format
-from convnextv2.errors import ArtifactError
+from convnextv2.deploy.formats import FORMATS, Array, Files, Runner, check_format
+from convnextv2.deploy.graph import output_names
+from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.weights.files import check_preprocessing, write_json
 
 CARD = "artifact.json"
@@ -31,7 +33,8 @@ class Card(BaseModel):
     files: name and sha256 of each file of the model. model: the size's name. arguments: of `ConvNeXtV2`. outputs: names, in
     order, see `graph.OUTPUTS`. shapes: of input and outputs, None for what may be of any size. preprocessing: of
     `EvalTransform`. temperature: by which logits are divided before softmax. provenance: where the weights came from. versions:
-    of the packages that made it."""
+    of the packages that made it. requires: what it takes to run it: of ONNX the opset, the file's IR version and the least ONNX
+    Runtime."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
 
@@ -51,6 +54,22 @@ class Card(BaseModel):
     provenance: dict[str, Any]
     notice: str
     versions: dict[str, str]
+    requires: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Card:
+        """What is said in two places must be the same: people edit this file."""
+        file = FORMATS[self.format].file
+        if file not in self.files:
+            raise ValueError(f"files does not name {file}, the model")
+        if tuple(self.outputs) != output_names(self.kind, self.input):
+            raise ValueError(f"outputs are not those of a {self.kind} of {self.input}")
+        if missing := {self.input, *self.outputs} - self.shapes.keys():
+            raise ValueError(f"shapes does not name {min(missing)}")
+        columns = self.shapes[self.outputs[0]][1:2]
+        if self.class_names and columns and columns[0] not in (None, len(self.class_names)):
+            raise ValueError(f"class_names has {len(self.class_names)} names for the {columns[0]} columns of {self.outputs[0]}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,9 +91,53 @@ class Artifact:
         return self.card.files[FORMATS[self.card.format].file]
 
     def open(self, threads: int) -> Runner:
-        """Load the model. Raises MissingPackageError, and DeviceError where this machine cannot compute so."""
+        """Load the model.
+
+        Args:
+            threads: How many threads compute.
+
+        Returns:
+            The model. It raises ArtifactError for an input of another shape than `card.shapes` says, whatever the engine does.
+
+        Raises:
+            ArtifactError: The files cannot be loaded, or have changed since they were looked at.
+            DeviceError: This machine cannot compute in this precision.
+            MissingPackageError: The engine is not installed.
+        """
         chosen = check_format(self.card.format, self.card.precision)
-        return chosen.open(self.path / chosen.file, self.card.precision, threads)
+        try:
+            run = chosen.open(self._files(), self.card.precision, threads)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.path}: {error}") from None
+        except ConvNeXtV2Error:
+            raise
+        except Exception as error:  # each engine has errors of its own for files that it cannot read
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ArtifactError(f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again.") from None
+        return self._checked(run)
+
+    def _files(self) -> Files:
+        """The content of the model's files, each read once: what was checked is what is loaded."""
+        found = {name: _read(self.path / name) for name in self.card.files}
+        for name, content in found.items():
+            if hashlib.sha256(content).hexdigest() != self.card.files[name]:
+                raise ArtifactError(f"{name} differs from what {CARD} says of it (sha256). Export the model again.")
+        return found
+
+    def _checked(self, run: Runner) -> Runner:
+        expected = self.card.shapes[self.card.input]
+
+        def checked(x: Array) -> list[Array]:
+            fits = x.ndim == len(expected) and all(size in (None, given) for size, given in zip(expected, x.shape, strict=True))
+            dtype = np.uint8 if self.card.input == "pixels" else np.float32
+            if not fits or x.dtype != dtype:
+                wanted = ", ".join("any" if size is None else str(size) for size in expected)
+                raise ArtifactError(
+                    f"{self.path}: input {self.card.input} of shape {x.shape}, {x.dtype}. Expected ({wanted}), {np.dtype(dtype)}."
+                )
+            return run(x)
+
+        return checked
 
 
 def is_artifact(path: str | Path) -> bool:
@@ -95,7 +158,8 @@ def open_artifact(path: str | Path) -> Artifact:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its content"
-        raise ArtifactError(f"{folder / CARD}: {where}: {first['msg']}. Export the model again.") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise ArtifactError(f"{folder / CARD}: {where}: {why}. Export the model again.") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ArtifactError(f"{folder}: cannot be read ({error}). Export the model again.") from None
     check_preprocessing(card.preprocessing, folder / CARD)
@@ -113,6 +177,13 @@ def save_card(folder: Path, card: Card, certificate: Mapping[str, Any]) -> Artif
     write_json(folder / CARD, card.model_dump())
     write_json(folder / CERTIFICATE, certificate)
     return Artifact(folder, card, certificate)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{file.name} cannot be read ({error.strerror}). Export the model again.") from None
 
 
 def sha256_of(file: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import ssl
 import threading
 import urllib.error
 import urllib.parse
@@ -23,6 +25,18 @@ _TIMEOUT_S = 60
 _LONGEST_WAIT_S = 15.0
 _AT_ONCE = 8
 _TEMPORARY = (429, 502, 503, 504)
+_FILES_FAULT = ("no_image", "not_an_image", "image_too_large", "body_too_large")
+"""Codes of refusals that another file would not get, beside the statuses 413 and 415, which proxies send, too."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows none: the key would go along to wherever the answer points, and a POST would become a GET."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Returns None, so that the answer is an HTTPError."""
+
+
+_open = urllib.request.build_opener(_NoRedirect).open
 
 
 def predict_remotely(
@@ -40,9 +54,10 @@ def predict_remotely(
     server: its address, as http://127.0.0.1:8000. model: its name there. on_bad: called with what is wrong with a file that is no
     image, which is then left out. wait: sleeps so many seconds; for tests. Raises ServerError where the server refuses for good
     or does not come back, and without on_bad DataError where a file is no image."""
+    _check_server(server)
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ServerError("api_key: holds a line break or another character that no header can carry. Give the key alone.")
     address = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/predict?top_k={top_k}"
-    if not address.startswith(("http://", "https://")):
-        raise ServerError(f"server = {server}: expected an address such as http://127.0.0.1:8000.")
     ended = threading.Event()
     pool = ThreadPoolExecutor(_AT_ONCE)
     pause = wait or ended.wait
@@ -59,6 +74,17 @@ def predict_remotely(
         pool.shutdown(cancel_futures=True)
 
 
+def _check_server(server: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(server)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.username
+        fits = fits and not parts.query and not parts.fragment and server.isascii() and not any(map(str.isspace, server))
+    except ValueError:  # of a port that is no number
+        fits = False
+    if not fits:
+        raise ServerError(f"server = {server}: expected an address such as http://127.0.0.1:8000.")
+
+
 def _predict_one(
     address: str, file: str, api_key: str, wait: Callable[[float], Any], is_over: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -66,31 +92,40 @@ def _predict_one(
         data = Path(file).read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be opened ({error.strerror}).") from None
+    if not data:
+        raise DataError(f"{file}: is empty. Expected an image.")
     headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     answer = _post(urllib.request.Request(address, data, headers, method="POST"), file, wait, is_over)
-    return {"image": file, "predictions": answer["images"][0]["predictions"]}
+    try:
+        predictions = [{"class": str(one["class"]), "prob": float(one["prob"])} for one in answer["images"][0]["predictions"]]
+    except (LookupError, TypeError, ValueError):
+        raise ServerError(f"{address.partition('?')[0]}: answers with other JSON than ours. Is it a convnextv2 server?") from None
+    return {"image": file, "predictions": predictions}
 
 
-def _post(
-    request: urllib.request.Request, file: str, wait: Callable[[float], Any], is_over: Callable[[], bool]
-) -> dict[str, Any]:
+def _post(request: urllib.request.Request, file: str, wait: Callable[[float], Any], is_over: Callable[[], bool]) -> Any:
     why = ""
     for attempt in range(TRIES):
         pause = min(_LONGEST_WAIT_S, 0.25 * 2**attempt)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-                found: dict[str, Any] = json.load(response)
-                return found
+            with _open(request, timeout=_TIMEOUT_S) as response:
+                return json.load(response)
         except urllib.error.HTTPError as error:
-            why = _message(error)
-            if error.code in (413, 415):
+            code, why = _said(error)
+            if error.code in (413, 415) or code in _FILES_FAULT:
                 raise DataError(f"{file}: {why}") from None
+            if 300 <= error.code < 400:
+                where = error.headers.get("Location", "another address")
+                raise ServerError(f"{request.host}: redirects to {where!r}. Give that server's address.") from None
             if error.code not in _TEMPORARY:
                 raise ServerError(f"{request.host}: refuses {file} ({error.code}): {why}") from None
             asked = error.headers.get("Retry-After", "")
             pause = max(pause, min(_LONGEST_WAIT_S, float(asked))) if asked.isdigit() else pause
         except (OSError, ValueError, HTTPException) as error:  # not there, broken off, or no JSON
-            why = str(getattr(error, "reason", error))
+            reason = getattr(error, "reason", error)
+            if _is_for_good(reason):
+                raise ServerError(f"{request.host}: cannot be asked ({reason}). Look at the address.") from None
+            why = str(reason)
         if is_over():
             break
         if attempt < TRIES - 1:
@@ -98,8 +133,17 @@ def _post(
     raise ServerError(f"{request.host}: does not answer for {file} after {TRIES} tries ({why}). Is the server running?")
 
 
-def _message(error: urllib.error.HTTPError) -> str:
+def _is_for_good(reason: object) -> bool:
+    """Whether trying again cannot help: there is no such host, or no such TLS there."""
+    if isinstance(reason, ssl.SSLError):
+        return isinstance(reason, ssl.SSLCertVerificationError) or reason.reason == "WRONG_VERSION_NUMBER"
+    return isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
+
+
+def _said(error: urllib.error.HTTPError) -> tuple[str, str]:
+    """The code and the message of a refusal; without a code where something else than our server has answered."""
     try:
-        return str(json.load(error)["error"]["message"])
+        found = json.load(error)["error"]
+        return str(found["code"]), str(found["message"])
     except (ValueError, KeyError, TypeError, OSError, HTTPException):
-        return str(error.reason)
+        return "", str(error.reason)

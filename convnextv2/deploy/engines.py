@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convnextv2.deploy.formats import check_format, installed_formats
+from convnextv2.deploy.formats import check_format, installed_formats, read_files
 from convnextv2.deploy.graph import Graph
 from convnextv2.errors import DeviceError
 from convnextv2.model.convnext import ConvNeXtV2
@@ -52,5 +52,5 @@ def _exported(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) 
         path = Path(folder) / chosen.file
         # As users get it: for any batch size.
         chosen.write(Graph(copy.deepcopy(model), "classifier").eval(), images.contiguous(), path, precision, False)
-        runner = chosen.open(path, precision, torch.get_num_threads())
+        runner = chosen.open(read_files(path.parent), precision, torch.get_num_threads())
     return lambda images: torch.from_numpy(runner(images.numpy())[0])

@@ -16,7 +16,7 @@ from torch import Tensor
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, Card, save_card, sha256_of
 from convnextv2.deploy.certificate import certify, check_int8
-from convnextv2.deploy.formats import FORMATS, check_format
+from convnextv2.deploy.formats import FORMATS, check_format, onnx_needs, read_files
 from convnextv2.deploy.graph import Graph, Input, Outputs
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
@@ -91,7 +91,7 @@ def export_artifact(
         measure = {"normalise": normalise, "batch_size": evidence.batch_size, "seconds": evidence.seconds}
         unquantised = 0.0
         if form.precision == "int8":
-            runner = chosen.open(path, "float32", threads)
+            runner = chosen.open(read_files(made), "float32", threads)
             plain = certify(reference, runner, "float32", pixels[:64], None, **measure)  # type: ignore[arg-type]
             unquantised = plain["speed"]["ratio"]
             del runner
@@ -99,7 +99,7 @@ def export_artifact(
             images = pixels[calibrates].permute(0, 2, 3, 1) if form.input == "pixels" else normalise(pixels[calibrates])
             quantise(form.format, path, form.input, images.contiguous().numpy())
             pixels, targets = pixels[~calibrates], targets[~calibrates] if targets is not None else None
-        runner = chosen.open(path, form.precision, threads)
+        runner = chosen.open(read_files(made), form.precision, threads)
         certificate = certify(
             reference,
             runner,
@@ -125,13 +125,14 @@ def export_artifact(
             input=form.input,
             outputs=list(reference.output_names),
             shapes={form.input: _open_sizes(example.shape, form)}
-            | {key: [None, *value.shape[1:]] if not form.dynamic_size else [None] * value.ndim for key, value in outputs.items()},
+            | {key: _open_maps(value.shape, form) for key, value in outputs.items()},
             preprocessing=dict(preprocessing),
             class_names=class_names,
             temperature=temperature,
             provenance=dict(provenance),
             notice=notice,
             versions={package: _version(package) for package in ("convnextv2", "torch", *FORMATS[form.format].engine)},
+            requires=onnx_needs(path.read_bytes()) if form.format == "onnx" else {},
         )
         save_card(made, card, certificate)
         if folder.exists():
@@ -146,6 +147,14 @@ def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
     if form.dynamic_size:
         first = 1 if form.input == "pixels" else 2
         sizes[first : first + 2] = [None, None]
+    return sizes
+
+
+def _open_maps(shape: tuple[int, ...], form: Form) -> list[int | None]:
+    """An output's shape likewise: rows and columns are the last two axes of maps, which are all that is not (N, D)."""
+    sizes: list[int | None] = [None, *shape[1:]]
+    if form.dynamic_size and len(shape) > 2:
+        sizes[-2:] = [None, None]
     return sizes
 
 

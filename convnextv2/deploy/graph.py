@@ -22,6 +22,20 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 (N, h, w), how much each position adds to the logit of the most probable class. stage1 to stage4: (N, dims[i], h, w)."""
 
 
+def output_names(outputs: str, input: str) -> tuple[str, ...]:
+    """Names of what a graph returns.
+
+    Args:
+        outputs: Key of `OUTPUTS`.
+        input: "images" or "pixels"; a classifier of pixels returns probabilities.
+
+    Returns:
+        The names, in the graph's order.
+    """
+    names = OUTPUTS[outputs]
+    return ("probs", *names[1:]) if input == "pixels" and outputs == "classifier" else names
+
+
 class Graph(nn.Module):
     """A model from its input to the outputs of its kind, all float32.
 
@@ -51,8 +65,7 @@ class Graph(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Of what `forward` returns, in its order."""
-        names = OUTPUTS[self.outputs]
-        return ("probs", *names[1:]) if self.input == "pixels" and self.outputs == "classifier" else names
+        return output_names(self.outputs, self.input)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs that `output_names` lists."""

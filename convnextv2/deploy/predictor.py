@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from convnextv2.data.decode import decode, from_pillow
+from convnextv2.data.decode.arrays import from_array
 from convnextv2.data.sources import MAX_PIXELS, files
 from convnextv2.deploy.scorer import Scorer, Scores, open_scorer
 from convnextv2.errors import DataError, RecipeError
 
-Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
-"""A path of a file or folder, the bytes of an image file, a Pillow image, or uint8 pixels: an array (H, W) or (H, W, C), a tensor
-(C, H, W)."""
+Picture = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
+"""A path of a file or folder, the bytes of an image file, a Pillow image, or values: an array (H, W) or (H, W, C), a tensor
+(C, H, W). These are uint8 or uint16; for a model with a value_range of any type."""
 
 
 class Predictor:
@@ -73,19 +74,28 @@ class Predictor:
             yield names, self.scorer(torch.stack(batch))
 
     def _decoded(self, images: Iterable[Picture]) -> Iterator[tuple[str, Tensor]]:
-        channels = self.scorer.transform.channels
+        channels, value_range = self.scorer.transform.channels, self.scorer.transform.value_range
         for number, image in enumerate(images):
             name = f"image {number}"
             if isinstance(image, str | Path):
                 source = files([image], max_pixels=self.max_image_pixels)
                 for index, path in enumerate(source.names):
-                    yield path, source.pixels(index, channels)
+                    yield path, source.pixels(index, channels, value_range)
             elif isinstance(image, bytes | bytearray | memoryview):
-                yield name, decode(bytes(image), name=name, channels=channels, max_pixels=self.max_image_pixels)
+                yield (
+                    name,
+                    decode(
+                        bytes(image),
+                        name=name,
+                        channels=channels,
+                        max_pixels=self.max_image_pixels,
+                        value_range=value_range,
+                    ),
+                )
             elif isinstance(image, Image.Image):
-                yield name, from_pillow(image, channels)
+                yield name, from_pillow(image, channels, value_range, name=name)
             elif isinstance(image, Tensor | np.ndarray):
-                yield name, _as_pixels(image, name, channels)
+                yield name, _as_pixels(image, name, channels, value_range)
             else:
                 raise DataError(f"{name}: is a {type(image).__name__}. Expected a path, bytes, Pillow image, array or tensor.")
 
@@ -100,20 +110,36 @@ def _is_one(images: object) -> bool:
     return isinstance(images, str | Path | bytes | bytearray | memoryview | Image.Image | Tensor | np.ndarray)
 
 
-def _as_pixels(image: Tensor | NDArray[np.uint8], name: str, channels: int) -> Tensor:
-    """uint8 (C, H, W), with grey repeated or colours mixed to luma as files are."""
-    if isinstance(image, np.ndarray):
-        shown = image if image.ndim == 3 else image[..., None]
-        pixels = torch.from_numpy(np.array(shown))  # a copy: PyTorch does not take read-only memory
-        pixels = pixels.permute(2, 0, 1) if pixels.dim() == 3 else pixels
-    else:
-        pixels = image.detach().cpu()
-    if pixels.dtype != torch.uint8 or pixels.dim() != 3 or len(pixels) not in (1, 3, 4) or not pixels.numel():
+def _as_pixels(
+    image: Tensor | NDArray[Any],
+    name: str,
+    channels: int,
+    value_range: tuple[float, float] | None,
+) -> Tensor:
+    """Pixels of an array or tensor, by the rules of files.
+
+    Args:
+        image: An array (H, W) or (H, W, C), or a tensor (C, H, W), of uint8 or uint16, with a value_range of any type.
+        name: The image, for messages.
+        channels: That the network takes.
+        value_range: The values that become 0 and 255, but for uint8.
+
+    Returns:
+        uint8 (channels, H, W); grey is repeated and colours are mixed to luma, as files are.
+
+    Raises:
+        DataError: The image has another shape, type or number of channels.
+    """
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if isinstance(image, Tensor) and array.ndim == 3:
+        array = array.transpose(1, 2, 0)
+    elif array.ndim == 2 and not isinstance(image, Tensor):
+        array = array[..., None]
+    # Floats without a range would be scaled by their own, image by image; they may be normalised already.
+    is_known = array.dtype in (np.uint8, np.uint16) or (value_range is not None and array.dtype.kind in "uif")
+    if array.ndim != 3 or not array.size or not is_known:
         raise DataError(
-            f"{name}: {image.dtype} of shape {tuple(image.shape)}. Expected uint8, an array (H, W) or (H, W, C) or a tensor "
-            "(C, H, W) with 1, 3 or 4 channels."
+            f"{name}: {image.dtype} of shape {tuple(image.shape)}. Expected uint8 (or uint16, or with a value_range any "
+            f"type), an array (H, W) or (H, W, C) or a tensor (C, H, W) with {channels} channels."
         )
-    if len(pixels) == channels:
-        return pixels
-    array = pixels.permute(1, 2, 0).contiguous().numpy()
-    return from_pillow(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array), channels)
+    return from_array(array, channels, value_range, name=name)

@@ -47,7 +47,8 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
         if existing.is_file() and existing.read_text() != config:
             raise RunError(f"{existing}: is there already and describes another model. Choose another name or folder.")
         existing.write_text(config)
-    versions = [int(entry.name) for entry in model.iterdir() if entry.name.isdigit()]
+    # Not str.isdigit, which is true of ² as well.
+    versions = [int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[0-9]{1,18}", entry.name)]
     version = model / str(max(versions, default=0) + 1)
     with tempfile.TemporaryDirectory(dir=root, prefix=".version-") as temporary:
         made = Path(temporary) / version.name

@@ -63,15 +63,27 @@ class Scorer:
         """pixels: uint8 (N, C, H, W), as `transform` makes them."""
         with self._lock:
             first, embedding, explanation = self._run(pixels)
+        if first.shape[-1] != len(self.class_names):
+            raise ArtifactError(f"{self.name}: returns {first.shape[-1]} columns for {len(self.class_names)} class names.")
         if self._temperature is not None:
             first = softmax(first / self._temperature)
         return Scores(first, embedding, explanation)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """The same pixels to logits, or where the artifact returns probabilities to their logarithms, float32 (N, classes)."""
+        """What the softmax of which is the probabilities.
+
+        Args:
+            pixels: uint8 (N, C, H, W), as `transform` makes them.
+
+        Returns:
+            float32 (N, classes): logits divided by the temperature, or where the artifact returns probabilities, in which
+            that has been done, their logarithms.
+        """
         with self._lock:
             first = torch.from_numpy(self._run(pixels)[0])
-        return first.clamp_min(torch.finfo(first.dtype).tiny).log() if self._temperature is None else first
+        if self._temperature is None:
+            return first.clamp_min(torch.finfo(first.dtype).tiny).log()
+        return first / self._temperature
 
 
 def open_scorer(source: str | Path, *, device: str = "auto", precision: str = "auto", average: bool = False) -> Scorer:

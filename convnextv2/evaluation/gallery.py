@@ -16,6 +16,8 @@ LEAST_SIDE_PX = 96
 GUTTER_PX = 4
 GREY = 128
 """What a masked tile shows."""
+NOTE_PX = 12
+"""Size of the letters that say which channels are shown."""
 GAP_PX = 28
 """Between neighbouring groups of three."""
 
@@ -30,9 +32,18 @@ def to_picture(pixels: Tensor) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+def shown_channels(channels: int) -> str:
+    """How `to_picture` shows so many channels, as a sentence; empty for grey and RGB."""
+    if channels in (1, 3):
+        return ""
+    if channels == 2:
+        return "Shown is channel 1 of 2, as grey."
+    return f"Shown are channels 1 to 3 of {channels}, as RGB."
+
+
 def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction: Tensor) -> Image.Image:
     """One picture of N images, each as input, masked, and reconstructed (with the visible tiles pasted back); two images to a row
-    when there are more than three.
+    when there are more than three. Where not all channels are shown, a line says which.
 
     All three: uint8 (N, C, H, W), of the same shape."""
     assert pixels.shape == masked_pixels.shape == reconstruction.shape
@@ -43,6 +54,8 @@ def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction
     group_width = 3 * width + 2 * GUTTER_PX
     font_size = max(12, width // 9)
     font, header = ImageFont.load_default(size=font_size), 2 * font_size
+    if note := shown_channels(pixels.shape[1]):
+        header += 2 * NOTE_PX
     canvas = Image.new(
         "RGB", (columns * group_width + (columns - 1) * GAP_PX, header + rows * height + (rows - 1) * GUTTER_PX), "white"
     )
@@ -50,7 +63,10 @@ def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction
     for i in range(columns):
         for j, title in enumerate(("input", "masked", "reconstruction")):
             left = i * (group_width + GAP_PX) + j * (width + GUTTER_PX)
-            draw.text((left, header / 2), title, fill=(90, 90, 90), font=font, anchor="lm")
+            draw.text((left, font_size), title, fill=(90, 90, 90), font=font, anchor="lm")
+    if note:
+        small = ImageFont.load_default(size=NOTE_PX)
+        draw.text((0, header - NOTE_PX), note, fill=(90, 90, 90), font=small, anchor="lm")
     for index, group in enumerate(groups):
         row, i = divmod(index, columns)
         for j, picture in enumerate(group):

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from convnextv2.evaluation.charts import BOTTOM, LEFT, RIGHT, TOP, Series, calibration_chart, line_chart, percent, thin
+from convnextv2.evaluation.gallery import shown_channels
 from convnextv2.evaluation.metrics import Evaluation
 
 MOST_CLASSES_IN_MATRIX = 20
@@ -62,13 +63,14 @@ def build_report(
     gallery: Image.Image | None = None,
     pretrain_metrics: Sequence[Mapping[str, Any]] | None = None,
     next_steps: Sequence[tuple[str, str]] = (),
+    channels: int = 3,
 ) -> str:
     """The report as HTML. Whatever has no data is left out; every name is escaped.
 
     summary: headline figures by their label, as they are to be read ("parameters": "3.4 M"), shown after those of the evaluation.
     recipe: knobs and values. metrics, pretrain_metrics: records of metrics.jsonl of training and of pre-training.
     examples: shown right and wrong apart, the most confident mistakes first. gallery: of `reconstruction_gallery`.
-    next_steps: command and what it is good for."""
+    next_steps: command and what it is good for. channels: of the images, for a note where not all are shown."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     )
@@ -100,6 +102,7 @@ def build_report(
         ],
         recipe={key: _readable(value) for key, value in recipe.items()},
         next_steps=next_steps,
+        shown_channels=shown_channels(channels),
         percent=percent,
         undefined=math.isnan,
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from convnextv2.recipe.channels import channel_mistakes
 from convnextv2.recipe.columns import read_columns
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
@@ -117,7 +118,16 @@ class Recipe(BaseModel):
         ge=0,
     )
     image_size: int | tuple[int, int] = _data(224, "Side of the images, or height and width.", unit="px", mindcv="image_resize")
-    in_channels: int = _data(3, "Channels of the images: 1 (grey) or 3.", ge=1)
+    in_channels: int = _data(
+        3,
+        "Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).",
+        ge=1,
+    )
+    value_range: tuple[float, float] | None = _data(
+        None,
+        "For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies "
+        "outside is cut off. Empty: as docs/preprocessing.md says.",
+    )
 
     # --- augmentation (training) and preprocessing (evaluation) --------------------------------------------------------------
     scale: tuple[float, float] = _augment((0.08, 1.0), "Share of the image's area that a random crop keeps: least, most.")
@@ -145,8 +155,10 @@ class Recipe(BaseModel):
     erase_ratio: tuple[float, float] = _augment(
         (0.3, 3.3), "Aspect ratio of the erased rectangle: least, most.", mindcv="re_ratio"
     )
-    erase_value: Literal["random"] | float | tuple[float, float, float] = _augment(
-        "random", "What fills it: 'random' is noise from N(0, 1) per pixel; numbers are normalised values.", mindcv="re_value"
+    erase_value: Literal["random"] | float | tuple[float, ...] = _augment(
+        "random",
+        "What fills it: 'random' is noise from N(0, 1) per pixel; numbers (one, or one for each channel) are normalised values.",
+        mindcv="re_value",
     )
     erase_attempts: int = _augment(
         10, "Tries to place the rectangle; failing that, the image stays whole.", mindcv="re_max_attempts", ge=1
@@ -317,6 +329,10 @@ class Recipe(BaseModel):
             mistakes.append(f"nesterov = True: {self.optimizer} has no such form. Use sgd, or nadam in place of adam.")
         if self.loss_reduction == "sum" and self.loss not in ("ce", "bce"):
             mistakes.append(f"loss_reduction = sum: {self.loss} is a mean over the images. Use mean.")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            mistakes.append(f"value_range = {self.value_range}: expected two numbers, low < high.")
+        if not self.init:  # weights tell how many channels there are, and what was measured of them: `infer_from_init`
+            mistakes += channel_mistakes(self)
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -329,3 +345,7 @@ def group_of(group: str) -> set[str]:
         for name, field in Recipe.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == group
     }
+
+
+INFERENCE = ("device", "precision", "batch_size", "workers", "bad_images", "max_image_pixels")
+"""Knobs of the verbs that apply a trained model to images."""

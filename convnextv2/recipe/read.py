@@ -7,7 +7,7 @@ Values are read by the knob's declared type (`recipe.values`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -64,6 +64,7 @@ _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
         lambda recipe: recipe.dataset not in ("", "imagenet"),
         "they are for tables in data_dir",
     ),
+    (("value_range",), lambda recipe: recipe.dataset not in ("", "imagenet"), "its images have 8 bits"),
     (("dataset_download",), lambda recipe: recipe.dataset_download and recipe.dataset == "bundled", "it is here already"),
     (("val_every_epochs", "val_split"), lambda recipe: not recipe.val_while_train, "val_while_train is off"),
     (("keep_checkpoints",), lambda recipe: recipe.keep_policy == "all", "all are kept"),
@@ -90,12 +91,27 @@ _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
 
 
 def read_recipe(
-    values: Mapping[str, Any], *, config: str | Path | None = None, source: str = "command line"
+    values: Mapping[str, Any],
+    *,
+    config: str | Path | None = None,
+    source: str = "command line",
+    verb: str = "",
+    uses: Collection[str] = (),
 ) -> tuple[Recipe, list[str]]:
-    """The recipe that `config` (a YAML file, or the name of a shipped recipe) and, above it, `values` describe.
+    """Read the recipe that a file and, above it, single values describe.
 
-    values: knob -> value, as text or of its type. source: what messages call them.
-    Returns the recipe and what the user should be told, one line each. RecipeError lists every mistake of both.
+    Args:
+        values: Knob -> value, as text or of its type.
+        config: A YAML file, or the name of a shipped recipe.
+        source: What messages call `values`.
+        verb: Who asks, where it uses some knobs only.
+        uses: These knobs. Another one in `values` is a mistake, since it would do nothing.
+
+    Returns:
+        The recipe, and what the user should be told, one line each.
+
+    Raises:
+        RecipeError: The message lists every mistake of both.
     """
     mistakes: list[_Mistake] = []
     given: dict[str, _Given] = {}
@@ -108,6 +124,8 @@ def read_recipe(
         foreign = [item.key for item in given.values() if item.key in mindcv.KEYS]
     given |= _resolve([(key, value, 0) for key, value in values.items()], source, mistakes)
 
+    if verb:
+        mistakes += _unused(given, source, verb, uses)
     notes: list[str] = []
     idle: list[tuple[str, str]] = []  # key, why
     like_mindcv = _wants_mindcv(given.pop(_META, None), bool(foreign), mistakes)
@@ -178,6 +196,21 @@ def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[
         else:
             given[name], lines[name] = _Given(key, value, source), line
     return given
+
+
+def _unused(
+    given: Mapping[str, _Given], source: str, verb: str, uses: Collection[str]
+) -> list[_Mistake]:
+    """Knobs that were given and that a verb does not look at."""
+    unused = {name: item for name, item in given.items() if item.source == source and name not in uses}
+    return [
+        _Mistake(
+            source,
+            f"{item.key} = {show(item.value)}: {verb} does not use it."
+            f"{_did_you_mean(name, uses) or f' See: convnextv2 {verb} --help'}",
+        )
+        for name, item in unused.items()
+    ]
 
 
 def _wants_mindcv(meta: _Given | None, has_foreign: bool, mistakes: list[_Mistake]) -> bool:

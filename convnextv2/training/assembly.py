@@ -17,6 +17,7 @@ from convnextv2.data.source import Source
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
+from convnextv2.recipe.channels import channel_mistakes, is_colour
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
 from convnextv2.run import Checkpoint, Run, continues_inside, find_weights, read_checkpoint
@@ -253,7 +254,10 @@ def load_init(
 
 
 def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """The recipe with what its initial weights tell, where nobody set it: size, channels, stem, form of GELU, epsilon."""
+    """The recipe with what its initial weights tell, where nobody set it: size, channels, stem, form of GELU, epsilon; and for
+    channels or a range of values of their own the statistics that belong to them.
+
+    Raises RecipeError for what does not go with the number of channels."""
     if not recipe.init or recipe.resume:
         return recipe, []
     description = open_weights(find_weights(recipe.init)).description
@@ -262,14 +266,38 @@ def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
     if description.model == "custom":
         told |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
     told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps")}
-    if arguments["in_channels"] in (1, 3):
-        told["in_channels"] = arguments["in_channels"]
+    told["in_channels"] = arguments["in_channels"]
+    told |= _statistics(recipe, description.preprocessing)
     new = {name: value for name, value in told.items() if name not in recipe.model_fields_set and value != getattr(recipe, name)}
     if not new.keys() & {"model"}:
         new = {name: value for name, value in new.items() if name not in ("depths", "dims")}
+    recipe = recipe.model_copy(update=new)
+    if mistakes := channel_mistakes(recipe):
+        raise RecipeError("\n".join(mistakes))
     if not new:
         return recipe, []
-    return recipe.model_copy(update=new), [f"From init: {', '.join(f'{name} {show(value)}' for name, value in new.items())}."]
+    return recipe, [f"From init: {', '.join(f'{name} {show(value)}' for name, value in new.items())}."]
+
+
+def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of images that are no photographs, as weights say it of the images they were made with.
+
+    Args:
+        recipe: Its own numbers go first, and a mean of its own does not go with a deviation of others.
+        preprocessing: Of the weights' description.
+
+    Returns:
+        Values of value_range, mean and std, as far as they belong to the recipe's images.
+    """
+    found: dict[str, Any] = {}
+    if not preprocessing or not (preprocessing.get("value_range") or not is_colour(preprocessing["channels"])):
+        return found  # for photographs it is ImageNet's, whatever the weights were made with
+    if preprocessing.get("value_range"):
+        found["value_range"] = tuple(preprocessing["value_range"])
+    same = "in_channels" not in recipe.model_fields_set or recipe.in_channels == preprocessing["channels"]
+    if same and not recipe.model_fields_set & {"mean", "std"}:
+        found |= {name: tuple(preprocessing[name]) for name in ("mean", "std")}
+    return found
 
 
 def say_notes(*sources: Source | None) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.data.loader import Batch, build_training_loader
-from convnextv2.data.sources import find_sources, summary
+from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.model.fcmae import FCMAE, draw_masks
@@ -21,7 +21,7 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
     """Pre-train an encoder and its decoder on images without labels."""
     source, _ = find_sources(recipe, labelled=False)
     say_notes(source)
-    say(summary(source, None))
+    say(f"{len(source):,} images for pre-training.")
     torch.manual_seed(recipe.seed)
     encoder = build_network(recipe, None)
     provenance = load_init(recipe, encoder, run)

@@ -20,7 +20,7 @@ from convnextv2.deploy.repository import LAYOUTS, check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, group_of
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, find_weights, open_run_weights, run_of
 from convnextv2.verbs.report import labelled_images
@@ -86,7 +86,12 @@ def export(
 
     weights = find_weights(run)
     owner = run_of(weights)
-    recipe, notes = read_recipe({"batch_size": 16} | knobs, config=owner.path / "recipe.yaml" if owner else None)
+    recipe, notes = read_recipe(
+        {"batch_size": 16} | knobs,
+        config=owner.path / "recipe.yaml" if owner else None,
+        verb="export",
+        uses=group_of("data"),
+    )
     for note in notes:
         print(note)
     name = name or (owner.path.name if owner else weights.stem)
@@ -179,7 +184,9 @@ def _evidence(weights: Path, description: Description, recipe: Recipe, most: int
 def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, str]:
     if not recipe.data_dir and not recipe.dataset:
         bundled = recipe.model_copy(update={"dataset": "bundled"})
-        return find_sources(bundled, labelled=False)[0], "the bundled images, which the model may not know"
+        channels = description.preprocessing["channels"]
+        grey = "" if channels in (1, 3) else f", grey in each of the {channels} channels"
+        return find_sources(bundled, labelled=False)[0], f"the bundled images{grey}, which the model may not know"
     origin = recipe.data_dir or recipe.dataset
     if description.kind == "classifier":
         try:

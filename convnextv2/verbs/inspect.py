@@ -39,6 +39,9 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     if how:
         size = " x ".join(map(str, how["image_size"]))
         rows.append(("images", f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"))
+        if how.get("value_range"):
+            low, high = how["value_range"]
+            rows.append(("value range", f"{low:g} to {high:g} become black to white in files of more than 8 bits"))
     rows += [("note", note) for note in opened.notes]
     if broken := [name for name, tensor in opened.tensors.items() if not tensor.isfinite().all()]:
         rows.append(("values", f"{brief(broken)}: NaN or infinite"))

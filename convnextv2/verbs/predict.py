@@ -15,6 +15,7 @@ from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import top
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.errors import RecipeError
+from convnextv2.recipe.knobs import INFERENCE
 from convnextv2.recipe.read import read_recipe
 
 
@@ -35,7 +36,7 @@ def predict(
     api_key its key (or the environment's CONVNEXTV2_API_KEY). knobs: device, precision, batch_size, workers, bad_images,
     max_image_pixels; with server bad_images only.
     Returns a list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}."""
-    recipe, _ = read_recipe(knobs)
+    recipe, _ = read_recipe(knobs, verb="predict", uses=INFERENCE)
     count = _whole(top_k)
     given = [images] if isinstance(images, str | Path) else images
     if server:

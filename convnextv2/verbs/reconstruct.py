@@ -22,6 +22,8 @@ from convnextv2.recipe.read import read_recipe
 from convnextv2.run import find_weights
 from convnextv2.weights.load import load_model
 
+_USES = ("device", "bad_images", "max_image_pixels", "seed", "mask_ratio")
+
 
 def reconstruct(
     run: str | Path,
@@ -51,7 +53,7 @@ def reconstruct(
         DataError: None of the images can be read, or one and `bad_images` is "fail".
         CheckpointError: The weights are not of a pre-training run.
     """
-    recipe, _ = read_recipe(knobs)
+    recipe, _ = read_recipe(knobs, verb="reconstruct", uses=_USES)
     path, wanted = _picture_file(Path(out)), _at_least_one(count)
     paths = [images] if isinstance(images, str | Path) else images
     source = files(paths, max_pixels=recipe.max_image_pixels)

@@ -47,6 +47,7 @@ class Measured:
     source: Source
     description: Description
     parameters: int
+    value_range: tuple[float, float] | None = None
     skipped: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
@@ -93,7 +94,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     skipped = tuple(sorted(loader.skipped))
-    return Measured(evaluation, predictions, source, description, parameters, skipped)
+    return Measured(evaluation, predictions, source, description, parameters, recipe.value_range, skipped)
 
 
 def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
@@ -119,7 +120,7 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
     )
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
     skipped = tuple(sorted(loader.skipped))
-    return Measured(evaluation, predictions, source, description, parameters, skipped)
+    return Measured(evaluation, predictions, source, description, parameters, scorer.transform.value_range, skipped)
 
 
 def labelled_images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, Description]:
@@ -277,6 +278,7 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
         class_names=measured.description.class_names if measured else [],
         examples=_examples(measured, recipe) if measured else [],
         gallery=gallery,
+        channels=_channels(measured, recipe),
         pretrain_metrics=pretrain_metrics,
         next_steps=[
             (f"convnextv2 predict {name} IMAGE_OR_FOLDER", "Classify new images."),
@@ -298,11 +300,18 @@ def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
         recipe=recipe.model_dump(),
         pretrain_metrics=run.metrics(),
         gallery=_gallery(run, weights),
+        channels=recipe.in_channels,
         next_steps=[
             (fine_tune, "Fine-tune the encoder on labelled images."),
             (f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER", "See what it makes of other images."),
         ],
     )
+
+
+def _channels(measured: Measured | None, recipe: Recipe) -> int:
+    """Of the images; an artifact brings its own."""
+    channels: int = measured.description.arguments["in_channels"] if measured else recipe.in_channels
+    return channels
 
 
 def _title(recipe: Recipe) -> str:
@@ -343,7 +352,7 @@ def _example(measured: Measured, i: int, recipe: Recipe) -> Example:
     predictions = measured.predictions
     index = int(predictions.indices[i])
     return Example(
-        to_picture(measured.source.pixels(index, recipe.in_channels)),
+        to_picture(measured.source.pixels(index, _channels(measured, recipe), measured.value_range)),
         Path(measured.source.names[index]).name,
         names[predictions.targets[i]],
         [(names[c], float(p)) for c, p in zip(predictions.classes[i], predictions.probs[i], strict=True)],

@@ -15,7 +15,9 @@ from convnextv2.run import Run, find_weights, run_of
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
 from convnextv2.weights.load import open_weights
 
-_IN_THE_ARTIFACT = {"image_size", "in_channels", "eval_preset", "interpolation", "crop_pct", "mean", "std", "antialias", "model"}
+_IN_THE_ARTIFACT = {
+    *("image_size", "in_channels", "value_range", "eval_preset", "interpolation", "crop_pct", "mean", "std", "antialias", "model")
+}
 
 
 def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:

@@ -99,8 +99,11 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     fixed = dict(_FIXED[target])
     if model.norm is None:  # whose epsilon alone may differ
         fixed.pop("norm_eps", None)
-    preparation = _IMAGENET | description.preprocessing
+    preparation: dict[str, Any] = _IMAGENET | description.preprocessing
     lines += _check_target(model, preparation, target, out)
+    if preparation.get("value_range") and target in ("timm", "transformers"):
+        low, high = preparation["value_range"]
+        lines.append(f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 to 255 before.")
     drift = measure_drift(model, fixed)
     if drift is not None:
         line = f"{FORMATS[target].title} has {_changed(model.arguments, fixed)}: logits differ by up to {drift:.1e}"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,6 +41,12 @@ class Description:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def _increasing(values: list[float]) -> list[float]:
+    if not values[0] < values[1]:
+        raise ValueError("expected two numbers, low < high")
+    return values
 
 
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
@@ -78,6 +84,7 @@ class _Preprocessing(TypedDict, total=False):
     mean: Annotated[list[FiniteFloat], Field(min_length=1)]
     std: Annotated[list[_PositiveFloat], Field(min_length=1)]
     antialias: bool | None
+    value_range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_increasing)] | None
 
 
 class _Provenance(TypedDict, total=False):
@@ -169,6 +176,13 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
     if description.preprocessing and (missing := [name for name in needed if name not in description.preprocessing]):
         raise CheckpointError(f"{path}: its model description has preprocessing without {', '.join(missing)}.")
+    if description.preprocessing:
+        taken, prepared = description.arguments["in_channels"], description.preprocessing["channels"]
+        if taken != prepared:
+            raise CheckpointError(
+                f"{path}: its model description has a network of {taken} channels for images of {prepared}."
+            )
+        _check_counts(description.preprocessing, path)
     return description
 
 
@@ -178,6 +192,15 @@ def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
         _PREPROCESSING.validate_json(json.dumps(preprocessing))
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)}).") from error
+    _check_counts(preprocessing, path)
+
+
+def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError where mean or std do not have one number for each channel."""
+    for name in ("mean", "std"):
+        channels, values = preprocessing.get("channels"), preprocessing.get(name)
+        if channels is not None and values is not None and len(values) != channels:
+            raise CheckpointError(f"{path}: its {name} has {len(values)} numbers for {channels} channels.")
 
 
 def _complaint(error: Exception) -> str:

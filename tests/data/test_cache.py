@@ -51,7 +51,7 @@ def test_batches_do_not_depend_on_what_fitted(photographs: Source, workers: int)
 def test_each_file_is_read_once(photographs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     original = Source.picture
-    monkeypatch.setattr(Source, "picture", lambda self, index, channels=3: read.append(index) or original(self, index, channels))
+    monkeypatch.setattr(Source, "picture", lambda self, index, *how: read.append(index) or original(self, index, *how))
     recipe = Recipe(image_size=64, batch_size=4, workers=0, cache_mb=50)
     loader = build_training_loader(recipe, replace(photographs), Place(torch.device("cpu")))
     for epoch in range(3):

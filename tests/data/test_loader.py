@@ -43,7 +43,7 @@ class Noise:
     def targets(self):
         return np.arange(self.length) % 4 if self.labelled else None
 
-    def picture(self, i, channels):
+    def picture(self, i, channels, value_range=None):
         if i in self.bad:
             raise DataError(f"{self.names[i]}: the file is truncated.")
         return torch.randint(0, 256, (channels, 40 + i, 50), dtype=torch.uint8, generator=stream("noise", i))

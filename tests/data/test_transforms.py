@@ -316,3 +316,12 @@ def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
 )
 def test_the_scale_of_mean_and_std_is_told_by_both(mean: float, std: float, scaled: float) -> None:
     assert describe_preprocessing(Recipe(mean=(mean,) * 3, std=(std,) * 3))["std"] == [scaled] * 3
+
+
+def test_a_range_of_values_travels_only_where_it_is_set():
+    plain = describe_preprocessing(Recipe())
+    assert "value_range" not in plain  # so that older versions can read it
+    assert EvalTransform.from_description(plain).value_range is None
+    described = json.loads(json.dumps(describe_preprocessing(Recipe(value_range=(-1.0, 4000.0)))))
+    assert described == plain | {"value_range": [-1.0, 4000.0]}
+    assert EvalTransform.from_description(described).value_range == (-1.0, 4000.0)

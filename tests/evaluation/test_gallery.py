@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from convnextv2.evaluation.gallery import GUTTER_PX, reconstruction_gallery, to_picture
+from convnextv2.evaluation.gallery import GUTTER_PX, NOTE_PX, reconstruction_gallery, shown_channels, to_picture
 
 
 def random_pixels(n: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -44,3 +44,21 @@ def test_many_images_stand_two_to_a_row():
     pixels = random_pixels(5, 1, 28, 28)
     gallery = reconstruction_gallery(pixels, pixels, pixels)
     assert gallery.width > 2 * 3 * 112 and 3 * 112 < gallery.height < 4 * 112
+
+
+def test_channels_that_are_not_shown_are_said():
+    assert shown_channels(1) == shown_channels(3) == ""
+    assert shown_channels(2) == "Shown is channel 1 of 2, as grey."
+    assert shown_channels(13) == "Shown are channels 1 to 3 of 13, as RGB."
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_a_gallery_of_many_channels_has_a_line_more(channels):
+    pixels = random_pixels(2, channels, 100, 100)
+    plain, noted = (np.asarray(reconstruction_gallery(*[part] * 3)) for part in (pixels[:, [0, 0, 0]], pixels))
+    assert noted.shape == (plain.shape[0] + 2 * NOTE_PX, *plain.shape[1:])
+    top = plain.shape[0] - (2 * 100 + GUTTER_PX)  # of the pictures, below the titles
+    written = noted[top : top + 2 * NOTE_PX]
+    assert (written < 200).any()
+    shown = pixels[0, :3] if channels > 2 else pixels[0, [0, 0, 0]]
+    np.testing.assert_array_equal(noted[top + 2 * NOTE_PX :][:100, :100], shown.permute(1, 2, 0))

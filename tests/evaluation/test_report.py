@@ -179,3 +179,10 @@ def test_the_training_curve_holds_training_losses_only() -> None:
     assert "training from 2 to 1 at epoch 1.5; validation from 7 to 7 at epoch 2" in page
     page = build_report("x", summary={}, recipe={}, pretrain_metrics=records)
     assert "training from 2 to 1 at epoch 1.5." in page
+
+
+def test_a_page_of_images_with_other_channels_says_which_are_shown():
+    examples = [Example(picture(), "a.tif", "hat", [("hat", 0.9)])]
+    page = Page(build_report("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5))
+    assert page.text.count("Shown are channels 1 to 3 of 5, as RGB.") == 2
+    assert "Shown" not in Page(build_report("x", summary={}, recipe={}, examples=examples, gallery=picture())).text

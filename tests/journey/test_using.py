@@ -154,3 +154,21 @@ def test_names_that_are_no_text_stop_nothing(trained: Path, photos: Path, tmp_pa
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
     assert "caf\\udce9.png" in (trained / "report-data.html").read_text()
+
+
+def test_what_a_verb_does_not_use_is_refused(
+    trained: Path, pretrained: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(photos / "val" / "red" / "0.png")
+    for command, said in (
+        (["predict", str(trained), image, "--lr", "3"], "lr = 3: predict does not use it"),
+        (["predict", str(trained), image, "--image_size", "32"], "image_size = 32: predict does not use it"),
+        (["reconstruct", str(pretrained), image, "--batch_size", "1"], "batch_size = 1: reconstruct does not use it"),
+    ):
+        assert main(command) == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(convnextv2.errors.RecipeError, match="mean = 0.5: predict does not use it"):
+        convnextv2.predict(trained, image, mean=0.5)
+    # MindCV's scripts pass their whole configuration to every program.
+    assert main(["infer", "--image_path", image, "--ckpt_path", str(trained), "--num_classes", "3"]) == 0
+    assert "No effect here: num_classes." in capsys.readouterr().err

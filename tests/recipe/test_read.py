@@ -288,3 +288,14 @@ def test_a_dumped_recipe_reads_back_equal(recipe, recipe_file):
     text = dump_recipe(recipe)
     assert read_recipe({}, config=recipe_file(text))[0] == recipe
     assert [line.split(":")[0] for line in text.splitlines()] == KNOBS
+
+
+def test_knobs_that_a_verb_does_not_use_are_mistakes() -> None:
+    uses = ("device", "batch_size")
+    recipe, _ = read_recipe({"batch_size": "8"}, verb="predict", uses=uses)
+    assert recipe.batch_size == 8
+    with pytest.raises(RecipeError) as error:
+        read_recipe({"lr": "3", "batch_siz": 4, "devices": "cpu"}, verb="predict", uses=uses)
+    lines = str(error.value).splitlines()
+    assert any(line.strip() == "lr = 3: predict does not use it. See: convnextv2 predict --help" for line in lines)
+    assert any("batch_siz = 4: unknown key. Did you mean 'batch_size'?" in line for line in lines)

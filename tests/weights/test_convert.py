@@ -1,5 +1,6 @@
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -493,3 +494,19 @@ def test_a_write_that_fails_leaves_no_file_under_the_name(
 def save_in_memory(model: ConvNeXtV2) -> Weights:
     description = Description("classifier", "custom", model.arguments)
     return Weights(model.state_dict(), description, Origin("x", "convnextv2", "safetensors", "0"))
+
+
+def test_what_other_libraries_cannot_say_of_values_is_told(tmp_path: Path) -> None:
+    weights = save(random_model(), tmp_path / "ours")
+    ranged = replace(
+        weights,
+        description=replace(
+            weights.description, preprocessing=weights.description.preprocessing | {"value_range": [0.0, 4000.0]}
+        ),
+    )
+    for target, format in (("timm", "timm"), ("transformers", "transformers")):
+        lines = convert_weights(ranged, target, tmp_path / target, allow_drift=True)
+        assert any(format in line.lower() and "0 to 4000 must be made 0 to 255" in line for line in lines)
+    assert not any("range of values" in line for line in convert_weights(weights, "timm", tmp_path / "plain", allow_drift=True))
+    convert_weights(ranged, "official", tmp_path / "official", allow_drift=True)
+    assert open_weights(tmp_path / "official").description.preprocessing["value_range"] == [0.0, 4000.0]

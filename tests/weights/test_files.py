@@ -7,6 +7,15 @@ from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.weights.files import read_description, read_tensors
 
+HOW = {
+    "image_size": [32, 32],
+    "channels": 3,
+    "eval_preset": "timm",
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "mean": [0.5] * 3,
+    "std": [0.2] * 3,
+}
 ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
 
 
@@ -19,6 +28,12 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
         ({"class_names": ["a"]}, "1 class names for 0 classes"),
         ({"preprocessing": {"a": 1}}, "preprocessing.a"),
         ({"preprocessing": {"crop_pct": 0.5}}, "preprocessing without image_size, channels"),
+        ({"preprocessing": HOW | {"mean": [0.5]}}, "its mean has 1 numbers for 3 channels"),
+        ({"preprocessing": HOW | {"std": [0.2] * 5}}, "its std has 5 numbers for 3 channels"),
+        ({"preprocessing": HOW | {"channels": 1, "mean": [0.5], "std": [0.2]}}, "a network of 3 channels for images of 1"),
+        ({"preprocessing": HOW | {"value_range": [1.0]}}, "preprocessing.value_range"),
+        ({"preprocessing": HOW | {"value_range": [3.0, 2.0]}}, "expected two numbers, low < high"),
+        ({"preprocessing": HOW | {"value_range": [0.0, "x"]}}, "preprocessing.value_range.1 = 'x'"),
         ({"training": [1]}, "training"),
         ({"arguments": {"gelu": "zzz"}}, "arguments.gelu = 'zzz'"),
         ({"arguments": {"grn_scope": 7}}, "arguments.grn_scope = 7"),
@@ -60,3 +75,9 @@ def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
 
 def test_a_message_about_a_file_is_one_plain_line() -> None:
     assert str(CheckpointError("a\nb\x1b[1m\u2028c é")) == "a\\nb\\x1b[1m\\u2028c é"
+
+
+@pytest.mark.parametrize("more", [{}, {"value_range": None}, {"value_range": [-0.5, 4000.0]}, {"antialias": True}])
+def test_preprocessing_with_and_without_a_range_of_values_is_read(more: dict) -> None:
+    content = {"kind": "encoder", "model": "custom", "arguments": ARGUMENTS, "preprocessing": HOW | more}
+    assert read_description({"convnextv2": json.dumps(content)}, Path("x")).preprocessing == HOW | more

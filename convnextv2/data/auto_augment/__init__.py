@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +11,53 @@ from PIL import Image
 from torch import Tensor
 
 from convnextv2.data.auto_augment.grammar import parse
-from convnextv2.data.auto_augment.operations import Canvas
-from convnextv2.data.auto_augment.policies import AugMix, AutoAugment, Policy, RandAugment, ThreeAugment, TrivialAugmentWide
+from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
+from convnextv2.data.auto_augment.policies import (
+    AUGMIX,
+    RANDAUG_WEIGHTS,
+    TRIVIALAUGMENT,
+    AugMix,
+    AutoAugment,
+    Policy,
+    RandAugment,
+    ThreeAugment,
+    TrivialAugmentWide,
+)
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.channels import COLOUR_POLICIES, is_colour
 
 
 @dataclass(frozen=True)
 class PolicyTransform:
-    """A policy, which acts on Pillow images, for tensors."""
+    """A policy, which acts on Pillow images, for tensors of 1 or 3 channels."""
 
     policy: Policy
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """pixels: uint8 (C, H, W), 1 or 3 channels. Returns the same shape; all choices are drawn from the generator."""
+        """pixels: uint8 (C, H, W). Returns the same shape; all choices are drawn from the generator."""
         grey = len(pixels) == 1
         bands = [Image.fromarray(band) for band in pixels.contiguous().numpy()]
         image = bands[0] if grey else Image.merge("RGB", bands)
         changed = torch.from_numpy(np.array(self.policy(image, generator)))
         return changed[None] if grey else changed.permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class ChannelwiseTransform:
+    """The same operations, equally strong, on each channel as a grey image of its own.
+
+    transforms: one for each channel, which differ in what they fill with."""
+
+    transforms: tuple[PolicyTransform, ...]
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """pixels: uint8 (C, H, W). Returns the same shape; the choices are drawn from the generator once."""
+        before = generator.get_state()
+        changed = []
+        for transform, band in zip(self.transforms, pixels, strict=True):
+            generator.set_state(before)  # no choice depends on the pixels, so each channel sees the same ones
+            changed.append(transform(band[None], generator))
+        return torch.cat(changed)
 
 
 _RESAMPLING = {
@@ -37,17 +68,41 @@ _RESAMPLING = {
 }
 
 
-def build_policy(text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic") -> PolicyTransform:
-    """The policy that the text describes (`grammar.POLICIES`). fill: 0..255 per channel, for what comes in from outside.
+def build_policy(text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic") -> PolicyTransform | ChannelwiseTransform:
+    """The policy that the text describes (`grammar.POLICIES`).
 
-    interpolation: of shear, rotation and translation. Raises RecipeError naming the part of the text that is wrong."""
+    Args:
+        text: Such as randaug-m9-mstd0.5-inc1.
+        fill: 0 to 255 for each channel, for what comes in from outside. Of other than 1 and 3 channels each is a grey
+            image of its own, and the policy does without the operation Color.
+        interpolation: Of shear, rotation and translation.
+
+    Raises:
+        RecipeError: Part of the text is wrong, or there are too few operations for it; the message names the part.
+    """
+    resample = _RESAMPLING[interpolation]
+    if is_colour(len(fill)):
+        return PolicyTransform(_policy(text, Canvas(fill, resample), OPERATIONS.keys()))
+    without_colour = OPERATIONS.keys() - {"Color"}
+    return ChannelwiseTransform(
+        tuple(PolicyTransform(_policy(text, Canvas((level,), resample), without_colour)) for level in fill)
+    )
+
+
+def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
+    """The policy that the text describes, of these operations."""
     name, numbers = parse(text)
-    canvas = Canvas(fill, _RESAMPLING[interpolation])
+    assert "Color" in usable or name not in COLOUR_POLICIES, "the recipe checks that"
     policy: Policy
     match name:
         case "randaug" | "rand":
+            weights = {operation: weight for operation, weight in RANDAUG_WEIGHTS.items() if operation in usable}
+            choice = sum(weight > 0 for weight in weights.values())
+            if numbers["w"] == 0 and numbers["n"] > choice:
+                raise RecipeError(f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {choice} operations. Use n{choice}.")
             policy = RandAugment(
                 canvas,
+                weights=weights,
                 magnitude=numbers["m"],
                 layers=int(numbers["n"]),
                 std=numbers["mstd"],
@@ -60,7 +115,18 @@ def build_policy(text: str, *, fill: tuple[int, ...], interpolation: str = "bicu
         case "3a":
             policy = ThreeAugment(canvas, std=numbers["mstd"])
         case "augmix":
-            policy = AugMix(canvas, magnitude=numbers["m"], width=int(numbers["w"]), depth=int(numbers["d"]), alpha=numbers["a"])
+            policy = AugMix(
+                canvas,
+                names=tuple(operation for operation in AUGMIX if operation in usable),
+                magnitude=numbers["m"],
+                width=int(numbers["w"]),
+                depth=int(numbers["d"]),
+                alpha=numbers["a"],
+            )
         case _:
-            policy = TrivialAugmentWide(canvas, bins=int(numbers["m"]))
-    return PolicyTransform(policy)
+            policy = TrivialAugmentWide(
+                canvas,
+                names=tuple(operation for operation in TRIVIALAUGMENT if operation in {"Identity", *usable}),
+                bins=int(numbers["m"]),
+            )
+    return policy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ RANDAUG_WEIGHTS = {
 """RandAugment's operations, and how often each comes up where the choice is weighted."""
 
 AUGMIX = tuple(name for name in RANDAUG_WEIGHTS if name not in ("Invert", "SolarizeAdd"))
+
+TRIVIALAUGMENT = ("Identity", *AUGMIX)
 
 AUTOAUGMENT = (
     (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
@@ -74,10 +77,12 @@ Pixels = Image.Image
 class RandAugment:
     """`layers` operations in a row (Cubuk et al. 2020), each applied with probability 1/2 (timm).
 
-    std: of the magnitude, above 100 it is uniform from 0. increasing: see `strength`. weighted: choose by RANDAUG_WEIGHTS, no
+    weights: the operations, and how often each comes up where the choice is weighted.
+    std: of the magnitude, above 100 it is uniform from 0. increasing: see `strength`. weighted: choose by the weights, no
     operation twice; otherwise evenly, and the same one may come again."""
 
     canvas: Canvas
+    weights: Mapping[str, float] = field(default_factory=lambda: RANDAUG_WEIGHTS)
     magnitude: float = 10.0
     layers: int = 2
     std: float = 0.5
@@ -87,8 +92,8 @@ class RandAugment:
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """image: mode L or RGB. Returns one of the same size and mode."""
-        names = list(RANDAUG_WEIGHTS)
-        weights = torch.tensor(list(RANDAUG_WEIGHTS.values()) if self.weighted else [1.0] * len(names))
+        names = list(self.weights)
+        weights = torch.tensor(list(self.weights.values()) if self.weighted else [1.0] * len(names))
         for i in torch.multinomial(weights, self.layers, replacement=not self.weighted, generator=generator).tolist():
             if happens(generator, 0.5):
                 level = draw_magnitude(self.magnitude, self.std, self.most, generator)
@@ -144,10 +149,12 @@ class AugMix:
     """The image blended with a mixture of `width` chains of operations (Hendrycks et al. 2020), which are `depth` long, or 1 to 3
     for -1.
 
+    names: the operations.
     Magnitudes are uniform from 0 to `magnitude`. alpha: of the Dirichlet weights of the chains and the Beta weight of their
     mixture."""
 
     canvas: Canvas
+    names: tuple[str, ...] = AUGMIX
     magnitude: float = 3.0
     width: int = 3
     depth: int = -1
@@ -159,7 +166,7 @@ class AugMix:
         for weight in dirichlet(generator, *[self.alpha] * self.width):
             changed = image
             for _ in range(self.depth if self.depth > 0 else integer(generator, 1, 4)):
-                name = AUGMIX[integer(generator, 0, len(AUGMIX))]
+                name = self.names[integer(generator, 0, len(self.names))]
                 value = strength(name, uniform(generator, 0, self.magnitude), image, generator, increasing=True)
                 changed = OPERATIONS[name](changed, value, self.canvas)
             mixture += weight * np.asarray(changed, dtype=np.float32)
@@ -169,15 +176,15 @@ class AugMix:
 
 @dataclass(frozen=True)
 class TrivialAugmentWide:
-    """One operation at one of `bins` evenly spaced strengths over a wide range (Mueller and Hutter 2021)."""
+    """One operation of `names` at one of `bins` evenly spaced strengths over a wide range (Mueller and Hutter 2021)."""
 
     canvas: Canvas
+    names: tuple[str, ...] = TRIVIALAUGMENT
     bins: int = 31
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """image: mode L or RGB. Returns one of the same size and mode."""
-        names = ("Identity", *(name for name in RANDAUG_WEIGHTS if name not in ("Invert", "SolarizeAdd")))
-        name = names[integer(generator, 0, len(names))]
+        name = self.names[integer(generator, 0, len(self.names))]
         share = integer(generator, 0, self.bins) / (self.bins - 1)
         sign = 1 if happens(generator, 0.5) else -1
         if name == "Identity":

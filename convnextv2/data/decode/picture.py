@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffTags, features
 from torch import Tensor
 
 from convnextv2.data.decode import arrays, avif, headers, jpeg, jpeg2000, png, stacks, tiff
 from convnextv2.data.decode.failures import is_heic, our_errors, refuse_unknown
 from convnextv2.data.decode.limits import Part, check_parts
-from convnextv2.data.decode.pillow import from_pillow, orientation_of, upright
-from convnextv2.data.decode.pnm import is_ranged, is_slow, ranged_values
+from convnextv2.data.decode.pillow import (
+    bands_of,
+    deep_values,
+    from_pillow,
+    is_deep,
+    orientation_of,
+    upright,
+)
+from convnextv2.data.decode.pnm import is_ranged, is_slow, largest, ranged_values
 from convnextv2.data.formats import sniff
 from convnextv2.errors import DataError
 
@@ -29,6 +39,18 @@ _FEATURES = {"AVIF": ("avif", "11.3"), "WEBP": ("webp", "10.3"), "JPEG2000": ("j
 _MOST_PIXELS_IN_PYTHON = 1 << 22
 
 
+class Values(NamedTuple):
+    """What a file of more than 8 bits holds.
+
+    Attributes:
+        array: (H, W, bands) of the file's own type.
+        no_data: The value that stands for no measurement, if there is one.
+    """
+
+    array: NDArray[Any]
+    no_data: float | None = None
+
+
 class Picture:
     """An image file whose size is known and whose pixels are not decoded yet.
 
@@ -36,6 +58,7 @@ class Picture:
         height: In pixels, upright as EXIF says.
         width: The same.
         channels: That `decode` returns, see `open_picture`.
+        bands: That the file has; of a palette those of its colours.
         held_pixels: The pixels of the largest thing that the decoder holds as a whole (the image, a
             tile, a frame), at 32 bytes each at most; at least height * width.
     """
@@ -49,6 +72,8 @@ class Picture:
         channels: int,
         orientation: int,
         held_pixels: int,
+        bands: int,
+        read_values: Callable[[], Values] | None = None,
     ) -> None:
         """Keep what is known.
 
@@ -59,8 +84,11 @@ class Picture:
             channels: That `read` returns.
             orientation: As EXIF counts.
             held_pixels: See above.
+            bands: See above.
+            read_values: See `values`.
         """
-        self.channels, self.held_pixels = channels, held_pixels
+        self.channels, self.held_pixels, self.bands = channels, held_pixels, bands
+        self._read_values = read_values
         self._read, self._name, self._orientation = read, name, orientation
         self.height, self.width = size[::-1] if orientation in (5, 6, 7, 8) else size
 
@@ -87,6 +115,21 @@ class Picture:
             reduction = 1
         with our_errors(self._name):
             return self._read(reduction)
+
+    def values(self) -> Values | None:
+        """Decode the values as the file has them, for what `decode` would turn into 8 bits.
+
+        Returns:
+            Not turned as EXIF says; None where the file has 8 bits, or all of them are not at hand.
+
+        Raises:
+            DataError: Where the file is damaged or cut short.
+            MissingPackageError: Where a package is missing.
+        """
+        if self._read_values is None:
+            return None
+        with our_errors(self._name):
+            return self._read_values()
 
 
 def open_picture(
@@ -170,9 +213,18 @@ def _open_array(
         values = arrays.values_of(data, array)
         return arrays.from_array(values, channels, value_range, name=name)
 
-    size = (array.shape.height, array.shape.width)
+    def read_values() -> Values:
+        return Values(arrays.values_of(data, array))
+
     return Picture(
-        read, size, name=name, channels=channels, orientation=1, held_pixels=array.held_pixels
+        read,
+        (array.shape.height, array.shape.width),
+        name=name,
+        channels=channels,
+        orientation=1,
+        held_pixels=array.held_pixels,
+        bands=array.shape.bands,
+        read_values=None if array.dtype in (np.uint8, np.bool_) else read_values,
     )
 
 
@@ -201,15 +253,20 @@ def _open_stack(
             orientation=stack.orientation,
         )
 
-    size = (stack.height, stack.width)
     return Picture(
         read,
-        size,
+        (stack.height, stack.width),
         name=name,
         channels=channels,
         orientation=stack.orientation,
         held_pixels=stack.held_pixels,
+        bands=stack.bands,
+        read_values=_values_of(stack) if stack.dtype not in (np.uint8, np.bool_) else None,
     )
+
+
+def _values_of(stack: stacks.Stack) -> Callable[[], Values]:
+    return lambda: Values(stack.values(), stack.no_data)
 
 
 def _open_by_pillow(data: bytes, kind: str, name: str) -> tuple[bytes, ImageFile.ImageFile] | None:
@@ -278,7 +335,24 @@ def _picture(
         channels=channels,
         orientation=orientation,
         held_pixels=held,
+        bands=bands_of(image),
+        read_values=_deep(data, image, name, channels, max_pixels),
     )
+
+
+def _deep(
+    data: bytes, image: ImageFile.ImageFile, name: str, channels: int, max_pixels: int
+) -> Callable[[], Values] | None:
+    """How to read the values of a file that Pillow has opened; None where they have 8 bits."""
+    if png.is_wide(image):
+        return lambda: Values(png.wide_values(image, data, name))
+    if is_ranged(image):
+        return (lambda: Values(ranged_values(image, data)[0])) if largest(image) > 255 else None
+    if is_deep(image):
+        return lambda: Values(*deep_values(image))
+    if image.format == "TIFF" and tiff.is_deep_colour(data) and find_spec("tifffile"):
+        return lambda: _values_of(stacks.Stack(data, channels, name, max_pixels))()
+    return None
 
 
 def _read(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convnextv2.data.decode.tiff import NO_DATA, no_data_value
 from convnextv2.data.decode.values import STRIP_VALUES, to_pixels
-from convnextv2.errors import DataError
+from convnextv2.errors import ChannelsError
 
 _ORIENTATION = 0x0112  # EXIF tag
 _SAMPLE_FORMAT, _BITS = 339, 258  # TIFF tags
@@ -45,11 +45,10 @@ def from_pillow(
     image.load()  # of TIFF, this turns it, and takes the orientation away
     orientation = orientation_of(image)
     width, height = image.size
-    is_deep = image.mode.startswith("I") or image.mode == "F"
     if channels not in (1, 3):
         check_bands(len(_as_bands(image, (0, 0, 1, 1)).getbands()), channels, name)
     pixels = np.empty((height, width, channels), np.uint8)
-    if is_deep:
+    if is_deep(image):
         no_data = no_data_value(getattr(image, "tag_v2", {}).get(NO_DATA))
         to_pixels(
             lambda rows: _deep_values(image, rows),
@@ -71,12 +70,13 @@ def from_pillow(
 
 
 def check_bands(bands: int, channels: int, name: str) -> None:
-    """Raise a DataError where a file has another number of bands than the network takes."""
+    """Raise a ChannelsError where a file has another number of bands than the network takes."""
     if bands != channels:
         plural = "" if bands == 1 else "s"
-        raise DataError(
+        raise ChannelsError(
             f"{name}: has {bands} channel{plural}, expected {channels} (in_channels). Images of "
-            f"{channels} channels are TIFF files of {channels} bands or pages, or .npy arrays."
+            f"{channels} channels are TIFF files of {channels} bands or pages, or .npy arrays.",
+            bands,
         )
 
 
@@ -108,6 +108,24 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> Tensor:
     if orientation in (3, 4, 7, 8):
         turned = turned.flip(1)
     return turned.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has values of more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def deep_values(image: Image.Image) -> tuple[NDArray[Any], float | None]:
+    """Values of more than 8 bits, (H, W, 1), and the one that stands for no measurement, if any."""
+    image.load()
+    values = _deep_values(image, slice(0, image.height))
+    no_data = no_data_value(getattr(image, "tag_v2", {}).get(NO_DATA))
+    return values[..., None], no_data
+
+
+def bands_of(image: Image.Image) -> int:
+    """How many bands an image has that may not be loaded yet; of a palette those of its colours."""
+    return 3 if image.mode == "P" else len(image.getbands())
 
 
 def _deep_values(image: Image.Image, rows: slice) -> NDArray[Any]:

@@ -120,7 +120,9 @@ def _unpacks(packed: bytes) -> bool:
 
 def is_wide(image: ImageFile.ImageFile) -> bool:
     """Whether an image that is not loaded yet has colours of 16 bits, of which Pillow keeps 8."""
-    return image.format == "PNG" and bool(image.tile) and str(image.tile[0][3]).endswith(";16B")
+    if image.format != "PNG" or not image.tile or image.mode.startswith("I"):  # grey comes whole
+        return False
+    return str(image.tile[0][3]).endswith(";16B")
 
 
 def wide_values(image: ImageFile.ImageFile, data: bytes, name: str) -> NDArray[np.uint16]:

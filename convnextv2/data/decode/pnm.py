@@ -23,6 +23,13 @@ def is_ranged(image: ImageFile.ImageFile) -> bool:
     return image.format == "PPM" and bool(image.tile) and image.tile[0][0] == _BINARY
 
 
+def largest(image: ImageFile.ImageFile) -> int:
+    """The largest value that an image for which `is_ranged` is true may have."""
+    arguments = image.tile[0][3]
+    assert isinstance(arguments, tuple)
+    return int(arguments[1])
+
+
 def ranged_values(image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], int]:
     """The values as the file has them.
 
@@ -33,9 +40,7 @@ def ranged_values(image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any]
     Returns:
         (H, W, C) of 8 or 16 bits, and the largest that there may be.
     """
-    _, _, begin, arguments = image.tile[0]
-    assert isinstance(arguments, tuple)
-    most = int(arguments[1])
+    begin, most = image.tile[0][2], largest(image)
     bands = len(image.getbands())
     count = image.width * image.height * bands
     kind = np.dtype("u1" if most < 256 else ">u2")

@@ -29,6 +29,7 @@ class Stack:
         height: In pixels, not turned.
         width: The same.
         bands: How many.
+        dtype: Of the values.
         held_pixels: As `Picture` has it.
         orientation: As EXIF counts.
         no_data: The value that stands for no measurement, if there is one.
@@ -55,11 +56,14 @@ class Stack:
         self.height, self.width, self.bands = _shape(first, name)
         if self.bands != 1 or channels in (1, 3):
             self._pages = self._pages[:1]
+            if self.bands not in ((1, 3, 4) if channels in (1, 3) else (channels,)):
+                check_bands(self.bands, channels, name)
         elif len(self._pages) == channels:
             self.bands = channels
             self._check_alike()
         else:
             check_bands(len(self._pages), channels, name)
+        self.dtype = first.dtype
         self.orientation = _number(first, _ORIENTATION, 1)
         tag = first.tags.get(NO_DATA)
         self.no_data = no_data_value(tag.value if tag else None)

@@ -51,14 +51,15 @@ def to_pixels(
     factor = 255 / max(high - low, 1e-12)
     for strip in strips:
         values = read(strip)
-        is_empty = _is_no_data(values, no_data)
+        is_empty = is_no_data(values, no_data)
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = ((values.astype(np.float64) - low) * factor).round().clip(0, 255)
         scaled[is_empty] = 0
         out[strip] = scaled if scaled.ndim == 3 else scaled[..., None]
 
 
-def _is_no_data(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
+def is_no_data(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
+    """Where values are NaN, or the one that stands for no measurement."""
     is_empty = np.isnan(values)
     if no_data is not None:
         with np.errstate(over="ignore"):
@@ -80,7 +81,7 @@ def _range(
     lows, highs = [], []
     for strip in strips:
         values = read(strip)
-        counted = values[np.isfinite(values) & ~_is_no_data(values, no_data)]
+        counted = values[np.isfinite(values) & ~is_no_data(values, no_data)]
         if counted.size:
             lows.append(float(counted.min()))
             highs.append(float(counted.max()))

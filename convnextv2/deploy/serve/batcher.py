@@ -19,6 +19,9 @@ _SHARE_OF_DEADLINE = 0.5
 """How much of the deadline images may be expected to wait: the model shares the processor with decoding, so the wait may be twice
 what its pace says."""
 
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+"""Before a batcher that has failed begins anew."""
+
 
 @dataclass(eq=False)
 class _Job:
@@ -36,8 +39,8 @@ class Queue:
     waiting: int = 0
     pace: float = 0.0
 
-    def take(self, images: int) -> None:
-        """Make room for so many. Raises Refusal where there is none, or where they would wait for longer than the deadline."""
+    def check(self, images: int) -> None:
+        """Raises Refusal where there is no room for so many, or where they would wait for longer than the deadline."""
         if self.waiting + images > self.limits.max_queue:
             raise Refusal(
                 429, "queue_full", f"{self.waiting} images are waiting, {self.limits.max_queue} may. Try again later.", 1
@@ -45,6 +48,10 @@ class Queue:
         wait_s = (self.waiting + images) / self.pace if self.pace and self.waiting else 0.0
         if wait_s > _SHARE_OF_DEADLINE * self.limits.deadline_s:
             raise Refusal(429, "queue_full", f"{self.waiting} images are waiting, for about {wait_s:.0f} s. Try again later.", 1)
+
+    def take(self, images: int) -> None:
+        """Make room for so many. Raises Refusal as `check` does."""
+        self.check(images)
         self.waiting += images
 
     def finished(self, images: int, seconds: float) -> None:
@@ -60,8 +67,13 @@ class Queue:
 class Batcher:
     """One model's batches. Use it inside of one event loop, between `start` and `stop`.
 
-    score: uint8 pixels (N, C, H, W) to scores; runs in `executor`, one batch at a time. measure: called with (images of a batch,
-    seconds that each of them waited, seconds of the model)."""
+    Args:
+        score: uint8 pixels (N, C, H, W) to scores; runs in `executor`, one batch at a time.
+        executor: Where the model computes.
+        limits: The server's.
+        measure: Called with images of a batch, seconds that each of them waited, and seconds of the model.
+        failed: Called with what has ended the batcher. The batcher starts again by itself, after a pause that doubles.
+    """
 
     def __init__(
         self,
@@ -69,7 +81,12 @@ class Batcher:
         executor: Executor,
         limits: Limits,
         measure: Callable[[int, list[float], float], None],
+        failed: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
+        self._failed = failed
+        self._deaths = 0
+        self._batch: list[_Job] = []
+        self.is_alive = False
         self._score, self._executor, self._limits, self._measure = score, executor, limits, measure
         self._jobs: deque[_Job] = deque()
         self._arrived, self._full = asyncio.Event(), asyncio.Event()
@@ -78,7 +95,28 @@ class Batcher:
 
     def start(self) -> None:
         """Begin to score."""
-        self._task = asyncio.create_task(self._run())
+        self.is_alive = True
+        self._task = asyncio.create_task(self._live())
+
+    async def _live(self) -> None:
+        """Score until `stop`. `_run` answers for every failure of the model, so what ends it is a mistake of ours: all who wait
+        are told, and it begins anew. Without this they, and all who come later, would wait for their deadline."""
+        while True:
+            self.is_alive = True
+            try:
+                await self._run()
+                return
+            except Exception as error:
+                self.is_alive = False
+                for job in (*self._batch, *self._jobs):
+                    if not job.answer.done():
+                        job.answer.set_exception(_failed())
+                self._jobs.clear()
+                self._failed(error)
+            finally:
+                self.is_alive = False
+            await asyncio.sleep(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**self._deaths))
+            self._deaths += 1
 
     async def stop(self) -> None:
         """Score what waits, then end."""
@@ -106,6 +144,7 @@ class Batcher:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := await self._collect():
+            self._batch = batch
             now = loop.time()
             alive = []
             for job in batch:
@@ -129,6 +168,7 @@ class Batcher:
                 if not job.answer.done():
                     part = slice(i, i + 1)
                     job.answer.set_result(Scores(scores.probs[part], scores.embedding[part], scores.explanation[part]))
+            self._deaths = 0
 
     async def _collect(self) -> list[_Job]:
         """The next batch, at least one job; empty at the end."""
@@ -146,6 +186,10 @@ class Batcher:
                         await self._full.wait()
             if self._jobs:  # all may have left meanwhile
                 return [self._jobs.popleft() for _ in range(min(len(self._jobs), self._limits.max_batch))]
+
+
+def _failed() -> Refusal:
+    return Refusal(503, "model_failed", "The model's queue has failed and is started again. Try again later.", 1)
 
 
 def late(limits: Limits) -> Refusal:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -36,20 +37,35 @@ class Limits:
 
 
 class Refusal(Exception):
-    """A request that is answered with an error. status: of HTTP. code: stable, for programs. message: for people. retry_after_s:
-    where trying again will help."""
+    """A request that is answered with an error.
 
-    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+    Args:
+        status: HTTP's.
+        code: Stable, for programs.
+        message: For people.
+        retry_after_s: When trying again may help; None where it will not.
+        more_headers: What the answer has beside.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_s: int | None = None,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.more_headers = more_headers
 
     def body(self) -> dict[str, dict[str, str]]:
         """The same for every error."""
         return {"error": {"code": self.code, "message": self.message}}
 
     def headers(self) -> dict[str, str]:
-        """Retry-After, in whole seconds."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        """Retry-After, in whole seconds, and what belongs to this refusal alone."""
+        return ({} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}) | dict(self.more_headers)
 
 
 class _Refused(Exception):
@@ -60,9 +76,9 @@ class LimitBody:
     """ASGI middleware: refuses bodies that are too long (413), by what they say of their length or by what comes, and those that
     come too slowly (408). Nothing behind it has to look.
 
-    answer: sends a refusal."""
+    answer: sends a refusal to what was asked for at a path."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, answer: Callable[[Refusal, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, answer: Callable[[Refusal, str, Send], Awaitable[None]]) -> None:
         self.app, self.limits, self.answer = app, limits, answer
         self.held = 0
 
@@ -76,7 +92,7 @@ class LimitBody:
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
             refusal = too_long if length.isdigit() else Refusal(400, "bad_request", "Content-Length is no number.")
-            await self.answer(refusal, closing(send))
+            await self.answer(refusal, scope.get("path", ""), closing(send))
             return
         end = asyncio.get_running_loop().time() + self.limits.read_timeout_s
         seen, complete, began = 0, False, False
@@ -120,7 +136,7 @@ class LimitBody:
         finally:
             self.held -= seen
         if refused and not began:
-            await self.answer(refused, closing(send))
+            await self.answer(refused, scope.get("path", ""), closing(send))
 
 
 class Linger:

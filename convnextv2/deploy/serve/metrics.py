@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -12,7 +12,18 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # memory, processor time, file descriptors
         self.requests = Counter("convnextv2_requests", "Answered requests.", ("route", "code"), registry=registry)
+        self.answered = Histogram(
+            "convnextv2_request_seconds",
+            "From a request's head to the end of its answer.",
+            ("route", "code"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batchers = Counter(
+            "convnextv2_batcher_restarts", "Batchers that have failed and were started again.", ("model",), registry=registry
+        )
         self.rejected = Counter("convnextv2_rejected", "Refused requests, by why.", ("reason",), registry=registry)
         self.in_flight = Gauge("convnextv2_requests_in_flight", "Requests that are being answered.", registry=registry)
         self.queue = Gauge("convnextv2_queue_images", "Images that were taken and are not answered yet.", registry=registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr
 
 
 class ErrorDetail(BaseModel):
@@ -15,9 +15,15 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every error."""
+    """The body of every error, but under /v2."""
 
     error: ErrorDetail
+
+
+class V2Error(BaseModel):
+    """The body of every error under /v2: the message alone, as KServe's protocol has it. The code is in X-Error-Code."""
+
+    error: str
 
 
 class ImagesJson(BaseModel):
@@ -109,24 +115,35 @@ class Status(BaseModel):
 
 
 class V2Tensor(BaseModel):
-    """A tensor of a request. image_files (BYTES): base64. pixels (UINT8): at the model's size, (N, H, W, C), row by row."""
+    """A tensor of a request. image_files (BYTES): image files, in JSON as base64. pixels (UINT8): at the model's size,
+    (N, H, W, C), row by row. data: None where parameters has binary_data_size."""
 
     name: Literal["image_files", "pixels"]
     shape: Annotated[list[int], FailFast()] = Field(min_length=1, max_length=4)
     datatype: Literal["BYTES", "UINT8"]
-    data: list[Any]
+    data: list[Any] | None = None
     parameters: dict[str, Any] = {}
+    _raw: bytes | None = PrivateAttr(None)
+
+    @property
+    def raw(self) -> bytes | None:
+        """The values in binary form, where they came so."""
+        return self._raw
+
+    @raw.setter
+    def raw(self, value: bytes) -> None:
+        self._raw = value
 
 
 class V2Wanted(BaseModel):
-    """An output that a request asks for."""
+    """An output that a request asks for. parameters: binary_data for the binary form; classification for the best classes."""
 
     name: Literal["probs", "embedding"]
     parameters: dict[str, Any] = {}
 
 
 class V2Request(BaseModel):
-    """A request: one input. outputs: those that are wanted, or none for all."""
+    """A request: one input. outputs: those that are wanted, or none for all. parameters: binary_data_output for all outputs."""
 
     id: str = ""
     inputs: Annotated[list[V2Tensor], FailFast()] = Field(min_length=1, max_length=1)
@@ -135,12 +152,13 @@ class V2Request(BaseModel):
 
 
 class V2Output(BaseModel):
-    """A tensor of an answer."""
+    """A tensor of an answer. data: None where parameters has binary_data_size."""
 
     name: str
     shape: list[int]
-    datatype: Literal["FP32"]
-    data: list[float]
+    datatype: Literal["FP32", "BYTES"]
+    data: list[float | str] | None = None
+    parameters: dict[str, Any] = {}
 
 
 class V2Response(BaseModel):
@@ -160,6 +178,45 @@ class V2Metadata(BaseModel):
     platform: str
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
+
+
+class V2Config(BaseModel):
+    """What a model takes and returns, in the form of Triton's model configuration."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[dict[str, Any]]
+    output: list[dict[str, Any]]
+
+
+class V2Indexed(BaseModel):
+    """One version in the model repository."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
+class V2IndexRequest(BaseModel):
+    """What the index shall hold. ready: only what answers."""
+
+    ready: bool = False
+
+
+class V2LoadRequest(BaseModel):
+    """How a model shall be loaded."""
+
+    parameters: dict[str, Any] = {}
+
+
+class V2Loaded(BaseModel):
+    """What loading a model again has changed; nothing where it lies there as before."""
+
+    name: str
+    changes: list[str]
 
 
 class V2Server(BaseModel):
@@ -182,18 +239,21 @@ class V2Ready(BaseModel):
     ready: bool
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": why}
-    for status, why in (
-        (400, "The request cannot be understood."),
-        (401, "The API key is missing or wrong."),
-        (404, "There is no such model or version."),
-        (408, "The body came too slowly."),
-        (413, "The body, the number of images or an image is too large."),
-        (415, "What was sent is no image that is read here, or of another content type."),
-        (422, "A parameter has a wrong value."),
-        (429, "Too much is waiting. Retry-After says when to come again."),
-        (503, "Not ready, shutting down, or no answer within the deadline. Retry-After says when to come again."),
-    )
+_WHY = {
+    400: "The request cannot be understood.",
+    401: "The API key is missing or wrong.",
+    404: "There is no such model or version.",
+    408: "The body came too slowly.",
+    413: "The body, the number of images or an image is too large.",
+    415: "What was sent is no image that is read here, or of another content type.",
+    422: "A parameter has a wrong value.",
+    429: "Too much is waiting. Retry-After says when to come again.",
+    503: "Not ready, shutting down, or no answer within the deadline. Retry-After says when to come again.",
 }
+"""What each status of a refusal means."""
+
+REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody, "description": why} for status, why in _WHY.items()}
 """Of every path that takes a request's body."""
+
+V2_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": V2Error, "description": why} for status, why in _WHY.items()}
+"""Of every path under /v2 that does."""

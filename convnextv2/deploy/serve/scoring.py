@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from torch import Tensor
 
 from convnextv2.deploy.scorer import Scores
-from convnextv2.deploy.serve.batcher import late
+from convnextv2.deploy.serve.batcher import Batcher, late
 from convnextv2.deploy.serve.limits import Refusal
 from convnextv2.deploy.serve.schemas import V2Tensor
 from convnextv2.deploy.serve.store import Prepared, Served, Store
@@ -43,17 +44,24 @@ async def score_pixels(request: Request, store: Store, served: Served, given: V2
             "bad_shape",
             f"shape {given.shape}: expected [N, {size[0]}, {size[1]}, {size[2]}], N at most {store.limits.max_images}.",
         )
+    count = torch.Size(given.shape).numel()
+    if given.raw is not None:
+        if len(given.raw) != count:
+            raise Refusal(400, "bad_data", f"{len(given.raw)} bytes: expected {count}, one for each value.")
+        return await _score_images(
+            request, store, batches, torch.frombuffer(bytearray(given.raw), dtype=torch.uint8).view(given.shape)
+        )
     try:
         pixels = torch.tensor(given.data)
     except (ValueError, TypeError, RuntimeError, OverflowError):
         raise Refusal(400, "bad_data", "data: expected whole numbers from 0 to 255.") from None
-    if (
-        pixels.dtype != torch.int64
-        or pixels.numel() != torch.Size(given.shape).numel()
-        or bool(((pixels < 0) | (pixels > 255)).any())
-    ):
-        raise Refusal(400, "bad_data", f"data: expected {torch.Size(given.shape).numel()} whole numbers from 0 to 255.")
-    images = pixels.to(torch.uint8).view(given.shape).permute(0, 3, 1, 2)
+    if pixels.dtype != torch.int64 or pixels.numel() != count or bool(((pixels < 0) | (pixels > 255)).any()):
+        raise Refusal(400, "bad_data", f"data: expected {count} whole numbers from 0 to 255.")
+    return await _score_images(request, store, batches, pixels.to(torch.uint8).view(given.shape))
+
+
+async def _score_images(request: Request, store: Store, batches: Batcher, pixels: Tensor) -> list[Scores]:
+    images = pixels.permute(0, 3, 1, 2)
     deadline = asyncio.get_running_loop().time() + store.limits.deadline_s
     return await together(request, store, deadline, [batches(image, deadline) for image in images])
 
@@ -69,6 +77,7 @@ async def together(request: Request, store: Store, deadline: float, works: list[
         raise
     tasks = [asyncio.create_task(work) for work in works]
     results = asyncio.gather(*tasks)
+    results.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of each that is late
     leaving = asyncio.create_task(_leaving(request))
     try:
         async with asyncio.timeout_at(deadline):

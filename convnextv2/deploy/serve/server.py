@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from convnextv2.deploy.serve.errors import malformed_request
+from convnextv2.deploy.serve.keys import Keys
 from convnextv2.deploy.serve.limits import ASGIApp, Limits
+from convnextv2.deploy.serve.notify import notify, notify_reloading
+from convnextv2.deploy.serve.signals import was_hung_up
 from convnextv2.deploy.serve.store import Store
-from convnextv2.errors import DeviceError
+from convnextv2.deploy.serve.tls import Certificate
+from convnextv2.errors import DeviceError, RecipeError
 
 _KEEP_ALIVE_S = 30
 
-_ARRIVING_S = 0.2
-"""How long after the last connection its request may still be on its way."""
+_ARRIVING_S, _LONGEST_ARRIVING_S = 0.2, 2.0
+"""How long after the last connection its request may still be on its way; and where some have sent nothing yet, at most."""
 
 _MOST_BEHIND = 100
 """Requests that may wait behind the one that is answered on a connection (pipelining). Each holds a few kilobytes, and a small
@@ -48,8 +56,28 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads what has changed. Raises DeviceError where a model does not run."""
+def run_server(
+    app: ASGIApp,
+    store: Store,
+    limits: Limits,
+    bound: socket.socket,
+    *,
+    keys: Keys,
+    certificate: Certificate | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads models, keys and the certificate.
+
+    Args:
+        app: The application.
+        store: Its models.
+        limits: Its limits.
+        bound: The socket to listen on.
+        keys: Its keys.
+        certificate: To speak HTTPS; None for HTTP.
+
+    Raises:
+        DeviceError: A model does not run.
+    """
 
     class Protocol(_TimedProtocol):
         timeout_s = limits.read_timeout_s
@@ -65,8 +93,10 @@ def run_server(app: ASGIApp, store: Store, limits: Limits, bound: socket.socket)
         timeout_graceful_shutdown=int(limits.deadline_s + 2 * limits.read_timeout_s) + 1,
         backlog=1024,
         lifespan="on",
+        ssl_certfile=certificate.certfile if certificate else None,
+        ssl_keyfile=certificate.keyfile if certificate else None,
     )
-    _DrainingServer(config, store, limits.drain_s).run(sockets=[bound])
+    _DrainingServer(config, store, limits.drain_s, keys, certificate).run(sockets=[bound])
     if store.failure:
         raise DeviceError(f"a model does not run: {store.failure}")
 
@@ -95,6 +125,8 @@ class _TimedProtocol(HttpToolsProtocol):
     _is_in_head = False
     _head_bytes = 0
     _running: Any = None
+    _framing = b""
+    _is_replaying = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -103,25 +135,70 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         was_in_head = self._is_in_head
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
         self._head_bytes = self._head_bytes + len(data) if was_in_head and self._is_in_head else 0
         if len(self.pipeline) > _MOST_BEHIND or self._head_bytes > _LONGEST_HEAD:
             self.pipeline.clear()
             self.transport.abort()
 
+    def _feed(self, data: bytes) -> None:
+        """Parse what has come. Nothing is upgraded here, so a request that offers it (as Java's client offers HTTP/2) is
+        answered as it is (RFC 9110, 7.8). The parser takes such a request for ended and its body for another protocol: a new
+        parser, told of the body alone, goes on with that and with what follows."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            rest = data[stopped.args[0] :]
+            framing, self._framing = self._framing, b""
+            self.parser = httptools.HttpRequestParser(self)
+            if framing:
+                self._is_replaying = True
+                self.parser.feed_data(b"POST / HTTP/1.1\r\nHost: h\r\n" + framing + b"\r\n")
+                self._is_replaying = False
+            if rest:
+                self._feed(rest)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer to what is not HTTP, in the form of all errors."""
+        self.transport.write(malformed_request())
+        self._cut()
+
     def on_message_begin(self) -> None:
-        self._is_in_head = True
-        super().on_message_begin()
+        if not self._is_replaying:
+            self._is_in_head, self._framing = True, b""
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_replaying:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_replaying:
+            return
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framing += name + b": " + value + b"\r\n"
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._is_replaying:
+            return
         self._is_in_head = False
         self._stop_waiting()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        if not (self.parser.should_upgrade() and self._framing):  # else its body comes yet
+            super().on_message_complete()
+
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
         """A client that has said all may still listen; one that breaks off has left."""
         self._heard_all = self._is_answering() and not self.cycle.more_body
-        return self._heard_all
+        return self._heard_all and self.transport.get_extra_info("sslcontext") is None  # TLS has no half-closed connections
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -201,23 +278,41 @@ class _DrainingServer(uvicorn.Server):
     """Goes in two steps: first it says that it is not ready and closes each connection after its next answer, still taking
     requests; `drain_s` later it stops to listen and finishes what it has."""
 
-    def __init__(self, config: uvicorn.Config, store: Store, drain_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        store: Store,
+        drain_s: float,
+        keys: Keys | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
         super().__init__(config)
-        self.store, self.drain_s = store, drain_s
+        self.store, self.drain_s, self.keys, self.certificate = store, drain_s, keys or Keys(), certificate
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, and take SIGHUP."""
+        """Listen, and take SIGHUP. One that has come before is answered now: what it was for may have been loaded already."""
         await super().startup(sockets)
-        if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process is about to end
+                loop.call_soon_threadsafe(self._reload)
+
+        signal.signal(signal.SIGHUP, hang_up)  # not the loop's own way, which brings the default back at its end
+        if was_hung_up():
+            self._reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Of SIGTERM and SIGINT. A second one does not wait."""
         if self.store.is_draining:
-            self.should_exit = self.force_exit = True
-            return
+            with suppress(OSError, RuntimeError):
+                print("Ended at once, without finishing.", flush=True)
+            os._exit(1)  # a model that computes is not interrupted by less
         self.store.is_draining = True
+        notify("STOPPING=1")
         if not self.store.is_ready:  # nobody was told to send anything yet
             self.should_exit = True
             return
@@ -256,14 +351,42 @@ class _DrainingServer(uvicorn.Server):
                 await loop.connect_accepted_socket(
                     lambda: protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),  # type: ignore[call-arg]
                     connection,
+                    ssl=self.config.ssl,
                 )
         await asyncio.sleep(_ARRIVING_S)
+        end = loop.time() + _LONGEST_ARRIVING_S - _ARRIVING_S
+        while loop.time() < end and any(one.cycle is None for one in self.server_state.connections):  # type: ignore[union-attr]
+            await asyncio.sleep(0.02)
+
+    async def _renew(self) -> None:
+        notify_reloading()
+        lines = self._renew_keys()
+        try:
+            lines += [change.text for change in await self.store.reload()]
+        except Exception as error:  # of a mistake of ours: all that is served goes on
+            lines.append(f"Models stay as they were: {error!r}")
+        for line in lines or ["Nothing has changed."]:
+            with suppress(OSError):  # nobody may read what is printed
+                print(line, flush=True)
+        notify("READY=1", f"STATUS={(lines or ['Nothing has changed.'])[-1][:200]}")
+
+    def _renew_keys(self) -> list[str]:
+        """Read the keys and the certificate again. Returns lines for people; what cannot be read stays as it was."""
+        lines = []
+        try:
+            if self.keys.read():
+                lines.append("API keys: read again, and changed.")
+        except RecipeError as error:
+            lines.append(f"API keys stay as they were: {error}")
+        if self.certificate and self.config.ssl:
+            try:
+                self.certificate.load(self.config.ssl)
+                lines.append("Certificate: read again.")
+            except RecipeError as error:
+                lines.append(f"The certificate stays as it was: {error}")
+        return lines
 
     def _reload(self) -> None:
-        async def reload() -> None:
-            for line in await self.store.reload() or ["Nothing has changed."]:
-                print(line, flush=True)
-
-        task = asyncio.get_running_loop().create_task(reload())
+        task = asyncio.get_running_loop().create_task(self._renew())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)

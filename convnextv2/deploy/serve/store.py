@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import gc
-import io
-import os
-import re
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from convnextv2.data.chance import stream
 from convnextv2.data.decode import open_picture
-from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.deploy.artifact import is_artifact, open_artifact
+from convnextv2.data.transforms import EvalTransform
+from convnextv2.deploy.artifact import is_artifact
 from convnextv2.deploy.scorer import Scorer, open_scorer
 from convnextv2.deploy.serve.batcher import Batcher, Queue
 from convnextv2.deploy.serve.limits import Limits, Refusal
 from convnextv2.deploy.serve.metrics import Metrics
+from convnextv2.deploy.serve.reconstructor import Reconstructor
+from convnextv2.deploy.serve.specs import Spec, age, fingerprint, is_number, parse_specs
 from convnextv2.distributed import available_cores
-from convnextv2.errors import DataError, ImageSizeError, RunError
-from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
-from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.errors import DataError, ImageSizeError, MissingPackageError, RunError
 from convnextv2.run import find_weights
-from convnextv2.weights.load import load_model, open_weights
+from convnextv2.weights.load import open_weights
 
-
-@dataclass(frozen=True)
-class Spec:
-    """What is to be served: a model's name, its version, and where it lies. version: empty where nobody has named one; such a
-    model counts up when it changes."""
-
-    name: str
-    version: str
-    source: Path
+_WARM_UP_S = 0.2
+"""How long the largest batch of a warm-up may take: requests for other models, and for this one's old version, wait for it."""
 
 
 @dataclass(frozen=True)
@@ -56,35 +42,13 @@ class Prepared:
     width: int
 
 
-class Reconstructor:
-    """A pre-trained model that shows what it makes of masked images."""
-
-    def __init__(self, weights: Path) -> None:
-        model, description = load_model(weights)
-        assert isinstance(model, FCMAE)
-        self.model = model.eval()
-        self.transform = EvalTransform.from_description(description.preprocessing)
-        self.sha256 = open_weights(weights).origin.sha256
-
-    def __call__(self, pixels: Tensor, mask_ratio: float, seed: int) -> tuple[str, str]:
-        """Base64 PNGs of one image (C, H, W): what the encoder sees, and the reconstruction with the visible tiles in place."""
-        mean, std = self.transform.mean, self.transform.std
-        batch = pixels[None]
-        images = BatchTransform(mean, std).normalise(batch)
-        grid = self.model.grid(*self.transform.image_size)
-        visible, masked = draw_masks(1, grid, mask_ratio, stream(seed, "reconstruct"))
-        with torch.inference_mode():
-            made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)
-        return _png(hide(batch, visible, grid, self.model.tile)[0]), _png(made[0])
-
-
 @dataclass(eq=False)
 class Served:
     """One version of a model. Exactly one of scorer (with its batcher) and reconstructor is there."""
 
     spec: Spec
     version: str
-    fingerprint: tuple[int, ...]
+    fingerprint: tuple[tuple[int, ...], ...]
     scorer: Scorer | None
     reconstructor: Reconstructor | None
     batcher: Batcher | None = None
@@ -124,9 +88,28 @@ class Served:
         return (self.scorer or self.pretrained).sha256
 
     @property
+    def notes(self) -> list[str]:
+        """What people should know of it, its licence above all."""
+        return (self.scorer or self.pretrained).notes
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its batcher, if it has one, is at work."""
+        return self.batcher is None or self.batcher.is_alive
+
+    @property
     def engine(self) -> str:
         """What computes."""
         return self.scorer.engine if self.scorer else "PyTorch on cpu, float32"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a reload has done, or could not do, to a model. text: for people."""
+
+    model: str
+    text: str
+    failed: bool = False
 
 
 class Store:
@@ -150,7 +133,7 @@ class Store:
         for spec in parse_specs(sources):
             self._models.setdefault(spec.name, []).append(self._open(spec, spec.version or "1"))
         for versions in self._models.values():
-            versions.sort(key=_age)
+            versions.sort(key=lambda served: age(served.version))
 
     @property
     def names(self) -> list[str]:
@@ -165,6 +148,9 @@ class Store:
     def check_open(self) -> None:
         """Raises Refusal where a load balancer should send nothing here."""
         self.check_ready()
+        for name, versions in self._models.items():
+            if not versions[-1].is_alive:
+                raise Refusal(503, "model_failed", f"The queue of model {name} has failed and is started again.", 2)
         if self.is_draining:
             raise Refusal(503, "shutting_down", "The server is shutting down. Ask another one.", 2)
 
@@ -201,6 +187,8 @@ class Store:
             for versions in self._models.values():
                 for served in versions:
                     await self._begin(served)
+        if self.is_draining:
+            return
         gc.collect()
         gc.freeze()  # what is there now stays; to search it for garbage again and again took a fifth of the time
         self.is_ready = True
@@ -215,31 +203,41 @@ class Store:
         self._decoders.shutdown(cancel_futures=True)
         self.engine.shutdown()
 
-    async def reload(self) -> list[str]:
+    async def reload(self, only: str = "") -> list[Change]:
         """Look again where the models lie. What has changed is loaded and warmed up, then takes the place of the old one, which
         finishes what it was given; new versions of a model repository are added, and those that are gone are served no more.
-        Returns lines for people; what cannot be loaded stays as it was."""
+        What cannot be loaded stays as it was.
+
+        Args:
+            only: The model to look at; empty for all.
+
+        Returns:
+            What has changed, and what should have and could not.
+        """
         async with self._reloading:
             try:
                 specs = await asyncio.to_thread(parse_specs, self.sources)
-            except RunError as error:
-                return [f"All stays as it was: {error}"]
-            lines = [line for spec in specs for line in await self._renew(spec)]
+            except (RunError, OSError) as error:
+                return [Change(only, f"All stays as it was: {error}", failed=True)]
+            specs = [spec for spec in specs if only in ("", spec.name)]
+            changes = [change for spec in specs for change in await self._renew(spec)]
             there = {(spec.name, spec.source) for spec in specs}
             for name, versions in self._models.items():
+                if only not in ("", name):
+                    continue
                 for served in [one for one in versions if (name, one.spec.source) not in there]:
                     if len(versions) == 1:  # better an old one than none
                         break
                     versions.remove(served)
                     await self._retire(served)
-                    lines.append(f"{name}@{served.version}: is gone")
-            return lines
+                    changes.append(Change(name, f"{name}@{served.version}: is gone"))
+            return changes
 
-    async def _renew(self, spec: Spec) -> list[str]:
-        versions = self._models.setdefault(spec.name, [])
+    async def _renew(self, spec: Spec) -> list[Change]:
+        versions = self._models.get(spec.name, [])
         old = next((served for served in versions if served.spec.source == spec.source), None)
         version = spec.version or str(
-            max((int(served.version) for served in versions if served.version.isdigit()), default=0) + 1
+            max((int(served.version) for served in versions if is_number(served.version)), default=0) + 1
         )
         try:
             if old and await asyncio.to_thread(fingerprint, spec.source) == old.fingerprint:
@@ -247,17 +245,18 @@ class Store:
             new = await asyncio.to_thread(self._open, spec, version)
             await self._begin(new)
         except Exception as error:
-            return [f"{spec.name}@{old.version if old else version}: {'stays as it was' if old else 'is not served'}: {error}"]
+            outcome = f"{old.version}: stays as it was" if old else f"{version}: is not served"
+            return [Change(spec.name, f"{spec.name}@{outcome}: {error}", failed=True)]
         if old:
             versions.remove(old)
         versions.append(new)
-        versions.sort(key=_age)
+        versions.sort(key=lambda served: age(served.version))
+        self._models[spec.name] = versions
         if old:
             await self._retire(old)
         self.metrics.model.labels(spec.name, version, new.sha256, new.engine).set(1)
-        return [
-            f"{spec.name}@{version}: {new.engine}, sha256 {new.sha256[:16]}" + (f", in place of {old.version}" if old else "")
-        ]
+        instead = f", in place of {old.version}" if old else ""
+        return [Change(spec.name, f"{spec.name}@{version}: {new.engine}, sha256 {new.sha256[:16]}{instead}")]
 
     async def _retire(self, old: Served) -> None:
         old.idle.clear()
@@ -278,12 +277,18 @@ class Store:
     def _prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
         began = perf_counter()
         try:
-            picture = open_picture(data, name=name, channels=transform.channels, max_pixels=self.limits.max_image_pixels)
-            with self._decoding(picture.height * picture.width):
+            picture = open_picture(
+                data,
+                name=name,
+                channels=transform.channels,
+                max_pixels=self.limits.max_image_pixels,
+                value_range=transform.value_range,
+            )
+            with self._decoding(picture.held_pixels):
                 pixels = transform(picture.decode())
         except ImageSizeError as error:
             raise Refusal(413, "image_too_large", str(error)) from None
-        except DataError as error:
+        except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self.metrics.decoded.observe(perf_counter() - began)
         return Prepared(pixels, transform.seen(picture.height, picture.width), picture.height, picture.width)
@@ -297,16 +302,10 @@ class Store:
         return Served(spec, version, mark, open_scorer(spec.source, device=self.device, precision=self.precision), None)
 
     async def _begin(self, served: Served) -> None:
-        """Warm up on two sizes of batch, so that no request pays for it, then take requests."""
-        loop = asyncio.get_running_loop()
+        """Warm up, so that no request pays for it, then take requests."""
         name, scorer = served.spec.name, served.scorer
-        transform = served.transform
-        grey = torch.full((self.limits.max_batch, transform.channels, *transform.image_size), 128, dtype=torch.uint8)
         if scorer:
-            for images in (1, self.limits.max_batch, self.limits.max_batch):
-                began = perf_counter()
-                await loop.run_in_executor(self.engine, scorer, grey[:images])
-            self.queue.finished(self.limits.max_batch, perf_counter() - began)
+            await self._warm_up(scorer)
 
             def measure(images: int, waits: list[float], seconds: float) -> None:
                 self.queue.finished(images, seconds)
@@ -316,12 +315,37 @@ class Store:
                 for wait in waits:
                     self.metrics.waited.observe(wait)
 
-            served.batcher = Batcher(scorer, self.engine, self.limits, measure)
+            def failed(error: BaseException) -> None:
+                self.metrics.batchers.labels(name).inc()
+                print(f"{name}@{served.version}: its queue has failed ({error!r}) and is started again.", flush=True)
+
+            served.batcher = Batcher(scorer, self.engine, self.limits, measure, failed)
             served.batcher.start()
         else:
             assert served.reconstructor is not None
-            await loop.run_in_executor(self.engine, served.reconstructor, grey[0], 0.6, 0)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self.engine, served.reconstructor, _grey(served.transform, 1)[0], 0.6, 0)
         self.metrics.model.labels(name, served.version, served.sha256, served.engine).set(1)
+
+    async def _warm_up(self, scorer: Scorer) -> None:
+        """Score batches of ever more grey images, until one takes as long as others may wait. Between two of them the engine
+        takes what has come for other models."""
+        loop, images, is_first = asyncio.get_running_loop(), 1, True
+        while True:
+            began = perf_counter()
+            await loop.run_in_executor(self.engine, scorer, _grey(scorer.transform, images))
+            seconds = perf_counter() - began
+            if is_first:  # engines and kernels are set up
+                is_first = False
+            elif images == self.limits.max_batch or 2 * seconds > _WARM_UP_S:
+                break
+            else:
+                images = min(2 * images, self.limits.max_batch)
+        self.queue.finished(images, seconds)
+
+
+def _grey(transform: EvalTransform, images: int) -> Tensor:
+    return torch.full((images, transform.channels, *transform.image_size), 128, dtype=torch.uint8)
 
 
 class _Budget:
@@ -341,47 +365,3 @@ class _Budget:
             with self._changed:
                 self._free += amount
                 self._changed.notify_all()
-
-
-def _age(served: Served) -> tuple[bool, int]:
-    """To sort versions: the newest has the highest number; other names keep their order, and are older."""
-    number = served.version
-    return number.isdigit(), int(number) if number.isdigit() else 0
-
-
-def fingerprint(source: Path) -> tuple[int, ...]:
-    """Changes with what lies there: time and size of the file that counts."""
-    file = open_artifact(source).path / "artifact.json" if is_artifact(source) else find_weights(source)
-    found = os.stat(file)
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def parse_specs(texts: Sequence[str]) -> list[Spec]:
-    """`[NAME[@VERSION]=]SOURCE`, each. Without a name it is the last part of the path; a model repository's folder gives all of
-    its numbered versions. Raises RunError for a name that could not be part of an address, and for one that is given twice."""
-    specs: list[Spec] = []
-    for text in texts:
-        label, given, path = text.partition("=") if re.match(r"[\w.-]+(@[\w.-]+)?=", text) else ("", "", text)
-        source = Path(path)
-        name, _, version = label.partition("@")
-        if not given:
-            name = re.sub(r"[^\w.-]+", "-", source.resolve().name) or "model"
-        if not source.exists():
-            raise RunError(f"{source}: no such file or folder. Expected a run, weights or an artifact, as [NAME[@VERSION]=]PATH.")
-        numbered = (
-            sorted((entry for entry in source.iterdir() if entry.name.isdigit()), key=lambda entry: int(entry.name))
-            if (source.is_dir() and not version)
-            else []
-        )
-        specs += [Spec(name, entry.name, entry) for entry in numbered] or [Spec(name, version, source)]
-    many = Counter((spec.name, spec.version or "1") for spec in specs)
-    for (name, version), times in many.items():
-        if times > 1:
-            raise RunError(f"{name}@{version}: named twice. Give each model another name or version.")
-    return specs
-
-
-def _png(pixels: Tensor) -> str:
-    file = io.BytesIO()
-    to_picture(pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

@@ -14,6 +14,7 @@ from trees import photograph
 from convnextv2.cli import main
 from convnextv2.deploy.predictor import Predictor
 from convnextv2.deploy.serve.app import build_app
+from convnextv2.deploy.serve.keys import Keys
 from convnextv2.deploy.serve.limits import Limits
 from convnextv2.deploy.serve.metrics import Metrics
 from convnextv2.deploy.serve.store import Store
@@ -72,7 +73,7 @@ class Server:
     def __init__(self, sources: tuple[str, ...], api_key: str, cors_origins: tuple[str, ...], **limits: float) -> None:
         self.limits = Limits(**{"max_delay_ms": 0.0} | limits)  # type: ignore[arg-type]
         self.store = Store(sources, self.limits, Metrics(), device="cpu", precision="float32")
-        self.app = build_app(self.store, api_key=api_key, cors_origins=cors_origins)
+        self.app = build_app(self.store, keys=Keys(api_key), cors_origins=cors_origins, access_log="off")
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://server", timeout=30)
         self._gate = threading.Event()
 
@@ -90,6 +91,10 @@ class Server:
         """One image as it is; all four classes unless told otherwise."""
         headers = {"Content-Type": "application/octet-stream"}
         return await self.client.post(f"/v1/models/{name}/predict", content=body, params={"top_k": 4} | query, headers=headers)
+
+    async def reload(self) -> list[str]:
+        """What a reload says."""
+        return [change.text for change in await self.store.reload()]
 
     async def figures(self) -> dict[str, float]:
         """What /metrics says."""

@@ -22,8 +22,8 @@ def good(body: bytes) -> Reply:
     return 200, {}, json.dumps({"model": "m", "version": "1", "images": [{"image": "image 0", "predictions": found}]}).encode()
 
 
-def refusal(status: int, **headers: str) -> Reply:
-    return status, headers, json.dumps({"error": {"code": "c", "message": f"because {status}"}}).encode()
+def refusal(status: int, code: str = "c", **headers: str) -> Reply:
+    return status, headers, json.dumps({"error": {"code": code, "message": f"because {status}"}}).encode()
 
 
 class Fake(ThreadingHTTPServer):
@@ -128,6 +128,65 @@ def test_a_file_that_is_no_image_is_an_error_of_the_data(fake: Fake, files: list
     with pytest.raises(DataError, match=f"0.jpg: because {status}"):
         ask(fake, files[:1])
     assert len(fake.asked) == 1
+
+
+def test_an_empty_file_is_the_files_fault(
+    fake: Fake, files: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Here and there: a server may see it so, too."""
+    (tmp_path / "empty.jpg").touch()
+    fake.replies = [refusal(400, "no_image")]
+    told: list[str] = []
+    found = ask(fake, [str(tmp_path / "empty.jpg"), *files[:2]], on_bad=told.append)
+    assert [result["image"] for result in found] == files[1:2]
+    assert told == [f"{tmp_path / 'empty.jpg'}: is empty. Expected an image.", f"{files[0]}: because 400"]
+    assert main(["predict", "m", str(tmp_path / "empty.jpg"), "--server", fake.address]) == 2
+    assert "empty.jpg: is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b'"ok"', b'{"images": []}', b'{"images": [{"predictions": [{"name": "x"}]}]}', b'{"images": 1}']
+)
+def test_another_servers_json_is_one_line_and_not_asked_for_again(fake: Fake, files: list[str], body: bytes) -> None:
+    fake.replies = [(200, {}, body)]
+    with pytest.raises(ServerError, match="/v1/models/m/predict: answers with other JSON than ours"):
+        ask(fake, files[:1])
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_said_and_the_key_never_follows_it(fake: Fake, files: list[str], status: int) -> None:
+    with Fake() as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        fake.replies = [refusal(status, Location=f"{other.address}/stolen")]
+        with pytest.raises(ServerError, match=f"redirects to '{other.address}/stolen'. Give that server's address"):
+            ask(fake, files[:1], api_key="TOPSECRET")
+        other.shutdown()
+        thread.join()
+    assert not other.asked and len(fake.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["http://127.0.0.1:port", "http://127.0.0.1:99999", "http://", "https://:80", "ftp://host", "http://a b/", "http://u:p@host"],
+)
+def test_an_address_that_is_none_is_not_tried(server: str, files: list[str]) -> None:
+    with pytest.raises(ServerError, match="expected an address such as"):
+        list(predict_remotely(server, "m", files[:1], wait=lambda _: pytest.fail("it has tried again")))
+
+
+def test_mistakes_for_good_are_not_tried_again(fake: Fake, files: list[str]) -> None:
+    def again(_: float) -> None:
+        pytest.fail("it has tried again")
+
+    for key in ("two\nlines", "caf\u00e9"):
+        with pytest.raises(ServerError, match="api_key: holds a line break or another character"):
+            list(predict_remotely(fake.address, "m", files[:1], api_key=key, wait=again))
+    with pytest.raises(ServerError, match="cannot be asked .*Look at the address"):
+        list(predict_remotely("http://no-such-host.invalid", "m", files[:1], wait=again))
+    with pytest.raises(ServerError, match="cannot be asked .*Look at the address"):
+        list(predict_remotely(fake.address.replace("http:", "https:"), "m", files[:1], wait=again))
 
 
 def test_it_gives_up_after_some_tries(fake: Fake, files: list[str]) -> None:

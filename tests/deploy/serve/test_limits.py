@@ -25,7 +25,7 @@ class Asked:
     """LimitBody around an application, and what it answers."""
 
     def __init__(self, app: Any = read_all, **limits: float) -> None:
-        async def refuse(refusal: Refusal, send: Any) -> None:
+        async def refuse(refusal: Refusal, path: str, send: Any) -> None:
             self.refusals.append((refusal.status, refusal.code))
 
         self.refusals: list[tuple[int, str]] = []

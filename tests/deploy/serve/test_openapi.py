@@ -76,6 +76,8 @@ def with_image(case: schemathesis.Case, image: bytes) -> Any:
     """The body of a case with a real image in it."""
     text = base64.b64encode(image).decode()
     if case.path.endswith("infer"):
+        if case.media_type != "application/json":
+            return case.body
         return case.body | {"inputs": [{"name": "image_files", "shape": [1], "datatype": "BYTES", "data": [text]}]}
     bodies = {
         "application/octet-stream": image,
@@ -91,7 +93,8 @@ def test_answers_are_what_the_description_says(api: Any, images: list[bytes]) ->
         modes = [try_out(operation, mode, images) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
         codes[f"{operation.method} {operation.path}"] = modes[0] + modes[1]
     assert sum(map(Counter.total, codes.values())) > 150
-    assert all(answered[200] for answered in codes.values()), codes
+    never = [path for path, answered in codes.items() if not answered[200]]  # one needs a key, the other is always refused
+    assert never == [f"post /v2/repository/models/{{name}}/{what}" for what in ("load", "unload")], codes
 
 
 def test_every_path_of_the_server_is_described(api: Any) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,18 +16,21 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
+import httpx
 import pytest
 import uvicorn
-from trees import network, save
+from trees import CLASSES, PREPROCESSING, network, save
 
 from convnextv2.cli import main
 from convnextv2.deploy.client import predict_remotely
+from convnextv2.deploy.formats import installed_formats
 from convnextv2.deploy.predictor import Predictor
 from convnextv2.deploy.serve.server import _DrainingServer, _Flow, _TimedProtocol, bind
 from convnextv2.errors import DataError, ServerError
 
 pytestmark = pytest.mark.anyio
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 Answer = tuple[int, dict[str, str], dict]
 
 
@@ -37,13 +42,15 @@ def free_port() -> int:
 class Process:
     """A server in a process of its own."""
 
-    def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *arguments: str, port: int = 0, **environment: str) -> None:
         self.port = port or free_port()
         self.log, self.errors = (folder / f"{self.port}.{kind}" for kind in ("out", "err"))
         exactly = ["--port", str(self.port), "--device", "cpu", "--precision", "float32"]
         command = [sys.executable, "-m", "convnextv2", "serve", *arguments, *exactly]
         with self.log.open("wb") as log, self.errors.open("wb") as errors:
-            self.popen = subprocess.Popen(command, stdout=log, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            self.popen = subprocess.Popen(
+                command, stdout=log, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+            )
 
     def __enter__(self) -> "Process":
         return self
@@ -51,6 +58,21 @@ class Process:
     def __exit__(self, *_: object) -> None:
         self.popen.kill()
         self.popen.wait()
+
+    async def takes(self, number: signal.Signals) -> None:
+        """Returns as soon as the process has a handler for a signal."""
+        async with asyncio.timeout(60):
+            while True:
+                status = Path(f"/proc/{self.popen.pid}/status").read_text()
+                if int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1:
+                    return
+                await asyncio.sleep(0.002)
+
+    async def said(self, text: str) -> None:
+        """Returns as soon as it has printed a text."""
+        async with asyncio.timeout(60):
+            while text not in self.log.read_text():
+                await asyncio.sleep(0.02)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -141,9 +163,10 @@ def hasty(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
 async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no_request(
     weights: Path, images: list[bytes], expected: list[dict[str, float]], tmp_path: Path
 ) -> None:
-    limits = ["--max_batch", "512", "--max_queue", "1000", "--deadline_s", "60"]  # the large batch makes a long warm-up
+    limits = ["--max_batch", "512", "--max_queue", "1000", "--deadline_s", "60"]
     limits += ["--drain_s", "3"]  # the tests' machine may be slow
-    with Process(tmp_path, f"trees={weights}", *limits) as process:
+    large = save(network(), tmp_path, preprocessing=PREPROCESSING | {"image_size": [2048, 2048]})  # its warm-up takes a while
+    with Process(tmp_path, f"trees={weights}", f"large={large}", *limits) as process:
         await process.lives()
         for status, headers, found in (await process.get("/readyz"), await process.ask(images[0])):
             assert (status, headers["retry-after"], found["error"]["code"]) == (503, "2", "not_ready")
@@ -367,8 +390,12 @@ async def test_a_client_learns_why_its_large_body_is_refused(hasty: Process, tmp
         await asyncio.to_thread(list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "shoes", [large]))
 
 
-def test_a_model_that_does_not_run_ends_the_server_with_one_line(model: Path, tmp_path: Path) -> None:
-    with Process(tmp_path, f"trees={model}", "--max_batch", "1000000000") as process:  # no machine has the memory
+def test_a_model_that_does_not_run_ends_the_server_with_one_line(artifact: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    card = json.loads((copy / "artifact.json").read_text())
+    card |= {"class_names": CLASSES[:2], "shapes": card["shapes"] | {"logits": [None, 2]}}  # the model has four columns
+    (copy / "artifact.json").write_text(json.dumps(card))
+    with Process(tmp_path, f"trees={copy}") as process:
         assert process.popen.wait(120) == 2
         (line,) = process.errors.read_text().splitlines()
         assert line.startswith("convnextv2: error: a model does not run: ")
@@ -419,3 +446,187 @@ async def test_who_has_connected_before_it_stops_to_listen_is_answered(seen: boo
         assert client.recv(100).startswith(b"HTTP/1.1 204")
     with pytest.raises(OSError):
         bound.getsockname()
+
+
+# ---- signals at any moment ----
+
+
+async def test_sighup_from_the_first_moment_on_is_a_reload_and_no_end(weights: Path, tmp_path: Path) -> None:
+    with Process(tmp_path, f"trees={weights}") as process:
+        await process.takes(signal.SIGHUP)
+        assert not process.log.read_text()  # it has not even been loaded
+        process.popen.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(60):
+            while process.popen.poll() is None:
+                process.popen.send_signal(signal.SIGHUP)
+                with suppress(OSError):
+                    if (await process.get("/readyz"))[0] == 200:
+                        break
+                await asyncio.sleep(0.05)
+        await process.said("Nothing has changed.")
+        assert process.popen.poll() is None and not process.errors.read_text()
+        process.popen.send_signal(signal.SIGTERM)
+        while process.popen.poll() is None:
+            process.popen.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.001)
+        assert process.popen.returncode == 0
+
+
+@pytest.mark.parametrize("after_s", [0, 0.5, 1, 2])
+async def test_sigterm_while_it_starts_ends_it_as_it_should(after_s: float, weights: Path, tmp_path: Path) -> None:
+    with Process(tmp_path, f"trees={weights}") as process:
+        await process.takes(signal.SIGTERM)
+        await asyncio.sleep(after_s)
+        process.popen.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.popen.wait, 30) == 0
+        assert not process.errors.read_text()
+        if after_s == 0:
+            assert process.log.read_text() == "Ended before the server had begun.\n"
+
+
+async def test_sigterm_during_the_warm_up_does_not_wait_for_it_and_a_second_one_for_nothing(
+    weights: Path, tmp_path: Path
+) -> None:
+    large = save(network(), tmp_path, preprocessing=PREPROCESSING | {"image_size": [2048, 2048]})
+    with Process(tmp_path, *(f"large{i}={large}" for i in range(8))) as process:
+        await process.lives()
+        began = time.monotonic()
+        process.popen.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.popen.wait, 30) == 0
+        assert time.monotonic() - began < 15 and not process.errors.read_text()
+    with Process(tmp_path, f"trees={weights}", "--drain_s", "600") as process:
+        await process.ready()
+        process.popen.send_signal(signal.SIGTERM)
+        await process.said("Finishing what was accepted.")
+        process.popen.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.popen.wait, 5) == 1
+        assert "Ended at once, without finishing." in process.log.read_text()
+
+
+async def test_https_keys_from_a_file_and_what_systemd_is_told(weights: Path, images: list[bytes], tmp_path: Path) -> None:
+    certificate, key = (FIXTURES / "tls" / name for name in ("certificate.pem", "key.pem"))
+    (tmp_path / "keys").write_text("old\n")
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(tmp_path / "notify"))
+    told.settimeout(60)
+    options = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--api_key_file", str(tmp_path / "keys")]
+    with told, Process(tmp_path, f"trees={weights}", *options, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+        assert await asyncio.to_thread(told.recv, 1000) == b"READY=1"
+        address = f"https://localhost:{process.port}"
+        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=certificate), base_url=address) as client:
+
+            async def ask(key: str) -> int:
+                path = "/v1/models/trees/predict"
+                headers = {"Authorization": f"bearer {key}"}
+                return (await client.post(path, content=images[0], headers=headers)).status_code
+
+            assert [await ask("old"), await ask("new")] == [200, 401]
+            (tmp_path / "keys").write_text("new\n")
+            process.popen.send_signal(signal.SIGHUP)
+            assert (await asyncio.to_thread(told.recv, 1000)).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert (await asyncio.to_thread(told.recv, 1000)).startswith(b"READY=1\nSTATUS=")
+            assert [await ask("old"), await ask("new")] == [401, 200]
+        assert "API keys: read again, and changed." in process.log.read_text()
+        process.popen.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(told.recv, 1000) == b"STOPPING=1"
+        assert await asyncio.to_thread(process.popen.wait, 30) == 0
+        assert not process.errors.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ssl_certfile", "x.pem"], "ssl_keyfile is missing: ssl_certfile is given, and HTTPS needs both"),
+        (["--ssl_certfile", "x.pem", "--ssl_keyfile", "y.pem"], r"x.pem, ssl_keyfile = y.pem: cannot be used \(No such file"),
+        (["--api_key_file", "x"], "api_key_file = x: cannot be read"),
+        (["--access_log", "loud"], "access_log = 'loud': expected one of failed, all, json, off"),
+    ],
+)
+def test_files_and_words_that_cannot_be_used_are_one_line(
+    options: list[str], message: str, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", f"trees={weights}", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
+
+
+# ---- HTTP as clients speak it ----
+
+
+@pytest.mark.parametrize(
+    "sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"]
+)
+async def test_what_is_not_http_gets_the_body_of_all_errors(hasty: Process, sent: bytes) -> None:
+    await hasty.ready()
+    reader, writer = await hasty.connect()
+    writer.write(sent)
+    status, headers, found = await read_answer(reader)
+    assert (status, headers["content-type"], headers["connection"]) == (400, "application/json", "close")
+    assert found == {"error": {"code": "malformed_http", "message": "What was sent is not a valid HTTP request."}}
+    assert await reader.read() == b""
+    await close(writer)
+
+
+@pytest.mark.parametrize("form", ["length", "chunked"])
+@pytest.mark.parametrize("pieces", [1, 7])
+async def test_a_body_is_not_lost_where_http_2_is_offered(
+    form: str, pieces: int, hasty: Process, images: list[bytes], expected: list[dict[str, float]]
+) -> None:
+    """As Java's HttpClient does by default with every first request."""
+    await hasty.ready()
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    reader, writer = await hasty.connect()
+    for i in range(3):
+        start = head(len(images[i])).replace(b"Host: h\r\n", b"Host: h\r\n" + offer)
+        body = images[i]
+        if form == "chunked":
+            start = start.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        everything = start + body
+        size = -(-len(everything) // pieces)
+        for at in range(0, len(everything), size):
+            writer.write(everything[at : at + size])
+            await writer.drain()
+            await asyncio.sleep(0.01 if pieces > 1 else 0)
+        status, _, found = await read_answer(reader)
+        assert status == 200 and probs(found) == pytest.approx(expected[i], abs=1e-5)
+    writer.write(head(len(images[4])) + images[4])  # and the connection is used on
+    assert probs((await read_answer(reader))[2]) == pytest.approx(expected[4], abs=1e-5)
+    await close(writer)
+
+
+async def test_a_form_of_header_lines_does_not_hold_up_others(hasty: Process) -> None:
+    """4 MB of them stopped the server for 10 s with python-multipart 0.0.18."""
+    await hasty.ready()
+    form = b"--b\r\n" + b"X: y\r\n" * 700_000
+    start = "POST /v1/models/trees/predict HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    reader, writer = await hasty.connect()
+    writer.write(f"{start}Content-Length: {len(form)}\r\n\r\n".encode() + form)
+    answer = asyncio.create_task(read_answer(reader))
+    slowest = 0.0
+    while not answer.done():
+        began = time.monotonic()
+        assert (await hasty.get("/healthz"))[0] == 200
+        slowest = max(slowest, time.monotonic() - began)
+        await asyncio.sleep(0.01)
+    assert answer.result()[0] == 400 and slowest < 3
+    await close(writer)
+
+
+async def test_an_openvino_artifact_may_be_replaced_in_place_while_it_is_served(
+    exported: Callable[..., Path], images: list[bytes], tmp_path: Path
+) -> None:
+    if "openvino" not in installed_formats():
+        pytest.skip("openvino is not installed")
+    copy = shutil.copytree(exported("openvino"), tmp_path / "copy")
+    with Process(tmp_path, f"trees={copy}") as process:
+        await process.ready()
+        before = await process.ask(images[0])
+        for file in copy.iterdir():
+            content = file.read_bytes()
+            file.write_bytes(b"")  # as cp does
+            assert (await process.ask(images[0]))[2] == before[2]
+            file.write_bytes(content)
+        process.popen.send_signal(signal.SIGHUP)
+        await process.said("trees@2: openvino")
+        assert probs((await process.ask(images[0]))[2]) == probs(before[2])

@@ -17,8 +17,10 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from fields import field, save_tiff
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Locator, Page, expect, sync_playwright
+from trees import CLASSES, PREPROCESSING, network, save
 
 from convnextv2.cli import main
 
@@ -59,7 +61,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of a classifier, its ONNX artifact and a pre-trained model, which wants a key."""
+    """The address of a server of a classifier, its ONNX artifact, a pre-trained model and a classifier of five channels, which
+    wants a key."""
     out = tmp_path_factory.mktemp("served")
     data = ["--data_dir", str(photos), *SMALL]
     training = ["--epochs", "4", "--val_every_epochs", "4", "--lr", "0.01", "--scale", "0.7,1"]
@@ -67,10 +70,12 @@ def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     assert main(["train", *data, "--out", str(out / "colours"), *training]) == 0
     assert main(["pretrain", *data, "--out", str(out / "masked"), "--epochs", "1", "--decoder_dim", "16"]) == 0
     assert main(["export", str(out / "colours"), "--out", str(out / "colours-onnx"), *exporting]) == 0
+    five = {"channels": 5, "mean": [0.5] * 5, "std": [0.2] * 5, "value_range": [0.0, 4000.0]}
+    save(network(in_channels=5), out / "bands", preprocessing=PREPROCESSING | five)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    models = [str(out / name) for name in ("colours", "colours-onnx", "masked")]
+    models = [str(out / name) for name in ("colours", "colours-onnx", "masked", "bands")]
     options = ["--port", str(port), "--device", "cpu", "--max_batch", "4", "--drain_s", "0", "--api_key", KEY]
     command = [sys.executable, "-m", "convnextv2", "serve", *models, *options]
     address = f"http://127.0.0.1:{port}/"
@@ -325,9 +330,42 @@ def test_a_server_that_is_gone_is_said_in_words(page: Page, photos: Path) -> Non
     expect(page.get_by_role("status")).to_have_text("red-0.png: The server answered 502.")
 
 
+def test_an_image_that_the_browser_cannot_show_is_said_so_readably(page: Page, photos: Path, tmp_path: Path) -> None:
+    Image.open(photos / "val" / "red" / "red-0.png").save(tmp_path / "red.tiff")
+    choose(page, tmp_path / "red.tiff")
+    expect(results(page)).to_have_count(1)
+    page.get_by_label("Show where it looked").check()
+    expect(page.get_by_text("This browser cannot show images of this format.")).to_be_visible()
+    expect(page.locator("article canvas")).to_be_hidden()  # it would lie over the sentence
+
+
+def test_a_file_without_a_model_is_answered_with_a_sentence(browser: Browser, server: str, photos: Path) -> None:
+    with watched(browser, server, {"X-API-Key": KEY}) as page:
+        page.route("**/v1/models/*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+        page.reload()
+        expect(page.get_by_role("status")).to_have_text("The server answered 502.")
+        carried = carry(page, payload(photos / "val" / "red" / "red-0.png"))
+        page.dispatch_event("body", "drop", {"dataTransfer": carried})
+        expect(page.get_by_role("status")).to_contain_text("No model is loaded")
+
+
 def test_nothing_is_wider_than_a_phone(page: Page, photos: Path) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     choose(page, photos / "val" / "red" / "red-0.png")
     expect(results(page)).to_have_count(1)
     page.locator("summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_files_of_many_channels_are_classified_and_named_where_they_cannot_be_shown(page: Page, tmp_path: Path) -> None:
+    switch(page, "bands", "classifier, 4 classes")
+    page.get_by_text("About the model").click()
+    expect(page.locator("#card")).to_contain_text("5, of which 1 to 3 are shown, as RGB")
+    np.save(tmp_path / "north.npy", field(0, 1))
+    save_tiff(tmp_path / "south.tif", field(1, 2))
+    choose(page, tmp_path / "north.npy", tmp_path / "south.tif")
+    expect(results(page)).to_have_count(2)
+    for article, name in zip(results(page).all(), ("north.npy", "south.tif"), strict=True):
+        expect(article.get_by_role("heading")).to_have_text(name)
+        expect(article).to_contain_text(f"{name}: this browser cannot show images of this format.")
+        expect(article.get_by_role("listitem")).to_have_count(len(CLASSES))

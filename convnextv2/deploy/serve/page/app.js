@@ -66,9 +66,12 @@ async function showModel() {
   $("task").textContent = pretrained ? `pre-trained, reconstructs at ${size}` : `classifier, ${names.length} classes, ${size}`;
   $("results").classList.toggle("reconstructed", pretrained);
   const facts = [["Version", info.version], ["Engine", info.engine], ["Image size", size], ["SHA-256", info.sha256]];
+  const { channels } = info.preprocessing;
+  if (channels !== 1 && channels !== 3) facts.push(["Channels", `${channels}, of which ${channels > 2 ? "1 to 3 are shown, as RGB" : "1 is shown, as grey"}`]);
   if (names.length) facts.push([`${names.length} classes`, names.slice(0, 20).join(", ") + (names.length > 20 ? ", …" : "")]);
   for (const note of info.notes) {
-    if (!note.includes(info.sha256.slice(0, 16))) facts.push(["Note", note]); // that one says again what it was opened from
+    if (note.startsWith("Licence: ")) facts.push(["Licence", note.slice("Licence: ".length)]);
+    else if (!note.includes(info.sha256.slice(0, 16))) facts.push(["Note", note]); // that one says again what it was opened from
   }
   fill($("facts"), facts);
   const { real, accuracy, speed, made } = info.certificate;
@@ -94,7 +97,7 @@ function clear() {
 // ---- images ----
 
 async function take(given) {
-  if (!info) return;
+  if (!info) return say("No model is loaded, so nothing can be said of images. Choose a model above, or load the page again.", true);
   const all = [...given];
   const images = all.filter((file) => file.type.startsWith("image/") || file.type === ""); // some systems know few types
   const others = all.filter((file) => !images.includes(file)).map((file) => `${file.name}: is not an image.`);
@@ -140,7 +143,8 @@ async function pictureOf(file) {
     await image.decode();
     picture.style.setProperty("--aspect", image.naturalWidth / image.naturalHeight);
   } catch {
-    image.replaceWith(element("p", { textContent: "This browser cannot show images of this format." }));
+    image.replaceWith(element("p", { textContent: `${file.name}: this browser cannot show images of this format.` }));
+    picture.classList.add("unseen"); // there is nothing to lay a shade over
   }
   URL.revokeObjectURL(image.src);
   return picture;

@@ -1,0 +1,361 @@
+"""Statistics of images, channel by channel: what a recipe has to know of them.
+
+The pixels, as the network gets them, have 256 levels; they are counted level by level, so mean and
+deviation are exact. The values of deeper files are counted one by one where they are whole numbers
+of 16 bits, so their percentiles are exact too; all others are counted in bins that are at most
+0.8 % of the value wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from convnextv2.data.decode.arrays import from_array
+from convnextv2.data.decode.values import is_no_data
+from convnextv2.data.sources import Source
+from convnextv2.errors import ChannelsError, DataError, MissingPackageError
+
+LOW, HIGH = 0.001, 0.999
+"""The shares of the values that lie below the ends of the range that is proposed."""
+
+_LEVELS = 256
+_LEAST, _MOST = -32_768, 65_535  # whole numbers of 16 bits, with a sign or without
+_WHOLE = _MOST - _LEAST + 1
+_COARSE = 1 << 16
+_CHUNK = 64
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(eq=False)
+class Tally:
+    """What was counted in some images. Tallies of parts add up to that of the whole.
+
+    Attributes:
+        channels: C.
+        images: How many were counted.
+        deep: How many of them have more than 8 bits.
+        is_mixed: Whether the levels of a deep image do not follow from the counts of its values.
+        bands: Of the files, those with too many or too few included -> how many.
+        kinds: Type of the values -> how many images.
+        sizes: Height and width of each image, in pixels.
+        wrong_bands: Messages about files of other bands than the network takes.
+        unreadable: Messages about files that cannot be read.
+        levels: (C, 256), the pixels of each level.
+        whole: (C, 98304), the values from -32768 on of whole numbers of 16 bits.
+        coarse: (C, 65536), the other values, by the upper half of their bits as float32.
+        empty: (C,), values that are NaN or no data.
+        infinite: (C,), infinite values.
+        low: (C,), the smallest finite value.
+        high: (C,), the largest.
+    """
+
+    channels: int
+    images: int = 0
+    deep: int = 0
+    is_mixed: bool = False
+    bands: Counter[int] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    wrong_bands: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    levels: Counts = field(init=False)
+    whole: Counts | None = None
+    coarse: Counts | None = None
+    empty: Counts = field(init=False)
+    infinite: Counts = field(init=False)
+    low: NDArray[np.float64] = field(init=False)
+    high: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = np.zeros((self.channels, _LEVELS), np.int64)
+        self.empty, self.infinite = np.zeros((2, self.channels), np.int64)
+        self.low, self.high = (np.full(self.channels, end) for end in (np.inf, -np.inf))
+
+    def __iadd__(self, other: Tally) -> Tally:
+        self.images += other.images
+        self.deep += other.deep
+        self.is_mixed |= other.is_mixed
+        self.bands += other.bands
+        self.kinds += other.kinds
+        self.sizes += other.sizes
+        self.wrong_bands += other.wrong_bands
+        self.unreadable += other.unreadable
+        self.levels += other.levels
+        self.whole = _sum(self.whole, other.whole)
+        self.coarse = _sum(self.coarse, other.coarse)
+        self.empty += other.empty
+        self.infinite += other.infinite
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return self
+
+    def count_pixels(self, pixels: Tensor) -> None:
+        """Count the levels of an image, uint8 (C, H, W)."""
+        for c, band in enumerate(pixels.numpy()):
+            self.levels[c] += np.bincount(band.reshape(-1), minlength=_LEVELS)
+
+    def count_values(self, array: NDArray[Any], no_data: float | None) -> None:
+        """Count the values of an image of more than 8 bits, (H, W, bands)."""
+        bands = array.shape[2]
+        if bands == 4 and self.channels == 3:
+            bands = 3  # without transparency
+        self.is_mixed |= bands not in (1, self.channels)
+        for c in range(max(bands, self.channels)):
+            self._count_band(min(c, self.channels - 1), array[..., min(c, bands - 1)], no_data)
+
+    def _count_band(self, c: int, values: NDArray[Any], no_data: float | None) -> None:
+        is_empty, is_infinite = is_no_data(values, no_data), np.isinf(values)
+        self.empty[c] += int(is_empty.sum())
+        self.infinite[c] += int(is_infinite.sum())
+        counted = values[~(is_empty | is_infinite)]
+        if not counted.size:
+            return
+        self.low[c] = min(self.low[c], float(counted.min()))
+        self.high[c] = max(self.high[c], float(counted.max()))
+        if counted.dtype.kind in "iu" and counted.dtype.itemsize <= 2:
+            if self.whole is None:
+                self.whole = np.zeros((self.channels, _WHOLE), np.int64)
+            self.whole[c] += np.bincount(counted.astype(np.int64) - _LEAST, minlength=_WHOLE)
+        else:
+            if self.coarse is None:
+                self.coarse = np.zeros((self.channels, _COARSE), np.int64)
+            self.coarse[c] += np.bincount(_bins(counted), minlength=_COARSE)
+
+    def percentile(self, c: int, share: float) -> float:
+        """The value that so large a share of a channel's finite values does not exceed.
+
+        Args:
+            c: The channel.
+            share: From 0 to 1.
+
+        Returns:
+            One of the values, or the middle of its bin, but never beyond the smallest and the
+            largest value; NaN where there is none.
+        """
+        values, counts = [], []
+        for histogram, of in ((self.whole, np.arange(_LEAST, _MOST + 1)), (self.coarse, _MIDDLES)):
+            if histogram is not None:
+                there = np.flatnonzero(histogram[c])
+                values.append(of[there].astype(np.float64))
+                counts.append(histogram[c][there])
+        if not values or not sum(map(len, values)):
+            return math.nan
+        joined, order = np.concatenate(values), np.argsort(np.concatenate(values))
+        below = np.concatenate(counts)[order].cumsum()
+        found = joined[order][np.searchsorted(below, share * below[-1] - 1e-9)]
+        return float(np.clip(found, self.low[c], self.high[c]))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is known of a set of images.
+
+    Attributes:
+        tally: What was counted.
+        value_range: What files of more than 8 bits were scaled by: as given, or as proposed by the
+            percentiles; None where there are none.
+        mean: Of the pixels of each channel, from 0 to 1. NaN and no data count as 0.
+        std: Their standard deviation.
+        low: Percentile LOW of the values of each channel; empty where no file has more than 8 bits.
+        high: Percentile HIGH.
+        is_exact: Whether these are exact.
+    """
+
+    tally: Tally
+    value_range: tuple[float, float] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    is_exact: bool
+
+
+def measure(
+    source: Source,
+    channels: int,
+    *,
+    value_range: tuple[float, float] | None = None,
+    workers: int = 0,
+) -> Statistics:
+    """Measure images. Files that cannot be read, or have other bands, are left out and counted.
+
+    Args:
+        source: The images.
+        channels: As `open_picture` has it.
+        value_range: The same. Without one, the range of files of more than 8 bits is proposed, and
+            mean and deviation are those within it.
+        workers: How many processes decode beside this one.
+
+    Returns:
+        The statistics. All is read once; a second time only for a proposed range where values of
+        more than 16 bits, or mixed to luma, cannot be counted one by one.
+
+    Raises:
+        DataError: Where no image can be read.
+        MissingPackageError: Where a package for these files is missing.
+    """
+    tally = _count(source, channels, value_range, workers)
+    if not tally.images:
+        why = (tally.wrong_bands + tally.unreadable)[0]
+        raise DataError(f"none of the {len(source)} images can be measured. The first: {why}")
+    levels, scale = tally.levels, value_range
+    if tally.deep and value_range is None:
+        scale = _proposed(tally)
+        if tally.coarse is None and not tally.is_mixed:
+            levels = levels + _levels_of(tally, scale)
+        else:
+            levels = _count(source, channels, scale, workers).levels
+    ends = [
+        tuple(tally.percentile(c, share) for c in range(channels)) if tally.deep else ()
+        for share in (LOW, HIGH)
+    ]
+    mean, std = zip(*map(_moments, levels), strict=True)
+    used = scale if tally.deep else None
+    return Statistics(tally, used, mean, std, ends[0], ends[1], tally.coarse is None)
+
+
+def _proposed(tally: Tally) -> tuple[float, float]:
+    """The percentiles of all channels together; where they are equal, something around them."""
+    ends = [
+        [value for c in range(tally.channels) if not math.isnan(value := tally.percentile(c, share))]
+        for share in (LOW, HIGH)
+    ]
+    if not ends[0]:
+        return 0.0, 1.0
+    low, high = (float(f"{value:.6g}") for value in (min(ends[0]), max(ends[1])))
+    return (low, high) if low < high else (low, low + max(1.0, abs(low)))
+
+
+def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
+    """The pixels of each level, from the values that were counted one by one."""
+    every = np.arange(_LEAST, _MOST + 1, dtype=np.int32)[None, :, None]
+    level = from_array(every, 1, value_range, name="values").flatten().numpy()
+    assert tally.whole is not None or tally.empty.any()
+    whole = tally.whole if tally.whole is not None else np.zeros((tally.channels, _WHOLE), np.int64)
+    found = np.zeros((tally.channels, _LEVELS), np.int64)
+    for c in range(tally.channels):
+        np.add.at(found[c], level, whole[c])
+    found[:, 0] += tally.empty
+    return found
+
+
+def _moments(levels: Counts) -> tuple[float, float]:
+    """Mean and standard deviation, from 0 to 1, of pixels by their level; in whole numbers."""
+    counts = [int(count) for count in levels]
+    number = sum(counts)
+    first = sum(level * count for level, count in enumerate(counts))
+    second = sum(level * level * count for level, count in enumerate(counts))
+    mean, variance = first / number, (number * second - first * first) / (number * number)
+    return mean / 255, math.sqrt(variance) / 255
+
+
+def _sum(one: Counts | None, other: Counts | None) -> Counts | None:
+    return one if other is None else other if one is None else one + other
+
+
+def _bins(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers of the bins of finite values, in the order of the values."""
+    reach = np.finfo(np.float32).max
+    bits = values.astype(np.float64).clip(-reach, reach).astype(np.float32).view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    return (ordered >> 16).astype(np.int64)
+
+
+def _middles() -> NDArray[np.float64]:
+    """The value in the middle of each bin."""
+    ordered = (np.arange(_COARSE, dtype=np.uint32) << 16) | 0x8000
+    bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
+    with np.errstate(invalid="ignore"):  # the outermost bins are those of NaN
+        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+_MIDDLES = _middles()
+
+
+def _count(
+    source: Source, channels: int, value_range: tuple[float, float] | None, workers: int
+) -> Tally:
+    size = max(1, min(_CHUNK, math.ceil(len(source) / (4 * workers or 1))))
+    chunks = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+    tallies: DataLoader[Tally | MissingPackageError] = DataLoader(
+        _Chunks(source, channels, value_range, chunks),
+        batch_size=None,
+        num_workers=min(workers, len(chunks)),
+    )
+    total = Tally(channels)
+    for tally in tallies:
+        if isinstance(tally, MissingPackageError):
+            raise tally
+        total += tally
+    return total
+
+
+class _Chunks(Dataset[Tally | MissingPackageError]):
+    """Tallies of so many images each, so that few go from process to process."""
+
+    def __init__(
+        self,
+        source: Source,
+        channels: int,
+        value_range: tuple[float, float] | None,
+        chunks: Sequence[range],
+    ) -> None:
+        self.source, self.channels = source, channels
+        self.value_range, self.chunks = value_range, chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, number: int) -> Tally | MissingPackageError:
+        tally = Tally(self.channels)
+        for index in self.chunks[number]:
+            try:
+                self._add(tally, index)
+            except ChannelsError as error:
+                tally.bands[error.bands] += 1
+                tally.wrong_bands.append(str(error))
+            except DataError as error:
+                tally.unreadable.append(str(error))
+            except MissingPackageError as error:  # as a value: a worker's exceptions lose their type
+                return error
+        return tally
+
+    def _add(self, tally: Tally, index: int) -> None:
+        picture = self.source.picture(index, self.channels, self.value_range)
+        one = Tally(self.channels)  # a file that breaks off leaves nothing behind
+        if isinstance(picture, Tensor):
+            one.count_pixels(picture)
+            bands, kind, size = len(picture), "uint8", (picture.shape[1], picture.shape[2])
+        else:
+            bands, size = picture.bands, (picture.height, picture.width)
+            values = picture.values()
+            kind = "uint8" if values is None else str(values.array.dtype.newbyteorder("="))
+            if values is None:
+                one.count_pixels(picture.decode())
+            else:
+                one.deep = 1
+                one.count_values(values.array, values.no_data)
+                if self.value_range is not None:
+                    one.count_pixels(
+                        from_array(
+                            values.array,
+                            self.channels,
+                            self.value_range,
+                            name=self.source.names[index],
+                            no_data=values.no_data,
+                        )
+                    )
+        one.images = 1
+        one.bands[bands] += 1
+        one.kinds[kind] += 1
+        one.sizes.append(size)
+        tally += one

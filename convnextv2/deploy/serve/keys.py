@@ -1,0 +1,67 @@
+"""The API keys of a server."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+from convnextv2.errors import RecipeError
+
+
+class Keys:
+    """The keys that clients may send: one that is given, and those of a file that can be read again.
+
+    Args:
+        key: A key; empty for none.
+        file: A file with a key on each line, empty for none. Blank lines and those that begin with # are passed over.
+
+    Raises:
+        RecipeError: The file cannot be read, or holds no key.
+    """
+
+    def __init__(self, key: str = "", file: str = "") -> None:
+        self._given, self._file = key, file
+        self._keys: list[bytes] = []
+        self.read()
+
+    @property
+    def are_asked_for(self) -> bool:
+        """Whether there is any."""
+        return bool(self._keys)
+
+    def read(self) -> bool:
+        """Read the file again; where that fails, the keys stay.
+
+        Returns:
+            Whether other keys are valid now.
+
+        Raises:
+            RecipeError: The file cannot be read, or holds no key.
+        """
+        keys = [self._given.encode()] if self._given else []
+        if self._file:
+            keys += [line.encode() for line in self._lines()]
+        changed, self._keys = keys != self._keys, keys
+        return changed
+
+    def _lines(self) -> list[str]:
+        try:
+            text = Path(self._file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"api_key_file = {self._file}: cannot be read ({error}). Expected a key on each line.") from None
+        found = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+        if not found:
+            raise RecipeError(f"api_key_file = {self._file}: holds no key. Expected a key on each line.")
+        return found
+
+    def know(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request has one of the keys, in X-API-Key or as bearer token (RFC 6750; the scheme's case does not matter).
+
+        Args:
+            headers: The request's headers, names in lower case.
+        """
+        scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
+        given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
+        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all, so that the time says nothing
+        return any(matches)

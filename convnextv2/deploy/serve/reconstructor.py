@@ -1,0 +1,58 @@
+"""A pre-trained model that shows what it makes of masked images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from convnextv2.data.chance import stream
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.weights.load import open_weights, restore
+
+
+class Reconstructor:
+    """A pre-trained model, its way to prepare images, the weights' SHA-256, and what people should know of them.
+
+    Args:
+        weights: Its weights.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        opened = open_weights(weights)
+        model = restore(opened)
+        assert isinstance(model, FCMAE)
+        self.model = model.eval()
+        self.transform = EvalTransform.from_description(opened.description.preprocessing)
+        self.sha256, self.notes = opened.origin.sha256, opened.lines()
+
+    def __call__(self, pixels: Tensor, mask_ratio: float, seed: int) -> tuple[str, str]:
+        """Reconstruct one image.
+
+        Args:
+            pixels: uint8 (C, H, W), as `transform` makes them.
+            mask_ratio: Share of the tiles that is hidden.
+            seed: Decides which tiles.
+
+        Returns:
+            Base64 PNGs: what the encoder sees, and the reconstruction with the visible tiles in place.
+        """
+        mean, std = self.transform.mean, self.transform.std
+        batch = pixels[None]
+        images = BatchTransform(mean, std).normalise(batch)
+        grid = self.model.grid(*self.transform.image_size)
+        visible, masked = draw_masks(1, grid, mask_ratio, stream(seed, "reconstruct"))
+        with torch.inference_mode():
+            made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)
+        return _png(hide(batch, visible, grid, self.model.tile)[0]), _png(made[0])
+
+
+def _png(pixels: Tensor) -> str:
+    file = io.BytesIO()
+    to_picture(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

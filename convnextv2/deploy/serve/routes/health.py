@@ -1,0 +1,30 @@
+"""The server itself: for those who watch it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from convnextv2.deploy.serve import schemas
+from convnextv2.deploy.serve.routes import StoreOf
+
+router = APIRouter(tags=["server"])
+
+
+@router.get("/healthz")
+async def healthz() -> schemas.Status:
+    """The process lives."""
+    return schemas.Status(status="ok")
+
+
+@router.get("/readyz", responses={503: schemas.REFUSALS[503]})
+async def readyz(store: StoreOf) -> schemas.Status:
+    """Models are loaded and warmed up, their queues are at work, and the server is not shutting down."""
+    store.check_open()
+    return schemas.Status(status="ready")
+
+
+@router.get("/metrics", responses={401: schemas.REFUSALS[401]}, response_class=Response)
+async def read_metrics(store: StoreOf) -> Response:
+    """For Prometheus."""
+    store.metrics.queue.set(store.queue.waiting)
+    return Response(store.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,48 @@
+"""Signals that come before the server can take them.
+
+Only the standard library is imported here, so that this is at work early.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import suppress
+from types import FrameType
+
+_hangups = 0
+
+
+def hold() -> None:
+    """From now on a SIGHUP, whose default is to end the process, is remembered, and SIGTERM ends it with 0. Neither would be so
+    for the first process of a container, which the system does not end by default."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, _remember)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def ignore() -> None:
+    """From now on neither has an effect. At its end Python brings the default back for all handlers but this one."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def was_hung_up() -> bool:
+    """Whether a SIGHUP has come since `hold`."""
+    return _hangups > 0
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    global _hangups
+    _hangups += 1
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not interrupt the end
+    with suppress(OSError, RuntimeError, ValueError):  # nobody may read what is printed
+        print("Ended before the server had begun.", flush=True)
+    sys.exit(0)

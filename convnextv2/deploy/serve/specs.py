@@ -1,0 +1,109 @@
+"""What is to be served: names, versions and where models lie."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnextv2.deploy.artifact import CARD, is_artifact
+from convnextv2.errors import RunError
+from convnextv2.run import find_weights
+from convnextv2.weights.hub import is_hub_name
+
+_LABELLED = re.compile(r"[\w.-]+(@[\w.-]+)?=")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is to be served: a model's name, its version, and where it lies. version: empty where nobody has named one; such a
+    model counts up when it changes. source: a path, or OWNER/NAME on the Hub."""
+
+    name: str
+    version: str
+    source: Path
+
+
+def parse_specs(texts: Sequence[str]) -> list[Spec]:
+    """Read what a user wants to be served.
+
+    Args:
+        texts: `[NAME[@VERSION]=]SOURCE`, each. Without a name it is the last part of the source. A model repository's folder
+            gives all of its numbered versions.
+
+    Returns:
+        The models, in the same order.
+
+    Raises:
+        RunError: A source is not there or cannot be looked into, or a name and version is given twice.
+    """
+    specs: list[Spec] = []
+    for text in texts:
+        label, given, path = text.partition("=") if _LABELLED.match(text) else ("", "", text)
+        source = Path(path)
+        name, _, version = label.partition("@")
+        if not given:
+            name = re.sub(r"[^\w.-]+", "-", source.resolve().name) or "model"
+        if not is_hub_name(path):
+            if not _exists(source):
+                raise RunError(
+                    f"{source}: no such file or folder. Expected a run, weights or an artifact, as [NAME[@VERSION]=]PATH, or "
+                    "OWNER/NAME of the Hub."
+                )
+            if numbered := [] if version else _versions(source):
+                specs += [Spec(name, entry.name, entry) for entry in numbered]
+                continue
+        specs.append(Spec(name, version, source))
+    many = Counter((spec.name, spec.version or "1") for spec in specs)
+    for (name, version), times in many.items():
+        if times > 1:
+            raise RunError(f"{name}@{version}: named twice. Give each model another name or version.")
+    return specs
+
+
+def is_number(version: str) -> bool:
+    """Whether a version is a number. `str.isdigit` is true of ² as well, which no one can count with."""
+    return re.fullmatch(r"[0-9]{1,18}", version) is not None
+
+
+def age(version: str) -> tuple[bool, int]:
+    """A key to sort versions by: the newest has the highest number; other names keep their order, and are older."""
+    return is_number(version), int(version) if is_number(version) else 0
+
+
+def fingerprint(source: Path) -> tuple[tuple[int, ...], ...]:
+    """Something that changes with what lies there.
+
+    Args:
+        source: An artifact, a run, weights, or OWNER/NAME of the Hub, which is fetched anew.
+
+    Returns:
+        Time of change, size and inode of each file that counts.
+    """
+    if is_artifact(source):
+        folder = source if source.is_dir() else source.parent
+        assert (folder / CARD).is_file()
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+    else:
+        files = [find_weights(source)]
+    found = [os.stat(file) for file in files]
+    return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+
+
+def _exists(source: Path) -> bool:
+    try:
+        return source.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise RunError(f"{source}: cannot be looked at ({error.strerror}).") from None
+
+
+def _versions(source: Path) -> list[Path]:
+    try:
+        if not source.is_dir():
+            return []
+        return sorted((entry for entry in source.iterdir() if is_number(entry.name)), key=lambda entry: int(entry.name))
+    except OSError as error:
+        raise RunError(f"{source}: cannot be looked into ({error.strerror}).") from None

@@ -1,0 +1,54 @@
+"""The certificate of a server that speaks HTTPS by itself."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from convnextv2.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Files in PEM form. certfile: the certificate, and those between it and the authority. keyfile: its key, not encrypted."""
+
+    certfile: str
+    keyfile: str
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Put it into a context; connections from now on get it.
+
+        Raises:
+            RecipeError: A file cannot be read, or they do not belong together.
+        """
+        try:
+            context.load_cert_chain(self.certfile, self.keyfile, password=self._refuse)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise RecipeError(
+                f"ssl_certfile = {self.certfile}, ssl_keyfile = {self.keyfile}: cannot be used ({why}). Expected a "
+                "certificate and its key as PEM files."
+            ) from None
+
+    def _refuse(self) -> str:
+        raise ValueError("the key is encrypted")
+
+
+def read_certificate(certfile: str, keyfile: str) -> Certificate | None:
+    """The certificate in two files, or None where neither is given.
+
+    Args:
+        certfile: See `Certificate`.
+        keyfile: See `Certificate`.
+
+    Raises:
+        RecipeError: Only one of them is given, or they cannot be used.
+    """
+    if not certfile and not keyfile:
+        return None
+    if not (certfile and keyfile):
+        missing, given = ("ssl_keyfile", "ssl_certfile") if certfile else ("ssl_certfile", "ssl_keyfile")
+        raise RecipeError(f"{missing} is missing: {given} is given, and HTTPS needs both.")
+    certificate = Certificate(certfile, keyfile)
+    certificate.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    return certificate

@@ -1,0 +1,202 @@
+"""Measure images, channel by channel, for a recipe."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnextv2.data.loader import resolve_workers
+from convnextv2.data.sources import Source, find_sources
+from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
+from convnextv2.errors import ChannelsError, DataError, RecipeError
+from convnextv2.recipe.read import read_recipe
+from convnextv2.recipe.values import expected, read_value, show
+
+_SHOWN = 5
+"""Files that are named, of those that were left out."""
+
+_USES = (
+    *("value_range", "train_split", "max_image_pixels", "workers", "seed"),
+    *("columns", "images_dir", "image_suffix"),
+)
+
+
+def statistics(
+    data: str | Path,
+    *,
+    in_channels: str | int | None = None,
+    max_images: str | int | None = None,
+    json: bool = False,
+    **knobs: Any,
+) -> dict[str, Any]:
+    """Measure the training images of a folder or table, print what a recipe needs, return it.
+
+    Labels are not needed. Pixels are measured as files are decoded, before they are resized.
+
+    Args:
+        data: A folder of images, or a table.
+        in_channels: Channels that the network takes. Without it, 3, or as many as the first image
+            has where that is no photograph.
+        max_images: Measure at most so many, a fixed random choice. Without it, all.
+        json: Print one JSON object.
+        **knobs: value_range, train_split, max_image_pixels, workers, seed; for a table also
+            columns, images_dir, image_suffix.
+
+    Returns:
+        images, in_channels, mean, std, value_range (None for files of 8 bits) and what else was
+        found: sizes, bands, types, minimum, maximum and percentiles of the values, NaN and no-data
+        values, files that were left out.
+
+    Raises:
+        DataError: There are no images, or none of them can be measured.
+        RecipeError: An option has a wrong value.
+        MissingPackageError: A package for these files is missing.
+    """
+    most = None if max_images is None else _whole("num_samples", max_images, "max_images")
+    named = {"data_dir": str(data), "num_samples": most}
+    recipe, notes = read_recipe(knobs | named, verb="statistics", uses=(*_USES, *named))
+    source, _ = find_sources(recipe, labelled=False)
+    notes += source.notes
+    if in_channels is None:
+        channels = _channels_of(source)
+        if channels != 3:
+            notes.append(f"in_channels {channels}, as {source.names[0]} has it.")
+    else:
+        channels = _whole("in_channels", in_channels)
+    for note in notes:
+        print(note, file=sys.stderr)  # the output is for machines, too
+    workers = resolve_workers(recipe.workers)[0] if len(source) > 256 else 0
+    found = measure(source, channels, value_range=recipe.value_range, workers=workers)
+    described = _described(found, len(source))
+    print(json_format.dumps(described) if json else _page(found, len(source), str(data)))
+    return described
+
+
+def _whole(knob: str, value: str | int, name: str = "") -> int:
+    try:
+        return int(read_value(knob, value))
+    except (TypeError, ValueError):
+        raise RecipeError(f"{name or knob} = {value}: expected {expected(knob)}.") from None
+
+
+def _channels_of(source: Source) -> int:
+    """3, or as many as the first readable image has that cannot be taken for RGB."""
+    for index in range(min(len(source), 100)):
+        try:
+            source.picture(index, 3)
+        except ChannelsError as error:
+            return error.bands
+        except DataError:
+            continue
+        return 3
+    return 3
+
+
+def _described(found: Statistics, given: int) -> dict[str, Any]:
+    tally = found.tally
+    heights, widths = np.array(tally.sizes).T
+    described: dict[str, Any] = {
+        "images": tally.images,
+        "images_given": given,
+        "in_channels": tally.channels,
+        "mean": list(found.mean),
+        "std": list(found.std),
+        "value_range": list(found.value_range) if found.value_range else None,
+        "types": dict(tally.kinds),
+        "bands": {str(bands): count for bands, count in sorted(tally.bands.items())},
+        "height": _three(heights),
+        "width": _three(widths),
+    }
+    if tally.deep:
+        described |= {
+            "minimum": [_finite(value) for value in tally.low.tolist()],
+            "percentile_0.1": [_finite(value) for value in found.low],
+            "percentile_99.9": [_finite(value) for value in found.high],
+            "maximum": [_finite(value) for value in tally.high.tolist()],
+            "percentiles_exact": found.is_exact,
+            "nan_or_no_data": tally.empty.tolist(),
+            "infinite": tally.infinite.tolist(),
+        }
+    return described | {"other_bands": tally.wrong_bands, "unreadable": tally.unreadable}
+
+
+def _three(sizes: np.ndarray[Any, Any]) -> dict[str, float]:
+    return {
+        "min": int(sizes.min()),
+        "median": float(np.median(sizes)),
+        "max": int(sizes.max()),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _page(found: Statistics, given: int, data: str) -> str:
+    tally = found.tally
+    heights, widths = np.array(tally.sizes).T
+    kinds = ", ".join(f"{kind} ({count:,})" for kind, count in tally.kinds.most_common())
+    bands = ", ".join(f"{count:,} of {number}" for number, count in sorted(tally.bands.items()))
+    lines = [
+        f"{tally.images:,} of {given:,} training images of {data} were measured.",
+        f"Types    {kinds}",
+        f"Bands    {bands}",
+        f"Width    {_span(widths)}",
+        f"Height   {_span(heights)}",
+        "",
+        *_table(found),
+    ]
+    if tally.deep:
+        how = "exact" if found.is_exact else "exact to 0.4 % of the value"
+        lines += [f"Percentiles {LOW:.1%} and {HIGH:.1%} are {how}. NaN and no data count as black."]
+    lines += _left_out("have another number of channels", tally.wrong_bands)
+    lines += _left_out("cannot be read", tally.unreadable)
+    lines += ["", f"# for a recipe; measured on {tally.images:,} images"]
+    lines += [f"in_channels: {tally.channels}"]
+    if found.value_range:
+        lines.append(f"value_range: {show(found.value_range)}")
+    lines.append(f"mean: [{', '.join(f'{value:.4g}' for value in found.mean)}]")
+    lines.append(f"std: [{', '.join(f'{value or 1:.4g}' for value in found.std)}]")
+    if constant := [str(c + 1) for c, value in enumerate(found.std) if value == 0]:
+        lines.append(f"# std 1 stands for that of channel {', '.join(constant)}, which never varies")
+    return "\n".join(lines)
+
+
+def _span(sizes: np.ndarray[Any, Any]) -> str:
+    return f"{sizes.min()} to {sizes.max()} px, median {np.median(sizes):g}"
+
+
+def _table(found: Statistics) -> list[str]:
+    """One row for each channel."""
+    tally = found.tally
+    heads, columns = ["channel"], [[str(c + 1) for c in range(tally.channels)]]
+    if tally.deep:
+        for head, values in (
+            ("minimum", tally.low.tolist()),
+            (f"{LOW:.1%}", found.low),
+            (f"{HIGH:.1%}", found.high),
+            ("maximum", tally.high.tolist()),
+        ):
+            heads.append(head)
+            columns.append([f"{value:.6g}" for value in values])
+        heads.append("NaN, no data")
+        columns.append([f"{count:,}" for count in tally.empty.tolist()])
+    for name in ("mean", "std"):
+        heads.append(name)
+        columns.append([f"{value:.4f}" for value in getattr(found, name)])
+    widths = [max(len(head), *map(len, column)) for head, column in zip(heads, columns, strict=True)]
+    rows = [heads, *zip(*columns, strict=True)]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _left_out(what: str, messages: Sequence[str]) -> list[str]:
+    if not messages:
+        return []
+    more = [f"  and {len(messages) - _SHOWN:,} more"] if len(messages) > _SHOWN else []
+    shown = [f"  {message}" for message in messages[:_SHOWN]]
+    return [f"Left out, since they {what}: {len(messages):,}", *shown, *more]

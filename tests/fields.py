@@ -1,0 +1,40 @@
+"""Made images of several bands: three kinds of fields as satellites see them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+KINDS = ("barley", "maize", "wheat")
+MOST = 4000
+"""About the largest value; what 16 bits could hold is 16 times as much."""
+
+
+def field(kind: int, seed: int, bands: int = 5, side: int = 40) -> NDArray[np.uint16]:
+    """uint16 (side, side + 6, bands): noise, and one band by which the kind can be told."""
+    draw = np.random.default_rng(1000 * kind + seed)
+    values = draw.normal(900 + 200 * np.arange(bands), 150, (side, side + 6, bands))
+    values[..., kind] += 1500
+    return values.clip(0, MOST).astype(np.uint16)
+
+
+def save_tiff(path: Path, values: NDArray[np.generic], **options: object) -> None:
+    """A TIFF file of (H, W, C), as GDAL writes it: bands side by side, compressed."""
+    import tifffile
+
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig", compression="zlib", **options)
+
+
+def write_fields(root: Path, ending: str, *, train: int = 4, val: int = 2) -> Path:
+    """A folder with train/ and val/, each with a folder for each kind of field."""
+    for split, count, first in (("train", train, 0), ("val", val, 100)):
+        for kind, name in enumerate(KINDS):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                values = field(kind, first + i)
+                if ending == "npy":
+                    np.save(folder / f"{i}.npy", values)
+                else:
+                    save_tiff(folder / f"{i}.tif", values)
+    return root
