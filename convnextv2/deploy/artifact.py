@@ -67,7 +67,8 @@ class Card(BaseModel):
         if missing := {self.input, *self.outputs} - self.shapes.keys():
             raise ValueError(f"shapes does not name {min(missing)}")
         columns = self.shapes[self.outputs[0]][1:2]
-        if self.class_names and columns and columns[0] not in (None, len(self.class_names)):
+        is_wrong = columns and columns[0] not in (None, len(self.class_names))
+        if self.kind == "classifier" and self.class_names and is_wrong:
             raise ValueError(f"class_names has {len(self.class_names)} names for the {columns[0]} columns of {self.outputs[0]}")
         return self
 

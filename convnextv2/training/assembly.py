@@ -425,7 +425,7 @@ def _continue_mindcv(
             f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
             "epochs, or use init to start a new run from these weights."
         )
-    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch)
+    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
     say(f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init.")
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
         say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")

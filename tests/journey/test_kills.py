@@ -55,7 +55,7 @@ def test_a_kill_at_a_file_operation_changes_nothing(photos: Path, tmp_path: Path
     done = run(photos, straight, 0, "--keep_policy", policy)
     assert done.returncode == 0, done.stderr
     operations = int(done.stdout.split("operations")[1])
-    every = max(1, operations // 5)
+    every = max(1, operations // 3)
     for point in range(every // 2 + 1, operations, every):
         out = tmp_path / f"killed-{point}"
         assert run(photos, out, point, "--keep_policy", policy).returncode == 137
