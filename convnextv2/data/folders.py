@@ -59,6 +59,7 @@ def image_folder(
                     f"{folders[name][0]}: holds no image{lost}. Remove the folder, or put images "
                     f"of the class {name!r} into it."
                 )
+    _check_splits_inside(root, walk)
     if absent := [name for name in names if name not in folders]:
         notes += (
             f"{root}: has no images of {len(absent)} of the {len(names)} classes "
@@ -135,7 +136,6 @@ def _class_folders(
         raise DataError(
             f"{root}: has {_what_is_in(root)}. Expected {root}/CLASS/IMAGE, or a table of images."
         )
-    _check_splits_inside(root, next(iter(folders.values()))[0])
     notes = [
         f"{paths[0]}: {len(paths)} folders are written {name!r}, in different forms of Unicode or "
         "with blanks. They are one class."
@@ -152,24 +152,28 @@ def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[st
 
 
 def _check_spelling(folder: Path) -> None:
-    """Names become part of the weights file, which is UTF-8."""
+    """Names become part of the weights file, which is UTF-8, and of lines for people."""
     try:
         folder.name.encode()
+        wrong = "" if folder.name.isprintable() and folder.name.strip() else "blank or unprintable"
     except UnicodeEncodeError:
+        wrong = "not UTF-8"
+    if wrong:
         raise DataError(
-            f"{ascii(str(folder))}: the name of this class is not UTF-8. Rename the folder."
-        ) from None
-
-
-def _check_splits_inside(root: Path, folder: Path) -> None:
-    """Images for testing must not be trained on because they lie inside of the classes."""
-    inside = {kind_of(name): name for name in visible_folders(folder)[0]}
-    if "train" in inside and inside.keys() & {"validation", "test"}:
-        names = ", ".join(f"{folder.name}/{name}" for kind, name in inside.items() if kind)
-        raise DataError(
-            f"{root}: the splits lie inside of the classes ({names}). Expected "
-            f"{root}/{inside['train']}/CLASS/IMAGE, or a table with a column split."
+            f"{ascii(str(folder))}: the name of this class is {wrong}. Rename the folder."
         )
+
+
+def _check_splits_inside(root: Path, walk: Walk) -> None:
+    """Images for testing must not be trained on because they lie inside of the classes."""
+    for folder, names in walk.inner.items():
+        inside = {kind_of(name): name for name in sorted(names)}
+        if "train" in inside and inside.keys() & {"validation", "test"}:
+            found = ", ".join(f"{Path(folder).name}/{name}" for kind, name in inside.items() if kind)
+            raise DataError(
+                f"{root}: the splits lie inside of the classes ({found}). Expected "
+                f"{root}/{inside['train']}/CLASS/IMAGE, or a table with a column split."
+            )
 
 
 def _what_is_in(root: Path) -> str:

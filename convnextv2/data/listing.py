@@ -40,6 +40,7 @@ class Walk:
         broken_links: Links that lead nowhere.
         repeated: Paths to a folder or an image that is listed already, because of links.
         shared_folders: Pairs of folders of classes that contain the same real folder.
+        inner: Names of the folders directly below each folder that was listed.
     """
 
     def __init__(self, suffixes: frozenset[str]) -> None:
@@ -48,6 +49,7 @@ class Walk:
         self.broken_links: list[str] = []
         self.repeated: list[str] = []
         self.shared_folders: list[tuple[str, str]] = []
+        self.inner: dict[str, list[str]] = {}
         self._suffixes = suffixes
         self._owners: dict[Identity, str] = {}
 
@@ -83,6 +85,7 @@ class Walk:
             elif self._enter(item, start, seen):
                 files, folders = self._entries(item, spellings, outside)
                 if item == work_root:
+                    self.inner[start] = folders
                     folders = [name for name in folders if name not in left_alone]
                 work += reversed(_in_order(item, files, folders))
         return count

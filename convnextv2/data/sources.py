@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from convnextv2.data.chance import stream
-from convnextv2.data.folders import files, image_folder, unlabelled
+from convnextv2.data.folders import class_name_of, files, image_folder, unlabelled
 from convnextv2.data.listed import TableOptions, listed_images
 from convnextv2.data.listing import visible_folders
 from convnextv2.data.named import load_named
@@ -191,7 +191,7 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
     if len(training.class_names) > 1 or recipe.num_classes:
         return
     (name,) = training.class_names
-    inner = _folders_of_images(Path(recipe.data_dir), name) if recipe.data_dir else None
+    inner = _folder_of_classes(training.names[0], name)
     remedy = (
         f"Did you mean data_dir = {inner}?"
         if inner
@@ -203,12 +203,15 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
     )
 
 
-def _folders_of_images(root: Path, only: str) -> Path | None:
-    """The one folder below which the classes may lie, if there are several folders in it."""
-    candidates = [root / only, root / "train" / only]
-    for inner in candidates:
-        if inner.is_dir() and len(visible_folders(inner)[0]) > 1:
-            return inner
+def _folder_of_classes(image: str, only: str) -> Path | None:
+    """The folder below that of the only class in which several folders lie, if there is one."""
+    parents = list(Path(image).parents)
+    inner = next((folder for folder in parents if class_name_of(folder.name) == only), None)
+    while inner is not None:
+        folders = visible_folders(inner)[0]
+        if len(folders) != 1:
+            return inner if folders else None
+        inner = next(iter(folders.values()))
     return None
 
 

@@ -3,6 +3,7 @@ images where there are none."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from convnextv2.data.chance import stream
-from convnextv2.data.listing import visible_folders
+from convnextv2.data.formats import SUFFIXES
+from convnextv2.data.listing import scan, visible_folders
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
 
@@ -56,7 +58,7 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
     """
     if train_split == HERE:
         validation = _named(root, val_split)
-        return SplitFolders(root, None, validation)
+        return SplitFolders(root, None, validation, (validation.name,) if validation else ())
     outer, root = root, _descend(root, train_split)
     names = list(visible_folders(root)[0])
     training = _named(root, train_split) or _usual(root, names, "train", train_split)
@@ -65,8 +67,14 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
     tests = [name for name in names if kind_of(name) == "test" and name not in used]
     if training:
         left = tuple(name for name in names if name not in used)
-        note = _announce(root, outer, training, validation, left)
-        return SplitFolders(root, training, validation, left, (note,))
+        _check_no_splits_in(training)
+        notes = [_announce(root, outer, training, validation, left)]
+        if validation and os.path.realpath(validation) == os.path.realpath(training):
+            notes.append(
+                f"{validation}: is the same folder as {training}, so what is measured on it says "
+                "nothing about new images."
+            )
+        return SplitFolders(root, training, validation, left, tuple(notes))
     if not tests or all(kind_of(name) for name in names):
         return SplitFolders(root, None, validation)
     note = (
@@ -101,6 +109,16 @@ def held_out(
     return np.sort(np.concatenate(chosen))
 
 
+def _check_no_splits_in(training: Path) -> None:
+    """A split inside of the training split is not a class, and not to be trained on."""
+    for name, folder in visible_folders(training)[0].items():
+        if kind_of(name) in ("validation", "test") and visible_folders(folder)[0]:
+            raise DataError(
+                f"{training}: holds {name}/, which looks like a split. Move it beside "
+                f"{training.name}/, or rename it if it is a class."
+            )
+
+
 def _descend(root: Path, train_split: str | None) -> Path:
     """The folder with the splits, which archives often wrap in another one."""
     inner = root
@@ -109,10 +127,16 @@ def _descend(root: Path, train_split: str | None) -> Path:
         wanted = [name for name in folders if name == train_split or kind_of(name) == "train"]
         if wanted:
             return inner
-        if len(folders) != 1:
+        if len(folders) != 1 or _holds_images(inner):
             return root
         inner = next(iter(folders.values()))
     return root
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether images lie in a folder itself, which is then more than the wrapping of another."""
+    with scan(str(folder)) as entries:
+        return any(os.path.splitext(entry.name)[1].lower() in SUFFIXES for entry in entries)
 
 
 def _named(root: Path, split: str | None) -> Path | None:

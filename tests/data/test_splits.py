@@ -149,3 +149,41 @@ def test_a_named_split_that_is_not_there_gives_none(tmp_path: Path) -> None:
     root = touch(tmp_path, *classes("train", "val"))
     assert find_splits(root, "trian", None).training is None
     assert find_splits(root, None, "nope").validation is None
+
+
+def test_a_split_inside_of_the_training_split_is_no_class(tmp_path: Path) -> None:
+    root = touch(tmp_path, *classes("train", "train/val"))
+    for labelled in (True, False):
+        assert f"{root}/train: holds val/, which looks like a split" in error(root, labelled)
+    few = touch(tmp_path / "few", "cat/0.jpg", "cat/1.jpg", "dog/train/0.jpg", "dog/test/1.jpg")
+    assert "the splits lie inside of the classes (dog/test, dog/train)" in error(few)
+
+
+def test_images_beside_a_folder_with_splits_are_not_lost(tmp_path: Path) -> None:
+    root = touch(tmp_path, "0.jpg", "1.jpg", "extra/train/2.jpg")
+    assert len(find_sources(Recipe(data_dir=str(root)), labelled=False)[0]) == 3
+
+
+def test_validation_that_is_the_training_split_is_said(tmp_path: Path) -> None:
+    root = touch(tmp_path, *classes("train"))
+    (root / "val").symlink_to("train")
+    source, _ = find_sources(Recipe(data_dir=str(root)), labelled=True)
+    assert "val: is the same folder as" in source.notes[1]
+
+
+def test_a_named_validation_split_beside_the_classes_is_no_class(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{name}/{i}.jpg" for name in ("cat", "dog", "val/cat") for i in range(2)))
+    source, held = find_sources(Recipe(data_dir=str(root), train_split=".", val_split="val"), labelled=True)
+    assert source.class_names == ("cat", "dog") and len(source) == 4 and len(held) == 2
+
+
+@pytest.mark.parametrize("name", [" ", "a\nb", "\x1b[31mred", "\u202egnp"])
+def test_classes_without_a_printable_name_are_refused(tmp_path: Path, name: str) -> None:
+    root = touch(tmp_path, f"{name}/0.jpg", "dog/0.jpg")
+    assert "the name of this class is blank or unprintable" in error(root)
+
+
+def test_the_classes_are_found_however_deep_they_lie(tmp_path: Path) -> None:
+    for wrapping in ("Training/animals", "a/b/c/d/e"):
+        root = touch(tmp_path / wrapping[0], *classes(wrapping))
+        assert f"Did you mean data_dir = {root / wrapping}?" in error(root)
