@@ -75,6 +75,7 @@ def listed_images(
             among the given ones.
     """
     words: dict[Kind, list[str]] = {}
+    unused: dict[str, int] = {}
 
     def wanted(counts: Mapping[str, int]) -> Collection[str]:
         for kind in kinds:
@@ -84,7 +85,14 @@ def listed_images(
                 f"{path}: lists no images for {_USES[kinds[0]]}. The words in its column of splits "
                 f"are {count_words(counts)}. Set {_KNOBS[kinds[0]]} to the one that is meant."
             )
-        return [word for some in words.values() for word in some]
+        used = [word for some in words.values() for word in some]
+        if len(set(used)) < len(used):
+            twice = next(word for word in used if used.count(word) > 1)
+            raise DataError(
+                f"{path}: train_split and val_split both name {twice}. An image is for one of them."
+            )
+        unused.update({word: count for word, count in counts.items() if word not in used})
+        return used
 
     table = read_table(
         path,
@@ -97,7 +105,7 @@ def listed_images(
     if table.splits is None:
         return Listed({"train": _source(path, table, class_names, labelled)}, False)
     images: dict[Kind, Source] = {}
-    notes = (*table.notes, *_announce(path, table, words))
+    notes = (*table.notes, _announce(path, words, unused))
     for kind in kinds:
         if words[kind]:
             part = table.of_splits(words[kind])
@@ -122,10 +130,12 @@ def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[
     return [word for word in counts if kind_of(word) == kind]
 
 
-def _announce(path: Path, table: Table, words: Mapping[Kind, Sequence[str]]) -> list[str]:
-    assert table.splits is not None
+def _announce(
+    path: Path, words: Mapping[Kind, Sequence[str]], unused: Mapping[str, int]
+) -> str:
     uses = [f"{' and '.join(some)} for {_USES[kind]}" for kind, some in words.items() if some]
-    return [f"{path}: its column of splits says {', '.join(uses)}."]
+    rest = f"; not used: {count_words(unused)}" if unused else ""
+    return f"{path}: its column of splits says {', '.join(uses)}{rest}."
 
 
 def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool) -> Source:

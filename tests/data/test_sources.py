@@ -174,7 +174,8 @@ def test_splits_of_a_table_are_found_by_their_usual_words(shop: Path) -> None:
     training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
     assert relative(training, shop) == ["hat/0.png", "shoe/1.jpg"]
     assert relative(validation, shop) == ["hat/2.png"] and validation.targets.tolist() == [0]
-    assert training.notes[-1] == f"{path}: its column of splits says Training for training, dev for validation."
+    said = "its column of splits says Training for training, dev for validation; not used: Test (1)."
+    assert training.notes[-1] == f"{path}: {said}"
     assert relative(validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"]), shop) == ["hat/2.png"]
     assert len(find_sources(Recipe(data_dir=str(path)), labelled=False)[0]) == 2
     path.write_text("path,label,Split\n" + "\n".join([*rows[:2], rows[3]]) + "\n")
@@ -193,6 +194,20 @@ def test_folds_are_chosen_by_number(shop: Path) -> None:
         find_sources(Recipe(data_dir=str(path)), labelled=True)
     training, validation = find_sources(Recipe(data_dir=str(path), train_split="0, 2", val_split="1"), labelled=True)
     assert relative(training, shop) == ["hat/0.png", "shoe/0.jpg"] and relative(validation, shop) == ["hat/1.png"]
+
+
+def test_a_fold_is_for_one_use(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("path,label,fold\nhat/0.png,hat,0\nshoe/0.jpg,shoe,0\nhat/1.png,hat,1\n")
+    with pytest.raises(DataError, match="train_split and val_split both name 1"):
+        find_sources(Recipe(data_dir=str(path), train_split="0,1", val_split="1"), labelled=True)
+
+
+def test_a_name_that_no_file_can_have_is_one_line(shop: Path) -> None:
+    path = shop / "list.jsonl"
+    path.write_text('{"path": "hat/\\ud800.png", "label": "hat"}\n')
+    with pytest.raises(DataError, match="1 of 1 images is not in"):
+        find_sources(Recipe(data_dir=str(path)), labelled=True)
 
 
 def test_the_knobs_of_tables_reach_them(shop: Path) -> None:

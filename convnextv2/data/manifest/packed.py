@@ -63,7 +63,10 @@ class NameStore:
 
     def append(self, name: str) -> None:
         """Add one name."""
-        encoded = os.fsencode(name)
+        try:
+            encoded = os.fsencode(name)
+        except UnicodeEncodeError:  # half of a pair of surrogates, which no file can be called
+            encoded = name.encode("utf-8", "replace")
         self._names += encoded
         self._lengths.append(len(encoded))
 
