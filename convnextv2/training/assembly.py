@@ -226,7 +226,7 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
 
 
 def load_init(
-    recipe: Recipe, model: ConvNeXtV2, run: Run, classes: Sequence[str] = ()
+    recipe: Recipe, model: ConvNeXtV2, run: Run, classes: Sequence[str] = (), named: int = 0
 ) -> dict[str, Any]:
     """Put the weights that `init` names into a model, and print what became of each.
 
@@ -237,6 +237,7 @@ def load_init(
         model: The model to start.
         run: The run, which may be resumed.
         classes: Names of the model's rows; empty without a head.
+        named: How many of them are classes of the data.
 
     Returns:
         The provenance of what is trained from the weights: their licence holds for it too.
@@ -258,7 +259,7 @@ def load_init(
     tensors, left_out = weights.tensors, weights.left_out
     is_continued = recipe.resume_init or recipe.resume_opt  # then the classes are the same
     if model.head is not None and HEAD[0] in tensors and not is_continued:
-        head, lines = start_head(model.head, weights, classes, recipe.class_order)
+        head, lines = start_head(model.head, weights, classes, recipe.class_order, named=named)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD} | head
         if not head:
             rows, own = len(weights.tensors[HEAD[0]]), model.num_classes

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.evaluation.classes import match_rows, pairs
-from convnextv2.weights.load import Weights
+from convnextv2.weights.load import OURS, Weights
 
 HEAD = ("head.weight", "head.bias")
 
 
 def start_head(
-    head: nn.Linear, weights: Weights, classes: Sequence[str], order: str
+    head: nn.Linear, weights: Weights, classes: Sequence[str], order: str, *, named: int
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Choose the rows of a new head from the head of other weights.
 
@@ -25,11 +25,14 @@ def start_head(
         weights: The weights to start from, with a head.
         classes: Names of the new head's rows.
         order: The recipe's `class_order`.
+        named: How many of the rows have classes in the data; those after them wait for one.
 
     Returns:
         The head's tensors by name, empty where none of them can be used; and lines for people.
     """
     theirs = [weights.tensors[name] for name in HEAD]
+    if weights.origin.format != OURS:  # theirs know nothing of rows that wait for a class
+        classes = [name for row, name in enumerate(classes) if row < named]
     match = match_rows(
         classes,
         weights.description.class_names,

@@ -42,7 +42,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     model = build_network(recipe, num_classes)
     # A head with more rows than the data have classes: the rest goes by number.
     class_names = [*source.class_names, *map(str, range(len(source.class_names), num_classes))]
-    provenance = load_init(recipe, model, run, class_names)
+    provenance = load_init(recipe, model, run, class_names, len(source.class_names))
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
     preprocessing = describe_preprocessing(recipe)

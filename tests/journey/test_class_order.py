@@ -121,6 +121,14 @@ def test_a_class_that_is_new_gets_a_new_row(named: Path, capsys: pytest.CaptureF
     assert metrics(named / "run")[-1]["top1"] >= 2 / 3 - 1 / 3  # both old classes may lose images to the new one
 
 
+def test_rows_that_wait_for_a_class_are_matched_with_nothing(
+    named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(start(named, "data", "--num_classes", "5")) == 0
+    assert "Head: rows of 3 classes: by name (hat = 1, pants = 0, shoes = 2)." in capsys.readouterr().out
+    assert metrics(named / "run")[-1]["top1"] == 1.0
+
+
 def test_other_classes_get_a_new_head(named: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw(named / "fruit" / "train", ["apple", "fig", "plum"], 4)
     assert main(start(named, "fruit")) == 0
