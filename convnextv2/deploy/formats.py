@@ -18,6 +18,7 @@ import logging
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -133,12 +134,12 @@ def _open_torch(files: Files, precision: str, threads: int) -> Runner:
 
 def _check_constants(content: io.BytesIO) -> None:
     """Raises UnpicklingError where there are objects among them: these are unpickled whatever they are."""
-    reader = torch._C.PyTorchFileReader(content)
-    for name in reader.get_all_records():
-        if name.endswith("constants_config.json"):
-            for constant in json.loads(reader.get_record(name))["config"].values():
-                if not constant["path_name"].startswith("tensor_"):
-                    raise pickle.UnpicklingError
+    with zipfile.ZipFile(content) as archive:  # PyTorch's own reader refuses the layout of older versions
+        for name in archive.namelist():
+            if name.endswith("constants_config.json"):
+                for constant in json.loads(archive.read(name))["config"].values():
+                    if not constant["path_name"].startswith("tensor_"):
+                        raise pickle.UnpicklingError
 
 
 @contextlib.contextmanager
