@@ -109,9 +109,7 @@ def _program(graph: Graph, example: Tensor, precision: str, dynamic: bool) -> to
     # An example of two: one is taken for a constant.
     example = example[:1].expand(2, *example.shape[1:]).contiguous()
     with torch.no_grad():
-        # strict=False is the default since PyTorch 2.9. Before, the graph was read by torch.compile,
-        # which does not know that it is one for export (model.kernels.native asks).
-        return torch.export.export(graph, (example,), dynamic_shapes=(shape,), strict=False)
+        return torch.export.export(graph, (example,), dynamic_shapes=(shape,))
 
 
 def _write_torch(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:

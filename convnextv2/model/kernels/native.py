@@ -90,8 +90,8 @@ def _is_on() -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_traced() -> bool:
-    # Asked here, not where torch.compile reads on: there, PyTorch 2.7 takes every compilation for an
-    # export. The state is that of torch.jit.trace, by which OpenVINO reads a model.
+    # Asked here, not where torch.compile reads on: there, PyTorch 2.9 and 2.10 take every compilation
+    # for an export. The state is that of torch.jit.trace, by which OpenVINO reads a model.
     return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
 
 
