@@ -168,11 +168,11 @@ def _check_splits_inside(root: Path, walk: Walk) -> None:
     """Images for testing must not be trained on because they lie inside of the classes."""
     for folder, names in walk.inner.items():
         inside = {kind_of(name): name for name in sorted(names)}
-        if "train" in inside and inside.keys() & {"validation", "test"}:
+        if "test" in inside or inside.keys() >= {"train", "validation"}:
             found = ", ".join(f"{Path(folder).name}/{name}" for kind, name in inside.items() if kind)
             raise DataError(
                 f"{root}: the splits lie inside of the classes ({found}). Expected "
-                f"{root}/{inside['train']}/CLASS/IMAGE, or a table with a column split."
+                f"{root}/{inside.get('train', 'train')}/CLASS/IMAGE, or a table with a column split."
             )
 
 

@@ -52,6 +52,7 @@ class Walk:
         self.inner: dict[str, list[str]] = {}
         self._suffixes = suffixes
         self._owners: dict[Identity, str] = {}
+        self._left_alone: Collection[str] = ()
 
     def add_images(
         self, root: Path, builder: PathListBuilder, *, left_alone: Collection[str] = ()
@@ -69,6 +70,7 @@ class Walk:
         Raises:
             DataError: A folder cannot be read.
         """
+        self._left_alone = left_alone
         seen = _ancestors(root)
         start = str(root)
         spellings = (os.path.join(start, ""), os.path.join(os.path.realpath(start), ""))
@@ -158,12 +160,15 @@ class Walk:
             return ""
         path = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))
         below = [path[len(root) :] for root in spellings if path.startswith(root)]
-        inside = any(not _is_hidden(rest) for rest in below)
+        inside = any(not _is_hidden(rest) and not self._is_left_alone(rest) for rest in below)
         if inside and os.path.splitext(path)[1].lower() in self._suffixes or path in outside:
             self.repeated.append(entry.path)
             return ""
         outside.add(path)
         return "file"
+
+    def _is_left_alone(self, path: str) -> bool:
+        return path.split(os.sep)[0] in self._left_alone
 
     def _is_image(self, name: str) -> bool:
         suffix = os.path.splitext(name)[1].lower()

@@ -19,7 +19,7 @@ from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out
 from convnextv2.errors import DataError
 from convnextv2.recipe.columns import read_columns
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, is_of_a_run
 
 __all__ = ["MAX_PIXELS", "Source", "files", "find_sources", "summary", "validation_source"]
 
@@ -265,7 +265,7 @@ def _names_split(recipe: Recipe, knob: str) -> bool:
 def _is_set(recipe: Recipe, knob: str) -> bool:
     """Whether the user set a knob. The recipe.yaml of a run has them all, which says nothing."""
     fields = recipe.model_fields_set
-    return knob in fields and len(fields) < len(Recipe.model_fields)
+    return knob in fields and not is_of_a_run(fields)
 
 
 def _data_dir(recipe: Recipe) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from convnextv2.data import imagenet
 from convnextv2.errors import DataError
+from convnextv2.weights.files import Description
 from convnextv2.weights.load import OURS
 
 ORDERS = ("auto", "text", "natural", "number")
@@ -79,6 +80,14 @@ def match_rows(
     if len(classes) != rows:
         return f"it has {rows} rows without names"
     return _in_order(classes, rows, "natural" if format == "timm" else "text")
+
+
+def order_of(description: Description) -> str:
+    """Whose habits decide the order of rows: the format that weights were first read from, or ours.
+
+    A run of ours names its rows, whatever it started from.
+    """
+    return str(description.provenance.get("format", OURS))
 
 
 def pairs(classes: Sequence[str], match: RowMatch) -> str:

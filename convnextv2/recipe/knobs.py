@@ -6,6 +6,7 @@ Values are what a user means; what they imply (device, precision, number of work
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Literal
 
@@ -349,6 +350,14 @@ def group_of(group: str) -> set[str]:
         for name, field in Recipe.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == group
     }
+
+
+def is_of_a_run(names: Collection[str]) -> bool:
+    """Whether these knobs were set by a run's recipe.yaml, which states all of them.
+
+    A file of an older version lacks the knobs that came later. No user writes so many.
+    """
+    return len(names) > 0.8 * len(Recipe.model_fields)
 
 
 INFERENCE = ("device", "precision", "batch_size", "workers", "bad_images", "max_image_pixels")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from convnextv2.errors import RecipeError
 from convnextv2.recipe import mindcv
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, is_of_a_run
 from convnextv2.recipe.values import convert, expected, is_empty, read_value, show
 
 _META = "defaults"  # a key beside the knobs: whose defaults hold for what is left out
@@ -167,7 +167,7 @@ def read_recipe(
     for names, is_idle, why in _IDLE:
         # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
         told = [name for name in names if name in given and (like_mindcv or getattr(recipe, name) != _default(name))]
-        if given.keys() >= Recipe.model_fields.keys():  # a run's recipe.yaml has them all, and was told when the run began
+        if is_of_a_run(given):  # a run's recipe.yaml has them all, and was told when the run began
             told = [name for name in told if given[name].source != origin]
         idle += [(given[name].key, why) for name in told if is_idle(recipe)]
     if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:

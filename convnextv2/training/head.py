@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from convnextv2.evaluation.classes import match_rows, pairs
+from convnextv2.evaluation.classes import match_rows, order_of, pairs
 from convnextv2.weights.load import OURS, Weights
 
 HEAD = ("head.weight", "head.bias")
@@ -31,13 +31,14 @@ def start_head(
         The head's tensors by name, empty where none of them can be used; and lines for people.
     """
     theirs = [weights.tensors[name] for name in HEAD]
-    if weights.origin.format != OURS:  # theirs know nothing of rows that wait for a class
+    form = order_of(weights.description)
+    if form != OURS:  # theirs know nothing of rows that wait for a class
         classes = [name for row, name in enumerate(classes) if row < named]
     match = match_rows(
         classes,
         weights.description.class_names,
         len(theirs[0]),
-        format=weights.origin.format,
+        format=form,
         order=order,
     )
     if isinstance(match, str):

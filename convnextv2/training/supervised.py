@@ -41,7 +41,10 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     torch.manual_seed(recipe.seed)
     model = build_network(recipe, num_classes)
     # A head with more rows than the data have classes: the rest goes by number.
-    class_names = [*source.class_names, *map(str, range(len(source.class_names), num_classes))]
+    rest = range(len(source.class_names), num_classes)
+    taken = set(source.class_names)
+    waiting = [f"row {row}" if str(row) in taken else str(row) for row in rest]
+    class_names = [*source.class_names, *waiting]
     provenance = load_init(recipe, model, run, class_names, len(source.class_names))
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)

@@ -73,8 +73,9 @@ def reconstruct(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
-    except OSError as error:
-        raise RecipeError(f"out = {path}: cannot be written ({error.strerror or error}).") from None
+    except (OSError, ValueError) as error:  # ValueError: larger than the format permits
+        why = getattr(error, "strerror", None) or error
+        raise RecipeError(f"out = {path}: cannot be written ({why}).") from None
     print(f"Reconstructions: {path}")
     return path
 
@@ -134,7 +135,7 @@ def _picture_file(path: Path) -> Path:
     """The file to write, checked before any work is done."""
     if path.is_dir():
         raise RecipeError(f"out = {path}: is a folder. Give a file such as {path}/made.png.")
-    if path.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise RecipeError(f"out = {path}: expected a picture's ending, such as .png or .jpg.")
     return path
 

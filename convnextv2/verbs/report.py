@@ -19,7 +19,7 @@ from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError
-from convnextv2.evaluation.classes import match_rows, pairs
+from convnextv2.evaluation.classes import match_rows, order_of, pairs
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation
@@ -128,7 +128,8 @@ def labelled_images(weights: Path, description: Description, recipe: Recipe) -> 
     owner, rows = run_of(weights), description.arguments["num_classes"]
     trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
     # Weights of others need not name their classes, or name them as the folders are named.
-    foreign = description.provenance.get("format", OURS) != OURS or recipe.class_order != "auto"
+    # A run of ours names them: its `class_order` was about the weights that it started from.
+    foreign = order_of(description) != OURS
     names = [] if foreign else description.class_names
     source = validation_source(recipe, names, trained_on=trained_on)
     if len(source.class_names) > rows:
@@ -165,8 +166,7 @@ def with_rows(
     Says by which rule they were found. Raises CheckpointError where that cannot be known.
     """
     classes, names = source.class_names, description.class_names
-    form = description.provenance.get("format", OURS)
-    match = match_rows(classes, names, rows, format=form, order=order)
+    match = match_rows(classes, names, rows, format=order_of(description), order=order)
     if isinstance(match, str):
         theirs = f" ({brief(list(names))})" if names else ""
         raise CheckpointError(

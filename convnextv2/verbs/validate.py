@@ -9,7 +9,7 @@ from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.distributed import say, start, stop
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
-from convnextv2.recipe.knobs import group_of
+from convnextv2.recipe.knobs import Recipe, group_of
 from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, find_weights, run_of
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
@@ -81,7 +81,8 @@ def _data_knobs(owner: Run) -> dict[str, Any]:
     return {
         name: getattr(recipe, name)
         for name in group_of("data")
-        if name in recipe.model_fields_set and name not in _IN_THE_ARTIFACT
+        # What a run's recipe.yaml states as the default was not asked for by the user.
+        if getattr(recipe, name) != Recipe.model_fields[name].default and name not in _IN_THE_ARTIFACT
     }
 
 

@@ -91,6 +91,12 @@ def test_a_folder_in_two_classes_is_said(tmp_path: Path) -> None:
     assert line.startswith(f"{tmp_path}/kitty: holds images of {tmp_path}/cat by a link")
 
 
+def test_links_to_what_is_left_alone_are_images(tmp_path: Path) -> None:
+    touch(tmp_path, "test/1.jpg", "cat/2.jpg")
+    (tmp_path / "cat" / "3.jpg").symlink_to("../test/1.jpg")
+    assert listed(tmp_path, left_alone=["test"]) == ["cat/2.jpg", "cat/3.jpg"]
+
+
 def test_a_folder_may_be_left_alone_at_the_top_only(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "test/2.jpg", "cat/test/3.jpg")
     assert listed(tmp_path, left_alone=["test"]) == ["1.jpg", "cat/test/3.jpg"]

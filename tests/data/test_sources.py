@@ -293,3 +293,12 @@ def test_imagenet_folders_are_shown_by_name(tmp_path: Path) -> None:
     assert imagenet_names(ids[:10]) is None
     # A thousand other ids, such as a part of ImageNet-21K, are no classes of ImageNet-1K.
     assert imagenet_names([*ids[:999], "n00000001"]) is None
+
+
+def test_the_recipe_of_an_older_run_asks_for_no_splits(shop: Path) -> None:
+    """It states every knob that there was, which is not what a user has asked for."""
+    knobs = Recipe(data_dir=str(shop), val_fraction=0.2).model_dump()
+    older = Recipe(**{name: knobs[name] for name in list(knobs) if name not in ("class_order", "columns", "images_dir")})
+    training, validation = find_sources(older, labelled=True)
+    assert len(training) == 12 and len(validation) == 3
+    assert len(validation_source(older, ["hat", "shoe"])) == 3

@@ -155,6 +155,8 @@ def test_a_split_inside_of_the_training_split_is_no_class(tmp_path: Path) -> Non
     root = touch(tmp_path, *classes("train", "train/val"))
     for labelled in (True, False):
         assert f"{root}/train: holds val/, which looks like a split" in error(root, labelled)
+    only = touch(tmp_path / "only", "cat/0.jpg", "cat/Test/1.jpg", "dog/0.jpg")
+    assert "the splits lie inside of the classes (cat/Test)" in error(only)
     few = touch(tmp_path / "few", "cat/0.jpg", "cat/1.jpg", "dog/train/0.jpg", "dog/test/1.jpg")
     assert "the splits lie inside of the classes (dog/test, dog/train)" in error(few)
 
