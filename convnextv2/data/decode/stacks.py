@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convnextv2.data.decode.limits import check_values
 from convnextv2.data.decode.pillow import check_bands
-from convnextv2.data.decode.tiff import NO_DATA, no_data_value
+from convnextv2.data.decode.tiff import NO_DATA, bits, no_data_value
 from convnextv2.errors import DataError, ImageSizeError, MissingPackageError
 
 _ORIENTATION = 274
@@ -53,6 +53,8 @@ class Stack:
         file = _tifffile().TiffFile(io.BytesIO(data))
         self._pages = _full_pages(file, channels)
         first = self._pages[0]
+        if first.bitspersample != bits(data):  # tifffile takes an entry that is damaged for absent
+            raise DataError(f"{name}: is damaged (how many bits its values have cannot be read).")
         self.height, self.width, self.bands = _shape(first, name)
         if self.bands != 1 or channels in (1, 3):
             self._pages = self._pages[:1]

@@ -142,9 +142,14 @@ def without_exif(data: bytes) -> bytes:
     return bytes(changed)
 
 
+def bits(data: bytes) -> int:
+    """How many bits the values have; 1 where the file does not say, as the format has it."""
+    return max(Directory(data).numbers(_BITS) or (1,))
+
+
 def is_deep(data: bytes) -> bool:
     """Whether values have more than 8 bits."""
-    return max(Directory(data).numbers(_BITS) or (1,)) > 8
+    return bits(data) > 8
 
 
 def is_deep_colour(data: bytes) -> bool:

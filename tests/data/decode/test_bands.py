@@ -1,13 +1,14 @@
 """Images of any number of channels, from TIFF, PNG and .npy files."""
 
 import io
+import struct
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convnextv2.data.decode import open_picture
+from convnextv2.data.decode import decode, open_picture
 from convnextv2.errors import DataError, ImageSizeError, MissingPackageError
 
 tifffile = pytest.importorskip("tifffile")
@@ -225,3 +226,14 @@ def test_a_first_page_is_enough_for_colours(photograph, read) -> None:
     file = io.BytesIO()
     photograph.save(file, "tiff", save_all=True, append_images=[photograph.rotate(90)])
     assert (read(file.getvalue()) == np.asarray(photograph)).all()
+
+
+def test_bits_that_cannot_be_read_are_damage() -> None:
+    """tifffile takes an entry that points nowhere for absent, and the pixels for one bit each."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig")
+    data = bytearray(file.getvalue())
+    at = data.index(struct.pack("<HHI", 258, 3, 5))  # BitsPerSample, five numbers, where they lie
+    data[at + 8 : at + 12] = struct.pack("<I", len(data) - 2)
+    with pytest.raises(DataError, match="how many bits its values have|is damaged"):
+        decode(bytes(data), name="x", channels=5, max_pixels=10**6)
