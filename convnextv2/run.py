@@ -26,7 +26,7 @@ from torch import Tensor
 from convnextv2.errors import RunError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
-from convnextv2.weights.files import WEIGHTS, Description, read_tensors, save_weights, write_json, write_tensors
+from convnextv2.weights.files import WEIGHTS, Description, read_model_json, read_tensors, save_weights, write_json, write_tensors
 from convnextv2.weights.hub import download, is_hub_name
 from convnextv2.weights.load import Weights, open_weights
 
@@ -219,11 +219,19 @@ def decide_resume(recipe: Recipe, path: Path) -> Recipe:
     Returns:
         The recipe, with `resume` True where the folder has a checkpoint. Where it is a run that was
         killed before its first one, nothing is lost if it starts anew, so `overwrite` is True.
+
+    Raises:
+        RunError: The folder has weights, but no checkpoint to go on from.
     """
     if recipe.resume != "auto":
         return recipe
     if Run(path).last_checkpoint() is not None:
         return recipe.model_copy(update={"resume": True})
+    if (path / "last").exists():
+        raise RunError(
+            f"resume = auto: {path} has weights in last/, but no checkpoint to go on from. Use "
+            "another folder for out, or --overwrite to delete them."
+        )
     return recipe.model_copy(
         update={"resume": False, "overwrite": (path / "recipe.yaml").is_file()}
     )
@@ -284,7 +292,7 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     run = run_of(path)
     beside = run.path / "last" / "model.json" if run else None
     if opened.origin.format == "mindcv" and beside and beside.is_file():
-        told = Description(**json.loads(beside.read_text()))
+        told = read_model_json(beside)
         same = all(told.arguments.get(name) == opened.description.arguments[name] for name in ("depths", "dims", "num_classes"))
         if same and told.preprocessing:
             known = replace(opened.description, class_names=told.class_names, preprocessing=told.preprocessing)

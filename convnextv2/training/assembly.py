@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from convnextv2.training.loop import Pace, fit
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
-from convnextv2.weights.files import WEIGHTS, Description, write_text
+from convnextv2.weights.files import WEIGHTS, Description, read_model_json, write_text
 from convnextv2.weights.load import load_encoder, open_weights
 
 
@@ -78,6 +77,7 @@ def train_model(
     if recipe.resume:
         checkpoint = run.last_checkpoint()
         assert checkpoint is not None, "create_run has checked that"
+        _check_classes(checkpoint, description)
         progress = _resume(run, checkpoint, model, optimizer, average, scaler, place)
         say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
         for line in changes(run.recipe, recipe, progress.images, len(loader.source)):
@@ -245,8 +245,7 @@ def load_init(
     if recipe.resume:
         folder = run.last_checkpoint()
         assert folder is not None, "create_run has checked that"
-        told: dict[str, Any] = json.loads((folder / "model.json").read_text())["provenance"]
-        return told
+        return read_model_json(folder / "model.json").provenance
     if not recipe.init:
         return {}
     weights = open_weights(find_weights(recipe.init))
@@ -381,6 +380,18 @@ def _resume(
     return progress
 
 
+def _check_classes(checkpoint: Path, description: Description) -> None:
+    """Rows of a trained head mean the classes that it was trained on, in their order."""
+    before, now = read_model_json(checkpoint / "model.json").class_names, description.class_names
+    changed = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
+    if changed:
+        raise CheckpointError(
+            f"{checkpoint}: was trained on other classes: {changed[0][0]!r} is now "
+            f"{changed[0][1]!r} ({len(changed)} of {len(before)} differ). Give the data back their "
+            "names, or start a new run with --init."
+        )
+
+
 def _is_before(record: Mapping[str, Any], progress: Progress) -> bool:
     """Whether a record stays when a run goes back to a position: the run writes the others again."""
     if record["step"] != progress.step or record["kind"] == "train":
@@ -395,10 +406,6 @@ def _heal_last(run: Run, checkpoint: Path, weights: Mapping[str, Tensor]) -> Non
     if not told.is_file() or read_model_json(told).training != description.training:
         run.save_last(weights, description)
 
-
-def read_model_json(path: Path) -> Description:
-    """The description beside a weights file of ours."""
-    return Description(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _continue_mindcv(

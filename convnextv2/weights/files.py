@@ -252,6 +252,19 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     return description
 
 
+def read_model_json(path: Path) -> Description:
+    """Read the description that stands beside a weights file of ours.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not of the right form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    return read_description({_KEY: text}, path)
+
+
 def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError where these cannot be arguments of the evaluation transform."""
     try:

@@ -173,3 +173,26 @@ def test_the_best_checkpoints_are_kept_by_score(photos: Path, tmp_path: Path) ->
 def test_clean_and_augmented_versions_train_with_jsd(photos: Path, tmp_path: Path) -> None:
     options = ["--loss", "jsd", "--aug_splits", "3", "--auto_augment", "augmix-m5", "--epochs", "1", "--label_smoothing", "0.1"]
     assert main(["train", "--data_dir", str(photos), "--out", str(tmp_path / "run"), *options, *SMALL]) == 0
+
+
+def test_classes_that_were_renamed_stop_a_resumed_run(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    command = ["train", "--data_dir", str(data), "--out", str(tmp_path / "run"), *SMALL, "--resume", "auto"]
+    assert main([*command, "--epochs", "1"]) == 0
+    for split in ("train", "val"):
+        (data / split / "blue").rename(data / split / "yellow")
+    assert main([*command, "--epochs", "2"]) == 2
+    assert "was trained on other classes: 'blue' is now 'green' (3 of 3 differ)" in capsys.readouterr().err
+
+
+def test_resume_auto_deletes_no_weights(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    command = ["train", "--data_dir", str(photos), "--out", str(out), *SMALL, "--epochs", "1", "--resume", "auto"]
+    assert main(command) == 0
+    shutil.rmtree(out / "checkpoints")  # by somebody who needs room
+    assert main(command) == 2
+    assert "has weights in last/, but no checkpoint to go on from" in capsys.readouterr().err
+    assert (out / "last" / "model.safetensors").is_file()
