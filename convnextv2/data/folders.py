@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from convnextv2.data.decode import SUFFIXES
-from convnextv2.data.imagenet import imagenet_names
+from convnextv2.data.class_names import class_name_of
+from convnextv2.data.formats import SUFFIXES
+from convnextv2.data.imagenet import imagenet_names, synsets
 from convnextv2.data.listing import Walk, describe, visible_folders
 from convnextv2.data.path_list import PathListBuilder
 from convnextv2.data.source import MAX_PIXELS, Source
@@ -38,8 +39,6 @@ def image_folder(
     folders, notes, system = _class_folders(root, left_alone)
     names = list(class_names) if class_names else sorted(folders)
     shown = imagenet_names(sorted(folders))
-    if class_names and shown is not None and set(folders) != set(names):
-        folders = {shown[wnid]: paths for wnid, paths in folders.items()}
     folders = _with_names(folders, names)
     if unknown := sorted(folders.keys() - set(names)):
         raise DataError(
@@ -89,6 +88,7 @@ def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
     if not walk.add_images(root, builder, left_alone=left_alone):
         lost = _lost(walk.passed_over)
         raise DataError(f"{root}: holds no image{lost}, nor do the folders in it.")
+    _check_splits_inside(root, walk)
     return Source(builder.build(), notes=walk.notes(root))
 
 
@@ -117,11 +117,6 @@ def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Sourc
     return Source(names, max_pixels=max_pixels, notes=notes)
 
 
-def class_name_of(folder: str) -> str:
-    """The class that a folder's name means: composed accents, no blanks at the ends."""
-    return unicodedata.normalize("NFC", folder).strip()
-
-
 def _class_folders(
     root: Path, left_alone: Collection[str]
 ) -> tuple[dict[str, list[Path]], tuple[str, ...], set[str]]:
@@ -135,6 +130,7 @@ def _class_folders(
     if not folders:
         raise DataError(
             f"{root}: has {_what_is_in(root)}. Expected {root}/CLASS/IMAGE, or a table of images."
+            f"{_if_it_is_a_class(root)}"
         )
     notes = [
         f"{paths[0]}: {len(paths)} folders are written {name!r}, in different forms of Unicode or "
@@ -146,8 +142,15 @@ def _class_folders(
 
 
 def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
-    """The folders by the given names, which may be written in another form of Unicode."""
+    """The folders by the given names.
+
+    These may be written in another form of Unicode, or be ImageNet's names of folders that are
+    called by their WordNet ids.
+    """
     spelled = {class_name_of(name): name for name in names}
+    if not spelled.keys() & folders.keys():
+        shown = imagenet_names(synsets()) or {}
+        spelled |= {wnid: name for wnid, name in shown.items() if name in spelled}
     return {spelled.get(name, name): paths for name, paths in folders.items()}
 
 
@@ -167,12 +170,16 @@ def _check_spelling(folder: Path) -> None:
 def _check_splits_inside(root: Path, walk: Walk) -> None:
     """Images for testing must not be trained on because they lie inside of the classes."""
     for folder, names in walk.inner.items():
+        if folder == str(root):  # whose own folders are the splits or the classes
+            continue
         inside = {kind_of(name): name for name in sorted(names)}
         if "test" in inside or inside.keys() >= {"train", "validation"}:
-            found = ", ".join(f"{Path(folder).name}/{name}" for kind, name in inside.items() if kind)
+            where = os.path.relpath(folder, root)
+            found = ", ".join(f"{where}/{name}" for kind, name in inside.items() if kind)
+            train = inside.get("train", "train")
             raise DataError(
                 f"{root}: the splits lie inside of the classes ({found}). Expected "
-                f"{root}/{inside.get('train', 'train')}/CLASS/IMAGE, or a table with a column split."
+                f"{root}/{train}/CLASS/IMAGE, or a table with a column split."
             )
 
 
@@ -181,6 +188,12 @@ def _what_is_in(root: Path) -> str:
     if walk.add_images(root, builder):
         return "images, but no folder for each class"
     return f"no folders of images{_lost(walk.passed_over)}"
+
+
+def _if_it_is_a_class(root: Path) -> str:
+    if not kind_of(root.name):
+        return ""
+    return f" If {root.name}/ is a class itself, use --train_split . instead."
 
 
 def _lost(passed_over: Counter[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnextv2.data.folders import class_name_of
+from convnextv2.data.class_names import class_name_of
 from convnextv2.data.manifest import Table, count_words, read_table
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
@@ -43,10 +43,12 @@ class Listed:
         images: Those of each kind that was asked for and is there; under "train" all of them
             where the table has no column of splits.
         has_splits: The table has such a column.
+        unused: Words of that column, and their rows, that are none of the kinds asked for.
     """
 
     images: Mapping[Kind, Source]
     has_splits: bool
+    unused: Mapping[str, int]
 
 
 def listed_images(
@@ -103,7 +105,7 @@ def listed_images(
         wanted=wanted,
     )
     if table.splits is None:
-        return Listed({"train": _source(path, table, class_names, labelled)}, False)
+        return Listed({"train": _source(path, table, class_names, labelled)}, False, {})
     images: dict[Kind, Source] = {}
     notes = (*table.notes, _announce(path, words, unused))
     for kind in kinds:
@@ -114,7 +116,7 @@ def listed_images(
             images[kind] = Source(
                 source.names, source.targets, source.class_names, notes=() if images else notes
             )
-    return Listed(images, True)
+    return Listed(images, True, unused)
 
 
 def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[str]:
@@ -125,6 +127,12 @@ def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[
     if given is not None:
         named = {given, *(part.strip() for part in given.split(","))}
         exact = [word for word in counts if word in named]
+        missing = sorted(named - {given} - set(exact)) if "," in given else []
+        if exact and missing and given not in counts:
+            raise DataError(
+                f"{_KNOBS[kind]} = {given}: the column of splits has no {missing[0]}. It has "
+                f"{count_words(counts)}."
+            )
         alike = [word for word in counts if kind_of(word) and kind_of(word) == kind_of(given)]
         return exact or alike
     return [word for word in counts if kind_of(word) == kind]

@@ -40,7 +40,7 @@ class Walk:
         broken_links: Links that lead nowhere.
         repeated: Paths to a folder or an image that is listed already, because of links.
         shared_folders: Pairs of folders of classes that contain the same real folder.
-        inner: Names of the folders directly below each folder that was listed.
+        inner: Names of the folders in each folder that was listed, and in those directly below.
     """
 
     def __init__(self, suffixes: frozenset[str]) -> None:
@@ -50,6 +50,7 @@ class Walk:
         self.repeated: list[str] = []
         self.shared_folders: list[tuple[str, str]] = []
         self.inner: dict[str, list[str]] = {}
+        self._links: list[tuple[str, str, str]] = []
         self._suffixes = suffixes
         self._owners: dict[Identity, str] = {}
         self._left_alone: Collection[str] = ()
@@ -86,8 +87,9 @@ class Walk:
                 count += len(item[1])
             elif self._enter(item, start, seen):
                 files, folders = self._entries(item, spellings, outside)
+                if folders and item.count(os.sep) <= work_root.count(os.sep) + 1:
+                    self.inner[item.rstrip(os.sep)] = folders
                 if item == work_root:
-                    self.inner[start] = folders
                     folders = [name for name in folders if name not in left_alone]
                 work += reversed(_in_order(item, files, folders))
         return count
@@ -106,9 +108,26 @@ class Walk:
         ):
             if paths:
                 lines.append(f"{root}: passed over {len(paths)} {what} ({_few(paths)}).")
+        if shared := self._shared_images():
+            lines.append(
+                f"{root}: {len(shared)} image(s) have two classes by links ({_few(shared)})."
+            )
         for first, second in self.shared_folders[:_EXAMPLES]:
             lines.append(f"{second}: holds images of {first} by a link; these have both classes.")
         return tuple(lines)
+
+    def _shared_images(self) -> list[str]:
+        """Links in one class to an image that another class has as well."""
+        starts = {os.path.join(os.path.realpath(start), "") for start in self._owners.values()}
+        first: dict[str, str] = {}
+        shared = []
+        for link, path, start in self._links:
+            target = os.path.realpath(path)
+            own = os.path.join(os.path.realpath(start), "")
+            parents = {os.path.join(str(parent), "") for parent in Path(target).parents}
+            if (parents & starts) - {own} or first.setdefault(target, start) != start:
+                shared.append(link)
+        return shared
 
     def _enter(self, folder: str, start: str, seen: set[Identity]) -> bool:
         """Whether to list a folder: not if it was reached before."""
@@ -135,8 +154,7 @@ class Walk:
                 if entry.is_symlink():
                     links.append(entry)
                 else:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    found.append((entry.name, "folder" if is_folder else "file"))
+                    found.append((entry.name, _kind(entry)))
         # Sorted, so that it does not depend on the file system which of two links is listed.
         for entry in sorted(links, key=lambda entry: entry.name):
             found.append((entry.name, self._follow(entry, spellings, outside)))
@@ -165,6 +183,7 @@ class Walk:
             self.repeated.append(entry.path)
             return ""
         outside.add(path)
+        self._links.append((entry.path, path, spellings[0]))
         return "file"
 
     def _is_left_alone(self, path: str) -> bool:
@@ -248,6 +267,13 @@ def _identity(folder: str) -> Identity:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
     return found.st_dev, found.st_ino
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What an entry is: a pipe or a device of an image's name would be waited for without end."""
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from convnextv2.data.chance import stream
-from convnextv2.data.folders import class_name_of, files, image_folder, unlabelled
-from convnextv2.data.listed import TableOptions, listed_images
+from convnextv2.data.class_names import class_name_of
+from convnextv2.data.folders import files, image_folder, unlabelled
+from convnextv2.data.listed import Listed, TableOptions, listed_images
 from convnextv2.data.listing import visible_folders
+from convnextv2.data.manifest import count_words, quoted
 from convnextv2.data.named import load_named
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import Kind, kind_of
@@ -111,7 +113,7 @@ def summary(training: Source, validation: Source | None) -> str:
     more = ", ..." if len(names) > _MOST_NAMED else ""
     line = (
         f"{len(training):,} images for training, {len(names):,} classes "
-        f"({', '.join(names[:_MOST_NAMED])}{more})"
+        f"({', '.join(map(quoted, names[:_MOST_NAMED]))}{more})"
     )
     return f"{line}; {len(validation) if validation else 0:,} images for validation."
 
@@ -130,9 +132,14 @@ def _from_table(
         return training, None
     if "validation" not in listed.images:
         _check_val_split(recipe, root)
-        note = f"{root}: lists no images for validation, so nothing is validated. Set val_split."
+        note = f"{root}: lists no images for validation, so nothing is validated. {_remedy(listed)}"
         return replace(training, notes=(*training.notes, note)), None
     return training, listed.images["validation"]
+
+
+def _remedy(listed: Listed) -> str:
+    words = f" to one of {count_words(listed.unused)}" if listed.unused else ""
+    return f"Set val_split{words}."
 
 
 def _table_options(recipe: Recipe) -> TableOptions:
@@ -192,11 +199,12 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
         return
     (name,) = training.class_names
     inner = _folder_of_classes(training.names[0], name)
-    remedy = (
-        f"Did you mean data_dir = {inner}?"
-        if inner
-        else "Give at least two classes, or set num_classes where more will come."
-    )
+    remedy = "Give at least two classes, or set num_classes where more will come."
+    if inner:
+        remedy = f"Did you mean data_dir = {inner}?"
+        split = next((folder for folder in inner.parents if kind_of(folder.name)), None)
+        if split:  # data_dir = inner would lose the other splits
+            remedy = f"The classes lie in {inner}. Move them up, to {split}/CLASS."
     where = recipe.data_dir or recipe.dataset
     raise DataError(
         f"{where}: has one class only ({name}), so there is nothing to tell apart. {remedy}"

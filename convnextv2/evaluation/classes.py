@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2.data import imagenet
+from convnextv2.data.class_names import class_name_of
 from convnextv2.errors import DataError
 from convnextv2.weights.files import Description
 from convnextv2.weights.load import OURS
@@ -92,7 +92,8 @@ def order_of(description: Description) -> str:
 
 def pairs(classes: Sequence[str], match: RowMatch) -> str:
     """Show the first few classes with their rows: "cat = 0, dog = 1, ..."."""
-    shown = [f"{name} = {row}" for name, row in zip(classes, match.rows, strict=True)][:_SHOWN]
+    rows = ["new" if row is None else row for row in match.rows]
+    shown = [f"{name} = {row}" for name, row in zip(classes, rows, strict=True)][:_SHOWN]
     return ", ".join(shown) + ", ..." * (len(classes) > _SHOWN)
 
 
@@ -140,7 +141,9 @@ def _by_given_name(
     if found and found.found == len(classes):
         return found
     if format != OURS and _are_numbers(classes, rows):
-        return _in_order(classes, rows, "number")
+        # Rows that are called 1, 2, 3 and folders that are called 0, 1, 2: by name, or by number?
+        either = "the data's classes are some of its names, and the numbers of its rows as well"
+        return either if found else _in_order(classes, rows, "number")
     if rows == imagenet.CLASSES and _mostly_imagenet(names):
         known = imagenet.imagenet_rows(classes)
         if known:
@@ -151,8 +154,8 @@ def _by_given_name(
 def _by_name(classes: Sequence[str], names: Sequence[str]) -> RowMatch | None:
     rows: dict[str, int | None] = {}
     for row, name in enumerate(names):
-        rows[_plain(name)] = None if _plain(name) in rows else row  # two of one name: which one?
-    found = tuple(rows.get(_plain(name)) for name in classes)
+        rows[class_name_of(name)] = None if class_name_of(name) in rows else row  # two of one name: which one?
+    found = tuple(rows.get(class_name_of(name)) for name in classes)
     return RowMatch(found, "by name") if any(row is not None for row in found) else None
 
 
@@ -182,11 +185,7 @@ def _mostly_imagenet(names: Sequence[str]) -> bool:
 
     transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
     """
-    firsts = [_plain(re.split(r"[,(]", name)[0]) for name in names]
-    same = sum(a == _plain(b) for a, b in zip(firsts, imagenet.categories(), strict=True))
+    firsts = [class_name_of(re.split(r"[,(]", name)[0]) for name in names]
+    same = sum(a == class_name_of(b) for a, b in zip(firsts, imagenet.categories(), strict=True))
     ids = sum(a == b for a, b in zip(names, imagenet.synsets(), strict=True))
     return max(same, ids) > imagenet.CLASSES // 2
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip()

@@ -73,6 +73,11 @@ _IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
         lambda recipe: not recipe.init and (recipe.resume_init or recipe.resume_opt),
         "there is no checkpoint in init (ckpt_path)",
     ),
+    (
+        ("class_order",),
+        lambda recipe: recipe.resume_init or recipe.resume_opt,
+        "the classes are those of the checkpoint",
+    ),
     (("loss_scale",), lambda recipe: recipe.precision in ("float32", "bfloat16"), "only float16 needs it"),
     (("warmup_factor",), lambda recipe: recipe.warmup_epochs == 0, "there is no warm-up"),
     (("ema_decay", "ema_form"), lambda recipe: not recipe.ema, "ema is off"),

@@ -14,12 +14,13 @@ from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, re
 from convnextv2.data.named import default_class_names
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources, validation_source
+from convnextv2.data.split_names import kind_of
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError
-from convnextv2.evaluation.classes import match_rows, order_of, pairs
+from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation
@@ -180,10 +181,11 @@ def with_rows(
                 f"{weights}: {names.count(name)} of its classes are called {name!r}. Which is meant?"
             )
         if row is None:
+            listed = f" ({brief(list(names))})" if names else ""
+            where = order if order not in ORDERS else f"its {rows}{listed}"
             raise CheckpointError(
-                f"{weights}: class {name!r} of the data is not among its {rows} "
-                f"({brief(list(names))}). Name the folders as the weights name their classes, or "
-                "set class_order."
+                f"{weights}: class {name!r} of the data is not among {where}. Name the folders as "
+                "the rows are named, or set class_order."
             )
     part = f"{len(classes)} of {rows}" if len(classes) < rows else str(rows)
     say(f"Rows of {part} classes: {match.how} ({pairs(classes, match)}).")
@@ -250,7 +252,10 @@ def _same_data(recipe: Recipe, other: Recipe) -> bool:
 
 def _page_of_data(run: Run, recipe: Recipe) -> Path:
     """The run's own page stays as it is when the run is measured on other images."""
-    parts = [Path(recipe.data_dir).resolve().name if recipe.data_dir else recipe.dataset]
+    folder = Path(recipe.data_dir).resolve()
+    parts: list[str] = [folder.name if recipe.data_dir else recipe.dataset]
+    if recipe.data_dir and kind_of(folder.name):  # every data set has a folder called test
+        parts.insert(0, folder.parent.name)
     if recipe.val_split != run.recipe.val_split:
         parts.append(recipe.val_split)
     name = re.sub(r"[^\w.-]+", "-", "-".join(parts)) or "data"

@@ -82,6 +82,25 @@ def test_an_image_that_links_reach_again_is_listed_once(tmp_path: Path) -> None:
     assert sorted(walk.broken_links) == [f"{root}/cat/gone.jpg", f"{root}/cat/lost"]
 
 
+def test_an_image_in_two_classes_is_said(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "9.jpg"
+    touch(tmp_path, "data/cat/1.jpg", "data/dog/2.jpg", "elsewhere/9.jpg")
+    root = tmp_path / "data"
+    (root / "dog" / "3.jpg").symlink_to("../cat/1.jpg")
+    (root / "cat" / "4.jpg").symlink_to(elsewhere)
+    (root / "dog" / "4.jpg").symlink_to(elsewhere)
+    walk = Walk(SUFFIXES)
+    assert len(listed(root / "cat", walk)) + len(listed(root / "dog", walk)) == 5
+    assert walk.notes(root) == (f"{root}: 2 image(s) have two classes by links ({root}/dog/3.jpg, {root}/dog/4.jpg).",)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    os.mkfifo(tmp_path / "2.jpg")
+    assert listed(tmp_path) == ["1.jpg"]
+
+
 def test_a_folder_in_two_classes_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg")
     (tmp_path / "kitty").symlink_to("cat")

@@ -302,3 +302,29 @@ def test_the_recipe_of_an_older_run_asks_for_no_splits(shop: Path) -> None:
     training, validation = find_sources(older, labelled=True)
     assert len(training) == 12 and len(validation) == 3
     assert len(validation_source(older, ["hat", "shoe"])) == 3
+
+
+def test_folds_that_are_not_there_are_named(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("path,label,fold\nhat/0.png,hat,0\nshoe/0.jpg,shoe,1\nhat/1.png,hat,2\n")
+    with pytest.raises(DataError, match=r"train_split = 0,1,22: the column of splits has no 22. It has 0 \(1\), 1"):
+        find_sources(Recipe(data_dir=str(path), train_split="0,1,22", val_split="2"), labelled=True)
+
+
+def test_a_flag_that_is_left_blank_is_false(shop: Path) -> None:
+    path = shop / "list.csv"
+    path.write_text("path,is_test,label\nhat/0.png,1,hat\nhat/1.png,,hat\nshoe/0.jpg,0,shoe\nshoe/1.jpg,,shoe\n")
+    training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
+    assert relative(training, shop) == ["hat/1.png", "shoe/0.jpg", "shoe/1.jpg"] and validation is None
+    assert "Set val_split to one of test (1)." in training.notes[-1]
+    path.write_text("path,is_test,is_valid,label\nhat/0.png,1,0,hat\nshoe/0.jpg,0,1,shoe\n")
+    with pytest.raises(DataError, match="Write one column split in their place"):
+        find_sources(Recipe(data_dir=str(path)), labelled=True)
+
+
+def test_a_model_of_imagenet_is_measured_on_a_part_of_its_classes(tmp_path: Path) -> None:
+    for wnid in ("n01440764", "n02102040"):
+        picture(tmp_path / wnid / "0.png")
+    names = list(imagenet_names(synsets()).values())
+    source = validation_source(Recipe(data_dir=str(tmp_path)), names, trained_on=False)
+    assert source.targets.tolist() == [0, 217] and len(source.class_names) == 1000

@@ -155,10 +155,23 @@ def test_a_split_inside_of_the_training_split_is_no_class(tmp_path: Path) -> Non
     root = touch(tmp_path, *classes("train", "train/val"))
     for labelled in (True, False):
         assert f"{root}/train: holds val/, which looks like a split" in error(root, labelled)
+    deeper = touch(tmp_path / "deeper", "cat/train/0.jpg", "cat/test/1.jpg", "dog/train/0.jpg")
+    assert "the splits lie inside of the classes (cat/test, cat/train)" in error(deeper, labelled=False)
     only = touch(tmp_path / "only", "cat/0.jpg", "cat/Test/1.jpg", "dog/0.jpg")
     assert "the splits lie inside of the classes (cat/Test)" in error(only)
     few = touch(tmp_path / "few", "cat/0.jpg", "cat/1.jpg", "dog/train/0.jpg", "dog/test/1.jpg")
     assert "the splits lie inside of the classes (dog/test, dog/train)" in error(few)
+
+
+def test_classes_below_a_split_are_to_be_moved_up(tmp_path: Path) -> None:
+    root = touch(tmp_path, *classes("train/images", "val/images"))
+    assert f"The classes lie in {root}/train/images. Move them up, to {root}/train/CLASS." in error(root)
+
+
+def test_a_class_that_is_called_like_a_split_is_possible(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{name}/{i}.jpg" for name in ("bus", "train") for i in range(2)))
+    assert "If train/ is a class itself, use --train_split . instead." in error(root)
+    assert find_sources(Recipe(data_dir=str(root), train_split="."), labelled=True)[0].class_names == ("bus", "train")
 
 
 def test_images_beside_a_folder_with_splits_are_not_lost(tmp_path: Path) -> None:
@@ -186,6 +199,7 @@ def test_classes_without_a_printable_name_are_refused(tmp_path: Path, name: str)
 
 
 def test_the_classes_are_found_however_deep_they_lie(tmp_path: Path) -> None:
-    for wrapping in ("Training/animals", "a/b/c/d/e"):
-        root = touch(tmp_path / wrapping[0], *classes(wrapping))
-        assert f"Did you mean data_dir = {root / wrapping}?" in error(root)
+    root = touch(tmp_path / "a", *classes("a/b/c/d/e"))
+    assert f"Did you mean data_dir = {root}/a/b/c/d/e?" in error(root)
+    root = touch(tmp_path / "b", *classes("Training/animals"))
+    assert f"Move them up, to {root}/Training/CLASS." in error(root)

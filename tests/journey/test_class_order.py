@@ -135,7 +135,7 @@ def test_a_class_that_is_new_gets_a_new_row(named: Path, capsys: pytest.CaptureF
         (named / "data" / split / "hat").rename(named / "data" / split / "scarf")
     assert main(start(named)) == 0
     printed = capsys.readouterr().out
-    assert "Head: rows of 2 of 3 classes: by name (pants = 0, scarf = None, shoes = 2); 1 new." in printed
+    assert "Head: rows of 2 of 3 classes: by name (pants = 0, scarf = new, shoes = 2); 1 new." in printed
     assert metrics(named / "run")[-1]["top1"] >= 0.5  # both old classes may lose images to the new one
 
 

@@ -1,6 +1,6 @@
 """Tables of images: CSV, TSV, JSON and lists, as Excel, Kaggle and pandas write them."""
 
-from convnextv2.data.manifest.packed import Words, count_words
+from convnextv2.data.manifest.packed import Words, count_words, quoted
 from convnextv2.data.manifest.table import Table, read_table
 
-__all__ = ["Table", "Words", "count_words", "read_table"]
+__all__ = ["Table", "Words", "count_words", "quoted", "read_table"]

@@ -139,7 +139,10 @@ def choose_columns(
         if len(found) > 1 and not (role == "label" and not labelled):
             named = " and ".join(quoted(fields[i]) for i in found)
             what = f"has the columns {named}, which could each be the {role}"
-            raise DataError(f"{path}: {what}. Choose one: --columns {role}={fields[found[0]]}")
+            remedy = f"Choose one: --columns {role}={fields[found[0]]}"
+            if all(_plain(fields[i]) in _FLAGS for i in found):
+                remedy = "Write one column split in their place, with the words train, val and test."
+            raise DataError(f"{path}: {what}. {remedy}")
         if found:
             chosen[role] = found[0]
     _fill_by_exclusion(fields, chosen, wanted, labelled)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from convnextv2.data.class_names import class_name_of
 from convnextv2.data.manifest.content import FALSE, TRUE, rows_with
 from convnextv2.data.manifest.packed import Words, quoted
 from convnextv2.data.split_names import Kind
@@ -35,8 +36,8 @@ def clean_labels(
     Raises:
         DataError: Rows have no label, or one with a line break.
     """
-    texts = {text: plain(text) for text in labels.counts()}
-    _check(path, labels, lines, unit, lambda text: plain(text) in _MISSING, "{have} no label")
+    texts = {text: class_name_of(text) for text in labels.counts()}
+    _check(path, labels, lines, unit, lambda text: class_name_of(text) in _MISSING, "{have} no label")
     broken = "{have} a label with a line break or another control character. Is a quote not closed?"
     _check(path, labels, lines, unit, _is_broken, broken)
     notes = []
@@ -68,12 +69,12 @@ def clean_splits(splits: Words, flag: Kind | None) -> Words | None:
     Returns:
         The words without blanks at their ends; None for a column of flags that has other values.
     """
-    texts = {text: plain(text) for text in splits.words}
+    texts = {text: class_name_of(text) for text in splits.words}
     if flag is None:
         return renamed(splits, whole_numbers(texts))
     true, false = flag_words(flag)
     for text, word in texts.items():
-        if word.lower() not in TRUE | FALSE:
+        if word.lower() not in TRUE | FALSE | {""}:  # people mark what is true, and leave the rest
             return None
         texts[text] = true if word.lower() in TRUE else false
     return renamed(splits, texts)
@@ -90,11 +91,6 @@ def flag_words(flag: Kind) -> tuple[str, str]:
     """
     words: dict[Kind, str] = {"train": "train", "validation": "val", "test": "test"}
     return words[flag], words["validation" if flag == "train" else "train"]
-
-
-def plain(text: str) -> str:
-    """Write a text in NFC, without blanks at its ends."""
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def whole_numbers(texts: Mapping[str, str]) -> dict[str, str]:
@@ -128,7 +124,7 @@ def renamed(words: Words, texts: Mapping[str, str]) -> Words:
 
 
 def _is_broken(text: str) -> bool:
-    return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in plain(text))
+    return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in class_name_of(text))
 
 
 def _check(
