@@ -70,7 +70,14 @@ class Server:
     """The server, in a thread of this process, so that it can be brought into each of its states."""
 
     def __init__(self, sources: list[str]) -> None:
-        limits = Limits(max_body_mb=3, max_images=4, max_queue=4, deadline_s=1.0, read_timeout_s=1.0, max_image_pixels=4_000_000)
+        limits = Limits(
+            max_body_mb=3,
+            max_images=4,
+            max_queue=4,
+            deadline_s=1.0,
+            read_timeout_s=1.0,
+            max_image_pixels=4_000_000,
+        )
         self.store = Store(sources, limits, Metrics(), device="cpu", precision="float32")
         app = build_app(self.store, keys=Keys(KEY), access_log="off")
 
@@ -133,8 +140,20 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
         Case("400 bad_shape", array=np.zeros((1, 7, 7, 3), np.uint8)),
         Case("400 bad_request", photo, kind="multipart/form-data; boundary=b"),
         Case("401 unauthorized", photo, key="wrong", files=[photo]),
-        Case("404 no_such_model", photo, path="/v1/models/shoes/predict", model="shoes", files=[photo]),
-        Case("404 no_such_version", photo, path="/v1/models/m/versions/9/predict", version="9", files=[photo]),
+        Case(
+            "404 no_such_model",
+            photo,
+            path="/v1/models/shoes/predict",
+            model="shoes",
+            files=[photo],
+        ),
+        Case(
+            "404 no_such_version",
+            photo,
+            path="/v1/models/m/versions/9/predict",
+            version="9",
+            files=[photo],
+        ),
         Case("404 not_a_classifier", photo, path="/v1/models/p/predict", model="p", files=[photo]),
         Case("404 no_such_path", path="/v3", method="GET"),
         Case("405 method_not_allowed", path="/v1/models/m/predict", method="GET"),
@@ -147,10 +166,25 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
         Case("415 content_encoding", photo, more={"Content-Encoding": "gzip"}, files=[photo]),
         Case("422 invalid_value", photo, path="/v1/models/m/predict?top_k=0"),
         Case("429 queue_full", photo, state=full, files=[photo]),
-        Case("500 internal_error", photo, state=lambda: server.having(store.find("m").scorer, "_run", None), files=[photo]),
+        Case(
+            "500 internal_error",
+            photo,
+            state=lambda: server.having(store.find("m").scorer, "_run", None),
+            files=[photo],
+        ),
         Case("503 deadline_exceeded", photo, state=server.busy, files=[photo]),
-        Case("503 not_ready", photo, state=lambda: server.having(store, "is_ready", False), files=[photo]),
-        Case("503 shutting_down", path="/readyz", method="GET", state=lambda: server.having(store, "is_draining", True)),
+        Case(
+            "503 not_ready",
+            photo,
+            state=lambda: server.having(store, "is_ready", False),
+            files=[photo],
+        ),
+        Case(
+            "503 shutting_down",
+            path="/readyz",
+            method="GET",
+            state=lambda: server.having(store, "is_draining", True),
+        ),
     ]
 
 
@@ -197,17 +231,30 @@ def by_httpx(server: Server, case: Case) -> str:
             time.sleep(0.2)
 
     body = slowly() if case.is_slow else case.body
-    return message_of(httpx.request(case.method, server.address + case.path, content=body, headers=headers, timeout=60).json())
+    return message_of(
+        httpx.request(
+            case.method, server.address + case.path, content=body, headers=headers, timeout=60
+        ).json()
+    )
 
 
 def by_ours(server: Server, case: Case, folder: Path) -> str | None:
     """What `convnextv2 predict --server` shows; None where it cannot ask so."""
-    if case.method != "POST" or case.kind != JPEG or "versions" in case.path or "?" in case.path or case.more or case.is_slow:
+    if (
+        case.method != "POST"
+        or case.kind != JPEG
+        or "versions" in case.path
+        or "?" in case.path
+        or case.more
+        or case.is_slow
+    ):
         return None
     (folder / "file.jpg").write_bytes(case.body)
     model = case.path.split("/")[3]
     try:
-        asked = predict_remotely(server.address, model, [folder / "file.jpg"], api_key=case.key, wait=lambda _: None)
+        asked = predict_remotely(
+            server.address, model, [folder / "file.jpg"], api_key=case.key, wait=lambda _: None
+        )
         return "" if next(iter(asked))["predictions"] else "nothing"
     except ConvNeXtV2Error as error:
         return str(error)
@@ -215,7 +262,9 @@ def by_ours(server: Server, case: Case, folder: Path) -> str | None:
 
 def by_triton(server: Server, case: Case, binary: bool) -> str | None:
     """What tritonclient shows; None where it cannot ask so."""
-    client = triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=60, connection_timeout=60)
+    client = triton.InferenceServerClient(
+        f"127.0.0.1:{server.port}", network_timeout=60, connection_timeout=60
+    )
     if case.array is not None:
         given = triton.InferInput("pixels", list(case.array.shape), "UINT8")
         given.set_data_from_numpy(case.array, binary_data=binary)
@@ -244,7 +293,9 @@ def by_browser(page: Any, case: Case) -> str | None:
     """What a page's fetch shows; None where it cannot ask so."""
     if case.is_slow or "Content-Encoding" in case.more:
         return None
-    headers = {"Authorization": f"Bearer {case.key}"} | ({"Content-Type": case.kind} if case.method == "POST" else {})
+    headers = {"Authorization": f"Bearer {case.key}"} | (
+        {"Content-Type": case.kind} if case.method == "POST" else {}
+    )
     found = page.evaluate(
         """async ([path, method, headers, body]) => {
             const bytes = Uint8Array.from(atob(body), (c) => c.charCodeAt(0));
@@ -283,12 +334,21 @@ def cell(shown: str | None, message: str) -> str:
 
 def main() -> int:
     """Ask, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("model", "pretrained", "photo"):
         parser.add_argument(name)
     given = parser.parse_args()
     server = Server([f"m={given.model}", f"p={given.pretrained}"])
-    clients = ("curl", "httpx", "browser", "`predict --server`", "tritonclient, JSON", "tritonclient, binary")
+    clients = (
+        "curl",
+        "httpx",
+        "browser",
+        "`predict --server`",
+        "tritonclient, JSON",
+        "tritonclient, binary",
+    )
     print("| answer | message |", " | ".join(clients), "|")
     print("|---" * (2 + len(clients)), "|", sep="")
     is_good = True
@@ -302,7 +362,11 @@ def main() -> int:
                     if case.body or case.method == "GET" or case.files is not None:
                         status, code, message = by_curl(server, case, folder)
                         is_good &= case.name == f"{status} {code}".strip()
-                        others = (by_httpx(server, case), by_browser(page, case) if page else None, by_ours(server, case, folder))
+                        others = (
+                            by_httpx(server, case),
+                            by_browser(page, case) if page else None,
+                            by_ours(server, case, folder),
+                        )
                         cells = ["yes", *(cell(shown, message) for shown in others)]
                     asked = [by_triton(server, case, binary) for binary in (False, True)]
                     if not message and case.name[:3] != "200":  # asked by tritonclient alone
@@ -320,7 +384,11 @@ def sentence(shown: str, status: str) -> str:
     """Whether tritonclient's exception can be printed and names the status; of a good answer there is none."""
     if status == "200":
         return "yes" if not shown else f"no: {shown[:120]!r}"
-    return "yes" if shown.startswith(f"[{status}] ") and " | " in shown and len(shown) > 30 else f"no: {shown[:120]!r}"
+    return (
+        "yes"
+        if shown.startswith(f"[{status}] ") and " | " in shown and len(shown) > 30
+        else f"no: {shown[:120]!r}"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def save_tiff(path: Path, values: NDArray[np.generic], **options: object) -> Non
     """A TIFF file of (H, W, C), as GDAL writes it: bands side by side, compressed."""
     import tifffile
 
-    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig", compression="zlib", **options)
+    tifffile.imwrite(
+        path, values, photometric="minisblack", planarconfig="contig", compression="zlib", **options
+    )
 
 
 def write_fields(root: Path, ending: str, *, train: int = 4, val: int = 2) -> Path:

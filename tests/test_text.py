@@ -41,7 +41,13 @@ def forged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         class_names=[f"{FORGED}{i}" for i in range(len(usual.class_names))],
         preprocessing=usual.preprocessing,
         training={FORGED: FORGED},
-        provenance={"notice": FORGED, "format": FORGED, "sha256": FORGED, "licence": FORGED, "init": {"format": FORGED}},
+        provenance={
+            "notice": FORGED,
+            "format": FORGED,
+            "sha256": FORGED,
+            "licence": FORGED,
+            "init": {"format": FORGED},
+        },
     )
     save_weights(folder / "weights", model.state_dict(), description)
     return folder / "weights" / "model.safetensors"
@@ -67,15 +73,32 @@ def test_inspect_convert_and_predict_print_plain_lines(
     check(capsys)
 
 
-def test_export_and_the_artifacts_notes_are_plain_lines(forged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["export", str(forged), "--format", "torch", "--images", "4", "--seconds", "0", "--workers", "0"]
+def test_export_and_the_artifacts_notes_are_plain_lines(
+    forged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "export",
+        str(forged),
+        "--format",
+        "torch",
+        "--images",
+        "4",
+        "--seconds",
+        "0",
+        "--workers",
+        "0",
+    ]
     assert main([*argv, "--out", str(tmp_path / "artifact")]) == 0
     check(capsys)
     notes = open_scorer(tmp_path / "artifact", device="cpu", precision="auto").notes
-    assert any("licence MIT" in note for note in notes) and all(note.isprintable() for note in notes)
+    assert any("licence MIT" in note for note in notes) and all(
+        note.isprintable() for note in notes
+    )
 
 
-def test_names_in_checkpoints_of_others_are_plain_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_checkpoints_of_others_are_plain_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = network()
     table = name_table("timm", model.depths)
     tensors = {table[name]: tensor for name, tensor in model.state_dict().items()}

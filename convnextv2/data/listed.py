@@ -138,9 +138,7 @@ def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[
     return [word for word in counts if kind_of(word) == kind]
 
 
-def _announce(
-    path: Path, words: Mapping[Kind, Sequence[str]], unused: Mapping[str, int]
-) -> str:
+def _announce(path: Path, words: Mapping[Kind, Sequence[str]], unused: Mapping[str, int]) -> str:
     uses = [f"{' and '.join(some)} for {_USES[kind]}" for kind, some in words.items() if some]
     rest = f"; not used: {count_words(unused)}" if unused else ""
     return f"{path}: its column of splits says {', '.join(uses)}{rest}."

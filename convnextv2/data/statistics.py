@@ -226,7 +226,11 @@ def measure(
 def _proposed(tally: Tally) -> tuple[float, float]:
     """The percentiles of all channels together; where they are equal, something around them."""
     ends = [
-        [value for c in range(tally.channels) if not math.isnan(value := tally.percentile(c, share))]
+        [
+            value
+            for c in range(tally.channels)
+            if not math.isnan(value := tally.percentile(c, share))
+        ]
         for share in (LOW, HIGH)
     ]
     if not ends[0]:
@@ -325,7 +329,9 @@ class _Chunks(Dataset[Tally | MissingPackageError]):
                 tally.wrong_bands.append(str(error))
             except DataError as error:
                 tally.unreadable.append(str(error))
-            except MissingPackageError as error:  # as a value: a worker's exceptions lose their type
+            except (
+                MissingPackageError
+            ) as error:  # as a value: a worker's exceptions lose their type
                 return error
         return tally
 

@@ -154,7 +154,9 @@ def _by_given_name(
 def _by_name(classes: Sequence[str], names: Sequence[str]) -> RowMatch | None:
     rows: dict[str, int | None] = {}
     for row, name in enumerate(names):
-        rows[class_name_of(name)] = None if class_name_of(name) in rows else row  # two of one name: which one?
+        rows[class_name_of(name)] = (
+            None if class_name_of(name) in rows else row
+        )  # two of one name: which one?
     found = tuple(rows.get(class_name_of(name)) for name in classes)
     return RowMatch(found, "by name") if any(row is not None for row in found) else None
 

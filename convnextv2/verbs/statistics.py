@@ -153,7 +153,9 @@ def _page(found: Statistics, given: int, data: str) -> str:
     ]
     if tally.deep:
         how = "exact" if found.is_exact else "exact to 0.4 % of the value"
-        lines += [f"Percentiles {LOW:.1%} and {HIGH:.1%} are {how}. NaN and no data count as black."]
+        lines += [
+            f"Percentiles {LOW:.1%} and {HIGH:.1%} are {how}. NaN and no data count as black."
+        ]
     lines += _left_out("have another number of channels", tally.wrong_bands)
     lines += _left_out("cannot be read", tally.unreadable)
     lines += ["", f"# for a recipe; measured on {tally.images:,} images"]
@@ -163,7 +165,9 @@ def _page(found: Statistics, given: int, data: str) -> str:
     lines.append(f"mean: [{', '.join(f'{value:.4g}' for value in found.mean)}]")
     lines.append(f"std: [{', '.join(f'{value or 1:.4g}' for value in found.std)}]")
     if constant := [str(c + 1) for c, value in enumerate(found.std) if value == 0]:
-        lines.append(f"# std 1 stands for that of channel {', '.join(constant)}, which never varies")
+        lines.append(
+            f"# std 1 stands for that of channel {', '.join(constant)}, which never varies"
+        )
     return "\n".join(lines)
 
 
@@ -189,9 +193,14 @@ def _table(found: Statistics) -> list[str]:
     for name in ("mean", "std"):
         heads.append(name)
         columns.append([f"{value:.4f}" for value in getattr(found, name)])
-    widths = [max(len(head), *map(len, column)) for head, column in zip(heads, columns, strict=True)]
+    widths = [
+        max(len(head), *map(len, column)) for head, column in zip(heads, columns, strict=True)
+    ]
     rows = [heads, *zip(*columns, strict=True)]
-    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
 
 
 def _left_out(what: str, messages: Sequence[str]) -> list[str]:

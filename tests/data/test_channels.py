@@ -38,8 +38,16 @@ def image(channels: int, height: int = 75, width: int = 90, seed: int = 0) -> to
     """uint8 (C, H, W) of slopes, waves and noise, with channels-last memory as decoders write it."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x * draw.uniform(0.02, 0.9)) * np.cos(y * draw.uniform(0.02, 0.7)) for _ in range(channels)]
-    levels = 120 + 90 * np.stack(waves, -1) + draw.normal(0, 12, (height, width, channels)) + x[..., None] * 0.2
+    waves = [
+        np.sin(x * draw.uniform(0.02, 0.9)) * np.cos(y * draw.uniform(0.02, 0.7))
+        for _ in range(channels)
+    ]
+    levels = (
+        120
+        + 90 * np.stack(waves, -1)
+        + draw.normal(0, 12, (height, width, channels))
+        + x[..., None] * 0.2
+    )
     return torch.from_numpy(levels.clip(0, 255).astype(np.uint8)).permute(2, 0, 1)
 
 
@@ -59,14 +67,21 @@ def test_resizing_treats_each_channel_as_alone(channels, interpolation, antialia
         alone = partial(resize, size=size, interpolation=interpolation, antialias=antialias)
         expected = apart(lambda band, _, alone=alone: alone(band), pixels)
         # PyTorch's path for several channels adds in another order, which now and then rounds the other way.
-        assert (resized.int() - expected.int()).abs().max() <= 1 and (resized != expected).float().mean() < 0.001
+        assert (resized.int() - expected.int()).abs().max() <= 1 and (
+            resized != expected
+        ).float().mean() < 0.001
 
 
 @pytest.mark.parametrize("channels", COUNTS)
 def test_resizing_equals_pillows_band_by_band(channels):
     pixels = image(channels)
-    for name, filter in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
-        expected = np.stack([np.asarray(Image.fromarray(band.numpy()).resize((40, 32), filter)) for band in pixels])
+    for name, filter in (
+        ("bilinear", Image.Resampling.BILINEAR),
+        ("bicubic", Image.Resampling.BICUBIC),
+    ):
+        expected = np.stack(
+            [np.asarray(Image.fromarray(band.numpy()).resize((40, 32), filter)) for band in pixels]
+        )
         difference = np.abs(resize(pixels, (32, 40), name).numpy().astype(int) - expected)
         assert difference.max() <= 1 and (difference > 0).mean() < 0.02
 
@@ -75,14 +90,21 @@ def test_resizing_equals_pillows_band_by_band(channels):
 @pytest.mark.parametrize("preset", ["timm", "official", "mindcv"])
 def test_evaluation_prepares_each_channel_as_alone(channels, preset):
     pixels = image(channels)
-    transform = EvalTransform((48, 40), channels=channels, eval_preset=preset, interpolation="bilinear")
+    transform = EvalTransform(
+        (48, 40), channels=channels, eval_preset=preset, interpolation="bilinear"
+    )
     prepared, expected = transform(pixels), apart(lambda band, _: transform(band), pixels)
-    assert prepared.shape == (channels, 48, 40) and (prepared.int() - expected.int()).abs().max() <= 1
+    assert (
+        prepared.shape == (channels, 48, 40) and (prepared.int() - expected.int()).abs().max() <= 1
+    )
     assert (prepared != expected).float().mean() < 0.001
 
 
 @pytest.mark.parametrize("channels", COUNTS)
-@pytest.mark.parametrize("how", [{}, {"padding": 5}, {"vflip": 0.5, "interpolation": "lanczos"}, {"jitter": (0.5, 0.4, 0, 0)}])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"padding": 5}, {"vflip": 0.5, "interpolation": "lanczos"}, {"jitter": (0.5, 0.4, 0, 0)}],
+)
 def test_training_crops_flips_and_jitters_each_channel_as_alone(channels, how):
     pixels = image(channels)
     transform = TrainTransform((32, 32), **{"interpolation": "bilinear"} | how)
@@ -99,10 +121,15 @@ def test_brightness_and_contrast_are_numpys(channels, factor, monkeypatch):
     pixels = image(channels)
     levels = pixels.numpy().astype(float)
     mean = levels.mean((1, 2), keepdims=True)  # the channel's own, not that of all
-    expected = {(0.9, 0.0, 0.0, 0.0): levels * factor, (0.0, 0.9, 0.0, 0.0): mean + (levels - mean) * factor}
+    expected = {
+        (0.9, 0.0, 0.0, 0.0): levels * factor,
+        (0.0, 0.9, 0.0, 0.0): mean + (levels - mean) * factor,
+    }
     for strengths, values in expected.items():
         changed = color_jitter(pixels, strengths, stream(3)).numpy()
-        assert np.abs(changed - values.clip(0, 255)).max() <= 1  # cut off, not rounded, as torchvision does
+        assert (
+            np.abs(changed - values.clip(0, 255)).max() <= 1
+        )  # cut off, not rounded, as torchvision does
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -114,15 +141,22 @@ def test_policies_act_on_each_channel_as_on_a_grey_image(channels, text, plain, 
     pixels, fill = image(channels), tuple(range(10, 10 + 7 * channels, 7))
     policy = build_policy(text, fill=fill, interpolation="bilinear")
     # A policy for grey images that draws from the same operations, as it has no colours to change.
-    alone = [build_policy(text, fill=(level, level), interpolation="bilinear").transforms[0] for level in fill]
+    alone = [
+        build_policy(text, fill=(level, level), interpolation="bilinear").transforms[0]
+        for level in fill
+    ]
     changes = 0
     for i in range(8):
         generator = stream("policy", i)
         changed = policy(pixels, generator)
-        assert torch.equal(changed, apart(lambda band, c, i=i: alone[c](band, stream("policy", i)), pixels))
+        assert torch.equal(
+            changed, apart(lambda band, c, i=i: alone[c](band, stream("policy", i)), pixels)
+        )
         after = stream("policy", i)
         alone[0](pixels[:1], after)
-        assert torch.equal(generator.get_state(), after.get_state())  # as many draws as for one channel
+        assert torch.equal(
+            generator.get_state(), after.get_state()
+        )  # as many draws as for one channel
         changes += not torch.equal(changed, pixels)
     assert changes >= 4
 
@@ -140,13 +174,22 @@ def test_a_channel_of_a_policy_shows_what_pillow_makes_of_it(text, monkeypatch):
     policy = build_policy(text, fill=(1, 2, 3, 4))
     for i in range(60):
         policy(image(4), stream(i))
-    assert {mode for *_, mode in applied} == {"L"} and {fill for _, _, fill, _ in applied} == {(1,), (2,), (3,), (4,)}
-    assert len({name for name, *_ in applied}) >= 8 and "Color" not in {name for name, *_ in applied}
+    assert {mode for *_, mode in applied} == {"L"} and {fill for _, _, fill, _ in applied} == {
+        (1,),
+        (2,),
+        (3,),
+        (4,),
+    }
+    assert len({name for name, *_ in applied}) >= 8 and "Color" not in {
+        name for name, *_ in applied
+    }
 
 
 def test_a_moved_band_is_filled_with_its_own_level():
     levels = (50, 100, 150, 200)
-    canvases = [transform.policy.canvas for transform in build_policy("rand-m10", fill=levels).transforms]
+    canvases = [
+        transform.policy.canvas for transform in build_policy("rand-m10", fill=levels).transforms
+    ]
     assert canvases == [Canvas((level,), Image.Resampling.BICUBIC) for level in levels]
 
 
@@ -164,9 +207,14 @@ def test_normalisation_erasing_and_mixing_of_many_channels(channels, kernels):
     try:
         pixels = torch.stack([image(channels, 32, 32, seed) for seed in range(4)])
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        mean, std = (torch.linspace(0.2, 0.7, channels).tolist(), torch.linspace(0.1, 0.3, channels).tolist())
+        mean, std = (
+            torch.linspace(0.2, 0.7, channels).tolist(),
+            torch.linspace(0.1, 0.3, channels).tolist(),
+        )
         images = BatchTransform(tuple(mean), tuple(std)).normalise(pixels)
-        expected = (pixels.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        expected = (pixels.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[
+            :, None, None
+        ]
         assert torch.allclose(images.double(), expected, atol=1e-5)
     finally:
         native.choose("auto")
@@ -177,10 +225,16 @@ def test_normalisation_erasing_and_mixing_of_many_channels(channels, kernels):
     for c in range(channels):
         assert (erased[:, c][changed] == c).all()
     mixed, _ = Mixing(mixup=0.8)(images, torch.arange(4), 4, stream(2))
-    alone = [Mixing(mixup=0.8)(images[:, c : c + 1], torch.arange(4), 4, stream(2))[0] for c in range(channels)]
+    alone = [
+        Mixing(mixup=0.8)(images[:, c : c + 1], torch.arange(4), 4, stream(2))[0]
+        for c in range(channels)
+    ]
     assert torch.equal(mixed, torch.cat(alone, 1))
     cut, _ = Mixing(cutmix=1.0)(images, torch.arange(4), 4, stream(2))
-    alone = [Mixing(cutmix=1.0)(images[:, c : c + 1], torch.arange(4), 4, stream(2))[0] for c in range(channels)]
+    alone = [
+        Mixing(cutmix=1.0)(images[:, c : c + 1], torch.arange(4), 4, stream(2))[0]
+        for c in range(channels)
+    ]
     assert torch.equal(cut, torch.cat(alone, 1))
 
 
@@ -196,32 +250,59 @@ class Arrays(Source):
 def test_batches_and_the_cache_hold_any_number_of_channels(channels, workers):
     source = Arrays([str(i) for i in range(5)])
     transform = EvalTransform((32, 32), channels=channels)
-    batch = next(iter(EvaluationLoader(source, transform, batch_size=5, channels=channels, workers=workers)))
-    assert batch.pixels.shape == (5, channels, 32, 32) and batch.pixels.is_contiguous(memory_format=torch.channels_last)
-    assert all(torch.equal(batch.pixels[i], transform(source.picture(i, channels))) for i in range(5))
+    batch = next(
+        iter(EvaluationLoader(source, transform, batch_size=5, channels=channels, workers=workers))
+    )
+    assert batch.pixels.shape == (5, channels, 32, 32) and batch.pixels.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert all(
+        torch.equal(batch.pixels[i], transform(source.picture(i, channels))) for i in range(5)
+    )
 
     cache = DecodedCache(5, 1)
     for _ in range(2):
         sampler = EpochSampler(5, 5, seed=1)
-        loader = TrainingLoader(source, TrainTransform((32, 32)), sampler, channels=channels, workers=workers, cache=cache)
+        loader = TrainingLoader(
+            source,
+            TrainTransform((32, 32)),
+            sampler,
+            channels=channels,
+            workers=workers,
+            cache=cache,
+        )
         found = next(iter(loader.batches(0)))
-        bare = TrainingLoader(source, TrainTransform((32, 32)), EpochSampler(5, 5, seed=1), channels=channels)
+        bare = TrainingLoader(
+            source, TrainTransform((32, 32)), EpochSampler(5, 5, seed=1), channels=channels
+        )
         assert torch.equal(found.pixels, next(iter(bare.batches(0))).pixels)
     assert all(torch.equal(cache.get(i), source.picture(i, channels)) for i in range(5))
 
 
 def test_the_recipe_builds_transforms_for_many_channels():
-    five = {"in_channels": 5, "mean": (0.1, 0.2, 0.3, 0.4, 0.5), "std": (0.1,) * 5, "image_size": 32, "data_dir": "d"}
-    recipe = Recipe(**five, auto_augment="randaug-m9", erase_prob=1.0, erase_value=(1.0, 2.0, 3.0, 4.0, 5.0))
+    five = {
+        "in_channels": 5,
+        "mean": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "std": (0.1,) * 5,
+        "image_size": 32,
+        "data_dir": "d",
+    }
+    recipe = Recipe(
+        **five, auto_augment="randaug-m9", erase_prob=1.0, erase_value=(1.0, 2.0, 3.0, 4.0, 5.0)
+    )
     changed = build_train_transform(recipe)(image(5), stream(0))
     assert changed.shape == (5, 32, 32)
     images, _ = build_batch_transform(recipe, 3)(changed[None], torch.tensor([1]), stream(0))
     assert images.shape == (1, 5, 32, 32)
-    assert build_train_transform(Recipe(**five, color_jitter=(0.4, 0.4, 0.0)))(image(5), stream(0)).shape == (5, 32, 32)
+    assert build_train_transform(Recipe(**five, color_jitter=(0.4, 0.4, 0.0)))(
+        image(5), stream(0)
+    ).shape == (5, 32, 32)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_missing_package_stops_the_loader_in_one_line_and_is_never_skipped(workers, tmp_path, monkeypatch):
+def test_a_missing_package_stops_the_loader_in_one_line_and_is_never_skipped(
+    workers, tmp_path, monkeypatch
+):
     save_tiff(tmp_path / "a.tif", field(0, 0))
 
     def missing():
@@ -240,14 +321,24 @@ def test_the_range_of_values_reaches_every_loader(workers, tmp_path):
     values = field(0, 0, side=32)[:, :32]
     save_tiff(tmp_path / "a.tif", values)
     source = Source([str(tmp_path / "a.tif")])
-    expected = (values.astype(float) * (255 / 4000)).round().clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+    expected = (
+        (values.astype(float) * (255 / 4000))
+        .round()
+        .clip(0, 255)
+        .astype(np.uint8)
+        .transpose(2, 0, 1)
+    )
     transform = EvalTransform((32, 32), channels=5, crop_pct=1.0, value_range=(0.0, 4000.0))
-    batch = next(iter(EvaluationLoader(source, transform, batch_size=1, channels=5, workers=workers)))
+    batch = next(
+        iter(EvaluationLoader(source, transform, batch_size=1, channels=5, workers=workers))
+    )
     assert np.array_equal(batch.pixels[0], expected)
     recipe = Recipe(
         data_dir="d", in_channels=5, mean=(0.5,), std=(0.2,), value_range=(0.0, 4000.0), image_size=32, batch_size=1,
         workers=workers, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0,
     )  # fmt: skip
     for cache_mb in (0, 1):
-        loader = build_training_loader(recipe.model_copy(update={"cache_mb": cache_mb}), source, Place(torch.device("cpu")))
+        loader = build_training_loader(
+            recipe.model_copy(update={"cache_mb": cache_mb}), source, Place(torch.device("cpu"))
+        )
         assert np.array_equal(next(iter(loader.batches(0))).pixels[0], expected)

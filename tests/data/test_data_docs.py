@@ -40,7 +40,10 @@ CASES: dict[str, list[Case]] = {
         Case("path\tlabel\n" + ROWS.replace(",", "\t"), LISTED, name="list.tsv"),
     ],
     "utf16": [
-        Case(mark + f"path,label\nhat/1.jpg,H{COMPOSED}\n".encode(encoding), [("hat/1.jpg", f"H{COMPOSED}")])
+        Case(
+            mark + f"path,label\nhat/1.jpg,H{COMPOSED}\n".encode(encoding),
+            [("hat/1.jpg", f"H{COMPOSED}")],
+        )
         for mark, encoding in (
             (codecs.BOM_UTF8, "utf-8"),
             (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -51,15 +54,32 @@ CASES: dict[str, list[Case]] = {
     ],
     "cp1252": [Case("path;label\nhat/1.jpg;Hüte €\n".encode("cp1252"), [("hat/1.jpg", "Hüte €")])],
     "blanks": [Case('path, label \nhat/1.jpg, hat\nhat/2.jpg,hat \n"shoe/3.jpg", shoe\n', LISTED)],
-    "letter-case": [Case("path,label\nhat/1.jpg,hat\nhat/2.jpg,Hat\n", [("hat/1.jpg", "hat"), ("hat/2.jpg", "Hat")])],
+    "letter-case": [
+        Case(
+            "path,label\nhat/1.jpg,hat\nhat/2.jpg,Hat\n",
+            [("hat/1.jpg", "hat"), ("hat/2.jpg", "Hat")],
+        )
+    ],
     "kaggle": [Case("image_id,category,width\nhat/1,hat,9\nhat/2,hat,9\nshoe/3,shoe,9\n", LISTED)],
     "unknown-columns": [Case("fname,breed\n" + ROWS)],
     "two-columns": [Case("path,class,species\nhat/1.jpg,hat,x\n")],
     "no-header": [Case(ROWS, LISTED)],
-    "list": [Case("1.jpg 65\nmy cat.jpg 970\n", [("1.jpg", "65"), ("my cat.jpg", "970")], ("1.jpg", "my cat.jpg"), "val.txt")],
-    "one-hot": [Case("image,hat,shoe\nhat/1.jpg,1,0\nhat/2.jpg,1.0,0.0\nshoe/3.jpg,False,True\n", LISTED)],
+    "list": [
+        Case(
+            "1.jpg 65\nmy cat.jpg 970\n",
+            [("1.jpg", "65"), ("my cat.jpg", "970")],
+            ("1.jpg", "my cat.jpg"),
+            "val.txt",
+        )
+    ],
+    "one-hot": [
+        Case("image,hat,shoe\nhat/1.jpg,1,0\nhat/2.jpg,1.0,0.0\nshoe/3.jpg,False,True\n", LISTED)
+    ],
     "pandas": [
-        Case(f"{index},path,label\n0,hat/1.jpg,3.0\n1,hat/2.jpg,12.0\n", [("hat/1.jpg", "3"), ("hat/2.jpg", "12")])
+        Case(
+            f"{index},path,label\n0,hat/1.jpg,3.0\n1,hat/2.jpg,12.0\n",
+            [("hat/1.jpg", "3"), ("hat/2.jpg", "12")],
+        )
         for index in ("", "Unnamed: 0")
     ],
     "split": [
@@ -89,11 +109,19 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "backslashes": [Case("path,label\n" + ROWS.replace("/", "\\"), LISTED)],
-    "other-machine": [Case("path,label\n" + re.sub("^(?=.)", "/home/me/data/", ROWS, flags=re.MULTILINE), LISTED)],
-    "accents": [
-        Case(f"path,label\n{COMPOSED}/1.JPG,hat\n", [(f"{DECOMPOSED}/1.jpg", "hat")], (f"{DECOMPOSED}/1.jpg",)),
+    "other-machine": [
+        Case("path,label\n" + re.sub("^(?=.)", "/home/me/data/", ROWS, flags=re.MULTILINE), LISTED)
     ],
-    "images-elsewhere": [Case("path,label\n1.jpg,a\n2.jpg,b\n", images=("train/1.jpg", "train/2.jpg"))],
+    "accents": [
+        Case(
+            f"path,label\n{COMPOSED}/1.JPG,hat\n",
+            [(f"{DECOMPOSED}/1.jpg", "hat")],
+            (f"{DECOMPOSED}/1.jpg",),
+        ),
+    ],
+    "images-elsewhere": [
+        Case("path,label\n1.jpg,a\n2.jpg,b\n", images=("train/1.jpg", "train/2.jpg"))
+    ],
     "missing": [Case("path,label\nhat/1.jpg,hat\nhat/9.jpg,hat\n")],
     "web": [Case("path,label\nhttps://example.com/1.jpg,hat\n")],
     "repeated": [Case("path,label\n" + ROWS + "./hat/1.jpg,hat\n", LISTED)],
@@ -163,7 +191,11 @@ def test_every_row_of_the_page_is_tested() -> None:
 
 @pytest.mark.parametrize(
     ("slug", "case"),
-    [pytest.param(slug, case, id=f"{slug}-{i}") for slug, cases in CASES.items() for i, case in enumerate(cases)],
+    [
+        pytest.param(slug, case, id=f"{slug}-{i}")
+        for slug, cases in CASES.items()
+        for i, case in enumerate(cases)
+    ],
 )
 def test_tables_are_read_and_told_as_the_page_says(
     slug: str, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

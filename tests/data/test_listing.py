@@ -31,7 +31,9 @@ def test_the_order_is_that_of_the_whole_paths_as_text(tmp_path: Path) -> None:
 
 
 def test_what_is_passed_over_is_counted_by_ending(tmp_path: Path) -> None:
-    touch(tmp_path, "1.jpg", "2.HEIC", "a/3.heic", "IMG_0004", "notes.txt", "Thumbs.db", ".hidden.jpg")
+    touch(
+        tmp_path, "1.jpg", "2.HEIC", "a/3.heic", "IMG_0004", "notes.txt", "Thumbs.db", ".hidden.jpg"
+    )
     walk = Walk(SUFFIXES)
     assert listed(tmp_path, walk) == ["1.jpg"]
     assert walk.passed_over == {".heic": 2, "": 1}
@@ -43,10 +45,19 @@ def test_what_is_passed_over_is_counted_by_ending(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_system_are_passed_over_and_said(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.jpg", "__MACOSX/cat/._1.jpg", "__MACOSX/cat/1.jpg", "cat/@eaDir/1.jpg", ".git/1.jpg")
+    touch(
+        tmp_path,
+        "cat/1.jpg",
+        "__MACOSX/cat/._1.jpg",
+        "__MACOSX/cat/1.jpg",
+        "cat/@eaDir/1.jpg",
+        ".git/1.jpg",
+    )
     walk = Walk(SUFFIXES)
     assert listed(tmp_path, walk) == ["cat/1.jpg"]
-    assert walk.notes(tmp_path) == (f"{tmp_path}: passed over folders of the system (@eaDir, __MACOSX).",)
+    assert walk.notes(tmp_path) == (
+        f"{tmp_path}: passed over folders of the system (@eaDir, __MACOSX).",
+    )
     assert visible_folders(tmp_path) == ({"cat": tmp_path / "cat"}, {"__MACOSX"})
 
 
@@ -91,7 +102,9 @@ def test_an_image_in_two_classes_is_said(tmp_path: Path) -> None:
     (root / "dog" / "4.jpg").symlink_to(elsewhere)
     walk = Walk(SUFFIXES)
     assert len(listed(root / "cat", walk)) + len(listed(root / "dog", walk)) == 5
-    assert walk.notes(root) == (f"{root}: 2 image(s) have two classes by links ({root}/dog/3.jpg, {root}/dog/4.jpg).",)
+    assert walk.notes(root) == (
+        f"{root}: 2 image(s) have two classes by links ({root}/dog/3.jpg, {root}/dog/4.jpg).",
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")

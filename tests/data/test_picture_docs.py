@@ -76,7 +76,9 @@ def array() -> tuple[bytes, np.ndarray]:
 
 def sixteen_bits() -> tuple[bytes, np.ndarray]:
     values = np.array([[0, 257, 65535]], np.uint16)
-    return encoded(Image.fromarray(values), "PNG"), np.array([[0, 1, 255]], np.uint8)[..., None].repeat(3, -1)
+    return encoded(Image.fromarray(values), "PNG"), np.array([[0, 1, 255]], np.uint8)[
+        ..., None
+    ].repeat(3, -1)
 
 
 def transparent() -> tuple[bytes, np.ndarray]:
@@ -94,7 +96,10 @@ def half_of(data: bytes) -> bytes:
 
 
 READ: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
-    "scan-header": lambda: ((data := (DAMAGED / "wrong-scan-header.jpg").read_bytes()), plain(data)),
+    "scan-header": lambda: (
+        (data := (DAMAGED / "wrong-scan-header.jpg").read_bytes()),
+        plain(data),
+    ),
     "stray-bytes": lambda: (JPEG[:-2] + b"\x12\x34" + JPEG[-2:], plain(JPEG)),
     "end-marker": lambda: (JPEG[:-2], plain(JPEG)),
     "exif": lambda: ((DAMAGED / "exif-garbage.webp").read_bytes(),) * 2,

@@ -17,7 +17,9 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def classes(*splits: str) -> list[str]:
-    return [f"{split}/{name}/{i}.jpg" for split in splits for name in ("cat", "dog") for i in range(3)]
+    return [
+        f"{split}/{name}/{i}.jpg" for split in splits for name in ("cat", "dog") for i in range(3)
+    ]
 
 
 def error(root: Path, labelled: bool = True, **knobs) -> str:
@@ -39,7 +41,9 @@ def error(root: Path, labelled: bool = True, **knobs) -> str:
         ("training_set", "eval"),
     ],
 )
-def test_splits_are_found_by_their_usual_names(tmp_path: Path, training: str, validation: str) -> None:
+def test_splits_are_found_by_their_usual_names(
+    tmp_path: Path, training: str, validation: str
+) -> None:
     root = touch(tmp_path, *classes(training, validation, "Testing"))
     source, held = find_sources(Recipe(data_dir=str(root)), labelled=True)
     assert source.class_names == held.class_names == ("cat", "dog")
@@ -49,7 +53,9 @@ def test_splits_are_found_by_their_usual_names(tmp_path: Path, training: str, va
     assert source.notes[0] == (
         f"{root}: {training}/ is for training, {validation}/ for validation; not used: Testing/."
     )
-    assert list(validation_source(Recipe(data_dir=str(root)), ["cat", "dog"]).names) == list(held.names)
+    assert list(validation_source(Recipe(data_dir=str(root)), ["cat", "dog"]).names) == list(
+        held.names
+    )
     unlabelled, none = find_sources(Recipe(data_dir=str(root)), labelled=False)
     assert list(unlabelled.names) == list(source.names) and none is None
     assert summary(source, held) == (
@@ -58,7 +64,9 @@ def test_splits_are_found_by_their_usual_names(tmp_path: Path, training: str, va
 
 
 def test_splits_that_an_archive_has_wrapped_are_found(tmp_path: Path) -> None:
-    root = touch(tmp_path, *classes("archive/shoes/Training", "archive/shoes/Testing"), "__MACOSX/x/._1.jpg")
+    root = touch(
+        tmp_path, *classes("archive/shoes/Training", "archive/shoes/Testing"), "__MACOSX/x/._1.jpg"
+    )
     source, held = find_sources(Recipe(data_dir=str(root)), labelled=True)
     assert source.class_names == ("cat", "dog") and len(source) == 6 and held is None
     inner = root / "archive" / "shoes"
@@ -79,9 +87,13 @@ def test_the_exact_names_win_and_two_others_are_asked_about(tmp_path: Path) -> N
     assert f"{root}: has TRAIN/ and Training/. Set train_split" in error(root)
 
 
-@pytest.mark.parametrize("names", [["val"], ["valid", "test"], ["Testing"], ["dev", "eval"], ["test", "Testing"]])
+@pytest.mark.parametrize(
+    "names", [["val"], ["valid", "test"], ["Testing"], ["dev", "eval"], ["test", "Testing"]]
+)
 @pytest.mark.parametrize("labelled", [True, False])
-def test_splits_without_one_for_training_never_become_classes(tmp_path: Path, names, labelled) -> None:
+def test_splits_without_one_for_training_never_become_classes(
+    tmp_path: Path, names, labelled
+) -> None:
     root = touch(tmp_path, *classes(*names))
     message = error(root, labelled)
     assert "Set train_split" in message or "Set val_split" in message
@@ -102,7 +114,10 @@ def test_a_test_folder_beside_classes_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_splits_inside_of_the_classes_are_an_error(tmp_path: Path) -> None:
-    root = touch(tmp_path, *(f"{name}/{split}/0.jpg" for name in ("cat", "dog") for split in ("train", "test")))
+    root = touch(
+        tmp_path,
+        *(f"{name}/{split}/0.jpg" for name in ("cat", "dog") for split in ("train", "test")),
+    )
     message = error(root)
     assert "the splits lie inside of the classes (cat/test, cat/train)" in message
     assert "column split" in message
@@ -125,12 +140,16 @@ def test_classes_of_one_image_each_are_not_validated(tmp_path: Path) -> None:
     root = touch(tmp_path, "cat/0.jpg", "dog/0.jpg")
     source, held = find_sources(Recipe(data_dir=str(root)), labelled=True)
     assert len(source) == 2 and held is None
-    assert source.notes[-1] == "No class has two images, so none is held out and nothing is validated."
+    assert (
+        source.notes[-1] == "No class has two images, so none is held out and nothing is validated."
+    )
 
 
 def test_validation_of_other_data_finds_valid_and_asks_about_test(tmp_path: Path) -> None:
     root = touch(tmp_path, *classes("train", "test"))
-    with pytest.raises(DataError, match=r"has test/, train/, but no val/ to validate on. Set val_split"):
+    with pytest.raises(
+        DataError, match=r"has test/, train/, but no val/ to validate on. Set val_split"
+    ):
         validation_source(Recipe(data_dir=str(root)), ["cat", "dog"], trained_on=False)
     (root / "test").rename(root / "Valid")
     assert len(validation_source(Recipe(data_dir=str(root)), ["cat", "dog"], trained_on=False)) == 6
@@ -142,7 +161,9 @@ def test_held_out_images_are_a_share_of_each_class() -> None:
     chosen = held_out(targets, 5, 0.2, seed=3)
     assert np.bincount(targets[chosen], minlength=5).tolist() == [4, 2, 1, 0, 0]
     assert (np.diff(chosen) > 0).all()
-    assert (held_out(targets, 5, 0.2, seed=3) == chosen).all() and (held_out(targets, 5, 0.2, seed=4) != chosen).any()
+    assert (held_out(targets, 5, 0.2, seed=3) == chosen).all() and (
+        held_out(targets, 5, 0.2, seed=4) != chosen
+    ).any()
 
 
 def test_a_named_split_that_is_not_there_gives_none(tmp_path: Path) -> None:
@@ -156,7 +177,9 @@ def test_a_split_inside_of_the_training_split_is_no_class(tmp_path: Path) -> Non
     for labelled in (True, False):
         assert f"{root}/train: holds val/, which looks like a split" in error(root, labelled)
     deeper = touch(tmp_path / "deeper", "cat/train/0.jpg", "cat/test/1.jpg", "dog/train/0.jpg")
-    assert "the splits lie inside of the classes (cat/test, cat/train)" in error(deeper, labelled=False)
+    assert "the splits lie inside of the classes (cat/test, cat/train)" in error(
+        deeper, labelled=False
+    )
     only = touch(tmp_path / "only", "cat/0.jpg", "cat/Test/1.jpg", "dog/0.jpg")
     assert "the splits lie inside of the classes (cat/Test)" in error(only)
     few = touch(tmp_path / "few", "cat/0.jpg", "cat/1.jpg", "dog/train/0.jpg", "dog/test/1.jpg")
@@ -165,13 +188,17 @@ def test_a_split_inside_of_the_training_split_is_no_class(tmp_path: Path) -> Non
 
 def test_classes_below_a_split_are_to_be_moved_up(tmp_path: Path) -> None:
     root = touch(tmp_path, *classes("train/images", "val/images"))
-    assert f"The classes lie in {root}/train/images. Move them up, to {root}/train/CLASS." in error(root)
+    assert f"The classes lie in {root}/train/images. Move them up, to {root}/train/CLASS." in error(
+        root
+    )
 
 
 def test_a_class_that_is_called_like_a_split_is_possible(tmp_path: Path) -> None:
     root = touch(tmp_path, *(f"{name}/{i}.jpg" for name in ("bus", "train") for i in range(2)))
     assert "If train/ is a class itself, use --train_split . instead." in error(root)
-    assert find_sources(Recipe(data_dir=str(root), train_split="."), labelled=True)[0].class_names == ("bus", "train")
+    assert find_sources(Recipe(data_dir=str(root), train_split="."), labelled=True)[
+        0
+    ].class_names == ("bus", "train")
 
 
 def test_images_beside_a_folder_with_splits_are_not_lost(tmp_path: Path) -> None:
@@ -187,8 +214,12 @@ def test_validation_that_is_the_training_split_is_said(tmp_path: Path) -> None:
 
 
 def test_a_named_validation_split_beside_the_classes_is_no_class(tmp_path: Path) -> None:
-    root = touch(tmp_path, *(f"{name}/{i}.jpg" for name in ("cat", "dog", "val/cat") for i in range(2)))
-    source, held = find_sources(Recipe(data_dir=str(root), train_split=".", val_split="val"), labelled=True)
+    root = touch(
+        tmp_path, *(f"{name}/{i}.jpg" for name in ("cat", "dog", "val/cat") for i in range(2))
+    )
+    source, held = find_sources(
+        Recipe(data_dir=str(root), train_split=".", val_split="val"), labelled=True
+    )
     assert source.class_names == ("cat", "dog") and len(source) == 4 and len(held) == 2
 
 

@@ -42,7 +42,9 @@ def test_deep_values_are_numpys(tmp_path, ending, workers):
     assert found.tally.sizes == [(40, 46)] * 9 and found.is_exact
     for share, values in ((0.001, found.low), (0.999, found.high)):
         assert values == tuple(np.quantile(every, share, axis=0, method="inverted_cdf"))
-    assert np.array_equal(found.tally.low, every.min(0)) and np.array_equal(found.tally.high, every.max(0))
+    assert np.array_equal(found.tally.low, every.min(0)) and np.array_equal(
+        found.tally.high, every.max(0)
+    )
     low, high = found.value_range
     assert (low, high) == (min(found.low), max(found.high))
     assert_levels(found, as_pixels(every, low, high))
@@ -62,7 +64,9 @@ def test_values_of_every_type_are_numpys(tmp_path, dtype):
     exact = [np.quantile(every, share, axis=0, method="inverted_cdf") for share in (0.001, 0.999)]
     for values, expected in zip((found.low, found.high), exact, strict=True):
         assert values == pytest.approx(expected, rel=0 if found.is_exact else 0.004)
-    assert np.array_equal(found.tally.low, every.min(0)) and np.array_equal(found.tally.high, every.max(0))
+    assert np.array_equal(found.tally.low, every.min(0)) and np.array_equal(
+        found.tally.high, every.max(0)
+    )
     assert_levels(found, as_pixels(every, *found.value_range))
 
 
@@ -98,7 +102,9 @@ def test_nan_no_data_and_infinities_are_counted_and_are_black_or_white(tmp_path)
     assert found.tally.empty.tolist() == [4 * 46] * 5
     counted = whole[4:].reshape(-1, 5)
     assert np.array_equal(found.tally.low, counted.min(0))
-    assert_levels(found, np.concatenate([as_pixels(counted, *found.value_range), np.zeros((4 * 46, 5))]))
+    assert_levels(
+        found, np.concatenate([as_pixels(counted, *found.value_range), np.zeros((4 * 46, 5))])
+    )
 
 
 def test_files_of_other_bands_and_damaged_ones_are_left_out_and_counted(tmp_path):
@@ -122,7 +128,9 @@ def test_grey_and_rgb_of_16_bits_are_measured_for_each_other(tmp_path):
     (tmp_path / "rgb").mkdir()
     colours = np.random.default_rng(0).integers(0, 5000, (12, 9, 3)).astype(np.uint16)
     save_tiff(tmp_path / "rgb" / "a.tif", colours)
-    found = measure(unlabelled(tmp_path / "rgb"), 1)  # luma is mixed of the levels, so it is measured apart
+    found = measure(
+        unlabelled(tmp_path / "rgb"), 1
+    )  # luma is mixed of the levels, so it is measured apart
     levels = as_pixels(colours, *found.value_range) @ [0.299, 0.587, 0.114]
     assert found.mean[0] == pytest.approx(levels.mean() / 255, abs=0.5 / 255)
 
@@ -154,7 +162,9 @@ def test_the_verb_prints_what_a_recipe_takes(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(f"data_dir: {root}\n{recipe_lines}")
     recipe, _ = read_recipe({}, config=tmp_path / "mine.yaml")
     assert recipe.in_channels == 5 and recipe.value_range == tuple(found["value_range"])
-    assert recipe.mean == pytest.approx(found["mean"], rel=1e-3) and recipe.std == pytest.approx(found["std"], rel=1e-3)
+    assert recipe.mean == pytest.approx(found["mean"], rel=1e-3) and recipe.std == pytest.approx(
+        found["std"], rel=1e-3
+    )
     assert "measured on 12 images" in recipe_lines  # of train/ alone
 
 
@@ -165,12 +175,19 @@ def test_the_verb_writes_json_and_takes_a_sample(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["in_channels"], found["value_range"]) == (4, 5, [0, 4000])
     assert found["width"] == {"min": 46, "median": 46.0, "max": 46} and found["bands"] == {"5": 4}
-    for wrong in ({"in_channels": 0}, {"in_channels": "many"}, {"max_images": 0}, {"value_range": "9,1"}):
+    for wrong in (
+        {"in_channels": 0},
+        {"in_channels": "many"},
+        {"max_images": 0},
+        {"value_range": "9,1"},
+    ):
         with pytest.raises(RecipeError):
             statistics(root, **wrong)
 
 
 def test_a_channel_that_never_varies_gets_a_deviation_that_a_recipe_takes(tmp_path, capsys):
-    save_all(tmp_path, [np.stack([np.full((8, 8), 7), np.arange(64).reshape(8, 8)], -1).astype(np.uint8)])
+    save_all(
+        tmp_path, [np.stack([np.full((8, 8), 7), np.arange(64).reshape(8, 8)], -1).astype(np.uint8)]
+    )
     statistics(tmp_path)
     assert "# std 1 stands for that of channel 1, which never varies" in capsys.readouterr().out

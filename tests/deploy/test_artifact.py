@@ -39,7 +39,9 @@ def edited(artifact: Path, folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("format", installed_formats())
-def test_an_open_artifact_outlives_its_files(format: str, exported: Exported, tmp_path: Path) -> None:
+def test_an_open_artifact_outlives_its_files(
+    format: str, exported: Exported, tmp_path: Path
+) -> None:
     """`cp` and `rsync --inplace` cut the file that is there to nothing first; an engine that maps it would end the process."""
     copy = shutil.copytree(exported(format), tmp_path / "copy")
     run = open_artifact(copy).open(1)
@@ -58,7 +60,9 @@ def test_files_that_change_between_the_check_and_the_loading_are_not_loaded(
     artifact = open_artifact(copy)
     file = copy / next(iter(artifact.card.files))
     file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(ArtifactError, match=rf"{file.name} differs from what artifact.json says of it"):
+    with pytest.raises(
+        ArtifactError, match=rf"{file.name} differs from what artifact.json says of it"
+    ):
         artifact.open(1)
     file.unlink()
     with pytest.raises(ArtifactError, match=rf"{file.name} cannot be read \(No such file"):
@@ -69,7 +73,9 @@ def test_files_that_change_between_the_check_and_the_loading_are_not_loaded(
 def test_inputs_of_another_shape_are_refused(format: str, exported: Exported) -> None:
     run = open_artifact(exported(format)).open(1)
     for shape in WRONG:
-        with pytest.raises(ArtifactError, match=r"input images of shape .* Expected \(any, 3, 64, 64\), float32"):
+        with pytest.raises(
+            ArtifactError, match=r"input images of shape .* Expected \(any, 3, 64, 64\), float32"
+        ):
             run(np.zeros(shape, np.float32))
     with pytest.raises(ArtifactError, match="float64"):
         run(np.zeros((1, 3, 64, 64)))
@@ -83,12 +89,16 @@ def test_openvino_itself_refuses_them(input: str, dynamic: bool, exported: Expor
     need("openvino")
     import openvino
 
-    asked = ({"input": input} if input == "pixels" else {}) | ({"dynamic_size": True} if dynamic else {})
+    asked = ({"input": input} if input == "pixels" else {}) | (
+        {"dynamic_size": True} if dynamic else {}
+    )
     model = openvino.Core().read_model(str(exported("openvino", **asked) / "model.xml"))
     images = (-1, 3, -1, -1) if dynamic else (-1, 3, 64, 64)
     sizes = (-1, *images[2:], 3) if input == "pixels" else images
     (given,) = model.inputs
-    assert [-1 if size.is_dynamic else size.get_length() for size in given.partial_shape] == list(sizes)
+    assert [-1 if size.is_dynamic else size.get_length() for size in given.partial_shape] == list(
+        sizes
+    )
     if dynamic or input == "pixels":
         return
     compiled = openvino.compile_model(model, "CPU")
@@ -104,7 +114,11 @@ def test_onnx_runtime_itself_refuses_them_and_knows_the_batch_by_name(exported: 
 
     session = onnxruntime.InferenceSession(str(exported("onnx") / "model.onnx"))
     assert session.get_inputs()[0].shape == ["batch", 3, 64, 64]
-    assert [output.shape for output in session.get_outputs()] == [["batch", 4], ["batch", 48], ["batch", 2, 2]]
+    assert [output.shape for output in session.get_outputs()] == [
+        ["batch", 4],
+        ["batch", 48],
+        ["batch", 2, 2],
+    ]
     for shape in WRONG:
         with pytest.raises(Exception, match="Got invalid dimensions for input"):
             session.run(None, {"images": np.zeros(shape, np.float32)})
@@ -128,7 +142,10 @@ def test_the_card_says_what_an_onnx_file_needs(exported: Exported) -> None:
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     assert artifact.card.requires["opset"] == str(opset)
     assert artifact.card.requires["ir_version"] == str(model.ir_version)
-    if (opset, model.ir_version) == (20, 10):  # tried: 1.17.3 refuses such a file for its IR version, 1.18.1 runs it
+    if (opset, model.ir_version) == (
+        20,
+        10,
+    ):  # tried: 1.17.3 refuses such a file for its IR version, 1.18.1 runs it
         assert artifact.card.requires["onnxruntime"] == ">=1.18"
     assert open_artifact(exported("torch")).card.requires == {}
 
@@ -142,7 +159,13 @@ def test_an_onnx_model_in_several_files_is_read_whole(exported: Exported, tmp_pa
     x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     expected = open_artifact(copy).open(1)(x)
     model = onnx.load(str(copy / "model.onnx"))
-    onnx.save_model(model, str(copy / "model.onnx"), save_as_external_data=True, location="model.onnx.data", size_threshold=256)
+    onnx.save_model(
+        model,
+        str(copy / "model.onnx"),
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=256,
+    )
     card = json.loads((copy / "artifact.json").read_text())
     names = ("model.onnx", "model.onnx.data")
     card["files"] = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in names}
@@ -173,7 +196,9 @@ def test_a_card_that_contradicts_itself_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_names_that_the_model_does_not_have_columns_for_are_noticed_when_it_runs(exported: Exported, tmp_path: Path) -> None:
+def test_names_that_the_model_does_not_have_columns_for_are_noticed_when_it_runs(
+    exported: Exported, tmp_path: Path
+) -> None:
     shapes = open_artifact(exported("torch")).card.shapes | {"logits": [None, 2]}
     copy = edited(exported("torch"), tmp_path / "copy", class_names=CLASSES[:2], shapes=shapes)
     with pytest.raises(ArtifactError, match="returns 4 columns for 2 class names"):
@@ -181,7 +206,9 @@ def test_names_that_the_model_does_not_have_columns_for_are_noticed_when_it_runs
 
 
 @pytest.mark.parametrize("format", installed_formats())
-def test_a_damaged_model_with_a_right_hash_is_one_line(format: str, exported: Exported, tmp_path: Path) -> None:
+def test_a_damaged_model_with_a_right_hash_is_one_line(
+    format: str, exported: Exported, tmp_path: Path
+) -> None:
     copy = shutil.copytree(exported(format), tmp_path / "copy")
     card = json.loads((copy / "artifact.json").read_text())
     name = next(name for name in card["files"] if not name.endswith(".bin"))
@@ -189,7 +216,9 @@ def test_a_damaged_model_with_a_right_hash_is_one_line(format: str, exported: Ex
     (copy / name).write_bytes(content)
     card["files"][name] = hashlib.sha256(content).hexdigest()
     (copy / "artifact.json").write_text(json.dumps(card))
-    with pytest.raises(ArtifactError, match=f"{format} cannot load it .* Export the model again") as error:
+    with pytest.raises(
+        ArtifactError, match=f"{format} cannot load it .* Export the model again"
+    ) as error:
         open_artifact(copy).open(1)
     assert "\n" not in str(error.value)
 
@@ -203,19 +232,25 @@ def test_validate_measures_the_probabilities_that_the_artifact_returns(
     temperature = open_artifact(artifact).card.temperature
     assert abs(temperature - 1) > 0.05
     scorer = open_scorer(artifact)
-    images = torch.stack([torch.from_numpy(photograph(i, 64, 64)).permute(2, 0, 1) for i in range(4)])
+    images = torch.stack(
+        [torch.from_numpy(photograph(i, 64, 64)).permute(2, 0, 1) for i in range(4)]
+    )
     returned = torch.from_numpy(scorer(images).probs)
     torch.testing.assert_close(scorer.logits(images).softmax(-1), returned, atol=1e-6, rtol=1e-5)
     plain = torch.from_numpy(open_scorer(exported("torch"))(images).probs)
     assert (returned - plain).abs().max() > 1e-3
-    evaluation = validate(artifact, data_dir=str(pictures), workers=0, device="cpu", out=str(tmp_path / "out"))
+    evaluation = validate(
+        artifact, data_dir=str(pictures), workers=0, device="cpu", out=str(tmp_path / "out")
+    )
     files = [file for name in CLASSES for file in sorted((pictures / "val" / name).iterdir())]
     from convnextv2 import Predictor
 
     found = Predictor(artifact)([str(file) for file in files], top_k=4)
     probs = torch.tensor([[dict_of(one)[name] for name in CLASSES] for one in found])
     targets = torch.tensor([CLASSES.index(file.parent.name) for file in files])
-    assert evaluation.loss == pytest.approx(float(nn.functional.nll_loss(probs.log(), targets)), abs=1e-4)
+    assert evaluation.loss == pytest.approx(
+        float(nn.functional.nll_loss(probs.log(), targets)), abs=1e-4
+    )
 
 
 def dict_of(found: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,9 @@ from convnextv2.data.imagenet import categories, imagenet_rows, synsets
 from convnextv2.errors import DataError
 from convnextv2.evaluation.classes import RowMatch, match_rows, natural_key, pairs, read_class_names
 
-NUMBERED = sorted(f"class{i}" for i in range(1, 13))  # class1, class10, class11, class12, class2, ...
+NUMBERED = sorted(
+    f"class{i}" for i in range(1, 13)
+)  # class1, class10, class11, class12, class2, ...
 
 
 def rows(classes, names=(), count=None, *, format="official", order="auto"):
@@ -45,13 +47,19 @@ def test_folders_that_are_the_numbers_of_the_rows_are_those_rows(format: str) ->
     padded = [f"{i:03}" for i in range(12)]
     assert rows(padded, [f"label {i}" for i in range(12)], format=format) == list(range(12))
     # As ImageNet-V2 has them.
-    assert rows(sorted(str(i) for i in range(1000)), list(categories()), format=format)[1:3] == [1, 10]
+    assert rows(sorted(str(i) for i in range(1000)), list(categories()), format=format)[1:3] == [
+        1,
+        10,
+    ]
 
 
 def test_names_go_before_numbers() -> None:
     names = sorted(str(i) for i in range(12))  # a head that was trained on the folders as text
     assert rows(names, names, format="convnextv2") == list(range(12))
-    assert rows(["2", "10"], names, 12, format="convnextv2") == [names.index("2"), names.index("10")]
+    assert rows(["2", "10"], names, 12, format="convnextv2") == [
+        names.index("2"),
+        names.index("10"),
+    ]
 
 
 def test_rows_are_found_by_name_in_any_form_of_unicode() -> None:
@@ -61,7 +69,10 @@ def test_rows_are_found_by_name_in_any_form_of_unicode() -> None:
 
 
 def test_imagenets_ids_and_names_find_their_rows_in_a_thousand() -> None:
-    assert rows(["n02102040", "n01440764"], count=1000) == [217, 0]  # Imagenette's, by ImageNet's list
+    assert rows(["n02102040", "n01440764"], count=1000) == [
+        217,
+        0,
+    ]  # Imagenette's, by ImageNet's list
     assert rows(["english springer", "tench", "cassette_player"], count=1000) == [217, 0, 482]
     theirs = [f"{name}, something else" for name in categories()]
     assert rows(["n02102040"], theirs, 1000, format="transformers") == [217]

@@ -56,7 +56,9 @@ def test_numbered_classes_have_the_accuracy_that_timm_measures(
     names = [f"class{i}" for i in range(1, 13)]
     draw(tmp_path / "data" / "val", names)
     dataset = create_dataset("", root=str(tmp_path / "data" / "val"))
-    images = torch.stack([(pixels(Path(path)) - 0.5) / 0.5 for path in dataset.filenames(absolute=True)])
+    images = torch.stack(
+        [(pixels(Path(path)) - 0.5) / 0.5 for path in dataset.filenames(absolute=True)]
+    )
     rows = [target for _, target in dataset.reader.samples]
     model = timm.create_model("convnextv2_atto", num_classes=12, drop_path_rate=0.0).eval()
     with torch.no_grad():
@@ -68,17 +70,40 @@ def test_numbered_classes_have_the_accuracy_that_timm_measures(
         interpolation="bicubic", architecture="convnextv2_atto",
     )  # fmt: skip
     save_for_hf(model, tmp_path / "timm", model_config=model.pretrained_cfg)
-    assert main(["validate", str(tmp_path / "timm"), "--data_dir", str(tmp_path / "data"), *QUIET[:6]]) == 0
+    assert (
+        main(["validate", str(tmp_path / "timm"), "--data_dir", str(tmp_path / "data"), *QUIET[:6]])
+        == 0
+    )
     printed = capsys.readouterr().out
     assert top1(printed) == "100.00%"
     assert "sorted naturally, as timm does (class1 = 0, class10 = 9, class11 = 10, ...)" in printed
     # Converted to our format the rows are timm's still, and a run that starts from them names its own.
-    assert main(["convert", str(tmp_path / "timm"), "--to", "convnextv2", "--out", str(tmp_path / "ours.safetensors")]) == 0
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "timm"),
+                "--to",
+                "convnextv2",
+                "--out",
+                str(tmp_path / "ours.safetensors"),
+            ]
+        )
+        == 0
+    )
     run, val = tmp_path / "run", tmp_path / "data" / "val"
     shutil.copytree(val, tmp_path / "data" / "train")
     same = ["--crop_pct", "1", "--mean", "0.5", "--std", "0.5"]
     same += ["--lr", "0", "--min_lr", "0", "--weight_decay", "0", "--epochs", "1"]
-    command = ["train", "--init", str(tmp_path / "ours.safetensors"), "--data_dir", str(tmp_path / "data"), "--out", str(run)]
+    command = [
+        "train",
+        "--init",
+        str(tmp_path / "ours.safetensors"),
+        "--data_dir",
+        str(tmp_path / "data"),
+        "--out",
+        str(run),
+    ]
     command += [*same, "--image_size", str(SIDE), "--batch_size", "4", *QUIET]
     for more in ([], ["--class_order", "natural", "--overwrite"]):
         capsys.readouterr()
@@ -104,13 +129,20 @@ def named(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = transformers.ConvNextV2ForImageClassification(config).eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    images = torch.stack([(pixels(path) - mean.view(3, 1, 1)) / std.view(3, 1, 1) for path in paths])
+    images = torch.stack(
+        [(pixels(path) - mean.view(3, 1, 1)) / std.view(3, 1, 1) for path in paths]
+    )
     rows = [names.index(path.parent.name) for path in paths]
     with torch.no_grad():
         fit(model.classifier, model.convnextv2(images).pooler_output, rows)
         assert model(images).logits.argmax(-1).tolist() == rows
     model.save_pretrained(tmp_path / "hf")
-    processor = {"size": {"shortest_edge": SIDE}, "crop_pct": 1.0, "image_mean": mean.tolist(), "image_std": std.tolist()}
+    processor = {
+        "size": {"shortest_edge": SIDE},
+        "crop_pct": 1.0,
+        "image_mean": mean.tolist(),
+        "image_std": std.tolist(),
+    }
     (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(processor))
     return tmp_path
 
@@ -126,24 +158,39 @@ def test_training_that_changes_nothing_keeps_the_accuracy_of_named_classes(
     named: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(start(named)) == 0
-    assert "Head: rows of 3 classes: by name (hat = 1, pants = 0, shoes = 2)." in capsys.readouterr().out
-    assert [record["top1"] for record in metrics(named / "run") if record["kind"] == "eval"] == [1.0]
+    assert (
+        "Head: rows of 3 classes: by name (hat = 1, pants = 0, shoes = 2)."
+        in capsys.readouterr().out
+    )
+    assert [record["top1"] for record in metrics(named / "run") if record["kind"] == "eval"] == [
+        1.0
+    ]
 
 
-def test_a_class_that_is_new_gets_a_new_row(named: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_is_new_gets_a_new_row(
+    named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for split in ("train", "val"):
         (named / "data" / split / "hat").rename(named / "data" / split / "scarf")
     assert main(start(named)) == 0
     printed = capsys.readouterr().out
-    assert "Head: rows of 2 of 3 classes: by name (pants = 0, scarf = new, shoes = 2); 1 new." in printed
-    assert metrics(named / "run")[-1]["top1"] >= 0.5  # both old classes may lose images to the new one
+    assert (
+        "Head: rows of 2 of 3 classes: by name (pants = 0, scarf = new, shoes = 2); 1 new."
+        in printed
+    )
+    assert (
+        metrics(named / "run")[-1]["top1"] >= 0.5
+    )  # both old classes may lose images to the new one
 
 
 def test_rows_that_wait_for_a_class_are_matched_with_nothing(
     named: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(start(named, "data", "--num_classes", "5")) == 0
-    assert "Head: rows of 3 classes: by name (hat = 1, pants = 0, shoes = 2)." in capsys.readouterr().out
+    assert (
+        "Head: rows of 3 classes: by name (hat = 1, pants = 0, shoes = 2)."
+        in capsys.readouterr().out
+    )
     assert metrics(named / "run")[-1]["top1"] == 1.0
 
 
@@ -155,13 +202,25 @@ def test_other_classes_get_a_new_head(named: Path, capsys: pytest.CaptureFixture
     assert re.search(r"left out .*head.weight.*: a head of other classes", printed)
     capsys.readouterr()
     draw(named / "fruit" / "val", ["apple", "fig", "plum"], 1)
-    assert main(["validate", str(named / "hf"), "--data_dir", str(named / "fruit"), *QUIET[:6]]) == 2
+    assert (
+        main(["validate", str(named / "hf"), "--data_dir", str(named / "fruit"), *QUIET[:6]]) == 2
+    )
     message = capsys.readouterr().err
-    assert "names its classes otherwise (pants, hat, shoes); the data's classes are apple, fig, plum" in message
+    assert (
+        "names its classes otherwise (pants, hat, shoes); the data's classes are apple, fig, plum"
+        in message
+    )
     assert "Set class_order" in message
     order = named / "order.txt"
     order.write_text("fig\nplum\napple\n")
-    command = ["validate", str(named / "hf"), "--data_dir", str(named / "fruit"), "--class_order", str(order)]
+    command = [
+        "validate",
+        str(named / "hf"),
+        "--data_dir",
+        str(named / "fruit"),
+        "--class_order",
+        str(order),
+    ]
     assert main([*command, *QUIET[:6]]) == 0
     assert "Rows of 3 classes: by name (apple = 2, fig = 0, plum = 1)." in capsys.readouterr().out
 
@@ -170,7 +229,9 @@ def test_a_measurement_of_other_data_has_a_page_of_its_own(named: Path) -> None:
     assert main(start(named)) == 0
     own = (named / "run" / "report.html").read_text()
     draw(named / "other", ["hat", "pants", "shoes"], 1)
-    assert main(["validate", str(named / "run"), "--data_dir", str(named / "other"), *QUIET[:6]]) == 0
+    assert (
+        main(["validate", str(named / "run"), "--data_dir", str(named / "other"), *QUIET[:6]]) == 0
+    )
     assert (named / "run" / "report.html").read_text() == own
     assert (named / "run" / "report-other.html").is_file()
     assert main(["validate", str(named / "run"), *QUIET[:6]]) == 0

@@ -34,7 +34,17 @@ code = main(sys.argv[1:])
 print("operations", count)
 sys.exit(code)
 """
-OPTIONS = ["--epochs", "3", "--lr", "0.01", "--ema", "--val_every_epochs", "2", "--keep_checkpoints", "1"]
+OPTIONS = [
+    "--epochs",
+    "3",
+    "--lr",
+    "0.01",
+    "--ema",
+    "--val_every_epochs",
+    "2",
+    "--keep_checkpoints",
+    "1",
+]
 EXACT = ("kind", "step", "epoch", "loss", "last_loss", "lr", "top1")
 
 
@@ -50,7 +60,9 @@ def told(out: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("policy", ["latest_k", "top_k"])
-def test_a_kill_at_a_file_operation_changes_nothing(photos: Path, tmp_path: Path, policy: str) -> None:
+def test_a_kill_at_a_file_operation_changes_nothing(
+    photos: Path, tmp_path: Path, policy: str
+) -> None:
     straight = tmp_path / "straight"
     done = run(photos, straight, 0, "--keep_policy", policy)
     assert done.returncode == 0, done.stderr
@@ -63,9 +75,14 @@ def test_a_kill_at_a_file_operation_changes_nothing(photos: Path, tmp_path: Path
         assert done.returncode == 0, (point, done.stderr)
         assert told(out) == told(straight), point
         for name in ("last", "best"):
-            tensors, expected = (read_tensors(each / name / "model.safetensors")[0] for each in (out, straight))
+            tensors, expected = (
+                read_tensors(each / name / "model.safetensors")[0] for each in (out, straight)
+            )
             assert all(tensors[key].equal(expected[key]) for key in expected), (point, name)
-            described = [json.loads((each / name / "model.json").read_text())["training"] for each in (out, straight)]
+            described = [
+                json.loads((each / name / "model.json").read_text())["training"]
+                for each in (out, straight)
+            ]
             assert described[0] == described[1]
         assert [path.name for path in sorted((out / "checkpoints").iterdir())] == [
             path.name for path in sorted((straight / "checkpoints").iterdir())

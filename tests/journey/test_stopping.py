@@ -10,14 +10,35 @@ from pathlib import Path
 import pytest
 from runs import SMALL, metrics, weights
 
-OPTIONS = [*SMALL, "--epochs", "40", "--lr", "0.01", "--save_every_epochs", "100", "--val_every_epochs", "100"]
+OPTIONS = [
+    *SMALL,
+    "--epochs",
+    "40",
+    "--lr",
+    "0.01",
+    "--save_every_epochs",
+    "100",
+    "--val_every_epochs",
+    "100",
+]
 
 
 def start(photos: Path, out: Path, *more: str) -> subprocess.Popen:
     """A training run in a process group of its own, with one worker."""
     options = [*OPTIONS, "--log_every_steps", "1"]
     options[options.index("--workers") + 1] = "1"
-    command = [sys.executable, "-m", "convnextv2", "train", "--data_dir", str(photos), "--out", str(out), *options, *more]
+    command = [
+        sys.executable,
+        "-m",
+        "convnextv2",
+        "train",
+        "--data_dir",
+        str(photos),
+        "--out",
+        str(out),
+        *options,
+        *more,
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
@@ -33,7 +54,9 @@ def wait_for_steps(out: Path, steps: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_group_loses_no_step(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_the_whole_group_loses_no_step(
+    photos: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "run"
     process = start(photos, out)
     wait_for_steps(out, 8)

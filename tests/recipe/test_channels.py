@@ -8,7 +8,12 @@ from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
 
-FIVE = {"data_dir": "fields", "in_channels": 5, "mean": "0.1,0.2,0.3,0.4,0.5", "std": "0.1,0.1,0.1,0.1,0.1"}
+FIVE = {
+    "data_dir": "fields",
+    "in_channels": 5,
+    "mean": "0.1,0.2,0.3,0.4,0.5",
+    "std": "0.1,0.1,0.1,0.1,0.1",
+}
 
 
 def mistakes(**values) -> list[str]:
@@ -24,9 +29,13 @@ def test_statistics_are_asked_for_with_the_command_that_measures_them():
         "mean = [0.485, 0.456, 0.406]: expected one number for each channel (in_channels = 5). "
         "Measure mean and std with: convnextv2 statistics fields --in_channels 5"
     ]
-    assert read_recipe({"in_channels": 5})[0].in_channels == 5  # without images nothing is normalised: benchmark
+    assert (
+        read_recipe({"in_channels": 5})[0].in_channels == 5
+    )  # without images nothing is normalised: benchmark
     assert read_recipe(FIVE)[0].mean == (0.1, 0.2, 0.3, 0.4, 0.5)
-    assert read_recipe({"data_dir": "fields", "in_channels": 5, "mean": 0.5, "std": 0.2})[0].mean == (0.5,)
+    assert read_recipe({"data_dir": "fields", "in_channels": 5, "mean": 0.5, "std": 0.2})[
+        0
+    ].mean == (0.5,)
     assert read_recipe({"data_dir": "fields", "in_channels": 1})[1] == []
 
 
@@ -65,15 +74,24 @@ def test_what_is_defined_channel_by_channel_is_taken(knobs):
 
 def test_the_same_is_no_mistake_for_rgb_and_grey():
     for channels in (1, 3):
-        for knobs in ({"color_jitter": 0.4}, {"auto_augment": "3a"}, {"dataset": "cifar10"}, {"auto_augment": "autoaug"}):
+        for knobs in (
+            {"color_jitter": 0.4},
+            {"auto_augment": "3a"},
+            {"dataset": "cifar10"},
+            {"auto_augment": "autoaug"},
+        ):
             read_recipe({"in_channels": channels} | knobs)
 
 
 def test_a_range_of_values_is_two_growing_numbers():
     recipe = read_recipe({"value_range": "[0, 4000]"})[0]
     assert recipe.value_range == (0.0, 4000.0)
-    assert Recipe().value_range is None and read_recipe({"value_range": "none"})[0].value_range is None
-    assert mistakes(value_range="5,5") == ["value_range = (5.0, 5.0): expected two numbers, low < high."]
+    assert (
+        Recipe().value_range is None and read_recipe({"value_range": "none"})[0].value_range is None
+    )
+    assert mistakes(value_range="5,5") == [
+        "value_range = (5.0, 5.0): expected two numbers, low < high."
+    ]
     assert mistakes(value_range="7")[0].startswith("value_range = 7: expected 2 numbers, or none.")
 
 

@@ -7,7 +7,10 @@ from convnextv2.recipe.columns import read_columns
     ("text", "columns"),
     [
         ("", {}),
-        ("path=image_id,label=class,split=fold", {"path": "image_id", "label": "class", "split": "fold"}),
+        (
+            "path=image_id,label=class,split=fold",
+            {"path": "image_id", "label": "class", "split": "fold"},
+        ),
         (" label = class name , path=1, split=", {"label": "class name", "path": "1", "split": ""}),
     ],
 )

@@ -17,6 +17,22 @@ def test_an_artifact_of_hub_weights_lands_in_the_working_folder(
     before = sorted((tmp_path / "hub").rglob("*"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    assert main(["export", str(snapshot), "--format", "torch", "--images", "4", "--seconds", "0", "--workers", "0"]) == 0
+    assert (
+        main(
+            [
+                "export",
+                str(snapshot),
+                "--format",
+                "torch",
+                "--images",
+                "4",
+                "--seconds",
+                "0",
+                "--workers",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert sorted((tmp_path / "hub").rglob("*")) == before
     assert (tmp_path / "work" / "shoes-torch-float32" / "artifact.json").is_file()

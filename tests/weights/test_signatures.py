@@ -51,7 +51,9 @@ def test_what_a_file_is_is_said(name: str, content: bytes, said: str, tmp_path: 
     assert re.search(said, message), message
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
 def test_files_of_other_libraries_are_named_as_they_write_them(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones(3))
     np.savez(tmp_path / "x.npz", a=np.ones(3))

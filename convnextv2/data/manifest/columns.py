@@ -141,7 +141,9 @@ def choose_columns(
             what = f"has the columns {named}, which could each be the {role}"
             remedy = f"Choose one: --columns {role}={fields[found[0]]}"
             if all(_plain(fields[i]) in _FLAGS for i in found):
-                remedy = "Write one column split in their place, with the words train, val and test."
+                remedy = (
+                    "Write one column split in their place, with the words train, val and test."
+                )
             raise DataError(f"{path}: {what}. {remedy}")
         if found:
             chosen[role] = found[0]

@@ -37,7 +37,9 @@ def clean_labels(
         DataError: Rows have no label, or one with a line break.
     """
     texts = {text: class_name_of(text) for text in labels.counts()}
-    _check(path, labels, lines, unit, lambda text: class_name_of(text) in _MISSING, "{have} no label")
+    _check(
+        path, labels, lines, unit, lambda text: class_name_of(text) in _MISSING, "{have} no label"
+    )
     broken = "{have} a label with a line break or another control character. Is a quote not closed?"
     _check(path, labels, lines, unit, _is_broken, broken)
     notes = []

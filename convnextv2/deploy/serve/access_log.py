@@ -42,7 +42,9 @@ class AccessLog:
         assert kind in KINDS, kind
         self.kind = kind
 
-    def __call__(self, scope: MutableMapping[str, Any], *, id: str, status: int, code: str, seconds: float) -> None:
+    def __call__(
+        self, scope: MutableMapping[str, Any], *, id: str, status: int, code: str, seconds: float
+    ) -> None:
         """Write a request down.
 
         Args:
@@ -53,8 +55,12 @@ class AccessLog:
             seconds: From the request's head to the answer's end.
         """
         path = scope.get("raw_path") or b""
-        shown = "".join(chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in path[:_LONGEST_PATH])
-        if self.kind == "off" or (self.kind == "failed" and (status < 400 or shown.startswith(_OFTEN_ASKED))):
+        shown = "".join(
+            chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in path[:_LONGEST_PATH]
+        )
+        if self.kind == "off" or (
+            self.kind == "failed" and (status < 400 or shown.startswith(_OFTEN_ASKED))
+        ):
             return
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -36,7 +36,9 @@ def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
 
 def answer_of(refusal: Refusal, path: str) -> JSONResponse:
     """The whole answer of an error; see `body_of`."""
-    return JSONResponse(body_of(refusal, path), refusal.status, refusal.headers() | {CODE_HEADER: refusal.code})
+    return JSONResponse(
+        body_of(refusal, path), refusal.status, refusal.headers() | {CODE_HEADER: refusal.code}
+    )
 
 
 async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
@@ -55,7 +57,9 @@ async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
 
 def malformed_request() -> bytes:
     """The answer, head and all, to what is not HTTP."""
-    body = json.dumps(Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()).encode()
+    body = json.dumps(
+        Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
+    ).encode()
     head = (
         f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         f"{CODE_HEADER}: malformed_http\r\nConnection: close\r\n\r\n"
@@ -71,8 +75,14 @@ class Cors(CORSMiddleware):
         answer = super().preflight_response(request_headers)
         if not isinstance(answer, PlainTextResponse) or answer.status_code < 400:
             return answer
-        refused = answer_of(Refusal(answer.status_code, "cors_refused", bytes(answer.body).decode() + "."), "")
-        kept = [pair for pair in answer.raw_headers if pair[0] not in (b"content-type", b"content-length")]
+        refused = answer_of(
+            Refusal(answer.status_code, "cors_refused", bytes(answer.body).decode() + "."), ""
+        )
+        kept = [
+            pair
+            for pair in answer.raw_headers
+            if pair[0] not in (b"content-type", b"content-length")
+        ]
         refused.raw_headers.extend(kept)
         return refused
 
@@ -101,7 +111,9 @@ def handle_errors(app: FastAPI, count: Any) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+        code = {404: "no_such_path", 405: "method_not_allowed"}.get(
+            error.status_code, "bad_request"
+        )
         answer = refused(request, Refusal(error.status_code, code, str(error.detail)))
         for name, value in (error.headers or {}).items():
             answer.headers[name] = f"{value}, HEAD" if name == "Allow" and "GET" in value else value
@@ -111,8 +123,12 @@ def handle_errors(app: FastAPI, count: Any) -> None:
         return Response(status_code=GONE)  # nobody hears it
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        refusal = Refusal(500, "internal_error", "The server has failed on this request; its log says more.")
-        return answer_of(refusal, request.url.path)  # not counted: what ends the reading of a refused body comes here, too
+        refusal = Refusal(
+            500, "internal_error", "The server has failed on this request; its log says more."
+        )
+        return answer_of(
+            refusal, request.url.path
+        )  # not counted: what ends the reading of a refused body comes here, too
 
     app.add_exception_handler(Exception, on_bug)
     app.add_exception_handler(ClientDisconnect, on_leaving)

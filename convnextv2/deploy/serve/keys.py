@@ -49,10 +49,16 @@ class Keys:
         try:
             text = Path(self._file).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"api_key_file = {self._file}: cannot be read ({error}). Expected a key on each line.") from None
-        found = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+            raise RecipeError(
+                f"api_key_file = {self._file}: cannot be read ({error}). Expected a key on each line."
+            ) from None
+        found = [
+            line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")
+        ]
         if not found:
-            raise RecipeError(f"api_key_file = {self._file}: holds no key. Expected a key on each line.")
+            raise RecipeError(
+                f"api_key_file = {self._file}: holds no key. Expected a key on each line."
+            )
         return found
 
     def know(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -63,5 +69,7 @@ class Keys:
         """
         scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
         given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
-        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all, so that the time says nothing
+        matches = [
+            hmac.compare_digest(given, key) for key in self._keys
+        ]  # all, so that the time says nothing
         return any(matches)

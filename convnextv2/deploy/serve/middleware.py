@@ -36,13 +36,20 @@ class Guard:
             return
         metrics, began = self.store.metrics, perf_counter()
         headers = dict(scope["headers"])
-        answer = _Answer(send, request_id(headers.get(b"x-request-id", b"")), scope["method"] == "HEAD", self.store)
+        answer = _Answer(
+            send,
+            request_id(headers.get(b"x-request-id", b"")),
+            scope["method"] == "HEAD",
+            self.store,
+        )
         inner = {**scope, "method": "GET"} if answer.is_head else scope
         metrics.in_flight.inc()
         try:
             if self._wants_key(scope["path"]) and not self.keys.know(headers):
                 metrics.rejected.labels("unauthorized").inc()
-                await send_refusal(_unauthorized(b"authorization" in headers), scope["path"], answer.send)
+                await send_refusal(
+                    _unauthorized(b"authorization" in headers), scope["path"], answer.send
+                )
             else:
                 await self.app(inner, receive, answer.send)
         finally:
@@ -71,7 +78,9 @@ class _Answer:
             given = list(message.get("headers", []))
             self.code = dict(given).get(CODE_HEADER.lower().encode(), b"").decode()
             more = [*_OURS, (b"x-request-id", self.id.encode())]
-            if self._store.is_draining:  # so that nobody sends more on a connection that is about to be closed
+            if (
+                self._store.is_draining
+            ):  # so that nobody sends more on a connection that is about to be closed
                 more.append((b"connection", b"close"))
             message["headers"] = [*given, *more]
         elif self.is_head:
@@ -82,4 +91,9 @@ class _Answer:
 def _unauthorized(is_given: bool) -> Refusal:
     """RFC 6750, 3: the error is named only where a token was sent."""
     challenge = 'Bearer realm="convnextv2"' + (', error="invalid_token"' if is_given else "")
-    return Refusal(401, "unauthorized", "The API key is missing or wrong.", more_headers={"WWW-Authenticate": challenge})
+    return Refusal(
+        401,
+        "unauthorized",
+        "The API key is missing or wrong.",
+        more_headers={"WWW-Authenticate": challenge},
+    )

@@ -18,7 +18,10 @@ def notify(*lines: str) -> None:
     if not address.startswith(("/", "@")):
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
-        to.sendto("\n".join(lines).encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+        to.sendto(
+            "\n".join(lines).encode(),
+            address.replace("@", "\0", 1) if address[0] == "@" else address,
+        )
 
 
 def notify_reloading() -> None:

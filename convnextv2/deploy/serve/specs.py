@@ -60,7 +60,9 @@ def parse_specs(texts: Sequence[str]) -> list[Spec]:
     many = Counter((spec.name, spec.version or "1") for spec in specs)
     for (name, version), times in many.items():
         if times > 1:
-            raise RunError(f"{name}@{version}: named twice. Give each model another name or version.")
+            raise RunError(
+                f"{name}@{version}: named twice. Give each model another name or version."
+            )
     return specs
 
 
@@ -104,6 +106,9 @@ def _versions(source: Path) -> list[Path]:
     try:
         if not source.is_dir():
             return []
-        return sorted((entry for entry in source.iterdir() if is_number(entry.name)), key=lambda entry: int(entry.name))
+        return sorted(
+            (entry for entry in source.iterdir() if is_number(entry.name)),
+            key=lambda entry: int(entry.name),
+        )
     except OSError as error:
         raise RunError(f"{source}: cannot be looked into ({error.strerror}).") from None

@@ -45,20 +45,41 @@ async def read_request(http: Request, most: int) -> V2Request:
     check_encoding(http)
     length = http.headers.get(LENGTH_HEADER)
     kind = content_type(http)
-    if kind not in ("application/json", "", "application/octet-stream" if length is not None else ""):
-        raise Refusal(415, "content_type", f"Content-Type {kind[:100]!r}: expected application/json.")
+    if kind not in (
+        "application/json",
+        "",
+        "application/octet-stream" if length is not None else "",
+    ):
+        raise Refusal(
+            415, "content_type", f"Content-Type {kind[:100]!r}: expected application/json."
+        )
     body = await http.body()
     if length is None:
         request = validated(V2Request, body, most, "numbers")
         rest = b""
     else:
-        if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
-            raise Refusal(400, "bad_request", f"{LENGTH_HEADER} {length[:20]!r}: expected a length within the body.")
-        request, rest = validated(V2Request, body[: int(length)], most, "numbers"), body[int(length) :]
-    of_tensors = [tensor.parameters for tensor in request.inputs] + [output.parameters for output in request.outputs]
+        if not (
+            length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)
+        ):
+            raise Refusal(
+                400,
+                "bad_request",
+                f"{LENGTH_HEADER} {length[:20]!r}: expected a length within the body.",
+            )
+        request, rest = (
+            validated(V2Request, body[: int(length)], most, "numbers"),
+            body[int(length) :],
+        )
+    of_tensors = [tensor.parameters for tensor in request.inputs] + [
+        output.parameters for output in request.outputs
+    ]
     for parameters in (request.parameters, *of_tensors):
         if foreign := [name for name in _FOREIGN if name in parameters]:
-            raise Refusal(400, "unsupported", f"{foreign[0]}: there is no such extension here. Send the tensor's values.")
+            raise Refusal(
+                400,
+                "unsupported",
+                f"{foreign[0]}: there is no such extension here. Send the tensor's values.",
+            )
     _share_out(request.inputs, rest)
     return request
 
@@ -69,17 +90,25 @@ def _share_out(inputs: Sequence[V2Tensor], rest: bytes) -> None:
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             if tensor.data is None:
-                raise Refusal(400, "bad_data", f"input {tensor.name}: has neither data nor binary_data_size.")
+                raise Refusal(
+                    400, "bad_data", f"input {tensor.name}: has neither data nor binary_data_size."
+                )
             continue
         if tensor.data is not None:
-            raise Refusal(400, "bad_data", f"input {tensor.name}: has both data and binary_data_size.")
+            raise Refusal(
+                400, "bad_data", f"input {tensor.name}: has both data and binary_data_size."
+            )
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest) - at:
             raise Refusal(
-                400, "bad_data", f"input {tensor.name}: binary_data_size {str(size)[:20]}, {len(rest) - at} bytes are left."
+                400,
+                "bad_data",
+                f"input {tensor.name}: binary_data_size {str(size)[:20]}, {len(rest) - at} bytes are left.",
             )
         tensor.raw, at = rest[at : at + size], at + size
     if at != len(rest):
-        raise Refusal(400, "bad_data", f"{len(rest) - at} bytes behind the JSON belong to no input.")
+        raise Refusal(
+            400, "bad_data", f"{len(rest) - at} bytes behind the JSON belong to no input."
+        )
 
 
 def elements(raw: bytes, limits: Limits) -> list[bytes]:
@@ -99,11 +128,17 @@ def elements(raw: bytes, limits: Limits) -> list[bytes]:
     at = 0
     while at < len(raw):
         if len(found) == limits.max_images:
-            raise Refusal(413, "too_many_images", f"More than {limits.max_images} images. Send them in several requests.")
+            raise Refusal(
+                413,
+                "too_many_images",
+                f"More than {limits.max_images} images. Send them in several requests.",
+            )
         (length,) = struct.unpack_from("<I", raw, at) if at + 4 <= len(raw) else (len(raw),)
         if at + 4 + length > len(raw):
             raise Refusal(
-                400, "bad_data", f"element {len(found)}: is cut. Expected its length in four bytes, then as many bytes."
+                400,
+                "bad_data",
+                f"element {len(found)}: is cut. Expected its length in four bytes, then as many bytes.",
             )
         found.append(raw[at + 4 : at + 4 + length])
         at += 4 + length
@@ -136,13 +171,21 @@ def class_count(wanted: V2Wanted) -> int:
     if count is None:
         return 0
     if wanted.name != "probs":
-        raise Refusal(400, "bad_request", f"output {wanted.name}: has no classes. Ask for the classification of probs.")
+        raise Refusal(
+            400,
+            "bad_request",
+            f"output {wanted.name}: has no classes. Ask for the classification of probs.",
+        )
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise Refusal(400, "bad_request", f"classification {str(count)[:20]}: expected a whole number >= 1.")
+        raise Refusal(
+            400, "bad_request", f"classification {str(count)[:20]}: expected a whole number >= 1."
+        )
     return count
 
 
-def answer(request: V2Request, name: str, version: str, columns: Sequence[tuple[V2Wanted, Column]]) -> Response:
+def answer(
+    request: V2Request, name: str, version: str, columns: Sequence[tuple[V2Wanted, Column]]
+) -> Response:
     """An answer, in the form that the request asks for.
 
     Args:
@@ -157,7 +200,11 @@ def answer(request: V2Request, name: str, version: str, columns: Sequence[tuple[
     default = request.parameters.get("binary_data_output", False)
     outputs, blocks = [], []
     for wanted, (datatype, values) in columns:
-        output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(values.shape)}
+        output: dict[str, Any] = {
+            "name": wanted.name,
+            "datatype": datatype,
+            "shape": list(values.shape),
+        }
         if wanted.parameters.get("binary_data", default) is True:
             block = _packed(datatype, values)
             output["parameters"] = {"binary_data_size": len(block)}
@@ -165,12 +212,19 @@ def answer(request: V2Request, name: str, version: str, columns: Sequence[tuple[
         else:
             output["data"] = values.ravel().tolist()
         outputs.append(output)
-    found = {"id": plain(request.id), "model_name": name, "model_version": version, "outputs": outputs}
+    found = {
+        "id": plain(request.id),
+        "model_name": name,
+        "model_version": version,
+        "outputs": outputs,
+    }
     if not blocks:
         return JSONResponse(found)
     text = json.dumps(found).encode()
     headers = {LENGTH_HEADER: str(len(text))}
-    return Response(b"".join([text, *blocks]), media_type="application/octet-stream", headers=headers)
+    return Response(
+        b"".join([text, *blocks]), media_type="application/octet-stream", headers=headers
+    )
 
 
 def _packed(datatype: str, values: NDArray[Any]) -> bytes:

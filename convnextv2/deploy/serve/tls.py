@@ -47,7 +47,9 @@ def read_certificate(certfile: str, keyfile: str) -> Certificate | None:
     if not certfile and not keyfile:
         return None
     if not (certfile and keyfile):
-        missing, given = ("ssl_keyfile", "ssl_certfile") if certfile else ("ssl_certfile", "ssl_keyfile")
+        missing, given = (
+            ("ssl_keyfile", "ssl_certfile") if certfile else ("ssl_certfile", "ssl_keyfile")
+        )
         raise RecipeError(f"{missing} is missing: {given} is given, and HTTPS needs both.")
     certificate = Certificate(certfile, keyfile)
     certificate.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))

@@ -231,7 +231,9 @@ def test_a_first_page_is_enough_for_colours(photograph, read) -> None:
 def test_bits_that_cannot_be_read_are_damage() -> None:
     """tifffile takes an entry that points nowhere for absent, and the pixels for one bit each."""
     file = io.BytesIO()
-    tifffile.imwrite(file, np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(
+        file, np.zeros((8, 8, 5), np.uint16), photometric="minisblack", planarconfig="contig"
+    )
     data = bytearray(file.getvalue())
     at = data.index(struct.pack("<HHI", 258, 3, 5))  # BitsPerSample, five numbers, where they lie
     data[at + 8 : at + 12] = struct.pack("<I", len(data) - 2)

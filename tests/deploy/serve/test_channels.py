@@ -43,8 +43,20 @@ def measured(fields: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pretrained(fields: Path, measured: dict[str, Any]) -> Path:
     out = fields.parent / "pre"
-    knobs = [f"--{name}={','.join(map(str, measured[name]))}" for name in ("mean", "std", "value_range")]
-    command = ["pretrain", "--data_dir", str(fields), "--out", str(out), "--decoder_dim", "16", "--in_channels", "5"]
+    knobs = [
+        f"--{name}={','.join(map(str, measured[name]))}" for name in ("mean", "std", "value_range")
+    ]
+    command = [
+        "pretrain",
+        "--data_dir",
+        str(fields),
+        "--out",
+        str(out),
+        "--decoder_dim",
+        "16",
+        "--in_channels",
+        "5",
+    ]
     assert main([*command, *knobs, *SMALL]) == 0
     return out
 
@@ -53,14 +65,42 @@ def pretrained(fields: Path, measured: dict[str, Any]) -> Path:
 def trained(fields: Path, pretrained: Path) -> Path:
     """Nothing is said of channels and statistics: the pre-trained weights tell them."""
     out = fields.parent / "trained"
-    command = ["train", "--data_dir", str(fields), "--out", str(out), "--init", str(pretrained), "--lr", "0.01"]
-    assert main([*command, "--auto_augment", "randaug-m9", "--erase_prob", "0.5", "--mixup", "0.2", *SMALL]) == 0
+    command = [
+        "train",
+        "--data_dir",
+        str(fields),
+        "--out",
+        str(out),
+        "--init",
+        str(pretrained),
+        "--lr",
+        "0.01",
+    ]
+    assert (
+        main(
+            [
+                *command,
+                "--auto_augment",
+                "randaug-m9",
+                "--erase_prob",
+                "0.5",
+                "--mixup",
+                "0.2",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
     return out
 
 
 def by_hand(weights: Path, values: np.ndarray, measured: dict[str, Any]) -> np.ndarray:
     """Probabilities of an image (32, 32, C), which needs neither resizing nor cropping."""
-    levels = ((values.astype(np.float64) - RANGE[0]) * (255 / (RANGE[1] - RANGE[0]))).round().clip(0, 255)
+    levels = (
+        ((values.astype(np.float64) - RANGE[0]) * (255 / (RANGE[1] - RANGE[0])))
+        .round()
+        .clip(0, 255)
+    )
     images = (levels / 255 - np.array(measured["mean"])) / np.array(measured["std"])
     model = load_model(weights)[0]
     with torch.inference_mode():
@@ -90,12 +130,16 @@ async def test_tiff_files_of_five_bands_from_statistics_to_the_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     description = open_weights(trained / "best" / "model.safetensors").description
-    assert description.arguments["in_channels"] == 5 and description.preprocessing["value_range"] == list(RANGE)
+    assert description.arguments["in_channels"] == 5 and description.preprocessing[
+        "value_range"
+    ] == list(RANGE)
     assert description.preprocessing["mean"] == pytest.approx(measured["mean"])
     evaluation = validate(trained)
     assert evaluation.images == 6
     report = (trained / "report.html").read_text()
-    assert report.count("Shown are channels 1 to 3 of 5, as RGB.") >= 2  # its own examples, and the pre-training's gallery
+    assert (
+        report.count("Shown are channels 1 to 3 of 5, as RGB.") >= 2
+    )  # its own examples, and the pre-training's gallery
 
     values = field(1, 7, side=40)[:32, :32]
     image = tmp_path / "new.tif"
@@ -110,36 +154,75 @@ async def test_tiff_files_of_five_bands_from_statistics_to_the_server(
         [found] = predict(trained, given, **how)
         assert probs(found["predictions"]) == pytest.approx(expected, **close)
     capsys.readouterr()
-    assert main(["predict", str(trained), str(image), "--json", "--device", "cpu", "--precision", "float32"]) == 0
-    assert probs(json.loads(capsys.readouterr().out)["predictions"]) == pytest.approx(expected, **close)
+    assert (
+        main(
+            [
+                "predict",
+                str(trained),
+                str(image),
+                "--json",
+                "--device",
+                "cpu",
+                "--precision",
+                "float32",
+            ]
+        )
+        == 0
+    )
+    assert probs(json.loads(capsys.readouterr().out)["predictions"]) == pytest.approx(
+        expected, **close
+    )
     predictor = Predictor(trained, **how)
-    for given in (values, torch.from_numpy(values.astype(np.int32)).permute(2, 0, 1), image.read_bytes()):
+    for given in (
+        values,
+        torch.from_numpy(values.astype(np.int32)).permute(2, 0, 1),
+        image.read_bytes(),
+    ):
         [found] = predictor(given)
         assert probs(found["predictions"]) == pytest.approx(expected, **close)
     with pytest.raises(DataError, match="has 3 channels, expected 5"):
         predictor(Image.new("RGB", (32, 32)))
 
     picture = tmp_path / "made.png"
-    assert main(["reconstruct", str(pretrained), str(image), "--out", str(picture), "--device", "cpu"]) == 0
+    assert (
+        main(["reconstruct", str(pretrained), str(image), "--out", str(picture), "--device", "cpu"])
+        == 0
+    )
     assert Image.open(picture).mode == "RGB"
 
     options = {"seconds": 0, "workers": 0, "batch_size": 2}
     artifacts = {
         "onnx": export(trained, format="onnx", out=tmp_path / "onnx", **options),
-        "pixels": export(trained, format="torch", input="pixels", out=tmp_path / "pixels", **options),
+        "pixels": export(
+            trained, format="torch", input="pixels", out=tmp_path / "pixels", **options
+        ),
     }
     certificate = json.loads((artifacts["onnx"] / "certificate.json").read_text())
-    assert certificate["adversarial"]["images"] >= 6 + 2 + 5 and certificate["real"]["top1_agreement"] == 1
-    assert json.loads((artifacts["onnx"] / "artifact.json").read_text())["shapes"]["images"] == [None, 5, 32, 32]
+    assert (
+        certificate["adversarial"]["images"] >= 6 + 2 + 5
+        and certificate["real"]["top1_agreement"] == 1
+    )
+    assert json.loads((artifacts["onnx"] / "artifact.json").read_text())["shapes"]["images"] == [
+        None,
+        5,
+        32,
+        32,
+    ]
     for artifact in artifacts.values():
         [found] = predict(artifact, image)
         assert probs(found["predictions"]) == pytest.approx(expected, abs=1e-4)
     again = validate(artifacts["onnx"], data_dir=str(fields))
     assert (again.top1, again.images) == (evaluation.top1, 6)
-    with pytest.raises(RecipeError, match="value_range = .*: an artifact prepares its images in its own way"):
+    with pytest.raises(
+        RecipeError, match="value_range = .*: an artifact prepares its images in its own way"
+    ):
         validate(artifacts["onnx"], data_dir=str(fields), value_range="0,9")
 
-    sources = [f"trained={trained}", f"pre={pretrained}", *(f"{name}={path}" for name, path in artifacts.items())]
+    sources = [
+        f"trained={trained}",
+        f"pre={pretrained}",
+        *(f"{name}={path}" for name, path in artifacts.items()),
+    ]
     server = await serve(*sources)
     for name in ("trained", *artifacts):
         for file in (image, tmp_path / "new.npy"):
@@ -147,21 +230,34 @@ async def test_tiff_files_of_five_bands_from_statistics_to_the_server(
             assert probs(found["predictions"]) == pytest.approx(expected, abs=1e-4)
             assert found["explanation"]["seen"] == pytest.approx([0, 0, 1, 1], abs=0.15)
     described = (await server.client.get("/v1/models/trained")).json()["versions"][0]
-    assert described["preprocessing"]["value_range"] == list(RANGE) and described["preprocessing"]["channels"] == 5
+    assert (
+        described["preprocessing"]["value_range"] == list(RANGE)
+        and described["preprocessing"]["channels"] == 5
+    )
     refused = await server.predict(_jpeg(), "trained")
-    assert refused.status_code == 415 and "has 3 channels, expected 5" in refused.json()["error"]["message"]
+    assert (
+        refused.status_code == 415
+        and "has 3 channels, expected 5" in refused.json()["error"]["message"]
+    )
 
     shapes = (await server.client.get("/v2/models/trained")).json()["inputs"]
     assert {"name": "pixels", "datatype": "UINT8", "shape": [-1, 32, 32, 5]} in shapes
     levels = (values.astype(np.float64) * (255 / 4000)).round().clip(0, 255).astype(int)
-    tensor = {"name": "pixels", "shape": [1, 32, 32, 5], "datatype": "UINT8", "data": levels.flatten().tolist()}
+    tensor = {
+        "name": "pixels",
+        "shape": [1, 32, 32, 5],
+        "datatype": "UINT8",
+        "data": levels.flatten().tolist(),
+    }
     answer = await server.client.post("/v2/models/trained/infer", json={"inputs": [tensor]})
     assert answer.status_code == 200, answer.text
     outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
     assert outputs["probs"] == pytest.approx(expected, **close)
 
     answer = await server.client.post(
-        "/v1/models/pre/reconstruct", content=image.read_bytes(), headers={"Content-Type": "application/octet-stream"}
+        "/v1/models/pre/reconstruct",
+        content=image.read_bytes(),
+        headers={"Content-Type": "application/octet-stream"},
     )
     assert answer.status_code == 200 and answer.json()["reconstruction"]
 
@@ -171,8 +267,20 @@ async def test_arrays_are_trained_on_and_served_like_files(
 ) -> None:
     root = write_fields(tmp_path / "arrays", "npy", train=3, val=1)
     found = statistics(root)
-    knobs = [f"--{name}={','.join(map(str, found[name]))}" for name in ("mean", "std", "value_range")]
-    command = ["train", "--data_dir", str(root), "--out", str(tmp_path / "run"), "--in_channels", "5", "--cache_mb", "1"]
+    knobs = [
+        f"--{name}={','.join(map(str, found[name]))}" for name in ("mean", "std", "value_range")
+    ]
+    command = [
+        "train",
+        "--data_dir",
+        str(root),
+        "--out",
+        str(tmp_path / "run"),
+        "--in_channels",
+        "5",
+        "--cache_mb",
+        "1",
+    ]
     assert main([*command, *knobs, *SMALL]) == 0
     assert validate(tmp_path / "run").images == 3
     file = root / "val" / "maize" / "0.npy"

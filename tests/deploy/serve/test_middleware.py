@@ -30,7 +30,17 @@ Serve = Callable[..., Awaitable[Any]]
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/page/app.js", "/healthz", "/readyz", "/openapi.json", "/v1/models", "/v2", "/v2/models/trees"]
+    "path",
+    [
+        "/",
+        "/page/app.js",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/v1/models",
+        "/v2",
+        "/v2/models/trees",
+    ],
 )
 async def test_head_is_get_without_its_body(path: str, serve: Serve) -> None:
     server = await serve()
@@ -44,7 +54,11 @@ async def test_head_of_metrics_and_of_what_is_not_there(serve: Serve) -> None:
     server = await serve()
     assert (await server.client.head("/metrics")).status_code == 200
     missing = await server.client.head("/nowhere")
-    assert (missing.status_code, missing.headers["X-Error-Code"], missing.content) == (404, "no_such_path", b"")
+    assert (missing.status_code, missing.headers["X-Error-Code"], missing.content) == (
+        404,
+        "no_such_path",
+        b"",
+    )
     refused = await server.client.head(PREDICT)
     assert refused.status_code == 405 and refused.headers["Allow"] == "POST"
     assert (await server.client.post("/healthz")).headers["Allow"] == "GET, HEAD"
@@ -57,9 +71,20 @@ async def test_head_of_metrics_and_of_what_is_not_there(serve: Serve) -> None:
 async def test_the_schemes_case_does_not_matter(scheme: str, serve: Serve) -> None:
     server = await serve(api_key="secret")
     for value in (f"{scheme} secret", f"{scheme}  secret ", f" {scheme} secret"):
-        assert (await server.client.get("/v1/models", headers={"Authorization": value})).status_code == 200
-    for value in (scheme, f"{scheme}secret", f"{scheme} Secret", f"{scheme} secret secret", "secret", ""):
-        assert (await server.client.get("/v1/models", headers={"Authorization": value})).status_code == 401
+        assert (
+            await server.client.get("/v1/models", headers={"Authorization": value})
+        ).status_code == 200
+    for value in (
+        scheme,
+        f"{scheme}secret",
+        f"{scheme} Secret",
+        f"{scheme} secret secret",
+        "secret",
+        "",
+    ):
+        assert (
+            await server.client.get("/v1/models", headers={"Authorization": value})
+        ).status_code == 401
 
 
 async def test_a_refusal_for_the_key_says_what_is_asked_for(serve: Serve) -> None:
@@ -83,7 +108,9 @@ def test_a_file_has_several_keys_and_is_read_again(tmp_path: Path) -> None:
     def known(key: str) -> bool:
         return keys.know({b"x-api-key": key.encode()})
 
-    assert [known(key) for key in ("given", "first", "second", "# the shop", "", "third")] == [True] * 3 + [False] * 3
+    assert [known(key) for key in ("given", "first", "second", "# the shop", "", "third")] == [
+        True
+    ] * 3 + [False] * 3
     assert not keys.read()
     file.write_text("third\n")
     assert keys.read() and known("third") and known("given") and not known("first")
@@ -122,7 +149,9 @@ async def test_the_log_has_a_line_for_what_it_is_told_to(
 
     async def said(kind: str) -> list[str]:
         app = build_app(server.store, access_log=kind)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://s"
+        ) as client:
             capsys.readouterr()
             await client.post(PREDICT, content=images[0], headers={"X-Request-ID": "good"})
             await client.post(PREDICT, content=b"no image", headers={"X-Request-ID": "bad"})
@@ -135,7 +164,8 @@ async def test_the_log_has_a_line_for_what_it_is_told_to(
     assert await said("off") == []
     bad, odd = await said("failed")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 127.0.0.1 POST /v1/models/trees/predict 415 not_an_image \d\.\d{4} s id=bad", bad
+        r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 127.0.0.1 POST /v1/models/trees/predict 415 not_an_image \d\.\d{4} s id=bad",
+        bad,
     )
     assert " GET /v1/models/%0aforged%1b[2K 404 no_such_model " in odd
     assert [line.rpartition("id=")[2] for line in (await said("all"))[:3]] == ["good", "bad", "odd"]
@@ -146,7 +176,16 @@ async def test_the_log_has_a_line_for_what_it_is_told_to(
         (404, "no_such_model"),
         (503, "not_ready"),
     ]
-    assert entries[0].keys() == {"time", "id", "client", "method", "path", "status", "code", "seconds"}
+    assert entries[0].keys() == {
+        "time",
+        "id",
+        "client",
+        "method",
+        "path",
+        "status",
+        "code",
+        "seconds",
+    }
 
 
 def test_bytes_of_a_path_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +198,9 @@ def test_bytes_of_a_path_cannot_forge_a_line(capsys: pytest.CaptureFixture[str])
 # ---- metrics ----
 
 
-async def test_latency_is_measured_by_route_and_code_and_the_process_is(serve: Serve, images: list[bytes]) -> None:
+async def test_latency_is_measured_by_route_and_code_and_the_process_is(
+    serve: Serve, images: list[bytes]
+) -> None:
     server = await serve()
     for body in (*images[:3], b"no image"):
         await server.predict(body)
@@ -189,7 +230,14 @@ async def ask_unread(app: Any, path: str) -> list[Any]:
             done.append(message["status"])
 
     headers = [(b"content-type", b"application/json")]
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+    }
     await app(scope, receive, send)
     return done
 
@@ -204,17 +252,23 @@ async def test_a_full_queue_refuses_before_the_body_is_read(
         await server.waiting(2)
         assert [await ask_unread(server.app, path) for path in paths] == [[429]] * 3
     await asyncio.gather(*waiting)
-    assert [await ask_unread(server.app, path) for path in paths] == [["body", 499]] * 3  # so it is the queue's doing
+    assert [await ask_unread(server.app, path) for path in paths] == [
+        ["body", 499]
+    ] * 3  # so it is the queue's doing
 
 
 async def test_a_compressed_body_is_refused_plainly(serve: Serve, images: list[bytes]) -> None:
     server = await serve()
     for encoding, status in (("gzip", 415), ("br", 415), ("identity", 200)):
-        response = await server.client.post(PREDICT, content=images[0], headers={"Content-Encoding": encoding})
+        response = await server.client.post(
+            PREDICT, content=images[0], headers={"Content-Encoding": encoding}
+        )
         assert response.status_code == status
     assert (
         "Content-Encoding 'br': send the body as it is."
-        in (await server.client.post(PREDICT, content=images[0], headers={"Content-Encoding": "br"})).text
+        in (
+            await server.client.post(PREDICT, content=images[0], headers={"Content-Encoding": "br"})
+        ).text
     )
 
 
@@ -225,23 +279,45 @@ def test_wrapped_base64_and_data_uris_are_read(images: list[bytes]) -> None:
     plain = base64.b64encode(images[0]).decode()
     wrapped = base64.encodebytes(images[0]).decode()
     assert wrapped.count("\n") > 10
-    texts = [plain, wrapped, wrapped.replace("\n", "\r\n"), f" {plain}\t", f"data:image/jpeg;base64,{plain}"]
+    texts = [
+        plain,
+        wrapped,
+        wrapped.replace("\n", "\r\n"),
+        f" {plain}\t",
+        f"data:image/jpeg;base64,{plain}",
+    ]
     texts += [f"data:;base64,{plain}", f"DATA:image/jpeg;charset=utf-8;BASE64,{wrapped}"]
     assert [data for _, data in decode_base64(texts, Limits())] == [images[0]] * len(texts)
 
 
 @pytest.mark.parametrize(
-    "text", ["data:image/jpeg,abcd", "data:image/jpeg;base64", "AAA", "A-_A", "AA=A", None, 7, ["AAAA"], "é"]
+    "text",
+    [
+        "data:image/jpeg,abcd",
+        "data:image/jpeg;base64",
+        "AAA",
+        "A-_A",
+        "AA=A",
+        None,
+        7,
+        ["AAAA"],
+        "é",
+    ],
 )
 def test_other_texts_are_refused_with_what_is_expected(text: Any) -> None:
-    with pytest.raises(Refusal, match="image 0: is not base64. Expected the file's bytes so encoded, or a data: URI"):
+    with pytest.raises(
+        Refusal,
+        match="image 0: is not base64. Expected the file's bytes so encoded, or a data: URI",
+    ):
         decode_base64([text], Limits())
 
 
 # ---- what is served ----
 
 
-async def test_the_licence_of_a_pretrained_model_is_told(serve: Serve, pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_licence_of_a_pretrained_model_is_told(
+    serve: Serve, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from convnextv2.deploy.serve import reconstructor
     from convnextv2.weights.load import open_weights
 
@@ -249,7 +325,9 @@ async def test_the_licence_of_a_pretrained_model_is_told(serve: Serve, pretraine
         from dataclasses import replace
 
         opened = open_weights(path)
-        return replace(opened, origin=replace(opened.origin, notice="CC-BY-NC 4.0, not for commercial use"))
+        return replace(
+            opened, origin=replace(opened.origin, notice="CC-BY-NC 4.0, not for commercial use")
+        )
 
     monkeypatch.setattr(reconstructor, "open_weights", with_notice)
     server = await serve(f"pre={pretrained}")
@@ -258,7 +336,9 @@ async def test_the_licence_of_a_pretrained_model_is_told(serve: Serve, pretraine
 
 
 @pytest.mark.parametrize("odd", ["²", "٣", "9" * 30])
-def test_folders_that_only_look_like_versions_are_none(odd: str, weights: Path, tmp_path: Path) -> None:
+def test_folders_that_only_look_like_versions_are_none(
+    odd: str, weights: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "trees"
     for name in ("7", odd):
         save(network(), root / name)
@@ -276,18 +356,27 @@ async def test_a_reload_that_fails_for_any_reason_leaves_all_as_it_was(
     root = tmp_path / "trees"
     save(network(), root / "1")
     server = await serve(str(root))
-    monkeypatch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(
+        Path,
+        "iterdir",
+        lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")),
+    )
     (line,) = await server.reload()
     assert line.startswith("All stays as it was: ") and "Permission denied" in line
     assert (await server.predict(images[0])).status_code == 200
 
 
-def test_a_repository_of_the_hub_is_served_by_its_name(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_of_the_hub_is_served_by_its_name(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from convnextv2.deploy.serve.metrics import Metrics
     from convnextv2.deploy.serve.store import Store
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convnextv2.run.download", lambda name: weights if name == "owner/trees" else pytest.fail(name))
+    monkeypatch.setattr(
+        "convnextv2.run.download",
+        lambda name: weights if name == "owner/trees" else pytest.fail(name),
+    )
     for source, name in (("owner/trees", "trees"), ("mine=owner/trees", "mine")):
         store = Store([source], Limits(), Metrics(), device="cpu", precision="float32")
         assert store.names == [name] and store.find(name).scorer is not None

@@ -45,14 +45,23 @@ BASES = {
     "_TimedProtocol": httptools_impl.HttpToolsProtocol,
     "_DrainingServer": uvicorn.Server,
 }
-CALLED_BY_UVICORN = ("_start_asgi_task", "on_response_complete", "resume_reading", "send_400_response")
+CALLED_BY_UVICORN = (
+    "_start_asgi_task",
+    "on_response_complete",
+    "resume_reading",
+    "send_400_response",
+)
 """Those that asyncio and httptools do not call."""
 
 
 def test_what_is_overridden_is_there() -> None:
     """Checked against our source too, so that the list is whole."""
     classes = {
-        node.name: {item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
+        node.name: {
+            item.name
+            for item in node.body
+            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
         for node in ast.parse(inspect.getsource(ours)).body
         if isinstance(node, ast.ClassDef)
     }
@@ -77,7 +86,9 @@ async def test_attributes_of_a_connection_with_a_request(anyio_backend: str) -> 
     protocol.connection_made(transport)
     protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
     cycle = protocol.cycle
-    assert cycle.more_body is True and cycle.response_complete is False and cycle.disconnected is False
+    assert (
+        cycle.more_body is True and cycle.response_complete is False and cycle.disconnected is False
+    )
     assert isinstance(cycle.message_event, asyncio.Event)
     assert isinstance(protocol.flow, flow_control.FlowControl)
     assert protocol.transport is transport and protocol.loop is asyncio.get_running_loop()
@@ -102,7 +113,9 @@ async def test_attributes_of_the_server(anyio_backend: str) -> None:
 
 def test_versions_are_bounded() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-    stated = next(text for text in project["optional-dependencies"]["serve"] if text.startswith("uvicorn"))
+    stated = next(
+        text for text in project["optional-dependencies"]["serve"] if text.startswith("uvicorn")
+    )
     least, below = (tuple(map(int, found.split("."))) for found in re.findall(r"\d+\.\d+", stated))
     assert least <= tuple(map(int, uvicorn.__version__.split(".")[:2])) < below
 

@@ -14,14 +14,29 @@ from convnextv2.deploy.serve.limits import Refusal
 from convnextv2.deploy.serve.routes import StoreOf
 from convnextv2.deploy.serve.scoring import score, score_pixels
 from convnextv2.deploy.serve.store import Store
-from convnextv2.deploy.serve.tensors import Column, answer, class_count, classes_of, elements, read_request
+from convnextv2.deploy.serve.tensors import (
+    Column,
+    answer,
+    class_count,
+    classes_of,
+    elements,
+    read_request,
+)
 
 _EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
-_SOME: dict[int | str, dict[str, Any]] = {status: schemas.V2_REFUSALS[status] for status in (401, 404)}
+_SOME: dict[int | str, dict[str, Any]] = {
+    status: schemas.V2_REFUSALS[status] for status in (401, 404)
+}
 _READY = _SOME | {503: schemas.V2_REFUSALS[503]}
 _INFER: dict[str, Any] = {
     "responses": schemas.V2_REFUSALS
-    | {200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    | {
+        200: {
+            "content": {
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+            }
+        }
+    },
     "response_model": schemas.V2Response,
     "openapi_extra": V2_BODY,
 }
@@ -32,7 +47,9 @@ router = APIRouter(tags=["kserve v2"])
 @router.get("/v2")
 async def server() -> schemas.V2Server:
     """What this server is."""
-    return schemas.V2Server(name="convnextv2", version=version_of("convnextv2"), extensions=_EXTENSIONS)
+    return schemas.V2Server(
+        name="convnextv2", version=version_of("convnextv2"), extensions=_EXTENSIONS
+    )
 
 
 @router.get("/v2/health/live")
@@ -140,7 +157,9 @@ def _is_ready(store: Store, name: str, version: str | None) -> schemas.V2Ready:
     assert served.classifier  # raises for a model that this protocol has no inputs and outputs for, as everything here does
     store.check_open()
     if not served.is_alive:
-        raise Refusal(503, "model_failed", f"The queue of model {name} has failed and is started again.", 2)
+        raise Refusal(
+            503, "model_failed", f"The queue of model {name} has failed and is started again.", 2
+        )
     return schemas.V2Ready(ready=True)
 
 
@@ -151,14 +170,21 @@ async def _infer(store: Store, http: Request, name: str, version: str | None) ->
         store.queue.check(1)  # before the body is read and taken apart
         request = await read_request(http, MOST_NUMBERS)
         given = request.inputs[0]
-        wanted = request.outputs or [schemas.V2Wanted(name="probs"), schemas.V2Wanted(name="embedding")]
+        wanted = request.outputs or [
+            schemas.V2Wanted(name="probs"),
+            schemas.V2Wanted(name="embedding"),
+        ]
         counts = [class_count(output) for output in wanted]
         if given.datatype != {"image_files": "BYTES", "pixels": "UINT8"}[given.name]:
             raise Refusal(400, "bad_datatype", f"input {given.name}: is no {given.datatype}.")
         if given.datatype == "BYTES":
             files = _files(given, store)
             if given.shape not in ([len(files)], [len(files), 1]):
-                raise Refusal(400, "bad_shape", f"shape {given.shape}: expected [{len(files)}], one for each image.")
+                raise Refusal(
+                    400,
+                    "bad_shape",
+                    f"shape {given.shape}: expected [{len(files)}], one for each image.",
+                )
             scored = [scores for _, scores in await score(http, store, served, files)]
         else:
             scored = await score_pixels(http, store, served, given)
@@ -167,7 +193,12 @@ async def _infer(store: Store, http: Request, name: str, version: str | None) ->
         "embedding": np.concatenate([scores.embedding for scores in scored]),
     }
     columns: list[tuple[schemas.V2Wanted, Column]] = [
-        (output, classes_of(found["probs"], class_names, count) if count else ("FP32", found[output.name]))
+        (
+            output,
+            classes_of(found["probs"], class_names, count)
+            if count
+            else ("FP32", found[output.name]),
+        )
         for output, count in zip(wanted, counts, strict=True)
     ]
     return answer(request, name, served.version, columns)

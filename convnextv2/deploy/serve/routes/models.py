@@ -24,9 +24,13 @@ class Wanted(BaseModel):
     """What is to be said of each image."""
 
     top_k: int = Field(5, ge=1, le=1000, description="How many classes of each image.")
-    threshold: float = Field(0.0, ge=0, le=1, description="Leave out classes that are less probable.")
+    threshold: float = Field(
+        0.0, ge=0, le=1, description="Leave out classes that are less probable."
+    )
     embedding: bool = Field(False, description="Return the pooled features, too.")
-    explanation: bool = Field(False, description="Return the class activation map of the most probable class, too.")
+    explanation: bool = Field(
+        False, description="Return the class activation map of the most probable class, too."
+    )
 
 
 @router.get("/v1/models", responses={401: schemas.REFUSALS[401]})
@@ -38,7 +42,9 @@ async def list_models(store: StoreOf) -> schemas.ModelList:
 @router.get("/v1/models/{name}", responses={401: schemas.REFUSALS[401], 404: schemas.REFUSALS[404]})
 async def describe_model(store: StoreOf, name: str) -> schemas.ModelInfo:
     """Versions, hashes, classes, preprocessing, licences and certificates of a model."""
-    return schemas.ModelInfo(name=name, versions=[_describe(served) for served in store.versions(name)])
+    return schemas.ModelInfo(
+        name=name, versions=[_describe(served) for served in store.versions(name)]
+    )
 
 
 _PREDICT: dict[str, Any] = {
@@ -49,7 +55,9 @@ _PREDICT: dict[str, Any] = {
 
 
 @router.post("/v1/models/{name}/predict", **_PREDICT)
-async def predict(store: StoreOf, request: Request, name: str, wanted: Annotated[Wanted, Query()]) -> Response:
+async def predict(
+    store: StoreOf, request: Request, name: str, wanted: Annotated[Wanted, Query()]
+) -> Response:
     """Classify the images of the body by the newest version: one file as it is, several by multipart, or base64 in JSON."""
     return await _answer(store, request, name, None, wanted)
 
@@ -62,20 +70,30 @@ async def predict_by_version(
     return await _answer(store, request, name, version, wanted)
 
 
-async def _answer(store: Store, request: Request, name: str, version: str | None, wanted: Wanted) -> Response:
+async def _answer(
+    store: Store, request: Request, name: str, version: str | None, wanted: Wanted
+) -> Response:
     store.check_ready()
     async with store.use(name, version) as served:
         class_names = served.classifier.class_names
         store.queue.check(1)  # before the body is read and taken apart
         files = await read_images(request, store.limits)
         images = []
-        for (title, _), (prepared, scores) in zip(files, await score(request, store, served, files), strict=True):
+        for (title, _), (prepared, scores) in zip(
+            files, await score(request, store, served, files), strict=True
+        ):
             best = top(scores.probs[0], class_names, wanted.top_k)
-            found: dict[str, Any] = {"image": title, "predictions": [p for p in best if p["prob"] >= wanted.threshold]}
+            found: dict[str, Any] = {
+                "image": title,
+                "predictions": [p for p in best if p["prob"] >= wanted.threshold],
+            }
             if wanted.embedding:
                 found["embedding"] = scores.embedding[0].tolist()
             if wanted.explanation:
-                found["explanation"] = {"map": scores.explanation[0].tolist(), "seen": prepared.seen}
+                found["explanation"] = {
+                    "map": scores.explanation[0].tolist(),
+                    "seen": prepared.seen,
+                }
             images.append(found)
     return JSONResponse({"model": name, "version": served.version, "images": images})
 
@@ -85,7 +103,9 @@ async def reconstruct(
     store: StoreOf,
     request: Request,
     name: str,
-    mask_ratio: Annotated[float, Query(gt=0, lt=1, description="Share of the tiles that is hidden.")] = 0.6,
+    mask_ratio: Annotated[
+        float, Query(gt=0, lt=1, description="Share of the tiles that is hidden.")
+    ] = 0.6,
     seed: Annotated[int, Query(ge=0, le=2**31, description="Decides which tiles are hidden.")] = 0,
 ) -> schemas.ReconstructResponse:
     """What a pre-trained model makes of the image of the body, of which it sees some tiles only."""
@@ -100,11 +120,15 @@ async def reconstruct(
 
         async def work(name: str, data: bytes) -> tuple[Prepared, tuple[str, str]]:
             prepared = await store.prepare(data, name, served.transform)
-            return prepared, await loop.run_in_executor(store.engine, model, prepared.pixels, mask_ratio, seed)
+            return prepared, await loop.run_in_executor(
+                store.engine, model, prepared.pixels, mask_ratio, seed
+            )
 
         deadline = loop.time() + store.limits.deadline_s
         [(prepared, (masked, made))] = await together(request, store, deadline, [work(*files[0])])
-    return schemas.ReconstructResponse(model=name, version=served.version, masked=masked, reconstruction=made, seen=prepared.seen)
+    return schemas.ReconstructResponse(
+        model=name, version=served.version, masked=masked, reconstruction=made, seen=prepared.seen
+    )
 
 
 def _describe(served: Served) -> schemas.ModelVersion:

@@ -20,5 +20,9 @@ def _send_file(path: Path) -> Callable[[], Awaitable[FileResponse]]:
     return send_file
 
 
-for _path, _file in (("/", "index.html"), ("/page/app.js", "app.js"), ("/page/style.css", "style.css")):
+for _path, _file in (
+    ("/", "index.html"),
+    ("/page/app.js", "app.js"),
+    ("/page/style.css", "style.css"),
+):
     router.add_api_route(_path, _send_file(_PAGE / _file))

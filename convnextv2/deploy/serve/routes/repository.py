@@ -11,10 +11,15 @@ from convnextv2.deploy.serve.bodies import INDEX_BODY, LOAD_BODY, validated
 from convnextv2.deploy.serve.limits import Refusal
 from convnextv2.deploy.serve.routes import StoreOf
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {status: schemas.V2_REFUSALS[status] for status in (400, 401, 404, 422)}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: schemas.V2_REFUSALS[status] for status in (400, 401, 404, 422)
+}
 _BODY_REFUSALS = _REFUSALS | {status: schemas.V2_REFUSALS[status] for status in (408, 413, 429)}
 _RELOAD_REFUSALS: dict[int | str, dict[str, Any]] = _BODY_REFUSALS | {
-    403: {"model": schemas.V2Error, "description": "The server has no API key, so that anybody could ask for this."},
+    403: {
+        "model": schemas.V2Error,
+        "description": "The server has no API key, so that anybody could ask for this.",
+    },
     503: schemas.V2_REFUSALS[503],
 }
 _MOST_VALUES = 100
@@ -26,7 +31,9 @@ router = APIRouter(tags=["kserve v2"])
 async def index(store: StoreOf, request: Request) -> list[schemas.V2Indexed]:
     """All versions of all classifiers."""
     body = await request.body()
-    only_ready = bool(body) and validated(schemas.V2IndexRequest, body, _MOST_VALUES, "values").ready
+    only_ready = (
+        bool(body) and validated(schemas.V2IndexRequest, body, _MOST_VALUES, "values").ready
+    )
     found = []
     for name in store.names:
         for served in store.versions(name):
@@ -35,22 +42,35 @@ async def index(store: StoreOf, request: Request) -> list[schemas.V2Indexed]:
                 reason = "" if is_ready else "it is being loaded, or its queue has failed"
                 found.append(
                     schemas.V2Indexed(
-                        name=name, version=served.version, state="READY" if is_ready else "UNAVAILABLE", reason=reason
+                        name=name,
+                        version=served.version,
+                        state="READY" if is_ready else "UNAVAILABLE",
+                        reason=reason,
                     )
                 )
     return found
 
 
-@router.post("/v2/repository/models/{name}/load", responses=_RELOAD_REFUSALS, openapi_extra=LOAD_BODY)
+@router.post(
+    "/v2/repository/models/{name}/load", responses=_RELOAD_REFUSALS, openapi_extra=LOAD_BODY
+)
 async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
     """Look again where a model lies, and serve what is new, as SIGHUP does for all models; the answer says how it went. It needs
     a server with an API key."""
     if not request.app.state.keys.are_asked_for:
-        raise Refusal(403, "no_api_key", "Models are loaded again by SIGHUP, or here where the server has an API key.")
+        raise Refusal(
+            403,
+            "no_api_key",
+            "Models are loaded again by SIGHUP, or here where the server has an API key.",
+        )
     store.check_ready()
     body = await request.body()
     if body and validated(schemas.V2LoadRequest, body, _MOST_VALUES, "values").parameters:
-        raise Refusal(400, "unsupported", "parameters: a model is loaded from where it lies, as it lies there. Leave them out.")
+        raise Refusal(
+            400,
+            "unsupported",
+            "parameters: a model is loaded from where it lies, as it lies there. Leave them out.",
+        )
     store.versions(name)
     changes = await store.reload(name)
     for change in changes:
@@ -64,4 +84,8 @@ async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
 async def unload(store: StoreOf, name: str) -> schemas.V2Loaded:
     """Always refused: which models are served is decided where the server is started."""
     store.versions(name)
-    raise Refusal(400, "unsupported", "Models are not unloaded: what is served is decided where the server is started.")
+    raise Refusal(
+        400,
+        "unsupported",
+        "Models are not unloaded: what is served is decided where the server is started.",
+    )
