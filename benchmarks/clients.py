@@ -1,10 +1,11 @@
-"""What clients print of every answer and refusal of the server: the table of docs/deploy.md.
+"""Make the table of docs/deploy.md that shows what clients print of each answer of the server.
 
     python benchmarks/clients.py WEIGHTS_OR_ARTIFACT PRETRAINED PHOTO
 
-Asks a server of this process by curl, httpx, `convnextv2 predict --server`, tritonclient (with JSON and with binary tensors) and,
-where there is a Chromium, by a browser's fetch. A cell is "yes" if the client shows the server's own message, and "no" with what
-it shows where it does not; "-" where the client has no way to ask this. Exit code 1 if there is a "no".
+The script starts a server and asks it by curl, httpx, `convnextv2 predict --server`, tritonclient
+(with JSON and with binary tensors) and, where Chromium is installed, by a browser's fetch. A cell
+is "yes" if the client shows the server's own message, "no" with what it shows if it does not, and
+"-" if the client has no way to ask for this. The exit code is 1 if there is a "no".
 
 Needs `pip install 'tritonclient[http]'` beside the package's own extras.
 """
@@ -49,7 +50,7 @@ CHROMIUM = shutil.which("chromium")
 
 @dataclass
 class Case:
-    """One thing to ask for. Of tritonclient: the model, and the files or the array that it is asked with."""
+    """One request. For tritonclient, the model and the files or the array that it sends."""
 
     name: str
     body: bytes = b""
@@ -67,7 +68,7 @@ class Case:
 
 
 class Server:
-    """The server, in a thread of this process, so that it can be brought into each of its states."""
+    """The server in a thread of this process, so that the script can bring it into any state."""
 
     def __init__(self, sources: list[str]) -> None:
         limits = Limits(
@@ -189,7 +190,7 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
 
 
 def by_curl(server: Server, case: Case, folder: Path) -> tuple[int, str, str]:
-    """Status, code and message, as curl shows them."""
+    """Return the status, the code and the message that curl shows."""
     (folder / "body").write_bytes(case.body)
     shown = "\n%{http_code} %header{x-error-code}"
     command = [
@@ -216,13 +217,13 @@ def by_curl(server: Server, case: Case, folder: Path) -> tuple[int, str, str]:
 
 
 def message_of(found: Any) -> str:
-    """The message in the body of an error."""
+    """Return the message in the body of an error."""
     error = found.get("error", "") if isinstance(found, dict) else ""
     return error["message"] if isinstance(error, dict) else error
 
 
 def by_httpx(server: Server, case: Case) -> str:
-    """What httpx shows."""
+    """Return the message that httpx shows."""
     headers = {"Authorization": f"Bearer {case.key}", "Content-Type": case.kind} | case.more
 
     def slowly() -> Iterator[bytes]:
@@ -239,7 +240,7 @@ def by_httpx(server: Server, case: Case) -> str:
 
 
 def by_ours(server: Server, case: Case, folder: Path) -> str | None:
-    """What `convnextv2 predict --server` shows; None where it cannot ask so."""
+    """Return what `convnextv2 predict --server` shows; None if it cannot send this request."""
     if (
         case.method != "POST"
         or case.kind != JPEG
@@ -261,7 +262,7 @@ def by_ours(server: Server, case: Case, folder: Path) -> str | None:
 
 
 def by_triton(server: Server, case: Case, binary: bool) -> str | None:
-    """What tritonclient shows; None where it cannot ask so."""
+    """Return what tritonclient shows; None if it cannot send this request."""
     client = triton.InferenceServerClient(
         f"127.0.0.1:{server.port}", network_timeout=60, connection_timeout=60
     )
@@ -290,7 +291,7 @@ def by_triton(server: Server, case: Case, binary: bool) -> str | None:
 
 
 def by_browser(page: Any, case: Case) -> str | None:
-    """What a page's fetch shows; None where it cannot ask so."""
+    """Return what a page's fetch shows; None if it cannot send this request."""
     if case.is_slow or "Content-Encoding" in case.more:
         return None
     headers = {"Authorization": f"Bearer {case.key}"} | (
@@ -299,7 +300,8 @@ def by_browser(page: Any, case: Case) -> str | None:
     found = page.evaluate(
         """async ([path, method, headers, body]) => {
             const bytes = Uint8Array.from(atob(body), (c) => c.charCodeAt(0));
-            const answer = await fetch(path, { method, headers, body: method === "POST" ? bytes : undefined });
+            const body = method === "POST" ? bytes : undefined;
+            const answer = await fetch(path, { method, headers, body });
             return await answer.json();
         }""",
         [case.path, case.method, headers, base64.b64encode(case.body).decode()],
@@ -324,7 +326,7 @@ def opened_page(address: str) -> Iterator[Any]:
 
 
 def cell(shown: str | None, message: str) -> str:
-    """Whether a client shows the message."""
+    """Return whether a client shows the message."""
     if shown is None:
         return "-"
     if shown.endswith("is empty. Expected an image."):
@@ -371,7 +373,7 @@ def main() -> int:
                     asked = [by_triton(server, case, binary) for binary in (False, True)]
                     if not message and case.name[:3] != "200":  # asked by tritonclient alone
                         message = (asked[0] or "").partition(" | ")[2]
-                    # The same refusal may name a file or a size otherwise there, so it is enough that it is a sentence.
+                    # The refusal may name another file or size there: any sentence will do.
                     cells += ["-" if one is None else sentence(one, case.name[:3]) for one in asked]
                 is_good &= not any(text.startswith("no") for text in cells)
                 print(f"| {case.name} | {message[:100]} |", " | ".join(cells), "|", flush=True)
@@ -381,7 +383,10 @@ def main() -> int:
 
 
 def sentence(shown: str, status: str) -> str:
-    """Whether tritonclient's exception can be printed and names the status; of a good answer there is none."""
+    """Say whether tritonclient's exception can be printed and has the right status.
+
+    A good answer raises none.
+    """
     if status == "200":
         return "yes" if not shown else f"no: {shown[:120]!r}"
     return (

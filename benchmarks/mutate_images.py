@@ -280,13 +280,13 @@ def mutants(
 
 
 def memory(key: str) -> int:
-    """Of this process, in bytes: VmRSS now, VmHWM at most since the peak was forgotten."""
+    """Read a figure of this process in bytes: VmRSS now, or VmHWM, the most since the last reset."""
     found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 if found else 0
 
 
 def measured(decode: Callable[[bytes], object], data: bytes) -> dict[str, object]:
-    """What came of one file: a digest of its pixels or the error, seconds, bytes."""
+    """Decode one file, and return a digest of its pixels or the error, seconds and bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     before, began = memory("VmRSS"), time.process_time()
     try:

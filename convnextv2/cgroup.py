@@ -1,4 +1,4 @@
-"""What a container may use of the machine: the limits of the control groups that hold this process.
+"""The share of the machine that a container may use, by the limits of its control groups.
 
 Docker's `--cpus`, Kubernetes' `limits` and systemd's `CPUQuota=` do not change which cores a
 process may run on, nor what /proc/meminfo says. They are written in the files of its control

@@ -130,7 +130,7 @@ class Walk:
         return shared
 
     def _enter(self, folder: str, start: str, seen: set[Identity]) -> bool:
-        """Whether to list a folder: not if it was reached before."""
+        """Return whether to list a folder: not if it was reached before."""
         identity = _identity(folder)
         if identity in seen and folder != os.path.join(start, ""):
             self.repeated.append(folder.rstrip(os.sep))
@@ -166,7 +166,7 @@ class Walk:
     def _follow(
         self, entry: os.DirEntry[str], spellings: tuple[str, str], outside: set[str]
     ) -> str:
-        """What a link leads to: "folder", "file", or "" for what is not to be listed."""
+        """Return what a link leads to: "folder", "file", or "" if it is not to be listed."""
         try:
             if entry.is_dir():
                 return "folder"
@@ -270,7 +270,7 @@ def _identity(folder: str) -> Identity:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """What an entry is: a pipe or a device of an image's name would be waited for without end."""
+    """Return "folder", "file", or "" for a pipe or a device, which could be waited for without end."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
     return "file" if entry.is_file(follow_symlinks=False) else ""

@@ -134,7 +134,7 @@ def _descend(root: Path, train_split: str | None) -> Path:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether images lie in a folder itself, which is then more than the wrapping of another."""
+    """Return whether images lie in a folder itself, so that it does not just wrap another one."""
     with scan(str(folder)) as entries:
         return any(os.path.splitext(entry.name)[1].lower() in SUFFIXES for entry in entries)
 

@@ -38,7 +38,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(eq=False)
 class Tally:
-    """What was counted in some images. Tallies of parts add up to that of the whole.
+    """Counts of some images. Tallies of parts add up to that of the whole.
 
     Attributes:
         channels: C.
@@ -157,7 +157,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of a set of images.
+    """Statistics of a set of images.
 
     Attributes:
         tally: What was counted.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convnextv2.data import imagenet
 from convnextv2.data.class_names import class_name_of
@@ -21,7 +22,7 @@ from convnextv2.weights.files import Description
 from convnextv2.weights.load import OURS
 
 ORDERS = ("auto", "text", "natural", "number")
-"""What `class_order` may say instead of a file."""
+"""The words that `class_order` may hold in place of a file."""
 
 _SHOWN = 3
 
@@ -169,21 +170,22 @@ def _in_order(classes: Sequence[str], rows: int, order: str) -> RowMatch | str:
         return RowMatch(tuple(numbers), "the folders' names are row numbers")
     if len(classes) != rows:
         return f"it has {rows} rows, the data have {len(classes)} classes"
-    key: Callable[[str], object] = natural_key if order == "natural" else str
-    ranked = {name: row for row, name in enumerate(sorted(sorted(classes), key=key))}  # type: ignore[arg-type]
+    key: Callable[[str], Any] = natural_key if order == "natural" else str
+    ordered = sorted(sorted(classes), key=key)  # names that the key takes for equal stay as text
+    ranked = {name: row for row, name in enumerate(ordered)}
     how = "sorted naturally, as timm does" if order == "natural" else "sorted as text"
     return RowMatch(tuple(ranked[name] for name in classes), how)
 
 
 def _are_numbers(names: Sequence[str], rows: int) -> bool:
-    """Whether the names are exactly the numbers of the rows, with or without leading zeros."""
+    """Return whether the names are the numbers of the rows, with or without leading zeros."""
     if len(names) != rows or not all(re.fullmatch(r"[0-9]{1,9}", name) for name in names):
         return False
     return set(map(int, names)) == set(range(rows))
 
 
 def _mostly_imagenet(names: Sequence[str]) -> bool:
-    """Whether names that somebody else wrote for 1,000 rows are ImageNet's, in its order.
+    """Return whether names that somebody else wrote for 1,000 rows are ImageNet's, in its order.
 
     transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
     """

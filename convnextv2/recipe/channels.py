@@ -9,17 +9,19 @@ if TYPE_CHECKING:
     from convnextv2.recipe.knobs import Recipe
 
 COLOUR_POLICIES = ("autoaug", "autoaugr", "3a")
-"""Policies of `auto_augment` that are made of operations on colours. The others have one such operation among many, and work
-without it."""
+"""Policies of `auto_augment` that are made of operations on colours.
+
+Each of the others has one such operation among many, and works without it.
+"""
 
 
 def is_colour(channels: int) -> bool:
-    """Whether images of so many channels are grey or RGB, as photographs are."""
+    """Return whether images of so many channels are grey or RGB, as photographs are."""
     return channels in (1, 3)
 
 
 def channel_mistakes(recipe: Recipe) -> list[str]:
-    """What in a recipe does not go with its `in_channels`.
+    """Find the knobs of a recipe that do not go with its `in_channels`.
 
     Args:
         recipe: It need not be complete; each knob is judged by itself.
@@ -34,33 +36,40 @@ def channel_mistakes(recipe: Recipe) -> list[str]:
         mistakes.append(wrong_count("mean", recipe.mean, channels, recipe.data_dir))
     if isinstance(recipe.erase_value, tuple) and not goes_with(recipe.erase_value, channels):
         mistakes.append(
-            f"erase_value = {recipe.erase_value}: expected one number, or one for each channel (in_channels = {channels})."
+            f"erase_value = {recipe.erase_value}: expected one number, or one for each channel "
+            f"(in_channels = {channels})."
         )
     if is_colour(channels):
         return mistakes
     if recipe.dataset not in ("", "imagenet"):
         mistakes.append(
-            f"in_channels = {channels}: the images of dataset {recipe.dataset} have no such bands. Use 3 for RGB, or 1 for grey."
+            f"in_channels = {channels}: the images of dataset {recipe.dataset} have no such bands. "
+            "Use 3 for RGB, or 1 for grey."
         )
     jitter = recipe.color_jitter
     strengths = jitter if isinstance(jitter, tuple) else (jitter,) * 3
     if any(strengths[2:]) and not recipe.auto_augment:
         brightness, contrast = strengths[:2]
         mistakes.append(
-            f"color_jitter = {jitter}: saturation and hue are for RGB, and in_channels = {channels}. "
-            f"Use [{brightness:g}, {contrast:g}, 0] for brightness and contrast."
+            f"color_jitter = {jitter}: saturation and hue are for RGB, and in_channels = "
+            f"{channels}. Use [{brightness:g}, {contrast:g}, 0] for brightness and contrast."
         )
     policy = (recipe.auto_augment or "").strip().partition("-")[0]
     if policy in COLOUR_POLICIES:
         mistakes.append(
-            f"auto_augment = {recipe.auto_augment}: {policy} changes colours, and in_channels = {channels}. "
-            "Use randaug, trivialaugwide or augmix, which act on each channel by itself."
+            f"auto_augment = {recipe.auto_augment}: {policy} changes colours, and in_channels = "
+            f"{channels}. Use randaug, trivialaugwide or augmix, which act on each channel by "
+            "itself."
         )
     return mistakes
 
 
 def goes_with(values: Sequence[float], channels: int) -> bool:
-    """Whether these are one value for each channel, one for all, or colours whose average a grey image takes."""
+    """Say whether values fit the channels.
+
+    They fit if there is one for each channel, one for all, or three for a grey image, which takes
+    their average.
+    """
     return len(values) in (1, channels) or channels == 1
 
 
@@ -79,5 +88,6 @@ def wrong_count(name: str, values: Sequence[float], channels: int, data: str = "
     shown = ", ".join(f"{value:g}" for value in values)
     return (
         f"{name} = [{shown}]: expected one number for each channel (in_channels = {channels}). "
-        f"Measure mean and std with: convnextv2 statistics {data or 'DATA'} --in_channels {channels}"
+        "Measure mean and std with: convnextv2 statistics "
+        f"{data or 'DATA'} --in_channels {channels}"
     )

@@ -1,7 +1,7 @@
 """Which of a checkpoint's entries are the weights.
 
-Training code saves its state under any name: `model`, `state_dict`, `net`, `ema` and in it `module`.
-So what counts is not the name but what lies there: the names of the tensors must be those of a
+Training code saves its state under any name: `model`, `state_dict`, `net`, or `ema` with `module`
+in it. So what counts is not the name but what lies there: the names of the tensors must be those of a
 known format. Names of entries decide between several, and tell averages from plain weights.
 """
 
@@ -45,13 +45,13 @@ class Entry:
 
     @property
     def is_average(self) -> bool:
-        """Whether its keys say that it is a moving average."""
+        """Return whether its keys say that it is a moving average."""
         return is_average(self.name)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What to take from a checkpoint.
+    """The entries to take from a checkpoint.
 
     Attributes:
         weights: The entry with the weights, of no known format where there is none.

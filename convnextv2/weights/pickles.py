@@ -33,7 +33,7 @@ _MOST_DIMS = 64
 
 
 class PickleError(Exception):
-    """What is wrong with a pickle; whoever reads a file adds its name."""
+    """A pickle cannot be read. The message says why; the caller adds the name of the file."""
 
 
 class HarmfulError(PickleError):
@@ -149,7 +149,8 @@ _HARMFUL = re.compile(
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|breakpoint)"
     r"|(io|_io)\.open|sys\.(modules|settrace|setprofile)|torch\.(load|hub\..*)|pickle\.loads?"
 )
-"""What no honest checkpoint names. Nothing is run either way; this decides what is said."""
+"""Functions that no honest checkpoint names. Nothing is run either way; this only decides which
+message is shown."""
 
 
 class PickleReader:
@@ -274,7 +275,7 @@ class PickleReader:
         return Global(full)
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        """What a call would return, as far as it is known here; a stand-in otherwise."""
+        """Return what a call would return if the function is known here, and a stand-in otherwise."""
         if not isinstance(function, Global):
             return Foreign(function.name if isinstance(function, Foreign) else "object")
         name = function.name
@@ -592,5 +593,5 @@ _HANDLERS: dict[int, Callable[[PickleReader], None]] = {
     0x80: lambda r: _ignore(r, "<B"),
     0x95: lambda r: _ignore(r, "<Q"),
 }
-"""What each opcode does (pickletools.opcodes), without those of protocols 0 and 1 for text and
-instances, extension codes and buffers outside of the file."""
+"""A function for each opcode (see pickletools.opcodes). Left out are those of protocols 0 and 1 for
+text and instances, extension codes and buffers outside of the file."""

@@ -1,4 +1,4 @@
-"""What an image processor of transformers (preprocessor_config.json) does, in our terms."""
+"""Reads what an image processor of transformers does (preprocessor_config.json), in our terms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
 
 @dataclass(frozen=True)
 class _Usual:
-    """What a class of processors does where its configuration says nothing."""
+    """The defaults of a class of processors, for what its configuration leaves out."""
 
     size: Mapping[str, int]
     resample: int = 3
@@ -23,7 +23,7 @@ class _Usual:
 
     @property
     def is_square(self) -> bool:
-        """Whether one number as the size means height and width, and not the shortest edge."""
+        """Return whether a size of one number means height and width, not the shortest edge."""
         return "height" in self.size
 
 
@@ -52,7 +52,7 @@ _KNOWN = frozenset(
         *("backend", "model_type", "transformers_version", "auto_map", "antialias"),
     )
 )
-"""What is read here, or changes no pixel."""
+"""Keys that are read here, or that change no pixel."""
 
 
 @dataclass(frozen=True)

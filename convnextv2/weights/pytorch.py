@@ -263,7 +263,7 @@ def _places(
 
 
 def _other_pickle(content: Any) -> str:
-    """What a pickle is that PyTorch did not write."""
+    """Say what a pickle is that PyTorch did not write."""
     named = f" of {content.name[:100]}" if isinstance(content, Foreign | Global) else ""
     return (
         f"is a Python pickle{named}, not a PyTorch checkpoint. Where it was made, save the tensors "

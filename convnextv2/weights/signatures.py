@@ -1,4 +1,4 @@
-"""What a file is that holds no weights this package reads, by its first bytes, entries or name."""
+"""Recognises files that hold no weights this package reads, to say what they are."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
             return what
     if head[257:262] == b"ustar":
         return (
-            "is a tar archive, such as PyTorch wrote before 0.2. Unpack it, or save it once more with a "
-            "newer PyTorch."
+            "is a tar archive, such as PyTorch wrote before 0.2. Unpack it, or save it once more with "
+            "a newer PyTorch."
         )
     if head[4:8] == b"TFL3" or _TENSORFLOW.search(path.name):
         return "is a file of TensorFlow, which is not read. Convert it to safetensors."
@@ -81,8 +81,8 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
         head[:1] == b"\x08" and head[1:2] <= b"\x20" and b"\x12\x07pytorch" in head[:16]
     ):
         return (
-            "is an ONNX model, a program without the names of its layers. Take the checkpoint that it "
-            "was exported from."
+            "is an ONNX model, a program without the names of its layers. Take the checkpoint that "
+            "it was exported from."
         )
     if path.suffix == ".msgpack":
         return "is a checkpoint of Flax, which is not read. Convert it to safetensors."
@@ -111,7 +111,7 @@ def archive_of(names: Collection[str], path: Path) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether these bytes are readable; protobuf and pickles have control characters soon."""
+    """Return whether bytes are text. Protobuf and pickles soon have control characters."""
     if any(byte < 32 and byte not in b"\t\r\n\f" for byte in head):
         return False
     try:

@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
 
 class Array(NamedTuple):
-    """What the header of a .npy file says.
+    """The header of a .npy file.
 
     Attributes:
         shape: Of the image.
@@ -157,7 +157,7 @@ def from_array(
 
 
 def _scale_transparency(values: NDArray[Any], pixels: NDArray[np.uint8]) -> None:
-    """Of whole numbers, their type's largest means opaque; of floats, 1."""
+    """Return the value that means opaque: the largest of a whole type, or 1 for floats."""
     most = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
     pixels[..., 3] = (values[..., 3].astype(np.float32) * (255 / most)).round().clip(0, 255)
 

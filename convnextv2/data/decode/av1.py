@@ -17,7 +17,7 @@ _HEADER_BYTES = 256  # more than the part of a header that is read here
 
 
 class Sequence(NamedTuple):
-    """What a sequence header says of the sizes and of how to read them.
+    """The sizes in a sequence header, and how those of frames are read.
 
     Attributes:
         width: The largest frame's, in pixels.
@@ -146,7 +146,7 @@ def _skip_uvlc(bits: Bits) -> None:
 
 
 def _has_own_size(bits: Bits, sequence: Sequence) -> bool:
-    """Whether a frame's header brings a size of its own."""
+    """Return whether a frame's header brings a size of its own."""
     if bits.take(1):  # shows an earlier frame again
         return False
     kind, is_shown = bits.take(2), bits.take(1)

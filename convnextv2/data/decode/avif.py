@@ -113,7 +113,7 @@ def _items(data: bytes, meta: Box) -> dict[int, Item]:
 
 
 def _item_streams(data: bytes, meta: Box) -> Iterator[bytes]:
-    """What the items of kind av01 hold."""
+    """Yield the contents of the items of kind av01."""
     items = _items(data, meta)
     table, inner = inside(data, meta, b"iloc", skip=4), inside(data, meta, b"idat", skip=4)
     if not table:
@@ -126,7 +126,7 @@ def _item_streams(data: bytes, meta: Box) -> Iterator[bytes]:
 
 
 def _locations(table: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
-    """Of each item: its number, whether it lies inside of the table, offsets and lengths."""
+    """Yield each item: its number, whether it lies inside of the table, offsets and lengths."""
     version, at = table[0], 4
 
     def take(length: int) -> int:

@@ -1,4 +1,4 @@
-"""What decoders raise, as errors of ours."""
+"""Turns what decoders raise into errors of this package."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether a file is a HEIC image, by the brands that it names."""
+    """Return whether a file is a HEIC image, by the brands that it names."""
     if data[4:8] != b"ftyp":
         return False
     length = min(int.from_bytes(data[:4], "big"), 256)

@@ -190,7 +190,7 @@ def _equal_rows(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
 
 
 def _has_all_scans(jpeg: bytes) -> bool:
-    """Whether each coefficient of each component has a scan that brings its last bit."""
+    """Return whether each coefficient of each component has a scan that brings its last bit."""
     missing: dict[int, set[int]] = {}
     is_progressive = False
     for number, (marker, content) in enumerate(segments(jpeg)):

@@ -37,7 +37,7 @@ class Segment(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the header says of sizes.
+    """The sizes in the header.
 
     Attributes:
         width: Of the image, in pixels.
@@ -90,7 +90,7 @@ def _header(data: bytes, begin: int) -> Header:
 
 
 def _excess(header: Header, segments: Iterator[Segment]) -> str:
-    """What would make the decoder's tables larger than the pixels, if anything."""
+    """Name what makes the decoder's tables larger than the pixels, if anything does."""
     pixels = header.width * header.height
     if header.components > _MOST_COMPONENTS:
         return f"{header.components} components are more than {_MOST_COMPONENTS}"

@@ -1,9 +1,9 @@
 """How large an image may be, and what its decoder really allocates.
 
 Memory: beside the file, a decoder holds at most 32 bytes for each pixel of the largest thing that
-it decodes at once (the image, a tile, a frame), its result included. JPEG takes 3 to 14 of them, PNG
-and TIFF 7 to 10, AVIF 14, WebP 18, JPEG 2000 up to 31. That thing may have at most `max_pixels`
-pixels.
+it decodes at once (the image, a tile, a frame), its result included. JPEG takes 3 to 14 of them,
+PNG and TIFF 7 to 10, AVIF 14, WebP 18, JPEG 2000 up to 31. That thing may have at most
+`max_pixels` pixels.
 
 Time: a JPEG file may have 16 scans of the largest size, of smaller sizes more, up to 100; of an
 animation only the first frame is decoded; what Pillow decodes in Python may have 4 million pixels.

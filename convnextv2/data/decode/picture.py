@@ -40,7 +40,7 @@ _MOST_PIXELS_IN_PYTHON = 1 << 22
 
 
 class Values(NamedTuple):
-    """What a file of more than 8 bits holds.
+    """The values of a file of more than 8 bits.
 
     Attributes:
         array: (H, W, bands) of the file's own type.

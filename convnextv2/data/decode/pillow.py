@@ -111,7 +111,7 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> Tensor:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image has values of more than 8 bits."""
+    """Return whether an image has values of more than 8 bits."""
     return image.mode.startswith("I") or image.mode == "F"
 
 

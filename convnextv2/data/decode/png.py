@@ -92,7 +92,7 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def _turns(chunk: Chunk) -> bool:
-    """Whether a chunk may hold the orientation, and costs nothing to read."""
+    """Return whether a chunk may hold the orientation, and costs nothing to read."""
     if not chunk.is_sound:
         return False
     if chunk.kind == b"eXIf":
@@ -119,7 +119,7 @@ def _unpacks(packed: bytes) -> bool:
 
 
 def is_wide(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not loaded yet has colours of 16 bits, of which Pillow keeps 8."""
+    """Return whether an image, not loaded yet, has colours of 16 bits, of which Pillow keeps 8."""
     if image.format != "PNG" or not image.tile or image.mode.startswith("I"):  # grey comes whole
         return False
     return str(image.tile[0][3]).endswith(";16B")

@@ -14,12 +14,12 @@ _SLOW = ("ppm_plain", "bmp_rle")
 
 
 def is_slow(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not loaded yet would be decoded in Python."""
+    """Return whether an image that is not loaded yet would be decoded in Python."""
     return bool(image.tile) and image.tile[0][0] in _SLOW
 
 
 def is_ranged(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not loaded yet states the largest of its values, in binary."""
+    """Return whether an image, not loaded yet, is binary and states the largest of its values."""
     return image.format == "PPM" and bool(image.tile) and image.tile[0][0] == _BINARY
 
 

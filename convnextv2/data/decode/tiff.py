@@ -148,22 +148,22 @@ def bits(data: bytes) -> int:
 
 
 def is_deep(data: bytes) -> bool:
-    """Whether values have more than 8 bits."""
+    """Return whether values have more than 8 bits."""
     return bits(data) > 8
 
 
 def is_deep_colour(data: bytes) -> bool:
-    """Whether pixels have several values of more than 8 bits each, of which Pillow keeps 8."""
+    """Return whether pixels have several values of more than 8 bits, of which Pillow keeps 8."""
     return is_deep(data) and max(Directory(data).numbers(_SAMPLES) or (1,)) > 1
 
 
 def is_out_of_pillows_reach(data: bytes) -> bool:
-    """Whether it is a BigTIFF with the highest byte first."""
+    """Return whether it is a BigTIFF with the highest byte first."""
     return data.startswith(b"MM") and 43 in data[2:4]
 
 
 def no_data_value(text: object) -> float | None:
-    """What GDAL's tag says; None where it says nothing that can be understood.
+    """Read GDAL's tag of the no-data value; None if it holds no number.
 
     Args:
         text: The tag's value, if it is there.

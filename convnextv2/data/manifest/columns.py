@@ -84,7 +84,7 @@ class Columns:
 
 
 def is_image_name(text: str) -> bool:
-    """Whether a text ends as the name of an image does."""
+    """Return whether a text ends as the name of an image does."""
     return os.path.splitext(text)[1].lower() in SUFFIXES | _LATER
 
 

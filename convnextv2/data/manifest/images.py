@@ -42,7 +42,7 @@ class Found:
 
 @dataclass
 class _Tally:
-    """What is said, or refused, after all folders were looked at."""
+    """Findings that are told, or refused, after all folders were looked at."""
 
     missing: list[int] = field(default_factory=list)
     adapted: Counter[str] = field(default_factory=Counter)
@@ -323,7 +323,7 @@ def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base
 
 
 def _remedy(text: str, base: Path) -> str:
-    """What would make the first missing image be found."""
+    """Name the option by which the first missing image would be found."""
     if _DRIVE.match(text):
         return "Give the folder on this machine that holds the images: --images_dir FOLDER"
     folder, name = os.path.split(text)

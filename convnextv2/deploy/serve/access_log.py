@@ -34,8 +34,8 @@ class AccessLog:
     """Writes to the standard output; a line that nobody can take is dropped.
 
     Args:
-        kind: "failed" writes refused and failed requests, but for health checks; "all" writes every request; "json" does so
-            as JSON; "off" writes none.
+        kind: "failed" writes the requests that were refused or failed, except for health checks;
+            "all" writes every request, "json" every request as JSON, "off" none.
     """
 
     def __init__(self, kind: str) -> None:

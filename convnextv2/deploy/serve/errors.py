@@ -1,4 +1,4 @@
-"""How the server says no: every error has the same body, but under /v2, where KServe's protocol says how it looks."""
+"""The bodies of errors, which have one form, except under /v2, where KServe's protocol sets it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
 
     Args:
         refusal: The error.
-        path: What was asked for; KServe's clients print what `error` holds, so under /v2 it is a text.
+        path: The path of the request. KServe's clients print what `error` holds, so that it is a
+            string under /v2.
     """
     is_kserve = path == "/v2" or path.startswith("/v2/")
     return {"error": refusal.message} if is_kserve else refusal.body()
@@ -61,17 +62,18 @@ def malformed_request() -> bytes:
         Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
     ).encode()
     head = (
-        f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "HTTP/1.1 400 Bad Request\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         f"{CODE_HEADER}: malformed_http\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, whose refusals are texts."""
+    """Starlette's CORS middleware, with our form of errors."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser's question whether a page may call; where it may not, with an error of ours."""
+        """Answer a browser that asks whether a page may call the server."""
         answer = super().preflight_response(request_headers)
         if not isinstance(answer, PlainTextResponse) or answer.status_code < 400:
             return answer

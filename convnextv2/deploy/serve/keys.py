@@ -10,11 +10,12 @@ from convnextv2.errors import RecipeError
 
 
 class Keys:
-    """The keys that clients may send: one that is given, and those of a file that can be read again.
+    """The keys that clients may send: one that was given, and those of a file.
 
     Args:
         key: A key; empty for none.
-        file: A file with a key on each line, empty for none. Blank lines and those that begin with # are passed over.
+        file: A file with a key on each line; empty for none. Blank lines and lines that begin with
+            "#" are passed over.
 
     Raises:
         RecipeError: The file cannot be read, or holds no key.
@@ -27,7 +28,7 @@ class Keys:
 
     @property
     def are_asked_for(self) -> bool:
-        """Whether there is any."""
+        """Return whether there is any."""
         return bool(self._keys)
 
     def read(self) -> bool:
@@ -50,7 +51,8 @@ class Keys:
             text = Path(self._file).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(
-                f"api_key_file = {self._file}: cannot be read ({error}). Expected a key on each line."
+                f"api_key_file = {self._file}: cannot be read ({error}). Expected a key on each "
+                "line."
             ) from None
         found = [
             line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")
@@ -62,7 +64,9 @@ class Keys:
         return found
 
     def know(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request has one of the keys, in X-API-Key or as bearer token (RFC 6750; the scheme's case does not matter).
+        """Say whether a request has one of the keys.
+
+        It may stand in X-API-Key, or be a bearer token (RFC 6750) with the scheme in any case.
 
         Args:
             headers: The request's headers, names in lower case.

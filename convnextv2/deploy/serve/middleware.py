@@ -1,4 +1,4 @@
-"""What every request goes through before a route sees it: its id, the key, the counts and the log."""
+"""The middleware of every request: its id, the API key, the counts and the log."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from convnextv2.deploy.serve.keys import Keys
 from convnextv2.deploy.serve.limits import ASGIApp, Message, Receive, Refusal, Send
 from convnextv2.deploy.serve.store import Store
 
-_POLICY = b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
+_POLICY = (
+    b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    b"frame-ancestors 'none'"
+)
 _OURS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", _POLICY)]
 _WITH_KEY = ("/v1", "/v2/models", "/v2/repository", "/metrics")
 
 
 class Guard:
-    """ASGI middleware: asks for the key, answers HEAD as GET without the body, counts, measures and logs.
+    """ASGI middleware that checks keys, answers HEAD, counts, measures and logs.
+
+    HEAD is answered as GET would be, without the body.
 
     Args:
-        app: What answers.
-        store: Whose metrics count, and which knows whether the server is about to end.
-        keys: Asked for where there are any, but for the page, the health checks, /v2 itself and /openapi.json.
-        log: Told of every request.
+        app: The application that answers.
+        store: Has the metrics, and knows whether the server is about to end.
+        keys: If there are any, a request must have one of them. The page, the health checks, /v2
+            itself and /openapi.json need none.
+        log: Is told of every request.
     """
 
     def __init__(self, app: ASGIApp, store: Store, keys: Keys, log: AccessLog) -> None:

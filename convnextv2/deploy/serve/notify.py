@@ -1,4 +1,7 @@
-"""Tells systemd how the server is, for units of `Type=notify` and `notify-reload` (sd_notify(3))."""
+"""Tells systemd the state of the server, for units of `Type=notify` and `Type=notify-reload`.
+
+The protocol is that of sd_notify(3).
+"""
 
 from __future__ import annotations
 

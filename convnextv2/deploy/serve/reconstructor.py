@@ -17,10 +17,10 @@ from convnextv2.weights.load import open_weights, restore
 
 
 class Reconstructor:
-    """A pre-trained model, its way to prepare images, the weights' SHA-256, and what people should know of them.
+    """A pre-trained model that shows what it makes of masked images.
 
     Args:
-        weights: Its weights.
+        weights: The file or folder of its weights.
     """
 
     def __init__(self, weights: Path) -> None:
@@ -40,7 +40,8 @@ class Reconstructor:
             seed: Decides which tiles.
 
         Returns:
-            Base64 PNGs: what the encoder sees, and the reconstruction with the visible tiles in place.
+            Two PNGs in base64: what the encoder sees, and the reconstruction with the visible tiles
+            put back.
         """
         mean, std = self.transform.mean, self.transform.std
         batch = pixels[None]

@@ -15,8 +15,10 @@ _hangups = 0
 
 
 def hold() -> None:
-    """From now on a SIGHUP, whose default is to end the process, is remembered, and SIGTERM ends it with 0. Neither would be so
-    for the first process of a container, which the system does not end by default."""
+    """Remember a SIGHUP from now on, and end with exit code 0 on SIGTERM.
+
+    By default a SIGHUP ends the process. Neither signal ends the first process of a container.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     if hasattr(signal, "SIGHUP"):
@@ -25,14 +27,17 @@ def hold() -> None:
 
 
 def ignore() -> None:
-    """From now on neither has an effect. At its end Python brings the default back for all handlers but this one."""
+    """Ignore both signals from now on.
+
+    When Python ends, it restores the default of every handler except this one.
+    """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def was_hung_up() -> bool:
-    """Whether a SIGHUP has come since `hold`."""
+    """Return whether a SIGHUP has come since `hold`."""
     return _hangups > 0
 
 

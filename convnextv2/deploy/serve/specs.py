@@ -1,4 +1,4 @@
-"""What is to be served: names, versions and where models lie."""
+"""Names, versions and places of the models that are to be served."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ _LABELLED = re.compile(r"[\w.-]+(@[\w.-]+)?=")
 
 @dataclass(frozen=True)
 class Spec:
-    """What is to be served: a model's name, its version, and where it lies. version: empty where nobody has named one; such a
-    model counts up when it changes. source: a path, or OWNER/NAME on the Hub."""
+    """A model that is to be served.
+
+    Attributes:
+        name: The model's name.
+        version: Empty where nobody has named one. Such a model counts up when it changes.
+        source: A path, or OWNER/NAME on the Hub.
+    """
 
     name: str
     version: str
@@ -31,14 +36,14 @@ def parse_specs(texts: Sequence[str]) -> list[Spec]:
     """Read what a user wants to be served.
 
     Args:
-        texts: `[NAME[@VERSION]=]SOURCE`, each. Without a name it is the last part of the source. A model repository's folder
-            gives all of its numbered versions.
+        texts: Each is `[NAME[@VERSION]=]SOURCE`. Without a name, the last part of the source is
+            taken. The folder of a model repository gives all of its numbered versions.
 
     Returns:
         The models, in the same order.
 
     Raises:
-        RunError: A source is not there or cannot be looked into, or a name and version is given twice.
+        RunError: A source does not exist or cannot be listed, or a version is given twice.
     """
     specs: list[Spec] = []
     for text in texts:
@@ -50,8 +55,8 @@ def parse_specs(texts: Sequence[str]) -> list[Spec]:
         if not is_hub_name(path):
             if not _exists(source):
                 raise RunError(
-                    f"{source}: no such file or folder. Expected a run, weights or an artifact, as [NAME[@VERSION]=]PATH, or "
-                    "OWNER/NAME of the Hub."
+                    f"{source}: no such file or folder. Expected a run, weights or an artifact, as "
+                    "[NAME[@VERSION]=]PATH, or OWNER/NAME of the Hub."
                 )
             if numbered := [] if version else _versions(source):
                 specs += [Spec(name, entry.name, entry) for entry in numbered]
@@ -67,12 +72,16 @@ def parse_specs(texts: Sequence[str]) -> list[Spec]:
 
 
 def is_number(version: str) -> bool:
-    """Whether a version is a number. `str.isdigit` is true of ² as well, which no one can count with."""
+    """Say whether a version is a number. `str.isdigit` accepts "²" too, which `int` does not."""
     return re.fullmatch(r"[0-9]{1,18}", version) is not None
 
 
 def age(version: str) -> tuple[bool, int]:
-    """A key to sort versions by: the newest has the highest number; other names keep their order, and are older."""
+    """Return a key to sort versions by.
+
+    The newest version has the highest number. Versions that are not numbers are older and keep
+    their order.
+    """
     return is_number(version), int(version) if is_number(version) else 0
 
 

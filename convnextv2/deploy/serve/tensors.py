@@ -1,8 +1,10 @@
 """KServe's tensors, as JSON and as bytes behind the JSON (the extension "binary tensor data").
 
-A request in binary form is the JSON, as many bytes of it as the header Inference-Header-Content-Length says, and then the
-values of each input that names its `binary_data_size`, in order. Numbers are little-endian and row by row; each element of a
-BYTES tensor is preceded by its length, four bytes. Answers are made the same way, for outputs that are asked for so.
+A request in binary form begins with the JSON, whose length the header
+Inference-Header-Content-Length says. The values of each input that names its `binary_data_size`
+follow in order. Numbers are little-endian and row by row. Each element of a BYTES tensor is
+preceded by its length in four bytes. An answer has the same form for the outputs that are asked
+for in binary.
 """
 
 from __future__ import annotations
@@ -102,7 +104,8 @@ def _share_out(inputs: Sequence[V2Tensor], rest: bytes) -> None:
             raise Refusal(
                 400,
                 "bad_data",
-                f"input {tensor.name}: binary_data_size {str(size)[:20]}, {len(rest) - at} bytes are left.",
+                f"input {tensor.name}: binary_data_size {str(size)[:20]}, {len(rest) - at} bytes "
+                "are left.",
             )
         tensor.raw, at = rest[at : at + size], at + size
     if at != len(rest):
@@ -138,7 +141,8 @@ def elements(raw: bytes, limits: Limits) -> list[bytes]:
             raise Refusal(
                 400,
                 "bad_data",
-                f"element {len(found)}: is cut. Expected its length in four bytes, then as many bytes.",
+                f"element {len(found)}: is cut. Expected its length in four bytes, then as many "
+                "bytes.",
             )
         found.append(raw[at + 4 : at + 4 + length])
         at += 4 + length
@@ -162,10 +166,13 @@ def classes_of(probs: NDArray[np.float32], names: Sequence[str], count: int) -> 
 
 
 def class_count(wanted: V2Wanted) -> int:
-    """How many classes of each image a client wants, by the extension "classification"; 0 for all probabilities.
+    """Say how many classes of each image a client wants by the extension "classification".
+
+    Returns:
+        The number of classes; 0 where all probabilities are wanted.
 
     Raises:
-        Refusal: The number is none, or another output than the probabilities is to be classified.
+        Refusal: The value is not a number, or an output other than the probabilities is meant.
     """
     count = wanted.parameters.get("classification")
     if count is None:

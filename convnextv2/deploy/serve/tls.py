@@ -10,7 +10,12 @@ from convnextv2.errors import RecipeError
 
 @dataclass(frozen=True)
 class Certificate:
-    """Files in PEM form. certfile: the certificate, and those between it and the authority. keyfile: its key, not encrypted."""
+    """A certificate and its key, as PEM files.
+
+    Attributes:
+        certfile: The certificate, followed by those between it and the authority.
+        keyfile: The key, not encrypted.
+    """
 
     certfile: str
     keyfile: str
@@ -26,8 +31,8 @@ class Certificate:
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise RecipeError(
-                f"ssl_certfile = {self.certfile}, ssl_keyfile = {self.keyfile}: cannot be used ({why}). Expected a "
-                "certificate and its key as PEM files."
+                f"ssl_certfile = {self.certfile}, ssl_keyfile = {self.keyfile}: cannot be used "
+                f"({why}). Expected a certificate and its key as PEM files."
             ) from None
 
     def _refuse(self) -> str:

@@ -1,4 +1,4 @@
-"""KServe's inference protocol, version 2 (Open Inference Protocol), for clients that speak it already."""
+"""KServe's inference protocol, version 2 (Open Inference Protocol)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ router = APIRouter(tags=["kserve v2"])
 
 @router.get("/v2")
 async def server() -> schemas.V2Server:
-    """What this server is."""
+    """Describe this server."""
     return schemas.V2Server(
         name="convnextv2", version=version_of("convnextv2"), extensions=_EXTENSIONS
     )
@@ -91,13 +91,13 @@ async def config_by_version(store: StoreOf, name: str, version: str) -> schemas.
 
 @router.get("/v2/models/{name}/ready", responses=_READY)
 async def model_ready(store: StoreOf, name: str) -> schemas.V2Ready:
-    """Whether a model answers."""
+    """Return whether a model answers."""
     return _is_ready(store, name, None)
 
 
 @router.get("/v2/models/{name}/versions/{version}/ready", responses=_READY)
 async def version_ready(store: StoreOf, name: str, version: str) -> schemas.V2Ready:
-    """Whether a version answers."""
+    """Return whether a version answers."""
     return _is_ready(store, name, version)
 
 
@@ -154,7 +154,7 @@ def _config(store: Store, name: str, version: str | None) -> schemas.V2Config:
 
 def _is_ready(store: Store, name: str, version: str | None) -> schemas.V2Ready:
     served = store.find(name, version)
-    assert served.classifier  # raises for a model that this protocol has no inputs and outputs for, as everything here does
+    assert served.classifier  # raises a Refusal for a pre-trained model, which has no outputs here
     store.check_open()
     if not served.is_alive:
         raise Refusal(

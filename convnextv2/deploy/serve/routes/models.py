@@ -21,7 +21,7 @@ router = APIRouter(tags=["models"])
 
 
 class Wanted(BaseModel):
-    """What is to be said of each image."""
+    """The parts of an answer that a client wants for each image."""
 
     top_k: int = Field(5, ge=1, le=1000, description="How many classes of each image.")
     threshold: float = Field(
@@ -58,7 +58,10 @@ _PREDICT: dict[str, Any] = {
 async def predict(
     store: StoreOf, request: Request, name: str, wanted: Annotated[Wanted, Query()]
 ) -> Response:
-    """Classify the images of the body by the newest version: one file as it is, several by multipart, or base64 in JSON."""
+    """Classify the images in the body by the newest version of a model.
+
+    The body is one file as it is, several files as multipart, or JSON with files in base64.
+    """
     return await _answer(store, request, name, None, wanted)
 
 
@@ -108,7 +111,7 @@ async def reconstruct(
     ] = 0.6,
     seed: Annotated[int, Query(ge=0, le=2**31, description="Decides which tiles are hidden.")] = 0,
 ) -> schemas.ReconstructResponse:
-    """What a pre-trained model makes of the image of the body, of which it sees some tiles only."""
+    """Reconstruct the image in the body by a pre-trained model, which sees some tiles only."""
     store.check_ready()
     async with store.use(name) as served:
         model = served.pretrained

@@ -1,4 +1,4 @@
-"""KServe's model repository extension: which versions there are, and to load a model again where it lies."""
+"""KServe's model repository extension: an index of the models, and a way to load one again."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ async def index(store: StoreOf, request: Request) -> list[schemas.V2Indexed]:
     "/v2/repository/models/{name}/load", responses=_RELOAD_REFUSALS, openapi_extra=LOAD_BODY
 )
 async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
-    """Look again where a model lies, and serve what is new, as SIGHUP does for all models; the answer says how it went. It needs
-    a server with an API key."""
+    """Load a model again from where it lies, as SIGHUP does for all models.
+
+    The answer says whether that worked. Only a server with an API key permits it.
+    """
     if not request.app.state.keys.are_asked_for:
         raise Refusal(
             403,
