@@ -12,6 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from convnextv2.data.formats import FORMATS
 from convnextv2.errors import ConvNeXtV2Error, DataError, ImageSizeError
 
+# Pillow remarks on sizes and on EXIF; ours are errors. Once for the process, since
+# `warnings.catch_warnings` changes what other threads see, and decoders run in several.
+warnings.filterwarnings("ignore", module=r"PIL\b")
+
 
 @contextmanager
 def our_errors(name: str, kind: str = "image") -> Iterator[None]:
@@ -21,25 +25,23 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
         name: The file, for the message.
         kind: Its format, where that is known.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on size and EXIF: ours are errors
-        try:
-            yield
-        except ConvNeXtV2Error:
-            raise
-        except Image.DecompressionBombError as error:
-            raise ImageSizeError(
-                f"{name}: has more pixels than max_image_pixels, or than Pillow allows ({error})."
-            ) from None
-        except UnidentifiedImageError:
-            raise DataError(
-                f"{name}: is a damaged or truncated {kind} file: its header cannot be read."
-            ) from None
-        except Exception as error:
-            # Decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error), and some
-            # put the file's bytes or lines of their own into the text.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{name}: is damaged or truncated ({reason}).") from error
+    try:
+        yield
+    except ConvNeXtV2Error:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageSizeError(
+            f"{name}: has more pixels than max_image_pixels, or than Pillow allows ({error})."
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{name}: is a damaged or truncated {kind} file: its header cannot be read."
+        ) from None
+    except Exception as error:
+        # Decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error), and some
+        # put the file's bytes or lines of their own into the text.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: is damaged or truncated ({reason}).") from error
 
 
 def is_heic(data: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -212,3 +213,17 @@ def test_damaged_files_of_this_folder_are_read(read) -> None:
     opened = Image.open(folder / "exif-garbage.webp")
     opened.load()
     assert turned.shape == (213, 160, 3) and (turned == np.asarray(opened.convert("RGB"))).all()
+
+
+def test_decoding_leaves_the_warnings_of_other_threads_alone(
+    photograph, encoded, read, monkeypatch
+) -> None:
+    """`warnings.catch_warnings` restores what another thread may have changed in between."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("catch_warnings is called")
+
+    monkeypatch.setattr(warnings, "catch_warnings", forbidden)
+    before = list(warnings.filters)
+    assert read(encoded(photograph, "webp", exif=b"Exif\0\0damaged")).shape == (43, 61, 3)
+    assert warnings.filters == before
