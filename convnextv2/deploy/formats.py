@@ -264,6 +264,10 @@ def _open_onnx(files: Files, precision: str, threads: int) -> Runner:
 
 
 def _write_openvino(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    # OpenVINO's converter adds a decomposition of convolution_backward to PyTorch's global table.
+    # Where CI is set, TorchInductor of PyTorch 2.9 refuses to load after that, so it is loaded first.
+    import torch._inductor.lowering  # noqa: F401  # isort: skip
+
     import openvino
 
     with _quiet():

@@ -2,6 +2,9 @@
 
 import asyncio
 import io
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +137,22 @@ def test_an_artifact_predicts_as_the_weights_it_was_made_from(
     artifact = Predictor(exported(format, input=input))
     for name, data in odd_images().items():
         assert probabilities(artifact(data)[0]) == pytest.approx(probabilities(predictor(data)[0]), abs=1e-5), name
+
+
+def test_a_model_compiles_after_a_conversion_to_openvino_where_ci_is_set(weights: Path, tmp_path: Path) -> None:
+    """OpenVINO registers a decomposition that makes TorchInductor refuse to load if CI is set."""
+    if "openvino" not in installed_formats():
+        pytest.skip("openvino is not installed")
+    program = f"""
+import torch
+from convnextv2 import export
+export({str(weights)!r}, format="openvino", out={str(tmp_path / "out")!r})
+assert torch.compile(torch.nn.ReLU())(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"CI": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.filterwarnings("ignore")
