@@ -142,3 +142,58 @@ def test_a_path_that_cannot_be_is_one_line(
     assert train(photos, tmp_path / below) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line and "Choose another path." in line
+
+
+def test_another_arithmetic_is_allowed_by_name_and_its_scaler_starts_anew(
+    photos: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = ["--resume", "--precision", "float16"]
+    assert train(photos, begun, *half) == 2
+    assert "arithmetic: float32 before, float16 from here on" in capsys.readouterr().err
+    assert train(photos, begun, *half, "--resume_allow", "precision") == 0
+    assert "scaler of float16's gradients starts anew" in capsys.readouterr().out
+    assert all(tensor.isfinite().all() for tensor in weights(begun).values())
+
+
+def test_a_checkpoint_of_mindcv_inside_of_a_run_leaves_its_network_alone(
+    photos: Path, tmp_path: Path
+) -> None:
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    options = ["--mindcv_files", "True", "--keep_checkpoints", "3"]  # gelu is exact, as our default
+    assert train(photos, straight, *options) == 0
+    shutil.copytree(straight, halted)
+    (ckpt,) = halted.glob("custom-2_*.ckpt")
+    assert train(photos, halted, *options, "--ckpt_path", str(ckpt)) == 0
+    assert "gelu: exact" in (halted / "recipe.yaml").read_text()
+    assert equal(halted, straight)
+
+
+def launch(ranks: int, *command: str) -> str:
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
+    done = subprocess.run(
+        [*launcher, *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_another_number_of_ranks_keeps_the_images_of_a_step(photos: Path, tmp_path: Path) -> None:
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    command = ["train", "--data_dir", str(photos), *FIXED, "2", "--resume", "auto", "--out"]
+    launch(2, *command, str(straight), "--save_every_steps", "2", "--keep_policy", "all")
+    shutil.copytree(straight, halted)
+    for folder in sorted((halted / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(folder)  # it was killed in the middle of the first epoch
+    printed = launch(1, *command, str(halted))
+    assert "1 rank in place of 2: batch_size 4 and accumulate 2 keep 8 images in a step." in printed
+    assert "at step 2 (epoch 0, batch 4)" in printed
+    one, other = weights(halted), weights(straight)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
+    steps = [record["step"] for record in metrics(straight) if record["kind"] == "train"]
+    assert [record["step"] for record in metrics(halted) if record["kind"] == "train"] == steps
