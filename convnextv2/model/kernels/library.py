@@ -173,6 +173,8 @@ def _processor() -> bytes:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     detail = getattr(error, "stderr", b"") or str(error).encode()
     lines: Iterable[str] = detail.decode(errors="replace").strip().splitlines()
     return next(iter(lines), type(error).__name__)
