@@ -40,7 +40,8 @@ def main() -> None:
     one = studies.add_parser("moments")
     one.add_argument("--kills", type=int, default=25, help="in each configuration [25]")
     one.add_argument("--only", default="", help="configurations whose name has this in it")
-    one.add_argument("--epochs", type=int, default=60, help="of a run [60]")
+    one.add_argument("--epochs", type=int, default=200, help="of a run [200]")
+    one.add_argument("--within", type=float, default=15, help="seconds after a start [15]")
 
     one = studies.add_parser("signals")
     one.add_argument("--only", default="", help="cases whose name has this in it")

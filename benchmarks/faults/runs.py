@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class Process:
     ) -> None:
         self.log = log
         self.began = time.monotonic()
+        self._has_launcher = "mpirun" in command or "torch.distributed.run" in command
         self._printed_before = log.stat().st_size if log.exists() else 0
         with open(log, "ab") as file:
             self._popen = subprocess.Popen(
@@ -147,25 +149,37 @@ class Process:
     def family(self) -> list[psutil.Process]:
         """What it has started and what still runs, also of those whose parent has ended."""
         for parent in [psutil.Process(self.pid)] if psutil.pid_exists(self.pid) else []:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 self.seen |= {child.pid: child for child in parent.children(recursive=True)}
-            except psutil.NoSuchProcess:
-                pass
         return [child for child in self.seen.values() if child.is_running()]
 
-    def rank(self, number: int) -> psutil.Process:
-        """The process of one rank."""
-        names = ("RANK", "OMPI_COMM_WORLD_RANK")
-        for child in psutil.Process(self.pid).children():
-            environment = child.environ()
-            if any(environment.get(name) == str(number) for name in names):
-                return child
-        raise RuntimeError(f"there is no rank {number}")
+    def ranks(self) -> list[psutil.Process]:
+        """The processes that a launcher has started, in the order of their ranks."""
+        found = {}
+        for child in psutil.Process(self.pid).children() if psutil.pid_exists(self.pid) else ():
+            with suppress(psutil.Error):
+                environment = child.environ()
+                rank = environment.get("OMPI_COMM_WORLD_RANK", environment.get("RANK"))
+                if rank is not None:
+                    found[int(rank)] = child
+        return [found[rank] for rank in sorted(found)]
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that load images."""
-        ranks = [child for child in psutil.Process(self.pid).children() if _has_rank(child)]
-        return [child for rank in ranks or [psutil.Process(self.pid)] for child in rank.children()]
+        """The processes that load images for training."""
+        parents = self.ranks() or [psutil.Process(self.pid)]
+        return [child for parent in parents for child in parent.children()]
+
+    def kill_one(self) -> bool:
+        """Kill the last rank, or the only process, by SIGKILL and leave the others to themselves.
+
+        Returns:
+            False where a launcher has started no rank yet.
+        """
+        ranks = self.ranks()
+        if not ranks and self._has_launcher:
+            return False
+        (ranks[-1] if ranks else self._popen).kill()
+        return True
 
     def kill(self) -> None:
         """End it and everything that it started, at once."""
@@ -173,16 +187,10 @@ class Process:
         if self._popen.poll() is None:
             self._popen.kill()
         for child in family:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 child.kill()
-            except psutil.NoSuchProcess:
-                pass
         self._popen.wait()
         psutil.wait_procs(family, timeout=10)
-
-
-def _has_rank(process: psutil.Process) -> bool:
-    return bool(process.environ().keys() & {"RANK", "OMPI_COMM_WORLD_RANK"})
 
 
 def wait_for_step(process: Process, run: Path, step: int, seconds: float = 180) -> None:
