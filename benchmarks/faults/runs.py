@@ -128,6 +128,7 @@ class Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
+                cwd=log.parent,  # python -m looks for packages there at first
                 start_new_session=True,
             )
         self.pid = self._popen.pid
