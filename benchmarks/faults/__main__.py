@@ -52,6 +52,7 @@ def main() -> None:
     one.add_argument("--minutes", type=float, default=3, help="of a round, each with a save [3]")
     one.add_argument("--pairs", type=int, default=3)
     one.add_argument("--batch", type=int, default=16)
+    one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 
     one = studies.add_parser("soak")
     one.add_argument("--minutes", type=float, default=30)
