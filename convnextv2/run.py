@@ -39,7 +39,7 @@ from convnextv2.weights.files import (
 from convnextv2.weights.hub import download, is_hub_name
 from convnextv2.weights.load import Weights, open_weights
 
-_BEFORE_TRAINING = {"recipe.yaml", "tensorboard"}
+_BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
 
 
