@@ -43,10 +43,18 @@ class Recipe(BaseModel):
         "Continue the run in `out` from its last checkpoint, up to `epochs`; auto: start it where "
         "it has none, so that one command serves for the first start and for every later one.",
     )
+    resume_allow: tuple[str, ...] | None = _run(
+        None,
+        "What may differ from the run that is resumed, by name: knobs, images, classes, precision, "
+        "ranks. Anything else that changes what is learned is refused.",
+    )
     overwrite: bool = _run(False, "Delete what is in `out` and start anew.")
     seed: int = _run(42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31)
     device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
     distribute: bool | Literal["auto"] = _run("auto", "Use the ranks that torchrun, mpirun or SLURM started.")
+    rank_timeout_s: int = _run(
+        600, "How long to wait for a rank that does not answer before the job ends.", unit="s", ge=1
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _run(
         "auto",
         "Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.",
@@ -65,6 +73,20 @@ class Recipe(BaseModel):
     )
     save_every_epochs: int = _run(
         1, "Save a checkpoint every so many epochs (and after the last).", unit="epochs", mindcv="ckpt_save_interval", ge=1
+    )
+    save_every_steps: int | None = _run(
+        None, "Save one every so many steps, too.", unit="steps", ge=1
+    )
+    save_every_minutes: float | None = _run(
+        None, "Save one when the last is so many minutes old, too.", unit="min", gt=0
+    )
+    async_save: bool = _run(
+        True, "Write checkpoints while training goes on; takes memory for a copy of one."
+    )
+    bad_steps: Literal["stop", "skip"] = _run(
+        "stop",
+        "What to do with a step whose loss or gradient is not finite; its batch is kept in "
+        "bad_steps/ for `replay`. skip leaves the step out, up to 10 in a row.",
     )
     keep_checkpoints: int = _run(
         2, "How many checkpoints to keep beside best/, by `keep_policy`.", mindcv="keep_checkpoint_max", ge=1
@@ -290,6 +312,10 @@ class Recipe(BaseModel):
             mistakes.append(f"model = {self.model!r}: depths and dims go with model: custom, and only with it.")
         if self.resume and self.overwrite:
             mistakes.append(f"resume = {self.resume}: cannot go together with overwrite. Drop one.")
+        of_no_knob = ("images", "classes", "ranks")
+        odd = [name for name in self.resume_allow or () if name not in (*type(self).model_fields, *of_no_knob)]
+        if odd:
+            mistakes.append(f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(of_no_knob)}.")
         if len(self.mean) != len(self.std):
             mistakes.append(f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)}).")
         if self.scale_lr and self.lr_batch_size is None:

@@ -71,7 +71,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
             build_evaluation_loader(recipe, validation, place),
             num_classes=num_classes,
             to_images=lambda pixels: to_training_images.normalise(pixels.to(place.device)),
-            reduce=place.sum,
+            place=place,
         )
         return {name: value for name in ("top1", "top5", "loss") if (value := getattr(evaluation, name)) is not None}
 

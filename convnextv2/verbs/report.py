@@ -91,7 +91,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         loader,
         num_classes=model.num_classes,
         to_images=lambda pixels: to_images.normalise(pixels.to(place.device)),
-        reduce=place.sum,
+        place=place,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     skipped = tuple(sorted(loader.skipped))
@@ -117,7 +117,7 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
         bad_images=recipe.bad_images,
     )
     evaluation, predictions = evaluate(
-        scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, reduce=place.sum
+        scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, place=place
     )
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
     skipped = tuple(sorted(loader.skipped))
