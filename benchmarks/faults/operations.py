@@ -293,7 +293,8 @@ def study(arguments: argparse.Namespace) -> bool:
             print(f"{name}: left out, this version has no {', '.join(unknown)}.")
             continue
         straight, points = _straight(name, verb, knobs, data, out)
-        cases = {json.dumps(point): [point] for point in points[:: arguments.every]}
+        chosen = [point for point in points if re.search(arguments.at, f"{point[0]} {point[1]}")]
+        cases = {json.dumps(point): [point] for point in chosen[:: arguments.every]}
         draw = random.Random(arguments.seed)
         for _ in range(arguments.twice):
             pair = draw.sample(points, 2)

@@ -206,11 +206,17 @@ def wait_for_step(process: Process, run: Path, step: int, seconds: float = 180) 
     raise RuntimeError(f"step {step} was not reached: {process.printed()[-2000:]}")
 
 
-def last_lines(text: str, count: int = 3) -> str:
-    """The end of what a program printed, without progress bars and colours."""
+def last_lines(text: str, count: int = 2) -> str:
+    """The end of what a program printed, without progress bars and colours.
+
+    Args:
+        text: All of it.
+        count: How many lines. Ours, which begin with "convnextv2:", go before a launcher's.
+    """
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.replace("\r", "\n"))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return " | ".join(line[:200] for line in lines[-count:])
+    lines = list(dict.fromkeys(line.strip() for line in plain.splitlines() if line.strip()))
+    ours = [line[line.index("convnextv2: ") :] for line in lines if "convnextv2: " in line]
+    return " | ".join(line[:250] for line in (ours or lines)[-count:])
 
 
 def name_of(code: int) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from comparison import differences, steps_done, steps_saved
 from journal import Journal, show
 from photographs import make_photographs
@@ -43,6 +44,7 @@ _KNOBS = SMALL | {
     "tensorboard": False,
 }
 _RANK_TIMEOUT_S = 20
+_LEAVE_S = 10
 _FIRST_STEP = 40
 """A fault comes when this step is in the log: no checkpoint was due before it."""
 
@@ -178,13 +180,20 @@ def study(arguments: argparse.Namespace) -> bool:
             [
                 name,
                 found["code"],
-                f"{found['end_s']:.1f} s",
+                f"{found['end_s']:.1f} s, {found['left_s']:.1f} s",
                 f"{found['done']}, {found['saved']}",
                 "; ".join(found["wrong"]) or "nothing",
                 found["printed"],
             ]
         )
-    columns = ["case", "exit code", "ended after", "steps done, saved", "wrong", "last lines"]
+    columns = [
+        "case",
+        "exit code",
+        "ended after, the last process then",
+        "steps done, saved",
+        "wrong",
+        "last lines",
+    ]
     show(
         f"Signals in mid-epoch, rank_timeout_s {_RANK_TIMEOUT_S}; then the same command again",
         columns,
@@ -197,8 +206,9 @@ def disturb(case: Case, data: Path, run: Path, straight: Path, patience_s: float
     """Start a run, disturb it, and start it again.
 
     Returns:
-        "code": of the first end; "end_s": how long it took from the fault; "done", "saved": steps
-        then; "printed"; "wrong": what should be otherwise, also in comparison with `straight`.
+        "code": of the first end; "end_s": how long it took from the fault; "left_s": how long
+        processes outlived what was started; "done", "saved": steps then; "printed"; "wrong":
+        what should be otherwise, also in comparison with `straight`.
     """
     command = _command(case, data, run)
     log = run.with_name("run.log")
@@ -208,11 +218,14 @@ def disturb(case: Case, data: Path, run: Path, straight: Path, patience_s: float
     case.disturb(process)
     code = process.wait(patience_s)
     end_s = time.monotonic() - began
-    left = [child for child in process.family() if child.status() != "zombie"]
+    # A launcher may be gone before the ranks that it has told to end.
+    _, left = psutil.wait_procs(process.family(), timeout=_LEAVE_S)
+    left_s = time.monotonic() - began - end_s
     process.kill()
     found: dict[str, Any] = {
         "code": "none" if code is None else name_of(code),
         "end_s": end_s,
+        "left_s": left_s,
         "done": steps_done(run),
         "saved": steps_saved(run),
         "printed": last_lines(process.printed()),
@@ -221,7 +234,7 @@ def disturb(case: Case, data: Path, run: Path, straight: Path, patience_s: float
     if code is None:
         wrong.append(f"still there after {patience_s:.0f} s")
     elif left:
-        wrong.append(f"{len(left)} processes left behind")
+        wrong.append(f"{len(left)} processes left behind after {_LEAVE_S} s")
     if not case.loses and found["saved"] != found["done"]:
         wrong.append(f"{found['done'] - found['saved']} steps lost")
     direct = case.launch is one_process
