@@ -127,8 +127,17 @@ class Recipe(BaseModel):
     )
     val_fraction: float = _data(0.1, "Share of the images held out for validation where the folder has no split.", gt=0, lt=1)
     num_samples: int | None = _data(None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1)
-    bad_images: Literal["fail", "skip"] = _data(
-        "fail", "What to do with a file that is no image or is truncated; skipped ones are counted."
+    bad_images: Literal["fail", "skip", "quarantine"] = _data(
+        "fail",
+        "What to do with a file that is no image or is truncated: stop, or leave it out and count "
+        "it. quarantine also lists it in the run's quarantine.jsonl and never reads it again.",
+    )
+    data_wait_s: float = _data(
+        300.0,
+        "How long images are waited for when their file server or folder is away; 0: not at all.",
+        unit="s",
+        ge=0,
+        allow_inf_nan=False,
     )
     max_image_pixels: int = _data(178_956_970, "Largest image that is decoded.", unit="pixels", ge=1)
     batch_size: int = _data(64, "Images per step and rank.", unit="images", ge=1)
