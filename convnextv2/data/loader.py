@@ -193,7 +193,7 @@ def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
     """The order in which this rank takes so many training images, as the recipe says."""
     return EpochSampler(
         length,
-        recipe.batch_size,
+        recipe.images_per_batch(),
         seed=recipe.seed,
         rank=place.rank,
         world_size=place.world_size,
@@ -211,7 +211,7 @@ def build_training_loader(
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
     height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
-    batch = recipe.batch_size * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+    batch = recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
     batches = (workers * PREFETCH + 1) * batch if workers else 0
     cache_mb, more = (0, "")
     if recipe.cache_mb and source.arrays is None:
@@ -254,7 +254,7 @@ def build_evaluation_loader(
     return EvaluationLoader(
         source,
         build_eval_transform(recipe),
-        batch_size=recipe.batch_size,
+        batch_size=recipe.images_per_batch(),
         channels=recipe.in_channels,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,

@@ -54,6 +54,7 @@ def train_model(
     """Train `model` as the recipe says, from the run's last checkpoint where it resumes, leaving best/ and last/.
 
     depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
+    assert isinstance(recipe.batch_size, int)  # see `resolve_batch`
     if len(loader) == 0:
         raise DataError(
             f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use "

@@ -23,6 +23,7 @@ from convnextv2.evaluation.losses import (
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.training.assembly import build_network, load_init, say_notes, train_model
+from convnextv2.training.batch import resolve_batch
 from convnextv2.training.memory import memory_notes
 from convnextv2.training.optim import freeze
 from convnextv2.weights.files import Description
@@ -49,12 +50,19 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
     preprocessing = describe_preprocessing(recipe)
-    for line in memory_notes(
-        model,
-        lambda on_meta, n: on_meta(torch.empty(n, recipe.in_channels, *preprocessing["image_size"], device="meta")).sum(),
-        batch_size=recipe.batch_size, averaged=recipe.ema, precision=dtype, place=place,
-    ):  # fmt: skip
-        say(line)
+    asked = recipe.batch_size
+
+    def trial(trained: nn.Module, n: int) -> Tensor:
+        shape = (n * max(1, recipe.aug_splits), recipe.in_channels, *preprocessing["image_size"])
+        loss: Tensor = trained(torch.zeros(shape, device=next(trained.parameters()).device)).sum()
+        return loss
+
+    recipe = resolve_batch(recipe, model, trial, precision=dtype, place=place, depths=model.depths)
+    if asked != "auto":
+        for line in memory_notes(
+            model, trial, batch_size=recipe.images_per_batch(), averaged=recipe.ema, precision=dtype, place=place
+        ):
+            say(line)
 
     to_training_images = build_batch_transform(recipe, num_classes)
     criterion = build_criterion(recipe)

@@ -62,6 +62,8 @@ class Measured:
 
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
+    if recipe.batch_size == "auto":
+        say(f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for what fits.")
     if is_artifact(weights):
         return _evaluate_artifact(weights, recipe, place)
     opened, owner = open_run_weights(weights), run_of(weights)
@@ -109,7 +111,7 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
     loader = EvaluationLoader(
         source,
         scorer.transform,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.images_per_batch(),
         channels=scorer.transform.channels,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,
