@@ -329,7 +329,7 @@ class _Reader:
         self.left_out.refresh()
         done = 0
         while True:
-            prepared = self.workers.run(lambda more, done=done: map(self.left_out.without_listed, rest(done + more)))
+            prepared = self.workers.run(partial(self._rest, rest, done))
             for batch, failures in prepared:
                 away = {index: why for index, why in failures.items() if isinstance(why, StorageError)}
                 if away:
@@ -342,6 +342,9 @@ class _Reader:
                 return
             index, why = next(iter(away.items()))
             self.patience.wait(why, lambda: not self.images.source.is_out_of_reach(index))  # noqa: B023
+
+    def _rest(self, rest: Rest, done: int, more: int) -> Iterator[list[Position]]:
+        return map(self.left_out.without_listed, rest(done + more))
 
     def _without_listed(self, batch: Batch) -> Batch:
         """The batch without images that came on the list while it was prepared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
@@ -69,4 +70,6 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
         preprocessing=preprocessing,
         provenance=provenance,
     )
-    train_model(recipe, run, place, model, description, build_training_loader(recipe, source, place), loss_fn)
+    quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
+    loader = build_training_loader(recipe, source, place, quarantine)
+    train_model(recipe, run, place, model, description, loader, loss_fn)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
 from convnextv2.data.named import default_class_names
+from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources, validation_source
 from convnextv2.data.split_names import kind_of
@@ -55,8 +56,7 @@ class Measured:
         """Lines for people about the images."""
         lines = list(self.source.notes)
         if self.skipped:
-            few = ", ".join(self.skipped[:10])
-            lines.append(f"{len(self.skipped)} images could not be read and were skipped: {few}")
+            lines.append(f"{left_out_line(self.skipped)}.")
         return lines
 
 
@@ -96,7 +96,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         place=place,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    skipped = tuple(sorted(loader.skipped))
+    skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
     return Measured(evaluation, predictions, source, description, parameters, recipe.value_range, skipped)
 
 
@@ -122,7 +122,7 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
         scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, place=place
     )
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
-    skipped = tuple(sorted(loader.skipped))
+    skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
     return Measured(evaluation, predictions, source, description, parameters, scorer.transform.value_range, skipped)
 
 
