@@ -35,7 +35,7 @@ class _Watch(TorchDispatchMode):
     """Adds up the bytes of the tensors that are alive, after each operation."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
