@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convnextv2.verbs.pretrain import pretrain
     from convnextv2.verbs.recipes import recipes
     from convnextv2.verbs.reconstruct import reconstruct
+    from convnextv2.verbs.replay import replay
     from convnextv2.verbs.serve import serve
     from convnextv2.verbs.statistics import statistics
     from convnextv2.verbs.train import train
@@ -37,10 +38,9 @@ _HOME = {
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
     "Predictor": "deploy.predictor",
-    **{
-        verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct", "models", "recipes", "demo")
-    },
-    **{verb: f"verbs.{verb}" for verb in ("convert", "export", "inspect", "infer", "plan", "benchmark", "serve", "statistics")},
+    **{verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct")},
+    **{verb: f"verbs.{verb}" for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")},
+    **{verb: f"verbs.{verb}" for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")},
 }
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "pretrain",
     "recipes",
     "reconstruct",
+    "replay",
     "serve",
     "statistics",
     "train",

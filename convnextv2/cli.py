@@ -8,6 +8,7 @@ Importing this module, `--help` and `recipes` need no torch.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -19,7 +20,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, get_args
 
 from convnextv2 import __version__
-from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, Stopped
 from convnextv2.recipe.knobs import INFERENCE, Recipe
 from convnextv2.recipe.values import expected, show
 
@@ -152,6 +153,10 @@ VERBS: dict[str, Verb] = {
         ),
         knobs=("device", "bad_images", "max_image_pixels", "seed", "mask_ratio"),
     ),
+    "replay": Verb(
+        "Show a step that was not finite: its images, and the loss and gradient of each.",
+        (_RUN, ("--step", {"metavar": "N", "help": "Which one. [the last that was kept]"})),
+    ),
     "statistics": Verb(
         "Measure images, channel by channel: mean, std and value_range for a recipe.",
         (
@@ -199,7 +204,8 @@ VERBS: dict[str, Verb] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. argv: without the program's name; None: sys.argv.
 
-    Returns the exit code: 0, 2 (the user's mistake), 130 (interrupted) or 141 (nobody reads the output).
+    Returns the exit code: 0, 2 (the user's mistake), 75 (a run was stopped as asked, or lost a rank, and may go on later), 130
+    (interrupted) or 141 (nobody reads the output).
     """
     for stream in (sys.stdout, sys.stderr):  # names of files may be anything, terminals ASCII only
         if isinstance(stream, io.TextIOWrapper):
@@ -210,8 +216,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             load_verb(name)(**arguments)
         sys.stdout.flush()
     except ConvNeXtV2Error as error:
-        print(f"convnextv2: error: {error}", file=sys.stderr)
-        return 2
+        _print_error(error, str(error))
+        return error.exit_code
+    except Stopped as stopped:
+        print(f"convnextv2: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        return GO_ON_LATER
     except KeyboardInterrupt:
         print("convnextv2: interrupted", file=sys.stderr)
         return 130
@@ -220,7 +229,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except SystemExit as done:  # argparse, after --help or --version
         return int(done.code or 0)
+    except OSError as error:
+        if error.errno not in _OF_THE_SYSTEM:
+            raise
+        name = error.filename2 or error.filename
+        _print_error(error, f"{name or 'a file'}: {error.strerror}. {_OF_THE_SYSTEM[error.errno]}")
+        return 2
     return 0
+
+
+_SPACE = "Free some space, then start the same command again (a run: with --resume)."
+_PATH = "Choose another path."
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EROFS: "Choose a folder that can be written.",
+    errno.EACCES: "Choose a path that you may read and write, or change its permissions.",
+    errno.EPERM: "Choose a path that you may read and write, or change its permissions.",
+    errno.ENOTDIR: _PATH,
+    errno.EISDIR: _PATH,
+    errno.ENAMETOOLONG: _PATH,
+    errno.ELOOP: _PATH,
+    errno.EIO: "The disk or the file server fails; look at it, then start the same command again.",
+    errno.ESTALE: "The file server was away; start the same command again (a run: with --resume).",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+}
+"""What the system can refuse, and the remedy. Any other error of it keeps its traceback."""
+
+
+def _print_error(error: BaseException, text: str) -> None:
+    print(" ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())]), file=sys.stderr)
 
 
 def load_verb(name: str) -> Callable[..., object]:

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 import zlib
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from convnextv2.cgroup import cpu_quota, free_memory
-from convnextv2.errors import DeviceError
+from convnextv2.errors import DeviceError, LostRankError
+from convnextv2.roll_call import RollCall
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,33 @@ class Place:
         if self.world_size > 1:
             dist.barrier()
 
-    def agree(self, yes: bool) -> bool:
-        """True on all ranks where it is true on any. Does not wait for an accelerator: the ranks talk from CPU to CPU."""
+    def share(self, *numbers: float) -> list[float]:
+        """Add numbers over all ranks, so that all of them decide alike.
+
+        The ranks talk from CPU to CPU, so this does not wait for an accelerator.
+        """
+        return [float(number) for number in self.sum(torch.tensor(numbers, dtype=torch.float64))]
+
+    def gather(self, value: object) -> list[Any]:
+        """A value of each rank, in their order."""
         if self.world_size == 1:
-            return yes
-        anyone = torch.tensor(float(yes))
-        dist.all_reduce(anyone)
-        return bool(anyone)
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def at_step(self, step: int) -> None:
+        """Tell the other ranks, in case that this one hangs, which step it is at."""
+        if _roll_call is not None:
+            _roll_call.step = step
+
+    def least(self, value: int) -> int:
+        """The smallest of a number of each rank. The ranks talk from CPU to CPU."""
+        if self.world_size == 1:
+            return value
+        smallest = torch.tensor(value)
+        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+        return int(smallest)
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Run the forward pass in `dtype`; float32 changes nothing."""
@@ -94,10 +119,26 @@ def find_launch(env: Mapping[str, str]) -> Launch:
     return Launch()
 
 
-def start(device: str = "auto", distribute: bool | str = "auto") -> tuple[Place, list[str]]:
-    """Join the other ranks, if a launcher started any, and choose the device. Returns the place and lines to announce.
+_roll_call: RollCall | None = None
 
-    Raises DeviceError for a device that is not there, or ranks that cannot find each other."""
+
+def start(
+    device: str = "auto", distribute: bool | str = "auto", *, timeout_s: int = 600
+) -> tuple[Place, list[str]]:
+    """Join the other ranks, if a launcher started any, and choose the device.
+
+    Args:
+        device: See `choose_device`.
+        distribute: Whether to use the ranks of a launcher.
+        timeout_s: How long to wait for a rank that does not answer.
+
+    Returns:
+        The place, and lines to announce.
+
+    Raises:
+        DeviceError: The device is not there, or the ranks cannot find each other.
+    """
+    global _roll_call
     launch = find_launch(os.environ)
     notes = []
     if distribute is False and launch.world_size > 1:
@@ -113,23 +154,68 @@ def start(device: str = "auto", distribute: bool | str = "auto") -> tuple[Place,
     if chosen.type == "cpu":
         bound_threads(launch.local_world_size)
     if launch.world_size > 1 and not dist.is_initialized():
-        _join(launch, chosen)
+        _join(launch, chosen, timeout_s)
+        _roll_call = RollCall(launch.rank, launch.world_size)
         notes.append(f"{launch.world_size} ranks started by {launch.launcher}, joined by {dist.get_backend()}.")
     return Place(chosen, launch.rank, launch.world_size, launch.local_world_size), notes
 
 
-def stop(*, failed: bool = False) -> None:
-    """Leave the other ranks, together unless this one failed; does nothing for a single process."""
+@contextmanager
+def joined(
+    device: str = "auto", distribute: bool | str = "auto", *, timeout_s: int = 600
+) -> Iterator[tuple[Place, list[str]]]:
+    """Be among the other ranks; see `start`.
+
+    Yields:
+        The place, and lines to announce.
+
+    Raises:
+        LostRankError: In place of an error whose cause is another rank; it names the rank.
+    """
+    place, notes = start(device, distribute, timeout_s=timeout_s)
+    try:
+        yield place, notes
+        leave()
+    except BaseException as error:
+        cause = _leave_failed(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def leave() -> None:
+    """Leave the other ranks together with them; does nothing for a single process."""
     if dist.is_initialized():
-        if not failed:
-            dist.barrier()  # rank 0 holds the store that the others still talk to while they leave
-        dist.destroy_process_group()
-        # A thread of gloo that comes to drop its last Python object while the interpreter shuts down aborts the process, and
-        # nothing joins those threads while DistributedDataParallel leaks its group: give them the moment that they need.
-        time.sleep(0.2)
+        dist.barrier()  # rank 0 holds the store that the others still talk to while they leave
+        _end()
 
 
-def _join(launch: Launch, device: torch.device) -> None:
+def _leave_failed(error: BaseException) -> LostRankError | None:
+    """Leave the other ranks, of which one is perhaps the cause: then it is named."""
+    if not dist.is_initialized():
+        return None
+    with suppress(ValueError):  # torchrun and mpirun send it to the ranks that are left
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cause = None
+    if _roll_call is not None:
+        cause = _roll_call.explain(error)
+        _roll_call.fail(error if cause is None else None)
+    _end()
+    return cause
+
+
+def _end() -> None:
+    global _roll_call
+    if _roll_call is not None:
+        _roll_call.leave()
+        _roll_call = None
+    dist.destroy_process_group()
+    # A thread of gloo that comes to drop its last Python object while the interpreter shuts down aborts the process, and
+    # nothing joins those threads while DistributedDataParallel leaks its group: give them the moment that they need.
+    time.sleep(0.2)
+
+
+def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
     if launch.local_world_size < launch.world_size and "MASTER_ADDR" not in os.environ:
         raise DeviceError(
             f"{launch.launcher} started {launch.world_size} ranks on several hosts, and MASTER_ADDR is not set. "
@@ -143,7 +229,20 @@ def _join(launch: Launch, device: torch.device) -> None:
     if device.type != "cpu":
         backend = f"cpu:gloo,{device.type}:{backend}"
     try:
-        dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
+        timeout = timedelta(seconds=timeout_s)
+        store, _, _ = next(
+            rendezvous("env://", launch.rank, launch.world_size, timeout=timeout)
+        )
+        # torchrun keeps its store when it starts the ranks again. Without a name of their own, the
+        # new ones would find the addresses of those that are gone, and wait for them.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        dist.init_process_group(
+            backend,
+            store=PrefixStore(f"attempt-{attempt}", store),
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=timeout,
+        )
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise DeviceError(

@@ -7,15 +7,20 @@ ConvNeXtV2Error (a ValueError)
 │   ├── ChannelsError     an image has other channels than the network takes
 │   └── StorageError      images are out of reach, which is no fault of theirs
 ├── CheckpointError   weights cannot be read, or do not fit the model
+│   └── DamagedCheckpointError   a file of a run's checkpoint is not what was written
 ├── ArtifactError     an exported model cannot be read, or is not as good as the model it was made from
 ├── RunError          a run folder exists already, or is not one
 ├── DeviceError       a device or the other ranks cannot be reached
+│   └── LostRankError     another rank of the job ended, or does not answer
 ├── ServerError       a server refuses, or cannot be reached
 ├── TrainingError     training cannot go on (a loss that is not finite)
 └── MissingPackageError   an optional package is not installed
 
+Stopped (a KeyboardInterrupt) is no error: a run was asked to stop, and what it did is saved.
+
 Each message is one line (RecipeError: one line for each mistake): what, its value, what was expected, and the remedy. The command
-line prints it and exits with 2. Programming errors are asserts and built-in exceptions, and keep their traceback.
+line prints it and exits with 2, or with 75 where the same command may go on later. Programming errors are asserts and built-in
+exceptions, and keep their traceback.
 """
 
 from __future__ import annotations
@@ -25,9 +30,18 @@ from importlib.metadata import PackageNotFoundError, requires
 
 from convnextv2.text import plain
 
+GO_ON_LATER = 75
+"""The exit code that says: nothing is wrong with the command, start it again (EX_TEMPFAIL of sysexits.h)."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was stopped as asked, by SIGINT or SIGTERM; the message says what it saved."""
+
 
 class ConvNeXtV2Error(ValueError):
     """Base of every error that a user can cause."""
+
+    exit_code = 2
 
 
 class RecipeError(ConvNeXtV2Error):
@@ -64,6 +78,10 @@ class CheckpointError(ConvNeXtV2Error):
         super().__init__(plain(message))
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A file of a run's checkpoint is missing, cannot be read, or is not what was written."""
+
+
 class ArtifactError(ConvNeXtV2Error):
     """An exported model cannot be read, or is not as good as the model that it was made from."""
 
@@ -74,6 +92,12 @@ class RunError(ConvNeXtV2Error):
 
 class DeviceError(ConvNeXtV2Error):
     """A device or the other ranks cannot be reached."""
+
+
+class LostRankError(DeviceError):
+    """Another rank of the job ended, or does not answer; the job may be started again."""
+
+    exit_code = GO_ON_LATER
 
 
 class ServerError(ConvNeXtV2Error):

@@ -13,6 +13,7 @@ Files appear in one atomic step, so a kill at any moment leaves a run that can b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,27 +24,23 @@ from typing import Any
 
 from torch import Tensor
 
-from convnextv2.errors import RunError
+from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_progress, write_checkpoint
+from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
+from convnextv2.lock import LOCK
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
-from convnextv2.weights.files import WEIGHTS, Description, read_model_json, read_tensors, save_weights, write_json, write_tensors
+from convnextv2.weights.files import (
+    WEIGHTS,
+    Description,
+    read_model_json,
+    save_weights,
+    write_text,
+)
 from convnextv2.weights.hub import download, is_hub_name
 from convnextv2.weights.load import Weights, open_weights
 
-_BEFORE_TRAINING = {"recipe.yaml", "tensorboard"}
+_BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """All that a run needs to go on: weights and their moving average by name, the optimizer's tensors, and everything that is no
-    tensor."""
-
-    description: Description
-    weights: Mapping[str, Tensor]
-    average: Mapping[str, Tensor]
-    optimizer: Mapping[str, Tensor]
-    progress: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,9 @@ class Run:
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Write recipe.yaml."""
-        temporary = self.path / "recipe.yaml.tmp"
-        temporary.write_text(dump_recipe(recipe.model_copy(update={"resume": False, "overwrite": False})))
-        os.replace(temporary, self.path / "recipe.yaml")
+        asked_once = {"resume": False, "overwrite": False, "resume_allow": None}
+        text = dump_recipe(recipe.model_copy(update=asked_once))
+        write_text(self.path / "recipe.yaml", text)
 
     @property
     def report(self) -> Path:
@@ -79,11 +76,15 @@ class Run:
         return list(_whole_records(path.read_text().splitlines())) if path.exists() else []
 
     def rewind(self, records: Iterable[Mapping[str, Any]], checkpoint: Path | None = None) -> None:
-        """Go back to a position: keep these records, and the checkpoints up to this one; the run writes the later ones again."""
-        path = self.path / "metrics.jsonl"
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
-        os.replace(temporary, path)
+        """Go back to a position; the run writes what came after it again.
+
+        Args:
+            records: What stays in metrics.jsonl.
+            checkpoint: The newest checkpoint that stays; None for none.
+        """
+        write_text(
+            self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records)
+        )
         for folder in self.checkpoints():
             if checkpoint is None or folder > checkpoint:
                 _delete(folder)
@@ -91,28 +92,25 @@ class Run:
     def save_checkpoint(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, then `last/`, and return the checkpoint's folder."""
         progress = checkpoint.progress
-        # A run that was halted after the last step of an epoch saves that step twice, the second time as the start of the next
-        # epoch.
+        # A run that was halted after the last step of an epoch saves that step twice, the second
+        # time as the start of the next epoch.
         folder = self._checkpoint(progress["epoch"], progress["step"])
         if not folder.exists():
-            temporary = folder.with_name(folder.name + ".tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            save_weights(temporary, checkpoint.weights, checkpoint.description)
-            if checkpoint.average:
-                write_tensors(temporary / "average.safetensors", checkpoint.average)
-            write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
-            write_json(temporary / "progress.json", checkpoint.progress)
-            os.replace(temporary, folder)
+            self._sync_log()  # what the log says up to here is not written again
+            write_checkpoint(folder, checkpoint)
         self.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
         return folder
+
+    def _sync_log(self) -> None:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path / "metrics.jsonl", "rb") as file,
+        ):
+            os.fsync(file.fileno())
 
     def save_last(self, weights: Mapping[str, Tensor], description: Description) -> None:
         """Write `last/`."""
         save_weights(self.path / "last", weights, description)
-
-    def save_progress(self, folder: Path, progress: Mapping[str, Any]) -> None:
-        """Write again where a checkpoint of this run stands, after its evaluation."""
-        write_json(folder / "progress.json", progress)
 
     def prune(self, keep: int, policy: str = "latest_k") -> None:
         """Delete the checkpoints that are not to be kept.
@@ -131,11 +129,12 @@ class Run:
         checkpoints = self.checkpoints()
         if policy == "all":
             return checkpoints
-        if policy == "latest_k":
+        scores = {path: _score(path) for path in checkpoints}
+        scored = [path for path in checkpoints if scores[path] is not None]
+        if policy == "latest_k" or not scored:
             return checkpoints[-keep:]
-        scores = {path: json.loads((path / "progress.json").read_text()).get("score") for path in checkpoints}
-        scored = sorted((path for path in checkpoints if scores[path] is not None), key=lambda path: scores[path], reverse=True)
-        return [*scored[:keep], checkpoints[-1]]
+        best = sorted(scored, key=lambda path: scores[path] or 0.0, reverse=True)
+        return [*best[:keep], checkpoints[-1]]
 
     def save_best(self, weights: Mapping[str, Tensor], description: Description) -> None:
         """Write `best/`."""
@@ -156,7 +155,55 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, oldest first."""
-        return sorted(path for path in (self.path / "checkpoints").glob("epoch-*") if not path.name.endswith(".tmp"))
+        return sorted(
+            path for path in (self.path / "checkpoints").glob("epoch-*") if not path.suffix
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights came from that the run was started with; empty where nothing says it."""
+        for folder in reversed(self.checkpoints()):
+            with contextlib.suppress(CheckpointError):
+                return read_model_json(folder / "model.json").provenance
+        return {}
+
+    def newest_whole(self) -> tuple[Path, Checkpoint, list[tuple[Path, str]]]:
+        """Read the newest checkpoint that is whole.
+
+        Returns:
+            Its folder, its content, and each newer one that is damaged with a line that says so.
+
+        Raises:
+            CheckpointError: There is none, or all of them are damaged.
+        """
+        damaged: list[tuple[Path, str]] = []
+        for folder in reversed(self.checkpoints()):
+            try:
+                return folder, read_checkpoint(folder), damaged
+            except DamagedCheckpointError as error:
+                line = f"A damaged checkpoint is set aside, the one before it is used: {error}"
+                damaged.append((folder, line))
+                found = error
+        if not damaged:
+            raise RunError(f"{self.path}: has no checkpoint.")
+        raise CheckpointError(
+            f"{found} No other checkpoint of {self.path} is whole. Start anew with --overwrite, or a "
+            "new run from the weights in last/ or best/ with --init."
+        )
+
+    def set_aside(self, folder: Path) -> None:
+        """Keep a damaged checkpoint under another name."""
+        aside = folder.with_name(folder.name + ".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+
+
+def _score(folder: Path) -> float | None:
+    """How good the weights of a checkpoint are; None where they were not evaluated."""
+    try:
+        score = read_progress(folder).get("score")
+    except DamagedCheckpointError:
+        return None
+    return None if score is None else float(score)
 
 
 def _delete(folder: Path) -> None:
@@ -166,30 +213,27 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """Weights, average (empty without one), optimizer tensors and progress of a checkpoint of this run."""
-    average = folder / "average.safetensors"
-    return (
-        read_tensors(folder / WEIGHTS)[0],
-        read_tensors(average)[0] if average.exists() else {},
-        read_tensors(folder / "optimizer.safetensors")[0],
-        json.loads((folder / "progress.json").read_text()),
-    )
-
-
 def create_run(recipe: Recipe, path: Path) -> Run:
-    """Start a run in a new or empty folder, or continue one (`resume`, or as in MindCV from a checkpoint in it), or delete it and
-    start anew (`overwrite`).
+    """Make the folder of a new run, or find that of a run that goes on.
 
-    Raises RunError where the folder holds something and neither was asked for, or there is nothing to resume, or the folder to
-    overwrite is no run or holds the weights to start from."""
+    A run goes on with `resume`, or as in MindCV from a checkpoint inside of it. With `overwrite`, a
+    run that is there is deleted.
+
+    Raises:
+        RunError: The folder holds something and neither was asked for, there is nothing to resume,
+            or the folder to overwrite is no run or holds the weights to start from.
+    """
     run = Run(path)
     if recipe.resume:
         if run.last_checkpoint() is None:
-            raise RunError(f"resume = True: {path} has no checkpoint. Leave resume out to start a run there.")
-    elif continues_inside(recipe, path):
-        pass
-    elif path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - _BEFORE_TRAINING):
+            raise RunError(
+                f"resume = True: {path} has no checkpoint. Leave resume out to start a run there, or "
+                "use resume: auto, which does either."
+            )
+        return run
+    if continues_inside(recipe, path):  # it may still turn out not to fit the run
+        return run
+    if path.exists() and (not path.is_dir() or _content(path) - _BEFORE_TRAINING):
         if recipe.overwrite and is_inside(recipe.init, path):
             raise RunError(
                 f"overwrite = True: would delete the weights to start from, {recipe.init}. Choose another folder for out."
@@ -202,11 +246,24 @@ def create_run(recipe: Recipe, path: Path) -> Run:
             raise RunError(
                 f"out = {path}: is not a run folder (no recipe.yaml in it), so it is not overwritten. Choose another folder."
             )
-        shutil.rmtree(path)
+        _clear(path)
     path.mkdir(parents=True, exist_ok=True)
-    if not (recipe.resume or continues_inside(recipe, path)):  # those may still turn out not to fit the run
-        run.save_recipe(recipe)
+    run.save_recipe(recipe)
     return run
+
+
+def _content(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} - {LOCK}
+
+
+def _clear(folder: Path) -> None:
+    """Empty a run folder. What says that it is one goes last, so that a kill leaves a run folder."""
+    for name in sorted(_content(folder), key=lambda name: name == "recipe.yaml"):
+        entry = folder / name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def decide_resume(recipe: Recipe, path: Path) -> Recipe:
@@ -240,7 +297,11 @@ def decide_resume(recipe: Recipe, path: Path) -> Recipe:
 def continues_inside(recipe: Recipe, path: Path) -> bool:
     """Whether a run goes on from a MindSpore checkpoint in its own folder, as MindCV's `--ckpt_path ckpt/tiny-3_1251.ckpt` does:
     from one that MindCV left there, or from our own."""
-    return (recipe.resume_init or recipe.resume_opt) and not recipe.overwrite and is_inside(recipe.init, path)
+    return (
+        (recipe.resume_init or recipe.resume_opt)
+        and not recipe.overwrite
+        and is_inside(recipe.init, path)
+    )
 
 
 def is_inside(init: str, path: Path) -> bool:
@@ -267,14 +328,20 @@ def find_weights(path: str | Path) -> Path:
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
         if candidate.is_file():
-            return path if (path / "config.json").is_file() and candidate.parent == path else candidate
+            return (
+                path if (path / "config.json").is_file() and candidate.parent == path else candidate
+            )
     if (path / "config.json").is_file():  # shards
         return path
     if is_hub_name(name):
         return download(name)
     if not path.exists():
-        raise RunError(f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file.")
-    raise RunError(f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)}).")
+        raise RunError(
+            f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file."
+        )
+    raise RunError(
+        f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)})."
+    )
 
 
 def run_of(weights: Path) -> Run | None:
@@ -293,9 +360,14 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     beside = run.path / "last" / "model.json" if run else None
     if opened.origin.format == "mindcv" and beside and beside.is_file():
         told = read_model_json(beside)
-        same = all(told.arguments.get(name) == opened.description.arguments[name] for name in ("depths", "dims", "num_classes"))
+        same = all(
+            told.arguments.get(name) == opened.description.arguments[name]
+            for name in ("depths", "dims", "num_classes")
+        )
         if same and told.preprocessing:
-            known = replace(opened.description, class_names=told.class_names, preprocessing=told.preprocessing)
+            known = replace(
+                opened.description, class_names=told.class_names, preprocessing=told.preprocessing
+            )
             return replace(opened, description=known)
     return opened
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from convnextv2 import __version__, cli
-from convnextv2.errors import RecipeError
+from convnextv2.errors import LostRankError, RecipeError, Stopped
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 
@@ -102,7 +102,15 @@ def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"), [(RecipeError("no"), 2, "error: no"), (KeyboardInterrupt(), 130, "interrupted")]
+    ("error", "code", "told"), [
+        (RecipeError("no"), 2, "error: no"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Stopped("stopped after step 3"), 75, "stopped after step 3; the same command with --resume goes on"),
+        (LostRankError("rank 1 ended."), 75, "error: rank 1 ended."),
+        (OSError(28, "No space left on device", "runs/a"), 2, "error: runs/a: No space left on device. "
+            "Free some space, then start the same command again (a run: with --resume)."),
+        (OSError(36, "File name too long", "aaa"), 2, "error: aaa: File name too long. Choose another path."),
+    ],
 )
 def test_what_ends_a_verb_becomes_an_exit_code(error, code, told, monkeypatch, capsys):
     def fail(**arguments):

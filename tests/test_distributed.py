@@ -98,7 +98,7 @@ def test_auto_is_the_half_precision_that_a_gpu_has(
 
 GRADIENTS = """
 import sys, torch
-from convnextv2.distributed import start, stop
+from convnextv2.distributed import leave, start
 from convnextv2.model.convnext import ConvNeXtV2
 place, _ = start("cpu")
 torch.manual_seed(0)
@@ -114,7 +114,7 @@ share = slice(place.rank, None, place.world_size)
 torch.nn.functional.cross_entropy(wrapped(images[share]), targets[share]).backward()
 if place.is_main:
     torch.save([parameter.grad for parameter in model.parameters()], sys.argv[1])
-stop()
+leave()
 """
 
 
@@ -146,4 +146,5 @@ def test_two_ranks_average_to_the_gradients_of_the_joint_batch(launcher: str, tm
 def test_one_rank_sums_and_agrees_with_itself() -> None:
     place = Place(torch.device("cpu"))
     assert place.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
-    assert place.agree(True) and not place.agree(False)
+    assert place.share(True, False, 2.5) == [1.0, 0.0, 2.5]
+    assert place.gather("a") == ["a"]

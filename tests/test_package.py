@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def test_public_names_are_these_and_all_resolve() -> None:
     assert convnextv2.__all__ == [
         "ConvNeXtV2", "ConvNeXtV2Error", "FCMAE", "Predictor", "benchmark", "convert", "create_model", "demo", "export", "infer",
-        "inspect", "models", "plan", "predict", "pretrain", "recipes", "reconstruct", "serve", "statistics",
+        "inspect", "models", "plan", "predict", "pretrain", "recipes", "reconstruct", "replay", "serve", "statistics",
         "train", "validate",
     ]  # fmt: skip
     assert all(callable(getattr(convnextv2, name)) for name in convnextv2.__all__)

@@ -193,7 +193,7 @@ def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
     """The order in which this rank takes so many training images, as the recipe says."""
     return EpochSampler(
         length,
-        recipe.batch_size,
+        recipe.images_per_batch(),
         seed=recipe.seed,
         rank=place.rank,
         world_size=place.world_size,
@@ -211,7 +211,7 @@ def build_training_loader(
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
     height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
-    batch = recipe.batch_size * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+    batch = recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
     batches = (workers * PREFETCH + 1) * batch if workers else 0
     cache_mb, more = (0, "")
     if recipe.cache_mb and source.arrays is None:
@@ -254,7 +254,7 @@ def build_evaluation_loader(
     return EvaluationLoader(
         source,
         build_eval_transform(recipe),
-        batch_size=recipe.batch_size,
+        batch_size=recipe.images_per_batch(),
         channels=recipe.in_channels,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,
@@ -329,7 +329,7 @@ class _Reader:
         self.left_out.refresh()
         done = 0
         while True:
-            prepared = self.workers.run(lambda more, done=done: map(self.left_out.without_listed, rest(done + more)))
+            prepared = self.workers.run(partial(self._rest, rest, done))
             for batch, failures in prepared:
                 away = {index: why for index, why in failures.items() if isinstance(why, StorageError)}
                 if away:
@@ -342,6 +342,9 @@ class _Reader:
                 return
             index, why = next(iter(away.items()))
             self.patience.wait(why, lambda: not self.images.source.is_out_of_reach(index))  # noqa: B023
+
+    def _rest(self, rest: Rest, done: int, more: int) -> Iterator[list[Position]]:
+        return map(self.left_out.without_listed, rest(done + more))
 
     def _without_listed(self, batch: Batch) -> Batch:
         """The batch without images that came on the list while it was prepared."""

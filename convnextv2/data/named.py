@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +58,13 @@ def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
         )
         return Part(pixels, targets.astype(np.int64), FASHION_CLASSES)
 
-    return part("train"), part("t10k")
+    try:
+        return part("train"), part("t10k")
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise DataError(
+            f"dataset = fashion_mnist: a file in {DEBIAN_FASHION_MNIST} cannot be read ({error}). "
+            "Install Debian's package dataset-fashion-mnist again, or remove it."
+        ) from None
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -78,19 +85,36 @@ def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
         "cifar10": datasets.CIFAR10,
         "cifar100": datasets.CIFAR100,
     }[recipe.dataset]
-    root = recipe.data_dir or str(Path.home() / ".cache" / "convnextv2")
+    root = recipe.data_dir or _default_root()
     try:
         sets = [kind(root, train=train, download=recipe.dataset_download) for train in (True, False)]
-    except RuntimeError:
-        raise DataError(
-            f"dataset = {recipe.dataset}: not found in {root}. Set dataset_download: True, or data_dir to where it is."
-        ) from None
-    except OSError as error:
-        raise DataError(f"dataset = {recipe.dataset}: the download failed ({error}).") from None
+    except Exception as error:  # files that were cut raise whatever their reader stumbles over
+        raise DataError(f"dataset = {recipe.dataset}: {_why_not(error, root, recipe)}") from None
     training, validation = (
         Part(np.asarray(part.data), np.asarray(part.targets, dtype=np.int64), tuple(map(str, part.classes))) for part in sets
     )
     return training, validation
+
+
+def _default_root() -> str:
+    try:
+        return str(Path.home() / ".cache" / "convnextv2")
+    except RuntimeError:
+        raise DataError("data_dir = '': this user has no home folder. Set data_dir.") from None
+
+
+def _why_not(error: Exception, root: str, recipe: Recipe) -> str:
+    """Say what is wrong with a set that torchvision could not open, with the remedy."""
+    if isinstance(error, RuntimeError) and "not found" in str(error):
+        return f"not found in {root}. Set dataset_download: True, or data_dir to where it is."
+    if isinstance(error, OSError) and recipe.dataset_download:
+        return f"the download failed ({error})."
+    if isinstance(error, OSError):
+        return f"cannot be read ({error})."
+    return (
+        f"a file of it in {root} is damaged ({type(error).__name__}). Delete them, and set "
+        "dataset_download: True to fetch them again."
+    )
 
 
 def default_class_names(num_classes: int) -> list[str]:

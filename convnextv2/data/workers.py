@@ -42,12 +42,12 @@ class Death(NamedTuple):
     Attributes:
         pid: Of the process.
         how: A verb and a reason.
-        index: Of the image that it had in hand; -1 if there was none.
+        image: Index of the image that it had in hand; -1 if there was none.
     """
 
     pid: int
     how: str
-    index: int
+    image: int
 
 
 class Workers(Generic[Item, Prepared]):
@@ -198,13 +198,13 @@ class Workers(Generic[Item, Prepared]):
         self._after_death()
         self.replaced += len(deaths)
         for death in deaths:
-            had = f" It had {self._names[death.index]} in hand." if death.index >= 0 else ""
+            had = f" It had {self._names[death.image]} in hand." if death.image >= 0 else ""
             who = f"Worker process {death.pid}" if death.pid else "A worker process"
             self._say(f"{who} {death.how}.{had} It is replaced; no batch is lost.")
 
     def _explain(self, incidents: Sequence[Sequence[Death]], batch: Sequence[Position]) -> str:
         deaths = [death for incident in incidents for death in incident]
-        indices = [death.index for death in deaths if death.index >= 0]
+        indices = [death.image for death in deaths if death.image >= 0]
         indices = indices or [position.index for position in batch]
         names = list(dict.fromkeys(self._names[index] for index in indices))
         more = ", ..." if len(names) > MOST_NAMED else ""
@@ -275,7 +275,7 @@ def _keep_signals_away(iterator: Any) -> None:
     step. Deaths are noticed where batches are taken.
     """
     if getattr(iterator, "_worker_pids_set", False):
-        _utils.signal_handling._remove_worker_pids(id(iterator))
+        _utils.signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
         iterator._worker_pids_set = False
 
 

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.losses import cross_entropy
-from convnextv2.evaluation.metrics import Evaluation, count, summarise
+from convnextv2.evaluation.metrics import Evaluation, add_over_ranks, count, summarise
 
 if TYPE_CHECKING:
     from convnextv2.data.loader import Batch
@@ -39,13 +40,13 @@ def evaluate(
     num_classes: int,
     to_images: Callable[[Tensor], Tensor],
     loss_fn: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
-    reduce: Callable[[Tensor], Tensor] | None = None,
+    place: Place | None = None,
 ) -> tuple[Evaluation, Predictions]:
-    """Evaluate on batches that hold every image once; over several ranks, each its own images and `reduce` the sum over ranks.
+    """Evaluate on batches that hold every image once; over several ranks, each rank has its own images.
 
     logits_fn: images (N, C, H, W) to logits (N, num_classes). to_images: uint8 pixels (N, C, H, W), where the loader left them,
-    to normalised images on the device of logits_fn. loss_fn: (logits, targets) to the mean over the batch. reduce: float64 counts
-    to their sum over ranks.
+    to normalised images on the device of logits_fn. loss_fn: (logits, targets) to the mean over the batch. place: this rank among
+    the others, all of which call this function; None for one process.
     Returns the evaluation of all ranks' images, and this rank's predictions. Raises DataError for a target that is no class, and
     where there is no image at all."""
     k = min(5, num_classes)
@@ -72,8 +73,8 @@ def evaluate(
     all_classes, all_probs = _on_cpu(classes, (0, k)).long(), _on_cpu(probs, (0, k))
     loss_sum = float(_on_cpu([loss[None] for loss in losses], (0,)).double().sum())
     counts = count(all_targets, all_classes, all_probs[:, 0], loss_sum, num_classes)
-    if reduce is not None:
-        counts = reduce(counts)
+    if place is not None:
+        counts = add_over_ranks(counts, place)
     predictions = Predictions(all_indices.numpy(), all_targets.numpy(), all_classes.numpy(), all_probs.numpy())
     return summarise(counts, num_classes), predictions
 

@@ -75,6 +75,29 @@ def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction
     return canvas
 
 
+def contact_sheet(images: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
+    """Images in rows, each with a line of text below it.
+
+    Args:
+        images: uint8 (C, H, W), all of one size.
+        titles: One for each image.
+    """
+    pictures = [to_picture(image) for image in images]
+    font = ImageFont.load_default(size=NOTE_PX)
+    longest = max(math.ceil(font.getlength(title)) for title in titles)
+    width, height = max(pictures[0].width, longest) + GAP_PX // 2, pictures[0].height + 2 * NOTE_PX
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    canvas = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        row, column = divmod(i, columns)
+        canvas.paste(picture, (column * width, row * height))
+        middle = row * height + picture.height + NOTE_PX
+        draw.text((column * width, middle), title, fill=(90, 90, 90), font=font, anchor="lm")
+    return canvas
+
+
 def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> Tensor:
     """Pixels (N, C, H, W) with all but the visible tiles in grey."""
     canvas = Tiles(visible, grid).canvas(tile)

@@ -1,7 +1,10 @@
 """Figures of a classifier, from counts that add up over batches and ranks.
 
-`count` turns what was predicted into one vector of counts; vectors of different images are added; `summarise` turns the sum into
-an `Evaluation`. So every image weighs the same, wherever it was counted.
+`count` turns what was predicted into `Counts`; those of different images are added; `summarise`
+turns the sum into an `Evaluation`. So every image weighs the same, wherever it was counted.
+
+Which class is taken for which is counted for the pairs that occur. A matrix of all pairs would take
+3.6 GiB for the 21,841 classes of ImageNet-22K, and there are never more pairs than images.
 """
 
 from __future__ import annotations
@@ -15,7 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convnextv2.distributed import Place
 from convnextv2.errors import DataError
+
+MOST_CLASSES_IN_JSON = 2_000
+"""Up to so many classes the matrix of all pairs stands in JSON; above, the pairs that occur."""
 
 BINS = 15
 """Bins of equal width for the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -27,9 +34,10 @@ class Evaluation:
 
     top5 is None below five classes. precision, recall, f1: float64 (K,), NaN where undefined (a class never predicted has no
     precision, one without images no recall). The macro averages are means over the classes that occur as target or prediction,
-    undefined taken as 0 (as scikit-learn does). support: int64 (K,), images of each class. confusion: int64 (K, K), rows are
-    targets, columns predictions. ece: expected calibration error. calibration: float64 (BINS, 3), for each bin of the confidence
-    its images, their mean confidence and their accuracy (NaN in an empty bin)."""
+    undefined taken as 0 (as scikit-learn does). support: int64 (K,), images of each class. pairs: int64 (P, 3), a row for each
+    pair that occurs: target, predicted class, and how many images it has, in the order of the classes. ece: expected calibration
+    error. calibration: float64 (BINS, 3), for each bin of the confidence its images, their mean confidence and their accuracy
+    (NaN in an empty bin)."""
 
     images: int
     top1: float
@@ -43,12 +51,29 @@ class Evaluation:
     recall: NDArray[np.float64]
     f1: NDArray[np.float64]
     support: NDArray[np.int64]
-    confusion: NDArray[np.int64]
+    pairs: NDArray[np.int64]
     calibration: NDArray[np.float64]
 
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """The matrix of all pairs: int64 (K, K), rows are targets, columns predictions."""
+        matrix = np.zeros((len(self.support), len(self.support)), dtype=np.int64)
+        targets, predicted, images = self.pairs.T
+        matrix[targets, predicted] = images
+        return matrix
+
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON holds it: lists for arrays, None for what is undefined."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        """All of it as JSON holds it: lists for arrays, None for what is undefined.
+
+        Returns:
+            The attributes by name. Up to `MOST_CLASSES_IN_JSON` classes, `confusion` stands in the
+            place of `pairs`.
+        """
+        figures = dict(vars(self))
+        if len(self.support) <= MOST_CLASSES_IN_JSON:
+            named = {"pairs": "confusion"}
+            figures = {named.get(name, name): getattr(self, named.get(name, name)) for name in figures}
+        return {name: _plain(value) for name, value in figures.items()}
 
     def table(self) -> str:
         """The main figures as lines of plain text."""
@@ -66,32 +91,100 @@ class Evaluation:
         return "\n".join(f"{name:<18} {value:>{width}}" for name, value in rows)
 
 
-def count(targets: Tensor, classes: Tensor, confidences: Tensor, loss_sum: float, num_classes: int) -> Tensor:
-    """The counts of some images, to be added to those of others.
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """The counts of some images; those of other images are added with +.
 
-    targets: int64 (N,). classes: int64 (N, k), the k most probable first, k = min(5, num_classes). confidences: float (N,), the
-    probability of the first. loss_sum: sum of the images' losses.
-    Returns float64, flat: loss sum, hits among the k, confusion matrix, and images, confidence and hits of each bin."""
+    Attributes:
+        totals: float64 (2,), the sum of the losses, and the hits among the most probable classes.
+        bins: float64 (3, BINS), images, confidence and hits of each bin of the confidence.
+        pairs: int64 (P, 2), ascending: target * num_classes + prediction, and the images of that
+            pair; only pairs that occur.
+    """
+
+    totals: Tensor
+    bins: Tensor
+    pairs: Tensor
+
+    def __add__(self, other: Counts) -> Counts:
+        pairs = merge_pairs(torch.cat([self.pairs, other.pairs]))
+        return Counts(self.totals + other.totals, self.bins + other.bins, pairs)
+
+
+def count(
+    targets: Tensor, classes: Tensor, confidences: Tensor, loss_sum: float, num_classes: int
+) -> Counts:
+    """Count some images.
+
+    Args:
+        targets: int64 (N,).
+        classes: int64 (N, k), the k most probable first, k = min(5, num_classes).
+        confidences: float (N,), the probability of the first.
+        loss_sum: Sum of the images' losses.
+        num_classes: How many classes there are.
+    """
     predicted = classes[:, 0]
     hits = (classes == targets[:, None]).double()
-    confusion = torch.bincount(targets * num_classes + predicted, minlength=num_classes**2)
+    keys, images = torch.unique(targets * num_classes + predicted, return_counts=True)
     # Bins are open below and closed above, so that a confidence of 1 falls into the last one.
     bins = ((confidences.double() * BINS).ceil().nan_to_num(BINS).long() - 1).clamp(0, BINS - 1)
     filled = torch.zeros(3, BINS, dtype=torch.float64)
     filled.index_add_(1, bins, torch.stack([torch.ones(len(bins), dtype=torch.float64), confidences.double(), hits[:, 0]]))
     totals = torch.tensor([loss_sum, hits.sum()], dtype=torch.float64)
-    return torch.cat([totals, confusion.double(), filled.flatten()])
+    return Counts(totals, filled, torch.stack([keys, images], dim=1))
 
 
-def summarise(counts: Tensor, num_classes: int) -> Evaluation:
-    """The figures that follow from a sum of counts. Raises DataError where no image was counted."""
-    loss_sum, hits = counts[:2].tolist()
-    confusion = counts[2 : 2 + num_classes**2].cpu().numpy().astype(np.int64).reshape(num_classes, num_classes)
-    bin_images, bin_confidence, bin_hits = counts[2 + num_classes**2 :].cpu().numpy().reshape(3, BINS)
-    images = int(confusion.sum())
+def merge_pairs(pairs: Tensor) -> Tensor:
+    """Add the images of equal pairs.
+
+    Args:
+        pairs: int64 (P, 2), keys and images, where a key may occur several times.
+
+    Returns:
+        int64 (Q, 2), each key once, ascending.
+    """
+    keys, which = torch.unique(pairs[:, 0], return_inverse=True)
+    return torch.stack([keys, torch.zeros_like(keys).index_add_(0, which, pairs[:, 1])], dim=1)
+
+
+def add_over_ranks(counts: Counts, place: Place) -> Counts:
+    """Add the counts of all ranks; every rank gets the sum.
+
+    Args:
+        counts: Of this rank.
+        place: This rank among the others.
+    """
+    if place.world_size == 1:
+        return counts
+    lengths = torch.zeros(place.world_size, dtype=torch.int64)
+    lengths[place.rank] = len(counts.pairs)
+    lengths = place.sum(lengths)
+    # Each rank writes its pairs into a part of its own, so that their sum is all of them.
+    first = int(lengths[: place.rank].sum())
+    everyones = torch.zeros(int(lengths.sum()), 2, dtype=torch.int64)
+    everyones[first : first + len(counts.pairs)] = counts.pairs
+    pairs = merge_pairs(place.sum(everyones))
+    return Counts(place.sum(counts.totals.clone()), place.sum(counts.bins.clone()), pairs)
+
+
+def summarise(counts: Counts, num_classes: int) -> Evaluation:
+    """Compute the figures that follow from a sum of counts.
+
+    Raises:
+        DataError: No image was counted.
+    """
+    loss_sum, hits = counts.totals.tolist()
+    keys, each = counts.pairs.cpu().numpy().T
+    pairs = np.stack([keys // num_classes, keys % num_classes, each], axis=1)
+    bin_images, bin_confidence, bin_hits = counts.bins.cpu().numpy()
+    images = int(each.sum())
     if images == 0:
         raise DataError("No image to evaluate. Give a folder with labelled images.")
-    right, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    support, predicted, right = (np.zeros(num_classes, dtype=np.int64) for _ in range(3))
+    np.add.at(support, pairs[:, 0], each)
+    np.add.at(predicted, pairs[:, 1], each)
+    is_right = pairs[:, 0] == pairs[:, 1]
+    right[pairs[is_right, 0]] = each[is_right]
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: undefined
         precision, recall, f1 = right / predicted, right / support, 2 * right / (predicted + support)
         calibration = np.stack([bin_images, bin_confidence / bin_images, bin_hits / bin_images], axis=1)
@@ -110,7 +203,7 @@ def summarise(counts: Tensor, num_classes: int) -> Evaluation:
         recall=recall,
         f1=f1,
         support=support,
-        confusion=confusion,
+        pairs=pairs,
         calibration=calibration,
     )
 

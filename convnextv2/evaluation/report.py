@@ -84,7 +84,7 @@ def build_report(
         gallery=gallery and _picture(gallery),
         evaluation=evaluation,
         names=names,
-        matrix=evaluation is not None and len(names) <= MOST_CLASSES_IN_MATRIX,
+        matrix=evaluation.confusion if evaluation and len(names) <= MOST_CLASSES_IN_MATRIX else None,
         most_pairs=MOST_PAIRS_BESIDE_MATRIX,
         confusions=_confusions(evaluation, names) if evaluation else [],
         classes=_class_rows(evaluation, names) if evaluation else [],
@@ -158,10 +158,9 @@ def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[flo
 
 def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str, int, int]]:
     """The most frequent mistakes: target, prediction, how often, of how many images of the target."""
-    mistakes = evaluation.confusion - np.diag(evaluation.confusion.diagonal())
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_PAIRS]
-    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, mistakes.shape), strict=True) if mistakes[i, j] > 0]
-    return [(names[i], names[j], int(mistakes[i, j]), int(evaluation.support[i])) for i, j in pairs]
+    mistakes = evaluation.pairs[evaluation.pairs[:, 0] != evaluation.pairs[:, 1]]
+    most = mistakes[np.argsort(-mistakes[:, 2], kind="stable")[:MOST_PAIRS]].tolist()
+    return [(names[i], names[j], n, int(evaluation.support[i])) for i, j, n in most]
 
 
 def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, int, float, float, float]]:

@@ -43,10 +43,18 @@ class Recipe(BaseModel):
         "Continue the run in `out` from its last checkpoint, up to `epochs`; auto: start it where "
         "it has none, so that one command serves for the first start and for every later one.",
     )
+    resume_allow: tuple[str, ...] | None = _run(
+        None,
+        "What may differ from the run that is resumed, by name: knobs, images, classes, precision, "
+        "ranks. Anything else that changes what is learned is refused.",
+    )
     overwrite: bool = _run(False, "Delete what is in `out` and start anew.")
     seed: int = _run(42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31)
     device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
     distribute: bool | Literal["auto"] = _run("auto", "Use the ranks that torchrun, mpirun or SLURM started.")
+    rank_timeout_s: int = _run(
+        600, "How long to wait for a rank that does not answer before the job ends.", unit="s", ge=1
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = _run(
         "auto",
         "Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.",
@@ -65,6 +73,20 @@ class Recipe(BaseModel):
     )
     save_every_epochs: int = _run(
         1, "Save a checkpoint every so many epochs (and after the last).", unit="epochs", mindcv="ckpt_save_interval", ge=1
+    )
+    save_every_steps: int | None = _run(
+        None, "Save one every so many steps, too.", unit="steps", ge=1
+    )
+    save_every_minutes: float | None = _run(
+        None, "Save one when the last is so many minutes old, too.", unit="min", gt=0
+    )
+    async_save: bool = _run(
+        True, "Write checkpoints while training goes on; takes memory for a copy of one."
+    )
+    bad_steps: Literal["stop", "skip"] = _run(
+        "stop",
+        "What to do with a step whose loss or gradient is not finite; its batch is kept in "
+        "bad_steps/ for `replay`. skip leaves the step out, up to 10 in a row.",
     )
     keep_checkpoints: int = _run(
         2, "How many checkpoints to keep beside best/, by `keep_policy`.", mindcv="keep_checkpoint_max", ge=1
@@ -118,7 +140,12 @@ class Recipe(BaseModel):
         allow_inf_nan=False,
     )
     max_image_pixels: int = _data(178_956_970, "Largest image that is decoded.", unit="pixels", ge=1)
-    batch_size: int = _data(64, "Images per step and rank.", unit="images", ge=1)
+    batch_size: int | Literal["auto"] = _data(
+        64,
+        "Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so "
+        "that the global batch is kept (in training; elsewhere the default).",
+        unit="images",
+    )
     shuffle: bool = _data(True, "Shuffle the training images anew in every epoch.")
     drop_last: bool = _data(True, "Leave out the last, smaller batch of an epoch in training.", mindcv="drop_remainder")
     workers: int | Literal["auto"] = _data(
@@ -271,6 +298,13 @@ class Recipe(BaseModel):
     loss_scale: float = _optim(
         65536.0, "In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.", ge=1
     )
+    global_batch: int | None = _optim(
+        None,
+        "Images in one step, over all ranks; `accumulate` follows from it, and with batch_size auto "
+        "both are chosen to keep it. Empty: batch_size x accumulate x ranks.",
+        unit="images",
+        ge=1,
+    )
     accumulate: int = _optim(1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1)
     loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
         "ce", "Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3)."
@@ -291,6 +325,14 @@ class Recipe(BaseModel):
     decoder_dim: int = _pretrain(512, "Channels of the decoder.", ge=1)
     decoder_depth: int = _pretrain(1, "Blocks of the decoder.", ge=1)
 
+    def images_per_batch(self, default: int = 64) -> int:
+        """Give batch_size as a number.
+
+        Args:
+            default: What auto means where no batch is looked for.
+        """
+        return default if self.batch_size == "auto" else self.batch_size
+
     @model_validator(mode="after")
     def _check_pairs(self) -> Recipe:
         """Knobs that only make sense together. Each message starts with the knob it belongs to."""
@@ -299,6 +341,10 @@ class Recipe(BaseModel):
             mistakes.append(f"model = {self.model!r}: depths and dims go with model: custom, and only with it.")
         if self.resume and self.overwrite:
             mistakes.append(f"resume = {self.resume}: cannot go together with overwrite. Drop one.")
+        of_no_knob = ("images", "classes", "ranks")
+        odd = [name for name in self.resume_allow or () if name not in (*type(self).model_fields, *of_no_knob)]
+        if odd:
+            mistakes.append(f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(of_no_knob)}.")
         if len(self.mean) != len(self.std):
             mistakes.append(f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)}).")
         if self.scale_lr and self.lr_batch_size is None:
@@ -310,7 +356,8 @@ class Recipe(BaseModel):
             if not 0 < least <= most:
                 mistakes.append(f"{name} = {getattr(self, name)}: expected 0 < least <= most.")
         # Bounds that Field cannot hold, because the knob may also be a word or several numbers.
-        for name, least_allowed in (("workers", 0), ("image_size", 1), ("depths", 1), ("dims", 1), ("color_jitter", 0)):
+        bounds = {"workers": 0, "batch_size": 1, "image_size": 1, "depths": 1, "dims": 1, "color_jitter": 0}
+        for name, least_allowed in bounds.items():
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
             if any(isinstance(number, int | float) and number < least_allowed for number in numbers):

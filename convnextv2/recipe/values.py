@@ -52,6 +52,8 @@ def convert(kind: Any, value: Any) -> Any:
         kinds = parts[:1] * len(items) if parts[-1] is Ellipsis else parts
         if not items:
             raise ValueError
+        if parts[0] is str:  # names, which the command line cannot tell from numbers
+            items = [item if isinstance(item, list | dict) else str(item) for item in items]
         return tuple(convert(part, item) for part, item in zip(kinds, items, strict=True))
     if isinstance(value, PathLike):
         value = fspath(value)
@@ -81,7 +83,7 @@ def _split(value: Any) -> list[str]:
     text = str(value).strip()
     if text[:1] + text[-1:] in ("[]", "()"):
         text = text[1:-1]
-    return [item for item in re.split(r"[,\s]+", text) if item]
+    return [item.strip("'\"") for item in re.split(r"[,\s]+", text) if item]
 
 
 def _bounds(name: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
@@ -102,7 +104,7 @@ def expected(name: str) -> str:
             words.append(f"one of {', '.join(options)}" if len(options) > 1 else f"'{options[0]}'")
             words += ["none"] * ("" in get_args(part))
         elif get_origin(part) is tuple:
-            noun = "whole numbers" if get_args(part)[0] is int else "numbers"
+            noun = {int: "whole numbers", str: "names"}.get(get_args(part)[0], "numbers")
             count = "a list of" if get_args(part)[-1] is Ellipsis else str(len(get_args(part)))
             words.append(f"{count} {noun}" + (f" such as {show(field.default)}" if isinstance(field.default, tuple) else ""))
         else:

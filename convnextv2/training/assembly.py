@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from convnextv2.checkpoint import Checkpoint, rewrite_progress
 from convnextv2.data.loader import Batch, TrainingLoader
+from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
 from convnextv2.distributed import Place, choose_precision, say
-from convnextv2.errors import CheckpointError, DataError, RecipeError
+from convnextv2.errors import DataError, RecipeError, TrainingError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.channels import channel_mistakes, is_colour
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
-from convnextv2.run import Checkpoint, Run, continues_inside, find_weights, read_checkpoint
+from convnextv2.run import Run, find_weights
 from convnextv2.training import mindcv_files
+from convnextv2.training.bad_step import save_bad_step
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.head import HEAD, start_head
-from convnextv2.training.loop import Pace, fit
+from convnextv2.training.health import LossWatch, check_weights
+from convnextv2.training.loop import BadStep, Pace, fit
+from convnextv2.training.memory import out_of_memory, out_of_memory_text
 from convnextv2.training.optim import build_optimizer
+from convnextv2.training.restore import Learner, continue_mindcv, resume_run
+from convnextv2.training.resume import conditions
+from convnextv2.training.saver import Saver
 from convnextv2.training.schedule import build_schedule, scaled_lr
-from convnextv2.training.state import Progress, load_optimizer, optimizer_tensors
-from convnextv2.weights.files import WEIGHTS, Description, read_model_json, write_text
+from convnextv2.training.state import Progress, optimizer_tensors
+from convnextv2.weights.files import Description, write_text
 from convnextv2.weights.load import load_encoder, open_weights
 
 
@@ -46,24 +56,14 @@ def train_model(
     """Train `model` as the recipe says, from the run's last checkpoint where it resumes, leaving best/ and last/.
 
     depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
+    assert isinstance(recipe.batch_size, int)  # see `resolve_batch`
     if len(loader) == 0:
         raise DataError(
             f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use "
             "a smaller one, or drop_last: False."
         )
     dtype = choose_precision(recipe.precision, place.device)
-    pace = Pace(
-        epochs=recipe.epochs,
-        batches_per_epoch=len(loader),
-        batch_size=recipe.batch_size,
-        accumulate=recipe.accumulate,
-        clip_norm=recipe.clip_norm,
-        log_every_steps=recipe.log_every_steps,
-        val_every_epochs=recipe.val_every_epochs,
-        save_every_epochs=recipe.save_every_epochs,
-        seed=recipe.seed,
-        autocast=dtype,
-    )
+    pace = build_pace(recipe, len(loader), dtype)
     global_batch = recipe.batch_size * recipe.accumulate * place.world_size
     lr, min_lr = scaled_lr(recipe, global_batch)
     for line in announcements(recipe, global_batch, lr, dtype, place):
@@ -73,34 +73,39 @@ def train_model(
     optimizer = build_optimizer(recipe, model, depths)
     average = WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None
     scaler = build_scaler(recipe, dtype, place.device)
+    state = Learner(model, optimizer, average, scaler)
+    asked = recipe.batch_size, recipe.accumulate
+    here = conditions(recipe, place, loader.source.names, dtype, pace.steps_per_epoch, asked)
     progress = Progress()
     if recipe.resume:
-        checkpoint = run.last_checkpoint()
-        assert checkpoint is not None, "create_run has checked that"
-        _check_classes(checkpoint, description)
-        progress = _resume(run, checkpoint, model, optimizer, average, scaler, place)
+        progress, pace, here = resume_run(recipe, run, place, state, description, pace, here)
         say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
-        for line in changes(run.recipe, recipe, progress.images, len(loader.source)):
-            say(line)
     elif recipe.init and (recipe.resume_init or recipe.resume_opt):
-        progress = _continue_mindcv(recipe, run, model, optimizer, average, scaler, pace, place)
-    progress.images = len(loader.source)
+        progress = continue_mindcv(recipe, run, state, pace, place)
+    progress.conditions = asdict(here)
     if place.is_main:
         run.save_recipe(recipe)
+        run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # a kill may have come before it
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
         model.compile(dynamic=False)
     trained = _data_parallel(model, place)
 
+    records = run.metrics()
     writer = None
     if recipe.tensorboard and place.is_main:
         # TensorBoard drops the events from this step on; those of the step that stay are added again.
         writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step)
-        for record in run.metrics():
+        for record in records:
             if record["step"] == progress.step:
                 add_scalars(writer, record)
+    watch = LossWatch(
+        1.0 if description.kind == "fcmae" and recipe.norm_target else None,
+        [record["loss"] for record in records if record["kind"] == "train"],
+    )
 
     def log(record: dict[str, Any]) -> None:
+        saver.look()
         if place.is_main:
             run.log(record)
             if recipe.mindcv_files and record["kind"] == "epoch":
@@ -111,26 +116,36 @@ def train_model(
     def described(figures: dict[str, Any]) -> Description:
         return replace(description, training={"step": progress.step, "epoch": progress.epoch, **figures})
 
-    def save() -> None:
-        if not place.is_main:
-            return
-        progress.scaler = scaler.state_dict()
-        state = optimizer_tensors(optimizer, model)
-        averaged = average.tensors if average else {}
-        run.save_checkpoint(
-            Checkpoint(described({}), model.state_dict(), averaged, state, asdict(progress))
-        )
-        if progress.batch:  # at the end of an epoch, what to keep follows from its evaluation
+    def write(checkpoint: Checkpoint) -> None:
+        run.save_checkpoint(checkpoint)
+        if checkpoint.progress["batch"]:  # at the end of an epoch, what to keep follows from its evaluation
             run.prune(recipe.keep_checkpoints, recipe.keep_policy)
 
+    def save(wait: bool) -> None:
+        if not place.is_main:
+            return
+        weights = model.state_dict()
+        check_weights(weights, progress.step)
+        progress.scaler = scaler.state_dict()
+        tensors = optimizer_tensors(optimizer, model)
+        averaged = average.tensors if average else {}
+        checkpoint = Checkpoint(described({}), weights, averaged, tensors, asdict(progress))
+        saver.save(checkpoint, wait=wait)
+
     def close() -> None:
-        checkpoint = run.checkpoint_of(progress.epoch, progress.step)
-        if not place.is_main or checkpoint is None:
+        saver.wait()
+        folder = run.checkpoint_of(progress.epoch, progress.step)
+        if not place.is_main or folder is None:
             return
         if recipe.mindcv_files and depths:
             write_mindcv_files()
-        run.save_progress(checkpoint, asdict(progress))
+        rewrite_progress(folder, asdict(progress))
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)
+
+    def keep(bad: BadStep) -> str:
+        path = save_bad_step(run.path, bad, loader.source.names, progress.epoch, place.rank)
+        names = [loader.source.names[i] for batch in bad.batches for i in batch.indices.tolist()]
+        return f"{path} ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
 
     def write_mindcv_files() -> None:
         path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, len(loader))
@@ -161,10 +176,13 @@ def train_model(
                     mindcv_files.write_plain_checkpoint(path, model.state_dict(), depths)
         return figures
 
+    saver = Saver(write, in_background=recipe.async_save)
+    # With other ranks than at the start, an epoch may have a batch or two more; it keeps its steps.
+    batches = islice_batches(loader, pace.batches_per_epoch)
     try:
         fit(
             trained,
-            loader.batches,
+            batches,
             loss_fn,
             pace=pace,
             optimizer=optimizer,
@@ -177,16 +195,67 @@ def train_model(
             evaluate=evaluate_and_keep_best if evaluate else None,
             save=save,
             close=close,
-            file_names=lambda batch: [loader.source.names[i] for i in batch.indices.tolist()],
+            size=lambda batch: len(batch.indices),
+            keep=keep,
+            watch=watch,
+            also_stops=loader.patience,
         )
+        saver.wait()
+        _tell_skipped(loader.skipped, place)
+    except BaseException as error:
+        with suppress(OSError):
+            saver.wait()
+        _tell_skipped(loader.skipped)
+        if not out_of_memory(error):
+            raise
+        size, accumulate = pace.batch_size, pace.accumulate
+        text = out_of_memory_text(
+            error, batch_size=size, accumulate=accumulate, device=place.device
+        )
+        raise TrainingError(text) from error
     finally:
         if writer:
             writer.close()
-        if loader.skipped:
-            say(f"{len(loader.skipped)} images could not be read and were skipped: {', '.join(sorted(loader.skipped)[:10])}")
     if average is not None:
         for name, parameter in model.named_parameters():
             parameter.data.copy_(average.tensors[name])
+
+
+def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
+    """How long the loop runs and what it does how often, as the recipe says."""
+    minutes = recipe.save_every_minutes
+    assert isinstance(recipe.batch_size, int), "resolve_batch has seen to that"
+    return Pace(
+        epochs=recipe.epochs,
+        batches_per_epoch=batches_per_epoch,
+        batch_size=recipe.batch_size,
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        log_every_steps=recipe.log_every_steps,
+        val_every_epochs=recipe.val_every_epochs,
+        save_every_epochs=recipe.save_every_epochs,
+        save_every_steps=recipe.save_every_steps,
+        save_every_s=None if minutes is None else 60 * minutes,
+        skip_bad=recipe.bad_steps == "skip",
+        seed=recipe.seed,
+        autocast=dtype,
+    )
+
+
+def islice_batches(
+    loader: TrainingLoader, batches_per_epoch: int
+) -> Callable[[int, int], Iterable[Batch]]:
+    """The loader's batches, at most so many of an epoch."""
+    if batches_per_epoch >= len(loader):
+        return loader.batches
+    return lambda epoch, first: islice(loader.batches(epoch, first), batches_per_epoch - first)
+
+
+def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:
+    """Say which images were left out: on all ranks, or without a place on this one."""
+    names = set(skipped) if place is None else set().union(*place.gather(sorted(skipped)))
+    if names:
+        say(f"{left_out_line(names, 'training image')}.")
 
 
 def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
@@ -243,9 +312,7 @@ def load_init(
         The provenance of what is trained from the weights: their licence holds for it too.
     """
     if recipe.resume:
-        folder = run.last_checkpoint()
-        assert folder is not None, "create_run has checked that"
-        return read_model_json(folder / "model.json").provenance
+        return run.provenance()
     if not recipe.init:
         return {}
     weights = open_weights(find_weights(recipe.init))
@@ -271,6 +338,26 @@ def load_init(
     for line in replace(report, left_out=report.left_out + left_out).lines():
         say(line)
     return {"init": weights.provenance(), "notice": weights.origin.notice}
+
+
+_INFERRED = (
+    *("model", "depths", "dims", "stem_stride", "gelu", "norm_eps", "in_channels"),
+    *("value_range", "mean", "std"),
+)
+
+
+def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe of a run that goes on, with what its own weights told it when it was started.
+
+    Args:
+        recipe: As the command says; what it sets stays.
+        path: The run folder.
+    """
+    if not (path / "recipe.yaml").is_file():  # MindCV's
+        return recipe
+    own = Run(path).recipe
+    names = [name for name in _INFERRED if name not in recipe.model_fields_set]
+    return recipe.model_copy(update={name: getattr(own, name) for name in names})
 
 
 def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -350,156 +437,6 @@ def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dty
             f"{main_epochs:g}: lr ends at {lr_at(99 * recipe.epochs - 1):.3g}, not at min_lr."
         )
     return lines
-
-
-def _resume(
-    run: Run,
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    scaler: torch.amp.GradScaler,
-    place: Place,
-) -> Progress:
-    """Everything as it was at this checkpoint of the run, which forgets what came after it."""
-    weights, averaged, optimizer_state, state = read_checkpoint(folder)
-    if shapes_of(weights) != shapes_of(model.state_dict()):
-        kind = "a pre-training run" if "mask_token" in weights else "a training run"
-        raise CheckpointError(
-            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it was started with."
-        )
-    model.load_state_dict(weights)
-    progress = Progress.read(state)
-    load_optimizer(optimizer, model, optimizer_state, progress.step)
-    if average is not None:
-        average.load(averaged or weights)
-    scaler.load_state_dict(progress.scaler)
-    if place.is_main:
-        run.rewind([record for record in run.metrics() if _is_before(record, progress)], folder)
-        _heal_last(run, folder, averaged or weights)
-    return progress
-
-
-def _check_classes(checkpoint: Path, description: Description) -> None:
-    """Rows of a trained head mean the classes that it was trained on, in their order."""
-    before, now = read_model_json(checkpoint / "model.json").class_names, description.class_names
-    changed = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
-    if changed:
-        raise CheckpointError(
-            f"{checkpoint}: was trained on other classes: {changed[0][0]!r} is now "
-            f"{changed[0][1]!r} ({len(changed)} of {len(before)} differ). Give the data back their "
-            "names, or start a new run with --init."
-        )
-
-
-def _is_before(record: Mapping[str, Any], progress: Progress) -> bool:
-    """Whether a record stays when a run goes back to a position: the run writes the others again."""
-    if record["step"] != progress.step or record["kind"] == "train":
-        return bool(record["step"] <= progress.step)
-    return not progress.batch and progress.is_closed
-
-
-def _heal_last(run: Run, checkpoint: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write `last/` again where a kill came between the checkpoint and it."""
-    told = run.path / "last" / "model.json"
-    description = read_model_json(checkpoint / "model.json")
-    if not told.is_file() or read_model_json(told).training != description.training:
-        run.save_last(weights, description)
-
-
-
-def _continue_mindcv(
-    recipe: Recipe,
-    run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    scaler: torch.amp.GradScaler,
-    pace: Pace,
-    place: Place,
-) -> Progress:
-    """The position of the MindSpore checkpoint in `init`, whose weights the model has already, with its average, and with
-    `resume_opt` the optimizer's state. Inside the run's own folder, what stands there is continued too."""
-    path = find_weights(recipe.init)
-    if path.suffix != ".ckpt":
-        raise RecipeError(f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run.")
-    inside = continues_inside(recipe, run.path)
-    epoch, how = mindcv_files.position_of(path, pace.steps_per_epoch)
-    best = run.path / "best" / WEIGHTS
-    if inside and path.name == f"{recipe.model}_best.ckpt" and best.exists():
-        epoch, how = int(open_weights(best).description.training["epoch"]), "as best/ says"
-    if epoch >= recipe.epochs:
-        raise RecipeError(
-            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
-            "epochs, or use init to start a new run from these weights."
-        )
-    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
-    say(f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init.")
-    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
-        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
-        return _resume(run, own, model, optimizer, average, scaler, place)
-    if recipe.resume_opt:
-        if recipe.optimizer not in ("adamw", "adam"):
-            raise RecipeError(
-                f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
-            )
-        state = mindcv_files.optimizer_state(path, recipe.model, progress.step, epoch * pace.batches_per_epoch)
-        load_optimizer(optimizer, model, state, progress.step)
-    if average is not None:
-        _continue_average(path, average, progress)
-    if inside:
-        records = _history(run, epoch, pace.steps_per_epoch)
-        progress.best = max((record["top1"] for record in records if "top1" in record), default=None)
-        if place.is_main:  # of this epoch there is no checkpoint at its end, see above, so all from it on go
-            run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
-    return progress
-
-
-def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:
-    """The records up to the end of this epoch: ours, or in a folder that MindCV wrote, what its result.log says."""
-    log = run.path / "result.log"
-    records = run.metrics()
-    if not records and log.is_file():
-        records = mindcv_files.read_result_log(log.read_text(encoding="utf-8", errors="replace"), steps_per_epoch)
-    return [record for record in records if record["epoch"] <= epoch]
-
-
-def _continue_average(path: Path, average: WeightAverage, progress: Progress) -> None:
-    """Put the average of a MindSpore checkpoint back; where it has none, that starts anew from the weights."""
-    found = mindcv_files.average_of(path)
-    if found is None or shapes_of(found[0]) != shapes_of(average.tensors):
-        why = "has none" if found is None else "has that of another head or stem"
-        say(f"ema: {path.name} {why}, so the average starts at the weights.")
-        progress.average_ahead = -progress.step
-        return
-    average.load(found[0])
-    progress.average_ahead = found[1] - progress.step
-    say(f"ema: the average of {path.name} is continued, after {found[1]} updates.")
-
-
-def changes(before: Recipe, now: Recipe, images_before: int, images: int) -> list[str]:
-    """Say what differs from the run that is resumed, in one line for each difference.
-
-    Args:
-        before: The recipe as the run was started.
-        now: The recipe as it goes on.
-        images_before: Training images when the checkpoint was saved; 0 where it does not say.
-        images: Training images now.
-    """
-    names = [name for name in Recipe.model_fields if name not in ("resume", "overwrite", "out")]
-    lines = [
-        f"  {name}: {show(getattr(before, name))} before, {show(getattr(now, name))} from here on"
-        for name in names
-        if getattr(before, name) != getattr(now, name)
-    ]
-    if images_before not in (0, images):
-        lines.append(f"  training images: {images_before:,} before, {images:,} from here on")
-    return lines
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Names and shapes."""
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _data_parallel(model: nn.Module, place: Place) -> nn.Module:

@@ -1,6 +1,7 @@
-"""The only training loop: supervised training, fine-tuning and FCMAE differ in the `loss_fn` that they pass.
+"""The only training loop.
 
-It never looks inside a batch. Read from the top, each thing that does not happen in every step is an `if`.
+Supervised training, fine-tuning and FCMAE differ in the `loss_fn` that they pass. The loop never
+looks inside a batch. Each thing that does not happen in every step is an `if`.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
-from convnextv2.errors import TrainingError
+from convnextv2.errors import DataError, Stopped, TrainingError
 from convnextv2.training.ema import WeightAverage
+from convnextv2.training.health import MOST_SKIPPED, LossWatch, gradient_norm
 from convnextv2.training.progress import Display
 from convnextv2.training.state import Progress
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long the loop runs and what it does how often. batches_per_epoch counts this rank's; `accumulate` of them make a
-    step."""
+    """How long the loop runs, and how often it does what.
+
+    Attributes:
+        batches_per_epoch: Of this rank.
+        accumulate: How many of them make a step.
+        save_every_s: Seconds; None for no saves by the clock.
+        skip_bad: Whether a step that is not finite is left out, in place of ending the run.
+    """
 
     epochs: int
     batches_per_epoch: int
@@ -41,6 +48,9 @@ class Pace:
     save_every_epochs: int
     seed: int
     autocast: torch.dtype
+    save_every_steps: int | None = None
+    save_every_s: float | None = None
+    skip_bad: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,9 +58,32 @@ class Pace:
         return math.ceil(self.batches_per_epoch / self.accumulate)
 
 
-def is_due(count: int, *, every: int, last: int) -> bool:
-    """True at each multiple of `every`, and at the last."""
-    return count % every == 0 or count == last
+@dataclass(frozen=True)
+class BadStep:
+    """A step whose loss or gradient is not finite.
+
+    Attributes:
+        number: Steps done before it.
+        batches: This rank's batches of the step.
+        losses: This rank's loss of each.
+        gradient_norm: Of the gradient averaged over ranks; NaN where the loss says it already.
+    """
+
+    number: int
+    batches: list[Any]
+    losses: list[float]
+    gradient_norm: float
+
+
+class Stoppable(Protocol):
+    """Something that may wait for long, and gives up when a stop is asked for."""
+
+    stop_asked: Callable[[], bool]
+
+
+def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
+    """True at each multiple of `every` (None: at none), and at the last."""
+    return (every is not None and count % every == 0) or count == last
 
 
 def fit(
@@ -67,29 +100,54 @@ def fit(
     place: Place,
     log: Callable[[dict[str, Any]], None],
     evaluate: Callable[[], dict[str, float]] | None,
-    save: Callable[[], None],
+    save: Callable[[bool], None],
     close: Callable[[], None],
-    file_names: Callable[[Any], list[str]],
+    size: Callable[[Any], int] = lambda batch: 1,
+    keep: Callable[[BadStep], str] = lambda bad: "",
+    watch: LossWatch | None = None,
+    also_stops: Stoppable | None = None,
 ) -> None:
     """Train from `progress` to the end of `pace.epochs`.
 
-    batches: (epoch, first batch) to the batches of this rank from there on. loss_fn: (model, batch, CPU generator) to a scalar.
-    evaluate: measures the model as it is; the loop puts the averaged weights in. log: takes one record.
-    save: writes a checkpoint. close: called after the evaluation of an epoch was logged, for what follows from it.
-    file_names: of a batch, for the message when its loss is not finite.
-    Raises TrainingError when the loss is not finite, KeyboardInterrupt after a checkpoint when asked to stop (SIGINT,
-    SIGTERM). Any other exception is raised after a checkpoint, too: what is wrong with an image, an evaluation or a
-    disk costs no step."""
+    Args:
+        model: In its place, wrapped where gradients are averaged over ranks.
+        batches: (epoch, first batch) to the batches of this rank from there on.
+        loss_fn: (model, batch, CPU generator) to a scalar.
+        pace: How long, and how often what.
+        optimizer: Its groups have "lr_scale".
+        lr_at: Step to learning rate.
+        average: Of the weights; None without one.
+        scaler: Of gradients in float16; disabled in every other precision.
+        progress: Where the run stands; changed as it goes on.
+        place: This rank.
+        log: Takes one record.
+        evaluate: Measures the model as it is; the loop puts the averaged weights in.
+        save: Writes a checkpoint; True: it must be on the disk when it returns.
+        close: Called after the evaluation of an epoch was logged, for what follows from it.
+        size: Images in a batch. One without images counts as a batch and teaches nothing.
+        keep: Keeps the batches of a step that is not finite, and says where and what they are.
+        watch: Looks at the losses of the log; None for nobody.
+        also_stops: What waits for batches, and has to know that a stop is asked for.
+
+    Raises:
+        TrainingError: The loss, the gradient or the weights are not finite.
+        Stopped: After a checkpoint, when asked to stop by SIGINT or SIGTERM.
+        BaseException: Any other, after a checkpoint of what is whole: what is wrong with an image,
+            an evaluation or a disk costs no step.
+    """
     total_steps = pace.epochs * pace.steps_per_epoch
-    # Reading a loss waits for the device: cheap on a CPU, on accelerators done only where a line is due anyway.
-    look_every = 1 if place.device.type == "cpu" else pace.log_every_steps
-    losses: list[tuple[Tensor, list[str]]] = []  # with the names of the images, not the images: a window of them is large
-    window = Window(progress, place)
+    # Reading a loss waits for the device: cheap on a CPU, elsewhere done only where it is needed.
+    looks_always = place.device.type == "cpu" or pace.skip_bad
+    window = Window(progress)
     is_whole = True  # the weights, their average and the optimizer are those of progress.step
+    skipped_in_a_row = 0
+    saved_at = time.monotonic()
 
     def close_epoch(began: float, trained_s: float) -> None:
         figures = {}
-        if evaluate is not None and is_due(progress.epoch, every=pace.val_every_epochs, last=pace.epochs):
+        if evaluate is not None and is_due(
+            progress.epoch, every=pace.val_every_epochs, last=pace.epochs
+        ):
             model.eval()
             with average.in_model() if average is not None else nullcontext():
                 figures = evaluate()
@@ -97,21 +155,33 @@ def fit(
             log(record)
             display.line(record)
         total_s = time.perf_counter() - began
-        times = {"train_s": round(trained_s, 2), "eval_s": round(total_s - trained_s, 2), "total_s": round(total_s, 2)}
+        times = {
+            "train_s": round(trained_s, 2),
+            "eval_s": round(total_s - trained_s, 2),
+            "total_s": round(total_s, 2),
+        }
         where = {"kind": "epoch", "step": progress.step, "epoch": progress.epoch}
         log({**where, "last_loss": progress.last_loss, **times, **figures})
         progress.closed = progress.epoch
         close()
 
-    with Display(total_steps, done=progress.step, main=place.is_main) as display, stop_requests() as stop_requested:
+    with (
+        Display(total_steps, done=progress.step, main=place.is_main) as display,
+        stop_requests() as stop_requested,
+    ):
+        if also_stops is not None:
+            also_stops.stop_asked = stop_requested
         try:
-            if not progress.is_closed:  # a stop came between the save of an epoch and its evaluation
+            if (
+                not progress.is_closed
+            ):  # a stop came between the save of an epoch and its evaluation
                 close_epoch(time.perf_counter(), 0.0)
             while progress.epoch < pace.epochs:
                 model.train()
                 epoch_started = time.perf_counter()
                 groups = iter(in_groups(batches(progress.epoch, progress.batch), pace.accumulate))
                 while True:
+                    place.at_step(progress.step)
                     with window.waiting():
                         group = next(groups, None)
                     if group is None:
@@ -123,25 +193,72 @@ def fit(
                     lr = lr_at(progress.step)
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * parameters["lr_scale"]
-                    step_loss = torch.zeros((), device=place.device)
-                    for i, batch in enumerate(group):
-                        with nullcontext() if i == len(group) - 1 else no_sync(model):
+                    learned_from = [batch for batch in group if size(batch)]
+                    losses = []
+                    for i, batch in enumerate(learned_from):
+                        with nullcontext() if i == len(learned_from) - 1 else no_sync(model):
                             with place.autocast(pace.autocast):
                                 loss = loss_fn(model, batch, generator)
-                            scaler.scale(loss / len(group)).backward()
-                        step_loss += loss.detach() / len(group)
-                    if pace.clip_norm is not None:
+                            scaler.scale(loss / len(learned_from)).backward()
+                        losses.append(loss.detach())
+                    norm = torch.zeros(())
+                    if not learned_from and place.world_size > 1:
+                        raise DataError(
+                            "No image of a batch could be read, and the other ranks cannot go on "
+                            "without this one. Remove the bad files."
+                        )
+                    if learned_from:
                         scaler.unscale_(optimizer)
-                        torch.nn.utils.clip_grad_norm_(model.parameters(), pace.clip_norm)
-                    losses.append((step_loss, [name for batch in group for name in file_names(batch)]))
-                    if len(losses) >= look_every:
-                        window.add_losses(finite(losses, progress.step))
-                    is_whole = False
-                    scaler.step(optimizer)
-                    scaler.update()
-                    optimizer.zero_grad(set_to_none=True)
-                    if average is not None:
-                        average.update(progress.step + 1 + progress.average_ahead)
+                        norm = clip(model, pace.clip_norm)
+                        window.collect(
+                            torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled()
+                        )
+
+                    epoch_now = (
+                        progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
+                    )
+                    is_line = is_due(
+                        progress.step + 1, every=pace.log_every_steps, last=total_steps
+                    )
+                    is_bad = (looks_always or is_line) and not window.look()
+                    is_late = (
+                        pace.save_every_s is not None
+                        and time.monotonic() > saved_at + pace.save_every_s
+                    )
+                    stop, bad, saves_now, *shared = place.share(
+                        stop_requested(), is_bad, is_late, *window.unshared()
+                    )
+                    if bad:
+                        optimizer.zero_grad(set_to_none=True)
+                        window.discard()
+                        skipped_in_a_row += 1
+                        found = BadStep(
+                            progress.step,
+                            learned_from,
+                            [float(loss) for loss in losses],
+                            float(norm),
+                        )
+                        where = keep(found)
+                        if not pace.skip_bad or skipped_in_a_row > MOST_SKIPPED:
+                            raise TrainingError(complaint(found, where, is_exact=looks_always))
+                        told = {
+                            "kind": "bad step",
+                            "step": progress.step + 1,
+                            "epoch": round(epoch_now, 4),
+                        }
+                        log({**told, "kept": where})
+                        display.text(
+                            f"step {progress.step + 1}: not finite, so left out. It is kept in {where}."
+                        )
+                    elif learned_from:
+                        window.add(*shared)
+                        skipped_in_a_row = 0
+                        is_whole = False
+                        scaler.step(optimizer)
+                        scaler.update()
+                        optimizer.zero_grad(set_to_none=True)
+                        if average is not None:
+                            average.update(progress.step + 1 + progress.average_ahead)
                     progress.step += 1
                     progress.batch += len(group)
                     progress.score = None
@@ -149,68 +266,94 @@ def fit(
                     window.add_images(len(group) * pace.batch_size * place.world_size)
                     # ---- end of the step ----
 
-                    epoch_now = progress.epoch + progress.batch / pace.batches_per_epoch
-                    if is_due(progress.step, every=pace.log_every_steps, last=total_steps):
-                        window.add_losses(finite(losses, progress.step))
+                    if is_line and window.loss_count:
+                        figures = window.figures()
                         record = {
                             "kind": "train",
                             "step": progress.step,
                             "epoch": round(epoch_now, 4),
                             "lr": lr,
-                            **window.figures(place),
                         }
-                        log(record)
-                        display.line(record)
+                        log({**record, **figures})
+                        display.line({**record, **figures})
+                        if watch is not None and (line := watch.look(figures["loss"])):
+                            display.text(line)
                     display.advance(progress.step, window.last_loss, lr, window)
-                    if place.agree(stop_requested()):
-                        window.add_losses(finite(losses, progress.step))
-                        window.gather(place)
-                        raise KeyboardInterrupt
+                    saves_now = saves_now or is_due(progress.step, every=pace.save_every_steps)
+                    if stop or saves_now:
+                        window.settle(place)
+                    if stop:
+                        raise Stopped(
+                            f"stopped as asked after step {progress.step} of {total_steps}"
+                        )
+                    if saves_now:
+                        window.remember(progress)
+                        save(False)
+                        saved_at = time.monotonic()
 
-                window.add_losses(finite(losses, progress.step))
                 progress.epoch, progress.batch = progress.epoch + 1, 0
+                window.settle(place)
                 window.restart()
                 window.remember(progress)
                 trained_s = time.perf_counter() - epoch_started
                 if is_due(progress.epoch, every=pace.save_every_epochs, last=pace.epochs):
-                    save()  # before the evaluation, which may fail
+                    save(False)  # before the evaluation, which may fail
+                    saved_at = time.monotonic()
+                if place.share(stop_requested())[
+                    0
+                ]:  # the evaluation may take longer than a launcher waits
+                    raise Stopped(f"stopped as asked after step {progress.step} of {total_steps}")
                 close_epoch(epoch_started, trained_s)
                 window.restart()
         except BaseException as error:
-            # A loss that is not finite may come from weights that are not worth saving.
-            if is_whole and not isinstance(error, TrainingError):
-                window.add_losses(finite(losses, progress.step))
-                window.remember(progress)
+            if is_whole:
                 try:
-                    save()
-                except (OSError, SafetensorError) as failure:  # the disk may be what went wrong
-                    error.add_note(f"The steps since the last checkpoint are not saved ({failure}).")
+                    if place.world_size == 1:
+                        window.settle(place)
+                    window.remember(progress)
+                    save(True)
+                except (OSError, TrainingError) as failure:  # the disk may be what went wrong
+                    text = str(failure).rstrip(".")
+                    error.add_note(f"The steps since the last checkpoint are not saved ({text}).")
             raise
 
 
-def finite(losses: list[tuple[Tensor, list[str]]], step: int) -> list[float]:
-    """Take the collected losses as numbers. Raises TrainingError with the names of the images where one is not finite."""
-    if not losses:
-        return []
-    values: list[float] = torch.stack([loss for loss, _ in losses]).tolist()
-    for value, (_, names) in zip(values, losses, strict=True):
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"loss = {value} near step {step}: training stops, the last checkpoint is kept. "
-                f"Lower lr, lengthen the warm-up, or look at the images of that step: {', '.join(names)}"
-            )
-    losses.clear()
-    return values
+def clip(model: nn.Module, largest: float | None) -> Tensor:
+    """Scale the gradient down to this norm, where one is given; returns the norm that it had."""
+    if largest is None:
+        return gradient_norm(model.parameters())
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+
+
+def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
+    """Say what was not finite, and what to do."""
+    what = next((f"loss = {loss}" for loss in bad.losses if not math.isfinite(loss)), None)
+    what = what or f"the gradient's norm = {bad.gradient_norm}"
+    when = (
+        f"at step {bad.number + 1}, which is not taken"
+        if is_exact
+        else f"near step {bad.number + 1}"
+    )
+    return (
+        f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. Lower "
+        "lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+    )
 
 
 class Window:
-    """Figures since the last log line: mean loss, images per second, share of the time spent waiting for data."""
+    """Figures since the last log line: mean loss, pace, share of the time spent waiting for data.
 
-    def __init__(self, progress: Progress, place: Place) -> None:
+    Losses go three ways: what a device computes is collected, what was looked at waits to be shared
+    with the other ranks, and what was shared is counted. The counts are those of all ranks, on every
+    rank, so that what any of them saves is complete.
+    """
+
+    def __init__(self, progress: Progress) -> None:
         self.last_loss = math.nan if progress.last_loss is None else progress.last_loss
+        self._collected: list[Tensor] = []
+        self._looked_at: list[float] = []
         self.restart()
-        if place.is_main:  # which saved the losses of all ranks
-            self.loss_sum, self.loss_count = progress.loss_sum, progress.loss_count
+        self.loss_sum, self.loss_count = progress.loss_sum, progress.loss_count
 
     def restart(self) -> None:
         """Forget what was counted; evaluation and saving are not part of the pace of training."""
@@ -218,10 +361,53 @@ class Window:
         self.waited_s, self.images = 0.0, 0
         self.loss_sum, self.loss_count = 0.0, 0
 
-    def gather(self, place: Place) -> None:
-        """Put the losses of all ranks into the main one's window."""
-        total = place.sum(torch.tensor([self.loss_sum, self.loss_count], dtype=torch.float64))
-        self.loss_sum, self.loss_count = (float(total[0]), int(total[1])) if place.is_main else (0.0, 0)
+    def collect(self, loss: Tensor, norm: Tensor, *, leaves_out: bool) -> None:
+        """Take in a step's loss and gradient norm, scalars that the device may still compute.
+
+        Args:
+            loss: Of this rank.
+            norm: Of the gradient.
+            leaves_out: Whether the scaler leaves out steps by itself, so that the norm is its affair.
+        """
+        norm = torch.zeros_like(loss) if leaves_out else norm
+        self._collected.append(torch.stack([loss.double(), norm.double()]))
+
+    def look(self) -> bool:
+        """Read what was collected; False where any of it is not finite."""
+        if not self._collected:
+            return True
+        found = torch.stack(self._collected)
+        self._collected.clear()
+        self._looked_at += found[:, 0].tolist()
+        return bool(found.isfinite().all())
+
+    def unshared(self) -> tuple[float, int]:
+        """Sum and number of the losses that the other ranks do not know yet."""
+        return sum(self._looked_at), len(self._looked_at)
+
+    def discard(self) -> None:
+        """Forget the losses that the other ranks do not know yet."""
+        self._looked_at.clear()
+
+    def add(self, loss_sum: float, loss_count: float) -> None:
+        """Count losses of all ranks, among them those that this one had not shared yet."""
+        if self._looked_at:
+            self.last_loss = self._looked_at[-1]
+            self._looked_at.clear()
+        self.loss_sum += loss_sum
+        self.loss_count += int(loss_count)
+
+    def settle(self, place: Place) -> None:
+        """Look at, share and count what is left; all ranks together."""
+        is_finite = self.look()
+        bad, *shared = place.share(not is_finite, *self.unshared())
+        if bad:
+            self.discard()
+            raise TrainingError(
+                "a loss or gradient since the last log line is not finite: training stops. Lower lr, "
+                "lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+            )
+        self.add(*shared)
 
     def remember(self, progress: Progress) -> None:
         """Put into the progress what a resumed run needs for the same lines in its log."""
@@ -239,13 +425,6 @@ class Window:
         """Count images of all ranks."""
         self.images += count
 
-    def add_losses(self, values: list[float]) -> None:
-        """Take in the losses of this rank's steps."""
-        if values:
-            self.last_loss = values[-1]
-            self.loss_sum = sum(values, self.loss_sum)
-            self.loss_count += len(values)
-
     @property
     def images_per_second(self) -> float:
         """Images of all ranks per second."""
@@ -256,11 +435,10 @@ class Window:
         """Share of the time without data, 0 to 1."""
         return self.waited_s / max(time.perf_counter() - self.started, 1e-9)
 
-    def figures(self, place: Place) -> dict[str, float]:
-        """The figures of the window, the loss averaged over ranks; starts a new window."""
-        total = place.sum(torch.tensor([self.loss_sum, self.loss_count], dtype=torch.float64))
+    def figures(self) -> dict[str, float]:
+        """The figures of the window; starts a new one."""
         figures = {
-            "loss": round(float(total[0] / total[1].clamp(min=1)), 6),
+            "loss": round(self.loss_sum / max(self.loss_count, 1), 6),
             "images_per_second": round(self.images_per_second, 2),
             "data_wait": round(self.data_wait, 4),
         }
@@ -282,7 +460,9 @@ def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def no_sync(model: nn.Module) -> Any:
     """Gradients of this backward pass stay on this rank (accumulation)."""
-    return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
+    return (
+        model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
+    )
 
 
 @contextmanager

@@ -51,6 +51,10 @@ class Display:
             text = f"loss {loss:.4f}  lr {lr:.2e}  {speed.images_per_second:.0f} images/s  data wait {speed.data_wait:.0%}"
             self.bar.update(self.task, completed=step, text=text)
 
+    def text(self, line: str) -> None:
+        """A line that stays, of words."""
+        self.console.print(line)
+
     def line(self, record: dict[str, Any]) -> None:
         """A record of metrics.jsonl, as a line that stays."""
         if record["kind"] == "eval":

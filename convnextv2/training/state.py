@@ -24,7 +24,8 @@ class Progress:
         score: The evaluation of these weights; None where they were not evaluated.
         scaler: State of the gradient scaler.
         average_ahead: By how many updates the average is ahead of `step`; not 0 after MindCV.
-        images: Training images of the run; 0 where an older checkpoint does not say.
+        conditions: What else the result depends on, see `training.resume`; empty where an older
+            checkpoint does not say.
         closed: Epochs that are evaluated and logged; None where an older checkpoint, which was
             written after the evaluation, does not say.
         last_loss: Loss of the last step; None before the first.
@@ -39,7 +40,7 @@ class Progress:
     score: float | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     average_ahead: int = 0
-    images: int = 0
+    conditions: dict[str, Any] = field(default_factory=dict)
     closed: int | None = 0
     last_loss: float | None = None
     loss_sum: float = 0.0
@@ -48,7 +49,10 @@ class Progress:
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Progress:
         """Restore what a checkpoint says, also one of an older version."""
-        return cls(**{"closed": None} | dict(saved))
+        content = {"closed": None} | dict(saved)
+        if images := content.pop("images", 0):
+            content["conditions"] = {"images": images}
+        return cls(**content)
 
     @property
     def is_closed(self) -> bool:

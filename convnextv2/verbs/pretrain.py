@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convnextv2.distributed import say
+from convnextv2.distributed import leave, say
 from convnextv2.run import Run
 from convnextv2.training.masked import train_masked
 from convnextv2.verbs.report import report_run
@@ -16,6 +16,7 @@ def pretrain(config: str | Path | None = None, **knobs: Any) -> Run:
     """Pre-train an encoder on images without labels (any nested folder), for `train(init=...)`. Returns the run."""
     with new_run("pretrain", config, knobs) as (recipe, run, place):
         train_masked(recipe, run, place)
+        leave()  # the report may take longer than ranks wait for each other
         if place.is_main:
             report_run(run, place)
             say(f"Report: {run.report}")

@@ -2,54 +2,144 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from convnextv2.distributed import Place, say, start, stop
+from convnextv2.checkpoint import read_progress
+from convnextv2.distributed import Place, joined, say
+from convnextv2.errors import DamagedCheckpointError, RunError, Stopped
+from convnextv2.lock import locked
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
-from convnextv2.run import Run, create_run, decide_resume, open_run
-from convnextv2.training.assembly import infer_from_init
+from convnextv2.run import Run, continues_inside, create_run, decide_resume, open_run
+from convnextv2.training.assembly import infer_from_init, infer_from_run
+from convnextv2.training.resume import Conditions, keep_global_batch
+from convnextv2.training.state import Progress
 
 # Knobs that a verb does not look at.
 _IDLE = {
     "train": ("mask_ratio", "tile", "norm_target", "decoder_dim", "decoder_depth"),
     "pretrain": (
-        *("val_while_train", "val_every_epochs", "val_split", "val_fraction", "erase_prob", "mixup", "cutmix", "mix_prob"),
-        *("mix_switch_prob", "num_classes", "head_init_scale", "freeze", "layer_decay", "layer_decay_form"),
-        *("loss", "label_smoothing"),
+        *(
+            "val_while_train",
+            "val_every_epochs",
+            "val_split",
+            "val_fraction",
+            "erase_prob",
+            "mixup",
+            "cutmix",
+            "mix_prob",
+        ),
+        *(
+            "mix_switch_prob",
+            "num_classes",
+            "head_init_scale",
+            "freeze",
+            "layer_decay",
+            "layer_decay_form",
+        ),
+        *("loss", "label_smoothing", "loss_reduction", "val_precision"),
     ),
 }
 
 
 @contextmanager
-def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> Iterator[tuple[Recipe, Run, Place]]:
-    """Read the recipe (of the run itself, where it is resumed without a config), join the other ranks, make the run folder; leave
-    the ranks at the end."""
-    recipe, notes = read_recipe(knobs, config=config)
-    recipe = decide_resume(recipe, _folder(verb, recipe))
+def new_run(
+    verb: str, config: str | Path | None, knobs: Mapping[str, Any]
+) -> Iterator[tuple[Recipe, Run, Place]]:
+    """Begin a run, or go on with one: recipe, ranks, folder and its lock; leave all of it at the end.
+
+    Args:
+        verb: "train" or "pretrain".
+        config: A recipe; a run that goes on without one has its own.
+        knobs: As on the command line.
+
+    Yields:
+        The recipe, the run and this rank's place.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM asked for it.
+        ConvNeXtV2Error: Something is wrong with the recipe, the folder or the ranks.
+    """
+    asked, notes = read_recipe(knobs, config=config)
+    recipe = decide_resume(asked, _folder(verb, asked))
     if recipe.resume and config is None and recipe.out:
         own = open_run(Path(recipe.out)).path / "recipe.yaml"
         recipe, notes = read_recipe({**knobs, "resume": True}, config=own)
-    recipe, inferred = infer_from_init(recipe)
-    notes += inferred
-    place, more = start(recipe.device, recipe.distribute)
-    try:
-        for note in notes + more + _idle_knobs(verb, recipe) + _kernels(recipe, place):
-            say(note)
-        path = _folder(verb, recipe)
+    path = _folder(verb, recipe)
+    if recipe.resume or continues_inside(recipe, path):
+        recipe = infer_from_run(recipe, path)
+    else:
+        recipe, inferred = infer_from_init(recipe)
+        notes += inferred
+    with (
+        _sigterm_stops(),
+        joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more),
+        locked(path) if place.is_main else nullcontext("") as unlocked,
+    ):
         if place.is_main:
+            if decide_resume(asked, path).resume != recipe.resume:
+                raise RunError(
+                    f"out = {path}: another process wrote that run meanwhile. Start again."
+                )
             create_run(recipe, path)
         place.barrier()
+        run = Run(path)
+        if recipe.resume:
+            recipe, batch = _keep_batch(recipe, run, place)
+            notes += batch
+        for note in (*notes, *more, *_idle_knobs(verb, recipe), *_kernels(recipe, place), unlocked):
+            if note:
+                say(note)
         say(f"Run folder: {path}")
-        yield recipe, Run(path), place
-    except BaseException:
-        stop(failed=True)
+        yield recipe, run, place
+
+
+def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
+    """Keep the images of a step where the number of ranks is another one than before."""
+    folder, own = run.last_checkpoint(), run.recipe
+    assert folder is not None, "create_run has checked that"
+    if recipe.batch_size == "auto":  # what was found then is kept
+        found = {"batch_size": own.batch_size, "accumulate": own.accumulate}
+        recipe = recipe.model_copy(update=found)
+    try:
+        then = Conditions.read(Progress.read(read_progress(folder)).conditions)
+    except DamagedCheckpointError:  # it is named where the checkpoint before it is taken
+        return recipe, []
+    fitted = keep_global_batch(recipe, own, then, place.world_size)
+    if fitted == recipe:
+        return recipe, []
+    return fitted, [
+        f"{place.world_size} rank{'s' * (place.world_size > 1)} in place of {then.ranks}: batch_size "
+        f"{fitted.batch_size} and accumulate {fitted.accumulate} keep {then.global_batch} images in a "
+        "step."
+    ]
+
+
+@contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """Let SIGTERM and SIGINT before and after the loop end a run as they do inside of it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped("stopped as asked")
+
+    before = None
+    with suppress(ValueError):  # not in the main thread: whoever owns the signals keeps them
+        before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Stopped:
         raise
-    stop()
+    except KeyboardInterrupt as error:
+        raise Stopped("stopped as asked") from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _folder(verb: str, recipe: Recipe) -> Path:
@@ -61,11 +151,24 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
     if place.device.type != "cpu":
         return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
     chosen = native.choose(recipe.kernels)
-    return [] if chosen == recipe.kernels or chosen == "native" else [f"Kernels: {chosen}; about half as fast on a CPU."]
+    return (
+        []
+        if chosen == recipe.kernels or chosen == "native"
+        else [f"Kernels: {chosen}; about half as fast on a CPU."]
+    )
 
 
 def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
     """A line that names the knobs which were set, and which this verb does not look at."""
     defaults = Recipe()
     idle = [name for name in _IDLE[verb] if getattr(recipe, name) != getattr(defaults, name)]
-    return [f"No effect in {verb}: {', '.join(idle)}."] if idle else []
+    lines = [f"No effect in {verb}: {', '.join(idle)}."] if idle else []
+    if verb == "pretrain" and recipe.mindcv_files:
+        lines.append(
+            "mindcv_files in pretrain: result.log only, since MindCV has no files for FCMAE."
+        )
+    if verb == "pretrain" and recipe.keep_policy == "top_k":
+        lines.append(
+            "keep_policy = top_k in pretrain: there are no scores, so the newest are kept (latest_k)."
+        )
+    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convnextv2.distributed import say
+from convnextv2.distributed import leave, say
 from convnextv2.run import Run
 from convnextv2.training.supervised import train_supervised
 from convnextv2.verbs.report import report_run
@@ -18,6 +18,7 @@ def train(config: str | Path | None = None, **knobs: Any) -> Run:
     config: a YAML file or the name of a shipped recipe; knobs: as on the command line. Returns the run."""
     with new_run("train", config, knobs) as (recipe, run, place):
         train_supervised(recipe, run, place)
+        leave()  # the report may take longer than ranks wait for each other
         if place.is_main:
             evaluation = report_run(run, place)
             if evaluation is not None:

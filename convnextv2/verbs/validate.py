@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from convnextv2.deploy.artifact import is_artifact, open_artifact
-from convnextv2.distributed import say, start, stop
+from convnextv2.distributed import joined, say
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.recipe.knobs import Recipe, group_of
@@ -49,8 +49,7 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
                 "ckpt_path is missing: there are no weights to validate. Give --ckpt_path CHECKPOINT, or a run folder."
             )
         weights = find_weights(recipe.init)
-    place, more = start(recipe.device, recipe.distribute)
-    try:
+    with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
         for note in notes + more:
             say(note)
         measured = evaluate_weights(weights, recipe, place)
@@ -62,10 +61,6 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
             say(f"Report: {write_evaluation_report(weights, measured, recipe)}")
-    except BaseException:
-        stop(failed=True)
-        raise
-    stop()
     return measured.evaluation
 
 

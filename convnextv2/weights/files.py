@@ -5,6 +5,7 @@ One file is enough to build the model again, and it is replaced in one atomic st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -138,21 +139,49 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
     temporary.touch()
     permissions = stat.S_IMODE(temporary.stat().st_mode)
-    yield temporary
-    temporary.chmod(permissions)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
+    try:
+        yield temporary
+        temporary.chmod(permissions)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk would keep it full
+        raise
     os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, so that they outlive a loss of power.
+
+    A system that cannot open folders, or cannot do this for them, does it in its own time.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file in one atomic step."""
+    """Write a safetensors file in one atomic step.
+
+    Raises:
+        OSError: The system cannot write it.
+    """
     with replacing(path) as temporary:
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"format": "pt", **(metadata or {})},
-        )
+        try:
+            save_file(
+                {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+                temporary,
+                metadata={"format": "pt", **(metadata or {})},
+            )
+        except SafetensorError as error:  # the library wraps what the system says
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,8 +1,10 @@
 import gzip
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -328,3 +330,35 @@ def test_a_model_of_imagenet_is_measured_on_a_part_of_its_classes(tmp_path: Path
     names = list(imagenet_names(synsets()).values())
     source = validation_source(Recipe(data_dir=str(tmp_path)), names, trained_on=False)
     assert source.targets.tolist() == [0, 217] and len(source.class_names) == 1000
+
+
+@pytest.mark.parametrize("length", [0, 3, 10, 1_000])
+def test_a_named_set_whose_file_was_cut_says_so(length: int, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        images = struct.pack(">HBBIII", 0, 8, 3, 5, 28, 28) + bytes(5 * 28 * 28)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 5) + bytes(5))
+    recipe = Recipe(dataset="mnist", data_dir=str(tmp_path), in_channels=1)
+    assert len(named.load_named(recipe)[0].pixels) == 5
+    (raw / "t10k-images-idx3-ubyte").write_bytes(images[:length])
+    with pytest.raises(DataError, match=r"dataset = mnist: a file of it in .* is damaged"):
+        named.load_named(recipe)
+
+
+@pytest.mark.parametrize("length", [0, 3, 100])
+def test_a_set_of_the_system_whose_file_was_cut_says_so(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", tmp_path)
+    whole = gzip.compress(struct.pack(">HBBIII", 0, 8, 3, 5, 28, 28) + os.urandom(5 * 28 * 28))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[:length])
+    with pytest.raises(DataError, match="dataset = fashion_mnist: a file in .* cannot be read"):
+        named.load_named(Recipe(dataset="fashion_mnist"))
+
+
+def test_without_a_home_a_named_set_asks_for_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
+    with pytest.raises(DataError, match="no home folder. Set data_dir"):
+        named.load_named(Recipe(dataset="cifar10"))

@@ -116,11 +116,12 @@ def test_a_wait_ends_when_its_time_is_up_whatever_is_tried() -> None:
         waiting.wait(StorageError("a.jpg: is out of reach (x)."), lambda: False)
     assert clock.now == 1050
     # The file can be read, but no batch: that is one and the same wait.
-    tries = 0
+    tries = iter(range(1000))
     with pytest.raises(StorageError, match="waited for 50 s"):
-        for tries in range(1000):
+        while True:
+            next(tries)
             waiting.wait(StorageError("a.jpg: is out of reach (x)."), lambda: True)
-    assert clock.now == 1100 and tries == 50 and waiting.waits == 2
+    assert clock.now == 1100 and next(tries) == 51 and waiting.waits == 2
 
 
 def test_zero_seconds_wait_for_nothing() -> None:

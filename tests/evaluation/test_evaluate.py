@@ -1,5 +1,8 @@
 """evaluate: every image counts once, whatever the batches and the ranks."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -7,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from convnextv2.distributed import Place
 from convnextv2.errors import DataError
-from convnextv2.evaluation.evaluate import evaluate
+from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.losses import binary_cross_entropy, cross_entropy
+from convnextv2.evaluation.metrics import Evaluation
 
 
 class Batch(NamedTuple):
@@ -59,25 +64,41 @@ def test_predictions_name_each_image_with_its_best_classes():
     np.testing.assert_allclose(predictions.probs[order], probs.topk(5).values, rtol=1e-5)
 
 
+@dataclass(frozen=True)
+class Rank(Place):
+    """A rank that is a thread of this process."""
+
+    others: tuple[list[Tensor], threading.Barrier] = field(default_factory=lambda: ([], threading.Barrier(1)))
+
+    def sum(self, counts: Tensor) -> Tensor:
+        tensors, barrier = self.others
+        tensors[self.rank] = counts
+        barrier.wait(10)
+        total = torch.stack(tensors).sum(0)
+        barrier.wait(10)
+        return total
+
+
 def test_ranks_with_any_share_add_up_to_one_process():
     """The third rank has no image at all."""
     whole, _ = evaluate(logits_of, batches(23), num_classes=6, to_images=to_images)
-    others: list[Tensor] = []
+    others = ([torch.empty(0)] * 3, threading.Barrier(3))
+    parts = [batches(4, slice(0, 13)), batches(4, slice(13, 23)), []]
 
-    def note(counts: Tensor) -> Tensor:
-        assert counts.dtype == torch.float64
-        others.append(counts)
-        return counts
+    def rank(number: int) -> tuple[Evaluation, Predictions]:
+        place = Rank(torch.device("cpu"), number, 3, 3, others)
+        return evaluate(logits_of, parts[number], num_classes=6, to_images=to_images, place=place)
 
-    for part in (slice(0, 13), slice(13, 23)):
-        evaluate(logits_of, batches(4, part), num_classes=6, to_images=to_images, reduce=note)
-    summed, predictions = evaluate(
-        logits_of, [], num_classes=6, to_images=to_images, reduce=lambda zeros: zeros + others[0] + others[1]
-    )
-    assert summed.images == 23 and predictions.classes.shape == (0, 5)
-    np.testing.assert_array_equal(summed.confusion, whole.confusion)
-    assert summed.loss == pytest.approx(whole.loss, rel=1e-6)
-    assert summed.ece == pytest.approx(whole.ece, rel=1e-6)
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(rank, range(3)))
+    assert [len(predictions.targets) for _, predictions in results] == [13, 10, 0]
+    assert results[2][1].classes.shape == (0, 5)
+    for summed, _ in results:
+        assert summed.images == 23
+        np.testing.assert_array_equal(summed.pairs, whole.pairs)
+        assert (summed.top1, summed.top5, summed.macro_f1) == (whole.top1, whole.top5, whole.macro_f1)
+        assert summed.loss == pytest.approx(whole.loss, rel=1e-6)
+        assert summed.ece == pytest.approx(whole.ece, rel=1e-6)
 
 
 def test_logits_of_low_precision_are_measured_in_float32():

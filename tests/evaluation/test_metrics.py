@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convnextv2.errors import DataError
-from convnextv2.evaluation.metrics import BINS, Evaluation, count, summarise
+from convnextv2.evaluation.metrics import BINS, Counts, Evaluation, count, summarise
 
 
 def made_up(num_classes: int, n: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +19,7 @@ def made_up(num_classes: int, n: int = 400, seed: int = 0) -> tuple[torch.Tensor
     return logits.softmax(-1), targets
 
 
-def counted(probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0) -> torch.Tensor:
+def counted(probs: torch.Tensor, targets: torch.Tensor, loss_sum: float = 0.0) -> Counts:
     best = probs.topk(min(5, probs.shape[1]))
     return count(targets, best.indices, best.values[:, 0], loss_sum, probs.shape[1])
 
@@ -71,7 +71,47 @@ def test_a_confidence_of_one_falls_into_the_last_bin():
 def test_counts_of_parts_add_up_to_the_counts_of_the_whole():
     probs, targets = made_up(6)
     parts = counted(probs[:100], targets[:100], 3.0) + counted(probs[100:], targets[100:], 4.0)
-    torch.testing.assert_close(parts, counted(probs, targets, 7.0))
+    whole = counted(probs, targets, 7.0)
+    for name in ("totals", "bins", "pairs"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_pairs_that_occur_are_those_of_the_whole_matrix_in_its_order():
+    probs, targets = made_up(11)
+    matrix = np.zeros((11, 11), dtype=np.int64)
+    for target, predicted in zip(targets.tolist(), probs.argmax(-1).tolist(), strict=True):
+        matrix[target, predicted] += 1
+    evaluation = measured(probs, targets)
+    rows, columns = np.nonzero(matrix)
+    np.testing.assert_array_equal(evaluation.pairs, np.stack([rows, columns, matrix[rows, columns]], 1))
+    np.testing.assert_array_equal(evaluation.confusion, matrix)
+    np.testing.assert_array_equal(evaluation.support, matrix.sum(1))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(evaluation.precision, matrix.diagonal() / matrix.sum(0))
+        np.testing.assert_array_equal(evaluation.recall, matrix.diagonal() / matrix.sum(1))
+        both = 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
+    np.testing.assert_array_equal(evaluation.f1, both)
+    assert evaluation.top1 == np.trace(matrix) / 400
+
+
+def test_memory_follows_the_images_and_not_the_pairs_of_classes():
+    """The matrix of these classes would have 10^12 cells, which is 8 TB."""
+    num_classes, n = 1_000_000, 1000
+    generator = torch.Generator().manual_seed(0)
+    targets, predicted = torch.randint(num_classes, (2, n), generator=generator)
+    predicted[:100] = targets[:100]
+    classes = predicted[:, None].repeat(1, 5)
+    halves = [
+        count(targets[part], classes[part], torch.ones(500), 0.0, num_classes)
+        for part in (slice(0, 500), slice(500, n))
+    ]
+    evaluation = summarise(halves[0] + halves[1], num_classes)
+    right = int((targets == predicted).sum())
+    assert (evaluation.images, evaluation.top1) == (n, right / n)
+    assert len(evaluation.pairs) == len({*zip(targets.tolist(), predicted.tolist(), strict=True)})
+    assert evaluation.support.sum() == evaluation.pairs[:, 2].sum() == n
+    figures = evaluation.to_dict()
+    assert figures["pairs"] == evaluation.pairs.tolist() and "confusion" not in figures
 
 
 def test_top5_needs_five_classes():

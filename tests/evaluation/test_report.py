@@ -5,6 +5,7 @@ import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -141,11 +142,25 @@ def test_a_diverged_model_and_one_without_mistakes_have_a_report():
     assert "calibration" not in Page(build_report("x", summary={}, recipe={}, evaluation=lost)).ids()
 
 
+def test_confused_pairs_are_the_most_frequent_first_and_equal_ones_in_the_order_of_classes():
+    evaluation = evaluation_of(30)
+    mistakes = evaluation.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    cells = [(-mistakes[i, j], i, j) for i in range(30) for j in range(30) if mistakes[i, j]]
+    page = build_report("x", summary={}, recipe={}, evaluation=evaluation)
+    table = page[page.index('<table class="pairs">') :]
+    rows = re.findall(r'<th scope="row">(\d+)</th><td>(\d+)</td><td class="n">(\d+)</td>', table)
+    expected = [(i, j, -n) for n, i, j in sorted(cells)][:15]
+    assert [tuple(map(int, row)) for row in rows] == expected and len(rows) == 15
+
+
 def test_few_classes_have_the_whole_matrix_and_many_the_most_confused_pairs():
     evaluation = evaluation_of(3)
     cells = re.findall(r'<td class="(?:hit|miss)[^>]*>(\d+)</td>', full_report(3))
     assert list(map(int, cells)) == [n for n in evaluation.confusion.flatten().tolist() if n]
+    assert "Rows are what an image shows" in full_report(3)
     many = full_report(21)
+    assert "Rows are what an image shows" not in many
     assert 'class="matrix"' not in many and 'class="pairs"' in many
 
 

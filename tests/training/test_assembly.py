@@ -5,7 +5,7 @@ from trees import PREPROCESSING, network, save
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.training.assembly import announcements, build_scaler, changes, infer_from_init
+from convnextv2.training.assembly import announcements, build_scaler, infer_from_init
 
 CPU = Place(torch.device("cpu"))
 
@@ -30,17 +30,6 @@ def test_the_loss_is_scaled_from_loss_scale_on_in_float16_only() -> None:
     recipe = Recipe(loss_scale=1024.0)
     assert build_scaler(recipe, torch.float16, CPU.device).get_scale() == 1024
     assert not build_scaler(recipe, torch.bfloat16, CPU.device).is_enabled()
-
-
-def test_what_a_resumed_run_changes_is_told() -> None:
-    before = Recipe(epochs=40, lr=1e-3, out="a")
-    assert changes(before, Recipe(epochs=40, lr=1e-3, out="b", resume=True), 96, 96) == []
-    assert changes(before, Recipe(epochs=60, lr=1e-4), 96, 97) == [
-        "  epochs: 40 before, 60 from here on",
-        "  lr: 0.001 before, 0.0001 from here on",
-        "  training images: 96 before, 97 from here on",
-    ]
-    assert changes(before, before, 0, 97) == []  # a checkpoint that does not say
 
 
 FIVE = {"channels": 5, "mean": [0.1, 0.2, 0.3, 0.4, 0.5], "std": [0.1] * 5, "value_range": [0.0, 4000.0]}

@@ -1,3 +1,4 @@
+import math
 import signal
 from dataclasses import asdict, replace
 
@@ -6,9 +7,10 @@ import torch
 from torch import nn
 
 from convnextv2.distributed import Place
-from convnextv2.errors import DataError, TrainingError
+from convnextv2.errors import DataError, Stopped, TrainingError
 from convnextv2.training.ema import WeightAverage
-from convnextv2.training.loop import Pace, fit, in_groups, is_due
+from convnextv2.training.health import MOST_SKIPPED
+from convnextv2.training.loop import BadStep, Pace, fit, in_groups, is_due
 from convnextv2.training.state import Progress
 
 PLACE = Place(torch.device("cpu"))
@@ -67,9 +69,8 @@ class Bench:
             "place": PLACE,
             "log": self.records.append,
             "evaluate": lambda: {"top1": 0.5},
-            "save": lambda: self.saves.append(self.progress.step),
+            "save": lambda wait: self.saves.append(self.progress.step),
             "close": lambda: self.closed.append(self.progress.epoch),
-            "file_names": lambda batch: ["a.jpg", "b.jpg"],
         }
         fit(self.model, **(arguments | changes))
 
@@ -90,12 +91,12 @@ def test_resume_inside_an_epoch_is_exact() -> None:
     halted = Bench()
 
     def stop_after_seven(record: dict) -> None:
-        if halted.progress.step == 8:
+        if halted.progress.step == 8:  # a line comes after the ranks agreed on this step
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         halted.fit(log=stop_after_seven)
-    assert halted.saves[-1] == 8 and (halted.progress.epoch, halted.progress.batch) == (1, 3)
+    assert halted.saves[-1] == 9 and (halted.progress.epoch, halted.progress.batch) == (1, 4)
     torch.randn(100)  # what ran before must not matter
     halted.fit()
     assert torch.equal(halted.model.weight, straight.model.weight)
@@ -163,7 +164,7 @@ def test_what_breaks_inside_of_a_step_is_not_saved() -> None:
 def test_a_disk_that_is_full_is_said_beside_what_went_wrong() -> None:
     bench = Bench()
 
-    def full() -> None:
+    def full(wait: bool) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(DataError) as error:
@@ -192,16 +193,88 @@ def test_a_short_last_group_is_averaged_over_its_own_length() -> None:
     assert bench.progress.step == 9
 
 
-def test_a_loss_that_is_not_finite_names_its_images_and_changes_nothing() -> None:
-    bench = Bench()
+class Poisoned:
+    """A loss that is broken at one step: in itself, or only in its gradient."""
 
-    def poisoned(model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return model(batch).mean() * (float("nan") if bench.progress.step == 6 else 1.0)
+    def __init__(self, bench: Bench, steps: range, *, only_gradient: bool) -> None:
+        self.bench, self.steps, self.only_gradient = bench, steps, only_gradient
 
-    with pytest.raises(TrainingError, match=r"nan near step 6: .*a\.jpg, b\.jpg"):
-        bench.fit(loss_fn=poisoned)
-    assert bench.saves == [5]
+    def __call__(
+        self, model: nn.Module, batch: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        loss = self.bench.loss(model, batch, generator)
+        if self.bench.progress.step not in self.steps:
+            return loss
+        if self.only_gradient:  # the derivative of sqrt at 0 is infinite
+            return loss + (0 * model.weight.square().sum()).sqrt()
+        return loss * float("nan")
+
+
+@pytest.mark.parametrize("only_gradient", [False, True])
+def test_a_step_that_is_not_finite_is_kept_and_not_taken(only_gradient: bool) -> None:
+    bench, kept = Bench(), []
+
+    def keep(bad: BadStep) -> str:
+        kept.append(bad)
+        return "kept.safetensors (a.jpg)"
+
+    what = "the gradient's norm = (nan|inf)" if only_gradient else "loss = nan"
+    with pytest.raises(TrainingError, match=rf"{what} at step 7, .*kept\.safetensors \(a\.jpg\)"):
+        bench.fit(loss_fn=Poisoned(bench, range(6, 7), only_gradient=only_gradient), keep=keep)
+    (bad,) = kept
+    assert bad.number == 6 and torch.equal(bad.batches[0], torch.full((2, 3), 11.0))
+    assert bench.saves == [5, 6]  # the steps before it are good
     assert torch.isfinite(bench.model.weight).all()
+
+    straight = Bench()
+    straight.fit()
+    bench.progress = Progress.read(asdict(bench.progress))
+    bench.fit()
+    assert torch.equal(bench.model.weight, straight.model.weight)
+    assert bench.losses() == straight.losses()
+
+
+def test_a_step_that_is_not_finite_can_be_left_out() -> None:
+    bench = Bench()
+    bench.fit(
+        replace(PACE, skip_bad=True), loss_fn=Poisoned(bench, range(6, 8), only_gradient=False)
+    )
+    assert bench.progress.step == 15 and torch.isfinite(bench.model.weight).all()
+    assert [record["step"] for record in bench.records if record["kind"] == "bad step"] == [7, 8]
+    with pytest.raises(TrainingError):  # this many in a row are no accident
+        bench = Bench()
+        bench.fit(
+            replace(PACE, skip_bad=True), loss_fn=Poisoned(bench, range(2, 99), only_gradient=False)
+        )
+    assert bench.progress.step == 2 + MOST_SKIPPED
+
+
+def test_a_batch_without_images_is_a_batch_that_teaches_nothing() -> None:
+    def batches(epoch: int, first: int):
+        for i, batch in enumerate(Bench.batches(epoch, first), start=first):
+            yield batch[:0] if i in (1, 2) else batch
+
+    bench, halted = Bench(), Bench()
+    pace = replace(PACE, accumulate=2)
+    bench.fit(pace, batches=batches, size=len)
+    assert bench.progress.step == 9
+    assert all(math.isfinite(record["loss"]) for record in bench.records if "loss" in record)
+    with pytest.raises(Stopped):
+        halted.fit(
+            pace, batches=batches, size=len, log=lambda record: signal.raise_signal(signal.SIGTERM)
+        )
+    assert halted.progress.step == 3
+    halted.fit(pace, batches=batches, size=len)
+    assert torch.equal(halted.model.weight, bench.model.weight)
+
+
+def test_checkpoints_by_steps_and_by_the_clock() -> None:
+    by_steps, by_clock = Bench(), Bench()
+    by_steps.fit(replace(PACE, save_every_steps=4))
+    assert by_steps.saves == [4, 5, 8, 10, 12, 15]
+    by_clock.fit(replace(PACE, save_every_s=0.0))
+    assert by_clock.saves == sorted([*range(1, 16), 5, 10, 15])
+    assert torch.equal(by_clock.model.weight, by_steps.model.weight)
 
 
 def test_clipping_bounds_the_update() -> None:

@@ -6,18 +6,9 @@ Without a compiler, where it does not agree, and on every device but the CPU, th
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import stat
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,19 +18,11 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from convnextv2.errors import DeviceError
+from convnextv2.model.kernels.library import IS_X86, load_library
 from convnextv2.model.kernels.selfcheck import disagreement
 
 Choice = Literal["auto", "native", "plain"]
 
-_SOURCE = Path(__file__).with_name("native.cpp")
-# No -ffast-math: linked into a shared library it flushes denormals in the whole process.
-_IS_X86 = platform.machine() in ("x86_64", "AMD64")
-_FLAGS = (
-    "-std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
-    if _IS_X86
-    else "-std=c++17 -O3 -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
-).split()
-_BUILD_LIMIT_S = 120
 _SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
 _choice: Choice = "auto"
@@ -61,7 +44,10 @@ def choose(choice: Choice) -> str:
     found = _load()
     if isinstance(found, str):
         if choice == "native":
-            raise DeviceError(f"kernels = native: {found}. Install a C++ compiler, or use auto or plain.")
+            raise DeviceError(
+                f"kernels = native: {found}. Install a C++ compiler, set CONVNEXTV2_CACHE to a "
+                "folder of your own, or use auto or plain."
+            )
         return f"plain ({found})"
     return "native"
 
@@ -113,54 +99,7 @@ def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | in
 @cache
 def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
-    words = shlex.split(compiler)  # "ccache g++" is a compiler too
-    if not words:
-        return "no C++ compiler found"
-    try:
-        version = subprocess.run([*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S).stdout
-        key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), version, _processor()])).hexdigest()
-        path = _cache_folder() / f"native-{key[:20]}.so"
-        if not path.exists():
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # several ranks may build at once: the last one wins
-                built = Path(folder) / path.name
-                command = [*words, *_FLAGS, str(_SOURCE), "-o", str(built)]
-                subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_LIMIT_S)
-                if wrong := disagreement(partial(_call_in, ctypes.CDLL(str(built)))):
-                    return f"what {compiler} built does not agree with PyTorch: {wrong}"
-                os.replace(built, path)
-        library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", b"") or str(error).encode()
-        return f"{compiler} did not build them: {detail.decode(errors='replace').strip().splitlines()[0]}"
-    return library
-
-
-def _cache_folder() -> Path:
-    """The user's cache; where there is none that can be written, a folder among the temporary ones that no one else can write."""
-    try:
-        named = os.environ.get("CONVNEXTV2_CACHE")
-        folder = Path(named or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convnextv2")
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home
-        pass
-    folder = Path(tempfile.gettempdir()) / f"convnextv2-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not a folder of this user's alone; set CONVNEXTV2_CACHE to one that is")
-    return folder
-
-
-def _processor() -> bytes:
-    """What decides which instructions -march=native stands for."""
-    try:
-        with open("/proc/cpuinfo", "rb") as file:
-            return b"".join(sorted({line for line in file if line.startswith((b"flags", b"Features", b"model name"))}))
-    except OSError:
-        return platform.processor().encode()
+    return load_library(lambda library: disagreement(partial(_call_in, library)))
 
 
 # ---- the library's functions as operations of PyTorch, so that torch.compile takes them into its graphs as they are ----
@@ -228,7 +167,7 @@ def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
     It is what torch.compile makes of the two as well, and no public part of PyTorch, so it may be missing."""
     form, fused = "tanh" if tanh else "none", torch.ops.mkldnn
     if (
-        _IS_X86
+        IS_X86
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and hasattr(fused, "_linear_pointwise")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import DEFAULT, Mock
 
 import pytest
 import torch
@@ -369,42 +368,6 @@ def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.startswith("plain (no-such-compiler did not build them")
     assert "DeviceError: kernels = native: no-such-compiler did not build them" in done.stderr and not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user without a home; what is temporary goes to the folder."""
-    monkeypatch.delenv("CONVNEXTV2_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
-    monkeypatch.setattr(native.tempfile, "gettempdir", lambda: str(tmp_path))
-    return tmp_path
-
-
-def test_without_a_home_libraries_are_kept_in_a_private_temporary_folder(no_cache: Path) -> None:
-    folder = native._cache_folder()
-    assert folder.parent == no_cache and folder.stat().st_mode & 0o777 == 0o700
-    assert native._cache_folder() == folder
-    folder.chmod(0o777)  # someone else may have put a library there
-    with pytest.raises(PermissionError, match="not a folder of this user's alone"):
-        native._cache_folder()
-
-
-def test_where_the_cache_cannot_be_written_the_temporary_folder_is_used(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = no_cache / "file"
-    file.touch()
-    monkeypatch.setenv("CONVNEXTV2_CACHE", str(file / "below"))
-    assert native._cache_folder().name.startswith("convnextv2-")
-
-
-def test_a_compiler_may_be_several_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Mock(return_value=Mock(stdout=b"1"), side_effect=[DEFAULT, subprocess.SubprocessError("stop here")])
-    monkeypatch.setattr(native.subprocess, "run", run)
-    monkeypatch.setenv("CXX", "ccache g++")
-    monkeypatch.setenv("CONVNEXTV2_CACHE", str(tmp_path))
-    assert native._load.__wrapped__() == "ccache g++ did not build them: stop here"
-    assert run.call_args_list[0].args[0] == ["ccache", "g++", "--version"]
-    assert run.call_args_list[1].args[0][:3] == ["ccache", "g++", "-std=c++17"]
 
 
 def test_plain_can_be_chosen() -> None:

@@ -1,0 +1,155 @@
+"""A checkpoint: a folder with everything that a run needs to go on, and the hash of each file.
+
+    model.safetensors, model.json   the weights
+    average.safetensors             their moving average, where the recipe asks for one
+    optimizer.safetensors           the optimizer's tensors, by parameter name
+    progress.json                   the position in the run; the SHA-256 of the other files and of
+                                    its own content
+
+The folder appears under its name in one step, so it is there as a whole or not at all. The hashes
+show what happened to it afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError, DamagedCheckpointError
+from convnextv2.weights.files import (
+    WEIGHTS,
+    Description,
+    read_description,
+    read_tensors,
+    save_weights,
+    sync_folder,
+    write_json,
+    write_tensors,
+)
+
+_AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a run needs to go on.
+
+    Attributes:
+        description: What the weights are.
+        weights: By parameter name.
+        average: Their moving average by parameter name; empty without one.
+        optimizer: As of `training.state.optimizer_tensors`.
+        progress: The position and everything else that is no tensor, as JSON takes it.
+    """
+
+    description: Description
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    progress: Mapping[str, Any]
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, and give it its name when all of it is on the disk."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_weights(temporary, checkpoint.weights, checkpoint.description)
+    if checkpoint.average:
+        write_tensors(temporary / _AVERAGE, checkpoint.average)
+    write_tensors(temporary / _OPTIMIZER, checkpoint.optimizer)
+    hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+    _write_progress(temporary, checkpoint.progress, hashes)
+    os.replace(temporary, folder)
+    sync_folder(folder.parent)
+
+
+def rewrite_progress(folder: Path, progress: Mapping[str, Any]) -> None:
+    """Write again where the run of a checkpoint stands; its other files stay as they are."""
+    _write_progress(folder, progress, json.loads((folder / _PROGRESS).read_text())["files"])
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Read where the run of a checkpoint stood.
+
+    Raises:
+        DamagedCheckpointError: The file is missing, is not JSON, or is not what was written.
+    """
+    return _read_progress(folder)[0]
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint, after a look at every file of it.
+
+    A checkpoint of an older version has no hashes; only what cannot be read is found there.
+
+    Raises:
+        DamagedCheckpointError: A file is missing, cannot be read or is not what was written; the
+            message names it.
+    """
+    progress, hashes = _read_progress(folder)
+    for name, expected in hashes.items():
+        _check_hash(folder / name, expected)
+    average = folder / _AVERAGE
+    try:
+        weights, metadata = read_tensors(folder / WEIGHTS)
+        return Checkpoint(
+            description=read_description(metadata, folder / WEIGHTS),
+            weights=weights,
+            average=read_tensors(average)[0] if average.exists() else {},
+            optimizer=read_tensors(folder / _OPTIMIZER)[0],
+            progress=progress,
+        )
+    except CheckpointError as error:
+        raise DamagedCheckpointError(str(error)) from error
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_progress(folder: Path, progress: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
+    content = {**progress, "files": dict(hashes)}
+    write_json(folder / _PROGRESS, {**content, "sha256": _content_sha256(content)})
+
+
+def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The progress, and the hashes of the other files (none in a checkpoint of an older version)."""
+    path = folder / _PROGRESS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read ({error}).") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpointError(f"{path}: is not a JSON object.")
+    stated = content.pop("sha256", None)
+    if stated is not None and stated != _content_sha256(content):
+        raise DamagedCheckpointError(f"{path}: its content is not what was written (SHA-256).")
+    if stated is None and "files" in content:
+        raise DamagedCheckpointError(f"{path}: has lost the SHA-256 of its content.")
+    return content, content.pop("files", {})
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    if found != expected:
+        raise DamagedCheckpointError(
+            f"{path}: its content is not what was written (SHA-256 {found[:12]}..., expected "
+            f"{expected[:12]}...)."
+        )
+
+
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,160 @@
+"""Who of a job's ranks is still there, so that an error names the one that is missing.
+
+When a rank ends, the others learn of it as a broken connection or, if it only hangs, as a time-out;
+neither says which rank it was. So each rank counts up in the store through which the ranks found
+each other, and a rank that fails leaves its reason there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import NamedTuple
+
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from convnextv2.errors import ConvNeXtV2Error, LostRankError
+
+_BEAT_S = 2.0
+_LISTEN_S = 3 * _BEAT_S
+"""How long the others are listened to before one of them counts as silent."""
+_LAST_WORDS_S = _LISTEN_S + 2.0
+_BROKEN = re.compile(
+    r"gloo|nccl|hccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out|"
+    r"socket|TCPStore|DistStore",
+    re.IGNORECASE,
+)
+
+
+class _Beat(NamedTuple):
+    counted: int
+    step: int
+
+
+class RollCall:
+    """One rank's part: a thread that counts up, and the question who does not.
+
+    Args:
+        rank: This rank.
+        world_size: How many there are.
+    """
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.step = 0
+        self._count = 0
+        self._ended = threading.Event()
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # its store outlives a restart
+        store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=30),
+        )
+        self._store = PrefixStore(f"convnextv2/{attempt}", store)
+        self._store.set_timeout(timedelta(seconds=5))
+        self._beat()
+        self._thread = threading.Thread(target=self._run, name="roll call", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """End this rank's part."""
+        self._ended.set()
+        self._thread.join()
+
+    def fail(self, reason: BaseException | None) -> None:
+        """End this rank's part with a reason for the others, None where they know it.
+
+        Rank 0, whose process may hold the store, stays until all of them have asked, or for a few
+        seconds.
+        """
+        self.leave()
+        with suppress(RuntimeError):
+            if reason is not None:
+                code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
+                told = [str(reason) or type(reason).__name__, code]
+                self._store.set(f"failed/{self.rank}", json.dumps(told))
+            self._store.set(f"left/{self.rank}", "")
+            deadline = time.monotonic() + _LAST_WORDS_S * (self.rank == 0)
+            everyone = [f"left/{rank}" for rank in range(self.world_size)]
+            while time.monotonic() < deadline and not self._store.check(everyone):
+                time.sleep(0.1)
+
+    def explain(self, error: BaseException) -> LostRankError | None:
+        """Say which rank is missing, where an error is of the kind that a missing rank causes.
+
+        Takes a few seconds, since it has to listen.
+
+        Args:
+            error: What came out of the work with the other ranks.
+
+        Returns:
+            The error to raise in its place; None where it is of another kind.
+        """
+        if not isinstance(error, RuntimeError) or not _BROKEN.search(str(error)):
+            return None
+        try:
+            return self._missing()
+        except RuntimeError:  # the store is gone
+            return LostRankError(
+                "rank 0 ended, or does not answer: its own message says why. The same command with "
+                "--resume goes on from the last checkpoint."
+            )
+
+    def _missing(self) -> LostRankError:
+        before = self._beats()
+        deadline = time.monotonic() + _LISTEN_S
+        while time.monotonic() < deadline:
+            for rank in range(self.world_size):
+                if self._store.check([f"failed/{rank}"]):
+                    text, code = json.loads(self._store.get(f"failed/{rank}"))
+                    lost = LostRankError(f"rank {rank} failed: {text}")
+                    lost.exit_code = code
+                    return lost
+            time.sleep(0.1)
+        now = self._beats()
+        silent = [rank for rank in now if rank != self.rank and now[rank] == before.get(rank)]
+        remedy = "The same command with --resume goes on from the last checkpoint."
+        if silent:
+            return LostRankError(
+                f"{_ranks(silent)} ended, or {_plural(silent, 'does', 'do')} not answer (killed, "
+                f"stopped, or its machine is away). {remedy}"
+            )
+        steps = {rank: beat.step for rank, beat in now.items()}
+        late = [rank for rank, step in steps.items() if step < max(steps.values())]
+        if late:
+            return LostRankError(
+                f"{_ranks(late)} {_plural(late, 'hangs', 'hang')} at step {steps[late[0]]}, where the "
+                f"others wait at step {max(steps.values())}. {remedy}"
+            )
+        return LostRankError(f"the ranks lost each other, and all of them live. {remedy}")
+
+    def _beats(self) -> dict[int, _Beat]:
+        return {
+            rank: _Beat(*json.loads(self._store.get(f"beat/{rank}")))
+            for rank in range(self.world_size)
+        }
+
+    def _run(self) -> None:
+        while not self._ended.wait(_BEAT_S):
+            with suppress(RuntimeError):
+                self._beat()
+
+    def _beat(self) -> None:
+        self._count += 1
+        self._store.set(f"beat/{self.rank}", json.dumps([self._count, self.step]))
+
+
+def _ranks(ranks: list[int]) -> str:
+    few = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+    return f"rank{_plural(ranks, '', 's')} {few}"
+
+
+def _plural(items: list[int], one: str, many: str) -> str:
+    return one if len(items) == 1 else many

@@ -1,0 +1,222 @@
+"""Put a run back to where it was: at a checkpoint of its own, or at one of MindCV's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.checkpoint import Checkpoint, read_checkpoint
+from convnextv2.distributed import Place, say
+from convnextv2.errors import CheckpointError, RecipeError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run, continues_inside, find_weights
+from convnextv2.training import mindcv_files
+from convnextv2.training.ema import WeightAverage
+from convnextv2.training.loop import Pace
+from convnextv2.training.resume import (
+    Conditions,
+    check,
+    check_classes,
+    convert_position,
+    is_before,
+)
+from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.state import Progress, load_optimizer
+from convnextv2.weights.files import WEIGHTS, Description, read_model_json
+from convnextv2.weights.load import open_weights
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and what a checkpoint restores: a model, its optimizer, average and scaler."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    scaler: torch.amp.GradScaler
+
+
+def resume_run(
+    recipe: Recipe,
+    run: Run,
+    place: Place,
+    state: Learner,
+    description: Description,
+    pace: Pace,
+    here: Conditions,
+) -> tuple[Progress, Pace, Conditions]:
+    """Go on from the run's newest checkpoint that is whole, if nothing forbids it.
+
+    Returns:
+        The position, the pace of the run, which keeps the steps of its epochs where only the ranks
+        are others, and its conditions.
+    """
+    folder, checkpoint, damaged = run.newest_whole()
+    place.barrier()  # all ranks have read it before a damaged one is set aside
+    for other, line in damaged:
+        say(line)
+        if place.is_main:
+            run.set_aside(other)
+    check_shapes(state.model, checkpoint.weights, folder)
+    saved = Progress.read(checkpoint.progress)
+    then = Conditions.read(saved.conditions)
+    before, allowed = run.recipe, recipe.resume_allow or ()
+    check_classes(checkpoint.description.class_names, description.class_names, allowed)
+    if then.global_batch == here.global_batch and 0 < then.steps_per_epoch < here.steps_per_epoch:
+        batches = then.steps_per_epoch * recipe.accumulate
+        pace = replace(pace, batches_per_epoch=batches)
+        here = replace(here, steps_per_epoch=then.steps_per_epoch)
+    if then.asked[0]:
+        here = replace(here, asked=then.asked)
+    for line in check(before, recipe, then, here, allowed):
+        say(f"  {line}")
+    if recipe.epochs != before.epochs:
+        say(f"  {_schedule_note(before, recipe, saved.step, here)}")
+    restore(state, run, folder, checkpoint, saved, pace, place)
+    convert_position(saved, then, here)
+    return saved, pace, here
+
+
+def check_shapes(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise CheckpointError where weights are of another model."""
+    if shapes_of(weights) != shapes_of(model.state_dict()):
+        kind = "a pre-training run" if "mask_token" in weights else "a training run"
+        raise CheckpointError(
+            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it was started with."
+        )
+
+
+def restore(
+    state: Learner,
+    run: Run,
+    folder: Path,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    pace: Pace,
+    place: Place,
+) -> None:
+    """Put everything back as it was at a checkpoint of the run, which forgets what came after it."""
+    weights = checkpoint.weights
+    check_shapes(state.model, weights, folder)
+    state.model.load_state_dict(weights)
+    load_optimizer(state.optimizer, state.model, checkpoint.optimizer, progress.step)
+    if state.average is not None:
+        state.average.load(checkpoint.average or weights)
+    if progress.scaler:
+        state.scaler.load_state_dict(progress.scaler)
+    elif state.scaler.is_enabled():
+        say("  The scaler of float16's gradients starts anew: the run had another arithmetic.")
+    if place.is_main:
+        position = progress.epoch + progress.batch / pace.batches_per_epoch
+        stays = [record for record in run.metrics() if is_before(record, progress, position)]
+        run.rewind(stays, folder)
+        _heal_last(run, checkpoint)
+
+
+def _schedule_note(before: Recipe, now: Recipe, step: int, here: Conditions) -> str:
+    rates = []
+    for recipe in (before, now):
+        peak, floor = scaled_lr(recipe, here.global_batch)
+        lr_at = build_schedule(recipe, peak=peak, floor=floor, steps_per_epoch=here.steps_per_epoch)
+        last = recipe.epochs * here.steps_per_epoch - 1
+        rates.append(lr_at(min(step, last)))
+    return (
+        f"The schedule is that of {now.epochs} epochs from here on: the learning rate at this step "
+        f"is {rates[1]:.3e}, by the schedule of {before.epochs} epochs it was {rates[0]:.3e}."
+    )
+
+
+def _heal_last(run: Run, checkpoint: Checkpoint) -> None:
+    """Write `last/` again where a kill came between the checkpoint and it."""
+    told = run.path / "last" / "model.json"
+    try:
+        is_new = read_model_json(told).training == checkpoint.description.training
+    except CheckpointError:
+        is_new = False
+    if not is_new:
+        run.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
+
+
+def continue_mindcv(recipe: Recipe, run: Run, state: Learner, pace: Pace, place: Place) -> Progress:
+    """The position of the MindSpore checkpoint in `init`, whose weights the model has already, with its average, and with
+    `resume_opt` the optimizer's state. Inside the run's own folder, what stands there is continued too."""
+    path = find_weights(recipe.init)
+    if path.suffix != ".ckpt":
+        raise RecipeError(
+            f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run."
+        )
+    inside = continues_inside(recipe, run.path)
+    epoch, how = mindcv_files.position_of(path, pace.steps_per_epoch)
+    best = run.path / "best" / WEIGHTS
+    if inside and path.name == f"{recipe.model}_best.ckpt" and best.exists():
+        epoch, how = int(open_weights(best).description.training["epoch"]), "as best/ says"
+    if epoch >= recipe.epochs:
+        raise RecipeError(
+            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
+            "epochs, or use init to start a new run from these weights."
+        )
+    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
+    say(
+        f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init."
+    )
+    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
+        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
+        checkpoint = read_checkpoint(own)
+        progress = Progress.read(checkpoint.progress)
+        restore(state, run, own, checkpoint, progress, pace, place)
+        return progress
+    if recipe.resume_opt:
+        if recipe.optimizer not in ("adamw", "adam"):
+            raise RecipeError(
+                f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
+            )
+        moments = mindcv_files.optimizer_state(
+            path, recipe.model, progress.step, epoch * pace.batches_per_epoch
+        )
+        load_optimizer(state.optimizer, state.model, moments, progress.step)
+    if state.average is not None:
+        _continue_average(path, state.average, progress)
+    if inside:
+        records = _history(run, epoch, pace.steps_per_epoch)
+        progress.best = max(
+            (record["top1"] for record in records if "top1" in record), default=None
+        )
+        if (
+            place.is_main
+        ):  # of this epoch there is no checkpoint at its end, see above, so all from it on go
+            run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
+    return progress
+
+
+def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """The records up to the end of this epoch: ours, or in a folder that MindCV wrote, what its result.log says."""
+    log = run.path / "result.log"
+    records = run.metrics()
+    if not records and log.is_file():
+        records = mindcv_files.read_result_log(
+            log.read_text(encoding="utf-8", errors="replace"), steps_per_epoch
+        )
+    return [record for record in records if record["epoch"] <= epoch]
+
+
+def _continue_average(path: Path, average: WeightAverage, progress: Progress) -> None:
+    """Put the average of a MindSpore checkpoint back; where it has none, that starts anew from the weights."""
+    found = mindcv_files.average_of(path)
+    if found is None or shapes_of(found[0]) != shapes_of(average.tensors):
+        why = "has none" if found is None else "has that of another head or stem"
+        say(f"ema: {path.name} {why}, so the average starts at the weights.")
+        progress.average_ahead = -progress.step
+        return
+    average.load(found[0])
+    progress.average_ahead = found[1] - progress.step
+    say(f"ema: the average of {path.name} is continued, after {found[1]} updates.")
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Names and shapes."""
+    return {name: tensor.shape for name, tensor in tensors.items()}

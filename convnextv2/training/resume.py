@@ -1,0 +1,275 @@
+"""Going on with a run: what must be as it was, what may change, and where it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from convnextv2.distributed import Place
+from convnextv2.errors import CheckpointError, RunError
+from convnextv2.model.kernels import native
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.values import show
+from convnextv2.training.state import Progress
+
+_FREE = frozenset(
+    (
+        *("out", "resume", "resume_allow", "overwrite", "device", "distribute", "rank_timeout_s"),
+        *(
+            "compile",
+            "kernels",
+            "val_precision",
+            "val_while_train",
+            "val_every_epochs",
+            "async_save",
+        ),
+        *("save_every_epochs", "save_every_steps", "save_every_minutes", "keep_checkpoints"),
+        *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "bad_steps", "workers"),
+        *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
+        *("image_suffix", "bad_images", "data_wait_s", "init", "resume_init", "resume_opt"),
+        *(
+            "grad_checkpoint",
+            "batch_size",
+            "accumulate",
+            "global_batch",
+            "precision",
+            "class_order",
+        ),
+        "crop_pct",
+    )
+)
+"""Knobs that do not change what is learned, or whose effect is looked at by itself: the names of
+the images, the images of a step over all ranks, the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a run's result depends on beside its recipe; a checkpoint keeps it.
+
+    Attributes:
+        images: How many there are for training.
+        names_sha256: Of their names below the folder of the data, in their order.
+        ranks: How many processes train.
+        global_batch: Images of a step over all ranks.
+        accumulate: Batches of a step on each rank.
+        asked: batch_size and accumulate as the recipe had them at the start.
+        steps_per_epoch: Steps in an epoch.
+        precision: Arithmetic of the forward pass, such as "bfloat16".
+        versions: Of this package and PyTorch, the kind of device and the kernels: with others the
+            result is as good, but not the same bit for bit.
+    """
+
+    images: int = 0
+    names_sha256: str = ""
+    ranks: int = 0
+    global_batch: int = 0
+    accumulate: int = 1
+    asked: tuple[int, int] = (0, 0)
+    steps_per_epoch: int = 0
+    precision: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Conditions:
+        """Restore what a checkpoint says; one of an older version says little."""
+        here = cls(**saved)
+        return replace(here, asked=(here.asked[0], here.asked[1]))
+
+
+def conditions(
+    recipe: Recipe,
+    place: Place,
+    names: Sequence[str],
+    dtype: torch.dtype,
+    steps_per_epoch: int,
+    asked: tuple[int, int],
+) -> Conditions:
+    """What holds for this run now; for the arguments see `Conditions`."""
+    kernels = native.chosen() if place.device.type == "cpu" else "PyTorch's"
+    assert isinstance(recipe.batch_size, int)
+    return Conditions(
+        images=len(names),
+        names_sha256=_names_sha256(names, recipe.data_dir),
+        ranks=place.world_size,
+        global_batch=recipe.batch_size * recipe.accumulate * place.world_size,
+        accumulate=recipe.accumulate,
+        asked=asked,
+        steps_per_epoch=steps_per_epoch,
+        precision=str(dtype).removeprefix("torch."),
+        versions={
+            "convnextv2": _own_version(),
+            "torch": str(torch.__version__),
+            "device": f"{place.device.type} ({platform.machine()})",
+            "kernels": kernels + (", compiled" if recipe.compile else ""),
+        },
+    )
+
+
+def check(
+    before: Recipe, now: Recipe, then: Conditions, here: Conditions, allowed: Collection[str]
+) -> list[str]:
+    """Compare a run with what is to go on as it.
+
+    Args:
+        before: The recipe that it was started with.
+        now: The recipe that it would go on with.
+        then: What held when its checkpoint was written.
+        here: What holds now.
+        allowed: What may differ, by name: knobs, images, ranks and precision.
+
+    Returns:
+        Lines that say what differs and may.
+
+    Raises:
+        RunError: Something differs that changes what is learned, and is not allowed.
+    """
+    lines: list[tuple[str, str]] = []
+    refused: list[tuple[str, str]] = []
+    for name in Recipe.model_fields:
+        old, new = getattr(before, name), getattr(now, name)
+        if old == new or name in ("out", "resume", "resume_allow", "overwrite"):
+            continue
+        line = f"{name}: {show(old)} before, {show(new)} from here on"
+        raised = name == "epochs" and new > old
+        free = name in _FREE or raised
+        (lines if free or name in allowed else refused).append((name, line))
+    for name, line in _differences(before, now, then, here):
+        (lines if name in allowed or name == "versions" else refused).append((name, line))
+    if refused:
+        names = list(dict.fromkeys(name for name, _ in refused))
+        raise RunError(
+            f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result depends "
+            f"on ({'; '.join(line for _, line in refused)}). Give the command as before, leave the "
+            f"recipe out (the run has its own), or allow it: --resume_allow {','.join(names)}."
+        )
+    return [line for _, line in lines]
+
+
+def _differences(
+    before: Recipe, now: Recipe, then: Conditions, here: Conditions
+) -> list[tuple[str, str]]:
+    """What differs beside the recipe, each with the name by which it is allowed."""
+    found = []
+    if then.images and then.images != here.images:
+        line = f"training images: {then.images:,} before, {here.images:,} from here on"
+        found.append(("images", line))
+    elif then.names_sha256 and then.names_sha256 != here.names_sha256:
+        found.append(
+            ("images", f"the names of the {here.images:,} training images, or their order")
+        )
+    if then.global_batch and then.global_batch != here.global_batch:
+        line = f"images in a step: {then.global_batch} before, {here.global_batch} from here on"
+        same = (before.batch_size, before.accumulate) == (now.batch_size, now.accumulate)
+        found.append(("ranks" if same else "batch_size", line))
+    elif then.steps_per_epoch and then.steps_per_epoch != here.steps_per_epoch:
+        line = (
+            f"steps in an epoch: {then.steps_per_epoch} before, {here.steps_per_epoch} from here on"
+        )
+        if then.images == here.images:
+            found.append(("ranks", line))
+    if then.precision and then.precision != here.precision:
+        line = f"arithmetic: {then.precision} before, {here.precision} from here on"
+        found.append(("precision", line))
+    for name, current in here.versions.items():
+        if then.versions and then.versions.get(name) != current:
+            line = f"{name}: {then.versions.get(name)} before, {current} from here on"
+            found.append(("versions", f"{line}; the last bits of the result may differ"))
+    if then.ranks and then.ranks != here.ranks:
+        line = f"ranks: {then.ranks} before, {here.ranks} from here on"
+        found.append(("versions", f"{line}; the last bits of the result may differ"))
+    return found
+
+
+def keep_global_batch(recipe: Recipe, before: Recipe, then: Conditions, ranks: int) -> Recipe:
+    """Fit the batch to another number of ranks, so that a step has the images that it had.
+
+    A step takes the same images then, because ranks take turns in one common order.
+
+    Args:
+        recipe: What the run would go on with.
+        before: What its recipe.yaml says.
+        then: What held when its checkpoint was written.
+        ranks: How many there are now.
+
+    Returns:
+        The recipe with another batch_size and accumulate, where it asks for those of the start or
+        of recipe.yaml and they no longer make the same step; else the same recipe.
+    """
+    asked = recipe.batch_size, recipe.accumulate
+    if not then.global_batch or asked not in (then.asked, (before.batch_size, before.accumulate)):
+        return recipe
+    each, rest = divmod(then.global_batch, ranks)
+    assert isinstance(recipe.batch_size, int), "a run has found what auto is"
+    if rest or recipe.batch_size * recipe.accumulate == each:
+        return recipe
+    size = max(size for size in range(1, recipe.batch_size + 1) if each % size == 0)
+    return recipe.model_copy(update={"batch_size": size, "accumulate": each // size})
+
+
+def convert_position(progress: Progress, then: Conditions, here: Conditions) -> None:
+    """Count a position in the middle of an epoch in the batches and steps that hold now.
+
+    Args:
+        progress: As it was saved; changed in place.
+        then: What held when it was saved.
+        here: What holds now.
+    """
+    if not then.global_batch:
+        return
+    images = progress.batch // then.accumulate * then.global_batch
+    progress.batch = images // here.global_batch * here.accumulate
+    if then.steps_per_epoch != here.steps_per_epoch or then.global_batch != here.global_batch:
+        steps_in_epoch = progress.batch // here.accumulate
+        progress.step = progress.epoch * here.steps_per_epoch + steps_in_epoch
+
+
+def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection[str]) -> None:
+    """Rows of a trained head mean the classes that it was trained on, in their order.
+
+    Raises:
+        CheckpointError: The data have other classes.
+    """
+    changed = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
+    if changed and "classes" not in allowed:
+        raise CheckpointError(
+            f"resume: the run was trained on other classes: {changed[0][0]!r} is now "
+            f"{changed[0][1]!r} ({len(changed)} of {len(before)} differ). Give the data back their "
+            "names, start a new run with --init, or, where only the names changed, allow it: "
+            "--resume_allow classes."
+        )
+
+
+def is_before(record: Mapping[str, Any], progress: Progress, position: float) -> bool:
+    """Whether a record stays when a run goes back to a position: the run writes the others again.
+
+    Args:
+        record: Of metrics.jsonl.
+        progress: The position, in the steps of the checkpoint.
+        position: The same in epochs. Steps alone do not tell where an earlier part of the run had
+            more of them in an epoch.
+    """
+    if record["step"] == progress.step and record["kind"] != "train":
+        return not progress.batch and progress.is_closed
+    return bool(record["step"] <= progress.step or record["epoch"] < position - 1e-3)
+
+
+def _own_version() -> str:
+    try:
+        return version("convnextv2")
+    except PackageNotFoundError:  # it runs from its sources
+        return "sources"
+
+
+def _names_sha256(names: Sequence[str], folder: str) -> str:
+    """A hash of names; a data set that moved as a whole keeps its own."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.removeprefix(folder).lstrip("/\\").encode(errors="surrogateescape"))
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""Saving while training goes on: a copy is taken at once, and a thread writes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from convnextv2.checkpoint import Checkpoint
+
+
+class Saver:
+    """Writes checkpoints one after the other, each from a copy of its tensors.
+
+    The copy lies in memory that is taken at the first save and used again, so that later saves
+    touch no new pages.
+
+    Args:
+        write: Puts a checkpoint on the disk. It runs in a thread where `in_background`.
+        in_background: Whether training goes on meanwhile.
+    """
+
+    def __init__(self, write: Callable[[Checkpoint], None], *, in_background: bool) -> None:
+        self._write, self._in_background = write, in_background
+        self._copies: dict[str, Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def save(self, checkpoint: Checkpoint, *, wait: bool = False) -> None:
+        """Save a checkpoint.
+
+        Args:
+            checkpoint: Its tensors may change as soon as this returns.
+            wait: Whether to return only when it is on the disk.
+
+        Raises:
+            OSError: This save, or the one before it, could not be written.
+        """
+        self.wait()
+        if wait or not self._in_background:
+            self._write(checkpoint)
+            return
+        copied = replace(
+            checkpoint,
+            weights=self._copy("weights", checkpoint.weights),
+            average=self._copy("average", checkpoint.average),
+            optimizer=self._copy("optimizer", checkpoint.optimizer),
+        )
+        self._thread = threading.Thread(target=self._run, args=(copied,), name="save checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the last save is on the disk.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def look(self) -> None:
+        """Raise what went wrong with the last save, if it ended; does not wait for it."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def _run(self, checkpoint: Checkpoint) -> None:
+        try:
+            self._write(checkpoint)
+        except BaseException as error:  # it is raised where training waits for this save
+            self._failure = error
+
+    def _copy(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        copies = {}
+        for name, tensor in tensors.items():
+            key = f"{kind}|{name}"
+            copy = self._copies.get(key)
+            if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
+                copy = self._copies[key] = torch.empty_like(tensor, device="cpu")
+            copies[name] = copy.copy_(tensor.detach())
+        return copies

@@ -1,0 +1,199 @@
+"""Runs that are to go on although something changed or broke meanwhile."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import SMALL, draw, metrics, weights
+
+from convnextv2.cli import main
+
+FIXED = [*SMALL, "--lr", "0.01", "--ema", "--epochs"]
+
+
+def train(photos: Path, out: Path, *more: str, epochs: int = 3) -> int:
+    return main(["train", "--data_dir", str(photos), "--out", str(out), *FIXED, str(epochs), *more])
+
+
+def equal(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def begun(photos: Path, tmp_path: Path) -> Path:
+    """A run of three epochs of which two are done, with a checkpoint of each."""
+    out = tmp_path / "begun"
+    assert train(photos, out) == 0
+    for folder in (out / "checkpoints").glob("epoch-00003-*"):
+        shutil.rmtree(folder)
+    return out
+
+
+@pytest.fixture(scope="module")
+def straight(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("going_on") / "straight"
+    assert train(photos, out, "--keep_checkpoints", "3") == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "average.safetensors", "optimizer.safetensors", "progress.json"]
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    name: str, photos: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    newest = sorted((out / "checkpoints").iterdir())[-1]
+    data = bytearray((newest / name).read_bytes())
+    data[len(data) // 2] ^= 4
+    (newest / name).write_bytes(data)
+    capsys.readouterr()
+    assert train(photos, out, "--resume", "auto") == 0
+    printed = capsys.readouterr().out
+    assert f"{newest / name}: its content" in printed or f"{newest / name}: cannot" in printed
+    assert "the one before it is used" in printed and "(epoch 2, batch 0)" in printed
+    assert equal(out, straight) and metrics(out)[-1]["step"] == metrics(straight)[-1]["step"]
+    assert (out / "checkpoints" / f"{newest.name}.damaged").is_dir()
+
+
+def test_the_command_that_began_a_run_goes_on_with_it_where_weights_told_the_model(
+    photos: Path, straight: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    options = [*SMALL[8:], "--init", str(straight), "--lr", "0.01"]  # without model, depths, dims
+    command = ["train", "--data_dir", str(photos), "--out", str(out), *options]
+    assert main([*command, "--epochs", "1"]) == 0
+    assert main([*command, "--epochs", "2", "--resume"]) == 0
+    assert [record["epoch"] for record in metrics(out) if record["kind"] == "epoch"] == [1, 2]
+
+
+def test_another_recipe_or_other_images_are_refused_and_nothing_is_touched(
+    photos: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+    assert train(photos, begun, "--resume", "--seed", "9", "--mixup", "0.5") == 2
+    error = capsys.readouterr().err
+    assert "seed: 42 before, 9 from here on" in error and "--resume_allow seed,mixup" in error
+    more = tmp_path / "more"
+    shutil.copytree(photos, more)
+    draw(more / "train" / "red" / "new.png", 0, 77)
+    assert train(more, begun, "--resume") == 2
+    images = len(list((photos / "train").rglob("*.jpg")))
+    assert f"training images: {images} before, {images + 1} from here on" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
+    assert train(more, begun, "--resume", "--resume_allow", "images") == 0
+    assert "  training images:" in capsys.readouterr().out
+
+
+def test_a_data_set_that_moved_and_more_epochs_may_go_on(
+    photos: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "moved")
+    assert train(tmp_path / "moved", begun, "--resume", epochs=4) == 0
+    printed = capsys.readouterr().out
+    assert "epochs: 3 before, 4 from here on" in printed
+    assert "The schedule is that of 4 epochs from here on" in printed
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+from convnextv2.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("async_save", ["True", "False"])
+def test_a_disk_that_is_full_costs_one_line_and_no_checkpoint(
+    async_save: str, photos: Path, straight: Path, begun: Path
+) -> None:
+    out = begun
+    options = ["--data_dir", str(photos), "--out", str(out), *FIXED]
+    kept = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
+    command = ["train", *options, "3", "--resume", "auto", "--async_save", async_save]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "20000", *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "File too large. Free some space" in line
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not list((out / "checkpoints").rglob("*.safetensors.tmp"))
+    assert main(command) == 0
+    assert equal(out, straight)
+
+
+@pytest.mark.parametrize(
+    ("below", "told"), [("file/run", "Not a directory"), ("x" * 300, "File name too long")]
+)
+def test_a_path_that_cannot_be_is_one_line(
+    below: str, told: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert train(photos, tmp_path / below) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line and "Choose another path." in line
+
+
+def test_another_arithmetic_is_allowed_by_name_and_its_scaler_starts_anew(
+    photos: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = ["--resume", "--precision", "float16"]
+    assert train(photos, begun, *half) == 2
+    assert "arithmetic: float32 before, float16 from here on" in capsys.readouterr().err
+    assert train(photos, begun, *half, "--resume_allow", "precision") == 0
+    assert "scaler of float16's gradients starts anew" in capsys.readouterr().out
+    assert all(tensor.isfinite().all() for tensor in weights(begun).values())
+
+
+def test_a_checkpoint_of_mindcv_inside_of_a_run_leaves_its_network_alone(
+    photos: Path, tmp_path: Path
+) -> None:
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    options = ["--mindcv_files", "True", "--keep_checkpoints", "3"]  # gelu is exact, as our default
+    assert train(photos, straight, *options) == 0
+    shutil.copytree(straight, halted)
+    (ckpt,) = halted.glob("custom-2_*.ckpt")
+    assert train(photos, halted, *options, "--ckpt_path", str(ckpt)) == 0
+    assert "gelu: exact" in (halted / "recipe.yaml").read_text()
+    assert equal(halted, straight)
+
+
+def launch(ranks: int, *command: str) -> str:
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
+    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
+    done = subprocess.run(
+        [*launcher, *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_another_number_of_ranks_keeps_the_images_of_a_step(photos: Path, tmp_path: Path) -> None:
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    command = ["train", "--data_dir", str(photos), *FIXED, "2", "--resume", "auto", "--out"]
+    launch(2, *command, str(straight), "--save_every_steps", "2", "--keep_policy", "all")
+    shutil.copytree(straight, halted)
+    for folder in sorted((halted / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(folder)  # it was killed in the middle of the first epoch
+    printed = launch(1, *command, str(halted))
+    assert "1 rank in place of 2: batch_size 4 and accumulate 2 keep 8 images in a step." in printed
+    assert "at step 2 (epoch 0, batch 4)" in printed
+    one, other = weights(halted), weights(straight)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
+    steps = [record["step"] for record in metrics(straight) if record["kind"] == "train"]
+    assert [record["step"] for record in metrics(halted) if record["kind"] == "train"] == steps
