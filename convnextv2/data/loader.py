@@ -246,11 +246,23 @@ def idle_knobs(recipe: Recipe, source: Source) -> str:
 
 
 def build_evaluation_loader(
-    recipe: Recipe, source: Source, place: Place, quarantine: Quarantine | None = None
+    recipe: Recipe,
+    source: Source,
+    place: Place,
+    quarantine: Quarantine | None = None,
+    patience: Patience | None = None,
 ) -> EvaluationLoader:
-    """The evaluation batches of this rank, as the recipe says; with the run's list of bad images.
+    """The evaluation batches of this rank, as the recipe says.
 
-    Whoever builds it tells what it left out (`skipped`)."""
+    Whoever builds it tells what it left out (`skipped`).
+
+    Args:
+        recipe: Says how images are prepared.
+        source: The images.
+        place: This rank.
+        quarantine: The run's list of bad images.
+        patience: That of the run's training, if that waits here.
+    """
     return EvaluationLoader(
         source,
         build_eval_transform(recipe),
@@ -261,7 +273,7 @@ def build_evaluation_loader(
         world_size=place.world_size,
         bad_images=recipe.bad_images,
         quarantine=quarantine,
-        patience=Patience(recipe.data_wait_s),
+        patience=patience or Patience(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
     )
 

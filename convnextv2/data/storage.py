@@ -130,7 +130,8 @@ class Patience:
     def over(self) -> None:
         """Say that the wait, if there was one, is over: what was out of reach has been read."""
         if self._since is not None:
-            self._say(f"The images are there again after {self._end():.0f} s.")
+            waited = self._end()
+            self._say(f"The images are there again after {waited:.0f} s (wait {self.waits}).")
 
     def _end(self) -> float:
         assert self._since is not None

@@ -78,7 +78,7 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
 
     def validate() -> dict[str, float]:
         assert validation is not None
-        images = build_evaluation_loader(recipe, validation, place, quarantine)
+        images = build_evaluation_loader(recipe, validation, place, quarantine, loader.patience)
         evaluation, _ = evaluate(
             autocast_logits(model, place, dtype),
             images,

@@ -1,3 +1,4 @@
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -199,6 +200,7 @@ def test_versions_of_an_image_come_version_by_version():
 
 
 def test_the_choice_of_kernels_reaches_workers_that_do_not_inherit_it():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         native.choose("plain")
         start_worker = training(Noise(), workers=1)._reader.workers._loader.worker_init_fn
@@ -207,3 +209,5 @@ def test_the_choice_of_kernels_reaches_workers_that_do_not_inherit_it():
         assert native.chosen() == "plain"
     finally:
         native.choose("auto")
+        for number, handler in handlers.items():  # of this process, which is no worker
+            signal.signal(number, handler)

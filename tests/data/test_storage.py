@@ -104,7 +104,7 @@ def test_tries_come_after_longer_and_longer_pauses() -> None:
         "a.jpg: is out of reach (Stale file handle). Waiting for it, at most 300 s (data_wait_s)."
     ]
     waiting.over()
-    assert lines[1:] == ["The images are there again after 121 s."]
+    assert lines[1:] == ["The images are there again after 121 s (wait 1)."]
     waiting.over()
     assert len(lines) == 2 and (waiting.waits, waiting.waited_s) == (1, 121)
 

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from torch.utils.data import Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from convnextv2.data.sampler import EpochSampler, Position
 from convnextv2.data.workers import Workers
@@ -28,6 +29,12 @@ class Numbers(Dataset):
         if position.index == self.deadly and multiprocessing.parent_process():
             os.kill(os.getpid(), self.how)
         return torch.tensor([position.epoch, position.index])
+
+
+@pytest.fixture(autouse=True)
+def _quick_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks for dead processes every five seconds; here more often."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
 
 
 def workers(images: Dataset, count: int, said: list[str], **options) -> Workers:
