@@ -33,7 +33,5 @@ def left_out_line(names: Collection[str], what: str = "image") -> str:
     """
     count, few = len(names), ", ".join(sorted(names)[:MOST_NAMED])
     more = ", ..." if count > MOST_NAMED else ""
-    are = "were" if count > 1 else "was"
-    return (
-        f"{count:,} {what}{'s' * (count > 1)} could not be read and {are} left out: {few}{more}"
-    )
+    noun, are = (what, "was") if count == 1 else (f"{what}s", "were")
+    return f"{count:,} {noun} could not be read and {are} left out: {few}{more}"

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from convnextv2.data.decode.arrays import from_array
 from convnextv2.data.decode.values import is_no_data
 from convnextv2.data.sources import Source
-from convnextv2.errors import ChannelsError, DataError, MissingPackageError
+from convnextv2.errors import ChannelsError, DataError, MissingPackageError, StorageError
 
 LOW, HIGH = 0.001, 0.999
 """The shares of the values that lie below the ends of the range that is proposed."""
@@ -290,20 +290,20 @@ def _count(
 ) -> Tally:
     size = max(1, min(_CHUNK, math.ceil(len(source) / (4 * workers or 1))))
     chunks = [range(start, min(start + size, len(source))) for start in range(0, len(source), size)]
-    tallies: DataLoader[Tally | MissingPackageError] = DataLoader(
+    tallies: DataLoader[Tally | MissingPackageError | StorageError] = DataLoader(
         _Chunks(source, channels, value_range, chunks),
         batch_size=None,
         num_workers=min(workers, len(chunks)),
     )
     total = Tally(channels)
     for tally in tallies:
-        if isinstance(tally, MissingPackageError):
+        if isinstance(tally, MissingPackageError | StorageError):
             raise tally
         total += tally
     return total
 
 
-class _Chunks(Dataset[Tally | MissingPackageError]):
+class _Chunks(Dataset[Tally | MissingPackageError | StorageError]):
     """Tallies of so many images each, so that few go from process to process."""
 
     def __init__(
@@ -319,7 +319,7 @@ class _Chunks(Dataset[Tally | MissingPackageError]):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, number: int) -> Tally | MissingPackageError:
+    def __getitem__(self, number: int) -> Tally | MissingPackageError | StorageError:
         tally = Tally(self.channels)
         for index in self.chunks[number]:
             try:
@@ -327,12 +327,10 @@ class _Chunks(Dataset[Tally | MissingPackageError]):
             except ChannelsError as error:
                 tally.bands[error.bands] += 1
                 tally.wrong_bands.append(str(error))
+            except (MissingPackageError, StorageError) as error:
+                return error  # as a value: a worker's exceptions lose their type
             except DataError as error:
                 tally.unreadable.append(str(error))
-            except (
-                MissingPackageError
-            ) as error:  # as a value: a worker's exceptions lose their type
-                return error
         return tally
 
     def _add(self, tally: Tally, index: int) -> None:

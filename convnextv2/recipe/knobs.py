@@ -130,14 +130,14 @@ class Recipe(BaseModel):
     bad_images: Literal["fail", "skip", "quarantine"] = _data(
         "fail",
         "What to do with a file that is no image or is truncated: stop, or leave it out and count "
-        "it. quarantine also lists it in the run's quarantine.jsonl and never reads it again.",
+        "it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it "
+        "again; without a run it is skip.",
     )
     data_wait_s: float = _data(
         300.0,
         "How long images are waited for when their file server or folder is away; 0: not at all.",
         unit="s",
         ge=0,
-        allow_inf_nan=False,
     )
     max_image_pixels: int = _data(178_956_970, "Largest image that is decoded.", unit="pixels", ge=1)
     batch_size: int | Literal["auto"] = _data(

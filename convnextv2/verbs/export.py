@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
@@ -192,6 +193,8 @@ def _evidence(weights: Path, description: Description, recipe: Recipe, most: int
     batches = list(loader)
     if not batches:
         raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
+    if loader.skipped:
+        print(f"{left_out_line(loader.skipped)}.")
     targets = torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
     pixels = torch.cat([batch.pixels for batch in batches])
     return Evidence(pixels, targets, origin, recipe.images_per_batch(16), seconds)

@@ -48,7 +48,7 @@ def predict(
         key = api_key or os.environ.get("CONVNEXTV2_API_KEY", "")
         names = files(given, max_pixels=recipe.max_image_pixels).names
         results, skipped = [], list[str]()
-        on_bad = skipped.append if recipe.bad_images == "skip" else None
+        on_bad = None if recipe.bad_images == "fail" else skipped.append
         for result in predict_remotely(server, str(run), names, top_k=count, api_key=key, on_bad=on_bad):
             results.append(result)
             _show(result, json)

@@ -11,9 +11,10 @@ from PIL import Image
 
 from convnextv2.data.chance import stream
 from convnextv2.data.folders import files
-from convnextv2.data.left_out import BadImages
+from convnextv2.data.left_out import BadImages, Quarantine
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.source import Source
+from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.distributed import choose_device
 from convnextv2.errors import CheckpointError, DataError, RecipeError
@@ -90,6 +91,8 @@ def reconstruct_source(
     seed: int,
     device: str = "auto",
     bad_images: BadImages = "fail",
+    quarantine: Quarantine | None = None,
+    patience: Patience | None = None,
 ) -> tuple[Image.Image, list[str]]:
     """Make the gallery of at most `count` images of a source, evenly spread.
 
@@ -116,6 +119,8 @@ def reconstruct_source(
         batch_size=len(chosen),
         channels=transform.channels,
         bad_images=bad_images,
+        quarantine=quarantine,
+        patience=patience,
     )
     batch = next(iter(loader), None)
     if batch is None:

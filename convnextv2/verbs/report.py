@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
 from convnextv2.data.named import default_class_names
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources, validation_source
 from convnextv2.data.split_names import kind_of
+from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
-from convnextv2.errors import CheckpointError
+from convnextv2.errors import CheckpointError, DataError
 from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.gallery import to_picture
@@ -56,7 +58,7 @@ class Measured:
         """Lines for people about the images."""
         lines = list(self.source.notes)
         if self.skipped:
-            lines.append(f"{left_out_line(self.skipped)}.")
+            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
         return lines
 
 
@@ -87,7 +89,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     source, description = labelled_images(weights, description, recipe)
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
-    loader = build_evaluation_loader(recipe, source, place)
+    loader = build_evaluation_loader(recipe, source, place, _quarantine(weights, recipe))
     evaluation, predictions = evaluate(
         autocast_logits(model, place, choose_precision(precision, place.device)),
         loader,
@@ -117,6 +119,8 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
         rank=place.rank,
         world_size=place.world_size,
         bad_images=recipe.bad_images,
+        quarantine=_quarantine(path, recipe),
+        patience=Patience(recipe.data_wait_s),
     )
     evaluation, predictions = evaluate(
         scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, place=place
@@ -124,6 +128,14 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
     skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
     return Measured(evaluation, predictions, source, description, parameters, scorer.transform.value_range, skipped)
+
+
+def _quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
+    """The list of the run that the weights are of, if its own images are measured."""
+    owner = run_of(weights)
+    if recipe.bad_images != "quarantine" or owner is None or not _same_data(owner.recipe, recipe):
+        return None
+    return Quarantine(owner.path)
 
 
 def labelled_images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, Description]:
@@ -209,6 +221,8 @@ def report_run(run: Run, place: Place) -> Evaluation | None:
             write_report(run.report, _page(run, None, recipe))
             return None
         measured = evaluate_weights(weights, recipe, alone)
+        if measured.skipped:
+            say(f"{left_out_line(measured.skipped, 'validation image')}.")
         write_evaluation_report(weights, measured, recipe)
         return measured.evaluation
     write_report(run.report, _pretraining_page(run, recipe, weights))
@@ -276,6 +290,8 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
     summary = {"model": recipe.model.removeprefix("convnextv2_"), "image size": f"{recipe.image_size} px"}
     if measured:
         summary["parameters"] = f"{measured.parameters / 1e6:.1f} M"
+        if measured.skipped:
+            summary["validation images left out"] = str(len(measured.skipped))
     return build_report(
         _title(recipe),
         summary=summary,
@@ -306,7 +322,9 @@ def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
         },
         recipe=recipe.model_dump(),
         pretrain_metrics=run.metrics(),
-        gallery=_gallery(run, weights),
+        gallery=_gallery(
+            run, weights, Quarantine(run.path) if recipe.bad_images == "quarantine" else None
+        ),
         channels=recipe.in_channels,
         next_steps=[
             (fine_tune, "Fine-tune the encoder on labelled images."),
@@ -327,18 +345,38 @@ def _title(recipe: Recipe) -> str:
     return f"{network} on {data}"
 
 
-def _gallery(run: Run, weights: Path) -> Image.Image:
+def _gallery(run: Run, weights: Path, quarantine: Quarantine | None = None) -> Image.Image | None:
+    """Reconstructions of images of a pre-training run.
+
+    Args:
+        run: The run, which may be an older one.
+        weights: Its weights.
+        quarantine: Its list of bad images, if the run is the one that is reported.
+
+    Returns:
+        The picture, or None where there is none, which is said: the run that is reported is
+        finished, and its weights are whole.
+    """
     recipe = run.recipe
-    source, validation = find_sources(recipe, labelled=False)
-    return reconstruct_source(
-        weights,
-        validation or source,
-        count=GALLERY_IMAGES,
-        mask_ratio=recipe.mask_ratio,
-        seed=recipe.seed,
-        device=recipe.device,
-        bad_images=recipe.bad_images,
-    )[0]
+    try:
+        source, validation = find_sources(recipe, labelled=False)
+        picture, skipped = reconstruct_source(
+            weights,
+            validation or source,
+            count=GALLERY_IMAGES,
+            mask_ratio=recipe.mask_ratio,
+            seed=recipe.seed,
+            device=recipe.device,
+            bad_images=recipe.bad_images,
+            quarantine=quarantine,
+            patience=Patience(recipe.data_wait_s),
+        )
+    except DataError as error:
+        say(f"No reconstructions in the report: {error}")
+        return None
+    if skipped:
+        say(f"{left_out_line(skipped, 'gallery image')}.")
+    return picture
 
 
 def _examples(measured: Measured, recipe: Recipe) -> list[Example]:

@@ -13,7 +13,7 @@ import numpy as np
 from convnextv2.data.loader import resolve_workers
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
-from convnextv2.errors import ChannelsError, DataError, RecipeError
+from convnextv2.errors import ChannelsError, DataError, RecipeError, StorageError
 from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import expected, read_value, show
 
@@ -91,6 +91,8 @@ def _channels_of(source: Source) -> int:
             source.picture(index, 3)
         except ChannelsError as error:
             return error.bands
+        except StorageError:
+            raise
         except DataError:
             continue
         return 3

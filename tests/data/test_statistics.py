@@ -10,7 +10,7 @@ from PIL import Image
 from convnextv2.cli import main
 from convnextv2.data.sources import Source, unlabelled
 from convnextv2.data.statistics import measure
-from convnextv2.errors import DataError, MissingPackageError, RecipeError
+from convnextv2.errors import DataError, MissingPackageError, RecipeError, StorageError
 from convnextv2.recipe.read import read_recipe
 from convnextv2.verbs.statistics import statistics
 
@@ -191,3 +191,14 @@ def test_a_channel_that_never_varies_gets_a_deviation_that_a_recipe_takes(tmp_pa
     )
     statistics(tmp_path)
     assert "# std 1 stands for that of channel 1, which never varies" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_that_is_away_is_not_taken_for_bad_images(tmp_path, workers):
+    (tmp_path / "a").mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a" / f"{i}.png")
+    source = unlabelled(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(StorageError, match=r"^\S+0\.png: is out of reach"):
+        measure(source, 3, workers=workers)
