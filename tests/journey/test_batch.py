@@ -25,9 +25,9 @@ def test_a_run_says_and_keeps_what_was_found(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(memory, "estimate", lambda *args, **kwargs: memory.Need(0, 2**20))
-    monkeypatch.setattr(memory, "available_memory", lambda device: 8 * 2**20)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 12 * 2**20)
     assert main([verb, *arguments(photos, tmp_path / "run"), "--global_batch", "8"]) == 0
-    # 90 % of 8 MiB, of which each image takes 1.5 MiB and its pixels in the loader 12 KiB.
+    # 90 % of 12 MiB, of which each image takes 2.2 MiB and its pixels in the loader 12 KiB.
     assert "batch_size auto: 4, and accumulate 2, on 1 rank: 8 images" in capsys.readouterr().out
     recipe = open_run(tmp_path / "run").recipe
     assert (recipe.batch_size, recipe.accumulate, recipe.global_batch) == (4, 2, 8)
