@@ -42,10 +42,9 @@ def test_a_run_says_and_keeps_what_was_found(
 def test_two_ranks_agree_and_evaluate_each_image_once(photos: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["-m", "convnextv2", "train", *arguments(photos, tmp_path / "run")]
+    command += ["--global_batch", "8"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--global_batch", "8"], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "batch_size auto: 4, and accumulate 1, on 2 ranks: 8 images in a step." in done.stdout
     assert open_run(tmp_path / "run").recipe.batch_size == 4
