@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from convnextv2.cgroup import cpu_quota, free_memory
 from convnextv2.errors import DeviceError, LostRankError
@@ -184,6 +186,8 @@ def _leave_failed(error: BaseException) -> LostRankError | None:
     """Leave the other ranks, of which one is perhaps the cause: then it is named."""
     if not dist.is_initialized():
         return None
+    with suppress(ValueError):  # torchrun and mpirun send it to the ranks that are left
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cause = None
     if _roll_call is not None:
         cause = _roll_call.explain(error)
@@ -217,11 +221,19 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
     if device.type != "cpu":
         backend = f"cpu:gloo,{device.type}:{backend}"
     try:
+        timeout = timedelta(seconds=timeout_s)
+        store, _, _ = next(
+            rendezvous("env://", launch.rank, launch.world_size, timeout=timeout)
+        )
+        # torchrun keeps its store when it starts the ranks again. Without a name of their own, the
+        # new ones would find the addresses of those that are gone, and wait for them.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         dist.init_process_group(
             backend,
+            store=PrefixStore(f"attempt-{attempt}", store),
             rank=launch.rank,
             world_size=launch.world_size,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timeout,
         )
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

@@ -102,7 +102,10 @@ class Run:
         return folder
 
     def _sync_log(self) -> None:
-        with contextlib.suppress(FileNotFoundError), open(self.path / "metrics.jsonl", "rb") as file:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path / "metrics.jsonl", "rb") as file,
+        ):
             os.fsync(file.fileno())
 
     def save_last(self, weights: Mapping[str, Tensor], description: Description) -> None:
@@ -152,7 +155,9 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, oldest first."""
-        return sorted(path for path in (self.path / "checkpoints").glob("epoch-*") if not path.suffix)
+        return sorted(
+            path for path in (self.path / "checkpoints").glob("epoch-*") if not path.suffix
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Where the weights came from that the run was started with; empty where nothing says it."""
@@ -292,7 +297,11 @@ def decide_resume(recipe: Recipe, path: Path) -> Recipe:
 def continues_inside(recipe: Recipe, path: Path) -> bool:
     """Whether a run goes on from a MindSpore checkpoint in its own folder, as MindCV's `--ckpt_path ckpt/tiny-3_1251.ckpt` does:
     from one that MindCV left there, or from our own."""
-    return (recipe.resume_init or recipe.resume_opt) and not recipe.overwrite and is_inside(recipe.init, path)
+    return (
+        (recipe.resume_init or recipe.resume_opt)
+        and not recipe.overwrite
+        and is_inside(recipe.init, path)
+    )
 
 
 def is_inside(init: str, path: Path) -> bool:
@@ -319,14 +328,20 @@ def find_weights(path: str | Path) -> Path:
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
         if candidate.is_file():
-            return path if (path / "config.json").is_file() and candidate.parent == path else candidate
+            return (
+                path if (path / "config.json").is_file() and candidate.parent == path else candidate
+            )
     if (path / "config.json").is_file():  # shards
         return path
     if is_hub_name(name):
         return download(name)
     if not path.exists():
-        raise RunError(f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file.")
-    raise RunError(f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)}).")
+        raise RunError(
+            f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file."
+        )
+    raise RunError(
+        f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)})."
+    )
 
 
 def run_of(weights: Path) -> Run | None:
@@ -345,9 +360,14 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     beside = run.path / "last" / "model.json" if run else None
     if opened.origin.format == "mindcv" and beside and beside.is_file():
         told = read_model_json(beside)
-        same = all(told.arguments.get(name) == opened.description.arguments[name] for name in ("depths", "dims", "num_classes"))
+        same = all(
+            told.arguments.get(name) == opened.description.arguments[name]
+            for name in ("depths", "dims", "num_classes")
+        )
         if same and told.preprocessing:
-            known = replace(opened.description, class_names=told.class_names, preprocessing=told.preprocessing)
+            known = replace(
+                opened.description, class_names=told.class_names, preprocessing=told.preprocessing
+            )
             return replace(opened, description=known)
     return opened
 

@@ -44,9 +44,7 @@ class KeptStep:
     names: list[list[str]]
 
 
-def save_bad_step(
-    folder: Path, bad: BadStep, names: Sequence[str], epoch: int, rank: int
-) -> Path:
+def save_bad_step(folder: Path, bad: BadStep, names: Sequence[str], epoch: int, rank: int) -> Path:
     """Write the batches of a step that was not finite.
 
     Args:

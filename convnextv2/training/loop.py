@@ -1,6 +1,7 @@
-"""The only training loop: supervised training, fine-tuning and FCMAE differ in the `loss_fn` that they pass.
+"""The only training loop.
 
-It never looks inside a batch. Read from the top, each thing that does not happen in every step is an `if`.
+Supervised training, fine-tuning and FCMAE differ in the `loss_fn` that they pass. The loop never
+looks inside a batch. Each thing that does not happen in every step is an `if`.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def fit(
             an evaluation or a disk costs no step.
     """
     total_steps = pace.epochs * pace.steps_per_epoch
-    # Reading a loss waits for the device: cheap on a CPU, on accelerators done only where it is needed.
+    # Reading a loss waits for the device: cheap on a CPU, elsewhere done only where it is needed.
     looks_always = place.device.type == "cpu" or pace.skip_bad
     window = Window(progress)
     is_whole = True  # the weights, their average and the optimizer are those of progress.step
@@ -136,7 +137,9 @@ def fit(
 
     def close_epoch(began: float, trained_s: float) -> None:
         figures = {}
-        if evaluate is not None and is_due(progress.epoch, every=pace.val_every_epochs, last=pace.epochs):
+        if evaluate is not None and is_due(
+            progress.epoch, every=pace.val_every_epochs, last=pace.epochs
+        ):
             model.eval()
             with average.in_model() if average is not None else nullcontext():
                 figures = evaluate()
@@ -144,15 +147,24 @@ def fit(
             log(record)
             display.line(record)
         total_s = time.perf_counter() - began
-        times = {"train_s": round(trained_s, 2), "eval_s": round(total_s - trained_s, 2), "total_s": round(total_s, 2)}
+        times = {
+            "train_s": round(trained_s, 2),
+            "eval_s": round(total_s - trained_s, 2),
+            "total_s": round(total_s, 2),
+        }
         where = {"kind": "epoch", "step": progress.step, "epoch": progress.epoch}
         log({**where, "last_loss": progress.last_loss, **times, **figures})
         progress.closed = progress.epoch
         close()
 
-    with Display(total_steps, done=progress.step, main=place.is_main) as display, stop_requests() as stop_requested:
+    with (
+        Display(total_steps, done=progress.step, main=place.is_main) as display,
+        stop_requests() as stop_requested,
+    ):
         try:
-            if not progress.is_closed:  # a stop came between the save of an epoch and its evaluation
+            if (
+                not progress.is_closed
+            ):  # a stop came between the save of an epoch and its evaluation
                 close_epoch(time.perf_counter(), 0.0)
             while progress.epoch < pace.epochs:
                 model.train()
@@ -188,12 +200,21 @@ def fit(
                     if learned_from:
                         scaler.unscale_(optimizer)
                         norm = clip(model, pace.clip_norm)
-                        window.collect(torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled())
+                        window.collect(
+                            torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled()
+                        )
 
-                    epoch_now = progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
-                    is_line = is_due(progress.step + 1, every=pace.log_every_steps, last=total_steps)
+                    epoch_now = (
+                        progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
+                    )
+                    is_line = is_due(
+                        progress.step + 1, every=pace.log_every_steps, last=total_steps
+                    )
                     is_bad = (looks_always or is_line) and not window.look()
-                    is_late = pace.save_every_s is not None and time.monotonic() > saved_at + pace.save_every_s
+                    is_late = (
+                        pace.save_every_s is not None
+                        and time.monotonic() > saved_at + pace.save_every_s
+                    )
                     stop, bad, saves_now, *shared = place.share(
                         stop_requested(), is_bad, is_late, *window.unshared()
                     )
@@ -202,14 +223,23 @@ def fit(
                         window.discard()
                         skipped_in_a_row += 1
                         found = BadStep(
-                            progress.step, learned_from, [float(loss) for loss in losses], float(norm)
+                            progress.step,
+                            learned_from,
+                            [float(loss) for loss in losses],
+                            float(norm),
                         )
                         where = keep(found)
                         if not pace.skip_bad or skipped_in_a_row > MOST_SKIPPED:
                             raise TrainingError(complaint(found, where, is_exact=looks_always))
-                        told = {"kind": "bad step", "step": progress.step + 1, "epoch": round(epoch_now, 4)}
+                        told = {
+                            "kind": "bad step",
+                            "step": progress.step + 1,
+                            "epoch": round(epoch_now, 4),
+                        }
                         log({**told, "kept": where})
-                        display.text(f"step {progress.step + 1}: not finite, so left out. It is kept in {where}.")
+                        display.text(
+                            f"step {progress.step + 1}: not finite, so left out. It is kept in {where}."
+                        )
                     elif learned_from:
                         window.add(*shared)
                         skipped_in_a_row = 0
@@ -228,7 +258,12 @@ def fit(
 
                     if is_line and window.loss_count:
                         figures = window.figures()
-                        record = {"kind": "train", "step": progress.step, "epoch": round(epoch_now, 4), "lr": lr}
+                        record = {
+                            "kind": "train",
+                            "step": progress.step,
+                            "epoch": round(epoch_now, 4),
+                            "lr": lr,
+                        }
                         log({**record, **figures})
                         display.line({**record, **figures})
                         if watch is not None and (line := watch.look(figures["loss"])):
@@ -238,7 +273,9 @@ def fit(
                     if stop or saves_now:
                         window.settle(place)
                     if stop:
-                        raise Stopped(f"stopped as asked after step {progress.step} of {total_steps}")
+                        raise Stopped(
+                            f"stopped as asked after step {progress.step} of {total_steps}"
+                        )
                     if saves_now:
                         window.remember(progress)
                         save(False)
@@ -252,7 +289,9 @@ def fit(
                 if is_due(progress.epoch, every=pace.save_every_epochs, last=pace.epochs):
                     save(False)  # before the evaluation, which may fail
                     saved_at = time.monotonic()
-                if place.share(stop_requested())[0]:  # the evaluation may take longer than a launcher waits
+                if place.share(stop_requested())[
+                    0
+                ]:  # the evaluation may take longer than a launcher waits
                     raise Stopped(f"stopped as asked after step {progress.step} of {total_steps}")
                 close_epoch(epoch_started, trained_s)
                 window.restart()
@@ -280,7 +319,11 @@ def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
     """Say what was not finite, and what to do."""
     what = next((f"loss = {loss}" for loss in bad.losses if not math.isfinite(loss)), None)
     what = what or f"the gradient's norm = {bad.gradient_norm}"
-    when = f"at step {bad.number + 1}, which is not taken" if is_exact else f"near step {bad.number + 1}"
+    when = (
+        f"at step {bad.number + 1}, which is not taken"
+        if is_exact
+        else f"near step {bad.number + 1}"
+    )
     return (
         f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. Lower "
         "lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
@@ -288,7 +331,7 @@ def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
 
 
 class Window:
-    """Figures since the last log line: mean loss, images per second, share of the time spent waiting for data.
+    """Figures since the last log line: mean loss, pace, share of the time spent waiting for data.
 
     Losses go three ways: what a device computes is collected, what was looked at waits to be shared
     with the other ranks, and what was shared is counted. The counts are those of all ranks, on every
@@ -309,7 +352,7 @@ class Window:
         self.loss_sum, self.loss_count = 0.0, 0
 
     def collect(self, loss: Tensor, norm: Tensor, *, leaves_out: bool) -> None:
-        """Take in a step's loss and gradient norm, both scalars, which the device may still compute.
+        """Take in a step's loss and gradient norm, scalars that the device may still compute.
 
         Args:
             loss: Of this rank.
@@ -407,7 +450,9 @@ def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def no_sync(model: nn.Module) -> Any:
     """Gradients of this backward pass stay on this rank (accumulation)."""
-    return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
+    return (
+        model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
+    )
 
 
 @contextmanager

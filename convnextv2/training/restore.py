@@ -142,14 +142,14 @@ def _heal_last(run: Run, checkpoint: Checkpoint) -> None:
         run.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
 
 
-def continue_mindcv(
-    recipe: Recipe, run: Run, state: Learner, pace: Pace, place: Place
-) -> Progress:
+def continue_mindcv(recipe: Recipe, run: Run, state: Learner, pace: Pace, place: Place) -> Progress:
     """The position of the MindSpore checkpoint in `init`, whose weights the model has already, with its average, and with
     `resume_opt` the optimizer's state. Inside the run's own folder, what stands there is continued too."""
     path = find_weights(recipe.init)
     if path.suffix != ".ckpt":
-        raise RecipeError(f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run.")
+        raise RecipeError(
+            f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run."
+        )
     inside = continues_inside(recipe, run.path)
     epoch, how = mindcv_files.position_of(path, pace.steps_per_epoch)
     best = run.path / "best" / WEIGHTS
@@ -161,7 +161,9 @@ def continue_mindcv(
             "epochs, or use init to start a new run from these weights."
         )
     progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
-    say(f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init.")
+    say(
+        f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init."
+    )
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
         say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
         checkpoint = read_checkpoint(own)
@@ -173,14 +175,20 @@ def continue_mindcv(
             raise RecipeError(
                 f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
             )
-        moments = mindcv_files.optimizer_state(path, recipe.model, progress.step, epoch * pace.batches_per_epoch)
+        moments = mindcv_files.optimizer_state(
+            path, recipe.model, progress.step, epoch * pace.batches_per_epoch
+        )
         load_optimizer(state.optimizer, state.model, moments, progress.step)
     if state.average is not None:
         _continue_average(path, state.average, progress)
     if inside:
         records = _history(run, epoch, pace.steps_per_epoch)
-        progress.best = max((record["top1"] for record in records if "top1" in record), default=None)
-        if place.is_main:  # of this epoch there is no checkpoint at its end, see above, so all from it on go
+        progress.best = max(
+            (record["top1"] for record in records if "top1" in record), default=None
+        )
+        if (
+            place.is_main
+        ):  # of this epoch there is no checkpoint at its end, see above, so all from it on go
             run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
     return progress
 
@@ -190,7 +198,9 @@ def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]
     log = run.path / "result.log"
     records = run.metrics()
     if not records and log.is_file():
-        records = mindcv_files.read_result_log(log.read_text(encoding="utf-8", errors="replace"), steps_per_epoch)
+        records = mindcv_files.read_result_log(
+            log.read_text(encoding="utf-8", errors="replace"), steps_per_epoch
+        )
     return [record for record in records if record["epoch"] <= epoch]
 
 

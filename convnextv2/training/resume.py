@@ -21,12 +21,26 @@ from convnextv2.training.state import Progress
 _FREE = frozenset(
     (
         *("out", "resume", "resume_allow", "overwrite", "device", "distribute", "rank_timeout_s"),
-        *("compile", "kernels", "val_precision", "val_while_train", "val_every_epochs", "async_save"),
+        *(
+            "compile",
+            "kernels",
+            "val_precision",
+            "val_while_train",
+            "val_every_epochs",
+            "async_save",
+        ),
         *("save_every_epochs", "save_every_steps", "save_every_minutes", "keep_checkpoints"),
         *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "bad_steps", "workers"),
         *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
         *("image_suffix", "bad_images", "data_wait_s", "init", "resume_init", "resume_opt"),
-        *("grad_checkpoint", "batch_size", "accumulate", "global_batch", "precision", "class_order"),
+        *(
+            "grad_checkpoint",
+            "batch_size",
+            "accumulate",
+            "global_batch",
+            "precision",
+            "class_order",
+        ),
         "crop_pct",
     )
 )
@@ -146,13 +160,17 @@ def _differences(
         line = f"training images: {then.images:,} before, {here.images:,} from here on"
         found.append(("images", line))
     elif then.names_sha256 and then.names_sha256 != here.names_sha256:
-        found.append(("images", f"the names of the {here.images:,} training images, or their order"))
+        found.append(
+            ("images", f"the names of the {here.images:,} training images, or their order")
+        )
     if then.global_batch and then.global_batch != here.global_batch:
         line = f"images in a step: {then.global_batch} before, {here.global_batch} from here on"
         same = (before.batch_size, before.accumulate) == (now.batch_size, now.accumulate)
         found.append(("ranks" if same else "batch_size", line))
     elif then.steps_per_epoch and then.steps_per_epoch != here.steps_per_epoch:
-        line = f"steps in an epoch: {then.steps_per_epoch} before, {here.steps_per_epoch} from here on"
+        line = (
+            f"steps in an epoch: {then.steps_per_epoch} before, {here.steps_per_epoch} from here on"
+        )
         if then.images == here.images:
             found.append(("ranks", line))
     if then.precision and then.precision != here.precision:

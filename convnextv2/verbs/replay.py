@@ -69,7 +69,9 @@ def replay(run: str | Path, *, step: str | int | None = None) -> list[Replayed]:
     number = kept[0].step
     recipe, checkpoint = opened.recipe, _checkpoint_before(opened, number)
     if checkpoint is None:
-        print(f"{opened.path}: has no checkpoint from before step {number}, so only images are shown.")
+        print(
+            f"{opened.path}: has no checkpoint from before step {number}, so only images are shown."
+        )
         images = [image for part in kept for image in _unmeasured(part)]
     else:
         print(f"Step {number} with the weights of {checkpoint}.")
@@ -149,7 +151,9 @@ def _alone(
 
 def _criterion(recipe: Recipe):  # type: ignore[no-untyped-def]
     """The recipe's loss; that of three versions of an image becomes cross-entropy for one."""
-    return build_criterion(recipe.model_copy(update={"loss": "ce"}) if recipe.loss == "jsd" else recipe)
+    return build_criterion(
+        recipe.model_copy(update={"loss": "ce"}) if recipe.loss == "jsd" else recipe
+    )
 
 
 def _show(run: Run, images: list[Replayed], step: int) -> None:

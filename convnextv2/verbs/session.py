@@ -25,15 +25,33 @@ from convnextv2.training.state import Progress
 _IDLE = {
     "train": ("mask_ratio", "tile", "norm_target", "decoder_dim", "decoder_depth"),
     "pretrain": (
-        *("val_while_train", "val_every_epochs", "val_split", "val_fraction", "erase_prob", "mixup", "cutmix", "mix_prob"),
-        *("mix_switch_prob", "num_classes", "head_init_scale", "freeze", "layer_decay", "layer_decay_form"),
+        *(
+            "val_while_train",
+            "val_every_epochs",
+            "val_split",
+            "val_fraction",
+            "erase_prob",
+            "mixup",
+            "cutmix",
+            "mix_prob",
+        ),
+        *(
+            "mix_switch_prob",
+            "num_classes",
+            "head_init_scale",
+            "freeze",
+            "layer_decay",
+            "layer_decay_form",
+        ),
         *("loss", "label_smoothing", "loss_reduction", "val_precision"),
     ),
 }
 
 
 @contextmanager
-def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> Iterator[tuple[Recipe, Run, Place]]:
+def new_run(
+    verb: str, config: str | Path | None, knobs: Mapping[str, Any]
+) -> Iterator[tuple[Recipe, Run, Place]]:
     """Begin a run, or go on with one: recipe, ranks, folder and its lock; leave all of it at the end.
 
     Args:
@@ -66,7 +84,9 @@ def new_run(verb: str, config: str | Path | None, knobs: Mapping[str, Any]) -> I
     ):
         if place.is_main:
             if decide_resume(asked, path).resume != recipe.resume:
-                raise RunError(f"out = {path}: another process wrote that run meanwhile. Start again.")
+                raise RunError(
+                    f"out = {path}: another process wrote that run meanwhile. Start again."
+                )
             create_run(recipe, path)
         place.barrier()
         run = Run(path)
@@ -128,7 +148,11 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
     if place.device.type != "cpu":
         return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
     chosen = native.choose(recipe.kernels)
-    return [] if chosen == recipe.kernels or chosen == "native" else [f"Kernels: {chosen}; about half as fast on a CPU."]
+    return (
+        []
+        if chosen == recipe.kernels or chosen == "native"
+        else [f"Kernels: {chosen}; about half as fast on a CPU."]
+    )
 
 
 def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
@@ -137,7 +161,9 @@ def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
     idle = [name for name in _IDLE[verb] if getattr(recipe, name) != getattr(defaults, name)]
     lines = [f"No effect in {verb}: {', '.join(idle)}."] if idle else []
     if verb == "pretrain" and recipe.mindcv_files:
-        lines.append("mindcv_files in pretrain: result.log only, since MindCV has no files for FCMAE.")
+        lines.append(
+            "mindcv_files in pretrain: result.log only, since MindCV has no files for FCMAE."
+        )
     if verb == "pretrain" and recipe.keep_policy == "top_k":
         lines.append(
             "keep_policy = top_k in pretrain: there are no scores, so the newest are kept (latest_k)."

@@ -48,9 +48,9 @@ OPTIONS = [
 EXACT = ("kind", "step", "epoch", "loss", "last_loss", "lr", "top1")
 
 
-def run(photos: Path, out: Path, point: int, *more: str) -> subprocess.CompletedProcess:
+def run(photos: Path, out: Path, point: int, verb: str, *more: str) -> subprocess.CompletedProcess:
     data = ["--data_dir", str(photos), "--out", str(out), "--resume", "auto"]
-    command = [sys.executable, "-c", KILLER, "train", *data, *OPTIONS, *SMALL, *more]
+    command = [sys.executable, "-c", KILLER, verb, *data, *OPTIONS, *SMALL, *more]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "KILL_AT": str(point)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -59,22 +59,29 @@ def told(out: Path) -> list[dict]:
     return [{name: record.get(name) for name in EXACT} for record in metrics(out)]
 
 
-@pytest.mark.parametrize("policy", ["latest_k", "top_k"])
+CASES = {
+    "latest_k": ("train", "--keep_policy", "latest_k", "--save_every_steps", "4"),
+    "top_k": ("train", "--keep_policy", "top_k", "--async_save", "False", "--mindcv_files", "True"),
+    "pretrain": ("pretrain", "--decoder_dim", "8", "--save_every_steps", "1"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_kill_at_a_file_operation_changes_nothing(
-    photos: Path, tmp_path: Path, policy: str
+    photos: Path, tmp_path: Path, case: str
 ) -> None:
-    straight = tmp_path / "straight"
-    done = run(photos, straight, 0, "--keep_policy", policy)
+    straight, asked = tmp_path / "straight", CASES[case]
+    done = run(photos, straight, 0, *asked)
     assert done.returncode == 0, done.stderr
     operations = int(done.stdout.split("operations")[1])
     every = max(1, operations // 3)
     for point in range(every // 2 + 1, operations, every):
         out = tmp_path / f"killed-{point}"
-        assert run(photos, out, point, "--keep_policy", policy).returncode == 137
-        done = run(photos, out, 0, "--keep_policy", policy)
+        assert run(photos, out, point, *asked).returncode == 137
+        done = run(photos, out, 0, *asked)
         assert done.returncode == 0, (point, done.stderr)
         assert told(out) == told(straight), point
-        for name in ("last", "best"):
+        for name in ("last", "best") if asked[0] == "train" else ("last",):
             tensors, expected = (
                 read_tensors(each / name / "model.safetensors")[0] for each in (out, straight)
             )

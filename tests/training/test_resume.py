@@ -102,4 +102,6 @@ def test_records_after_the_position_go() -> None:
     assert is_before({"kind": "train", "step": 14, "epoch": 1.75}, at, 2.5)
     end = Progress(step=8, epoch=2, batch=0, closed=1)
     assert not is_before({"kind": "eval", "step": 8, "epoch": 2}, end, 2.0)
-    assert is_before({"kind": "eval", "step": 8, "epoch": 2}, Progress(step=8, epoch=2, closed=2), 2.0)
+    assert is_before(
+        {"kind": "eval", "step": 8, "epoch": 2}, Progress(step=8, epoch=2, closed=2), 2.0
+    )

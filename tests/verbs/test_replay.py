@@ -52,7 +52,10 @@ def test_a_step_without_weights_from_before_it_still_shows_its_images(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = diverged("pretrain", photos, tmp_path / "run", "--lr", "1e12")
-    assert "mask_token: has a weight of 1e+12 after step 1, so it is not saved" in capsys.readouterr().err
+    assert (
+        "mask_token: has a weight of 1e+12 after step 1, so it is not saved"
+        in capsys.readouterr().err
+    )
     assert not list(run.glob("checkpoints/*"))
     assert main(["replay", str(run)]) == 0
     assert "so only images are shown" in capsys.readouterr().out
