@@ -4,7 +4,8 @@ ConvNeXtV2Error (a ValueError)
 ├── RecipeError       a knob is unknown, has a wrong value, or two knobs contradict each other
 ├── DataError         a folder, table or image cannot be used
 │   ├── ImageSizeError    an image has more pixels than are decoded
-│   └── ChannelsError     an image has other channels than the network takes
+│   ├── ChannelsError     an image has other channels than the network takes
+│   └── StorageError      images are out of reach, which is no fault of theirs
 ├── CheckpointError   weights cannot be read, or do not fit the model
 │   └── DamagedCheckpointError   a file of a run's checkpoint is not what was written
 ├── ArtifactError     an exported model cannot be read, or is not as good as the model it was made from
@@ -61,6 +62,13 @@ class ChannelsError(DataError):
     def __init__(self, message: str, bands: int) -> None:
         super().__init__(message)
         self.bands = bands
+
+
+class StorageError(DataError):
+    """Images are out of reach: a file server is away, or the machine has no room for them.
+
+    That is no fault of an image, so none is left out because of it.
+    """
 
 
 class CheckpointError(ConvNeXtV2Error):

@@ -40,10 +40,16 @@ class DecodedCache:
             offset = int(self._used)
             if self._places[index, 0] >= 0 or offset + length > len(self._pixels):
                 return
-            # Written under the lock: whoever finds the place also finds the pixels.
-            self._pixels[offset : offset + length] = pixels.permute(1, 2, 0).reshape(-1)
-            self._places[index] = torch.tensor([offset, *pixels.shape])
+            # Written under the lock: whoever finds the place also finds the pixels. In this order,
+            # since a process may be killed between any two of these lines: its part is lost then.
             self._used += length
+            self._pixels[offset : offset + length] = pixels.permute(1, 2, 0).reshape(-1)
+            self._places[index, 1:] = torch.tensor(pixels.shape)
+            self._places[index, 0] = offset
+
+    def renew_lock(self) -> None:
+        """Forget who holds the lock: a process that was killed. No other one may use the cache."""
+        self._lock = multiprocessing.get_context().Lock()
 
 
 def affordable(megabytes: int, *, batches: int = 0, ranks: int = 1) -> tuple[int, str]:

@@ -6,31 +6,32 @@ not a traceback out of a worker.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.chance import stream
 from convnextv2.data.decode import Picture
+from convnextv2.data.left_out import BadImages, Failure, LeftOut, Quarantine
 from convnextv2.data.sampler import EpochSampler, Position, exact_positions
 from convnextv2.data.source import Source
+from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
+from convnextv2.data.workers import PREFETCH, Rest, Workers
 from convnextv2.distributed import Place, available_cores, say
-from convnextv2.errors import DataError, MissingPackageError
-from convnextv2.model.kernels import native
+from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.recipe.knobs import Recipe
+
+__all__ = ["PREFETCH", "Batch", "EvaluationLoader", "TrainingLoader"]
 
 MOST_WORKERS = 16
 """How many `workers: auto` starts at most; beyond that, memory and disks give out before the cores do."""
-PREFETCH = 2
-"""Batches that each worker has on the way, in shared memory."""
 
 
 class Batch(NamedTuple):
@@ -46,11 +47,11 @@ class Batch(NamedTuple):
 class TrainingLoader:
     """A rank's training batches. One worker or many, and starting in the middle of an epoch, change nothing in them.
 
-    transform: (pixels, CPU generator) to uint8 (C, H, W) of one size; the generator follows from the sampler's seed and the
-    position. bad_images: "fail" raises DataError at the first image that cannot be read; "skip" leaves it out of its batch (and
-    leaves out a batch of nothing else, on one rank; several could then no longer keep step, so there it is a DataError) and notes
-    its name in `skipped`. cache: of decoded images. The transform then gets whole images, in the cache or not, so that what it
-    returns does not depend on what fitted. channels, value_range: see `open_picture`."""
+    Attributes:
+        source: The images.
+        sampler: The order.
+        patience: Waits for images that are out of reach.
+    """
 
     def __init__(
         self,
@@ -61,34 +62,85 @@ class TrainingLoader:
         channels: int = 3,
         value_range: tuple[float, float] | None = None,
         workers: int = 0,
-        bad_images: Literal["fail", "skip"] = "fail",
+        bad_images: BadImages = "fail",
+        quarantine: Quarantine | None = None,
+        patience: Patience | None = None,
         pin_memory: bool = False,
         cache: DecodedCache | None = None,
+        whole: bool = False,
     ) -> None:
-        self.source, self.sampler, self.bad_images = source, sampler, bad_images
-        self.skipped: set[str] = set()
-        images = _Images(source, channels, value_range, partial(_augment, transform, sampler.seed), cache)
-        self._loader = _data_loader(images, sampler, workers, persistent=True, pin_memory=pin_memory)
+        """Start nothing yet.
+
+        Args:
+            source: The images.
+            transform: (pixels, CPU generator) to uint8 (C, H, W) of one size, or (versions, C, H, W). The generator follows from
+                the sampler's seed and the position.
+            sampler: Which images are in which batch.
+            channels: See `open_picture`.
+            value_range: See `open_picture`.
+            workers: Processes that prepare batches; 0 for this one.
+            bad_images: What becomes of images that cannot be read, see `LeftOut`.
+            quarantine: The run's list of them.
+            patience: How long images are waited for that are out of reach; by default `storage.WAIT_S`.
+            pin_memory: Whether batches come in memory that a GPU reads from.
+            cache: Of decoded images.
+            whole: Whether images are decoded whole before the transform, as they are for the cache. What the transform returns
+                then does not depend on whether there is a cache and what fits into it.
+        """
+        self.source, self.sampler = source, sampler
+        images = _Images(
+            source, channels, value_range, partial(_augment, transform, sampler.seed), cache, whole=whole or cache is not None
+        )
+        self._reader = _Reader(
+            images, (channels, *transform.image_size), workers, LeftOut(source, bad_images, "training", quarantine),
+            patience or Patience(), persistent=True, pin_memory=pin_memory,
+        )  # fmt: skip
+        self.patience = self._reader.patience
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
         return len(self.sampler)
 
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Images left out by now: name -> why."""
+        return self._reader.left_out.reasons
+
+    @property
+    def workers_replaced(self) -> int:
+        """How many worker processes died."""
+        return self._reader.workers.replaced
+
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from number first_batch on. Raises DataError as `bad_images` says."""
-        self.sampler.set_epoch(epoch, first_batch)
-        for batch, errors in self._loader:
-            _judge(errors, self.bad_images, self.source, self.skipped)
-            if len(batch.indices):
-                yield batch
-            elif self.sampler.world_size > 1:
-                raise DataError(f"{next(iter(errors.values()))} No other image of its batch could be read. Remove the bad files.")
+        """The epoch's batches from number first_batch on.
+
+        There is one for each batch of the sampler: where no image of it can be read, it has 0 images, so that batches can be
+        counted.
+
+        Args:
+            epoch: The epoch.
+            first_batch: How many batches of it are done.
+
+        Raises:
+            StorageError: Images are out of reach for too long.
+            DataError: An image is bad, and `bad_images` is "fail"; or worker processes die again and again.
+        """
+
+        def rest(done: int) -> Iterator[list[Position]]:
+            self.sampler.set_epoch(epoch, first_batch + done)
+            return iter(self.sampler)
+
+        return self._reader.read(rest)
 
 
 class EvaluationLoader:
-    """A rank's share of the images, each exactly once over all ranks, in order. Iterate it for batches.
+    """A rank's share of the images, each exactly once over all ranks, in order. Iterate it for batches; there are none without
+    images.
 
-    bad_images: as for training; `skipped` has the names of those left out."""
+    Attributes:
+        source: The images.
+        patience: Waits for images that are out of reach.
+    """
 
     def __init__(
         self,
@@ -100,32 +152,48 @@ class EvaluationLoader:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        bad_images: Literal["fail", "skip"] = "fail",
+        bad_images: BadImages = "fail",
+        quarantine: Quarantine | None = None,
+        patience: Patience | None = None,
         pin_memory: bool = False,
     ) -> None:
-        self.source, self.bad_images = source, bad_images
-        self.skipped: set[str] = set()
+        """Start nothing yet. The arguments are those of `TrainingLoader`."""
+        self.source = source
         positions = exact_positions(len(source), rank, world_size)
-        batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+        self._batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
         images = _Images(source, channels, transform.value_range, partial(_prepare, transform))
-        self._loader = _data_loader(images, batches, min(workers, len(batches)), persistent=False, pin_memory=pin_memory)
+        self._reader = _Reader(
+            images, (channels, *transform.image_size), min(workers, len(self._batches)),
+            LeftOut(source, bad_images, "evaluation", quarantine), patience or Patience(),
+            persistent=False, pin_memory=pin_memory,
+        )  # fmt: skip
+        self.patience = self._reader.patience
 
     def __len__(self) -> int:
         """Batches, the last one perhaps shorter."""
-        return len(self._loader)
+        return len(self._batches)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Images left out by now: name -> why."""
+        return self._reader.left_out.reasons
+
+    @property
+    def workers_replaced(self) -> int:
+        """How many worker processes died."""
+        return self._reader.workers.replaced
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, errors in self._loader:
-            _judge(errors, self.bad_images, self.source, self.skipped)
-            if len(batch.indices):
-                yield batch
+        # Copies, since they may be cut down to what is not on the list of bad images.
+        batches = self._reader.read(lambda done: iter(self._batches[done:]))
+        return (batch for batch in batches if len(batch.indices))
 
 
 def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
     """The order in which this rank takes so many training images, as the recipe says."""
     return EpochSampler(
         length,
-        recipe.batch_size,
+        recipe.images_per_batch(),
         seed=recipe.seed,
         rank=place.rank,
         world_size=place.world_size,
@@ -135,18 +203,20 @@ def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
     )
 
 
-def build_training_loader(recipe: Recipe, source: Source, place: Place) -> TrainingLoader:
-    """The training batches of this rank, as the recipe says."""
+def build_training_loader(
+    recipe: Recipe, source: Source, place: Place, quarantine: Quarantine | None = None
+) -> TrainingLoader:
+    """The training batches of this rank, as the recipe says; with the run's list of bad images."""
     sampler = build_sampler(recipe, len(source), place)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
     height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
-    batch = recipe.batch_size * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+    batch = recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
     batches = (workers * PREFETCH + 1) * batch if workers else 0
     cache_mb, more = (0, "")
-    if recipe.cache_mb:
+    if recipe.cache_mb and source.arrays is None:
         cache_mb, more = affordable(recipe.cache_mb, batches=batches, ranks=place.local_world_size)
-    for line in filter(None, (note, more)):
+    for line in filter(None, (note, more, idle_knobs(recipe, source))):
         say(line)
     return TrainingLoader(
         source,
@@ -156,22 +226,42 @@ def build_training_loader(recipe: Recipe, source: Source, place: Place) -> Train
         value_range=recipe.value_range,
         workers=workers,
         bad_images=recipe.bad_images,
+        quarantine=quarantine,
+        patience=Patience(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
-        cache=DecodedCache(len(source), cache_mb) if cache_mb and source.arrays is None else None,
+        cache=DecodedCache(len(source), cache_mb) if cache_mb else None,
+        # Also where nothing fits: the same recipe gives the same pixels on every machine.
+        whole=recipe.cache_mb > 0,
     )
 
 
-def build_evaluation_loader(recipe: Recipe, source: Source, place: Place) -> EvaluationLoader:
-    """The evaluation batches of this rank, as the recipe says."""
+def idle_knobs(recipe: Recipe, source: Source) -> str:
+    """A line that names the knobs which were set and do nothing for images in memory, or none."""
+    if source.arrays is None:
+        return ""
+    names = ("cache_mb", "bad_images", "data_wait_s", "max_image_pixels", "value_range")
+    idle = [name for name in names if getattr(recipe, name) != Recipe.model_fields[name].default]
+    where = f"{recipe.dataset} is" if recipe.dataset else "the images are"
+    return f"No effect here: {', '.join(idle)} ({where} in memory already)." if idle else ""
+
+
+def build_evaluation_loader(
+    recipe: Recipe, source: Source, place: Place, quarantine: Quarantine | None = None
+) -> EvaluationLoader:
+    """The evaluation batches of this rank, as the recipe says; with the run's list of bad images.
+
+    Whoever builds it tells what it left out (`skipped`)."""
     return EvaluationLoader(
         source,
         build_eval_transform(recipe),
-        batch_size=recipe.batch_size,
+        batch_size=recipe.images_per_batch(),
         channels=recipe.in_channels,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,
         world_size=place.world_size,
         bad_images=recipe.bad_images,
+        quarantine=quarantine,
+        patience=Patience(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
     )
 
@@ -198,11 +288,76 @@ def _prepare(transform: EvalTransform, image: Tensor | Picture, position: Positi
     return transform(image.decode() if isinstance(image, Picture) else image)
 
 
-_Item = Tensor | str | MissingPackageError
-"""Prepared pixels, or why there are none: of the file, or of what is installed here."""
+_Item = tuple[int, Tensor | Failure]
+"""An index, and its prepared pixels or why there are none."""
 
 
-class _Images(Dataset[tuple[int, _Item]]):
+class _Prepared(NamedTuple):
+    """A batch, and why others of its images are missing, by their indices."""
+
+    batch: Batch
+    failures: dict[int, Failure]
+
+
+class _Reader:
+    """What both loaders are made of: prepares batches, judges what failed, waits for what is out of reach."""
+
+    def __init__(
+        self,
+        images: _Images,
+        shape: tuple[int, int, int],
+        workers: int,
+        left_out: LeftOut,
+        patience: Patience,
+        *,
+        persistent: bool,
+        pin_memory: bool,
+    ) -> None:
+        self.images, self.left_out, self.patience = images, left_out, patience
+        self.workers: Workers[_Item, _Prepared] = Workers(
+            images,
+            partial(_collate, images.source.targets, shape),
+            workers,
+            names=images.source.names,
+            persistent=persistent,
+            pin_memory=pin_memory,
+            after_death=images.cache.renew_lock if images.cache else lambda: None,
+        )
+
+    def read(self, rest: Rest) -> Iterator[Batch]:
+        """A batch for each one of `rest`, see `Workers.run`; empty where nothing of it can be read."""
+        self.left_out.refresh()
+        done = 0
+        while True:
+            prepared = self.workers.run(partial(self._rest, rest, done))
+            for batch, failures in prepared:
+                away = {index: why for index, why in failures.items() if isinstance(why, StorageError)}
+                if away:
+                    break
+                self.patience.over()
+                self.left_out.judge(failures)
+                yield self._without_listed(batch)
+                done += 1
+            else:
+                return
+            index, why = next(iter(away.items()))
+            self.patience.wait(why, lambda: not self.images.source.is_out_of_reach(index))  # noqa: B023
+
+    def _rest(self, rest: Rest, done: int, more: int) -> Iterator[list[Position]]:
+        return map(self.left_out.without_listed, rest(done + more))
+
+    def _without_listed(self, batch: Batch) -> Batch:
+        """The batch without images that came on the list while it was prepared."""
+        listed = [self.left_out.is_listed(index) for index in batch.indices.tolist()]
+        if not any(listed):
+            return batch
+        keep = ~torch.tensor(listed)
+        # As it lies in memory, channels last.
+        pixels = batch.pixels.permute(0, 2, 3, 1)[keep].permute(0, 3, 1, 2)
+        return Batch(pixels, batch.targets[keep], batch.indices[keep])
+
+
+class _Images(Dataset[_Item]):
     """Position to (index, prepared pixels or why there are none)."""
 
     def __init__(
@@ -212,74 +367,64 @@ class _Images(Dataset[tuple[int, _Item]]):
         value_range: tuple[float, float] | None,
         prepare: Callable[[Tensor | Picture, Position], Tensor],
         cache: DecodedCache | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
-        self.source, self.channels, self.value_range, self.prepare, self.cache = source, channels, value_range, prepare, cache
+        self.source, self.channels, self.value_range, self.prepare = source, channels, value_range, prepare
+        self.cache, self.whole = cache, whole
 
-    def __getitem__(self, position: Position) -> tuple[int, _Item]:
+    def __getitem__(self, position: Position) -> _Item:
         try:
             return position.index, self.prepare(self._image(position.index), position)
+        except (MissingPackageError, StorageError) as error:
+            return position.index, error
         except DataError as error:
             return position.index, str(error)
-        except MissingPackageError as error:
-            return position.index, error
 
     def _image(self, index: int) -> Tensor | Picture:
-        if self.cache is None:
+        if not self.whole:
             return self.source.picture(index, self.channels, self.value_range)
-        pixels = self.cache.get(index)
+        pixels = self.cache.get(index) if self.cache else None
         if pixels is None:
             pixels = self.source.pixels(index, self.channels, self.value_range)
-            self.cache.put(index, pixels)
+            if self.cache:
+                self.cache.put(index, pixels)
         return pixels
 
 
-def _collate(
-    targets: np.ndarray[Any, Any] | None, items: Sequence[tuple[int, _Item]]
-) -> tuple[Batch, dict[int, str | MissingPackageError]]:
+def _collate(targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], items: Sequence[_Item]) -> _Prepared:
+    """shape: of an image, where there are none to tell it."""
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
+    failures = {index: why for index, why in items if not isinstance(why, Tensor)}
+    try:
+        pixels = _stack([pixels for _, pixels in good]) if good else torch.empty(0, *shape, dtype=torch.uint8)
+    except StorageError as error:
+        good, failures = [], {index: error for index, _ in items}
+        pixels = torch.empty(0, *shape, dtype=torch.uint8)
     indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
-    # Stacked channels-last, as the images lie in memory and as the network reads them.
-    pixels = torch.stack([pixels.movedim(-3, -1) for _, pixels in good]) if good else torch.empty(0, dtype=torch.uint8)
     if pixels.dim() == 5:
         indices = indices.repeat(pixels.shape[1])
         pixels = pixels.transpose(0, 1).flatten(0, 1)
-    pixels = pixels.permute(0, 3, 1, 2) if good else pixels
+    if good:
+        pixels = pixels.permute(0, 3, 1, 2)
     known = torch.full_like(indices, -1) if targets is None else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
-    return Batch(pixels, known, indices), {index: error for index, error in items if not isinstance(error, Tensor)}
+    return _Prepared(Batch(pixels, known, indices), failures)
 
 
-def _judge(
-    errors: dict[int, str | MissingPackageError], bad_images: str, source: Source, skipped: set[str]
-) -> None:
-    for error in errors.values():
-        if isinstance(error, MissingPackageError):  # no fault of the image, so it is never skipped
-            raise error
-    if errors and bad_images == "fail":
-        raise DataError(f"{next(iter(errors.values()))} Remove the file, or set bad_images = skip.")
-    skipped.update(source.names[index] for index in errors)
-
-
-def _start_worker(kernels: native.Choice, worker: int) -> None:
-    # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
-    # died of it would fail the rank, which has to save first. Workers end when their rank does.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    # Only a forked worker inherits the choice. "auto" is what it begins with, and nothing has to be compiled for it here.
-    if kernels == "plain":
-        native.choose("plain")
-
-
-def _data_loader(
-    images: _Images, batches: Iterable[list[Position]], workers: int, *, persistent: bool, pin_memory: bool
-) -> DataLoader[tuple[Batch, dict[int, str | MissingPackageError]]]:
-    return DataLoader(
-        images,  # type: ignore[arg-type]  # what comes out is what _collate returns, not what the data set does
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=partial(_collate, images.source.targets),
-        prefetch_factor=PREFETCH if workers else None,
-        persistent_workers=persistent and workers > 0,
-        pin_memory=pin_memory,
-        worker_init_fn=partial(_start_worker, native.chosen()),
-        generator=stream("loader"),  # without one, each pass draws from torch's global generator
-    )
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """The images, channels-last, as they lie in memory and as the network reads them."""
+    last = [pixels.movedim(-3, -1) for pixels in images]
+    if get_worker_info() is None:
+        return torch.stack(last)
+    # In memory that the main process sees. torch would see to that in a thread, where it has
+    # nobody to tell that there is none left, and the main process would wait for ever.
+    batch = torch.empty(len(last), *last[0].shape, dtype=torch.uint8)
+    try:
+        batch.share_memory_()
+    except RuntimeError as error:
+        size = f"{batch.numel() / 1e6:.1f} MB"
+        raise StorageError(
+            f"/dev/shm has no room for a batch of {size} ({error}). Use fewer workers or a smaller cache_mb, or raise a "
+            "container's --shm-size."
+        ) from None
+    return torch.stack(last, out=batch)

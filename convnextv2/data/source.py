@@ -12,7 +12,8 @@ from torch import Tensor
 
 from convnextv2.data.decode import Picture, open_picture
 from convnextv2.data.path_list import PathList
-from convnextv2.errors import DataError
+from convnextv2.data.storage import read_file
+from convnextv2.errors import DataError, StorageError
 
 MAX_PIXELS = 178_956_970
 
@@ -57,6 +58,7 @@ class Source:
             uint8 (channels, H, W).
 
         Raises:
+            StorageError: Its file is out of reach, as those of others are.
             DataError: It cannot be read; the message has its name.
         """
         image = self.picture(index, channels, value_range)
@@ -68,19 +70,25 @@ class Source:
         """The same, not decoded yet where it is a file."""
         if self.arrays is not None:
             return _channels_first(self.arrays[index], channels)
-        name = self.names[index]
-        try:
-            with open(name, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            raise DataError(f"{name}: cannot be opened ({error.strerror}).") from None
         return open_picture(
-            data,
-            name=name,
+            read_file(self.names, index),
+            name=self.names[index],
             channels=channels,
             max_pixels=self.max_pixels,
             value_range=value_range,
         )
+
+    def is_out_of_reach(self, index: int) -> bool:
+        """Whether an image's file cannot be read because of what it lies on."""
+        if self.arrays is not None:
+            return False
+        try:
+            read_file(self.names, index)
+        except StorageError:
+            return True
+        except DataError:  # a fault of its own, which is not waited for
+            return False
+        return False
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Source:
         """The images at these indices, in this order."""

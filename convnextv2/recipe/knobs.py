@@ -127,11 +127,25 @@ class Recipe(BaseModel):
     )
     val_fraction: float = _data(0.1, "Share of the images held out for validation where the folder has no split.", gt=0, lt=1)
     num_samples: int | None = _data(None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1)
-    bad_images: Literal["fail", "skip"] = _data(
-        "fail", "What to do with a file that is no image or is truncated; skipped ones are counted."
+    bad_images: Literal["fail", "skip", "quarantine"] = _data(
+        "fail",
+        "What to do with a file that is no image or is truncated: stop, or leave it out and count "
+        "it. quarantine also lists it in the run's quarantine.jsonl and never reads it again.",
+    )
+    data_wait_s: float = _data(
+        300.0,
+        "How long images are waited for when their file server or folder is away; 0: not at all.",
+        unit="s",
+        ge=0,
+        allow_inf_nan=False,
     )
     max_image_pixels: int = _data(178_956_970, "Largest image that is decoded.", unit="pixels", ge=1)
-    batch_size: int = _data(64, "Images per step and rank.", unit="images", ge=1)
+    batch_size: int | Literal["auto"] = _data(
+        64,
+        "Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so "
+        "that the global batch is kept (in training; elsewhere the default).",
+        unit="images",
+    )
     shuffle: bool = _data(True, "Shuffle the training images anew in every epoch.")
     drop_last: bool = _data(True, "Leave out the last, smaller batch of an epoch in training.", mindcv="drop_remainder")
     workers: int | Literal["auto"] = _data(
@@ -284,6 +298,13 @@ class Recipe(BaseModel):
     loss_scale: float = _optim(
         65536.0, "In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.", ge=1
     )
+    global_batch: int | None = _optim(
+        None,
+        "Images in one step, over all ranks; `accumulate` follows from it, and with batch_size auto "
+        "both are chosen to keep it. Empty: batch_size x accumulate x ranks.",
+        unit="images",
+        ge=1,
+    )
     accumulate: int = _optim(1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1)
     loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
         "ce", "Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3)."
@@ -303,6 +324,14 @@ class Recipe(BaseModel):
     norm_target: bool = _pretrain(True, "Normalise the pixels of each masked tile before they are compared.")
     decoder_dim: int = _pretrain(512, "Channels of the decoder.", ge=1)
     decoder_depth: int = _pretrain(1, "Blocks of the decoder.", ge=1)
+
+    def images_per_batch(self, default: int = 64) -> int:
+        """Give batch_size as a number.
+
+        Args:
+            default: What auto means where no batch is looked for.
+        """
+        return default if self.batch_size == "auto" else self.batch_size
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Recipe:
@@ -327,7 +356,8 @@ class Recipe(BaseModel):
             if not 0 < least <= most:
                 mistakes.append(f"{name} = {getattr(self, name)}: expected 0 < least <= most.")
         # Bounds that Field cannot hold, because the knob may also be a word or several numbers.
-        for name, least_allowed in (("workers", 0), ("image_size", 1), ("depths", 1), ("dims", 1), ("color_jitter", 0)):
+        bounds = {"workers": 0, "batch_size": 1, "image_size": 1, "depths": 1, "dims": 1, "color_jitter": 0}
+        for name, least_allowed in bounds.items():
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
             if any(isinstance(number, int | float) and number < least_allowed for number in numbers):

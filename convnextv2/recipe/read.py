@@ -175,6 +175,8 @@ def read_recipe(
         if is_of_a_run(given):  # a run's recipe.yaml has them all, and was told when the run began
             told = [name for name in told if given[name].source != origin]
         idle += [(given[name].key, why) for name in told if is_idle(recipe)]
+    if verb and recipe.batch_size == "auto":
+        notes.append("batch_size auto: the default here, since only training looks for what fits.")
     if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
         notes.append("loss asl_single_label: a mixed image counts for the class of its larger part.")
     if idle:

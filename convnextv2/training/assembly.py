@@ -15,9 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from convnextv2.checkpoint import Checkpoint, rewrite_progress
 from convnextv2.data.loader import Batch, TrainingLoader
+from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
 from convnextv2.distributed import Place, choose_precision, say
-from convnextv2.errors import DataError, RecipeError
+from convnextv2.errors import DataError, RecipeError, TrainingError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.channels import channel_mistakes, is_colour
 from convnextv2.recipe.knobs import Recipe
@@ -29,6 +30,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.head import HEAD, start_head
 from convnextv2.training.health import LossWatch, check_weights
 from convnextv2.training.loop import BadStep, Pace, fit
+from convnextv2.training.memory import out_of_memory, out_of_memory_text
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.restore import Learner, continue_mindcv, resume_run
 from convnextv2.training.resume import conditions
@@ -54,6 +56,7 @@ def train_model(
     """Train `model` as the recipe says, from the run's last checkpoint where it resumes, leaving best/ and last/.
 
     depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
+    assert isinstance(recipe.batch_size, int)  # see `resolve_batch`
     if len(loader) == 0:
         raise DataError(
             f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use "
@@ -195,16 +198,24 @@ def train_model(
             size=lambda batch: len(batch.indices),
             keep=keep,
             watch=watch,
+            also_stops=loader.patience,
         )
         saver.wait()
-    except BaseException:
+        _tell_skipped(loader.skipped, place)
+    except BaseException as error:
         with suppress(OSError):
             saver.wait()
-        raise
+        _tell_skipped(loader.skipped)
+        if not out_of_memory(error):
+            raise
+        size, accumulate = pace.batch_size, pace.accumulate
+        text = out_of_memory_text(
+            error, batch_size=size, accumulate=accumulate, device=place.device
+        )
+        raise TrainingError(text) from error
     finally:
         if writer:
             writer.close()
-        _tell_skipped(loader.skipped)
     if average is not None:
         for name, parameter in model.named_parameters():
             parameter.data.copy_(average.tensors[name])
@@ -213,6 +224,7 @@ def train_model(
 def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
     """How long the loop runs and what it does how often, as the recipe says."""
     minutes = recipe.save_every_minutes
+    assert isinstance(recipe.batch_size, int), "resolve_batch has seen to that"
     return Pace(
         epochs=recipe.epochs,
         batches_per_epoch=batches_per_epoch,
@@ -239,10 +251,11 @@ def islice_batches(
     return lambda epoch, first: islice(loader.batches(epoch, first), batches_per_epoch - first)
 
 
-def _tell_skipped(skipped: Collection[str]) -> None:
-    if skipped:
-        few = ", ".join(sorted(skipped)[:10])
-        say(f"{len(skipped)} images could not be read and were skipped: {few}")
+def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:
+    """Say which images were left out: on all ranks, or without a place on this one."""
+    names = set(skipped) if place is None else set().union(*place.gather(sorted(skipped)))
+    if names:
+        say(f"{left_out_line(names, 'training image')}.")
 
 
 def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,12 @@ class BadStep:
     gradient_norm: float
 
 
+class Stoppable(Protocol):
+    """Something that may wait for long, and gives up when a stop is asked for."""
+
+    stop_asked: Callable[[], bool]
+
+
 def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
     """True at each multiple of `every` (None: at none), and at the last."""
     return (every is not None and count % every == 0) or count == last
@@ -99,6 +105,7 @@ def fit(
     size: Callable[[Any], int] = lambda batch: 1,
     keep: Callable[[BadStep], str] = lambda bad: "",
     watch: LossWatch | None = None,
+    also_stops: Stoppable | None = None,
 ) -> None:
     """Train from `progress` to the end of `pace.epochs`.
 
@@ -120,6 +127,7 @@ def fit(
         size: Images in a batch. One without images counts as a batch and teaches nothing.
         keep: Keeps the batches of a step that is not finite, and says where and what they are.
         watch: Looks at the losses of the log; None for nobody.
+        also_stops: What waits for batches, and has to know that a stop is asked for.
 
     Raises:
         TrainingError: The loss, the gradient or the weights are not finite.
@@ -161,6 +169,8 @@ def fit(
         Display(total_steps, done=progress.step, main=place.is_main) as display,
         stop_requests() as stop_requested,
     ):
+        if also_stops is not None:
+            also_stops.stop_asked = stop_requested
         try:
             if (
                 not progress.is_closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
@@ -13,6 +14,7 @@ from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.training.assembly import build_network, load_init, say_notes, train_model
+from convnextv2.training.batch import resolve_batch
 from convnextv2.training.memory import memory_notes
 from convnextv2.weights.files import Description
 
@@ -36,16 +38,22 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
     height, width = preprocessing["image_size"]
     grid = model.grid(height, width)
 
-    def loss_on_meta(on_meta: nn.Module, n: int) -> Tensor:
-        visible, masked = (indices.to("meta") for indices in draw_masks(n, grid, recipe.mask_ratio, torch.Generator()))
-        loss: Tensor = on_meta(torch.empty(n, recipe.in_channels, height, width, device="meta"), visible, masked)
+    def trial(trained: nn.Module, n: int) -> Tensor:
+        device = next(trained.parameters()).device
+        indices = draw_masks(n, grid, recipe.mask_ratio, torch.Generator())
+        visible, masked = (of_tiles.to(device) for of_tiles in indices)
+        images = torch.zeros(n, recipe.in_channels, height, width, device=device)
+        loss: Tensor = trained(images, visible, masked)
         return loss
 
     dtype = choose_precision(recipe.precision, place.device)
-    for line in memory_notes(
-        model, loss_on_meta, batch_size=recipe.batch_size, averaged=recipe.ema, precision=dtype, place=place
-    ):
-        say(line)
+    asked = recipe.batch_size
+    recipe = resolve_batch(recipe, model, trial, precision=dtype, place=place)
+    if asked != "auto":
+        for line in memory_notes(
+            model, trial, batch_size=recipe.images_per_batch(), averaged=recipe.ema, precision=dtype, place=place
+        ):
+            say(line)
     to_images = build_batch_transform(recipe, num_classes=0)
 
     def loss_fn(trained: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -62,4 +70,6 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
         preprocessing=preprocessing,
         provenance=provenance,
     )
-    train_model(recipe, run, place, model, description, build_training_loader(recipe, source, place), loss_fn)
+    quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
+    loader = build_training_loader(recipe, source, place, quarantine)
+    train_model(recipe, run, place, model, description, loader, loss_fn)

@@ -1,34 +1,144 @@
-"""How much memory a training step will want, before it is tried."""
+"""How much memory a training step will want, before it is tried, and what to say where it is too much."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from convnextv2.distributed import Place, available_memory
 
+_PROBES = (2, 4)
+"""Images of the two steps that are counted; the need of others follows from them."""
 
-def saved_for_backward(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> int:
-    """Bytes of distinct tensors that autograd keeps for the backward pass, counted on the meta device: nothing is computed.
-    PyTorch's kernels are counted; our own on the CPU keep less.
+USABLE = 0.9
+"""Share of the free memory that a batch which was looked for may take at its peak."""
 
-    forward: runs a copy of the model on meta tensors and returns a scalar."""
+ALLOCATOR = 1.5
+"""What a step takes on the CPU for each byte of its tensors, at most: 1.0 to 1.5 were measured with
+glibc, whose allocator keeps freed memory that it cannot join."""
+
+_EXHAUSTED = re.compile(
+    "out of memory|not enough memory|can't allocate memory|CU\\w+_STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+
+
+class _Watch(TorchDispatchMode):
+    """Adds up the bytes of the tensors that are alive, after each operation."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        # What operations return may also be a view of, or the same as, what they were given.
+        for tensor in tree_leaves((args, result)):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result
+
+
+def peak_of_step(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> int:
+    """Count the bytes of all tensors that are alive at the peak of a forward and a backward pass.
+
+    Both run on the meta device, where nothing is computed. Weights and their gradients count, the
+    state of an optimizer does not. PyTorch's kernels are counted; our own on the CPU take less.
+
+    Args:
+        model: Any model; a copy of it is used.
+        forward: Runs the copy on meta tensors and returns a scalar.
+    """
     on_meta = copy.deepcopy(model).to("meta").train()
-    parameters = {parameter.untyped_storage()._cdata for parameter in on_meta.parameters()}
-    kept: dict[int, Tensor] = {}
+    with _Watch() as watch:
+        forward(on_meta).backward()
+    return watch.peak
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = forward(on_meta)
-    total = sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in parameters)
-    del loss
-    return total
+@dataclass(frozen=True)
+class Need:
+    """Estimated bytes that training takes on one rank.
+
+    Attributes:
+        fixed: Weights, gradients, AdamW's two moments and the average.
+        per_image: What a step has in memory for each image at its peak.
+    """
+
+    fixed: int
+    per_image: float
+
+
+def estimate(
+    model: nn.Module,
+    forward: Callable[[nn.Module, int], Tensor],
+    *,
+    averaged: bool,
+    precision: torch.dtype,
+) -> Need:
+    """Estimate what training will take, without computing anything.
+
+    Args:
+        model: The model that is trained.
+        forward: Takes the model on the meta device and a number of images, and returns a scalar.
+        averaged: Whether a moving average of the weights is kept.
+        precision: Of the forward pass.
+    """
+    few, more = (
+        peak_of_step(model, lambda on_meta, images=images: forward(on_meta, images))  # type: ignore[misc]
+        for images in _PROBES
+    )
+    per_image = (more - few) / (_PROBES[1] - _PROBES[0])
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    moments = weights * (3 if averaged else 2)
+    beside_images = max(0, few - _PROBES[0] * per_image)
+    scale = precision.itemsize / torch.float32.itemsize
+    return Need(fixed=moments + int(beside_images), per_image=per_image * scale)
+
+
+def estimated_fit(
+    model: nn.Module,
+    forward: Callable[[nn.Module, int], Tensor],
+    *,
+    averaged: bool,
+    precision: torch.dtype,
+    place: Place,
+    beside: int = 0,
+) -> int | None:
+    """Estimate how many images each rank can take at once.
+
+    Args:
+        model: The model that is trained.
+        forward: As for `estimate`.
+        averaged: Whether a moving average of the weights is kept.
+        precision: Of the forward pass.
+        place: This rank; on the CPU its neighbours take from the same memory.
+        beside: Bytes for each image that training takes outside of the network.
+
+    Returns:
+        Images for which all ranks here stay below 90 % of the memory that is free, 0 where not
+        even one fits; None where the device does not tell what is free.
+    """
+    free = available_memory(place.device)
+    if free is None:
+        return None
+    need = estimate(model, forward, averaged=averaged, precision=precision)
+    taken = need.per_image * (ALLOCATOR if place.device.type == "cpu" else 1)
+    share = USABLE * free / _ranks_here(place) - need.fixed
+    return max(0, int(share / (taken + beside)))
 
 
 def memory_notes(
@@ -42,23 +152,58 @@ def memory_notes(
 ) -> list[str]:
     """A line that names the batch that fits, where the estimate for `batch_size` is above what the device has; else nothing.
 
-    The estimate: activations kept for the backward pass, and weights, gradients, AdamW's two moments and the average."""
+    See `estimate`."""
     free = available_memory(place.device)
     if free is None:
         return []
-    probe = 2
-    per_image = (
-        saved_for_backward(model, lambda on_meta: forward(on_meta, probe)) / probe * precision.itemsize / torch.float32.itemsize
-    )
-    fixed = sum(parameter.nbytes for parameter in model.parameters()) * (5 if averaged else 4)
-    ranks_here = place.local_world_size if place.device.type == "cpu" else 1
+    found = estimate(model, forward, averaged=averaged, precision=precision)
+    fixed, per_image, ranks_here = found.fixed, found.per_image, _ranks_here(place)
     if ranks_here * (fixed + batch_size * per_image) <= free:
         return []
     fits = int((free / ranks_here - fixed) / per_image)
     need, have = (fixed + batch_size * per_image) * ranks_here / 2**30, free / 2**30
     remedy = (
-        f"a batch_size of {fits} would fit; use --accumulate to keep the global batch"
+        f"a batch_size of {fits} would fit; batch_size auto keeps the global batch by accumulation"
         if fits >= 1
         else "even one image will not fit; use a smaller model"
     )
     return [f"batch_size = {batch_size}: about {need:.1f} GiB of memory are needed and {have:.1f} GiB are free: {remedy}."]
+
+
+def _ranks_here(place: Place) -> int:
+    """How many ranks share the memory of this one."""
+    return place.local_world_size if place.device.type == "cpu" else 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that the memory of the device, or the machine's, is used up.
+
+    PyTorch has a class of error for it on CUDA and XPU only; elsewhere the message tells.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _EXHAUSTED.search(str(error)) is not None
+
+
+def out_of_memory_text(
+    error: BaseException, *, batch_size: int, accumulate: int, device: torch.device
+) -> str:
+    """Say in one line that a batch does not fit, and what to do.
+
+    Args:
+        error: For which `out_of_memory` is true.
+        batch_size: Images of the batch that did not fit.
+        accumulate: Batches of a step.
+        device: Where.
+    """
+    asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
+    detail = f" ({asked[1]} more were asked for)" if asked else ""
+    remedies = "Use --grad_checkpoint True, which takes less memory and more time."
+    if batch_size > 1:
+        smaller = max(size for size in range(1, batch_size // 2 + 1) if batch_size % size == 0)
+        remedies = (
+            "Use --batch_size auto, which finds what fits and keeps the images of a step; or "
+            f"--batch_size {smaller} --accumulate {batch_size // smaller * accumulate}, which keeps "
+            "them too; or --grad_checkpoint True, which takes less memory and more time."
+        )
+    return f"batch_size = {batch_size}: the memory of {device} is used up{detail}. {remedies}"

@@ -205,6 +205,7 @@ def keep_global_batch(recipe: Recipe, before: Recipe, then: Conditions, ranks: i
     if not then.global_batch or asked not in (then.asked, (before.batch_size, before.accumulate)):
         return recipe
     each, rest = divmod(then.global_batch, ranks)
+    assert isinstance(recipe.batch_size, int), "a run has found what auto is"
     if rest or recipe.batch_size * recipe.accumulate == each:
         return recipe
     size = max(size for size in range(1, recipe.batch_size + 1) if each % size == 0)

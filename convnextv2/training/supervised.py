@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
+from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import find_sources, summary
 from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
 from convnextv2.distributed import Place, choose_precision, say
@@ -23,6 +25,8 @@ from convnextv2.evaluation.losses import (
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.training.assembly import build_network, load_init, say_notes, train_model
+from convnextv2.training.batch import resolve_batch
+from convnextv2.training.health import collapse
 from convnextv2.training.memory import memory_notes
 from convnextv2.training.optim import freeze
 from convnextv2.weights.files import Description
@@ -49,16 +53,24 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     freeze(model, recipe.freeze)
     dtype = choose_precision(recipe.precision, place.device)
     preprocessing = describe_preprocessing(recipe)
-    for line in memory_notes(
-        model,
-        lambda on_meta, n: on_meta(torch.empty(n, recipe.in_channels, *preprocessing["image_size"], device="meta")).sum(),
-        batch_size=recipe.batch_size, averaged=recipe.ema, precision=dtype, place=place,
-    ):  # fmt: skip
-        say(line)
+    asked = recipe.batch_size
+
+    def trial(trained: nn.Module, n: int) -> Tensor:
+        shape = (n * max(1, recipe.aug_splits), recipe.in_channels, *preprocessing["image_size"])
+        loss: Tensor = trained(torch.zeros(shape, device=next(trained.parameters()).device)).sum()
+        return loss
+
+    recipe = resolve_batch(recipe, model, trial, precision=dtype, place=place, depths=model.depths)
+    if asked != "auto":
+        for line in memory_notes(
+            model, trial, batch_size=recipe.images_per_batch(), averaged=recipe.ema, precision=dtype, place=place
+        ):
+            say(line)
 
     to_training_images = build_batch_transform(recipe, num_classes)
     criterion = build_criterion(recipe)
-    loader = build_training_loader(recipe, source, place)
+    quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
+    loader = build_training_loader(recipe, source, place, quarantine)
 
     def loss_fn(trained: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         images, targets = to_training_images(batch.pixels.to(place.device), batch.targets.to(place.device), generator)
@@ -66,13 +78,18 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
 
     def validate() -> dict[str, float]:
         assert validation is not None
+        images = build_evaluation_loader(recipe, validation, place, quarantine)
         evaluation, _ = evaluate(
             autocast_logits(model, place, dtype),
-            build_evaluation_loader(recipe, validation, place),
+            images,
             num_classes=num_classes,
             to_images=lambda pixels: to_training_images.normalise(pixels.to(place.device)),
             place=place,
         )
+        if left_out := set().union(*place.gather(sorted(images.skipped))):
+            say(f"{left_out_line(left_out, 'validation image')}.")
+        if line := collapse(evaluation.precision, evaluation.support):
+            say(line)
         return {name: value for name in ("top1", "top5", "loss") if (value := getattr(evaluation, name)) is not None}
 
     description = Description(

@@ -28,6 +28,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
 from convnextv2.training.optim import build_optimizer
 
+_BATCH = 32
 WORKS = ("pretrain", "train", "inference", "loader")
 
 
@@ -46,7 +47,10 @@ def benchmark(
     knobs: device, precision, kernels, compile, batch_size (32), image_size (224), mask_ratio, data_dir and what the loader does.
     Each row is measured in a process of its own, so that its memory is its own: the peak beyond what imports took, weights and
     optimizer included."""
-    recipe, notes = read_recipe({"batch_size": 32, "image_size": 224} | knobs)
+    recipe, notes = read_recipe({"batch_size": _BATCH, "image_size": 224} | knobs)
+    if recipe.batch_size == "auto":
+        notes.append(f"batch_size auto: {_BATCH} here, since only training looks for what fits.")
+        recipe = recipe.model_copy(update={"batch_size": _BATCH})
     for note in notes:
         print(note)
     chosen = works or [work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset]
@@ -111,7 +115,7 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
 
 def _images(recipe: Recipe, device: torch.device) -> torch.Tensor:
     height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
-    images = torch.randn(recipe.batch_size, recipe.in_channels, height, width, device=device)
+    images = torch.randn(recipe.images_per_batch(), recipe.in_channels, height, width, device=device)
     return images.to(memory_format=torch.channels_last)  # as loaders give them
 
 
@@ -165,7 +169,7 @@ def _loader(recipe: Recipe, name: str, engine: str, device: torch.device) -> tup
             to_images.normalise(batch.pixels.to(device))
 
     # The last batch may be short, or left out.
-    return epoch, min(len(loader) * recipe.batch_size, loader.sampler.images_per_rank)
+    return epoch, min(len(loader) * recipe.images_per_batch(), loader.sampler.images_per_rank)
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -194,7 +194,7 @@ def _evidence(weights: Path, description: Description, recipe: Recipe, most: int
         raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
     targets = torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
     pixels = torch.cat([batch.pixels for batch in batches])
-    return Evidence(pixels, targets, origin, recipe.batch_size, seconds)
+    return Evidence(pixels, targets, origin, recipe.images_per_batch(16), seconds)
 
 
 def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, str]:

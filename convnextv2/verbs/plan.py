@@ -45,12 +45,16 @@ def plan(
     prefetched = PREFETCH * resolve_workers(recipe.workers)[0]
     with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
         records, found = _probe(verb, config, knobs, Path(folder), probe_s, prefetched)
+        own, _ = read_recipe({}, config=Path(folder) / "run" / "recipe.yaml")
+    # What the probe found, where the recipe leaves it open.
+    batch_size, accumulate = own.images_per_batch(), own.accumulate
+    recipe = recipe.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
     source, _ = find_sources(recipe, labelled=verb == "train")
     batches = len(build_sampler(recipe, len(source), Place(torch.device("cpu"))))
     found |= pace(
-        records, batch_size=recipe.batch_size, accumulate=recipe.accumulate, batches_per_epoch=batches, prefetched=prefetched
+        records, batch_size=batch_size, accumulate=accumulate, batches_per_epoch=batches, prefetched=prefetched
     )
-    steps = recipe.epochs * math.ceil(batches / recipe.accumulate)
+    steps = recipe.epochs * math.ceil(batches / accumulate)
     kept = recipe.keep_checkpoints if recipe.keep_policy != "all" else recipe.epochs // recipe.save_every_epochs
     figures = {
         "verb": verb,

@@ -37,7 +37,9 @@ def predict(
     api_key its key (or the environment's CONVNEXTV2_API_KEY). knobs: device, precision, batch_size, workers, bad_images,
     max_image_pixels; with server bad_images only.
     Returns a list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}."""
-    recipe, _ = read_recipe(knobs, verb="predict", uses=INFERENCE)
+    recipe, notes = read_recipe(knobs, verb="predict", uses=INFERENCE)
+    for note in notes:
+        print(note, file=sys.stderr)
     count = _whole(top_k)
     given = [images] if isinstance(images, str | Path) else images
     if server:
@@ -63,10 +65,10 @@ def predict(
     loader = EvaluationLoader(
         source,
         transform,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.images_per_batch(),
         channels=transform.channels,
         # A handful of images is decoded faster than workers start.
-        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * recipe.batch_size else 0,
+        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * recipe.images_per_batch() else 0,
         bad_images=recipe.bad_images,
     )
     results = []

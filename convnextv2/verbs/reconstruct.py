@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 
 from convnextv2.data.chance import stream
 from convnextv2.data.folders import files
+from convnextv2.data.left_out import BadImages
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.source import Source
 from convnextv2.data.transforms import BatchTransform, EvalTransform
@@ -88,7 +89,7 @@ def reconstruct_source(
     mask_ratio: float,
     seed: int,
     device: str = "auto",
-    bad_images: Literal["fail", "skip"] = "fail",
+    bad_images: BadImages = "fail",
 ) -> tuple[Image.Image, list[str]]:
     """Make the gallery of at most `count` images of a source, evenly spread.
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
 from convnextv2.data.named import default_class_names
+from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources, validation_source
 from convnextv2.data.split_names import kind_of
@@ -55,13 +56,14 @@ class Measured:
         """Lines for people about the images."""
         lines = list(self.source.notes)
         if self.skipped:
-            few = ", ".join(self.skipped[:10])
-            lines.append(f"{len(self.skipped)} images could not be read and were skipped: {few}")
+            lines.append(f"{left_out_line(self.skipped)}.")
         return lines
 
 
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
+    if recipe.batch_size == "auto":
+        say(f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for what fits.")
     if is_artifact(weights):
         return _evaluate_artifact(weights, recipe, place)
     opened, owner = open_run_weights(weights), run_of(weights)
@@ -94,7 +96,7 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         place=place,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    skipped = tuple(sorted(loader.skipped))
+    skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
     return Measured(evaluation, predictions, source, description, parameters, recipe.value_range, skipped)
 
 
@@ -109,7 +111,7 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
     loader = EvaluationLoader(
         source,
         scorer.transform,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.images_per_batch(),
         channels=scorer.transform.channels,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,
@@ -120,7 +122,7 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
         scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, place=place
     )
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
-    skipped = tuple(sorted(loader.skipped))
+    skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
     return Measured(evaluation, predictions, source, description, parameters, scorer.transform.value_range, skipped)
 
 

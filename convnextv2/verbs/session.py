@@ -102,13 +102,16 @@ def new_run(
 
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
     """Keep the images of a step where the number of ranks is another one than before."""
-    folder = run.last_checkpoint()
+    folder, own = run.last_checkpoint(), run.recipe
     assert folder is not None, "create_run has checked that"
+    if recipe.batch_size == "auto":  # what was found then is kept
+        found = {"batch_size": own.batch_size, "accumulate": own.accumulate}
+        recipe = recipe.model_copy(update=found)
     try:
         then = Conditions.read(Progress.read(read_progress(folder)).conditions)
     except DamagedCheckpointError:  # it is named where the checkpoint before it is taken
         return recipe, []
-    fitted = keep_global_batch(recipe, run.recipe, then, place.world_size)
+    fitted = keep_global_batch(recipe, own, then, place.world_size)
     if fitted == recipe:
         return recipe, []
     return fitted, [

@@ -66,7 +66,7 @@ def test_what_the_workers_need_is_left_to_them(photographs: Source, monkeypatch:
     for workers in (0, 1):
         recipe = Recipe(image_size=(64, 32), batch_size=4, workers=workers, cache_mb=50)
         loader = build_training_loader(recipe, photographs, Place(torch.device("cpu"), local_world_size=2))
-        assert loader._loader.dataset.cache is None
+        assert loader._reader.images.cache is None
     batch = 4 * 3 * 64 * 32
     assert asked == [{"batches": 0, "ranks": 2}, {"batches": 3 * batch, "ranks": 2}]
 

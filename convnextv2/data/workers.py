@@ -1,0 +1,321 @@
+"""Worker processes that prepare batches, and are replaced when they die."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import multiprocessing.connection
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
+
+import torch
+from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
+
+from convnextv2.data.chance import stream
+from convnextv2.data.notices import MOST_NAMED, notice
+from convnextv2.data.sampler import Position
+from convnextv2.errors import DataError
+from convnextv2.model.kernels import native
+
+PREFETCH = 2
+"""Batches that each worker has on the way, in shared memory."""
+MOST_INCIDENTS = 3
+"""So many times that processes die, without a batch in between, are no accident."""
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Rest = Callable[[int], Iterable[list[Position]]]
+"""From how many batches are done to those that are not."""
+
+_SIGNS = {
+    signal.SIGKILL: ", which the system does when memory runs out",
+    signal.SIGBUS: ", which is what happens when /dev/shm is full",
+}
+
+
+class Death(NamedTuple):
+    """How a worker process ended.
+
+    Attributes:
+        pid: Of the process.
+        how: A verb and a reason.
+        image: Index of the image that it had in hand; -1 if there was none.
+    """
+
+    pid: int
+    how: str
+    image: int
+
+
+class Workers(Generic[Item, Prepared]):
+    """Prepares batches, in this process or in others.
+
+    A batch follows from its positions alone. So when a process dies, all of them are started anew
+    at the first batch that was not delivered, and nothing changes in the batches.
+
+    Attributes:
+        count: How many processes; 0 to work in this one.
+        replaced: How many died and were replaced.
+    """
+
+    def __init__(
+        self,
+        images: Dataset[Item],
+        collate: Callable[[Sequence[Item]], Prepared],
+        count: int,
+        *,
+        names: Sequence[str],
+        persistent: bool = False,
+        pin_memory: bool = False,
+        after_death: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = notice,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            images: `Position` to whatever `collate` takes. What it raises ends the run, so it
+                returns what is wrong with an image.
+            collate: Makes a batch of items.
+            count: How many processes.
+            names: Of the images, by index, for messages.
+            persistent: Whether the processes stay when `run` is through, for the next time.
+            pin_memory: Whether batches are copied to memory that a GPU reads from.
+            after_death: Mends what dead processes may have left behind. No other one lives then.
+            say: Takes a line for people when a process is replaced.
+        """
+        self.count, self.replaced = count, 0
+        self._names, self._say, self._after_death = names, say, after_death
+        self._plan = _Plan()
+        self._in_hand = torch.full((count,), -1)
+        if count:
+            self._in_hand.share_memory_()
+        self._build = partial(
+            DataLoader,
+            _Watched(images, self._in_hand),
+            batch_sampler=self._plan,
+            num_workers=count,
+            collate_fn=collate,
+            prefetch_factor=PREFETCH if count else None,
+            persistent_workers=persistent and count > 0,
+            pin_memory=pin_memory,
+            worker_init_fn=partial(_start, native.chosen()),
+        )
+        self._loader = self._fresh()
+        self._iterator: Any = None  # torch's, which knows the processes
+        self._persistent = persistent
+        _every.add(self)
+
+    def run(self, rest: Rest) -> Iterator[Prepared]:
+        """Prepare batches, in order.
+
+        Args:
+            rest: Gives the batches of positions, from any number of them on.
+
+        Raises:
+            DataError: Processes die again and again, or cannot be started.
+        """
+        done, incidents, is_begun = 0, list[list[Death]](), False
+        try:
+            while True:
+                try:
+                    _check(self._iterator)
+                    if not is_begun:
+                        self._begin(partial(rest, done))
+                        is_begun = True
+                    prepared: Prepared | None = next(self._iterator, None)
+                except Exception as error:
+                    found = self._deaths(error)
+                    if not found:
+                        raise
+                    incidents.append(found)
+                    self._replace(found)
+                    is_begun = False
+                    if len(incidents) >= MOST_INCIDENTS:
+                        batch = next(iter(rest(done)), [])
+                        raise DataError(self._explain(incidents, batch)) from None
+                    continue
+                if prepared is None:
+                    return
+                yield prepared
+                done += 1
+                incidents.clear()
+        finally:
+            # It may lead back to these workers, which are then ended by the garbage collector, in
+            # an order that makes torch wait for them.
+            self._plan.rest = list
+            if not self._persistent:
+                self.end()
+
+    def end(self) -> None:
+        """End the processes; a later `run` starts new ones."""
+        if self._iterator is not None:
+            _abandon(self._iterator)
+            self._iterator, self._loader = None, self._fresh()
+
+    def _fresh(self) -> DataLoader[Any]:
+        # Without a generator of its own, each pass draws from torch's global one.
+        return self._build(generator=stream("loader"))
+
+    def _begin(self, rest: Callable[[], Iterable[list[Position]]]) -> None:
+        self._plan.rest = rest
+        self._in_hand.fill_(-1)
+        try:
+            self._iterator = iter(self._loader)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+                raise
+            raise DataError(
+                f"workers = {self.count}: the processes cannot be started ({error.strerror}). Use "
+                "fewer."
+            ) from None
+        _keep_signals_away(self._iterator)
+
+    def _deaths(self, error: Exception) -> list[Death]:
+        """The processes that are dead, if that may be why an error was raised."""
+        processes = _processes(self._iterator)
+        if isinstance(error, OSError | EOFError) and processes:
+            # Of a dead process one cannot fetch what it had ready. That shows at once, perhaps
+            # before the system says that it is dead.
+            multiprocessing.connection.wait([process.sentinel for process in processes], timeout=1)
+        found = [
+            Death(process.pid, _how(process.exitcode), int(self._in_hand[number]))
+            for number, process in enumerate(processes)
+            if not process.is_alive()
+        ]
+        if not found and "DataLoader worker (pid" in str(error):  # it died while being started
+            return [Death(0, "ended while it was started", -1)]
+        return found
+
+    def _current(self, iterator: Any) -> Any:
+        """This iterator, or that of persistent processes; it has a length, so it may be false."""
+        return getattr(self._loader, "_iterator", None) if iterator is None else iterator
+
+    def _replace(self, deaths: Sequence[Death]) -> None:
+        self.end()
+        self._after_death()
+        self.replaced += len(deaths)
+        for death in deaths:
+            had = f" It had {self._names[death.image]} in hand." if death.image >= 0 else ""
+            who = f"Worker process {death.pid}" if death.pid else "A worker process"
+            self._say(f"{who} {death.how}.{had} It is replaced; no batch is lost.")
+
+    def _explain(self, incidents: Sequence[Sequence[Death]], batch: Sequence[Position]) -> str:
+        deaths = [death for incident in incidents for death in incident]
+        indices = [death.image for death in deaths if death.image >= 0]
+        indices = indices or [position.index for position in batch]
+        names = list(dict.fromkeys(self._names[index] for index in indices))
+        more = ", ..." if len(names) > MOST_NAMED else ""
+        return (
+            f"worker processes ended {len(incidents)} times before one batch was ready; the last "
+            f"{deaths[-1].how}. They had these images in hand: {', '.join(names[:MOST_NAMED])}{more}. "
+            "Use fewer workers or smaller images, give the job more memory, or remove the image if "
+            "it is always the same one."
+        )
+
+
+_every: WeakSet[Workers[Any, Any]] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the processes that are left when this one ends.
+
+    multiprocessing would ask them by SIGTERM, which they ignore, and then wait for them.
+    """
+    for workers in list(_every):
+        workers.end()
+
+
+class _Plan:
+    """The batches that are to be prepared next; a new start may change them."""
+
+    rest: Callable[[], Iterable[list[Position]]] = list
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        return iter(self.rest())
+
+
+class _Watched(Dataset[Item]):
+    """Images, and which one each process has in hand: where it dies, that one is named."""
+
+    def __init__(self, images: Dataset[Item], in_hand: torch.Tensor) -> None:
+        self.images, self.in_hand = images, in_hand
+
+    def __getitem__(self, position: Position) -> Item:
+        worker = get_worker_info()
+        if worker is None:
+            return self.images[position]
+        self.in_hand[worker.id] = position.index
+        item = self.images[position]
+        self.in_hand[worker.id] = -1
+        return item
+
+
+class _DeadError(Exception):
+    """A process is found dead before anything was asked of it."""
+
+
+def _processes(iterator: Any) -> list[Any]:
+    return getattr(iterator, "_workers", [])
+
+
+def _check(iterator: Any) -> None:
+    # torch would find out when it waits for that process, and looks every five seconds then.
+    if not all(process.is_alive() for process in _processes(iterator)):
+        raise _DeadError
+
+
+def _keep_signals_away(iterator: Any) -> None:
+    """Keep torch's handler of SIGCHLD from raising an error for these processes.
+
+    It would do so wherever the main thread is, for example between the parameters of an optimizer's
+    step. Deaths are noticed where batches are taken.
+    """
+    if getattr(iterator, "_worker_pids_set", False):
+        _utils.signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False
+
+
+def _abandon(iterator: Any) -> None:
+    """End processes without asking them.
+
+    torch's own way takes locks that a process may have had when it was killed.
+    """
+    if not _processes(iterator):
+        return
+    iterator._shutdown = True
+    _keep_signals_away(iterator)
+    thread = getattr(iterator, "_pin_memory_thread", None)
+    if thread is not None:
+        iterator._pin_memory_thread_done_event.set()
+        thread.join(timeout=10)  # it looks for the event every five seconds
+    for process in iterator._workers:
+        process.kill()
+    for process in iterator._workers:
+        process.join(timeout=5)
+    for queue in iterator._index_queues:
+        queue.cancel_join_thread()
+        queue.close()
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"ended with status {exitcode}"
+    try:
+        number = signal.Signals(-exitcode)
+    except ValueError:  # a real-time signal
+        return f"was ended by signal {-exitcode}"
+    return f"was ended by {number.name}{_SIGNS.get(number, '')}"
+
+
+def _start(kernels: native.Choice, worker: int) -> None:
+    # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
+    # died of it would fail the rank, which has to save first. Workers end when their rank does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    # Only a forked worker inherits the choice. "auto" is what it begins with, and nothing has to be compiled for it here.
+    if kernels == "plain":
+        native.choose("plain")

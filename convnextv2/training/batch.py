@@ -1,0 +1,230 @@
+"""How many images go through the network at once, where that is to be found out.
+
+A step takes `global_batch` images: batch_size x accumulate x ranks. What is learned depends on the
+global batch; how it is cut into batches is a matter of memory. So the batch that fits may be looked
+for, and the global batch is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.data.loader import PREFETCH, resolve_workers
+from convnextv2.distributed import Place, available_memory, say
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.training.memory import estimated_fit, out_of_memory
+from convnextv2.training.optim import build_optimizer
+
+_SPARE = 0.1
+"""Share of a device's free memory that stays free when a batch is tried: it is never all usable."""
+
+
+def resolve_batch(
+    recipe: Recipe,
+    model: nn.Module,
+    forward: Callable[[nn.Module, int], Tensor],
+    *,
+    precision: torch.dtype,
+    place: Place,
+    depths: Sequence[int] = (),
+) -> Recipe:
+    """Put numbers in the place of batch_size auto, and make accumulate follow from global_batch.
+
+    All ranks call this function, and all get the same numbers. A line says which.
+
+    Args:
+        recipe: What the user wants.
+        model: The model that is trained, on any device; it stays as it is.
+        forward: Takes a copy of the model and a number of images, runs it on the copy's device as
+            training does, and returns a scalar.
+        precision: Of the forward pass.
+        place: This rank among the others.
+        depths: The encoder's, where layer decay applies.
+
+    Returns:
+        The recipe with batch_size and accumulate as numbers.
+
+    Raises:
+        RecipeError: The knobs contradict each other, or not even one image fits.
+    """
+    ranks = place.world_size
+    if recipe.batch_size != "auto":
+        return _with_accumulate(recipe, recipe.batch_size, ranks)
+    wanted = recipe.global_batch
+    if wanted and recipe.accumulate != 1 and not recipe.resume:
+        raise RecipeError(
+            f"accumulate = {recipe.accumulate}: with batch_size auto it follows from global_batch "
+            f"({wanted}). Leave one of the two out."
+        )
+    global_batch = wanted or recipe.images_per_batch() * recipe.accumulate * ranks
+    sizes = _divisors(_per_rank(global_batch, ranks))
+    fits = place.least(_fits(recipe, model, forward, precision, place, depths, sizes))
+    batch_size, accumulate = fit_batch(global_batch, ranks, fits)
+    say(
+        f"batch_size auto: {batch_size}, and accumulate {accumulate}, on {ranks} "
+        f"rank{'s' * (ranks > 1)}: {global_batch} images in a step."
+    )
+    return recipe.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
+
+
+def fit_batch(global_batch: int, ranks: int, fits: int) -> tuple[int, int]:
+    """Cut a global batch into batches that fit.
+
+    Args:
+        global_batch: Images in one step, over all ranks.
+        ranks: How many ranks share it.
+        fits: The most images that a rank can take at once.
+
+    Returns:
+        The largest batch_size that fits, and the accumulate that goes with it: their product with
+        `ranks` is `global_batch`.
+
+    Raises:
+        RecipeError: The ranks cannot share the global batch evenly, or not one image fits.
+    """
+    each = _per_rank(global_batch, ranks)
+    if fits < 1:
+        raise RecipeError(
+            "batch_size = auto: not even one image fits into the memory that is free. Use a "
+            "smaller model or image_size, grad_checkpoint: True, or another device."
+        )
+    batch_size = max(size for size in _divisors(each) if size <= fits)
+    return batch_size, each // batch_size
+
+
+def largest_batch(
+    try_step: Callable[[int], None],
+    sizes: Sequence[int],
+    *,
+    empty: Callable[[], None] = torch.accelerator.empty_cache,
+) -> int:
+    """Find the largest batch that fits by trying.
+
+    Args:
+        try_step: Runs a training step with so many images, and raises an error for which
+            `out_of_memory` is true where they do not fit. Any other error is raised again.
+        sizes: The batch sizes that may be used, ascending.
+        empty: Gives back what the allocator of the device keeps; called after each try.
+
+    Returns:
+        The largest of `sizes` that fits; 0 where none does.
+    """
+
+    def fits(size: int) -> bool:
+        try:
+            try_step(size)
+            return True
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        finally:
+            empty()
+
+    good, bad = -1, len(sizes)  # indices; doubling first, since large batches take long
+    ahead = 0
+    while ahead < bad and fits(sizes[ahead]):
+        good = ahead
+        ahead = next((i for i in range(good, bad) if sizes[i] >= 2 * sizes[good]), bad)
+    bad = min(ahead, bad)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(sizes[middle]) else (good, middle)
+    return sizes[good] if good >= 0 else 0
+
+
+def _with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:
+    """Make accumulate follow from global_batch, where that is given."""
+    if recipe.global_batch is None:
+        return recipe
+    share = batch_size * ranks
+    accumulate, rest = divmod(recipe.global_batch, share)
+    if rest or not accumulate:
+        raise RecipeError(
+            f"global_batch = {recipe.global_batch}: expected a multiple of batch_size x ranks "
+            f"({batch_size} x {ranks} = {share}). Use {share * max(1, accumulate)}, or batch_size auto."
+        )
+    if recipe.accumulate not in (1, accumulate) and not recipe.resume:
+        raise RecipeError(
+            f"accumulate = {recipe.accumulate}: with batch_size {batch_size} on {ranks} "
+            f"rank{'s' * (ranks > 1)}, global_batch = {recipe.global_batch} needs {accumulate}. "
+            "Leave accumulate or global_batch out."
+        )
+    if accumulate != recipe.accumulate:
+        say(f"accumulate {accumulate}, for a global_batch of {recipe.global_batch}.")
+    return recipe.model_copy(update={"accumulate": accumulate})
+
+
+def _per_rank(global_batch: int, ranks: int) -> int:
+    each, rest = divmod(global_batch, ranks)
+    if rest or not each:
+        raise RecipeError(
+            f"global_batch = {global_batch}: cannot be shared evenly by {ranks} ranks. Use "
+            f"{max(1, each) * ranks}, or another number of ranks."
+        )
+    return each
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def _fits(
+    recipe: Recipe,
+    model: nn.Module,
+    forward: Callable[[nn.Module, int], Tensor],
+    precision: torch.dtype,
+    place: Place,
+    depths: Sequence[int],
+    sizes: Sequence[int],
+) -> int:
+    """Find how many images this rank can take at once, as far as `sizes` ask for it."""
+    if place.device.type == "cpu":  # whose memory has no end that could be tried without harm
+        fits = estimated_fit(
+            model, forward, averaged=recipe.ema, precision=precision, place=place,
+            beside=_bytes_in_loader(recipe, place),
+        )  # fmt: skip
+        return sizes[-1] if fits is None else min(fits, sizes[-1])
+    return largest_batch(_trial(recipe, model, forward, precision, place, depths), sizes)
+
+
+def _bytes_in_loader(recipe: Recipe, place: Place) -> int:
+    """Bytes of 8-bit pixels that wait in the loader, for each image of a batch."""
+    size = recipe.image_size
+    height, width = size if isinstance(size, tuple) else (size, size)
+    batches = resolve_workers(recipe.workers, place.local_world_size)[0] * PREFETCH + 1
+    return batches * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+
+
+def _trial(
+    recipe: Recipe,
+    model: nn.Module,
+    forward: Callable[[nn.Module, int], Tensor],
+    precision: torch.dtype,
+    place: Place,
+    depths: Sequence[int],
+) -> Callable[[int], None]:
+    """Make a function that tries a training step on a copy of the model, on this rank's device."""
+
+    def try_step(images: int) -> None:
+        free = available_memory(place.device) or 0
+        held = [torch.empty(int(_SPARE * free), dtype=torch.uint8, device=place.device)]
+        trained = copy.deepcopy(model).to(place.device).train()
+        # The moving average, and the buckets in which DistributedDataParallel adds gradients.
+        copies = int(recipe.ema) + int(place.world_size > 1)
+        held += [torch.empty_like(p) for _ in range(copies) for p in trained.parameters()]
+        optimizer = build_optimizer(recipe, trained, depths)
+        for _ in range(2):  # the optimizer's state is there from the first step on
+            with place.autocast(precision):
+                loss = forward(trained, images)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        torch.accelerator.synchronize(place.device)
+
+    return try_step

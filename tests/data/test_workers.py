@@ -1,0 +1,107 @@
+"""Worker processes that die while they prepare batches, and when the rank ends."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from convnextv2.data.sampler import EpochSampler, Position
+from convnextv2.data.workers import Workers
+from convnextv2.errors import DataError
+
+NAMES = [f"{i}.jpg" for i in range(24)]
+
+
+class Numbers(Dataset):
+    """An item is a function of its position. One of them may end the process that prepares it."""
+
+    def __init__(self, deadly: int | None = None, how: int = signal.SIGKILL) -> None:
+        self.deadly, self.how = deadly, how
+
+    def __getitem__(self, position: Position) -> torch.Tensor:
+        if position.index == self.deadly and multiprocessing.parent_process():
+            os.kill(os.getpid(), self.how)
+        return torch.tensor([position.epoch, position.index])
+
+
+def workers(images: Dataset, count: int, said: list[str], **options) -> Workers:
+    return Workers(images, torch.stack, count, names=NAMES, say=said.append, **options)
+
+
+def rest(epoch: int):
+    sampler = EpochSampler(len(NAMES), 3, seed=1)
+
+    def rest_of_epoch(done: int):
+        sampler.set_epoch(epoch, done)
+        return iter(sampler)
+
+    return rest_of_epoch
+
+
+def pids(running: Workers) -> list[int]:
+    return [process.pid for process in running._iterator._workers]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_workers_that_are_killed_in_an_epoch_or_between_two_change_no_batch(count: int) -> None:
+    said: list[str] = []
+    expected = [list(workers(Numbers(), 0, said).run(rest(epoch))) for epoch in (0, 1)]
+    running = workers(Numbers(), count, said, persistent=True)
+    found = []
+    for number, batch in enumerate(running.run(rest(0))):
+        if number == 2:
+            os.kill(pids(running)[-1], signal.SIGKILL)
+        found.append(batch)
+    os.kill(pids(running)[0], signal.SIGKILL)
+    for epoch, batches in enumerate((found, list(running.run(rest(1))))):
+        assert len(batches) == len(expected[epoch]) == 8
+        assert all(torch.equal(*pair) for pair in zip(batches, expected[epoch], strict=True))
+    assert running.replaced == 2 and len(said) == 2
+    assert all("was ended by SIGKILL" in line and "no batch is lost" in line for line in said)
+    running.end()
+
+
+@pytest.mark.parametrize("how", [signal.SIGBUS])
+def test_an_image_that_ends_every_process_is_named(how: signal.Signals) -> None:
+    said: list[str] = []
+    with pytest.raises(DataError, match=r"ended 3 times .*in hand: 7\.jpg\. "):
+        list(workers(Numbers(7, how), 1, said).run(rest(0)))
+    assert len(said) == 3 and how.name in said[0]
+
+
+def test_a_death_is_no_error_wherever_the_main_process_is() -> None:
+    """torch's handler of SIGCHLD would raise one in the middle of whatever runs here."""
+    running = workers(Numbers(), 1, [], persistent=True)
+    batches = running.run(rest(0))
+    next(batches)
+    os.kill(pids(running)[0], signal.SIGKILL)
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        torch.ones(10).sum()
+    assert len(list(batches)) == 7
+    running.end()
+
+
+LEFT_OPEN = """
+import sys, torch
+sys.path[:0] = %r
+from test_workers import Numbers, rest, workers
+running = workers(Numbers(), 2, [], persistent=True)
+held = running.run(rest(0))
+next(held)
+print("ends")
+"""
+
+
+def test_a_process_ends_at_once_although_its_workers_ignore_sigterm() -> None:
+    program = LEFT_OPEN % [os.path.dirname(__file__), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout == "ends\n", done.stderr
