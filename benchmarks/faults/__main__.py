@@ -50,7 +50,8 @@ def main() -> None:
 
     one = studies.add_parser("saving")
     one.add_argument("--model", default="convnextv2_atto")
-    one.add_argument("--minutes", type=float, default=3, help="of a round, each with a save [3]")
+    one.add_argument("--minutes", type=float, default=3, help="of a round [3]")
+    one.add_argument("--every", type=float, default=1, help="minutes from save to save [1]")
     one.add_argument("--pairs", type=int, default=3)
     one.add_argument("--batch", type=int, default=16)
     one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -51,6 +51,8 @@ _DISK_MIB = 64
 _FULL_S = 20
 """How long the disk stays full."""
 _MOST_FAILURES = 10
+_PATIENCE_S = 150
+_LIVELY_S = 1
 _MEASURED_EPOCHS = 20
 
 
@@ -76,7 +78,7 @@ def study(arguments: argparse.Namespace) -> bool:
         if not is_mounted:
             print("No file system can be mounted here: the disk never fills up.")
         wrong = soak.last(60 * arguments.minutes, arguments.every, faults)
-        wrong += [] if wrong else differences(disk / "run", straight)
+        wrong += differences(disk / "run", straight)
         shutil.copytree(disk / "run", out / "end", dirs_exist_ok=True)
     finally:
         if is_mounted:
@@ -102,6 +104,7 @@ class Soak:
         self._journal = out / "soak.jsonl"
         self._journal.unlink(missing_ok=True)
         self.starts = 0
+        self._disturbed = 0.0
         self.ends: list[dict[str, Any]] = []
         self.faults: list[dict[str, Any]] = []
         self.began = time.monotonic()
@@ -110,22 +113,27 @@ class Soak:
         """Keep the run going until it ends by itself, with a fault now and then until the time is up.
 
         Returns:
-            What is wrong: nothing, or that the run never ended.
+            What is wrong: when it hung, or that it never ended.
         """
         process = self._start()
         next_fault = every_s
+        wrong: list[str] = []
         number, failures = 0, 0
         since = "the start"
         while True:
-            if (code := process.wait(0.2)) is not None:
+            code = process.wait(0.2)
+            hangs = code is None and self._hangs(process)
+            if code is not None or hangs:
                 process.kill()
-                self._note(self.ends, {"code": name_of(code), "after": since, **self._where()})
+                end = "hung" if code is None else name_of(code)
+                self._note(self.ends, {"code": end, "after": since, **self._where()})
                 self.ends[-1]["printed"] = last_lines(process.printed())
                 if code == DONE:
-                    return []
+                    return wrong
+                wrong += [f"hung after {since}"] * hangs
                 failures = failures + 1 if self._is_stuck() else 0
                 if failures >= _MOST_FAILURES:
-                    return [f"failed {failures} times in a row: {self.ends[-1]['printed']}"]
+                    return [*wrong, f"failed {failures} times in a row: {self.ends[-1]['printed']}"]
                 time.sleep(1)
                 process = self._start()
             process.family()
@@ -136,6 +144,7 @@ class Soak:
                 next_fault = passed + every_s
                 since = name
                 self._note(self.faults, {"fault": name, **self._where()})
+                self._disturbed = time.time()
                 with suppress(psutil.Error, IndexError, FileNotFoundError):
                     self.faults[-1]["what"] = FAULTS[name](self, process)
 
@@ -144,15 +153,25 @@ class Soak:
         self._before = steps_saved(self.run)
         return Process(self._command, self._log)
 
+    def _hangs(self, process: Process) -> bool:
+        """Whether it has started nothing, logged nothing and ended nothing for too long."""
+        path = self.run / "metrics.jsonl"
+        written = path.stat().st_mtime if path.exists() else 0.0
+        started = time.time() - (time.monotonic() - process.began)
+        return time.time() - max(written, started, self._disturbed) > _PATIENCE_S
+
     def _is_stuck(self) -> bool:
         """Whether the last start has saved nothing new."""
         return steps_saved(self.run) <= self._before
 
     def _trains(self, process: Process) -> bool:
-        """Whether it has logged a step since its start: a fault comes into the midst of training."""
+        """Whether it logs steps, so that a fault comes into the midst of training, and none before
+        the one before it is over."""
         path = self.run / "metrics.jsonl"
-        since = time.time() - (time.monotonic() - process.began)
-        is_new = path.exists() and path.stat().st_mtime > since
+        if not path.exists() or time.time() - path.stat().st_mtime > _LIVELY_S:
+            return False
+        started = time.time() - (time.monotonic() - process.began)
+        is_new = path.stat().st_mtime > started + _LIVELY_S
         return (
             is_new and steps_done(self.run) > steps_saved(self.run) and len(process.workers()) >= 2
         )
