@@ -115,6 +115,8 @@ class Batcher:
                 self._failed(error)
             finally:
                 self.is_alive = False
+            if self._stopping:  # what fails each time would never let the server end
+                return
             await asyncio.sleep(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**self._deaths))
             self._deaths += 1
 

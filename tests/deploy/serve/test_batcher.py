@@ -172,6 +172,22 @@ async def test_stopping_scores_what_waits_without_delay(model: Model, start: Cal
     assert [scores.probs.item() for scores in await answered(*waiting)] == [1, 2]
 
 
+async def test_a_queue_that_fails_each_time_can_be_stopped(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
+    batcher = start()
+
+    async def broken() -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    batcher._collect = broken
+    with pytest.raises(Refusal):
+        await ask(batcher, 1)
+        await ask(batcher, 2)
+    async with asyncio.timeout(30):
+        await batcher.stop()
+
+
 def test_the_queue_takes_so_many_images_and_room_comes_back() -> None:
     queue = Queue(Limits(max_queue=4))
     queue.take(3)

@@ -360,7 +360,6 @@ async def test_a_queue_that_fails_is_reported_and_starts_again(
     batcher = server.store.find("trees").batcher
 
     async def broken() -> None:
-        await asyncio.sleep(0.01)
         raise ZeroDivisionError("a mistake of ours")
 
     whole, batcher._collect = batcher._collect, broken
