@@ -358,6 +358,7 @@ async def test_a_queue_that_fails_is_reported_and_starts_again(
 ) -> None:
     server = await serve()
     batcher = server.store.find("trees").batcher
+    await server.predict(images[0])  # after which the queue waits
 
     async def broken() -> None:
         raise ZeroDivisionError("a mistake of ours")
