@@ -147,7 +147,8 @@ def _with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:
     if rest or not accumulate:
         raise RecipeError(
             f"global_batch = {recipe.global_batch}: expected a multiple of batch_size x ranks "
-            f"({batch_size} x {ranks} = {share}). Use {share * max(1, accumulate)}, or batch_size auto."
+            f"({batch_size} x {ranks} = {share}). Use {share * max(1, accumulate)}, or "
+            "batch_size auto."
         )
     if recipe.accumulate not in (1, accumulate) and not recipe.resume:
         raise RecipeError(

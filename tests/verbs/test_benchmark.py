@@ -49,10 +49,11 @@ def test_native_kernels_that_cannot_be_built_are_one_line(monkeypatch: pytest.Mo
 
 def test_plan_measures_the_recipe_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = {"epochs": 3, "num_samples": 512, "workers": 0, "device": "cpu"}
+    small |= {"batch_size": "auto", "global_batch": 128}
     figures = convnextv2.plan(config="demo_pretrain", probe_seconds=1, **small)
-    assert figures["verb"] == "pretrain" and figures["steps"] == 3 * (512 // 64)
+    assert figures["verb"] == "pretrain" and figures["steps"] == 3 * (512 // 128)
     assert figures["images_per_second"] > 0 and figures["memory_gib"] > 0.1 and figures["disk_gib"] > 0
-    assert "3 epochs, 24 steps" in capsys.readouterr().out
+    assert "3 epochs, 12 steps" in capsys.readouterr().out
 
 
 def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:

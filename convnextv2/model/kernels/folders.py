@@ -57,7 +57,8 @@ def _distrust_above(folder: Path) -> str:
     for above in folder.parents:
         mode = above.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            return f"others may write to {above} (chmod o-w {above} ends that), which holds {folder}"
+            remedy = f"chmod o-w {above} ends that"
+            return f"others may write to {above} ({remedy}), which holds {folder}"
     return ""
 
 
