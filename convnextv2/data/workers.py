@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import errno
-import multiprocessing.connection
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -24,6 +24,8 @@ PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
 MOST_INCIDENTS = 3
 """So many times that processes die, without a batch in between, are no accident."""
+
+_END_S = 2.0  # after an error, for a process to be seen as dead
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -176,10 +178,11 @@ class Workers(Generic[Item, Prepared]):
     def _deaths(self, error: Exception) -> list[Death]:
         """The processes that are dead, if that may be why an error was raised."""
         processes = _processes(self._iterator)
-        if isinstance(error, OSError | EOFError) and processes:
-            # Of a dead process one cannot fetch what it had ready. That shows at once, perhaps
-            # before the system says that it is dead.
-            multiprocessing.connection.wait([process.sentinel for process in processes], timeout=1)
+        # Of a dead process one cannot fetch what it had ready. That shows at once, while the system
+        # is still ending it.
+        deadline = time.monotonic() + _END_S
+        while _all_live(self._iterator) and processes and time.monotonic() < deadline:
+            time.sleep(0.01)
         found = [
             Death(process.pid, _how(process.exitcode), int(self._in_hand[number]))
             for number, process in enumerate(processes)
@@ -264,8 +267,12 @@ def _processes(iterator: Any) -> list[Any]:
 
 def _check(iterator: Any) -> None:
     # torch would find out when it waits for that process, and looks every five seconds then.
-    if not all(process.is_alive() for process in _processes(iterator)):
+    if not _all_live(iterator):
         raise _DeadError
+
+
+def _all_live(iterator: Any) -> bool:
+    return all(process.is_alive() for process in _processes(iterator))
 
 
 def _keep_signals_away(iterator: Any) -> None:

@@ -389,7 +389,13 @@ def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
     chosen = (
         spread[np.linspace(0, len(spread) - 1, min(EXAMPLES, len(spread))).round().astype(int)].tolist() if len(spread) else []
     )
-    return [_example(measured, i, recipe) for i in [*wrong, *chosen]]
+    examples = []
+    for i in [*wrong, *chosen]:
+        try:
+            examples.append(_example(measured, i, recipe))
+        except DataError as error:  # damaged or gone since it was measured
+            say(f"An example is left out of the report: {error}")
+    return examples
 
 
 def _example(measured: Measured, i: int, recipe: Recipe) -> Example:

@@ -1,4 +1,9 @@
+import gc
+import multiprocessing
+import os
 import pickle
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,3 +44,30 @@ def test_a_selection_keeps_its_order_and_survives_another_process() -> None:
 
 def test_no_paths() -> None:
     assert list(PathList.of([])) == []
+
+
+def _private_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private"))
+
+
+def _growth(names: Sequence[str]) -> int:
+    """Memory that a forked process takes for itself while it reads all names."""
+    here, there = multiprocessing.Pipe()
+    process = os.fork()
+    if process == 0:
+        gc.collect()  # which writes to all that it looks at
+        before = _private_bytes()
+        for index in range(len(names)):
+            names[index]
+        there.send(_private_bytes() - before)
+        os._exit(0)
+    os.waitpid(process, 0)
+    return here.recv()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells it")
+def test_workers_share_the_names_also_after_reading_them() -> None:
+    strings = [f"/data/train/{i % 100:04}/{i:012}.jpg" for i in range(200_000)]
+    assert _growth(strings) > 10_000_000  # what it is about: a count in each string is written to
+    assert _growth(PathList.of(strings)) < 3_000_000

@@ -9,6 +9,7 @@ from runs import SMALL, weights
 
 import convnextv2
 from convnextv2.cli import main
+from convnextv2.verbs import report
 
 
 @pytest.fixture
@@ -121,3 +122,22 @@ def test_a_report_without_any_image_for_its_gallery_is_still_a_report(
     assert "No reconstructions in the report: " in capsys.readouterr().out
     assert (run / "report.html").stat().st_size > 10_000
     assert weights(run)
+
+
+def test_an_image_that_goes_away_before_the_report_costs_an_example_only(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    measure = report.evaluate_weights
+
+    def measure_and_lose(*arguments):
+        measured = measure(*arguments)
+        (folder / "val" / "red" / "0.png").unlink()
+        return measured
+
+    monkeypatch.setattr("convnextv2.verbs.validate.evaluate_weights", measure_and_lose)
+    convnextv2.validate(trained, data_dir=str(folder))
+    out = capsys.readouterr().out
+    assert "An example is left out of the report: " in out and "red/0.png: cannot be opened" in out
+    assert "Report: " in out

@@ -114,7 +114,7 @@ def test_bad_images_stop_the_run_by_name_or_are_skipped_and_counted(
     assert ".jpg: is " in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "b"), "--bad_images", "skip", "--drop_last", "False"]) == 0
     out = capsys.readouterr().out
-    assert "2 images could not be read" in out and "letter.jpg" in out and "half.jpg" in out
+    assert "2 training images could not be read" in out and "letter.jpg" in out and "half.jpg" in out
 
 
 def test_a_broken_loss_keeps_the_last_good_checkpoint(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
