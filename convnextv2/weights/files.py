@@ -178,7 +178,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
                 metadata={"format": "pt", **(metadata or {})},
             )
         except SafetensorError as error:  # the library wraps what the system says
-            number = re.search(r"os error (\d+)", str(error))
+            number = re.search(r"(?:os error|code:) (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
