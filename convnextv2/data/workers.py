@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -107,7 +108,7 @@ class Workers(Generic[Item, Prepared]):
         )
         self._loader = self._fresh()
         self._iterator: Any = None  # torch's, which knows the processes
-        self._persistent = persistent
+        self._persistent, self._owner = persistent, os.getpid()
         _every.add(self)
 
     def run(self, rest: Rest) -> Iterator[Prepared]:
@@ -153,7 +154,9 @@ class Workers(Generic[Item, Prepared]):
 
     def end(self) -> None:
         """End the processes; a later `run` starts new ones."""
-        if self._iterator is not None:
+        # A forked process, such as a worker of another loader, has a copy of this object. When that
+        # is thrown away, the processes are not its own to end, and their numbers may be others'.
+        if self._iterator is not None and os.getpid() == self._owner:
             _abandon(self._iterator)
             self._iterator, self._loader = None, self._fresh()
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from convnextv2.data.sampler import EpochSampler, Position
-from convnextv2.data.workers import Workers
+from convnextv2.data.workers import Workers, _end_all
 from convnextv2.errors import DataError
 
 NAMES = [f"{i}.jpg" for i in range(24)]
@@ -92,6 +92,34 @@ def test_a_death_is_no_error_wherever_the_main_process_is() -> None:
     while time.monotonic() < deadline:
         torch.ones(10).sum()
     assert len(list(batches)) == 7
+    running.end()
+
+
+def test_a_forked_process_leaves_the_workers_of_its_parent_alone() -> None:
+    running = workers(Numbers(), 2, [], persistent=True)
+    batches = running.run(rest(0))
+    next(batches)
+    process = os.fork()
+    if process == 0:
+        try:
+            batches.close()
+            running.end()
+            _end_all()
+        finally:
+            os._exit(0)
+    os.waitpid(process, 0)
+    assert len(list(batches)) == 7 and running.replaced == 0
+    short = workers(Numbers(), 1, [])  # whose processes end with each run
+    batches = short.run(rest(0))
+    next(batches)
+    process = os.fork()
+    if process == 0:
+        try:
+            batches.close()
+        finally:
+            os._exit(0)
+    os.waitpid(process, 0)
+    assert len(list(batches)) == 7 and short.replaced == 0
     running.end()
 
 
