@@ -293,7 +293,7 @@ def cost(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Of rank 0, by each way, in a process of its own."""
+    """Measure the peak of rank 0 for each way, in a process of its own."""
     return {way: launch(arguments, arguments.ranks, way=way) for way in WAYS}
 
 

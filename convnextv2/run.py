@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from convnextv2.weights.files import (
 from convnextv2.weights.hub import download, is_hub_name
 from convnextv2.weights.load import Weights, open_weights
 
+_NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
 
@@ -71,9 +73,17 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; a last line that a kill cut short is left out."""
+        """The records of metrics.jsonl; a line that a kill cut short or a fault damaged is left out."""
         path = self.path / "metrics.jsonl"
-        return list(_whole_records(path.read_text().splitlines())) if path.exists() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return list(_whole_records(text.splitlines()))
+
+    def damaged_lines(self) -> int:
+        """How many lines of metrics.jsonl cannot be read, but for a last one that a kill cut short."""
+        path = self.path / "metrics.jsonl"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        return len(whole) - len(list(_whole_records(whole)))
 
     def rewind(self, records: Iterable[Mapping[str, Any]], checkpoint: Path | None = None) -> None:
         """Go back to a position; the run writes what came after it again.
@@ -155,9 +165,9 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The folders of its checkpoints, oldest first."""
-        return sorted(
-            path for path in (self.path / "checkpoints").glob("epoch-*") if not path.suffix
-        )
+        found = (self.path / "checkpoints").glob("epoch-*")
+        # Copies that people make have other names; they are not ours to use or to delete.
+        return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
 
     def provenance(self) -> dict[str, Any]:
         """Where the weights came from that the run was started with; empty where nothing says it."""
@@ -375,6 +385,8 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
 def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except ValueError:
             continue
+        if isinstance(record, dict) and {"kind", "step", "epoch"} <= record.keys():
+            yield record

@@ -1,5 +1,6 @@
-"""What a run loses by kills, signals and faults, and what saving costs: the figures of
-docs/runs.md.
+"""Measure what a run loses by kills, signals and faults, and what saving costs.
+
+The figures stand in docs/runs.md.
 
     python benchmarks/faults operations     a kill before, in and after every file operation
     python benchmarks/faults moments        kills at random moments

@@ -28,7 +28,7 @@ _LEFT_OVER = re.compile(r"\.tmp|\.damaged$|^tmp[a-z0-9_]{8}$")
 
 
 def differences(run: Path, straight: Path) -> list[str]:
-    """What is wrong with a run.
+    """Say what is wrong with a run.
 
     Args:
         run: The run that was interrupted.

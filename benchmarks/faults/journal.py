@@ -1,5 +1,7 @@
-"""What a study has found so far, one JSON line for each case, so that it can be stopped and started
-again."""
+"""Keeps what a study has found so far, so that it can be stopped and started again.
+
+There is one JSON line for each case.
+"""
 
 from __future__ import annotations
 

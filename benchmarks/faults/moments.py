@@ -38,7 +38,7 @@ CONFIGURATIONS = {
 }
 """Ranks, and workers of each."""
 STEPS = 30
-"""Of an epoch."""
+"""How many steps an epoch has."""
 _MOST_FAILURES = 5
 _SAVE_EVERY_EPOCHS = 5
 

@@ -36,7 +36,7 @@ Point = tuple[str, str, int, str]
 """Operation, path inside of the run folder, how often that came before, moment."""
 
 _LATE = ("convnextv2.verbs.train", "convnextv2.verbs.pretrain", "torch._dynamo")
-"""What a run imports late; this process does it once for all of its copies."""
+"""Modules that a run imports late. This process imports them once for all of its copies."""
 _BASE = SMALL | {
     "workers": 0,
     "epochs": 4,

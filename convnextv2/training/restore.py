@@ -62,11 +62,11 @@ def resume_run(
         say(line)
         if place.is_main:
             run.set_aside(other)
-    check_shapes(state.model, checkpoint.weights, folder)
     saved = Progress.read(checkpoint.progress)
     then = Conditions.read(saved.conditions)
     before, allowed = run.recipe, recipe.resume_allow or ()
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
+    check_shapes(state.model, checkpoint.weights, folder)
     if then.global_batch == here.global_batch and 0 < then.steps_per_epoch < here.steps_per_epoch:
         batches = then.steps_per_epoch * recipe.accumulate
         pace = replace(pace, batches_per_epoch=batches)
@@ -112,6 +112,8 @@ def restore(
     elif state.scaler.is_enabled():
         say("  The scaler of float16's gradients starts anew: the run had another arithmetic.")
     if place.is_main:
+        if lines := run.damaged_lines():
+            say(f"  metrics.jsonl: {lines} line{'s' * (lines > 1)} cannot be read and left out.")
         position = progress.epoch + progress.batch / pace.batches_per_epoch
         stays = [record for record in run.metrics() if is_before(record, progress, position)]
         run.rewind(stays, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,7 +55,7 @@ class Conditions:
 
     Attributes:
         images: How many there are for training.
-        names_sha256: Of their names below the folder of the data, in their order.
+        names_sha256: Of their names below the folder that all of them are in, in their order.
         ranks: How many processes train.
         global_batch: Images of a step over all ranks.
         accumulate: Batches of a step on each rank.
@@ -95,7 +96,7 @@ def conditions(
     assert isinstance(recipe.batch_size, int)
     return Conditions(
         images=len(names),
-        names_sha256=_names_sha256(names, recipe.data_dir),
+        names_sha256=_names_sha256(names),
         ranks=place.world_size,
         global_batch=recipe.batch_size * recipe.accumulate * place.world_size,
         accumulate=recipe.accumulate,
@@ -235,6 +236,11 @@ def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection
     Raises:
         CheckpointError: The data have other classes.
     """
+    if before and now and len(before) != len(now):
+        raise CheckpointError(
+            f"resume: the run was trained on {len(before)} classes, the data have {len(now)} now. "
+            "Give the data back their classes, or start a new run with --init."
+        )
     changed = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
     if changed and "classes" not in allowed:
         raise CheckpointError(
@@ -266,10 +272,11 @@ def _own_version() -> str:
         return "sources"
 
 
-def _names_sha256(names: Sequence[str], folder: str) -> str:
+def _names_sha256(names: Sequence[str]) -> str:
     """A hash of names; a data set that moved as a whole keeps its own."""
+    ends = [min(names), max(names)] if len(names) else []  # what these two share, all do
+    shared = os.path.commonprefix(ends).rpartition("/")[0]
     digest = hashlib.sha256()
     for name in names:
-        digest.update(name.removeprefix(folder).lstrip("/\\").encode(errors="surrogateescape"))
-        digest.update(b"\0")
+        digest.update(name[len(shared) :].encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()

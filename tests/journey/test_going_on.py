@@ -197,3 +197,30 @@ def test_another_number_of_ranks_keeps_the_images_of_a_step(photos: Path, tmp_pa
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
     steps = [record["step"] for record in metrics(straight) if record["kind"] == "train"]
     assert [record["step"] for record in metrics(halted) if record["kind"] == "train"] == steps
+
+
+def test_copies_of_checkpoints_and_a_damaged_log_are_no_trouble(
+    photos: Path, begun: Path, straight: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = sorted((begun / "checkpoints").iterdir())[-1]
+    copy = newest.with_name(newest.name + " copy")
+    shutil.copytree(newest, copy)
+    (newest.parent / "epoch-00009-step-00000099").touch()  # a file
+    log = (begun / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    log[1] = b"\xff\xfe" + log[1][2:]
+    log[2] = b"[1, 2]\n"
+    (begun / "metrics.jsonl").write_bytes(b"".join(log) + b'{"kind": "tr')
+    assert train(photos, begun, "--resume") == 0
+    assert "metrics.jsonl: 2 lines cannot be read and left out." in capsys.readouterr().out
+    assert copy.is_dir() and equal(begun, straight)
+
+
+def test_a_class_that_came_is_told_as_such(
+    photos: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = tmp_path / "more"
+    shutil.copytree(photos, more)
+    draw(more / "train" / "white" / "0.png", 0, 77)
+    draw(more / "val" / "white" / "0.png", 0, 78)
+    assert train(more, begun, "--resume") == 2
+    assert "was trained on 3 classes, the data have 4 now" in capsys.readouterr().err
