@@ -122,12 +122,16 @@ def path(points: Sequence[Point]) -> str:
 
 
 def nice_ticks(least: float, most: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart), the first at or below `least`, the last at or above `most`."""
+    """Round numbers (1, 2 or 5 times a power of ten apart), the first at or below `least`, the last at or above `most`.
+
+    Where both are one number above 0 it is the last: an axis of shares does not go beyond 100 %."""
     span = most - least or abs(most) or 1.0
     rough = span / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
+    if first == last and most > 0:
+        first = last - 1
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 

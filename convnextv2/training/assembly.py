@@ -116,6 +116,8 @@ def train_model(
     def described(figures: dict[str, Any]) -> Description:
         return replace(description, training={"step": progress.step, "epoch": progress.epoch, **figures})
 
+    told: set[str] = set()  # images that were left out, at the end of an epoch
+
     def write(checkpoint: Checkpoint) -> None:
         run.save_checkpoint(checkpoint)
         if checkpoint.progress["batch"]:  # at the end of an epoch, what to keep follows from its evaluation
@@ -133,6 +135,8 @@ def train_model(
         saver.save(checkpoint, wait=wait)
 
     def close() -> None:
+        _tell_skipped(set(loader.skipped) - told, place)
+        told.update(loader.skipped)
         saver.wait()
         folder = run.checkpoint_of(progress.epoch, progress.step)
         if not place.is_main or folder is None:
@@ -201,11 +205,10 @@ def train_model(
             also_stops=loader.patience,
         )
         saver.wait()
-        _tell_skipped(loader.skipped, place)
     except BaseException as error:
         with suppress(OSError):
             saver.wait()
-        _tell_skipped(loader.skipped)
+        _tell_skipped(set(loader.skipped) - told)
         if not out_of_memory(error):
             raise
         size, accumulate = pace.batch_size, pace.accumulate

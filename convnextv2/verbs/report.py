@@ -289,7 +289,7 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
             pretrain_metrics = parent.metrics()
     summary = {"model": recipe.model.removeprefix("convnextv2_"), "image size": f"{recipe.image_size} px"}
     if measured:
-        summary["parameters"] = f"{measured.parameters / 1e6:.1f} M"
+        summary["parameters"] = _short(measured.parameters)
         if measured.skipped:
             summary["validation images left out"] = str(len(measured.skipped))
     return build_report(
@@ -396,6 +396,13 @@ def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
         except DataError as error:  # damaged or gone since it was measured
             say(f"An example is left out of the report: {error}")
     return examples
+
+
+def _short(count: int) -> str:
+    """A number of parameters with one digit after the point: "3.4 M", "7.1 K", or "812"."""
+    if count < 1000:
+        return str(count)
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} K"
 
 
 def _example(measured: Measured, i: int, recipe: Recipe) -> Example:

@@ -60,7 +60,8 @@ def test_names_are_escaped():
 
 @pytest.mark.parametrize(
     ("least", "most", "ticks"),
-    [(0, 10, [0, 2, 4, 6, 8, 10]), (0.21, 0.83, [0.2, 0.4, 0.6, 0.8, 1.0]), (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1])],
+    [(0, 10, [0, 2, 4, 6, 8, 10]), (0.21, 0.83, [0.2, 0.4, 0.6, 0.8, 1.0]), (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+     (1, 1, [0.8, 1.0]), (0.3, 0.3, [0.2, 0.3]), (0, 0, [0, 0.2])],
 )
 def test_ticks_are_round_numbers_around_the_values(least, most, ticks):
     assert nice_ticks(least, most) == ticks
