@@ -298,8 +298,8 @@ def by_browser(page: Any, case: Case) -> str | None:
         {"Content-Type": case.kind} if case.method == "POST" else {}
     )
     found = page.evaluate(
-        """async ([path, method, headers, body]) => {
-            const bytes = Uint8Array.from(atob(body), (c) => c.charCodeAt(0));
+        """async ([path, method, headers, encoded]) => {
+            const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
             const body = method === "POST" ? bytes : undefined;
             const answer = await fetch(path, { method, headers, body });
             return await answer.json();
