@@ -5,8 +5,8 @@ Only the standard library is imported here, so that this is at work early.
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from contextlib import suppress
 from types import FrameType
@@ -15,7 +15,7 @@ _hangups = 0
 
 
 def hold() -> None:
-    """Remember a SIGHUP from now on, and end with exit code 0 on SIGTERM.
+    """Remember a SIGHUP from now on, and end the process with exit code 0 on SIGTERM.
 
     By default a SIGHUP ends the process. Neither signal ends the first process of a container.
     """
@@ -50,4 +50,6 @@ def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not interrupt the end
     with suppress(OSError, RuntimeError, ValueError):  # nobody may read what is printed
         print("Ended before the server had begun.", flush=True)
-    sys.exit(0)
+    # Not sys.exit: packages written in C drop an exception that is raised while they import others,
+    # and the server would go on. Nothing has been accepted yet that could be lost.
+    os._exit(0)

@@ -472,6 +472,16 @@ async def test_sighup_from_the_first_moment_on_is_a_reload_and_no_end(weights: P
         assert process.popen.returncode == 0
 
 
+async def test_sigterm_during_an_import_that_drops_exceptions_ends_it_too(tmp_path: Path) -> None:
+    # As extension modules of PyTorch do: they import others and go on when that fails.
+    (tmp_path / "fastapi.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGTERM)\nexcept BaseException:\n    pass\n"
+    )
+    with Process(tmp_path, "trees=nowhere", PYTHONPATH=str(tmp_path)) as process:
+        assert await asyncio.to_thread(process.popen.wait, 30) == 0
+        assert process.log.read_text() == "Ended before the server had begun.\n" and not process.errors.read_text()
+
+
 @pytest.mark.parametrize("after_s", [0, 0.5, 1, 2])
 async def test_sigterm_while_it_starts_ends_it_as_it_should(after_s: float, weights: Path, tmp_path: Path) -> None:
     with Process(tmp_path, f"trees={weights}") as process:
