@@ -10,11 +10,11 @@ the micro-batches: a rank has a whole subtree, and what is above goes on between
 neighbours, then neighbours of those. So each sum has the same two summands wherever it is computed,
 and a + b is b + a in floating point too.
 
-Two ways to add between ranks are tried. "halves" exchanges halves, quarters, ... and puts them
-together again, which moves as much as a ring does. "pairs" lets each pair of ranks reduce
-everything, level by level, which moves as much on two ranks and is simpler. "ddp" is
-DistributedDataParallel with no_sync over the same micro-batches, and "ddp, one batch" is what one
-would do without any of this.
+Two ways to add between ranks are tried. "halves" is that of the knob `elastic`: it exchanges halves,
+quarters, ... and puts them together again, which moves as much as a ring does. "pairs" lets each
+pair of ranks reduce everything, level by level, which moves as much on two ranks and is simpler.
+"ddp" is DistributedDataParallel with no_sync over the same micro-batches, and "ddp, one batch" is
+what one would do without any of this.
 
 Each rank has one thread. Gradients stay float32 in bfloat16, too, as they do under autocast.
 """
@@ -42,6 +42,7 @@ from torch.nn.parallel import DistributedDataParallel
 from convnextv2.distributed import peak_memory
 from convnextv2.model.convnext import create_model
 from convnextv2.model.kernels import native
+from convnextv2.training.elastic import add_over_ranks
 
 Gradients = list[Tensor]
 WAYS = ("halves", "pairs", "ddp", "ddp, one batch")
@@ -61,31 +62,6 @@ def add_in_tree(parts: Iterator[Gradients]) -> Gradients:
         waiting.append((height, part))
     ((_, total),) = waiting
     return total
-
-
-def add_halves(flat: Tensor, rank: int, world_size: int) -> None:
-    """Add over ranks, in place: exchange a half with the neighbour, a quarter with the next but one,
-    and so on; then give what is added back on the same way."""
-    begin, end = 0, len(flat)
-    way = []
-    for distance in (2**i for i in range(world_size.bit_length() - 1)):
-        middle = (begin + end) // 2
-        keeps_low = not rank & distance
-        kept, given = ((begin, middle), (middle, end))[:: 1 if keeps_low else -1]
-        theirs = torch.empty_like(flat[kept[0] : kept[1]])
-        _exchange(flat[given[0] : given[1]], theirs, rank ^ distance)
-        flat[kept[0] : kept[1]] += theirs
-        way.append((distance, kept, given))
-        begin, end = kept
-    for distance, kept, given in reversed(way):
-        _exchange(flat[kept[0] : kept[1]], flat[given[0] : given[1]], rank ^ distance)
-
-
-def _exchange(mine: Tensor, theirs: Tensor, other: int) -> None:
-    """Send a tensor to a rank, and receive one."""
-    operations = [dist.P2POp(dist.isend, mine, other), dist.P2POp(dist.irecv, theirs, other)]
-    for work in dist.batch_isend_irecv(operations):
-        work.wait()
 
 
 def pair_groups(rank: int, world_size: int) -> list[Any]:
@@ -171,7 +147,7 @@ class Trainer:
         if self.world_size > 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in total])
             if self._way == "halves":
-                add_halves(flat, self.rank, self.world_size)
+                add_over_ranks(flat, self.rank, self.world_size)
             for group in self._pairs:
                 dist.all_reduce(flat, group=group)
             parts = flat.split([gradient.numel() for gradient in total])

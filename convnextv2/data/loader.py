@@ -200,6 +200,7 @@ def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
         shuffle=recipe.shuffle,
         repeats=recipe.aug_repeats,
         drop_last=recipe.drop_last,
+        micro_batches=recipe.accumulate * place.world_size if recipe.elastic else 0,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -28,7 +28,9 @@ class EpochSampler(Sampler[list[Position]]):
     length: images in the data set. batch_size: images per batch and rank.
     drop_last: leave out what does not fill a batch; otherwise the last batch is shorter, and the order starts over where ranks
     would differ. repeats: n > 0 puts each image n times in a row, as copies 0..n-1, which land on different ranks; an epoch keeps
-    its usual length and sees about 1/n of the images (Hoffer et al. 2020, as in MindCV). 0: each image once."""
+    its usual length and sees about 1/n of the images (Hoffer et al. 2020, as in MindCV). 0: each image once.
+    micro_batches: n > 0 cuts the order into steps of n batches, of which each rank takes neighbours, so that the batches do not
+    depend on the number of ranks; what does not fill a step is left out."""
 
     def __init__(
         self,
@@ -41,11 +43,14 @@ class EpochSampler(Sampler[list[Position]]):
         shuffle: bool = True,
         repeats: int = 0,
         drop_last: bool = True,
+        micro_batches: int = 0,
     ) -> None:
+        assert micro_batches % world_size == 0
         assert 0 <= rank < world_size and batch_size > 0 and repeats >= 0
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.repeats, self.drop_last = shuffle, repeats, drop_last
+        self.micro_batches = micro_batches
         self._epoch = self._first_batch = 0
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -55,11 +60,16 @@ class EpochSampler(Sampler[list[Position]]):
     @property
     def images_per_rank(self) -> int:
         """Images that each rank draws from in an epoch, the remainder that drop_last leaves out included."""
+        if self.micro_batches:
+            return len(self) * self.batch_size
         # With repeats the order is longer than an epoch, so rounding up leaves nothing to fill.
         return self.length // self.world_size if self.drop_last and not self.repeats else math.ceil(self.length / self.world_size)
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
+        if self.micro_batches:
+            steps = self.length // (self.batch_size * self.micro_batches)
+            return steps * self.micro_batches // self.world_size
         batches = self.images_per_rank / self.batch_size
         return math.floor(batches) if self.drop_last else math.ceil(batches)
 
@@ -71,9 +81,20 @@ class EpochSampler(Sampler[list[Position]]):
             else torch.arange(self.length)
         )
         for batch in range(self._first_batch, len(self)):
-            places = range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images_per_rank))
-            entries = [(self.rank + place * self.world_size) % (self.length * copies) for place in places]
-            yield [Position(epoch, int(order[entry // copies]), entry % copies) for entry in entries]
+            yield [
+                Position(epoch, int(order[entry // copies]), entry % copies)
+                for entry in self._entries(batch, copies)
+            ]
+
+    def _entries(self, batch: int, copies: int) -> Iterable[int]:
+        """Places in the order of the epoch that are in a batch of this rank."""
+        if self.micro_batches:
+            each = self.micro_batches // self.world_size
+            step, i = divmod(batch, each)
+            first = (step * self.micro_batches + self.rank * each + i) * self.batch_size
+            return range(first, first + self.batch_size)
+        places = range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images_per_rank))
+        return [(self.rank + place * self.world_size) % (self.length * copies) for place in places]
 
 
 def exact_positions(length: int, rank: int = 0, world_size: int = 1) -> list[Position]:

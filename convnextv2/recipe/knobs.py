@@ -52,6 +52,11 @@ class Recipe(BaseModel):
     seed: int = _run(42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31)
     device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
     distribute: bool | Literal["auto"] = _run("auto", "Use the ranks that torchrun, mpirun or SLURM started.")
+    elastic: bool = _run(
+        False,
+        "Give the same weights bit for bit on any number of ranks: a step has accumulate x ranks "
+        "batches, a power of two, whose gradients are added in a fixed order.",
+    )
     rank_timeout_s: int = _run(
         600, "How long to wait for a rank that does not answer before the job ends.", unit="s", ge=1
     )
@@ -374,6 +379,10 @@ class Recipe(BaseModel):
             mistakes.append(f"image_suffix = {self.image_suffix!r}: expected an ending such as .jpg.")
         if not all(0 <= beta < 1 for beta in self.betas or ()):
             mistakes.append(f"betas = {self.betas}: expected 2 numbers >= 0 and < 1.")
+        if self.elastic and self.batch_size == "auto":
+            mistakes.append("elastic = True: sums depend on the batch, which auto fits to a machine. Give batch_size.")
+        if self.elastic and not self.drop_last:
+            mistakes.append("elastic = True: takes whole steps only. Set drop_last = True.")
         if self.schedule in ("one_cycle", "cyclic") and (self.warmup_epochs or self.lr_epoch_stair):
             mistakes.append(
                 f"schedule = {self.schedule}: has a warm-up of its own. Set warmup_epochs = 0, lr_epoch_stair = False."

@@ -26,6 +26,7 @@ from convnextv2.recipe.values import show
 from convnextv2.run import Run, find_weights
 from convnextv2.training import mindcv_files
 from convnextv2.training.bad_step import save_bad_step
+from convnextv2.training.elastic import GradientTree, check_micro_batches, fix_threads, start_alike
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.head import HEAD, start_head
 from convnextv2.training.health import LossWatch, check_weights
@@ -57,11 +58,21 @@ def train_model(
 
     depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
     assert isinstance(recipe.batch_size, int)  # see `resolve_batch`
+    if len(loader) == 0 and recipe.elastic:
+        ranks = place.world_size
+        raise DataError(
+            f"elastic = True: a step takes accumulate x batch_size x ranks = {recipe.accumulate} x {recipe.batch_size} x {ranks} "
+            f"images, and there are {len(loader.source)} for training. Use a smaller accumulate or batch_size."
+        )
     if len(loader) == 0:
         raise DataError(
             f"batch_size = {recipe.batch_size}: larger than this rank's share of the {len(loader.source)} training images. Use "
             "a smaller one, or drop_last: False."
         )
+    if recipe.elastic:
+        check_micro_batches(recipe.accumulate, place.world_size)
+        if line := fix_threads(place.device):
+            say(line)
     dtype = choose_precision(recipe.precision, place.device)
     pace = build_pace(recipe, len(loader), dtype)
     global_batch = recipe.batch_size * recipe.accumulate * place.world_size
@@ -89,7 +100,10 @@ def train_model(
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
         model.compile(dynamic=False)
-    trained = _data_parallel(model, place)
+    if recipe.elastic:
+        start_alike(model)
+    tree = GradientTree(model, recipe.accumulate, place) if recipe.elastic else None
+    trained = model if recipe.elastic else _data_parallel(model, place)
 
     records = run.metrics()
     writer = None
@@ -203,6 +217,7 @@ def train_model(
             keep=keep,
             watch=watch,
             also_stops=loader.patience,
+            tree=tree,
         )
         saver.wait()
     except BaseException as error:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
+from convnextv2.training.elastic import GradientTree
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import MOST_SKIPPED, LossWatch, gradient_norm
 from convnextv2.training.progress import Display
@@ -106,6 +107,7 @@ def fit(
     keep: Callable[[BadStep], str] = lambda bad: "",
     watch: LossWatch | None = None,
     also_stops: Stoppable | None = None,
+    tree: GradientTree | None = None,
 ) -> None:
     """Train from `progress` to the end of `pace.epochs`.
 
@@ -128,6 +130,8 @@ def fit(
         keep: Keeps the batches of a step that is not finite, and says where and what they are.
         watch: Looks at the losses of the log; None for nobody.
         also_stops: What waits for batches, and has to know that a stop is asked for.
+        tree: Adds gradients in an order that does not depend on the ranks; None where they are
+            added as it is fastest.
 
     Raises:
         TrainingError: The loss, the gradient or the weights are not finite.
@@ -187,29 +191,44 @@ def fit(
                     if group is None:
                         break
 
-                    # ---- one step: all of its randomness follows from (seed, step, rank) ----
+                    # ---- one step: all of its randomness follows from (seed, step, rank), ----
+                    # ---- or where a tree adds gradients from (seed, step, micro-batch)    ----
                     generator = stream(pace.seed, "step", progress.step, place.rank)
-                    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                    seed_from(generator)
                     lr = lr_at(progress.step)
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * parameters["lr_scale"]
                     learned_from = [batch for batch in group if size(batch)]
+                    learns = bool(learned_from)
                     losses = []
-                    for i, batch in enumerate(learned_from):
-                        with nullcontext() if i == len(learned_from) - 1 else no_sync(model):
-                            with place.autocast(pace.autocast):
-                                loss = loss_fn(model, batch, generator)
-                            scaler.scale(loss / len(learned_from)).backward()
-                        losses.append(loss.detach())
+                    if tree is not None:
+                        for i, batch in enumerate(group):
+                            if size(batch):
+                                generator = tree.chance(pace.seed, progress.step, i)
+                                seed_from(generator)
+                                with place.autocast(pace.autocast):
+                                    loss = loss_fn(model, batch, generator)
+                                scaler.scale(loss).backward()
+                                losses.append(loss.detach())
+                            tree.take(taught=size(batch) > 0)
+                        learns = tree.add() > 0
+                    else:
+                        for i, batch in enumerate(learned_from):
+                            with nullcontext() if i == len(learned_from) - 1 else no_sync(model):
+                                with place.autocast(pace.autocast):
+                                    loss = loss_fn(model, batch, generator)
+                                scaler.scale(loss / len(learned_from)).backward()
+                            losses.append(loss.detach())
                     norm = torch.zeros(())
-                    if not learned_from and place.world_size > 1:
+                    if not learned_from and place.world_size > 1 and tree is None:
                         raise DataError(
                             "No image of a batch could be read, and the other ranks cannot go on "
                             "without this one. Remove the bad files."
                         )
-                    if learned_from:
+                    if learns:
                         scaler.unscale_(optimizer)
                         norm = clip(model, pace.clip_norm)
+                    if learned_from:
                         window.collect(
                             torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled()
                         )
@@ -250,7 +269,7 @@ def fit(
                         display.text(
                             f"step {progress.step + 1}: not finite, so left out. It is kept in {where}."
                         )
-                    elif learned_from:
+                    elif learns:
                         window.add(*shared)
                         skipped_in_a_row = 0
                         is_whole = False
@@ -316,6 +335,11 @@ def fit(
                     text = str(failure).rstrip(".")
                     error.add_note(f"The steps since the last checkpoint are not saved ({text}).")
             raise
+
+
+def seed_from(generator: torch.Generator) -> None:
+    """Seed PyTorch's own random numbers, such as those of drop path, by a step's generator."""
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 def clip(model: nn.Module, largest: float | None) -> Tensor:

@@ -62,8 +62,8 @@ class Conditions:
         asked: batch_size and accumulate as the recipe had them at the start.
         steps_per_epoch: Steps in an epoch.
         precision: Arithmetic of the forward pass, such as "bfloat16".
-        versions: Of this package and PyTorch, the kind of device and the kernels: with others the
-            result is as good, but not the same bit for bit.
+        versions: Of this package and PyTorch, the kind of device, the kernels and the threads that
+            compute: with others the result is as good, but not the same bit for bit.
     """
 
     images: int = 0
@@ -108,6 +108,7 @@ def conditions(
             "torch": str(torch.__version__),
             "device": f"{place.device.type} ({platform.machine()})",
             "kernels": kernels + (", compiled" if recipe.compile else ""),
+            "threads": str(torch.get_num_threads()) if place.device.type == "cpu" else "",
         },
     )
 
@@ -174,14 +175,17 @@ def _differences(
         )
         if then.images == here.images:
             found.append(("ranks", line))
+    if now.elastic and before.batch_size != now.batch_size:
+        line = f"images in a micro-batch: {before.batch_size} before, {now.batch_size} from here on"
+        found.append(("batch_size", line))
     if then.precision and then.precision != here.precision:
         line = f"arithmetic: {then.precision} before, {here.precision} from here on"
         found.append(("precision", line))
     for name, current in here.versions.items():
-        if then.versions and then.versions.get(name) != current:
+        if then.versions.get(name, current) != current:
             line = f"{name}: {then.versions.get(name)} before, {current} from here on"
             found.append(("versions", f"{line}; the last bits of the result may differ"))
-    if then.ranks and then.ranks != here.ranks:
+    if then.ranks and then.ranks != here.ranks and not now.elastic:
         line = f"ranks: {then.ranks} before, {here.ranks} from here on"
         found.append(("versions", f"{line}; the last bits of the result may differ"))
     return found
@@ -210,6 +214,8 @@ def keep_global_batch(recipe: Recipe, before: Recipe, then: Conditions, ranks: i
     if rest or recipe.batch_size * recipe.accumulate == each:
         return recipe
     size = max(size for size in range(1, recipe.batch_size + 1) if each % size == 0)
+    if recipe.elastic and size != recipe.batch_size:  # other sums; `check` refuses these ranks
+        return recipe
     return recipe.model_copy(update={"batch_size": size, "accumulate": each // size})
 
 
