@@ -11,7 +11,7 @@ from typing import Any
 
 from convnextv2.checkpoint import read_progress
 from convnextv2.distributed import Place, joined, say
-from convnextv2.errors import DamagedCheckpointError, RunError, Stopped
+from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
 from convnextv2.lock import locked
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
@@ -82,6 +82,7 @@ def new_run(
         joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more),
         locked(path) if place.is_main else nullcontext("") as unlocked,
     ):
+        _check_waits(recipe, place)
         if place.is_main:
             if decide_resume(asked, path).resume != recipe.resume:
                 raise RunError(
@@ -98,6 +99,16 @@ def new_run(
                 say(note)
         say(f"Run folder: {path}")
         yield recipe, run, place
+
+
+def _check_waits(recipe: Recipe, place: Place) -> None:
+    """Refuse to wait for images on one rank for longer than the others wait for that rank."""
+    if place.world_size > 1 and recipe.data_wait_s >= recipe.rank_timeout_s:
+        raise RecipeError(
+            f"data_wait_s = {recipe.data_wait_s:g}: the other ranks wait for a rank "
+            f"{recipe.rank_timeout_s} s (rank_timeout_s), expected less. Raise rank_timeout_s or "
+            "lower data_wait_s."
+        )
 
 
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
