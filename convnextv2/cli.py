@@ -1,8 +1,7 @@
-"""The command line: `convnextv2 VERB ...`, made from the knobs and the verbs.
+"""The command line: `convnextv2 VERB ...`, made from the declarations in `verbs.options`.
 
-Values stay text here; each verb reads them with `read_recipe`, which the YAML file and the Python call go through as well, and to
-which options that are no knob are handed too: MindCV's names, and mistakes, to be reported all together.
-Importing this module, `--help` and `recipes` need no torch.
+Values stay text here. Each verb reads them as it reads those of a Python call, and reports all
+mistakes together. Importing this module, `--help` and `recipes` need no torch.
 """
 
 from __future__ import annotations
@@ -17,188 +16,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from convnextv2 import __version__
-from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, Stopped
-from convnextv2.recipe.knobs import INFERENCE, Recipe
-from convnextv2.recipe.values import expected, show
-
-Argument = tuple[str, dict[str, Any]]  # of ArgumentParser.add_argument
-
-_RUN: Argument = ("run", {"metavar": "RUN", "help": "Run folder, checkpoint, weights file or artifact."})
-_PATTERN: Argument = ("pattern", {"nargs": "?", "metavar": "PATTERN", "help": "Only these, such as '*tiny'."})
-_SIDE: Argument = ("--image_size", {"type": int, "metavar": "PX", "help": "Side of the image for the multiply-adds. [224 px]"})
-_IMAGES: Argument = ("images", {"metavar": "IMAGE", "nargs": "+", "help": "Image files, or folders of them."})
-_SUPERVISED = ("run", "data", "augmentation", "model", "optimization")
-
-
-class Verb(NamedTuple):
-    """What one verb does, which arguments it has beside knobs, and which knobs (by name or group) its help shows."""
-
-    help: str
-    arguments: tuple[Argument, ...] = ()
-    knobs: tuple[str, ...] = ()
-    has_config: bool = False
-
-
-VERBS: dict[str, Verb] = {
-    "pretrain": Verb("Learn from images without labels (FCMAE).", knobs=(*_SUPERVISED, "pre-training"), has_config=True),
-    "train": Verb("Train a classifier, from scratch or from --init.", knobs=_SUPERVISED, has_config=True),
-    "validate": Verb(
-        "Evaluate a run, or the weights in --init (MindCV: --ckpt_path), on labelled images.",
-        (("run", _RUN[1] | {"nargs": "?"}),),
-        knobs=(*INFERENCE, "out", "init", "data", "augmentation", "model"),
-        has_config=True,
-    ),
-    "predict": Verb(
-        "Classify images.",
-        (
-            _RUN,
-            _IMAGES,
-            ("--top_k", {"type": int, "metavar": "K", "help": "How many classes to show. [5]"}),
-            ("--json", {"action": "store_true", "help": "One JSON object per image, for machines."}),
-            ("--server", {"metavar": "URL", "help": "Ask this server; RUN is then a model's name there."}),
-            ("--api_key", {"metavar": "KEY", "help": "Of the server. [CONVNEXTV2_API_KEY]"}),
-        ),
-        knobs=INFERENCE,
-    ),
-    "export": Verb(
-        "Write a model as ONNX, PyTorch or OpenVINO artifact, with a certificate of how it compares.",
-        (
-            _RUN,
-            ("--format", {"metavar": "F", "help": "onnx, torch, aoti or openvino. [onnx]"}),
-            ("--precision", {"metavar": "P", "help": "float32, float16, bfloat16 or int8. [float32]"}),
-            ("--outputs", {"metavar": "O", "help": "classifier, features or backbone. [classifier]"}),
-            ("--input", {"metavar": "I", "help": "images (normalised) or pixels (uint8, probabilities come out). [images]"}),
-            ("--dynamic_size", {"action": "store_true", "help": "Images of any multiple of the total stride."}),
-            ("--calibrate", {"action": "store_true", "help": "Fit the temperature of the probabilities."}),
-            ("--images", {"metavar": "N", "help": "Measure on at most so many validation images. [512]"}),
-            ("--seconds", {"metavar": "S", "help": "To compare speeds, at least. [5]"}),
-            ("--out", {"metavar": "FOLDER", "help": "Where to write. [artifacts/FORMAT-PRECISION in the run]"}),
-            ("--layout", {"metavar": "L", "help": "folder, or a model repository: triton or ovms. [folder]"}),
-            ("--name", {"metavar": "NAME", "help": "Of the model in a repository. [the run's]"}),
-            ("--overwrite", {"action": "store_true", "help": "Replace an artifact that is there."}),
-        ),
-        knobs=("data_dir", "batch_size", "workers", "bad_images", "max_image_pixels"),
-    ),
-    "serve": Verb(
-        "Serve models over HTTP, with a page to try them.",
-        (
-            (
-                "models",
-                {
-                    "metavar": "MODEL",
-                    "nargs": "+",
-                    "help": "[NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME of the Hub.",
-                },
-            ),
-            ("--host", {"metavar": "H", "help": "Address to listen on; 0.0.0.0 for all. [127.0.0.1]"}),
-            ("--port", {"metavar": "N", "help": "Port to listen on. [8000]"}),
-            ("--api_key", {"metavar": "KEY", "help": "That clients must send. [CONVNEXTV2_API_KEY]"}),
-            ("--api_key_file", {"metavar": "FILE", "help": "More keys, one on each line; SIGHUP reads it again."}),
-            ("--cors_origins", {"metavar": "O", "help": "Origins whose pages may call, separated by commas. [none]"}),
-            (
-                "--access_log",
-                {"metavar": "L", "help": "Requests to write down: failed, all, json (all as JSON) or off. [failed]"},
-            ),
-            ("--ssl_certfile", {"metavar": "FILE", "help": "Certificate for HTTPS, as PEM; SIGHUP reads it again."}),
-            ("--ssl_keyfile", {"metavar": "FILE", "help": "Its key, not encrypted."}),
-            ("--max_body_mb", {"metavar": "MB", "help": "Of a request's body. [32]"}),
-            ("--max_bodies_mb", {"metavar": "MB", "help": "Of all bodies at once. [512]"}),
-            ("--max_images", {"metavar": "N", "help": "Of a request. [64]"}),
-            ("--max_queue", {"metavar": "N", "help": "Images that may wait; beyond that requests are refused. [256]"}),
-            ("--max_batch", {"metavar": "N", "help": "Images that the model gets at once. [32]"}),
-            ("--max_delay_ms", {"metavar": "MS", "help": "That an image waits for others. [2]"}),
-            ("--deadline_s", {"metavar": "S", "help": "To answer a request. [10]"}),
-            ("--read_timeout_s", {"metavar": "S", "help": "To receive a request. [20]"}),
-            ("--drain_s", {"metavar": "S", "help": "To go on taking requests after SIGTERM. [1]"}),
-        ),
-        knobs=("device", "precision", "kernels", "max_image_pixels"),
-    ),
-    "convert": Verb(
-        "Take weights of any known format to another library's.",
-        (
-            (
-                "weights",
-                _RUN[1] | {"metavar": "WEIGHTS", "help": "Run folder, weights file, Hub folder, or OWNER/NAME on the Hub."},
-            ),
-            (
-                "--to",
-                {"metavar": "FORMAT", "required": True, "help": "official, timm, transformers, mmpretrain, mindcv, convnextv2."},
-            ),
-            ("--out", {"metavar": "PATH", "required": True, "help": "File where it has a suffix, else a folder for the Hub."}),
-            ("--ema", {"action": "store_true", "help": "The averaged weights of a training checkpoint."}),
-            ("--allow_drift", {"action": "store_true", "help": "Write also what the target computes a little differently."}),
-        ),
-    ),
-    "inspect": Verb("Say what a checkpoint of any known format is.", (("weights", _RUN[1] | {"metavar": "WEIGHTS"}),)),
-    "infer": Verb(
-        "MindCV's infer.py: the five best classes of one image, as a dictionary.",
-        (
-            ("--image_path", {"metavar": "FILE", "help": "The image."}),
-            ("--ckpt_path", {"metavar": "CKPT", "help": "Weights of any known format, or a run folder."}),
-            ("--model", {"metavar": "NAME", "help": "Only checked: the weights say what they are."}),
-            ("--top_k", {"type": int, "metavar": "K", "help": "How many classes to show. [5]"}),
-        ),
-        knobs=INFERENCE,
-    ),
-    "reconstruct": Verb(
-        "Show what a pre-trained run makes of masked images.",
-        (
-            _RUN,
-            _IMAGES,
-            ("--out", {"metavar": "FILE", "help": "PNG to write."}),
-            ("--count", {"metavar": "N", "help": "At most so many images."}),
-        ),
-        knobs=("device", "bad_images", "max_image_pixels", "seed", "mask_ratio"),
-    ),
-    "replay": Verb(
-        "Show a step that was not finite: its images, and the loss and gradient of each.",
-        (_RUN, ("--step", {"metavar": "N", "help": "Which one. [the last that was kept]"})),
-    ),
-    "statistics": Verb(
-        "Measure images, channel by channel: mean, std and value_range for a recipe.",
-        (
-            ("data", {"metavar": "DATA", "help": "Folder of images, or a table; labels are not needed."}),
-            ("--in_channels", {"metavar": "N", "help": "Channels that the network takes. [3, or those of the first image]"}),
-            ("--max_images", {"metavar": "N", "help": "Measure at most so many, a fixed random choice. [all]"}),
-            ("--json", {"action": "store_true", "help": "One JSON object, for machines."}),
-        ),
-        knobs=(
-            *("value_range", "train_split", "max_image_pixels", "workers", "seed"),
-            *("columns", "images_dir", "image_suffix"),
-        ),
-    ),
-    "plan": Verb(
-        "Measure a recipe's first steps here: its time, memory and disk, before it is started.",
-        (
-            ("verb", {"nargs": "?", "metavar": "VERB", "help": "train or pretrain. [what the recipe is for]"}),
-            ("--probe_seconds", {"metavar": "S", "help": "How long to measure. [30 s]"}),
-        ),
-        knobs=(*_SUPERVISED, "pre-training"),
-        has_config=True,
-    ),
-    "benchmark": Verb(
-        "Measure steps, inference and loader on this machine.",
-        (
-            ("works", {"nargs": "*", "metavar": "WORK", "help": "pretrain, train, inference, loader. [all]"}),
-            ("--models", {"metavar": "SIZES", "help": "Sizes, separated by commas. [atto,tiny]"}),
-            ("--backends", {"metavar": "B", "help": "Of inference: eager, compiled, aoti, onnxruntime, openvino. [installed]"}),
-            ("--seconds", {"metavar": "S", "help": "For each row. [10 s]"}),
-        ),
-        knobs=("device", "precision", "kernels", "compile", "batch_size", "image_size", "mask_ratio", "data", "augmentation"),
-    ),
-    "models": Verb("List the sizes.", (_PATTERN, _SIDE)),
-    "recipes": Verb("List the recipes that come with the package."),
-    "demo": Verb(
-        "The whole journey on real images that come with the package.",
-        (
-            ("--quick", {"action": "store_true", "help": "In a minute, for a test."}),
-            ("--out", {"metavar": "FOLDER", "help": "Where to write."}),
-        ),
-    ),
-}
+from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, MissingPackageError, Stopped
+from convnextv2.recipe.knobs import group_of_knob
+from convnextv2.recipe.options import REQUIRED, Options, OwnOption, PathLike, borrowed_options, own_options
+from convnextv2.recipe.values import Option, show
+from convnextv2.verbs.options import RECIPE, VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -272,20 +97,20 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Verb and its arguments; ('', {}) after printing help where no verb is given. ConvNeXtV2Error if that is not possible."""
     if not argv or argv[0].startswith("-"):
         parser = _program()
-        parser.parse_args(argv)
-        parser.print_help()
+        shell = parser.parse_args(argv).completion
+        if shell:
+            print(completion(shell))
+        else:
+            parser.print_help()
         return "", {}
     name, *rest = argv
     if name not in VERBS:
         near = get_close_matches(name, VERBS, n=1)
         remedy = f"Did you mean '{near[0]}'?" if near else f"Choose one of {', '.join(VERBS)}."
         raise ConvNeXtV2Error(f"there is no verb '{name}'. {remedy}")
-    parser = _parser(name)
+    parser = _parser(VERBS[name], shows_all="--help-all" in rest or "--help_all" in rest)
     known, unknown = _separate(rest, {option for action in parser._actions for option in action.option_strings})
-    arguments = vars(parser.parse_args(known))
-    if unknown and not VERBS[name].knobs:
-        raise ConvNeXtV2Error(f"{name} has no option --{next(iter(unknown))}. See: convnextv2 {name} --help")
-    return name, arguments | unknown
+    return name, vars(parser.parse_args(known)) | unknown
 
 
 class _Parser(argparse.ArgumentParser):
@@ -295,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _program() -> _Parser:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<{width}}  {verb.__doc__}" for name, verb in VERBS.items())
     parser = _Parser(
         prog="convnextv2",
         usage="convnextv2 VERB [--config RECIPE] [--knob value ...]",
@@ -303,50 +128,118 @@ def _program() -> _Parser:
         epilog=f"verbs:\n{verbs}\n\nconvnextv2 VERB --help lists its knobs.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    what = "Print what lets a shell complete verbs and options: bash, zsh, fish or tcsh."
+    parser.add_argument("--completion", metavar="SHELL", help=what)
     parser.add_argument("--version", action="version", version=f"convnextv2 {__version__}")
     return parser
 
 
-def _parser(name: str) -> _Parser:
-    """The parser of one verb. What is not given is left out of its result, so that the verb's own defaults hold."""
-    verb = VERBS[name]
-    positionals = " ".join(_usage(options) for flag, options in verb.arguments if not flag.startswith("-"))
+def completion(shell: str) -> str:
+    """Return a script that lets a shell complete verbs and options.
+
+    Args:
+        shell: bash, zsh, fish or tcsh.
+
+    Raises:
+        MissingPackageError: shtab is not installed.
+        ConvNeXtV2Error: There is no such shell.
+    """
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        raise MissingPackageError("shtab", "--completion") from None
+    if shell not in shtab.SUPPORTED_SHELLS:
+        known = ", ".join(shtab.SUPPORTED_SHELLS)
+        raise ConvNeXtV2Error(f"completion = {shell}: expected one of {known}.")
+    parser = argparse.ArgumentParser(prog="convnextv2")
+    verbs = parser.add_subparsers()
+    for name, verb in VERBS.items():
+        own = _parser(verb, shows_all=True)
+        for action in own._actions:
+            if action.metavar in _PATHS:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+        verbs.add_parser(name, help=verb.__doc__, parents=[own], add_help=False)
+    return str(shtab.complete(parser, shell))
+
+
+_PATHS = ("RUN", "RECIPE", "IMAGE", "MODEL", "WEIGHTS", "DATA", "FILE", "FOLDER", "PATH", "CKPT")
+"""What `--help` calls values that are files or folders."""
+
+
+def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
+    """The parser of one verb. Values stay text, and what is not given is left out of its result."""
+    own = [one for one in own_options(verb) if one.name != "config"]
+    places = " ".join(_usage(one) for one in own if one.is_positional)
+    recipe = "[-c RECIPE] " * verb.takes_recipe
+    ending = "Each knob may also be a line of the recipe. " * verb.takes_recipe
+    ending += "MindCV's names of knobs are accepted. " * bool(verb.knobs)
+    hidden = len(verb.knobs) - len(verb.shown)
+    if verb.shown and not shows_all:
+        ending += f"There are {hidden} more: convnextv2 {verb.command} --help-all"
     parser = _Parser(
-        prog=f"convnextv2 {name}",
-        usage=f"convnextv2 {name} {positionals}{' ' * bool(positionals)}{'[-c RECIPE] ' * verb.has_config}[--option value ...]",
-        description=verb.help,
-        epilog="Each knob may also be a line of the recipe. MindCV's names for them are accepted." if verb.knobs else None,
+        prog=f"convnextv2 {verb.command}",
+        usage=f"convnextv2 {verb.command} {places}{' ' * bool(places)}{recipe}[--option value ...]",
+        description=verb.__doc__,
+        epilog=ending or None,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28),
     )
-    for flag, options in verb.arguments:
-        default: dict[str, Any] = {"default": argparse.SUPPRESS}  # argument_default does not reach store_true and positionals
-        parser.add_argument(flag, **default | options)
-    if verb.has_config:
-        parser.add_argument("-c", "--config", metavar="RECIPE", help="YAML file, or a name that `convnextv2 recipes` lists.")
-        parser.add_argument("--defaults", metavar="WHOSE", help="mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]")
-    own = {flag.removeprefix("--") for flag, _ in verb.arguments}
+    for one in own:
+        if one.is_positional:
+            count: dict[str, Any] = {"nargs": _count(one)} if _count(one) else {}
+            # argument_default does not reach positionals.
+            parser.add_argument(one.name, metavar=one.metavar, help=_help(one), default=argparse.SUPPRESS, **count)
+        else:
+            _add(parser, one, one.metavar)
+    if verb.shown:
+        parser.add_argument("--help_all", action="help", help="Show all knobs and exit.")
+    if verb.takes_recipe:
+        parser.add_argument("-c", "--config", metavar="RECIPE", help=RECIPE)
+        whose = "Whose defaults hold: mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]"
+        parser.add_argument("--defaults", metavar="WHOSE", help=whose)
     groups: dict[str, Any] = {}
-    for knob, field in Recipe.model_fields.items():
-        extra = field.json_schema_extra
-        assert isinstance(extra, dict)
-        title = str(extra["group"])
-        if knob in own or not {knob, title} & set(verb.knobs):
+    taken = {one.name for one in own}
+    for each in borrowed_options(verb):
+        if each.name in taken:
             continue
+        title = group_of_knob(each.name)
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        takes = "" if field.annotation is str else f" {expected(knob)[0].upper()}{expected(knob)[1:]}."
-        text = f"{field.description}{takes} [{_written(field.default)}{' ' * bool(extra['unit'])}{extra['unit']}]"
-        is_switch = bool in (field.annotation, *get_args(field.annotation))  # --ema is --ema True
-        bare: dict[str, Any] = {"nargs": "?", "const": "True"} if is_switch else {}
-        groups[title].add_argument(f"--{knob}", metavar="V", help=text.replace("%", "%%"), **bare)
+        _add(groups[title], each, "V", hides=bool(verb.shown) and not shows_all and each.name not in verb.shown)
     return parser
 
 
-def _usage(options: dict[str, Any]) -> str:
-    text = str(options["metavar"])
-    return {"?": f"[{text}]", "*": f"[{text} ...]", "+": f"{text} [{text} ...]"}.get(options.get("nargs", ""), text)
+def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None:
+    if isinstance(one, OwnOption) and one.kind is bool:  # what follows may be an image
+        parser.add_argument(f"--{one.name}", action="store_const", const="True", default=argparse.SUPPRESS, help=one.help)
+        return
+    is_switch = bool in (one.kind, *get_args(one.kind))  # --ema is --ema True
+    bare: dict[str, Any] = {"nargs": "?", "const": "True"} if is_switch else {}
+    text = argparse.SUPPRESS if hides else _help(one)
+    parser.add_argument(f"--{one.name}", metavar=metavar, help=text, **bare)
+
+
+def _help(one: Option) -> str:
+    """Its help, what it takes, and its default with the unit."""
+    text = one.help
+    if one.kind not in (str, PathLike, PathLike | None) and not (isinstance(one, OwnOption) and one.is_many):
+        text += f" {one.takes[0].upper()}{one.takes[1:]}."
+    if one.default is not REQUIRED and not (isinstance(one, OwnOption) and one.is_many):
+        text += f" [{_written(one.default)}{' ' * bool(one.unit)}{one.unit}]"
+    return text.replace("%", "%%")
+
+
+def _count(one: OwnOption) -> str:
+    """How many values a positional argument takes, as argparse writes it."""
+    if one.is_many:
+        return "+" if one.default is REQUIRED else "*"
+    return "" if one.default is REQUIRED else "?"
+
+
+def _usage(one: OwnOption) -> str:
+    text = one.metavar
+    return {"?": f"[{text}]", "*": f"[{text} ...]", "+": f"{text} [{text} ...]"}.get(_count(one), text)
 
 
 def _written(default: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from convnextv2 import __version__, cli
 from convnextv2.errors import LostRankError, RecipeError, Stopped
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, knobs_of
 from convnextv2.recipe.read import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ def called(monkeypatch):
         (
             "predict runs/a a.jpg b/ --top-k 3 --json",
             "predict",
-            {"run": "runs/a", "images": ["a.jpg", "b/"], "top_k": 3, "json": True},
+            {"run": "runs/a", "images": ["a.jpg", "b/"], "top_k": "3", "json": "True"},
         ),
         ("predict r --device cpu i.png", "predict", {"run": "r", "images": ["i.png"], "device": "cpu"}),
         ("predict r -- --odd.jpg", "predict", {"run": "r", "images": ["--odd.jpg"]}),
@@ -51,12 +51,12 @@ def called(monkeypatch):
             "reconstruct",
             {"run": "r", "images": ["i.png"], "out": "g.png", "count": "4"},
         ),
-        ("infer --image_path a.png --top-k 2", "infer", {"image_path": "a.png", "top_k": 2}),
+        ("infer --image_path a.png --top-k 2", "infer", {"image_path": "a.png", "top_k": "2"}),
         ("models *tiny", "models", {"pattern": "*tiny"}),
         ("models", "models", {}),
-        ("models --image-size 96", "models", {"image_size": 96}),
+        ("models --image-size 96", "models", {"image_size": "96"}),
         ("recipes", "recipes", {}),
-        ("demo --quick --out d", "demo", {"quick": True, "out": "d"}),
+        ("demo --quick --out d", "demo", {"quick": "True", "out": "d"}),
     ],
 )
 def test_arguments_reach_the_verb_untouched(argv, verb, arguments, called):
@@ -78,8 +78,6 @@ def test_every_knob_can_be_given_to_train_and_pretrain(called):
         ("train --lr", "argument --lr: expected one argument. See: convnextv2 train --help"),
         ("train stray", "unrecognized arguments: stray. See: convnextv2 train --help"),
         ("predict runs/a", "the following arguments are required: IMAGE"),
-        ("predict r i --top_k many", "argument --top_k: invalid int value: 'many'"),
-        ("demo --fast", "demo has no option --fast. See: convnextv2 demo --help"),
         ("--lr 3", "unrecognized arguments: --lr 3"),
     ],
 )
@@ -94,7 +92,7 @@ def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
     monkeypatch.setattr(cli, "load_verb", lambda name: lambda config=None, **knobs: read_recipe(knobs, config=config))
     assert cli.main("train --epoch 3 --mixup -0.8 --lr=fast".split()) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "convnextv2: error: command line has 3 errors:",
+        "convnextv2: error: this command has 3 errors:",
         "  epoch = 3: unknown key. Did you mean 'epochs'?",
         "  mixup = -0.8: expected a number >= 0. Alpha of mixup's Beta distribution; 0: off.",
         "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size`.",
@@ -135,7 +133,7 @@ def test_without_a_verb_all_verbs_are_shown(argv, capsys):
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
     for name, verb in cli.VERBS.items():
-        assert re.search(rf"^  {name} +{re.escape(verb.help)}$", out, re.MULTILINE)
+        assert re.search(rf"^  {name} +{re.escape(verb.__doc__)}$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -146,9 +144,9 @@ def test_help_of_a_verb_shows_its_options(verb, capsys):
 
 def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
-    assert cli.main(["pretrain", "--help"]) == 0
+    assert cli.main(["pretrain", "--help-all"]) == 0
     out = capsys.readouterr().out
-    for name in Recipe.model_fields:
+    for name in knobs_of("pretrain"):
         assert len(re.findall(rf"^  --{name} ", out, re.MULTILINE)) == 1, name
     assert re.search(r"--epochs V +Passes over the training images\. A whole number >= 1\. \[100 epochs\]", out)
     assert (

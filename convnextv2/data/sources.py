@@ -21,7 +21,7 @@ from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out
 from convnextv2.errors import DataError
 from convnextv2.recipe.columns import read_columns
-from convnextv2.recipe.knobs import Recipe, is_of_a_run
+from convnextv2.recipe.knobs import Recipe
 
 __all__ = ["MAX_PIXELS", "Source", "files", "find_sources", "summary", "validation_source"]
 
@@ -244,7 +244,7 @@ def _check_no_training_split(found: SplitFolders, recipe: Recipe, labelled: bool
 def _check_val_split(recipe: Recipe, root: Path, *, only_named: bool = False) -> None:
     """Validation that was asked for is not left out."""
     asked = not only_named and (
-        recipe.keep_policy == "top_k" or _is_set(recipe, "val_while_train")
+        recipe.keep_policy == "top_k" or "val_while_train" in recipe.model_fields_set
     )
     if recipe.val_while_train and (asked or _names_split(recipe, "val_split")):
         raise DataError(
@@ -267,13 +267,7 @@ def _check_no_split(found: SplitFolders, recipe: Recipe) -> None:
 
 
 def _names_split(recipe: Recipe, knob: str) -> bool:
-    return _is_set(recipe, knob) or getattr(recipe, knob) != Recipe.model_fields[knob].default
-
-
-def _is_set(recipe: Recipe, knob: str) -> bool:
-    """Whether the user set a knob. The recipe.yaml of a run has them all, which says nothing."""
-    fields = recipe.model_fields_set
-    return knob in fields and not is_of_a_run(fields)
+    return knob in recipe.model_fields_set or getattr(recipe, knob) != Recipe.model_fields[knob].default
 
 
 def _data_dir(recipe: Recipe) -> Path:

@@ -6,9 +6,9 @@ Values are what a user means; what they imply (device, precision, number of work
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,17 +18,101 @@ from convnextv2.recipe.columns import read_columns
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 
 
-def _knob(default: Any, help: str, *, group: str, unit: str = "", mindcv: str = "", **checks: Any) -> Any:
-    """A pydantic field; `mindcv` is MindCV's name for it where that differs (accepted everywhere as an alias)."""
-    return Field(default, description=help, json_schema_extra={"group": group, "unit": unit, "mindcv": mindcv}, **checks)
+class Idle(NamedTuple):
+    """When a knob does nothing.
 
+    Attributes:
+        holds: For which recipes.
+        why: What a user is told.
+    """
+
+    holds: Callable[[Recipe], bool]
+    why: str
+
+
+def _knob(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    unit: str = "",
+    mindcv: str = "",
+    only: Literal["", "train", "pretrain"] = "",
+    idle: tuple[str, ...] = (),
+    **checks: Any,
+) -> Any:
+    """Declare a knob.
+
+    Args:
+        default: Where nobody sets it.
+        help: One or two sentences.
+        group: The heading of `--help` that it stands under.
+        unit: Of its numbers.
+        mindcv: MindCV's name for it where that differs; it is accepted everywhere.
+        only: The one of train and pretrain that uses it; empty: both.
+        idle: When it does nothing; names of `_IDLE`.
+        **checks: Bounds of its numbers, as pydantic names them.
+
+    Returns:
+        A field of pydantic.
+    """
+    extra = {"group": group, "unit": unit, "mindcv": mindcv, "only": only, "idle": list(idle)}
+    return Field(default, description=help, json_schema_extra=extra, **checks)  # type: ignore[arg-type]
+
+
+_IDLE: dict[str, Idle] = {
+    "no_momentum": Idle(
+        lambda r: r.optimizer not in ("sgd", "rmsprop"), "only sgd and rmsprop have it"
+    ),
+    "no_betas": Idle(
+        lambda r: r.optimizer in ("sgd", "rmsprop", "adagrad"), "the optimizer has none"
+    ),
+    "no_eps": Idle(lambda r: r.optimizer in ("sgd", "lion"), "the optimizer has none"),
+    "has_policy": Idle(lambda r: r.auto_augment is not None, "auto_augment takes its place"),
+    "no_erasing": Idle(lambda r: r.erase_prob == 0, "erase_prob is 0"),
+    "pads": Idle(lambda r: r.crop_padding > 0, "crop_padding takes its place"),
+    "no_mixing": Idle(lambda r: r.mixup + r.cutmix == 0, "mixup and cutmix are off"),
+    "not_both": Idle(lambda r: r.mixup * r.cutmix == 0, "mixup and cutmix are not both on"),
+    "no_smoothing": Idle(lambda r: r.loss == "asl_multi_label", "asl_multi_label has none"),
+    "has_splits": Idle(lambda r: r.dataset not in ("", "imagenet"), "the dataset has its own"),
+    "no_table": Idle(
+        lambda r: r.dataset not in ("", "imagenet"), "they are for tables in data_dir"
+    ),
+    "has_8_bits": Idle(lambda r: r.dataset not in ("", "imagenet"), "its images have 8 bits"),
+    "is_here": Idle(lambda r: r.dataset_download and r.dataset == "bundled", "it is here already"),
+    "no_validation": Idle(lambda r: not r.val_while_train, "val_while_train is off"),
+    "keeps_all": Idle(lambda r: r.keep_policy == "all", "all are kept"),
+    "no_checkpoint": Idle(
+        lambda r: not r.init and (r.resume_init or r.resume_opt),
+        "there is no checkpoint in init (ckpt_path)",
+    ),
+    "has_classes": Idle(
+        lambda r: r.resume_init or r.resume_opt, "the classes are those of the checkpoint"
+    ),
+    "no_scale": Idle(lambda r: r.precision in ("float32", "bfloat16"), "only float16 needs it"),
+    "no_warmup": Idle(lambda r: r.warmup_epochs == 0, "there is no warm-up"),
+    "no_ema": Idle(lambda r: not r.ema, "ema is off"),
+    "no_layer_decay": Idle(lambda r: r.layer_decay is None, "layer_decay is not set"),
+    "no_length": Idle(lambda r: r.schedule not in ("cosine", "step"), "the schedule has none"),
+    "no_floor": Idle(
+        lambda r: r.schedule not in ("cosine", "one_cycle", "cyclic"), "the schedule has none"
+    ),
+    "no_rate": Idle(
+        lambda r: r.schedule not in ("exponential", "step", "multi_step", "polynomial"),
+        "the schedule has none",
+    ),
+    "no_milestones": Idle(lambda r: r.schedule != "multi_step", "the schedule has none"),
+    "no_cycles": Idle(lambda r: r.schedule not in ("cosine", "cyclic"), "the schedule has none"),
+    "no_cycle_decay": Idle(lambda r: r.schedule != "cosine", "the schedule has none"),
+}
+"""When a knob does nothing, by a name for that."""
 
 _run = partial(_knob, group="run")
 _data = partial(_knob, group="data")
 _augment = partial(_knob, group="augmentation")
 _model = partial(_knob, group="model")
 _optim = partial(_knob, group="optimization")
-_pretrain = partial(_knob, group="pre-training")
+_pretrain = partial(_knob, group="pre-training", only="pretrain")
 
 
 class Recipe(BaseModel):
@@ -49,9 +133,15 @@ class Recipe(BaseModel):
         "ranks. Anything else that changes what is learned is refused.",
     )
     overwrite: bool = _run(False, "Delete what is in `out` and start anew.")
-    seed: int = _run(42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31)
-    device: str = _run("auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target")
-    distribute: bool | Literal["auto"] = _run("auto", "Use the ranks that torchrun, mpirun or SLURM started.")
+    seed: int = _run(
+        42, "Every random choice follows from it and from the position in the run.", ge=0, lt=2**31
+    )
+    device: str = _run(
+        "auto", "auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).", mindcv="device_target"
+    )
+    distribute: bool | Literal["auto"] = _run(
+        "auto", "Use the ranks that torchrun, mpirun or SLURM started."
+    )
     elastic: bool = _run(
         False,
         "Give the same weights bit for bit on any number of ranks: a step has accumulate x ranks "
@@ -67,17 +157,33 @@ class Recipe(BaseModel):
     )
     compile: bool = _run(False, "torch.compile the step (needs a compiler; slow first step).")
     kernels: Literal["auto", "native", "plain"] = _run(
-        "auto", "On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is."
+        "auto",
+        "On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.",
     )
     val_precision: Literal["same", "auto", "float32", "bfloat16", "float16"] = _run(
-        "same", "Arithmetic of `validate`; same: that of `precision`.", mindcv="val_amp_level"
+        "same",
+        "Arithmetic of `validate`; same: that of `precision`.",
+        mindcv="val_amp_level",
+        only="train",
     )
-    val_while_train: bool = _run(True, "Evaluate on the validation images during training.")
+    val_while_train: bool = _run(
+        True, "Evaluate on the validation images during training.", only="train"
+    )
     val_every_epochs: int = _run(
-        1, "Evaluate every so many epochs (and after the last).", unit="epochs", mindcv="val_interval", ge=1
+        1,
+        "Evaluate every so many epochs (and after the last).",
+        unit="epochs",
+        mindcv="val_interval",
+        ge=1,
+        idle=("no_validation",),
+        only="train",
     )
     save_every_epochs: int = _run(
-        1, "Save a checkpoint every so many epochs (and after the last).", unit="epochs", mindcv="ckpt_save_interval", ge=1
+        1,
+        "Save a checkpoint every so many epochs (and after the last).",
+        unit="epochs",
+        mindcv="ckpt_save_interval",
+        ge=1,
     )
     save_every_steps: int | None = _run(
         None, "Save one every so many steps, too.", unit="steps", ge=1
@@ -94,44 +200,73 @@ class Recipe(BaseModel):
         "bad_steps/ for `replay`. skip leaves the step out, up to 10 in a row.",
     )
     keep_checkpoints: int = _run(
-        2, "How many checkpoints to keep beside best/, by `keep_policy`.", mindcv="keep_checkpoint_max", ge=1
+        2,
+        "How many checkpoints to keep beside best/, by `keep_policy`.",
+        mindcv="keep_checkpoint_max",
+        ge=1,
+        idle=("keeps_all",),
     )
     keep_policy: Literal["latest_k", "top_k", "all"] = _run(
-        "latest_k", "Which: the newest, those with the best top-1 (and the newest), or all.", mindcv="ckpt_save_policy"
+        "latest_k",
+        "Which: the newest, those with the best top-1 (and the newest), or all.",
+        mindcv="ckpt_save_policy",
     )
-    mindcv_files: bool = _run(False, "Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names.")
-    log_every_steps: int = _run(50, "Steps between log lines.", unit="steps", mindcv="log_interval", ge=1)
+    mindcv_files: bool = _run(
+        False, "Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names."
+    )
+    log_every_steps: int = _run(
+        50, "Steps between log lines.", unit="steps", mindcv="log_interval", ge=1
+    )
     tensorboard: bool = _run(True, "Write TensorBoard events into the run folder.")
 
     # --- data --------------------------------------------------------------------------------------------------------------
     data_dir: str = _data(
-        "", "Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label."
+        "",
+        "Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.",
     )
-    dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = _data(
-        "", "A named set instead of a folder; 'bundled' comes with the package."
+    dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = (
+        _data("", "A named set instead of a folder; 'bundled' comes with the package.")
     )
-    dataset_download: bool = _data(False, "Allow a named set to be downloaded.")
-    train_split: str = _data("train", "Sub-folder with the training images.")
-    val_split: str = _data("val", "Sub-folder with the validation images.")
+    dataset_download: bool = _data(False, "Allow a named set to be downloaded.", idle=("is_here",))
+    train_split: str = _data("train", "Sub-folder with the training images.", idle=("has_splits",))
+    val_split: str = _data(
+        "val",
+        "Sub-folder with the validation images.",
+        idle=("has_splits", "no_validation"),
+        only="train",
+    )
     class_order: str = _data(
         "auto",
         "How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision "
         "does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class "
         "name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.",
+        only="train",
+        idle=("has_classes",),
     )
     columns: str = _data(
         "",
         "Columns of a table where their names are not the usual ones, such as "
         "path=image_id,label=class,split=fold.",
+        idle=("no_table",),
     )
     images_dir: str = _data(
-        "", "Folder that the paths in a table start from. Empty: the folder of the table."
+        "",
+        "Folder that the paths in a table start from. Empty: the folder of the table.",
+        idle=("no_table",),
     )
     image_suffix: str = _data(
-        "", "Ending to add to names in a table that have none, such as .jpg."
+        "", "Ending to add to names in a table that have none, such as .jpg.", idle=("no_table",)
     )
-    val_fraction: float = _data(0.1, "Share of the images held out for validation where the folder has no split.", gt=0, lt=1)
-    num_samples: int | None = _data(None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1)
+    val_fraction: float = _data(
+        0.1,
+        "Share of the images held out for validation where the folder has no split.",
+        gt=0,
+        lt=1,
+        only="train",
+    )
+    num_samples: int | None = _data(
+        None, "Use at most this many training images (a fixed random choice).", unit="images", ge=1
+    )
     bad_images: Literal["fail", "skip", "quarantine"] = _data(
         "fail",
         "What to do with a file that is no image or is truncated: stop, or leave it out and count "
@@ -144,7 +279,9 @@ class Recipe(BaseModel):
         unit="s",
         ge=0,
     )
-    max_image_pixels: int = _data(178_956_970, "Largest image that is decoded.", unit="pixels", ge=1)
+    max_image_pixels: int = _data(
+        178_956_970, "Largest image that is decoded.", unit="pixels", ge=1
+    )
     batch_size: int | Literal["auto"] = _data(
         64,
         "Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so "
@@ -152,9 +289,13 @@ class Recipe(BaseModel):
         unit="images",
     )
     shuffle: bool = _data(True, "Shuffle the training images anew in every epoch.")
-    drop_last: bool = _data(True, "Leave out the last, smaller batch of an epoch in training.", mindcv="drop_remainder")
+    drop_last: bool = _data(
+        True, "Leave out the last, smaller batch of an epoch in training.", mindcv="drop_remainder"
+    )
     workers: int | Literal["auto"] = _data(
-        "auto", "Processes that decode and augment; 0: none beside the main one.", mindcv="num_parallel_workers"
+        "auto",
+        "Processes that decode and augment; 0: none beside the main one.",
+        mindcv="num_parallel_workers",
     )
     cache_mb: int = _data(
         0,
@@ -163,7 +304,9 @@ class Recipe(BaseModel):
         unit="MB",
         ge=0,
     )
-    image_size: int | tuple[int, int] = _data(224, "Side of the images, or height and width.", unit="px", mindcv="image_resize")
+    image_size: int | tuple[int, int] = _data(
+        224, "Side of the images, or height and width.", unit="px", mindcv="image_resize"
+    )
     in_channels: int = _data(
         3,
         "Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).",
@@ -173,11 +316,18 @@ class Recipe(BaseModel):
         None,
         "For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies "
         "outside is cut off. Empty: as docs/preprocessing.md says.",
+        idle=("has_8_bits",),
     )
 
     # --- augmentation (training) and preprocessing (evaluation) --------------------------------------------------------------
-    scale: tuple[float, float] = _augment((0.08, 1.0), "Share of the image's area that a random crop keeps: least, most.")
-    ratio: tuple[float, float] = _augment((3 / 4, 4 / 3), "Width/height of a random crop: least, most.")
+    scale: tuple[float, float] = _augment(
+        (0.08, 1.0),
+        "Share of the image's area that a random crop keeps: least, most.",
+        idle=("pads",),
+    )
+    ratio: tuple[float, float] = _augment(
+        (3 / 4, 4 / 3), "Width/height of a random crop: least, most.", idle=("pads",)
+    )
     crop_padding: int = _augment(
         0,
         "Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.",
@@ -187,121 +337,244 @@ class Recipe(BaseModel):
     hflip: float = _augment(0.5, "Probability of a horizontal flip.", ge=0, le=1)
     vflip: float = _augment(0.0, "Probability of a vertical flip.", ge=0, le=1)
     color_jitter: float | tuple[float, ...] = _augment(
-        0.0, "Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`."
+        0.0,
+        "Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`.",
+        idle=("has_policy",),
     )
     auto_augment: str | None = _augment(None, "Policy, for example randaug-m9-mstd0.5-inc1.")
     interpolation: Interpolation = _augment("bicubic", "How images are resized.")
     antialias: bool | None = _augment(
-        None, "Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv)."
+        None,
+        "Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).",
     )
-    erase_prob: float = _augment(0.0, "Probability of erasing a random rectangle.", mindcv="re_prob", ge=0, le=1)
+    erase_prob: float = _augment(
+        0.0,
+        "Probability of erasing a random rectangle.",
+        mindcv="re_prob",
+        ge=0,
+        le=1,
+        only="train",
+    )
     erase_scale: tuple[float, float] = _augment(
-        (0.02, 1 / 3), "Share of the image's area that is erased: least, most.", mindcv="re_scale"
+        (0.02, 1 / 3),
+        "Share of the image's area that is erased: least, most.",
+        mindcv="re_scale",
+        idle=("no_erasing",),
     )
     erase_ratio: tuple[float, float] = _augment(
-        (0.3, 3.3), "Aspect ratio of the erased rectangle: least, most.", mindcv="re_ratio"
+        (0.3, 3.3),
+        "Aspect ratio of the erased rectangle: least, most.",
+        mindcv="re_ratio",
+        idle=("no_erasing",),
     )
     erase_value: Literal["random"] | float | tuple[float, ...] = _augment(
         "random",
         "What fills it: 'random' is noise from N(0, 1) per pixel; numbers (one, or one for each channel) are normalised values.",
         mindcv="re_value",
+        idle=("no_erasing",),
     )
     erase_attempts: int = _augment(
-        10, "Tries to place the rectangle; failing that, the image stays whole.", mindcv="re_max_attempts", ge=1
+        10,
+        "Tries to place the rectangle; failing that, the image stays whole.",
+        mindcv="re_max_attempts",
+        ge=1,
+        idle=("no_erasing",),
     )
-    mixup: float = _augment(0.0, "Alpha of mixup's Beta distribution; 0: off.", ge=0)
-    cutmix: float = _augment(0.0, "Alpha of cutmix's Beta distribution; 0: off.", ge=0)
-    mix_prob: float = _augment(1.0, "Probability that a batch is mixed at all.", mindcv="cutmix_prob", ge=0, le=1)
-    mix_switch_prob: float = _augment(0.5, "Probability of cutmix where both are on.", ge=0, le=1)
+    mixup: float = _augment(0.0, "Alpha of mixup's Beta distribution; 0: off.", ge=0, only="train")
+    cutmix: float = _augment(
+        0.0, "Alpha of cutmix's Beta distribution; 0: off.", ge=0, only="train"
+    )
+    mix_prob: float = _augment(
+        1.0,
+        "Probability that a batch is mixed at all.",
+        mindcv="cutmix_prob",
+        ge=0,
+        le=1,
+        idle=("no_mixing",),
+        only="train",
+    )
+    mix_switch_prob: float = _augment(
+        0.5,
+        "Probability of cutmix where both are on.",
+        ge=0,
+        le=1,
+        idle=("not_both",),
+        only="train",
+    )
     aug_repeats: int = _augment(
-        0, "How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.", ge=0
+        0,
+        "How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.",
+        ge=0,
     )
     aug_splits: Literal[0, 3] = _augment(
-        0, "3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it."
+        0,
+        "3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.",
     )
     eval_preset: Literal["timm", "official", "mindcv"] = _augment(
         "timm", "How evaluation images are prepared (docs/preprocessing.md)."
     )
-    crop_pct: float = _augment(0.875, "Evaluation: image_size / crop_pct is the short side before the centre crop.", gt=0, le=1)
+    crop_pct: float = _augment(
+        0.875,
+        "Evaluation: image_size / crop_pct is the short side before the centre crop.",
+        gt=0,
+        le=1,
+    )
     mean: tuple[float, ...] = _augment(
         (0.485, 0.456, 0.406),
         "Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).",
     )
-    std: tuple[float, ...] = _augment((0.229, 0.224, 0.225), "Channel standard deviations, on the scale of `mean`.")
+    std: tuple[float, ...] = _augment(
+        (0.229, 0.224, 0.225), "Channel standard deviations, on the scale of `mean`."
+    )
 
     # --- model -------------------------------------------------------------------------------------------------------------
-    model: str = _model("convnextv2_atto", "convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.")
+    model: str = _model(
+        "convnextv2_atto",
+        "convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.",
+    )
     depths: tuple[int, int, int, int] | None = _model(None, "Blocks per stage, for model: custom.")
     dims: tuple[int, int, int, int] | None = _model(None, "Channels per stage, for model: custom.")
-    num_classes: int | None = _model(None, "Number of classes; empty: as many as the data have.", ge=1)
-    stem_stride: Literal[1, 2, 4] = _model(4, "Stride of the stem: 4 for photographs, 2 or 1 for small images.")
+    num_classes: int | None = _model(
+        None, "Number of classes; empty: as many as the data have.", ge=1, only="train"
+    )
+    stem_stride: Literal[1, 2, 4] = _model(
+        4, "Stride of the stem: 4 for photographs, 2 or 1 for small images."
+    )
     gelu: Literal["exact", "tanh"] = _model("exact", "Form of GELU; MindCV's weights want 'tanh'.")
     grn_scope: Literal["image", "batch"] = _model(
         "image", "What GRN's statistics are taken over; 'batch' matches the official sparse code."
     )
-    norm_eps: float = _model(1e-6, "Epsilon of the final norm; transformers' checkpoints have 1e-12.", gt=0)
-    drop_path_rate: float = _model(0.0, "Stochastic depth of the last block; grows linearly from 0.", ge=0, lt=1)
-    head_init_scale: float = _model(1.0, "Factor on the head's initial weights; 0.001 when fine-tuning.", ge=0)
-    grad_checkpoint: bool = _model(False, "Recompute activations in the backward pass: less memory, more time.")
+    norm_eps: float = _model(
+        1e-6, "Epsilon of the final norm; transformers' checkpoints have 1e-12.", gt=0
+    )
+    drop_path_rate: float = _model(
+        0.0, "Stochastic depth of the last block; grows linearly from 0.", ge=0, lt=1
+    )
+    head_init_scale: float = _model(
+        1.0, "Factor on the head's initial weights; 0.001 when fine-tuning.", ge=0, only="train"
+    )
+    grad_checkpoint: bool = _model(
+        False, "Recompute activations in the backward pass: less memory, more time."
+    )
     init: str = _model(
         "",
         "Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.",
         mindcv="ckpt_path",
     )
     resume_init: bool = _model(
-        False, "Continue at the epoch that a MindSpore checkpoint in `init` states (MindCV's ckpt_path), not at 0."
+        False,
+        "Continue at the epoch that a MindSpore checkpoint in `init` states (MindCV's ckpt_path), not at 0.",
+        idle=("no_checkpoint",),
     )
-    resume_opt: bool = _model(False, "Take the optimizer's state too from the MindSpore checkpoint in `init`.")
+    resume_opt: bool = _model(
+        False,
+        "Take the optimizer's state too from the MindSpore checkpoint in `init`.",
+        idle=("no_checkpoint",),
+    )
     freeze: Literal["none", "stem", "stages1", "stages2", "stages3", "encoder"] = _model(
-        "none", "What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head."
+        "none",
+        "What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head.",
+        only="train",
     )
 
     # --- optimization ------------------------------------------------------------------------------------------------------
-    epochs: int = _optim(100, "Passes over the training images.", unit="epochs", mindcv="epoch_size", ge=1)
-    optimizer: Literal["adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion", "lamb", "adan"] = _optim(
+    epochs: int = _optim(
+        100, "Passes over the training images.", unit="epochs", mindcv="epoch_size", ge=1
+    )
+    optimizer: Literal[
+        "adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion", "lamb", "adan"
+    ] = _optim(
         "adamw", "Update rule; lion, lamb and adan need the extra [optimizers].", mindcv="opt"
     )
     lr: float = _optim(1e-3, "Peak learning rate, for a global batch of `lr_batch_size`.", ge=0)
     lr_batch_size: int | None = _optim(
-        None, "Global batch for which `lr` is stated; empty: for whatever batch is used.", unit="images", ge=1
+        None,
+        "Global batch for which `lr` is stated; empty: for whatever batch is used.",
+        unit="images",
+        ge=1,
     )
     scale_lr: bool = _optim(False, "Multiply `lr` and `min_lr` by global batch / lr_batch_size.")
-    min_lr: float = _optim(1e-6, "Learning rate at the end of the cosine.", ge=0)
-    schedule: Literal["cosine", "constant", "exponential", "step", "multi_step", "polynomial", "one_cycle", "cyclic"] = _optim(
-        "cosine", "Course of the learning rate after the warm-up.", mindcv="scheduler"
+    min_lr: float = _optim(
+        1e-6, "Learning rate at the end of the cosine.", ge=0, idle=("no_floor",)
     )
-    warmup_epochs: float = _optim(0, "Linear warm-up at the start, counted in `epochs`.", unit="epochs", ge=0)
-    warmup_factor: float = _optim(0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1)
+    schedule: Literal[
+        "cosine",
+        "constant",
+        "exponential",
+        "step",
+        "multi_step",
+        "polynomial",
+        "one_cycle",
+        "cyclic",
+    ] = _optim("cosine", "Course of the learning rate after the warm-up.", mindcv="scheduler")
+    warmup_epochs: float = _optim(
+        0, "Linear warm-up at the start, counted in `epochs`.", unit="epochs", ge=0
+    )
+    warmup_factor: float = _optim(
+        0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1, idle=("no_warmup",)
+    )
     decay_epochs: int | None = _optim(
-        None, "Length of a cosine, or the period of step; empty: all epochs after the warm-up.", unit="epochs", ge=1
+        None,
+        "Length of a cosine, or the period of step; empty: all epochs after the warm-up.",
+        unit="epochs",
+        ge=1,
+        idle=("no_length",),
     )
-    decay_rate: float = _optim(0.9, "Factor of exponential, step and multi_step; power of polynomial.", gt=0)
+    decay_rate: float = _optim(
+        0.9,
+        "Factor of exponential, step and multi_step; power of polynomial.",
+        gt=0,
+        idle=("no_rate",),
+    )
     decay_milestones: tuple[int, ...] = _optim(
-        (30, 60, 90), "Epochs after the warm-up at which multi_step decays.", mindcv="multi_step_decay_milestones"
+        (30, 60, 90),
+        "Epochs after the warm-up at which multi_step decays.",
+        mindcv="multi_step_decay_milestones",
+        idle=("no_milestones",),
     )
     lr_epoch_stair: bool = _optim(False, "Keep the learning rate constant within an epoch.")
-    num_cycles: int = _optim(1, "Cosines one after the other, or periods of cyclic.", ge=1)
-    cycle_decay: float = _optim(1.0, "Factor on the peak from one cosine to the next.", gt=0)
-    betas: tuple[float, float] | None = _optim(
-        None, "Averaging factors; empty: the optimizer's own ((0.9, 0.999) for adamw, adam, nadam and lamb)."
+    num_cycles: int = _optim(
+        1, "Cosines one after the other, or periods of cyclic.", ge=1, idle=("no_cycles",)
     )
-    eps: float = _optim(1e-8, "Epsilon of adaptive optimizers.", gt=0)
-    momentum: float = _optim(0.9, "Momentum of sgd and rmsprop.", ge=0, lt=1)
+    cycle_decay: float = _optim(
+        1.0, "Factor on the peak from one cosine to the next.", gt=0, idle=("no_cycle_decay",)
+    )
+    betas: tuple[float, float] | None = _optim(
+        None,
+        "Averaging factors; empty: the optimizer's own ((0.9, 0.999) for adamw, adam, nadam and lamb).",
+        idle=("no_betas",),
+    )
+    eps: float = _optim(1e-8, "Epsilon of adaptive optimizers.", gt=0, idle=("no_eps",))
+    momentum: float = _optim(0.9, "Momentum of sgd and rmsprop.", ge=0, lt=1, idle=("no_momentum",))
     nesterov: bool = _optim(False, "Nesterov's form of sgd's momentum.", mindcv="use_nesterov")
     weight_decay: float = _optim(
-        0.05, "Weight decay; decoupled in adamw, lion, lamb and adan, added to the gradient elsewhere.", ge=0
+        0.05,
+        "Weight decay; decoupled in adamw, lion, lamb and adan, added to the gradient elsewhere.",
+        ge=0,
     )
     weight_decay_filter: Literal["norm_and_bias", "disable", "auto"] = _optim(
         "norm_and_bias",
         "Spared from weight decay: norms, biases, GRN and the mask token; nothing (disable); or norms and GRN only (auto).",
     )
-    layer_decay: float | None = _optim(None, "Learning-rate factor per layer, from the head (1) down to the stem.", gt=0, le=1)
+    layer_decay: float | None = _optim(
+        None,
+        "Learning-rate factor per layer, from the head (1) down to the stem.",
+        gt=0,
+        le=1,
+        only="train",
+    )
     layer_decay_form: Literal["single", "group"] = _optim(
-        "single", "A layer is one block, or a group of blocks (base and large in the paper)."
+        "single",
+        "A layer is one block, or a group of blocks (base and large in the paper).",
+        idle=("no_layer_decay",),
+        only="train",
     )
     clip_norm: float | None = _optim(None, "Clip the gradient's global norm.", gt=0)
     loss_scale: float = _optim(
-        65536.0, "In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.", ge=1
+        65536.0,
+        "In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.",
+        ge=1,
+        idle=("no_scale",),
     )
     global_batch: int | None = _optim(
         None,
@@ -310,23 +583,41 @@ class Recipe(BaseModel):
         unit="images",
         ge=1,
     )
-    accumulate: int = _optim(1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1)
-    loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
-        "ce", "Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3)."
+    accumulate: int = _optim(
+        1, "Batches whose gradients make one step.", mindcv="gradient_accumulation_steps", ge=1
     )
-    loss_reduction: Literal["mean", "sum"] = _optim("mean", "Mean or sum over the batch (ce and bce).", mindcv="reduction")
-    label_smoothing: float = _optim(0.0, "Share of the target that is spread over all classes.", ge=0, lt=1)
+    loss: Literal["ce", "bce", "asl_single_label", "asl_multi_label", "jsd"] = _optim(
+        "ce",
+        "Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3).",
+        only="train",
+    )
+    loss_reduction: Literal["mean", "sum"] = _optim(
+        "mean", "Mean or sum over the batch (ce and bce).", mindcv="reduction", only="train"
+    )
+    label_smoothing: float = _optim(
+        0.0,
+        "Share of the target that is spread over all classes.",
+        ge=0,
+        lt=1,
+        idle=("no_smoothing",),
+        only="train",
+    )
     ema: bool = _optim(False, "Keep a moving average of the weights, and evaluate that.")
-    ema_decay: float = _optim(0.9999, "Its decay per step.", ge=0, lt=1)
+    ema_decay: float = _optim(0.9999, "Its decay per step.", ge=0, lt=1, idle=("no_ema",))
     ema_form: Literal["warmup", "mindcv", "constant"] = _optim(
         "warmup",
         "Decay after t steps: min(decay, (1 + t) / (10 + t)); decay * (1 - exp(-t / 2000)) (mindcv); decay (constant).",
+        idle=("no_ema",),
     )
 
     # --- pre-training (FCMAE) ----------------------------------------------------------------------------------------------
     mask_ratio: float = _pretrain(0.6, "Share of the tiles that is hidden.", gt=0, lt=1)
-    tile: int | None = _pretrain(None, "Side of a tile; empty: the total stride (8 x stem_stride).", unit="px", ge=1)
-    norm_target: bool = _pretrain(True, "Normalise the pixels of each masked tile before they are compared.")
+    tile: int | None = _pretrain(
+        None, "Side of a tile; empty: the total stride (8 x stem_stride).", unit="px", ge=1
+    )
+    norm_target: bool = _pretrain(
+        True, "Normalise the pixels of each masked tile before they are compared."
+    )
     decoder_dim: int = _pretrain(512, "Channels of the decoder.", ge=1)
     decoder_depth: int = _pretrain(1, "Blocks of the decoder.", ge=1)
 
@@ -343,29 +634,52 @@ class Recipe(BaseModel):
         """Knobs that only make sense together. Each message starts with the knob it belongs to."""
         mistakes = []
         if (self.model == "custom") != (self.depths is not None and self.dims is not None):
-            mistakes.append(f"model = {self.model!r}: depths and dims go with model: custom, and only with it.")
+            mistakes.append(
+                f"model = {self.model!r}: depths and dims go with model: custom, and only with it."
+            )
         if self.resume and self.overwrite:
             mistakes.append(f"resume = {self.resume}: cannot go together with overwrite. Drop one.")
         of_no_knob = ("images", "classes", "ranks")
-        odd = [name for name in self.resume_allow or () if name not in (*type(self).model_fields, *of_no_knob)]
+        odd = [
+            name
+            for name in self.resume_allow or ()
+            if name not in (*type(self).model_fields, *of_no_knob)
+        ]
         if odd:
-            mistakes.append(f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(of_no_knob)}.")
+            mistakes.append(
+                f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(of_no_knob)}."
+            )
         if len(self.mean) != len(self.std):
-            mistakes.append(f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)}).")
+            mistakes.append(
+                f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)})."
+            )
         if self.scale_lr and self.lr_batch_size is None:
-            mistakes.append("scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too.")
+            mistakes.append(
+                "scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too."
+            )
         if self.dataset_download and self.dataset in ("", "imagenet"):
-            mistakes.append("dataset_download = True: image folders cannot be downloaded. Drop it, or set dataset: cifar10, ...")
+            mistakes.append(
+                "dataset_download = True: image folders cannot be downloaded. Drop it, or set dataset: cifar10, ..."
+            )
         for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
             least, most = getattr(self, name)
             if not 0 < least <= most:
                 mistakes.append(f"{name} = {getattr(self, name)}: expected 0 < least <= most.")
         # Bounds that Field cannot hold, because the knob may also be a word or several numbers.
-        bounds = {"workers": 0, "batch_size": 1, "image_size": 1, "depths": 1, "dims": 1, "color_jitter": 0}
+        bounds = {
+            "workers": 0,
+            "batch_size": 1,
+            "image_size": 1,
+            "depths": 1,
+            "dims": 1,
+            "color_jitter": 0,
+        }
         for name, least_allowed in bounds.items():
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(number, int | float) and number < least_allowed for number in numbers):
+            if any(
+                isinstance(number, int | float) and number < least_allowed for number in numbers
+            ):
                 mistakes.append(f"{name} = {value}: expected nothing below {least_allowed}.")
         if isinstance(self.color_jitter, tuple) and len(self.color_jitter) not in (3, 4):
             mistakes.append(f"color_jitter = {self.color_jitter}: expected one number, 3 or 4.")
@@ -374,13 +688,19 @@ class Recipe(BaseModel):
         try:
             read_columns(self.columns)
         except ValueError as error:
-            mistakes.append(f"columns = {self.columns!r}: {error}, such as path=image_id,label=class.")
+            mistakes.append(
+                f"columns = {self.columns!r}: {error}, such as path=image_id,label=class."
+            )
         if set(self.image_suffix) & {"/", "\\"}:
-            mistakes.append(f"image_suffix = {self.image_suffix!r}: expected an ending such as .jpg.")
+            mistakes.append(
+                f"image_suffix = {self.image_suffix!r}: expected an ending such as .jpg."
+            )
         if not all(0 <= beta < 1 for beta in self.betas or ()):
             mistakes.append(f"betas = {self.betas}: expected 2 numbers >= 0 and < 1.")
         if self.elastic and self.batch_size == "auto":
-            mistakes.append("elastic = True: sums depend on the batch, which auto fits to a machine. Give batch_size.")
+            mistakes.append(
+                "elastic = True: sums depend on the batch, which auto fits to a machine. Give batch_size."
+            )
         if self.elastic and not self.drop_last:
             mistakes.append("elastic = True: takes whole steps only. Set drop_last = True.")
         if self.schedule in ("one_cycle", "cyclic") and (self.warmup_epochs or self.lr_epoch_stair):
@@ -388,17 +708,29 @@ class Recipe(BaseModel):
                 f"schedule = {self.schedule}: has a warm-up of its own. Set warmup_epochs = 0, lr_epoch_stair = False."
             )
         if self.keep_policy == "top_k" and not self.val_while_train:
-            mistakes.append("keep_policy = top_k: which checkpoints are best shows in validation. Set val_while_train = True.")
+            mistakes.append(
+                "keep_policy = top_k: which checkpoints are best shows in validation. Set val_while_train = True."
+            )
         if self.loss == "jsd" and self.aug_splits != 3:
-            mistakes.append("loss = jsd: compares three versions of each image. Set aug_splits = 3.")
+            mistakes.append(
+                "loss = jsd: compares three versions of each image. Set aug_splits = 3."
+            )
         if self.aug_splits and not self.auto_augment:
-            mistakes.append(f"aug_splits = {self.aug_splits}: needs a policy for the augmented copies. Set auto_augment.")
+            mistakes.append(
+                f"aug_splits = {self.aug_splits}: needs a policy for the augmented copies. Set auto_augment."
+            )
         if self.aug_splits and self.mixup + self.cutmix > 0:
-            mistakes.append(f"aug_splits = {self.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = 0.")
+            mistakes.append(
+                f"aug_splits = {self.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = 0."
+            )
         if self.nesterov and self.optimizer != "sgd":
-            mistakes.append(f"nesterov = True: {self.optimizer} has no such form. Use sgd, or nadam in place of adam.")
+            mistakes.append(
+                f"nesterov = True: {self.optimizer} has no such form. Use sgd, or nadam in place of adam."
+            )
         if self.loss_reduction == "sum" and self.loss not in ("ce", "bce"):
-            mistakes.append(f"loss_reduction = sum: {self.loss} is a mean over the images. Use mean.")
+            mistakes.append(
+                f"loss_reduction = sum: {self.loss} is a mean over the images. Use mean."
+            )
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             mistakes.append(f"value_range = {self.value_range}: expected two numbers, low < high.")
         if not self.init:  # weights tell how many channels there are, and what was measured of them: `infer_from_init`
@@ -408,22 +740,28 @@ class Recipe(BaseModel):
         return self
 
 
+def _extra(name: str, key: str) -> Any:
+    extra = Recipe.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return extra[key]
+
+
+def group_of_knob(name: str) -> str:
+    """The heading that a knob stands under."""
+    group: str = _extra(name, "group")
+    return group
+
+
 def group_of(group: str) -> set[str]:
     """The names of a group's knobs: run, data, augmentation, model, optimization or pre-training."""
-    return {
-        name
-        for name, field in Recipe.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["group"] == group
-    }
+    return {name for name in Recipe.model_fields if _extra(name, "group") == group}
 
 
-def is_of_a_run(names: Collection[str]) -> bool:
-    """Whether these knobs were set by a run's recipe.yaml, which states all of them.
-
-    A file of an older version lacks the knobs that came later. No user writes so many.
-    """
-    return len(names) > 0.8 * len(Recipe.model_fields)
+def knobs_of(verb: str) -> frozenset[str]:
+    """The names of the knobs that "train" or "pretrain" uses."""
+    return frozenset(name for name in Recipe.model_fields if _extra(name, "only") in ("", verb))
 
 
-INFERENCE = ("device", "precision", "batch_size", "workers", "bad_images", "max_image_pixels")
-"""Knobs of the verbs that apply a trained model to images."""
+def idle_of(name: str) -> tuple[Idle, ...]:
+    """When a knob does nothing."""
+    return tuple(_IDLE[rule] for rule in _extra(name, "idle"))

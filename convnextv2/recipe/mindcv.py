@@ -198,6 +198,10 @@ KEYS: frozenset[str] = frozenset({*RENAMED, *ONLY, *NO_EFFECT}) - frozenset(Reci
 """Keys that only MindCV has. A YAML with one of them is read with `DEFAULTS`."""
 
 
+NAMES: frozenset[str] = KEYS | RENAMED.keys()
+"""Every name that a knob may be given by beside ours."""
+
+
 def is_accepted(key: str, value: Any) -> bool:
     """Whether `value` of a key of `ONLY` means what we do anyway."""
     return str(value).strip().lower() in ONLY[key][0]

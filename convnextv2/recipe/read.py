@@ -7,7 +7,7 @@ Values are read by the knob's declared type (`recipe.values`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from convnextv2.errors import RecipeError
 from convnextv2.recipe import mindcv
-from convnextv2.recipe.knobs import Recipe, is_of_a_run
+from convnextv2.recipe.knobs import Recipe, idle_of, knobs_of
 from convnextv2.recipe.values import convert, expected, is_empty, read_value, show
 
 _META = "defaults"  # a key beside the knobs: whose defaults hold for what is left out
+_SET = "set"  # a key of a run's recipe.yaml: the knobs that somebody set; the others are defaults
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -47,61 +48,14 @@ class _Mistake(NamedTuple):
     line: str
 
 
-# What is given although it does nothing: the knobs, when, why.
-_IDLE: list[tuple[tuple[str, ...], Callable[[Recipe], bool], str]] = [
-    (("momentum",), lambda recipe: recipe.optimizer not in ("sgd", "rmsprop"), "only sgd and rmsprop have it"),
-    (("betas",), lambda recipe: recipe.optimizer in ("sgd", "rmsprop", "adagrad"), "the optimizer has none"),
-    (("eps",), lambda recipe: recipe.optimizer in ("sgd", "lion"), "the optimizer has none"),
-    (("color_jitter",), lambda recipe: recipe.auto_augment is not None, "auto_augment takes its place"),
-    (("erase_scale", "erase_ratio", "erase_value", "erase_attempts"), lambda recipe: recipe.erase_prob == 0, "erase_prob is 0"),
-    (("scale", "ratio"), lambda recipe: recipe.crop_padding > 0, "crop_padding takes its place"),
-    (("mix_prob",), lambda recipe: recipe.mixup + recipe.cutmix == 0, "mixup and cutmix are off"),
-    (("mix_switch_prob",), lambda recipe: recipe.mixup * recipe.cutmix == 0, "mixup and cutmix are not both on"),
-    (("label_smoothing",), lambda recipe: recipe.loss == "asl_multi_label", "asl_multi_label has none"),
-    (("train_split", "val_split"), lambda recipe: recipe.dataset not in ("", "imagenet"), "the dataset has its own"),
-    (
-        ("columns", "images_dir", "image_suffix"),
-        lambda recipe: recipe.dataset not in ("", "imagenet"),
-        "they are for tables in data_dir",
-    ),
-    (("value_range",), lambda recipe: recipe.dataset not in ("", "imagenet"), "its images have 8 bits"),
-    (("dataset_download",), lambda recipe: recipe.dataset_download and recipe.dataset == "bundled", "it is here already"),
-    (("val_every_epochs", "val_split"), lambda recipe: not recipe.val_while_train, "val_while_train is off"),
-    (("keep_checkpoints",), lambda recipe: recipe.keep_policy == "all", "all are kept"),
-    (
-        ("resume_init", "resume_opt"),
-        lambda recipe: not recipe.init and (recipe.resume_init or recipe.resume_opt),
-        "there is no checkpoint in init (ckpt_path)",
-    ),
-    (
-        ("class_order",),
-        lambda recipe: recipe.resume_init or recipe.resume_opt,
-        "the classes are those of the checkpoint",
-    ),
-    (("loss_scale",), lambda recipe: recipe.precision in ("float32", "bfloat16"), "only float16 needs it"),
-    (("warmup_factor",), lambda recipe: recipe.warmup_epochs == 0, "there is no warm-up"),
-    (("ema_decay", "ema_form"), lambda recipe: not recipe.ema, "ema is off"),
-    (("layer_decay_form",), lambda recipe: recipe.layer_decay is None, "layer_decay is not set"),
-    (("decay_epochs",), lambda recipe: recipe.schedule not in ("cosine", "step"), "the schedule has none"),
-    (("min_lr",), lambda recipe: recipe.schedule not in ("cosine", "one_cycle", "cyclic"), "the schedule has none"),
-    (
-        ("decay_rate",),
-        lambda recipe: recipe.schedule not in ("exponential", "step", "multi_step", "polynomial"),
-        "the schedule has none",
-    ),
-    (("decay_milestones",), lambda recipe: recipe.schedule != "multi_step", "the schedule has none"),
-    (("num_cycles",), lambda recipe: recipe.schedule not in ("cosine", "cyclic"), "the schedule has none"),
-    (("cycle_decay",), lambda recipe: recipe.schedule != "cosine", "the schedule has none"),
-]
-
-
 def read_recipe(
     values: Mapping[str, Any],
     *,
     config: str | Path | None = None,
-    source: str = "command line",
+    source: str = "this command",
     verb: str = "",
-    uses: Collection[str] = (),
+    uses: Collection[str] | None = None,
+    mistakes: Iterable[str] = (),
 ) -> tuple[Recipe, list[str]]:
     """Read the recipe that a file and, above it, single values describe.
 
@@ -109,33 +63,39 @@ def read_recipe(
         values: Knob -> value, as text or of its type.
         config: A YAML file, or the name of a shipped recipe.
         source: What messages call `values`.
-        verb: Who asks, where it uses some knobs only.
-        uses: These knobs. Another one in `values` is a mistake, since it would do nothing.
+        verb: Who asks.
+        uses: The knobs that the verb uses; None: it does not matter. Another one in `values`, and
+            for train and pretrain also in the file, is a mistake, since it would do nothing.
+        mistakes: Lines about other options of the verb, to be reported together with these.
 
     Returns:
-        The recipe, and what the user should be told, one line each.
+        The recipe, and what the user should be told, one line each. Its `model_fields_set` has the
+        knobs that the file, the values, or MindCV's defaults set.
 
     Raises:
         RecipeError: The message lists every mistake of both.
     """
-    mistakes: list[_Mistake] = []
+    found = [_Mistake(source, line) for line in mistakes]
     given: dict[str, _Given] = {}
     foreign: list[str] = []
     origin = ""
     if config:
         path = find_recipe(config)
         origin = path.name
-        given = _resolve(_read_yaml(path), origin, mistakes)
+        given = _resolve(_read_yaml(path), origin, found)
         foreign = [item.key for item in given.values() if item.key in mindcv.KEYS]
-    given |= _resolve([(key, value, 0) for key, value in values.items()], source, mistakes)
-
-    if verb:
-        mistakes += _unused(given, source, verb, uses)
+    given |= _resolve([(key, value, 0) for key, value in values.items()], source, found)
+    is_of_a_run = _SET in given  # and told what has no effect when it began
+    unset = _not_set(given, origin)
+    if uses is not None:
+        sources = (source, origin) if verb in ("train", "pretrain") else (source,)
+        asked = {name: item for name, item in given.items() if item.source in sources and name not in unset}
+        found += _unused(asked, verb, uses)
     notes: list[str] = []
     idle: list[tuple[str, str]] = []  # key, why
-    like_mindcv = _wants_mindcv(given.pop(_META, None), bool(foreign), mistakes)
-    implied = _implied(given, like_mindcv, origin, idle, mistakes)
-    given = _without_mindcv_only(given, mistakes, idle)
+    like_mindcv = _wants_mindcv(given.pop(_META, None), bool(foreign), found)
+    implied = _implied(given, like_mindcv, origin, idle, found)
+    given = _without_mindcv_only(given, found, idle)
 
     defaults = _defaults(given, origin, idle) if like_mindcv else {}
     settings = defaults | implied
@@ -145,7 +105,7 @@ def read_recipe(
             settings[name] = read_value(name, mindcv.to_ours(item.key, item.value))
         except ValueError:
             wrong.add(name)
-            mistakes.append(_Mistake(item.source, _wrong_value(name, item)))
+            found.append(_Mistake(item.source, _wrong_value(name, item)))
             continue
         if settings.get(name) == "auto" and item.key in mindcv.AUTO:
             notes.append(f"{item.key} {item.value}: {mindcv.AUTO[item.key]}.")
@@ -153,7 +113,7 @@ def read_recipe(
         why = f"{foreign[0]} is MindCV's key" if foreign else "defaults = mindcv"
         for name in sorted(mindcv.REQUIRED.keys() - given.keys()):
             what = f"not given, and MindCV's default, {mindcv.REQUIRED[name]}, is not offered ({why})"
-            mistakes.append(_Mistake(origin or source, f"{name}: {what}. Set {name}, or {_META}: convnextv2."))
+            found.append(_Mistake(origin or source, f"{name}: {what}. Set {name}, or {_META}: convnextv2."))
     # Pairs are checked even where single knobs are wrong, as far as they do not involve those.
     try:
         recipe = Recipe(**{name: value for name, value in settings.items() if name not in wrong})
@@ -161,21 +121,23 @@ def read_recipe(
         for line in "\n".join(str(detail["ctx"]["error"]) for detail in error.errors()).splitlines():
             name = line.split()[0].rstrip(":")
             if not wrong & set(re.findall(r"\w+", line)):
-                mistakes.append(_Mistake(given[name].source if name in given else source, line))
-        if not mistakes:
+                found.append(_Mistake(given[name].source if name in given else source, line))
+        if not found:
             raise
-    if mistakes:
-        raise RecipeError(_report(sorted(mistakes, key=lambda mistake: mistake.source != origin)))
+    if found:
+        raise RecipeError(_report(sorted(found, key=lambda mistake: mistake.source != origin)))
 
+    if unset:
+        names = recipe.model_fields_set - unset
+        recipe = Recipe.model_construct(_fields_set=names, **dict(recipe))
     if like_mindcv:
         notes.insert(0, _mindcv_defaults(origin, foreign, given, defaults))
-    for names, is_idle, why in _IDLE:
+    for name, item in given.items():
         # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
-        told = [name for name in names if name in given and (like_mindcv or getattr(recipe, name) != _default(name))]
-        if is_of_a_run(given):  # a run's recipe.yaml has them all, and was told when the run began
-            told = [name for name in told if given[name].source != origin]
-        idle += [(given[name].key, why) for name in told if is_idle(recipe)]
-    if verb and recipe.batch_size == "auto":
+        is_told = is_of_a_run and item.source == origin
+        if not is_told and (like_mindcv or getattr(recipe, name) != _default(name)):
+            idle += [(item.key, why) for is_idle, why in idle_of(name) if is_idle(recipe)]
+    if verb and uses is not None and verb not in ("train", "pretrain", "plan") and recipe.batch_size == "auto":
         notes.append("batch_size auto: the default here, since only training looks for what fits.")
     if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
         notes.append("loss asl_single_label: a mixed image counts for the class of its larger part.")
@@ -185,6 +147,15 @@ def read_recipe(
     return recipe, notes
 
 
+def _not_set(given: dict[str, _Given], origin: str) -> set[str]:
+    """Take the list of what somebody set from `given`, and return the knobs of that file that nobody set."""
+    listed = given.pop(_SET, None)
+    if listed is None:
+        return set()
+    names = set(map(str, listed.value or ()))
+    return {name for name, item in given.items() if item.source == origin and name not in names}
+
+
 def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[_Mistake]) -> dict[str, _Given]:
     """Keys by our names. items: key, value and line number (0: has none). Unknown keys and keys given twice are mistakes."""
     given: dict[str, _Given] = {}
@@ -192,7 +163,9 @@ def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[
     for spelled, value, line in items:
         key = spelled.replace("-", "_")
         name = mindcv.RENAMED.get(key, key)
-        if not (name in Recipe.model_fields or name in mindcv.KEYS or name == _META) or (name == "config" and not line):
+        in_file = bool(line)
+        is_ours = name in Recipe.model_fields or name == _META or (name == _SET and in_file)
+        if not (is_ours or name in mindcv.KEYS) or (name == "config" and not in_file):
             known = [*Recipe.model_fields, _META]
             near = _did_you_mean(_SYNONYMS.get(key, key), known) or _did_you_mean(key, mindcv.KEYS - {key})
             mistakes.append(_Mistake(source, f"{spelled} = {show(value)}: unknown key.{near}"))
@@ -205,19 +178,17 @@ def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[
     return given
 
 
-def _unused(
-    given: Mapping[str, _Given], source: str, verb: str, uses: Collection[str]
-) -> list[_Mistake]:
+def _unused(given: Mapping[str, _Given], verb: str, uses: Collection[str]) -> list[_Mistake]:
     """Knobs that were given and that a verb does not look at."""
-    unused = {name: item for name, item in given.items() if item.source == source and name not in uses}
-    return [
-        _Mistake(
-            source,
-            f"{item.key} = {show(item.value)}: {verb} does not use it."
-            f"{_did_you_mean(name, uses) or f' See: convnextv2 {verb} --help'}",
-        )
-        for name, item in unused.items()
-    ]
+    mistakes = []
+    for name, item in given.items():
+        if name in uses or name == _META or name not in Recipe.model_fields:
+            continue
+        owners = [owner for owner in ("train", "pretrain") if name in knobs_of(owner) and owner != verb]
+        remedy = f" It belongs to {' and '.join(owners)}." if owners else f" See: convnextv2 {verb} --help"
+        line = f"{item.key} = {show(item.value)}: {verb} does not use it.{remedy}"
+        mistakes.append(_Mistake(item.source, line))
+    return mistakes
 
 
 def _wants_mindcv(meta: _Given | None, has_foreign: bool, mistakes: list[_Mistake]) -> bool:
@@ -404,7 +375,10 @@ def list_recipes() -> list[tuple[str, str]]:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """YAML text of every knob, in the order of their declaration; `read_recipe` makes an equal recipe of it."""
+    """YAML text of every knob, in the order of their declaration, and of the names of those that somebody set.
+
+    `read_recipe` makes an equal recipe of it, with the same `model_fields_set`."""
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.model_dump().items()}
+    settings[_SET] = sorted(recipe.model_fields_set)
     text: str = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=10_000)
     return text

@@ -1,4 +1,4 @@
-"""One value of one knob: from text, or from what YAML and Python have, to the declared type; and what the knob takes, in words.
+"""One value of one option: from text, or from what YAML and Python have, to the declared type; and what it takes, in words.
 
 Everything but a list is read through its text, so that `3e-4`, which PyYAML takes for a string, is a number, and a YAML value
 meets exactly the checks of the same words on the command line.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import isfinite
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -26,15 +27,79 @@ def is_empty(value: Any) -> bool:
     return value is None or str(value).strip().lower() in _EMPTY
 
 
+@dataclass(frozen=True)
+class Option:
+    """What one option of a verb is: a knob of the recipe, or an option that only this verb has.
+
+    Attributes:
+        name: As in Python; the command line takes it with - too.
+        kind: The annotation of its values.
+        default: What holds where it is not given.
+        help: One or two sentences, for people.
+        unit: Of its numbers, such as "px".
+        bounds: What its numbers keep to, each as its sign, the comparison and the limit.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    unit: str = ""
+    bounds: tuple[tuple[str, Callable[[float, float], bool], float], ...] = ()
+
+    def read(self, value: Any) -> Any:
+        """Convert a value to the declared type.
+
+        Raises:
+            ValueError: It is none of that type, or out of bounds.
+        """
+        if self.kind is str and self.default == "" and is_empty(value):
+            return ""
+        converted = convert(self.kind, value)
+        if isinstance(converted, int | float) and not all(
+            holds(converted, limit) for _, holds, limit in self.bounds
+        ):
+            raise ValueError
+        return converted
+
+    @property
+    def takes(self) -> str:
+        """What it takes, in words: 'a number >= 0', 'one of ce, bce', 'a whole number >= 1, or none'."""
+        within = " and".join(f" {sign} {limit}" for sign, _, limit in self.bounds)
+        words = []
+        for part in get_args(self.kind) if get_origin(self.kind) in (Union, UnionType) else (self.kind,):
+            options = [str(option) for option in get_args(part) if option != ""]
+            if get_origin(part) is Literal:
+                words.append(f"one of {', '.join(options)}" if len(options) > 1 else f"'{options[0]}'")
+                words += ["none"] * ("" in get_args(part))
+            elif get_origin(part) is tuple:
+                noun = {int: "whole numbers", str: "names"}.get(get_args(part)[0], "numbers")
+                count = "a list of" if get_args(part)[-1] is Ellipsis else str(len(get_args(part)))
+                such = f" such as {show(self.default)}" if isinstance(self.default, tuple) else ""
+                words.append(f"{count} {noun}{such}")
+            else:
+                nouns = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "none"}
+                words.append(nouns[part] + (within if part in (int, float) else ""))
+        return ", or ".join(words)
+
+
+def bounds(limits: Iterable[tuple[str, float]]) -> tuple[tuple[str, Callable[[float, float], bool], float], ...]:
+    """Bounds of an option from their names (ge, gt, le, lt) and limits."""
+    return tuple((*_COMPARISONS[name], limit) for name, limit in limits)
+
+
+def knob(name: str) -> Option:
+    """What a knob of the recipe is."""
+    field = Recipe.model_fields[name]
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict) and field.description is not None
+    limits = [(key, getattr(bound, key)) for bound in field.metadata for key in _COMPARISONS if hasattr(bound, key)]
+    return Option(name, field.annotation, field.default, field.description, str(extra["unit"]), bounds(limits))
+
+
 def read_value(name: str, value: Any) -> Any:
     """`value` by the type and within the bounds of knob `name`; ValueError if it cannot be."""
-    field = Recipe.model_fields[name]
-    if field.annotation is str and field.default == "" and is_empty(value):
-        return ""
-    converted = convert(field.annotation, value)
-    if isinstance(converted, int | float) and not all(holds(converted, limit) for _, holds, limit in _bounds(name)):
-        raise ValueError
-    return converted
+    return knob(name).read(value)
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -86,31 +151,9 @@ def _split(value: Any) -> list[str]:
     return [item.strip("'\"") for item in re.split(r"[,\s]+", text) if item]
 
 
-def _bounds(name: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
-    """Bounds of knob `name`, each as its sign, the comparison, and the limit."""
-    field = Recipe.model_fields[name]
-    return [(*_COMPARISONS[key], getattr(bound, key)) for bound in field.metadata for key in _COMPARISONS if hasattr(bound, key)]
-
-
 def expected(name: str) -> str:
-    """What knob `name` takes, in words: 'a number >= 0', 'one of ce, bce', 'a whole number >= 1, or none'."""
-    field = Recipe.model_fields[name]
-    within = " and".join(f" {sign} {limit}" for sign, _, limit in _bounds(name))
-    kind = field.annotation
-    words = []
-    for part in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
-        options = [str(option) for option in get_args(part) if option != ""]
-        if get_origin(part) is Literal:
-            words.append(f"one of {', '.join(options)}" if len(options) > 1 else f"'{options[0]}'")
-            words += ["none"] * ("" in get_args(part))
-        elif get_origin(part) is tuple:
-            noun = {int: "whole numbers", str: "names"}.get(get_args(part)[0], "numbers")
-            count = "a list of" if get_args(part)[-1] is Ellipsis else str(len(get_args(part)))
-            words.append(f"{count} {noun}" + (f" such as {show(field.default)}" if isinstance(field.default, tuple) else ""))
-        else:
-            nouns = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "none"}
-            words.append(nouns[part] + (within if part in (int, float) else ""))
-    return ", or ".join(words)
+    """What knob `name` takes, in words; see `Option.takes`."""
+    return knob(name).takes
 
 
 def show(value: Any) -> str:

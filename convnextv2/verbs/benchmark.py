@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -25,45 +25,35 @@ from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.read import read_recipe
+from convnextv2.recipe.options import takes
 from convnextv2.training.optim import build_optimizer
+from convnextv2.verbs.options import BenchmarkOptions
 
-_BATCH = 32
+_BATCH = BenchmarkOptions.knobs["batch_size"]
 WORKS = ("pretrain", "train", "inference", "loader")
 
 
-def benchmark(
-    works: Sequence[str] = (),
-    *,
-    models: str = "atto,tiny",
-    backends: str = "installed",
-    seconds: str | float = 10,
-    **knobs: Any,
-) -> list[dict[str, Any]]:
-    """Measure whole steps of pre-training and training, inference, and the training loader; print a table and return its rows.
+@takes(BenchmarkOptions)
+def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
+    """Measure whole steps of pre-training and training, inference, and the training loader.
 
-    works: of `WORKS`; by default all, the loader only where there is a data_dir. models: sizes, separated by commas. backends: of
-    inference, of `ENGINES`; "installed": all that are here. seconds: for each row, after two repetitions that do not count.
-    knobs: device, precision, kernels, compile, batch_size (32), image_size (224), mask_ratio, data_dir and what the loader does.
-    Each row is measured in a process of its own, so that its memory is its own: the peak beyond what imports took, weights and
-    optimizer included."""
-    recipe, notes = read_recipe({"batch_size": _BATCH, "image_size": 224} | knobs)
-    if recipe.batch_size == "auto":
-        notes.append(f"batch_size auto: {_BATCH} here, since only training looks for what fits.")
-        recipe = recipe.model_copy(update={"batch_size": _BATCH})
+    Each row is measured in a process of its own, so that its memory is its own: the peak beyond
+    what imports took, weights and optimizer included. Two repetitions do not count.
+
+    Returns:
+        The rows of the table that is printed.
+    """
+    recipe, notes = options.recipe()
+    recipe = recipe.model_copy(update={"batch_size": recipe.images_per_batch(_BATCH)})
     for note in notes:
         print(note)
-    chosen = works or [work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset]
-    engines = installed_engines() if backends == "installed" else backends.split(",")
-    names = [name if name in SIZES else f"convnextv2_{name}" for name in models.split(",")]
+    chosen = options.works or [work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset]
+    engines = installed_engines() if options.backends == "installed" else options.backends.split(",")
+    names = [name if name in SIZES else f"convnextv2_{name}" for name in options.models.split(",")]
     for what, values, allowed in (("works", chosen, WORKS), ("backends", engines, ENGINES), ("models", names, tuple(SIZES))):
         if wrong := [value for value in values if value not in allowed]:
             raise RecipeError(f"{what} = {wrong[0]!r}: expected some of {', '.join(allowed)}.")
-    try:
-        limit_s = float(seconds)
-    except ValueError:
-        raise RecipeError(f"seconds = {seconds!r}: expected a number.") from None
-
+    limit_s = options.seconds
     device = choose_device(recipe.device)
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     kernels = native.choose(recipe.kernels) if device.type == "cpu" else "those of the device"

@@ -11,7 +11,9 @@ from PIL import Image
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import say
 from convnextv2.evaluation.gallery import to_picture
+from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
+from convnextv2.verbs.options import DemoOptions
 from convnextv2.verbs.predict import predict
 from convnextv2.verbs.pretrain import pretrain
 from convnextv2.verbs.reconstruct import reconstruct
@@ -20,15 +22,16 @@ from convnextv2.verbs.train import train
 QUICK = {"epochs": 1, "num_samples": 640, "warmup_epochs": 0}
 
 
-def demo(*, out: str | Path = "runs/demo", quick: bool = False) -> Path:
-    """Run FCMAE pre-training without labels, fine-tuning, validation and prediction on the bundled images. Returns the report's
-    path.
+@takes(DemoOptions)
+def demo(options: DemoOptions) -> Path:
+    """Run pre-training, fine-tuning, validation and prediction on the bundled images.
 
-    out: folder for the two runs and the pictures; an earlier demo in it is replaced. quick: about a minute, accuracy not meant to
-    be good."""
+    Returns:
+        The path of the report.
+    """
     started = time.perf_counter()
-    folder = Path(out)
-    changes: dict[str, Any] = {"overwrite": True, **(QUICK if quick else {})}
+    folder = Path(options.out)
+    changes: dict[str, Any] = {"overwrite": True, **(QUICK if options.quick else {})}
 
     _title("1. Pre-training without labels (FCMAE)")
     pretrained = pretrain("demo_pretrain", out=str(folder / "pretrain"), **changes)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
 
 import torch
 
@@ -15,71 +13,37 @@ from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.export import Evidence, Form, export_artifact
-from convnextv2.deploy.formats import FORMATS, PRECISIONS
-from convnextv2.deploy.graph import Input, Outputs
-from convnextv2.deploy.repository import LAYOUTS, check_layout, write_repository
+from convnextv2.deploy.repository import check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.recipe.knobs import Recipe, group_of
-from convnextv2.recipe.read import read_recipe
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.options import takes
 from convnextv2.run import Run, find_weights, open_run_weights, run_of
+from convnextv2.verbs.options import ExportOptions
 from convnextv2.verbs.report import labelled_images
 from convnextv2.weights.files import Description
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.load import restore
 
 
-def export(
-    run: str | Path,
-    *,
-    format: str = "onnx",
-    precision: str = "float32",
-    outputs: str = "classifier",
-    input: str = "images",
-    dynamic_size: bool = False,
-    calibrate: bool = False,
-    images: str | int = 512,
-    seconds: str | float = 5,
-    out: str | Path = "",
-    layout: str = "folder",
-    name: str = "",
-    overwrite: bool = False,
-    **knobs: Any,
-) -> Path:
-    """Write an artifact: the model in another format, with its preprocessing, class names and a certificate of how it compares
-    with the PyTorch model. Returns its folder.
+@takes(ExportOptions)
+def export(options: ExportOptions) -> Path:
+    """Write an artifact: the model in another format, with all that is needed to use it.
 
-    run: a run folder, checkpoint, weights file; or an artifact, to put it into another `layout`. format: onnx, torch, aoti or
-    openvino. precision: float32, float16, bfloat16 or int8; GRN and layer norm keep float32 statistics in all of them. outputs:
-    classifier (logits, embedding, explanation map), features (the embedding) or backbone (the four stages' maps). input: images,
-    normalised; or pixels, uint8, normalised inside, with probabilities in place of logits. dynamic_size: images of any multiple
-    of the total stride. calibrate: fit the temperature of the probabilities on the validation images. images: at most so many
-    validation images are measured on (and calibrate int8), evenly spread. seconds: of the comparison
-    of speeds. out: the folder; by default artifacts/ in the run.
-    layout: folder; triton or ovms, for a model repository of these servers in `out`, in which `name` gets a new version.
-    overwrite: an artifact that is there. knobs: data_dir (images to measure on, in place of the run's), workers, bad_images,
-    max_image_pixels, batch_size of the speed comparison (16)."""
-    mistakes = [
-        f"{key} = {value!r}: expected one of {', '.join(allowed)}."
-        for key, value, allowed in (
-            ("format", format, tuple(FORMATS)),
-            ("precision", precision, PRECISIONS),
-            ("outputs", outputs, get_args(Outputs)),
-            ("input", input, get_args(Input)),
-            ("layout", layout, LAYOUTS),
+    That is its preprocessing, its class names and a certificate of how it compares with the PyTorch
+    model. An artifact in place of a run is put into another layout. data_dir: images to measure on
+    in place of the run's. batch_size: of the comparison of speeds.
+
+    Returns:
+        Its folder.
+    """
+    if options.input == "pixels" and options.outputs == "backbone":
+        raise RecipeError(
+            "input = pixels: goes with outputs classifier or features. Use input images for a backbone."
         )
-        if value not in allowed
-    ]
-    most, time_limit = _number(images), _number(seconds)
-    if not (most >= 1 and most.is_integer()):
-        mistakes.append(f"images = {images!r}: expected a whole number >= 1.")
-    if not time_limit >= 0:
-        mistakes.append(f"seconds = {seconds!r}: expected a number >= 0.")
-    if input == "pixels" and outputs == "backbone":
-        mistakes.append("input = pixels: goes with outputs classifier or features. Use input images for a backbone.")
-    if mistakes:
-        raise RecipeError("\n".join(mistakes))
+    run, format, precision, outputs = options.run, options.format, options.precision, options.outputs
+    out, layout, name, overwrite = options.out, options.layout, options.name, options.overwrite
     root = Path(out or "model_repository")
     if is_artifact(run):
         if layout == "folder":
@@ -88,12 +52,7 @@ def export(
 
     weights = find_weights(run)
     owner = run_of(weights)
-    recipe, notes = read_recipe(
-        {"batch_size": 16} | knobs,
-        config=owner.path / "recipe.yaml" if owner else None,
-        verb="export",
-        uses=group_of("data"),
-    )
+    recipe, notes = options.recipe(owner.path / "recipe.yaml" if owner else None)
     for note in notes:
         print(note)
     name = name or (owner.path.name if owner else _name_of(weights))
@@ -115,12 +74,12 @@ def export(
     if not description.preprocessing:
         raise ArtifactError(f"{weights}: does not say how its images are prepared. Write it with its preprocessing.")
     model.eval()
-    evidence = _evidence(weights, description, recipe, int(most), time_limit)
+    evidence = _evidence(weights, description, recipe, options.images, options.seconds)
     temperature = 1.0
-    if calibrate:
+    if options.calibrate:
         temperature = _calibrated(model, evidence, description)
         print(f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin}).")
-    form = Form(format, precision, outputs, input, dynamic_size)  # type: ignore[arg-type]  # checked above
+    form = Form(format, precision, outputs, options.input, options.dynamic_size)
     print(f"Exporting to {format}, {precision}; measured on {len(evidence.pixels)} images ({evidence.origin}).")
     with tempfile.TemporaryDirectory() as temporary:
         artifact = export_artifact(
@@ -140,14 +99,6 @@ def export(
             return _lay_out(artifact, layout, root, name)
     print(f"Artifact: {artifact.path}")
     return artifact.path
-
-
-def _number(value: str | float) -> float:
-    """NaN for what is none, or has no end."""
-    try:
-        return number if math.isfinite(number := float(value)) else math.nan
-    except ValueError:
-        return math.nan
 
 
 def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:

@@ -6,17 +6,24 @@ from pathlib import Path
 
 from torch import Tensor
 
+from convnextv2.recipe.options import takes
 from convnextv2.run import find_weights
 from convnextv2.text import plain
+from convnextv2.verbs.options import InspectOptions
 from convnextv2.weights.load import OURS, Weights, brief, open_weights
 from convnextv2.weights.names import FORMATS
 
 
-def inspect(weights: str | Path) -> Weights:
-    """Print what weights of any known format are: file, size, network, preparation of images, what else is in them, licence.
+@takes(InspectOptions)
+def inspect(options: InspectOptions) -> Weights:
+    """Print what weights of any known format are.
 
-    weights: a run folder, a file, a Hub folder, or OWNER/NAME on the Hugging Face Hub. Returns the opened weights."""
-    path = find_weights(weights)
+    The lines say file, size, network, preparation of images, what else is in them, and licence.
+
+    Returns:
+        The opened weights.
+    """
+    path = find_weights(options.weights)
     opened = open_weights(path)
     for name, value in _rows(path, opened):
         print(f"{name:<14}{plain(value)}")

@@ -11,12 +11,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from convnextv2.distributed import say
 from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import SIZES, create_model
+from convnextv2.recipe.options import takes
+from convnextv2.verbs.options import ModelsOptions
 
 
-def models(pattern: str = "*", image_size: int = 224) -> list[dict[str, Any]]:
-    """Print the sizes that match a pattern: depths, widths, parameters (1000 classes) and multiply-adds of a forward pass.
+@takes(ModelsOptions)
+def models(options: ModelsOptions) -> list[dict[str, Any]]:
+    """Print the sizes that match a pattern: depths, widths, parameters, multiply-adds.
 
-    Returns the same as a list. Counted on the meta device, from the network itself."""
+    Parameters are those with 1000 classes. Multiply-adds are those of a forward pass, counted from
+    the network itself on the meta device.
+
+    Returns:
+        The same as a list.
+    """
+    pattern, image_size = options.pattern, options.image_size
     names = [name for name in SIZES if fnmatch(name, pattern) or pattern in name]
     if not names:
         raise RecipeError(f"pattern = {pattern!r}: matches none of {', '.join(SIZES)}.")

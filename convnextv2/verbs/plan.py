@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,29 +20,29 @@ import torch
 from convnextv2.data.loader import PREFETCH, build_sampler, resolve_workers
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place, choose_device, peak_memory
-from convnextv2.errors import ConvNeXtV2Error, RecipeError
+from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.recipe.knobs import group_of
+from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
+from convnextv2.verbs.options import PlanOptions
 
-PROBE_S = 30.0
 _LONGEST_START_S = 900.0
 
 
-def plan(
-    verb: str = "", config: str | Path | None = None, *, probe_seconds: str | float = PROBE_S, **knobs: Any
-) -> dict[str, Any]:
-    """Run the recipe's first steps for about `probe_seconds` (after the first one, which may compile), in a process of its own
-    and a folder that is deleted; print and return images per second, memory (of the host), time and disk of the whole run.
+@takes(PlanOptions)
+def plan(options: PlanOptions) -> dict[str, Any]:
+    """Run a recipe's first steps, and say what the whole of it would cost.
 
-    verb: train or pretrain; by default pretrain where the recipe sets a knob of pre-training."""
-    recipe, _ = read_recipe(knobs, config=config)
+    The steps run in a process of their own and a folder that is deleted. The first one, which may
+    compile, does not count. Memory is that of the host.
+
+    Returns:
+        Images per second, memory, time and disk of the whole run.
+    """
+    config, knobs, probe_s = options.config, options.knob_values, options.probe_seconds
+    recipe, _ = options.recipe(config)
+    verb = options.verb
     verb = verb or ("pretrain" if recipe.model_fields_set & group_of("pre-training") else "train")
-    if verb not in ("train", "pretrain"):
-        raise RecipeError(f"verb = {verb!r}: expected train or pretrain.")
-    try:
-        probe_s = float(probe_seconds)
-    except ValueError:
-        raise RecipeError(f"probe_seconds = {probe_seconds!r}: expected a number of seconds.") from None
     prefetched = PREFETCH * resolve_workers(recipe.workers)[0]
     with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
         records, found = _probe(verb, config, knobs, Path(folder), probe_s, prefetched)
@@ -100,7 +101,7 @@ def pace(
 
 
 def _probe(
-    verb: str, config: str | Path | None, knobs: dict[str, Any], folder: Path, probe_s: float, prefetched: int
+    verb: str, config: str | Path | None, knobs: Mapping[str, Any], folder: Path, probe_s: float, prefetched: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Records of the first steps of the run itself, and its memory; the checkpoint that it leaves when it is stopped is measured
     too."""

@@ -1,14 +1,44 @@
-"""List the shipped recipes."""
+"""List, copy and describe recipes."""
 
 from __future__ import annotations
 
-from convnextv2.recipe.read import list_recipes
+import json
+import shutil
+from pathlib import Path
+
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.options import takes
+from convnextv2.recipe.read import find_recipe, list_recipes
+from convnextv2.recipe.schema import json_schema
+from convnextv2.verbs.options import RecipesOptions
 
 
-def recipes() -> list[tuple[str, str]]:
-    """Print the recipes that `config` finds by name, each with its first line. Returns the same as a list."""
+@takes(RecipesOptions)
+def recipes(options: RecipesOptions) -> list[tuple[str, str]]:
+    """Print the recipes that `config` finds by name, each with its first line.
+
+    Returns:
+        The same as a list.
+
+    Raises:
+        RecipeError: There is no recipe of the name to copy, or the working folder has a file of it.
+    """
     found = list_recipes()
-    width = max(len(name) for name, _ in found) + 2
-    for name, summary in found:
-        print(f"{name:<{width}}{summary}")
+    if options.schema:
+        print(json.dumps(json_schema(), indent=2))
+    elif options.copy:
+        _copy(options.copy)
+    else:
+        width = max(len(name) for name, _ in found) + 2
+        for name, summary in found:
+            print(f"{name:<{width}}{summary}")
     return found
+
+
+def _copy(name: str) -> None:
+    source = find_recipe(name)
+    target = Path(source.name)
+    if target.exists():
+        raise RecipeError(f"copy = {name}: {target} exists in this folder. Move it away first.")
+    shutil.copyfile(source, target)
+    print(f"{target}: use it with --config {target}")

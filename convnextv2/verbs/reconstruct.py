@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -20,51 +18,36 @@ from convnextv2.distributed import choose_device
 from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.recipe.read import read_recipe
+from convnextv2.recipe.options import takes
 from convnextv2.run import find_weights
+from convnextv2.verbs.options import ReconstructOptions
 from convnextv2.weights.load import load_model
 
-_USES = ("device", "bad_images", "max_image_pixels", "seed", "mask_ratio")
 
-
-def reconstruct(
-    run: str | Path,
-    images: str | Path | Sequence[str | Path],
-    *,
-    out: str | Path = "reconstructions.png",
-    count: str | int = 16,
-    **knobs: Any,
-) -> Path:
+@takes(ReconstructOptions)
+def reconstruct(options: ReconstructOptions) -> Path:
     """Write a picture with reconstructions of images.
 
     For each image it shows the input, what the encoder saw, and the reconstruction with the
-    visible tiles pasted back.
-
-    Args:
-        run: A pre-training run.
-        images: Files, or folders of them.
-        out: The picture to write; its ending says the format.
-        count: At most so many images, evenly spread.
-        **knobs: seed, mask_ratio, device, bad_images, max_image_pixels.
+    visible tiles pasted back. The picture's ending says its format.
 
     Returns:
         The path of the picture.
 
     Raises:
-        RecipeError: `count` or `out` cannot be used.
+        RecipeError: `out` cannot be used.
         DataError: None of the images can be read, or one and `bad_images` is "fail".
         CheckpointError: The weights are not of a pre-training run.
     """
-    recipe, _ = read_recipe(knobs, verb="reconstruct", uses=_USES)
-    path, wanted = _picture_file(Path(out)), _at_least_one(count)
-    paths = [images] if isinstance(images, str | Path) else images
-    source = files(paths, max_pixels=recipe.max_image_pixels)
+    recipe, _ = options.recipe()
+    path = _picture_file(Path(options.out))
+    source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line)
     picture, skipped = reconstruct_source(
-        find_weights(run),
+        find_weights(options.run),
         source,
-        count=wanted,
+        count=options.count,
         mask_ratio=recipe.mask_ratio,
         seed=recipe.seed,
         device=recipe.device,
@@ -144,13 +127,3 @@ def _picture_file(path: Path) -> Path:
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise RecipeError(f"out = {path}: expected a picture's ending, such as .png or .jpg.")
     return path
-
-
-def _at_least_one(count: str | int) -> int:
-    try:
-        number = int(count)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise RecipeError(f"count = {count}: expected a whole number >= 1.")
-    return number

@@ -16,10 +16,12 @@ from convnextv2.errors import RunError
 from convnextv2.evaluation.gallery import contact_sheet
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.options import takes
 from convnextv2.run import Run, open_run
 from convnextv2.training.bad_step import KeptStep, bad_steps, read_bad_step
 from convnextv2.training.health import gradient_norm
 from convnextv2.training.supervised import build_criterion
+from convnextv2.verbs.options import ReplayOptions
 from convnextv2.weights.files import WEIGHTS
 from convnextv2.weights.load import load_model
 
@@ -47,15 +49,12 @@ class Replayed(NamedTuple):
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
-def replay(run: str | Path, *, step: str | int | None = None) -> list[Replayed]:
+@takes(ReplayOptions)
+def replay(options: ReplayOptions) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
     The images are those that the network got: cropped and augmented. Mixing and masks are drawn
     anew for each image, so that a step that only a mixture breaks may be finite here.
-
-    Args:
-        run: The run folder.
-        step: Which step; the last one that was kept where none is named.
 
     Returns:
         Every image of it on all ranks, the worst first.
@@ -64,8 +63,8 @@ def replay(run: str | Path, *, step: str | int | None = None) -> list[Replayed]:
         RunError: The run kept no such step.
         CheckpointError: What was kept cannot be read.
     """
-    opened = open_run(Path(run))
-    kept = _kept(opened, step)
+    opened = open_run(Path(options.run))
+    kept = _kept(opened, options.step)
     number = kept[0].step
     recipe, checkpoint = opened.recipe, _checkpoint_before(opened, number)
     if checkpoint is None:
@@ -93,13 +92,13 @@ def _unmeasured(kept: KeptStep) -> list[Replayed]:
     ]
 
 
-def _kept(run: Run, step: str | int | None) -> list[KeptStep]:
+def _kept(run: Run, step: int | None) -> list[KeptStep]:
     found = [read_bad_step(path) for path in bad_steps(run.path)]
     if not found:
         raise RunError(f"{run.path}: no step of it was kept in bad_steps/, so all were finite.")
     numbers = sorted({part.step for part in found})
     wanted = numbers[-1] if step is None else step
-    parts = [part for part in found if str(part.step) == str(wanted)]
+    parts = [part for part in found if part.step == wanted]
     if not parts:
         raise RunError(f"step = {step}: not kept. There are: {', '.join(map(str, numbers))}.")
     return parts

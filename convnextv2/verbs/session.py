@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from convnextv2.checkpoint import read_progress
 from convnextv2.distributed import Place, joined, say
@@ -15,49 +14,19 @@ from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Sto
 from convnextv2.lock import locked
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run, continues_inside, create_run, decide_resume, open_run
 from convnextv2.training.assembly import infer_from_init, infer_from_run
 from convnextv2.training.resume import Conditions, keep_global_batch
 from convnextv2.training.state import Progress
-
-# Knobs that a verb does not look at.
-_IDLE = {
-    "train": ("mask_ratio", "tile", "norm_target", "decoder_dim", "decoder_depth"),
-    "pretrain": (
-        *(
-            "val_while_train",
-            "val_every_epochs",
-            "val_split",
-            "val_fraction",
-            "erase_prob",
-            "mixup",
-            "cutmix",
-            "mix_prob",
-        ),
-        *(
-            "mix_switch_prob",
-            "num_classes",
-            "head_init_scale",
-            "freeze",
-            "layer_decay",
-            "layer_decay_form",
-        ),
-        *("loss", "label_smoothing", "loss_reduction", "val_precision"),
-    ),
-}
+from convnextv2.verbs.options import PretrainOptions, TrainOptions
 
 
 @contextmanager
-def new_run(
-    verb: str, config: str | Path | None, knobs: Mapping[str, Any]
-) -> Iterator[tuple[Recipe, Run, Place]]:
+def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, Run, Place]]:
     """Begin a run, or go on with one: recipe, ranks, folder and its lock; leave all of it at the end.
 
     Args:
-        verb: "train" or "pretrain".
-        config: A recipe; a run that goes on without one has its own.
-        knobs: As on the command line.
+        options: Of the verb. A run that goes on without a recipe has its own.
 
     Yields:
         The recipe, the run and this rank's place.
@@ -66,11 +35,12 @@ def new_run(
         Stopped: SIGINT or SIGTERM asked for it.
         ConvNeXtV2Error: Something is wrong with the recipe, the folder or the ranks.
     """
-    asked, notes = read_recipe(knobs, config=config)
+    verb, config = options.command, options.config
+    asked, notes = options.recipe(config)
     recipe = decide_resume(asked, _folder(verb, asked))
     if recipe.resume and config is None and recipe.out:
         own = open_run(Path(recipe.out)).path / "recipe.yaml"
-        recipe, notes = read_recipe({**knobs, "resume": True}, config=own)
+        recipe, notes = options.recipe(own, above={"resume": True})
     path = _folder(verb, recipe)
     if recipe.resume or continues_inside(recipe, path):
         recipe = infer_from_run(recipe, path)
@@ -94,7 +64,7 @@ def new_run(
         if recipe.resume:
             recipe, batch = _keep_batch(recipe, run, place)
             notes += batch
-        for note in (*notes, *more, *_idle_knobs(verb, recipe), *_kernels(recipe, place), unlocked):
+        for note in (*notes, *more, *_notes(verb, recipe), *_kernels(recipe, place), unlocked):
             if note:
                 say(note)
         say(f"Run folder: {path}")
@@ -169,11 +139,9 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
     )
 
 
-def _idle_knobs(verb: str, recipe: Recipe) -> list[str]:
-    """A line that names the knobs which were set, and which this verb does not look at."""
-    defaults = Recipe()
-    idle = [name for name in _IDLE[verb] if getattr(recipe, name) != getattr(defaults, name)]
-    lines = [f"No effect in {verb}: {', '.join(idle)}."] if idle else []
+def _notes(verb: str, recipe: Recipe) -> list[str]:
+    """Lines about knobs that do something else in pre-training."""
+    lines = []
     if verb == "pretrain" and recipe.mindcv_files:
         lines.append(
             "mindcv_files in pretrain: result.log only, since MindCV has no files for FCMAE."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_format
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,39 +12,19 @@ import numpy as np
 from convnextv2.data.loader import resolve_workers
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
-from convnextv2.errors import ChannelsError, DataError, RecipeError, StorageError
-from convnextv2.recipe.read import read_recipe
-from convnextv2.recipe.values import expected, read_value, show
+from convnextv2.errors import ChannelsError, DataError, StorageError
+from convnextv2.recipe.options import takes
+from convnextv2.recipe.values import show
+from convnextv2.verbs.options import StatisticsOptions
 
 _SHOWN = 5
 """Files that are named, of those that were left out."""
 
-_USES = (
-    *("value_range", "train_split", "max_image_pixels", "workers", "seed"),
-    *("columns", "images_dir", "image_suffix"),
-)
-
-
-def statistics(
-    data: str | Path,
-    *,
-    in_channels: str | int | None = None,
-    max_images: str | int | None = None,
-    json: bool = False,
-    **knobs: Any,
-) -> dict[str, Any]:
+@takes(StatisticsOptions)
+def statistics(options: StatisticsOptions) -> dict[str, Any]:
     """Measure the training images of a folder or table, print what a recipe needs, return it.
 
     Labels are not needed. Pixels are measured as files are decoded, before they are resized.
-
-    Args:
-        data: A folder of images, or a table.
-        in_channels: Channels that the network takes. Without it, 3, or as many as the first image
-            has where that is no photograph.
-        max_images: Measure at most so many, a fixed random choice. Without it, all.
-        json: Print one JSON object.
-        **knobs: value_range, train_split, max_image_pixels, workers, seed; for a table also
-            columns, images_dir, image_suffix.
 
     Returns:
         images, in_channels, mean, std, value_range (None for files of 8 bits) and what else was
@@ -57,31 +36,23 @@ def statistics(
         RecipeError: An option has a wrong value.
         MissingPackageError: A package for these files is missing.
     """
-    most = None if max_images is None else _whole("num_samples", max_images, "max_images")
-    named = {"data_dir": str(data), "num_samples": most}
-    recipe, notes = read_recipe(knobs | named, verb="statistics", uses=(*_USES, *named))
+    given, notes = options.recipe()
+    named = {"data_dir": str(options.data), "num_samples": options.max_images}
+    recipe = given.model_copy(update=named)
     source, _ = find_sources(recipe, labelled=False)
     notes += source.notes
-    if in_channels is None:
+    channels = options.in_channels
+    if channels is None:
         channels = _channels_of(source)
         if channels != 3:
             notes.append(f"in_channels {channels}, as {source.names[0]} has it.")
-    else:
-        channels = _whole("in_channels", in_channels)
     for note in notes:
         print(note, file=sys.stderr)  # the output is for machines, too
     workers = resolve_workers(recipe.workers)[0] if len(source) > 256 else 0
     found = measure(source, channels, value_range=recipe.value_range, workers=workers)
     described = _described(found, len(source))
-    print(json_format.dumps(described) if json else _page(found, len(source), str(data)))
+    print(json_format.dumps(described) if options.json else _page(found, len(source), str(options.data)))
     return described
-
-
-def _whole(knob: str, value: str | int, name: str = "") -> int:
-    try:
-        return int(read_value(knob, value))
-    except (TypeError, ValueError):
-        raise RecipeError(f"{name or knob} = {value}: expected {expected(knob)}.") from None
 
 
 def _channels_of(source: Source) -> int:

@@ -9,9 +9,11 @@ from convnextv2.deploy.artifact import is_artifact, open_artifact
 from convnextv2.distributed import joined, say
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
-from convnextv2.recipe.knobs import Recipe, group_of
-from convnextv2.recipe.read import read_recipe
+from convnextv2.model.kernels import native
+from convnextv2.recipe.knobs import group_of
+from convnextv2.recipe.options import takes
 from convnextv2.run import Run, find_weights, run_of
+from convnextv2.verbs.options import ValidateOptions
 from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
 from convnextv2.weights.load import open_weights
 
@@ -20,17 +22,24 @@ _IN_THE_ARTIFACT = {
 }
 
 
-def validate(run: str | Path | None = None, *, config: str | Path | None = None, **knobs: Any) -> Evaluation:
-    """Evaluate a run, or with `config` and `ckpt_path` (or `init`) the weights of a checkpoint; print a table, write a report.
+@takes(ValidateOptions)
+def validate(options: ValidateOptions) -> Evaluation:
+    """Evaluate a classifier on labelled images, print a table and write a report.
 
-    run: a run folder, checkpoint, weights file or artifact. It brings its recipe (data, preprocessing; an artifact its own
-    preprocessing, and the data of the run it lies in); knobs, for example data_dir, replace parts of it. Every image is counted
-    exactly once, on any number of ranks."""
+    A run brings its recipe: its data and how they are prepared. An artifact prepares images in its
+    own way, and brings the data of the run that it lies in. Knobs, such as data_dir, replace parts
+    of it. Every image is counted exactly once, on any number of ranks.
+
+    Returns:
+        The figures.
+    """
+    run, config, knobs = options.run, options.config, options.knob_values
+    beneath: dict[str, Any] = {}
     if run is not None and is_artifact(run):
         weights = open_artifact(run).path
         owner = run_of(weights)
         if config is None and owner is not None:
-            knobs = _data_knobs(owner) | knobs
+            beneath = _data_knobs(owner)
         if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
             raise RecipeError(
                 f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. Leave {wrong[0]} out."
@@ -41,8 +50,9 @@ def validate(run: str | Path | None = None, *, config: str | Path | None = None,
         if config is None and owner is not None:
             config = owner.path / "recipe.yaml"
         if config is None:
-            knobs = _preprocessing_knobs(weights) | knobs
-    recipe, notes = read_recipe(knobs, config=config)
+            beneath = _preprocessing_knobs(weights)
+    recipe, notes = options.recipe(config, beneath=beneath)
+    native.choose(recipe.kernels)
     if run is None:
         if not recipe.init:
             raise CheckpointError(
@@ -75,9 +85,8 @@ def _data_knobs(owner: Run) -> dict[str, Any]:
     recipe = owner.recipe
     return {
         name: getattr(recipe, name)
-        for name in group_of("data")
-        # What a run's recipe.yaml states as the default was not asked for by the user.
-        if getattr(recipe, name) != Recipe.model_fields[name].default and name not in _IN_THE_ARTIFACT
+        for name in ValidateOptions.knobs.keys() & group_of("data") & recipe.model_fields_set
+        if name not in _IN_THE_ARTIFACT
     }
 
 

@@ -30,7 +30,7 @@ def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
         ({"works": ["fly"]}, "works = 'fly': expected some of pretrain"),
         ({"models": "giant"}, "models = 'convnextv2_giant': expected some of"),
         ({"backends": "tensorrt"}, "backends = 'tensorrt': expected some of eager"),
-        ({"seconds": "long"}, "seconds = 'long': expected a number"),
+        ({"seconds": "long"}, "seconds = long: expected a number"),
     ],
 )
 def test_mistakes_are_one_line(wrong: dict[str, object], message: str) -> None:

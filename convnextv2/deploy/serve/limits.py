@@ -9,31 +9,64 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from convnextv2.recipe.options import option
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """max_body_mb: 10^6 bytes of a request. max_bodies_mb: of all requests that are being read or answered. max_images: of a
-    request. max_image_pixels: of an image, by its header, before it is decoded; twice as many are decoded at once. max_queue:
-    images that wait for the model, of all requests together. max_batch: images that the model gets at once. max_delay_ms: that
-    the first image of a batch waits for others while the model is idle. deadline_s: from a request's last byte to its answer.
-    read_timeout_s: for a request's head, for its body, and for the client to take its answer, each. drain_s: after SIGTERM, how
-    long new requests are still taken, so that a load balancer can look away; then accepted ones are finished."""
+    """What one server takes."""
 
-    max_body_mb: float = 32.0
-    max_bodies_mb: float = 512.0
-    max_images: int = 64
-    max_image_pixels: int = 64_000_000
-    max_queue: int = 256
-    max_batch: int = 32
-    max_delay_ms: float = 2.0
-    deadline_s: float = 10.0
-    read_timeout_s: float = 20.0
-    drain_s: float = 1.0
+    max_body_mb: float = option(
+        32.0, "Maximum request body.", metavar="MB", unit="MB", gt=0
+    )
+    max_bodies_mb: float = option(
+        512.0,
+        "Maximum of all bodies that are being read or answered.",
+        metavar="MB",
+        unit="MB",
+        gt=0,
+    )
+    max_images: int = option(64, "Maximum number of images in a request.", metavar="N", gt=0)
+    max_image_pixels: int = option(
+        64_000_000,
+        "Largest image that is decoded, by its header; twice as many pixels are decoded at once.",
+        metavar="N",
+        unit="pixels",
+        gt=0,
+    )
+    max_queue: int = option(
+        256, "Images that may wait, of all requests; beyond that requests are refused.", metavar="N", gt=0
+    )
+    max_batch: int = option(32, "Maximum number of images that the model gets at once.", metavar="N", gt=0)
+    max_delay_ms: float = option(
+        2.0,
+        "Time that the first image of a batch waits for others while the model is idle.",
+        metavar="MS",
+        unit="ms",
+        ge=0,
+    )
+    deadline_s: float = option(
+        10.0, "Time from a request's last byte to its answer.", metavar="S", unit="s", gt=0
+    )
+    read_timeout_s: float = option(
+        20.0,
+        "Time allowed to receive a request's head, and its body, and for the client to take the answer.",
+        metavar="S",
+        unit="s",
+        gt=0,
+    )
+    drain_s: float = option(
+        1.0,
+        "Time to go on taking requests after SIGTERM, so that a load balancer can look away.",
+        metavar="S",
+        unit="s",
+        ge=0,
+    )
 
 
 class Refusal(Exception):

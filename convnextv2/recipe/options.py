@@ -1,0 +1,325 @@
+"""The options of a verb: declared once, and read from there by the command line, the Python call,
+`--help`, the documentation and the checks.
+
+A verb has options of its own, which are the fields of a frozen dataclass, and borrows knobs of the
+recipe. Both are read by their declared types, and all mistakes in both are reported together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, Signature, cleandoc
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
+
+from convnextv2.errors import RecipeError
+from convnextv2.recipe import mindcv
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
+from convnextv2.recipe.values import Option, bounds, knob, show
+
+PathLike = str | Path
+_BOUNDS = ("ge", "gt", "le", "lt")
+REQUIRED = dataclasses.MISSING
+
+
+def option(default: Any, help: str, *, metavar: str = "V", unit: str = "", **limits: float) -> Any:
+    """Declare an option of one verb.
+
+    Args:
+        default: Where it is not given.
+        help: One or two sentences.
+        metavar: What `--help` calls its value.
+        unit: Of its numbers.
+        **limits: ge, gt, le, lt.
+
+    Returns:
+        A field of a dataclass.
+    """
+    assert limits.keys() <= set(_BOUNDS)
+    about = {"help": help, "metavar": metavar, "unit": unit, "limits": tuple(limits.items())}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def argument(metavar: str, help: str, *, default: Any = REQUIRED, many: bool = False) -> Any:
+    """Declare a positional argument of one verb.
+
+    Args:
+        metavar: What `--help` calls it.
+        help: One or two sentences.
+        default: Where it is not given; without one it must be given.
+        many: Whether it takes several values.
+    """
+    about = {"help": help, "metavar": metavar, "unit": "", "limits": (), "many": many}
+    return dataclasses.field(default=default, metadata=about | {"is_positional": True})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a verb was asked for. The options of a verb are a subclass, whose docstring is its help.
+
+    Attributes:
+        command: The verb's name.
+        knobs: The knobs of the recipe that it uses, each with its default where that is not the
+            recipe's.
+        takes_recipe: Whether it reads a recipe file.
+        foreign: Whether knobs that it does not use are passed over, as MindCV's scripts expect.
+        shown: The knobs that `--help` shows; all of them where it is empty.
+        knob_values: The knobs that were given, as they were.
+    """
+
+    command: ClassVar[str] = ""
+    knobs: ClassVar[Mapping[str, Any]] = {}
+    takes_recipe: ClassVar[bool] = False
+    foreign: ClassVar[bool] = False
+    shown: ClassVar[tuple[str, ...]] = ()
+    knob_values: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    given: frozenset[str] = frozenset()
+
+    def __init_subclass__(
+        cls,
+        *,
+        verb: str = "",
+        knobs: Collection[str] = (),
+        takes_recipe: bool = False,
+        foreign: bool = False,
+        shown: tuple[str, ...] = (),
+        **defaults: Any,
+    ) -> None:
+        """Declare a verb.
+
+        Args:
+            verb: Its name.
+            knobs: The knobs of the recipe that it uses.
+            takes_recipe: Whether it reads a recipe file.
+            foreign: Whether other knobs are passed over.
+            shown: The knobs that `--help` shows; empty: all of them.
+            **defaults: Of knobs, where they are others than in the recipe.
+        """
+        own = {
+            name: Recipe.model_fields[name].default for name in Recipe.model_fields if name in knobs
+        }
+        assert set(shown) <= own.keys()
+        assert set(knobs) == own.keys() and defaults.keys() <= own.keys(), (verb, knobs, defaults)
+        cls.shown = shown
+        cls.command, cls.knobs, cls.takes_recipe, cls.foreign = (
+            verb,
+            own | defaults,
+            takes_recipe,
+            foreign,
+        )
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Read options from text or from values of Python.
+
+        Args:
+            values: By name. A name may be a knob of the recipe, or MindCV's name for one.
+
+        Raises:
+            RecipeError: One line for each mistake.
+        """
+        own: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        mistakes = []
+        declared = {one.name: one for one in own_options(cls)}
+        for spelled, value in values.items():
+            name = spelled.replace("-", "_")
+            if name not in declared:
+                if cls.takes_recipe or name in Recipe.model_fields or name in mindcv.NAMES:
+                    others[spelled] = value
+                else:
+                    mistakes.append(_unknown(cls, name, value))
+                continue
+            one = declared[name]
+            try:
+                own[name] = one.read(value)
+            except (TypeError, ValueError):
+                mistakes.append(f"{name} = {show(value)}: expected {one.takes}.{_near(value, one)}")
+        if missing := [
+            one for one in declared.values() if one.default is REQUIRED and one.name not in values
+        ]:
+            mistakes += [f"{one.name}: is missing. {one.help}" for one in missing]
+        if not cls.takes_recipe and not cls.knobs:
+            mistakes += [_unknown(cls, name, value) for name, value in others.items()]
+        elif cls.foreign:
+            read_recipe(others, verb=cls.command, mistakes=mistakes)
+        elif mistakes or not (cls.takes_recipe and (own.get("config") or cls._uses(others))):
+            read_recipe(others, verb=cls.command, uses=cls.knobs, mistakes=mistakes)
+        if mistakes:
+            raise RecipeError("\n".join(mistakes))
+        return cls(**own, knob_values=others, given=frozenset([*own, *others]))
+
+    @classmethod
+    def _uses(cls, names: Collection[str]) -> bool:
+        ours = [
+            mindcv.RENAMED.get(name.replace("-", "_"), name.replace("-", "_")) for name in names
+        ]
+        return all(name in cls.knobs for name in ours if name in Recipe.model_fields)
+
+    def recipe(
+        self,
+        config: PathLike | None = None,
+        *,
+        beneath: Mapping[str, Any] | None = None,
+        above: Mapping[str, Any] | None = None,
+    ) -> tuple[Recipe, list[str]]:
+        """Read the knobs into a recipe.
+
+        Args:
+            config: A recipe file that they are put above.
+            beneath: Values that hold where the options say nothing.
+            above: Values that hold whatever they say.
+
+        Returns:
+            The recipe, and lines to tell the user.
+
+        Raises:
+            RecipeError: One line for each mistake.
+        """
+        theirs = Recipe.model_fields
+        differing = {
+            name: value for name, value in self.knobs.items() if value != theirs[name].default
+        }
+        values = {**differing, **(beneath or {}), **self.knob_values, **(above or {})}
+        return read_recipe(values, config=config, verb=self.command, uses=self.knobs)
+
+
+Given = TypeVar("Given", bound=Options)
+Result = TypeVar("Result")
+
+
+def takes(options: type[Given]) -> Callable[[Callable[[Given], Result]], Callable[..., Result]]:
+    """Make a function of options one that is called with arguments and keywords.
+
+    Args:
+        options: What the function takes.
+
+    Returns:
+        A decorator. The decorated function has a signature with every option and knob, its
+        default and its help.
+    """
+
+    def decorate(function: Callable[[Given], Result]) -> Callable[..., Result]:
+        positional = [one.name for one in own_options(options) if one.is_positional]
+
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Result:
+            if len(arguments) > len(positional):
+                most = len(positional)
+                raise TypeError(
+                    f"{options.command}() takes {most} positional arguments, {len(arguments)} given"
+                )
+            named = dict(zip(positional, arguments, strict=False))
+            if twice := named.keys() & keywords.keys():
+                raise TypeError(
+                    f"{options.command}() got several values for {', '.join(sorted(twice))}"
+                )
+            return function(options.read(named | keywords))
+
+        call.__signature__ = signature(options, Signature.empty)  # type: ignore[attr-defined]
+        call.__doc__ = _documented(cleandoc(function.__doc__ or ""), _arguments(options))
+        return call
+
+    return decorate
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnOption(Option):
+    """An option that is not a knob of the recipe.
+
+    Attributes:
+        metavar: What `--help` calls its value.
+        is_positional: Whether it is given by its place.
+        is_many: Whether it takes several values.
+    """
+
+    metavar: str = "V"
+    is_positional: bool = False
+    is_many: bool = False
+
+    def read(self, value: Any) -> Any:
+        """Convert a value; paths and lists of them stay what they are."""
+        if self.is_many:
+            return [value] if isinstance(value, str | Path) else list(value)
+        if self.kind in (PathLike, PathLike | None):
+            return value
+        return super().read(value)
+
+
+def own_options(options: type[Options]) -> tuple[OwnOption, ...]:
+    """What a verb takes beside knobs, arguments by place first."""
+    kinds = get_type_hints(options)
+    found = [
+        OwnOption(
+            field.name,
+            kinds[field.name],
+            field.default,
+            field.metadata["help"],
+            field.metadata["unit"],
+            bounds(field.metadata["limits"]),
+            field.metadata["metavar"],
+            field.metadata.get("is_positional", False),
+            field.metadata.get("many", False),
+        )
+        for field in dataclasses.fields(options)
+        if field.metadata
+    ]
+    return tuple(sorted(found, key=lambda one: not one.is_positional))
+
+
+def borrowed_options(options: type[Options]) -> list[Option]:
+    """The knobs that a verb uses, with its own defaults."""
+    return [
+        dataclasses.replace(knob(name), default=default) for name, default in options.knobs.items()
+    ]
+
+
+def signature(options: type[Options], returns: Any) -> Signature:
+    """The signature of a verb's function, with its options and knobs."""
+    parameters = []
+    for one in own_options(options):
+        kind = Parameter.POSITIONAL_OR_KEYWORD if one.is_positional else Parameter.KEYWORD_ONLY
+        default = Parameter.empty if one.default is REQUIRED else one.default
+        annotation = PathLike | one.kind if one.is_many else one.kind
+        parameters.append(Parameter(one.name, kind, default=default, annotation=annotation))
+    for each in borrowed_options(options):
+        parameters.append(
+            Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=each.kind)
+        )
+    return Signature(parameters, return_annotation=returns)
+
+
+def _documented(doc: str, arguments: str) -> str:
+    """A docstring with the section Args before the sections Returns and Raises."""
+    text, returns, rest = doc.partition("\n\nReturns:\n")
+    if not returns:
+        text, raises, rest = doc.partition("\n\nRaises:\n")
+        returns = raises
+    return "\n\n".join(filter(None, (text, arguments))) + returns + rest
+
+
+def _arguments(options: type[Options]) -> str:
+    """The section Args of a docstring."""
+    every = [*own_options(options), *borrowed_options(options)]
+    return "\n".join(["Args:"] * bool(every) + [f"    {one.name}: {one.help}" for one in every])
+
+
+def _near(value: Any, one: Option) -> str:
+    words = (
+        [word for word in one.takes.removeprefix("one of ").split(", ")]
+        if "one of" in one.takes
+        else []
+    )
+    near = get_close_matches(str(value), words, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _unknown(options: type[Options], name: str, value: Any) -> str:
+    names = [*(one.name for one in own_options(options)), *options.knobs]
+    near = get_close_matches(name, names, n=1)
+    remedy = f"Did you mean '{near[0]}'?" if near else f"See: convnextv2 {options.command} --help"
+    return f"{name} = {show(value)}: {options.command} has no such option. {remedy}"

@@ -1,0 +1,27 @@
+"""The JSON schema of recipe files, by which editors complete and check them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convnextv2.recipe import mindcv
+from convnextv2.recipe.knobs import Recipe
+
+_OURS = ("group", "mindcv", "only", "idle", "unit")
+"""What a knob says of itself beside what JSON schemas know."""
+
+
+def json_schema() -> dict[str, Any]:
+    """Describe recipe files, MindCV's keys among them, in JSON schema draft 2020-12."""
+    schema: dict[str, Any] = Recipe.model_json_schema()
+    knobs = schema["properties"]
+    foreign = {key: {"description": "A key of MindCV."} for key in sorted(mindcv.KEYS)}
+    for name, about in knobs.items():
+        said = {key: about.pop(key) for key in _OURS}
+        if said["unit"]:
+            about["description"] += f" Unit: {said['unit']}."
+        if said["mindcv"]:
+            foreign[said["mindcv"]] = {"description": f"MindCV's name for {name}."}
+    whose = {"description": "Whose defaults hold for what is left out.", "enum": ["mindcv", "convnextv2"]}
+    schema["properties"] = {**knobs, "defaults": whose, **foreign}
+    return schema
