@@ -133,7 +133,7 @@ class Run:
         for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
             _delete(old)
         for unfinished in (self.path / "checkpoints").glob("*.tmp"):
-            shutil.rmtree(unfinished)
+            _remove(unfinished)
 
     def _kept(self, keep: int, policy: str) -> list[Path]:
         checkpoints = self.checkpoints()
@@ -220,7 +220,15 @@ def _delete(folder: Path) -> None:
     """Delete a checkpoint so that a kill in between leaves nothing that looks like one."""
     doomed = folder.with_name(folder.name + ".tmp")
     os.replace(folder, doomed)
-    shutil.rmtree(doomed)
+    _remove(doomed)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, or a link to one: what lies on another disk stays there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def create_run(recipe: Recipe, path: Path) -> Run:
@@ -269,11 +277,7 @@ def _content(folder: Path) -> set[str]:
 def _clear(folder: Path) -> None:
     """Empty a run folder. What says that it is one goes last, so that a kill leaves a run folder."""
     for name in sorted(_content(folder), key=lambda name: name == "recipe.yaml"):
-        entry = folder / name
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        _remove(folder / name)
 
 
 def decide_resume(recipe: Recipe, path: Path) -> Recipe:

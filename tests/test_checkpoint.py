@@ -101,3 +101,18 @@ def test_the_newest_whole_checkpoint_is_taken_and_damaged_ones_are_told(
         run.newest_whole()
     with pytest.raises(RunError, match="no checkpoint"):
         Run(tmp_path / "other").newest_whole()
+
+
+def test_links_and_strange_files_among_checkpoints_are_no_obstacle(tmp_path: Path) -> None:
+    # People move checkpoints to a disk with room and leave a link behind.
+    run, elsewhere = Run(tmp_path / "run"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "weights").touch()
+    (run.path / "checkpoints" / "epoch-00002-step-00000002").mkdir(parents=True)
+    (run.path / "checkpoints" / "epoch-00001-step-00000001").symlink_to(elsewhere)
+    (run.path / "checkpoints" / "upload.tmp").touch()
+    run.prune(keep=1)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == [
+        "epoch-00002-step-00000002"
+    ]
+    assert (elsewhere / "weights").exists()
