@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,7 +137,25 @@ def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise DamagedCheckpointError(f"{path}: its content is not what was written (SHA-256).")
     if stated is None and "files" in content:
         raise DamagedCheckpointError(f"{path}: has lost the SHA-256 of its content.")
+    if stated is None:
+        _check_position(content, path)
     return content, content.pop("files", {})
+
+
+def _check_position(content: Mapping[str, Any], path: Path) -> None:
+    """Look at the progress of a checkpoint that an older version wrote without a hash.
+
+    Raises:
+        DamagedCheckpointError: It has no position, or not the one in the name of its folder.
+    """
+    position = [content.get(name) for name in ("epoch", "step", "batch")]
+    named = re.fullmatch(r"epoch-(\d+)-step-(\d+)", path.parent.name)
+    expected = [int(number) for number in named.groups()] if named else position[:2]
+    are_numbers = all(isinstance(number, int) and number >= 0 for number in position)
+    if not are_numbers or position[:2] != expected:
+        raise DamagedCheckpointError(
+            f"{path}: epoch, step and batch are {position}, which is not where {path.parent.name} was."
+        )
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -15,6 +15,7 @@ from convnextv2.checkpoint import (
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.run import Run
+from convnextv2.training.state import Progress
 from convnextv2.weights.files import Description
 
 FILES = ("average.safetensors", "model.json", "model.safetensors", "optimizer.safetensors")
@@ -116,3 +117,30 @@ def test_links_and_strange_files_among_checkpoints_are_no_obstacle(tmp_path: Pat
         "epoch-00002-step-00000002"
     ]
     assert (elsewhere / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"epoch": 2, "step": 99999999999, "batch": 0}',
+        '{"epoch": null, "step": "x", "batch": 0}',
+        '{"epoch": 1, "step": 5}',
+        '{"epoch": 1, "step": 5, "batch": -1}',
+    ],
+)
+def test_a_position_without_a_hash_is_that_of_its_folder(
+    content: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "epoch-00001-step-00000005"
+    write_checkpoint(folder, checkpoint)
+    (folder / "progress.json").write_text('{"epoch": 1, "step": 5, "batch": 0}')  # as it once was
+    assert read_checkpoint(folder).progress["step"] == 5
+    (folder / "progress.json").write_text(content)
+    with pytest.raises(DamagedCheckpointError, match="not where epoch-00001-step-00000005 was"):
+        read_checkpoint(folder)
+
+
+def test_progress_of_a_newer_version_is_refused_in_one_line() -> None:
+    with pytest.raises(CheckpointError, match="has phase, which this version does not know"):
+        Progress.read({"epoch": 1, "step": 5, "batch": 0, "phase": "late"})
