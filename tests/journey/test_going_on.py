@@ -91,6 +91,16 @@ def test_another_recipe_or_other_images_are_refused_and_nothing_is_touched(
     assert "  training images:" in capsys.readouterr().out
 
 
+def test_an_epoch_takes_the_images_that_were_added(photos: Path, begun: Path, tmp_path: Path) -> None:
+    steps = metrics(begun)[-1]["step"] // 3
+    more = tmp_path / "more"
+    shutil.copytree(photos, more)
+    for number in range(4):  # a batch more
+        draw(more / "train" / "red" / f"new{number}.png", 0, number)
+    assert train(more, begun, "--resume", "--resume_allow", "images") == 0
+    assert metrics(begun)[-1]["step"] == 3 * (steps + 1)
+
+
 def test_a_data_set_that_moved_and_more_epochs_may_go_on(
     photos: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
