@@ -16,7 +16,7 @@ from convnextv2.training.state import Progress
 
 RECIPE = Recipe(epochs=40, lr=1e-3, batch_size=6, out="a", seed=7)
 THEN = Conditions(
-    images=96, names_sha256="x", ranks=2, global_batch=12, accumulate=1, asked=(6, 1),
+    images=96, names_sha256="x", labels_sha256="l", ranks=2, global_batch=12, accumulate=1, asked=(6, 1),
     steps_per_epoch=8, precision="float32", versions={"torch": "2.14"},
 )  # fmt: skip
 
@@ -34,6 +34,7 @@ def test_what_does_not_change_the_result_may_change() -> None:
         ({"epochs": 30}, {}, "epochs", "epochs: 40 before, 30 from here on"),
         ({}, {"images": 97}, "images", "training images: 96 before, 97 from here on"),
         ({}, {"names_sha256": "y"}, "images", "the names of the 96 training images"),
+        ({}, {"labels_sha256": "m"}, "images", "the labels of the 96 training images"),
         ({}, {"global_batch": 6, "ranks": 1}, "ranks", "images in a step: 12 before, 6"),
         ({"batch_size": 8}, {"global_batch": 16}, "batch_size", "images in a step: 12 before, 16"),
         ({}, {"precision": "bfloat16"}, "precision", "arithmetic: float32 before, bfloat16"),
