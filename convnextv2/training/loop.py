@@ -180,6 +180,7 @@ def fit(
                 model.train()
                 epoch_started = time.perf_counter()
                 groups = iter(in_groups(batches(progress.epoch, progress.batch), pace.accumulate))
+                teaches = progress.batch > 0  # what came before a stop is not known here
                 while True:
                     place.at_step(progress.step)
                     with window.waiting():
@@ -194,6 +195,7 @@ def fit(
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * parameters["lr_scale"]
                     learned_from = [batch for batch in group if size(batch)]
+                    teaches = teaches or bool(learned_from)
                     losses = []
                     for i, batch in enumerate(learned_from):
                         with nullcontext() if i == len(learned_from) - 1 else no_sync(model):
@@ -291,6 +293,11 @@ def fit(
                         save(False)
                         saved_at = time.monotonic()
 
+                if not teaches:
+                    raise DataError(
+                        f"epoch {progress.epoch + 1}: none of its images could be read, so nothing was "
+                        "learned. Look at the data folder and its permissions."
+                    )
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 window.settle(place)
                 window.restart()
