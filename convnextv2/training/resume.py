@@ -96,7 +96,7 @@ def conditions(
     asked: tuple[int, int],
 ) -> Conditions:
     """What holds for this run now; for the arguments see `Conditions`."""
-    kernels = native.chosen() if place.device.type == "cpu" else "PyTorch's"
+    kernels = native.in_use() if place.device.type == "cpu" else "PyTorch's"
     assert isinstance(recipe.batch_size, int)
     return Conditions(
         images=len(source),

@@ -1,13 +1,19 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from convnextv2.data.source import Source
+from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
+from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.resume import (
     Conditions,
     check,
     check_classes,
+    conditions,
     convert_position,
     is_before,
     keep_global_batch,
@@ -49,6 +55,20 @@ def test_what_changes_the_result_is_refused_unless_allowed_by_name(
         check(RECIPE, now, THEN, conditions, ())
     assert told in str(refused.value) and f"--resume_allow {names}." in str(refused.value)
     assert any(told in line for line in check(RECIPE, now, THEN, conditions, names.split(",")))
+
+
+def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
+
+    def found() -> str:
+        here = conditions(RECIPE, place, source, torch.float32, 1, (6, 1))
+        return here.versions["kernels"]
+
+    native.choose("auto")
+    monkeypatch.setattr(native, "_load", lambda: object())
+    assert found() == "native"
+    monkeypatch.setattr(native, "_load", lambda: "no C++ compiler found")
+    assert found() == "plain"
 
 
 def test_more_epochs_and_other_versions_are_told_and_not_refused() -> None:
