@@ -294,6 +294,7 @@ def fit(
                         saved_at = time.monotonic()
 
                 if not teaches:
+                    is_whole = False  # its steps are to be done again, with images
                     raise DataError(
                         f"epoch {progress.epoch + 1}: none of its images could be read, so nothing was "
                         "learned. Look at the data folder and its permissions."

@@ -311,6 +311,7 @@ def test_an_epoch_without_an_image_ends_the_run() -> None:
     bench = Bench()
     with pytest.raises(DataError, match="epoch 1: none of its images could be read"):
         bench.fit(size=lambda batch: 0)
+    assert bench.saves == []  # it is done again where they are back
     some = Bench()
     some.fit(size=lambda batch: int(batch[0, 0]) % 10 == 4)  # one batch of each epoch
     assert some.progress.epoch == PACE.epochs
