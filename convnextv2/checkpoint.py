@@ -12,6 +12,7 @@ show what happened to it afterwards.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ from convnextv2.weights.files import (
 )
 
 _AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
+_OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        _raise_if_out_of_reach(error)
         raise DamagedCheckpointError(f"{path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):
         raise DamagedCheckpointError(f"{path}: is not a JSON object.")
@@ -162,12 +165,19 @@ def _check_hash(path: Path, expected: str) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
+        _raise_if_out_of_reach(error)
         raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     if found != expected:
         raise DamagedCheckpointError(
             f"{path}: its content is not what was written (SHA-256 {found[:12]}..., expected "
             f"{expected[:12]}...)."
         )
+
+
+def _raise_if_out_of_reach(error: Exception) -> None:
+    """Raise an error again that is no fault of the file: its checkpoint is not to be set aside."""
+    if isinstance(error, OSError) and error.errno in _OUT_OF_REACH:
+        raise error
 
 
 def _content_sha256(content: Mapping[str, Any]) -> str:

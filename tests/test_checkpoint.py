@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -144,3 +147,26 @@ def test_a_position_without_a_hash_is_that_of_its_folder(
 def test_progress_of_a_newer_version_is_refused_in_one_line() -> None:
     with pytest.raises(CheckpointError, match="has phase, which this version does not know"):
         Progress.read({"epoch": 1, "step": 5, "batch": 0, "phase": "late"})
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", [*FILES, "progress.json"])
+def test_a_file_that_is_out_of_reach_is_not_damaged(
+    name: str, number: int, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    folders = [tmp_path / "checkpoints" / f"epoch-0000{i}-step-0000000{i}" for i in (1, 2)]
+    for folder in folders:
+        folder.parent.mkdir(exist_ok=True)
+        write_checkpoint(folder, checkpoint)
+    opened = io.open
+
+    def refuse(path: object, *arguments: object, **named: object) -> object:
+        if str(path) == str(folders[1] / name):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("io.open", refuse)  # of pathlib
+    with pytest.raises(OSError, match=name):
+        run.newest_whole()
