@@ -12,9 +12,11 @@ show what happened to it afterwards.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from convnextv2.weights.files import (
 )
 
 _AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
+_OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        _raise_if_out_of_reach(error)
         raise DamagedCheckpointError(f"{path}: cannot be read ({error}).") from error
     if not isinstance(content, dict):
         raise DamagedCheckpointError(f"{path}: is not a JSON object.")
@@ -136,19 +140,44 @@ def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise DamagedCheckpointError(f"{path}: its content is not what was written (SHA-256).")
     if stated is None and "files" in content:
         raise DamagedCheckpointError(f"{path}: has lost the SHA-256 of its content.")
+    if stated is None:
+        _check_position(content, path)
     return content, content.pop("files", {})
+
+
+def _check_position(content: Mapping[str, Any], path: Path) -> None:
+    """Look at the progress of a checkpoint that an older version wrote without a hash.
+
+    Raises:
+        DamagedCheckpointError: It has no position, or not the one in the name of its folder.
+    """
+    position = [content.get(name) for name in ("epoch", "step", "batch")]
+    named = re.fullmatch(r"epoch-(\d+)-step-(\d+)", path.parent.name)
+    expected = [int(number) for number in named.groups()] if named else position[:2]
+    are_numbers = all(isinstance(number, int) and number >= 0 for number in position)
+    if not are_numbers or position[:2] != expected:
+        raise DamagedCheckpointError(
+            f"{path}: epoch, step and batch are {position}, which is not where {path.parent.name} was."
+        )
 
 
 def _check_hash(path: Path, expected: str) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
+        _raise_if_out_of_reach(error)
         raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     if found != expected:
         raise DamagedCheckpointError(
             f"{path}: its content is not what was written (SHA-256 {found[:12]}..., expected "
             f"{expected[:12]}...)."
         )
+
+
+def _raise_if_out_of_reach(error: Exception) -> None:
+    """Raise an error again that is no fault of the file: its checkpoint is not to be set aside."""
+    if isinstance(error, OSError) and error.errno in _OUT_OF_REACH:
+        raise error
 
 
 def _content_sha256(content: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from convnextv2.errors import ConvNeXtV2Error, LostRankError
+from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, LostRankError
 
 _BEAT_S = 2.0
 _LISTEN_S = 3 * _BEAT_S
@@ -78,6 +78,8 @@ class RollCall:
         with suppress(RuntimeError):
             if reason is not None:
                 code = reason.exit_code if isinstance(reason, ConvNeXtV2Error) else 1
+                if isinstance(reason, KeyboardInterrupt):  # stopped as asked
+                    code = GO_ON_LATER
                 told = [str(reason) or type(reason).__name__, code]
                 self._store.set(f"failed/{self.rank}", json.dumps(told))
             self._store.set(f"left/{self.rank}", "")

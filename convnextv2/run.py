@@ -43,6 +43,8 @@ from convnextv2.weights.load import Weights, open_weights
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
 """What a run that failed before its first step leaves: nothing is lost when it is started again."""
+_BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad_steps"}
+"""What a run that was killed before its first checkpoint may leave beside; it makes all of it again."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Run:
         for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
             _delete(old)
         for unfinished in (self.path / "checkpoints").glob("*.tmp"):
-            shutil.rmtree(unfinished)
+            _remove(unfinished)
 
     def _kept(self, keep: int, policy: str) -> list[Path]:
         checkpoints = self.checkpoints()
@@ -220,7 +222,15 @@ def _delete(folder: Path) -> None:
     """Delete a checkpoint so that a kill in between leaves nothing that looks like one."""
     doomed = folder.with_name(folder.name + ".tmp")
     os.replace(folder, doomed)
-    shutil.rmtree(doomed)
+    _remove(doomed)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, or a link to one: what lies on another disk stays there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def create_run(recipe: Recipe, path: Path) -> Run:
@@ -269,11 +279,7 @@ def _content(folder: Path) -> set[str]:
 def _clear(folder: Path) -> None:
     """Empty a run folder. What says that it is one goes last, so that a kill leaves a run folder."""
     for name in sorted(_content(folder), key=lambda name: name == "recipe.yaml"):
-        entry = folder / name
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        _remove(folder / name)
 
 
 def decide_resume(recipe: Recipe, path: Path) -> Recipe:
@@ -288,7 +294,8 @@ def decide_resume(recipe: Recipe, path: Path) -> Recipe:
         killed before its first one, nothing is lost if it starts anew, so `overwrite` is True.
 
     Raises:
-        RunError: The folder has weights, but no checkpoint to go on from.
+        RunError: The folder has weights, but no checkpoint to go on from; or starting anew would
+            delete what no run without a checkpoint leaves there.
     """
     if recipe.resume != "auto":
         return recipe
@@ -299,9 +306,28 @@ def decide_resume(recipe: Recipe, path: Path) -> Recipe:
             f"resume = auto: {path} has weights in last/, but no checkpoint to go on from. Use "
             "another folder for out, or --overwrite to delete them."
         )
-    return recipe.model_copy(
-        update={"resume": False, "overwrite": (path / "recipe.yaml").is_file()}
-    )
+    is_run = (path / "recipe.yaml").is_file()
+    # The user may have named any folder, such as the one with the recipe and the images.
+    if is_run and (others := _not_of_a_start(recipe, path)):
+        raise RunError(
+            f"resume = auto: {path} has no checkpoint to go on from, and starting anew would delete "
+            f"what no run has left there: {', '.join(others)}. Use another folder for out, or "
+            "--overwrite to delete them."
+        )
+    return recipe.model_copy(update={"resume": False, "overwrite": is_run})
+
+
+def _not_of_a_start(recipe: Recipe, path: Path) -> list[str]:
+    """What lies in a run folder beside the leavings of a run that was killed before its first
+    checkpoint."""
+    own = _BEFORE_SAVING | {"quarantine.jsonl", f"{recipe.model}_best.ckpt"}
+    # Each file is written as *.tmp and renamed; so are the folders of checkpoints.
+    others = {name for name in _content(path) - own if not name.endswith(".tmp")}
+    if (path / "checkpoints").is_dir():
+        others.discard("checkpoints")
+        kept = (entry.name for entry in (path / "checkpoints").iterdir())
+        others |= {f"checkpoints/{name}" for name in kept if not name.endswith(".tmp")}
+    return sorted(others)
 
 
 def continues_inside(recipe: Recipe, path: Path) -> bool:

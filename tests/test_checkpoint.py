@@ -1,4 +1,7 @@
+import errno
+import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from convnextv2.checkpoint import (
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.run import Run
+from convnextv2.training.state import Progress
 from convnextv2.weights.files import Description
 
 FILES = ("average.safetensors", "model.json", "model.safetensors", "optimizer.safetensors")
@@ -101,3 +105,68 @@ def test_the_newest_whole_checkpoint_is_taken_and_damaged_ones_are_told(
         run.newest_whole()
     with pytest.raises(RunError, match="no checkpoint"):
         Run(tmp_path / "other").newest_whole()
+
+
+def test_links_and_strange_files_among_checkpoints_are_no_obstacle(tmp_path: Path) -> None:
+    # People move checkpoints to a disk with room and leave a link behind.
+    run, elsewhere = Run(tmp_path / "run"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "weights").touch()
+    (run.path / "checkpoints" / "epoch-00002-step-00000002").mkdir(parents=True)
+    (run.path / "checkpoints" / "epoch-00001-step-00000001").symlink_to(elsewhere)
+    (run.path / "checkpoints" / "upload.tmp").touch()
+    run.prune(keep=1)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == [
+        "epoch-00002-step-00000002"
+    ]
+    assert (elsewhere / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"epoch": 2, "step": 99999999999, "batch": 0}',
+        '{"epoch": null, "step": "x", "batch": 0}',
+        '{"epoch": 1, "step": 5}',
+        '{"epoch": 1, "step": 5, "batch": -1}',
+    ],
+)
+def test_a_position_without_a_hash_is_that_of_its_folder(
+    content: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "epoch-00001-step-00000005"
+    write_checkpoint(folder, checkpoint)
+    (folder / "progress.json").write_text('{"epoch": 1, "step": 5, "batch": 0}')  # as it once was
+    assert read_checkpoint(folder).progress["step"] == 5
+    (folder / "progress.json").write_text(content)
+    with pytest.raises(DamagedCheckpointError, match="not where epoch-00001-step-00000005 was"):
+        read_checkpoint(folder)
+
+
+def test_progress_of_a_newer_version_is_refused_in_one_line() -> None:
+    with pytest.raises(CheckpointError, match="has phase, which this version does not know"):
+        Progress.read({"epoch": 1, "step": 5, "batch": 0, "phase": "late"})
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", [*FILES, "progress.json"])
+def test_a_file_that_is_out_of_reach_is_not_damaged(
+    name: str, number: int, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    folders = [tmp_path / "checkpoints" / f"epoch-0000{i}-step-0000000{i}" for i in (1, 2)]
+    for folder in folders:
+        folder.parent.mkdir(exist_ok=True)
+        write_checkpoint(folder, checkpoint)
+    opened = io.open
+
+    def refuse(path: object, *arguments: object, **named: object) -> object:
+        if str(path) == str(folders[1] / name):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("io.open", refuse)  # of pathlib
+    with pytest.raises(OSError, match=name):
+        run.newest_whole()

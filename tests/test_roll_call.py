@@ -15,7 +15,7 @@ import torch
 from convnextv2.cli import main
 from convnextv2 import cli
 from convnextv2.distributed import joined
-from convnextv2.errors import DataError
+from convnextv2.errors import DataError, Stopped
 
 def work(**arguments):
     with joined("cpu", timeout_s=int(sys.argv[2])) as (place, _):
@@ -25,6 +25,8 @@ def work(**arguments):
                 fault = sys.argv[1]
                 if fault == "data":
                     raise DataError("7.jpg: is damaged.")
+                if fault == "stop":
+                    raise Stopped("stopped as asked")
                 if fault == "bug":
                     raise ZeroDivisionError("a bug")
                 os.kill(os.getpid(), getattr(signal, fault))
@@ -80,6 +82,11 @@ def test_a_bug_keeps_its_traceback_on_its_own_rank_only(tmp_path: Path) -> None:
     (_, told), (code, printed) = run_two(tmp_path, "bug", 1)
     assert code == 1 and "ZeroDivisionError: a bug" in printed
     assert "rank 1 failed: a bug" in told and "Traceback" not in told
+
+
+def test_a_stop_of_one_rank_is_a_stop_for_all(tmp_path: Path) -> None:
+    (code, told), (own, _) = run_two(tmp_path, "stop", 1)
+    assert (code, own) == (75, 75) and "rank 1 failed: stopped as asked" in told, told
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -86,7 +86,7 @@ def train_model(
     scaler = build_scaler(recipe, dtype, place.device)
     state = Learner(model, optimizer, average, scaler)
     asked = recipe.batch_size, recipe.accumulate
-    here = conditions(recipe, place, loader.source.names, dtype, pace.steps_per_epoch, asked)
+    here = conditions(recipe, place, loader.source, dtype, pace.steps_per_epoch, asked)
     progress = Progress()
     if recipe.resume:
         progress, pace, here = resume_run(recipe, run, place, state, description, pace, here)

@@ -184,6 +184,7 @@ def fit(
                 model.train()
                 epoch_started = time.perf_counter()
                 groups = iter(in_groups(batches(progress.epoch, progress.batch), pace.accumulate))
+                teaches = progress.batch > 0  # what came before a stop is not known here
                 while True:
                     place.at_step(progress.step)
                     with window.waiting():
@@ -219,6 +220,7 @@ def fit(
                                     loss = loss_fn(model, batch, generator)
                                 scaler.scale(loss / len(learned_from)).backward()
                             losses.append(loss.detach())
+                    teaches = teaches or learns
                     norm = torch.zeros(())
                     if not learned_from and place.world_size > 1 and tree is None:
                         raise DataError(
@@ -310,6 +312,12 @@ def fit(
                         save(False)
                         saved_at = time.monotonic()
 
+                if not teaches:
+                    is_whole = False  # its steps are to be done again, with images
+                    raise DataError(
+                        f"epoch {progress.epoch + 1}: none of its images could be read, so nothing was "
+                        "learned. Look at the data folder and its permissions."
+                    )
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 window.settle(place)
                 window.restart()

@@ -67,7 +67,8 @@ def resume_run(
     before, allowed = run.recipe, recipe.resume_allow or ()
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
     check_shapes(state.model, checkpoint.weights, folder)
-    if then.global_batch == here.global_batch and 0 < then.steps_per_epoch < here.steps_per_epoch:
+    same_images = then.images == here.images and then.global_batch == here.global_batch
+    if same_images and 0 < then.steps_per_epoch < here.steps_per_epoch:
         batches = then.steps_per_epoch * recipe.accumulate
         pace = replace(pace, batches_per_epoch=batches)
         here = replace(here, steps_per_epoch=then.steps_per_epoch)

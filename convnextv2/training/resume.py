@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
 
+from convnextv2.data.source import Source, Targets
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
 from convnextv2.model.kernels import native
@@ -56,6 +58,7 @@ class Conditions:
     Attributes:
         images: How many there are for training.
         names_sha256: Of their names below the folder that all of them are in, in their order.
+        labels_sha256: Of their classes' numbers, in the same order; empty without labels.
         ranks: How many processes train.
         global_batch: Images of a step over all ranks.
         accumulate: Batches of a step on each rank.
@@ -68,6 +71,7 @@ class Conditions:
 
     images: int = 0
     names_sha256: str = ""
+    labels_sha256: str = ""
     ranks: int = 0
     global_batch: int = 0
     accumulate: int = 1
@@ -86,17 +90,18 @@ class Conditions:
 def conditions(
     recipe: Recipe,
     place: Place,
-    names: Sequence[str],
+    source: Source,
     dtype: torch.dtype,
     steps_per_epoch: int,
     asked: tuple[int, int],
 ) -> Conditions:
     """What holds for this run now; for the arguments see `Conditions`."""
-    kernels = native.chosen() if place.device.type == "cpu" else "PyTorch's"
+    kernels = native.in_use() if place.device.type == "cpu" else "PyTorch's"
     assert isinstance(recipe.batch_size, int)
     return Conditions(
-        images=len(names),
-        names_sha256=_names_sha256(names),
+        images=len(source),
+        names_sha256=_names_sha256(source.names),
+        labels_sha256=_labels_sha256(source.targets),
         ranks=place.world_size,
         global_batch=recipe.batch_size * recipe.accumulate * place.world_size,
         accumulate=recipe.accumulate,
@@ -165,6 +170,8 @@ def _differences(
         found.append(
             ("images", f"the names of the {here.images:,} training images, or their order")
         )
+    elif then.labels_sha256 and then.labels_sha256 != here.labels_sha256:
+        found.append(("images", f"the labels of the {here.images:,} training images"))
     if then.global_batch and then.global_batch != here.global_batch:
         line = f"images in a step: {then.global_batch} before, {here.global_batch} from here on"
         same = (before.batch_size, before.accumulate) == (now.batch_size, now.accumulate)
@@ -286,3 +293,10 @@ def _names_sha256(names: Sequence[str]) -> str:
     for name in names:
         digest.update(name[len(shared) :].encode(errors="surrogateescape") + b"\0")
     return digest.hexdigest()
+
+
+def _labels_sha256(targets: Targets | None) -> str:
+    """A hash of labels, whatever type of number they are kept in."""
+    if targets is None:
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(targets, dtype="<i8").data).hexdigest()

@@ -48,10 +48,19 @@ class Progress:
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Progress:
-        """Restore what a checkpoint says, also one of an older version."""
+        """Restore what a checkpoint says, also one of an older version.
+
+        Raises:
+            CheckpointError: It says something that this version does not know.
+        """
         content = {"closed": None} | dict(saved)
         if images := content.pop("images", 0):
             content["conditions"] = {"images": images}
+        if unknown := sorted(content.keys() - cls.__dataclass_fields__.keys()):
+            raise CheckpointError(
+                f"the checkpoint's progress.json has {', '.join(unknown)}, which this version does not know. Go on with the "
+                "version that wrote it."
+            )
         return cls(**content)
 
     @property

@@ -91,6 +91,32 @@ def test_another_recipe_or_other_images_are_refused_and_nothing_is_touched(
     assert "  training images:" in capsys.readouterr().out
 
 
+def test_labels_that_changed_in_a_table_are_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "table.csv", tmp_path / "run"
+    rows = [(path, path.parts[-2], path.parts[-3]) for path in sorted(photos.rglob("*.jpg"))]
+    others = [label for _, label, _ in rows[1:] + rows[:1]]  # the same classes
+    lines = [f"{path},{label},{other},{split}" for (path, label, split), other in zip(rows, others, strict=True)]
+    table.write_text("\n".join(["path,label,other,split", *lines]))
+    assert train(table, out, epochs=1) == 0
+    assert train(table, out, "--resume", "--columns", "label=other", epochs=2) == 2
+    assert "the labels of the" in capsys.readouterr().err
+    table.write_text("\n".join(["path,other,label,split", *lines]))
+    assert train(table, out, "--resume", epochs=2) == 2
+    assert train(table, out, "--resume", "--resume_allow", "images", epochs=2) == 0
+
+
+def test_an_epoch_takes_the_images_that_were_added(photos: Path, begun: Path, tmp_path: Path) -> None:
+    steps = metrics(begun)[-1]["step"] // 3
+    more = tmp_path / "more"
+    shutil.copytree(photos, more)
+    for number in range(4):  # a batch more
+        draw(more / "train" / "red" / f"new{number}.png", 0, number)
+    assert train(more, begun, "--resume", "--resume_allow", "images") == 0
+    assert metrics(begun)[-1]["step"] == 3 * (steps + 1)
+
+
 def test_a_data_set_that_moved_and_more_epochs_may_go_on(
     photos: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

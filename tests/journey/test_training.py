@@ -10,6 +10,9 @@ from runs import SMALL, metrics, weights
 
 import convnextv2
 from convnextv2.cli import main
+from convnextv2.errors import RunError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import decide_resume
 from convnextv2.weights.load import open_weights
 
 
@@ -196,3 +199,29 @@ def test_resume_auto_deletes_no_weights(photos: Path, tmp_path: Path, capsys: py
     assert main(command) == 2
     assert "has weights in last/, but no checkpoint to go on from" in capsys.readouterr().err
     assert (out / "last" / "model.safetensors").is_file()
+
+
+def test_resume_auto_deletes_nothing_that_no_run_wrote(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The folder with a recipe of that name, the images and notes is named for the run as well.
+    out = tmp_path / "project"
+    shutil.copytree(photos, out / "images")
+    (out / "recipe.yaml").write_text("epochs: 1\n")
+    command = ["train", "--data_dir", str(out / "images"), "--out", str(out), *SMALL, "--resume", "auto"]
+    before = sorted(out.rglob("*"))
+    assert main(command) == 2
+    assert "would delete what no run has left there: images." in capsys.readouterr().err
+    assert sorted(out.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kept", ["epoch-00001-step-00000009.damaged", "epoch-00001-step-00000009-mine"])
+def test_resume_auto_keeps_copies_of_checkpoints(kept: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "epoch-00002-step-00000018.tmp").mkdir(parents=True)
+    (tmp_path / "bad_steps").mkdir()
+    for name in ("recipe.yaml", "metrics.jsonl", "recipe.yaml.tmp", ".lock", "quarantine.jsonl"):
+        (tmp_path / name).touch()
+    assert decide_resume(Recipe(resume="auto"), tmp_path).overwrite  # a kill left all of that
+    (tmp_path / "checkpoints" / kept).mkdir()
+    with pytest.raises(RunError, match=kept):
+        decide_resume(Recipe(resume="auto"), tmp_path)

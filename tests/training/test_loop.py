@@ -305,3 +305,13 @@ def test_lr_scale_multiplies_the_schedule() -> None:
 
 def test_is_due_at_multiples_and_at_the_end() -> None:
     assert [n for n in range(1, 8) if is_due(n, every=3, last=7)] == [3, 6, 7]
+
+
+def test_an_epoch_without_an_image_ends_the_run() -> None:
+    bench = Bench()
+    with pytest.raises(DataError, match="epoch 1: none of its images could be read"):
+        bench.fit(size=lambda batch: 0)
+    assert bench.saves == []  # it is done again where they are back
+    some = Bench()
+    some.fit(size=lambda batch: int(batch[0, 0]) % 10 == 4)  # one batch of each epoch
+    assert some.progress.epoch == PACE.epochs

@@ -1,13 +1,19 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from convnextv2.data.source import Source
+from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
+from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.resume import (
     Conditions,
     check,
     check_classes,
+    conditions,
     convert_position,
     is_before,
     keep_global_batch,
@@ -16,7 +22,7 @@ from convnextv2.training.state import Progress
 
 RECIPE = Recipe(epochs=40, lr=1e-3, batch_size=6, out="a", seed=7)
 THEN = Conditions(
-    images=96, names_sha256="x", ranks=2, global_batch=12, accumulate=1, asked=(6, 1),
+    images=96, names_sha256="x", labels_sha256="l", ranks=2, global_batch=12, accumulate=1, asked=(6, 1),
     steps_per_epoch=8, precision="float32", versions={"torch": "2.14"},
 )  # fmt: skip
 
@@ -34,6 +40,7 @@ def test_what_does_not_change_the_result_may_change() -> None:
         ({"epochs": 30}, {}, "epochs", "epochs: 40 before, 30 from here on"),
         ({}, {"images": 97}, "images", "training images: 96 before, 97 from here on"),
         ({}, {"names_sha256": "y"}, "images", "the names of the 96 training images"),
+        ({}, {"labels_sha256": "m"}, "images", "the labels of the 96 training images"),
         ({}, {"global_batch": 6, "ranks": 1}, "ranks", "images in a step: 12 before, 6"),
         ({"batch_size": 8}, {"global_batch": 16}, "batch_size", "images in a step: 12 before, 16"),
         ({}, {"precision": "bfloat16"}, "precision", "arithmetic: float32 before, bfloat16"),
@@ -48,6 +55,20 @@ def test_what_changes_the_result_is_refused_unless_allowed_by_name(
         check(RECIPE, now, THEN, conditions, ())
     assert told in str(refused.value) and f"--resume_allow {names}." in str(refused.value)
     assert any(told in line for line in check(RECIPE, now, THEN, conditions, names.split(",")))
+
+
+def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, place = Source(["a/1.png"], np.zeros(1, np.int64), ("a",)), Place(torch.device("cpu"))
+
+    def found() -> str:
+        here = conditions(RECIPE, place, source, torch.float32, 1, (6, 1))
+        return here.versions["kernels"]
+
+    native.choose("auto")
+    monkeypatch.setattr(native, "_load", lambda: object())
+    assert found() == "native"
+    monkeypatch.setattr(native, "_load", lambda: "no C++ compiler found")
+    assert found() == "plain"
 
 
 def test_more_epochs_and_other_versions_are_told_and_not_refused() -> None:

@@ -57,6 +57,11 @@ def chosen() -> Choice:
     return _choice
 
 
+def in_use() -> str:
+    """Which kernels run on the CPU, "native" or "plain": what the choice comes to on this machine."""
+    return "native" if _is_on() else "plain"
+
+
 def are_used_for(x: Tensor) -> bool:
     """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, in autocast too, and not while a graph is
     exported."""
