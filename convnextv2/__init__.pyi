@@ -1,4 +1,4 @@
-"""What the public face takes and returns. Made by convnextv2/verbs/stub.py."""
+"""What the public face takes and returns. Made by scripts/write_stub.py."""
 
 from collections.abc import Sequence
 from pathlib import Path

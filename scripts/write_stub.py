@@ -1,6 +1,6 @@
 """Writes `convnextv2/__init__.pyi`, which tells editors and type checkers what the verbs take.
 
-    python -m convnextv2.verbs.stub
+    python scripts/write_stub.py
 
 A test keeps the file and the declarations in step.
 """
@@ -20,7 +20,7 @@ from convnextv2.recipe.options import REQUIRED, Options, PathLike, borrowed_opti
 from convnextv2.recipe.values import Option
 from convnextv2.verbs.options import VERBS
 
-_HEAD = '''"""What the public face takes and returns. Made by convnextv2/verbs/stub.py."""
+_HEAD = '''"""What the public face takes and returns. Made by scripts/write_stub.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
