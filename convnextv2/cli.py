@@ -73,6 +73,7 @@ _OF_THE_SYSTEM = {
     errno.EACCES: "Choose a path that you may read and write, or change its permissions.",
     errno.EPERM: "Choose a path that you may read and write, or change its permissions.",
     errno.ENOTDIR: _PATH,
+    errno.EEXIST: _PATH,
     errno.EISDIR: _PATH,
     errno.ENAMETOOLONG: _PATH,
     errno.ELOOP: _PATH,

@@ -62,12 +62,19 @@ class Run:
         """Write recipe.yaml."""
         asked_once = {"resume": False, "overwrite": False, "resume_allow": None}
         text = dump_recipe(recipe.model_copy(update=asked_once))
-        write_text(self.path / "recipe.yaml", text)
+        _write_if_other(self.path / "recipe.yaml", text)
 
     @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
+
+    def is_reported(self) -> bool:
+        """Whether the report is not older than the log."""
+        log = self.path / "metrics.jsonl"
+        if not (self.report.exists() and log.exists()):
+            return False
+        return self.report.stat().st_mtime_ns >= log.stat().st_mtime_ns
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to metrics.jsonl."""
@@ -94,9 +101,8 @@ class Run:
             records: What stays in metrics.jsonl.
             checkpoint: The newest checkpoint that stays; None for none.
         """
-        write_text(
-            self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records)
-        )
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        _write_if_other(self.path / "metrics.jsonl", text)
         for folder in self.checkpoints():
             if checkpoint is None or folder > checkpoint:
                 _delete(folder)
@@ -136,6 +142,15 @@ class Run:
             _delete(old)
         for unfinished in (self.path / "checkpoints").glob("*.tmp"):
             _remove(unfinished)
+
+    def sweep(self) -> None:
+        """Delete what a kill left in the middle of writing weights: safetensors writes to a hidden file.
+
+        Only whoever has the run's lock and is not writing yet may do this.
+        """
+        for folder in ("last", "best"):
+            for unfinished in (self.path / folder).glob(".tmp??????"):
+                unfinished.unlink(missing_ok=True)
 
     def _kept(self, keep: int, policy: str) -> list[Path]:
         checkpoints = self.checkpoints()
@@ -408,11 +423,19 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     return opened
 
 
+def _write_if_other(path: Path, text: str) -> None:
+    """Write a file, unless it says the same: its time then tells when something changed."""
+    if not path.exists() or path.read_bytes() != text.encode(errors="surrogateescape"):
+        write_text(path, text)
+
+
 def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and {"kind", "step", "epoch"} <= record.keys():
+        if not isinstance(record, dict) or not {"kind", "step", "epoch"} <= record.keys():
+            continue
+        if all(isinstance(record[name], int | float) for name in ("step", "epoch")):
             yield record

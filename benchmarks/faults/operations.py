@@ -44,15 +44,15 @@ _BASE = SMALL | {
     "ema": True,
     "ema_decay": 0.9,
     "mindcv_files": True,
-    "val_every_epochs": 2,
     "keep_checkpoints": 1,
     "log_every_steps": 2,
 }
+_SELDOM = {"val_every_epochs": 2}
 CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "train, latest_k": ("train", _BASE | {"keep_policy": "latest_k"}),
-    "train, top_k": ("train", _BASE | {"keep_policy": "top_k"}),
-    "train, every step": ("train", _BASE | {"epochs": 2, "save_every_steps": 1}),
-    "train, in the foreground": ("train", _BASE | {"epochs": 2, "async_save": False}),
+    "train, latest_k": ("train", _BASE | {"keep_policy": "latest_k"} | _SELDOM),
+    "train, top_k": ("train", _BASE | {"keep_policy": "top_k"} | _SELDOM),
+    "train, every step": ("train", _BASE | {"epochs": 2, "save_every_steps": 1} | _SELDOM),
+    "train, in the foreground": ("train", _BASE | {"epochs": 2, "async_save": False} | _SELDOM),
     "pretrain": ("pretrain", _BASE | {"decoder_dim": 16}),
 }
 

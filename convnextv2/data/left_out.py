@@ -152,7 +152,10 @@ class LeftOut:
                 raise why
         for name, reason in self._named(failures):
             if self.bad_images == "fail":
-                raise DataError(f"{name}: {reason} Remove the file, or set bad_images = skip.")
+                raise DataError(
+                    f"{name}: {reason} Mend or replace the file, or set bad_images = skip. (Where it "
+                    "is removed, a run goes on with --resume_allow images.)"
+                )
             self.reasons[name] = reason
             if self.quarantine is not None:
                 self.quarantine.add(name, reason, self.use)

@@ -179,7 +179,10 @@ def summarise(counts: Counts, num_classes: int) -> Evaluation:
     bin_images, bin_confidence, bin_hits = counts.bins.cpu().numpy()
     images = int(each.sum())
     if images == 0:
-        raise DataError("No image to evaluate. Give a folder with labelled images.")
+        raise DataError(
+            "No image to evaluate: there is none, or none could be read. Give a folder with labelled "
+            "images."
+        )
     support, predicted, right = (np.zeros(num_classes, dtype=np.int64) for _ in range(3))
     np.add.at(support, pairs[:, 0], each)
     np.add.at(predicted, pairs[:, 1], each)

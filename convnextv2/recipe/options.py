@@ -166,6 +166,7 @@ class Options:
         *,
         beneath: Mapping[str, Any] | None = None,
         above: Mapping[str, Any] | None = None,
+        is_own: bool = False,
     ) -> tuple[Recipe, list[str]]:
         """Read the knobs into a recipe.
 
@@ -173,6 +174,7 @@ class Options:
             config: A recipe file that they are put above.
             beneath: Values that hold where the options say nothing.
             above: Values that hold whatever they say.
+            is_own: Whether the file is that of the run which goes on.
 
         Returns:
             The recipe, and lines to tell the user.
@@ -185,7 +187,9 @@ class Options:
             name: value for name, value in self.knobs.items() if value != theirs[name].default
         }
         values = {**differing, **(beneath or {}), **self.knob_values, **(above or {})}
-        return read_recipe(values, config=config, verb=self.command, uses=self.knobs)
+        return read_recipe(
+            values, config=config, verb=self.command, uses=self.knobs, is_own=is_own
+        )
 
 
 Given = TypeVar("Given", bound=Options)

@@ -21,6 +21,7 @@ from convnextv2.recipe.knobs import Recipe, idle_of, knobs_of
 from convnextv2.recipe.values import convert, expected, is_empty, read_value, show
 
 _META = "defaults"  # a key beside the knobs: whose defaults hold for what is left out
+_COMMAND = "this command"
 _SET = "set"  # a key of a run's recipe.yaml: the knobs that somebody set; the others are defaults
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -52,10 +53,11 @@ def read_recipe(
     values: Mapping[str, Any],
     *,
     config: str | Path | None = None,
-    source: str = "this command",
+    source: str = _COMMAND,
     verb: str = "",
     uses: Collection[str] | None = None,
     mistakes: Iterable[str] = (),
+    is_own: bool = False,
 ) -> tuple[Recipe, list[str]]:
     """Read the recipe that a file and, above it, single values describe.
 
@@ -67,6 +69,7 @@ def read_recipe(
         uses: The knobs that the verb uses; None: it does not matter. Another one in `values`, and
             for train and pretrain also in the file, is a mistake, since it would do nothing.
         mistakes: Lines about other options of the verb, to be reported together with these.
+        is_own: Whether the file is that of the run which goes on.
 
     Returns:
         The recipe, and what the user should be told, one line each. Its `model_fields_set` has the
@@ -88,7 +91,8 @@ def read_recipe(
     is_of_a_run = _SET in given  # and told what has no effect when it began
     unset = _not_set(given, origin)
     if uses is not None:
-        sources = (source, origin) if verb in ("train", "pretrain") else (source,)
+        in_file = verb in ("train", "pretrain") and not is_own
+        sources = (source, origin) if in_file else (source,)
         asked = {name: item for name, item in given.items() if item.source in sources and name not in unset}
         found += _unused(asked, verb, uses)
     notes: list[str] = []
@@ -307,7 +311,9 @@ def _did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def _report(mistakes: list[_Mistake]) -> str:
-    """All mistakes, each source with a header of its own."""
+    """All mistakes, each source with a header of its own; a single one of the command is one line."""
+    if len(mistakes) == 1 and mistakes[0].source == _COMMAND:
+        return mistakes[0].line
     lines = []
     for source in dict.fromkeys(mistake.source for mistake in mistakes):
         mine = [mistake.line for mistake in mistakes if mistake.source == source]

@@ -97,6 +97,7 @@ def train_model(
     if place.is_main:
         run.save_recipe(recipe)
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # a kill may have come before it
+        run.sweep()
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
         model.compile(dynamic=False)

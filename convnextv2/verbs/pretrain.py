@@ -19,9 +19,12 @@ def pretrain(options: PretrainOptions) -> Run:
         The run.
     """
     with new_run(options) as (recipe, run, place):
+        before = run.last_checkpoint() if run.is_reported() else None
         train_masked(recipe, run, place)
         leave()  # the report may take longer than ranks wait for each other
-        if place.is_main:
+        if place.is_main and before is not None and before == run.last_checkpoint():
+            say(f"{run.path} is done ({recipe.epochs} epochs). Report: {run.report}")
+        elif place.is_main:
             report_run(run, place)
             say(f"Report: {run.report}")
             say(f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN")

@@ -40,7 +40,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, R
     recipe = decide_resume(asked, _folder(verb, asked))
     if recipe.resume and config is None and recipe.out:
         own = open_run(Path(recipe.out)).path / "recipe.yaml"
-        recipe, notes = options.recipe(own, above={"resume": True})
+        recipe, notes = options.recipe(own, above={"resume": True}, is_own=True)
     path = _folder(verb, recipe)
     if recipe.resume or continues_inside(recipe, path):
         recipe = infer_from_run(recipe, path)

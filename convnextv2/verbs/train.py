@@ -19,9 +19,12 @@ def train(options: TrainOptions) -> Run:
         The run.
     """
     with new_run(options) as (recipe, run, place):
+        before = run.last_checkpoint() if run.is_reported() else None
         train_supervised(recipe, run, place)
         leave()  # the report may take longer than ranks wait for each other
-        if place.is_main:
+        if place.is_main and before is not None and before == run.last_checkpoint():
+            say(f"{run.path} is done ({recipe.epochs} epochs). Report: {run.report}")
+        elif place.is_main:
             evaluation = report_run(run, place)
             if evaluation is not None:
                 say(evaluation.table())

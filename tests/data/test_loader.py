@@ -106,7 +106,10 @@ def test_a_bad_image_fails_with_one_line_that_names_it(workers):
         message = ""
     except DataError as error:
         message = str(error)
-    assert message.endswith(".jpg: the file is truncated. Remove the file, or set bad_images = skip.") and "\n" not in message
+    assert "\n" not in message and message.endswith(
+        ".jpg: the file is truncated. Mend or replace the file, or set bad_images = skip. (Where it is "
+        "removed, a run goes on with --resume_allow images.)"
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])

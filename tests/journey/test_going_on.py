@@ -250,3 +250,28 @@ def test_a_class_that_came_is_told_as_such(
     draw(more / "val" / "white" / "0.png", 0, 78)
     assert train(more, begun, "--resume") == 2
     assert "was trained on 3 classes, the data have 4 now" in capsys.readouterr().err
+
+
+def test_a_run_that_is_done_says_so_and_writes_a_report_only_if_it_is_missing(
+    photos: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)  # keeps the times
+    names = ("report.html", "metrics.jsonl", "recipe.yaml")
+    before = [(out / name).stat().st_mtime_ns for name in names]
+    capsys.readouterr()
+    assert train(photos, out, "--resume", "auto") == 0
+    assert f"{out} is done (3 epochs)." in capsys.readouterr().out
+    assert [(out / name).stat().st_mtime_ns for name in names] == before
+    (out / "report.html").unlink()
+    assert train(photos, out, "--resume", "auto") == 0
+    assert (out / "report.html").is_file() and "is done" not in capsys.readouterr().out
+    assert train(photos, out, "--resume", "auto", epochs=4) == 0  # more epochs: it is not done
+    assert metrics(out)[-1]["epoch"] == 4
+
+
+def test_what_a_kill_in_the_middle_of_writing_weights_left_is_deleted(photos: Path, begun: Path) -> None:
+    for folder in ("last", "best"):  # as safetensors calls the file that it renames at the end
+        (begun / folder / ".tmpA1b2C3").write_bytes(b"half")
+    assert train(photos, begun, "--resume") == 0
+    assert not list(begun.glob("*/.tmp*"))

@@ -40,8 +40,6 @@ OPTIONS = [
     "--lr",
     "0.01",
     "--ema",
-    "--val_every_epochs",
-    "2",
     "--keep_checkpoints",
     "1",
 ]
@@ -59,9 +57,10 @@ def told(out: Path) -> list[dict]:
     return [{name: record.get(name) for name in EXACT} for record in metrics(out)]
 
 
+SELDOM = ("--val_every_epochs", "2")
 CASES = {
-    "latest_k": ("train", "--keep_policy", "latest_k", "--save_every_steps", "4"),
-    "top_k": ("train", "--keep_policy", "top_k", "--async_save", "False", "--mindcv_files", "True"),
+    "latest_k": ("train", "--keep_policy", "latest_k", "--save_every_steps", "4", *SELDOM),
+    "top_k": ("train", "--keep_policy", "top_k", "--async_save", "False", "--mindcv_files", "True", *SELDOM),
     "pretrain": ("pretrain", "--decoder_dim", "8", "--save_every_steps", "1"),
 }
 

@@ -294,7 +294,7 @@ def test_clipping_is_a_switch_and_a_number(tmp_path):
     assert read_recipe({"clip_norm": "7"}, config=path)[0].clip_norm == 7.0
     assert read_recipe({"clip_grad": "False"}, config=path)[0].clip_norm is None
     for wrong in ({"clip_grad": "2.5"}, {"clip_grad": "True", "clip_value": "-1"}, {"clip_grad": "True", "clip_norm": "1"}):
-        with pytest.raises(RecipeError, match="has 1 error"):
+        with pytest.raises(RecipeError, match=r"^clip_\w+ = [^\n]*$"):
             read_recipe(wrong)
 
 

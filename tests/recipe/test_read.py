@@ -158,10 +158,7 @@ def test_all_mistakes_are_reported_together(recipe_file):
 
 
 def test_one_mistake_is_one_error():
-    assert lines_of({"epoch": "3"}, source="train()") == [
-        "train() has 1 error:",
-        "  epoch = 3: unknown key. Did you mean 'epochs'?",
-    ]
+    assert lines_of({"epoch": "3"}) == ["epoch = 3: unknown key. Did you mean 'epochs'?"]
 
 
 def test_pairs_are_checked_beside_other_mistakes_and_where_their_knob_stands(recipe_file):
@@ -171,7 +168,7 @@ def test_pairs_are_checked_beside_other_mistakes_and_where_their_knob_stands(rec
 
 
 def test_a_wrong_knob_is_not_blamed_twice():
-    assert len(lines_of({"model": "custom", "depths": "1,2", "dims": "8,8,8,8"})) == 2
+    assert len(lines_of({"model": "custom", "depths": "1,2", "dims": "8,8,8,8"})) == 1
 
 
 def test_no_message_is_pydantics(recipe_file):
@@ -181,16 +178,16 @@ def test_no_message_is_pydantics(recipe_file):
                 read_recipe({name: value})
             except RecipeError as error:
                 assert "Input should" not in str(error) and "pydantic" not in str(error)
-                assert name in str(error).splitlines()[1]
+                assert name in str(error)
 
 
 def test_a_value_of_several_lines_stays_on_one():
-    assert len(lines_of({"lr": "a\nb"})) == 2
+    assert len(lines_of({"lr": "a\nb"})) == 1
 
 
 def test_two_names_for_one_knob_are_refused():
     assert (
-        lines_of({"epochs": 1, "epoch_size": 2})[1] == "  epoch_size = 2: another name for epochs, which is given too. Keep one."
+        lines_of({"epochs": 1, "epoch_size": 2})[0] == "epoch_size = 2: another name for epochs, which is given too. Keep one."
     )
 
 

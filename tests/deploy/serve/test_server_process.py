@@ -407,7 +407,7 @@ def test_a_model_that_does_not_run_ends_the_server_with_one_line(artifact: Path,
         ("deadline_s", "inf", "expected a number > 0"),
         ("deadline_s", "nan", "expected a number > 0"),
         ("drain_s", "-1", "expected a number >= 0"),
-        ("max_queue", "0", "expected a number > 0"),
+        ("max_queue", "0", "expected a whole number > 0"),
         ("max_queue", "1.5", "expected a whole number"),
         ("cors_origins", "shop.example", "expected addresses such as https://example.org"),
         ("cors_origins", "https://a.example, https://b.example/path", "cors_origins = https://b.example/path"),
@@ -549,7 +549,7 @@ async def test_https_keys_from_a_file_and_what_systemd_is_told(weights: Path, im
         (["--ssl_certfile", "x.pem"], "ssl_keyfile is missing: ssl_certfile is given, and HTTPS needs both"),
         (["--ssl_certfile", "x.pem", "--ssl_keyfile", "y.pem"], r"x.pem, ssl_keyfile = y.pem: cannot be used \(No such file"),
         (["--api_key_file", "x"], "api_key_file = x: cannot be read"),
-        (["--access_log", "loud"], "access_log = 'loud': expected one of failed, all, json, off"),
+        (["--access_log", "loud"], "access_log = loud: expected one of failed, all, json, off"),
     ],
 )
 def test_files_and_words_that_cannot_be_used_are_one_line(
