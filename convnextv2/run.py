@@ -61,7 +61,9 @@ class Run:
     def save_recipe(self, recipe: Recipe) -> None:
         """Write recipe.yaml."""
         asked_once = {"resume": False, "overwrite": False, "resume_allow": None}
-        text = dump_recipe(recipe.model_copy(update=asked_once))
+        kept = recipe.model_fields_set - asked_once.keys()
+        values = dict(recipe.model_copy(update=asked_once))
+        text = dump_recipe(Recipe.model_construct(_fields_set=kept, **values))
         _write_if_other(self.path / "recipe.yaml", text)
 
     @property
