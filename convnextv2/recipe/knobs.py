@@ -6,7 +6,7 @@ Values are what a user means; what they imply (device, precision, number of work
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -508,7 +508,7 @@ class Recipe(BaseModel):
         "cyclic",
     ] = _optim("cosine", "Course of the learning rate after the warm-up.", mindcv="scheduler")
     warmup_epochs: float = _optim(
-        0, "Linear warm-up at the start, counted in `epochs`.", unit="epochs", ge=0
+        0.0, "Linear warm-up at the start, counted in `epochs`.", unit="epochs", ge=0
     )
     warmup_factor: float = _optim(
         0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1, idle=("no_warmup",)
@@ -765,3 +765,9 @@ def knobs_of(verb: str) -> frozenset[str]:
 def idle_of(name: str) -> tuple[Idle, ...]:
     """When a knob does nothing."""
     return tuple(_IDLE[rule] for rule in _extra(name, "idle"))
+
+
+def with_inferred(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Copy a recipe with values that nobody set, so that `model_fields_set` stays what it is."""
+    copied = recipe.model_copy(update=dict(values))
+    return Recipe.model_construct(_fields_set=set(recipe.model_fields_set), **dict(copied))

@@ -21,7 +21,7 @@ from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import DataError, RecipeError, TrainingError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.recipe.channels import channel_mistakes, is_colour
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.values import show
 from convnextv2.run import Run, find_weights
 from convnextv2.training import mindcv_files
@@ -376,7 +376,7 @@ def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
         return recipe
     own = Run(path).recipe
     names = [name for name in _INFERRED if name not in recipe.model_fields_set]
-    return recipe.model_copy(update={name: getattr(own, name) for name in names})
+    return with_inferred(recipe, {name: getattr(own, name) for name in names})
 
 
 def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -397,7 +397,7 @@ def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
     new = {name: value for name, value in told.items() if name not in recipe.model_fields_set and value != getattr(recipe, name)}
     if not new.keys() & {"model"}:
         new = {name: value for name, value in new.items() if name not in ("depths", "dims")}
-    recipe = recipe.model_copy(update=new)
+    recipe = with_inferred(recipe, new)
     if mistakes := channel_mistakes(recipe):
         raise RecipeError("\n".join(mistakes))
     if not new:
