@@ -257,7 +257,7 @@ def test_a_run_that_is_done_says_so_and_writes_a_report_only_if_it_is_missing(
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(straight, out)  # keeps the times
-    names = ("report.html", "metrics.jsonl", "recipe.yaml")
+    names = ("report.html", "metrics.jsonl")
     before = [(out / name).stat().st_mtime_ns for name in names]
     capsys.readouterr()
     assert train(photos, out, "--resume", "auto") == 0
