@@ -1,3 +1,5 @@
+import os
+import sys
 import threading
 
 import pytest
@@ -55,3 +57,16 @@ def test_a_save_that_waits_needs_no_copy() -> None:
     saver = Saver(lambda saved: seen.append(saved.weights["a"]), in_background=False)
     saver.save(checkpoint(weights))
     assert seen[0] is weights["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_writing_gives_way_to_training() -> None:
+    seen = []
+    saver = Saver(
+        lambda checkpoint: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())),
+        in_background=True,
+    )
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    saver.save(checkpoint({}))
+    saver.wait()
+    assert seen == [19] and os.getpriority(os.PRIO_PROCESS, 0) == before
