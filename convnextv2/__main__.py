@@ -1,5 +1,6 @@
 """`python -m convnextv2 ...` is `convnextv2 ...`."""
 
+import signal
 import sys
 
 
@@ -11,8 +12,13 @@ def main() -> int:
     """
     if sys.argv[1:2] != ["serve"]:
         from convnextv2.cli import main
+        from convnextv2.errors import GO_ON_LATER
 
-        return main()
+        code = main()
+        if code == GO_ON_LATER:  # another signal must not change what a launcher is told
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+        return code
     # First of all, and to the last: a service may be reloaded or stopped while this is being imported, or ends.
     from convnextv2.deploy.serve.signals import hold, ignore
 

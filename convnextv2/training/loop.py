@@ -340,8 +340,8 @@ def fit(
                     window.remember(progress)
                     save(True)
                 except (OSError, TrainingError) as failure:  # the disk may be what went wrong
-                    text = str(failure).rstrip(".")
-                    error.add_note(f"The steps since the last checkpoint are not saved ({text}).")
+                    why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
+                    error.add_note(f"The steps since the last checkpoint are not saved{why}.")
             raise
 
 
