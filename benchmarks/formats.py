@@ -24,13 +24,34 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
     """One row of the table."""
     row = f"| {run.name} | {format} | {precision} | "
     if not (out / "certificate.json").exists():
-        command = [sys.executable, "-m", "convnextv2", "export", str(run), "--format", format, "--precision", precision]
-        command += ["--images", str(images), "--batch_size", "16", "--seconds", "5", "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "convnextv2",
+            "export",
+            str(run),
+            "--format",
+            format,
+            "--precision",
+            precision,
+        ]
+        command += [
+            "--images",
+            str(images),
+            "--batch_size",
+            "16",
+            "--seconds",
+            "5",
+            "--out",
+            str(out),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return f"{row}{done.stderr.strip().splitlines()[-1].removeprefix('convnextv2: error: ')} | | | | |"
     found = json.loads((out / "certificate.json").read_text())
-    real, adversarial, accuracy, speed = (found[name] for name in ("real", "adversarial", "accuracy", "speed"))
+    real, adversarial, accuracy, speed = (
+        found[name] for name in ("real", "adversarial", "accuracy", "speed")
+    )
     return (
         f"{row}{real['images']}: {real['max_difference']:.2g} ({real['mean_difference']:.1g}) | "
         f"{adversarial['max_difference']:.2g} ({adversarial['mean_difference']:.1g}) | "
@@ -40,7 +61,9 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--images", type=int, default=256)

@@ -54,7 +54,8 @@ HEADROOM = 1 << 30
 cost memory."""
 
 OPCODES = (
-    b"NKJMG\x88\x89\x8a\x8bX\x8c\x8d\x8eBCUT)(]}tlde012\x85\x86\x87\x8f\x90\x91asuhjqr\x94cR\x81\x92bQ\x80\x93\x95\x96oi\x82."
+    b"NKJMG\x88\x89\x8a\x8bX\x8c\x8d\x8eBCUT)(]}tlde012\x85\x86\x87\x8f\x90\x91"
+    b"asuhjqr\x94cR\x81\x92bQ\x80\x93\x95\x96oi\x82."
 )
 
 
@@ -72,10 +73,18 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
     """One good file (or Hub folder) of each kind."""
     torch.manual_seed(0)
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=5)
-    preprocessing = {"image_size": [64, 64], "channels": 3, "eval_preset": "timm", "interpolation": "bicubic", "crop_pct": 0.9}
+    preprocessing = {
+        "image_size": [64, 64],
+        "channels": 3,
+        "eval_preset": "timm",
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+    }
     preprocessing |= {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     names = ["a", "b", "c", "d", "e"]
-    description = Description("classifier", "custom", model.arguments, class_names=names, preprocessing=preprocessing)
+    description = Description(
+        "classifier", "custom", model.arguments, class_names=names, preprocessing=preprocessing
+    )
     save_weights(folder / "ours", model.state_dict(), description)
     weights = open_weights(folder / "ours" / "model.safetensors")
     seeds = {"convnextv2 safetensors": folder / "ours" / "model.safetensors"}
@@ -96,8 +105,12 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
     torch.save({"model": state}, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     pretrained = FCMAE(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None), decoder_dim=8)
     arguments = argparse.Namespace(lr=1.0, model="convnextv2_atto")
-    torch.save({"model": pretrained.state_dict(), "args": arguments, "epoch": 3}, folder / "training.pth")
-    sparse = {name: as_sparse(name, tensor) for name, tensor in pretrained.encoder.state_dict().items()}
+    torch.save(
+        {"model": pretrained.state_dict(), "args": arguments, "epoch": 3}, folder / "training.pth"
+    )
+    sparse = {
+        name: as_sparse(name, tensor) for name, tensor in pretrained.encoder.state_dict().items()
+    }
     torch.save({"model": dict(sparse.values())}, folder / "sparse.pth")
     content = (folder / "mindcv.ckpt").read_bytes()
     checksum = b"crc_num" + zlib.crc32(content).to_bytes(10, "big")
@@ -111,20 +124,41 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
         save_file(part, folder / "shards" / name)
     index = {"weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
     (folder / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
-    seeds |= {"sparse kernels .pth": folder / "sparse.pth", "MindCV .ckpt, checksum": folder / "checked.ckpt"}
+    seeds |= {
+        "sparse kernels .pth": folder / "sparse.pth",
+        "MindCV .ckpt, checksum": folder / "checked.ckpt",
+    }
     seeds |= {"transformers shards": folder / "shards"}
     payload = io.BytesIO()
     torch.save({"model": state, "args": Payload(mark)}, payload)
     (folder / "payload.pth").write_bytes(payload.getvalue())
     (folder / "payload.pkl").write_bytes(pickle.dumps({"model": Payload(mark)}))
-    seeds |= {"old PyTorch .pth": folder / "legacy.pth", "FCMAE training .pth": folder / "training.pth"}
-    seeds |= {"payload in a zip": folder / "payload.pth", "payload in a pickle": folder / "payload.pkl"}
-    torch.save({"state_dict": state, "metric": np.float64(0.5), "where": Path("x")}, folder / "objects.pth")
-    torch.save({f"model.{name}": tensor for name, tensor in state.items()} | {"loss.weight": torch.ones(5)}, folder / "lit.pth")
-    seeds |= {"objects beside .pth": folder / "objects.pth", "extras beside .pth": folder / "lit.pth"}
+    seeds |= {
+        "old PyTorch .pth": folder / "legacy.pth",
+        "FCMAE training .pth": folder / "training.pth",
+    }
+    seeds |= {
+        "payload in a zip": folder / "payload.pth",
+        "payload in a pickle": folder / "payload.pkl",
+    }
+    torch.save(
+        {"state_dict": state, "metric": np.float64(0.5), "where": Path("x")}, folder / "objects.pth"
+    )
+    torch.save(
+        {f"model.{name}": tensor for name, tensor in state.items()}
+        | {"loss.weight": torch.ones(5)},
+        folder / "lit.pth",
+    )
+    seeds |= {
+        "objects beside .pth": folder / "objects.pth",
+        "extras beside .pth": folder / "lit.pth",
+    }
     for name in ("opcodes.pt", "entries.ckpt"):
         (folder / name).write_bytes(b"x")  # each file of these kinds is made anew
-    return {"pickles that allocate": folder / "opcodes.pt", ".ckpt of many entries": folder / "entries.ckpt"} | seeds
+    return {
+        "pickles that allocate": folder / "opcodes.pt",
+        ".ckpt of many entries": folder / "entries.ckpt",
+    } | seeds
 
 
 def as_sparse(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
@@ -144,7 +178,24 @@ def as_sparse(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
     return f"encoder.{name}", tensor
 
 
-ODD: tuple[Any, ...] = (None, True, -1, 0, 5, 1e308, 10**40, float("nan"), "", "x", "x\ny", [], [1], ["a"], {}, {"a": 1})
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    5,
+    1e308,
+    10**40,
+    float("nan"),
+    "",
+    "x",
+    "x\ny",
+    [],
+    [1],
+    ["a"],
+    {},
+    {"a": 1},
+)
 
 
 def mutate_json(data: bytes, rng: random.Random) -> bytes:
@@ -171,7 +222,9 @@ def mutate_head(data: bytes, rng: random.Random) -> bytes:
     length = int.from_bytes(data[:8], "little")
     head = json.loads(data[8 : 8 + length])
     if "__metadata__" in head and rng.random() < 0.9:
-        head["__metadata__"] = json.loads(mutate_json(json.dumps(head["__metadata__"]).encode(), rng))
+        head["__metadata__"] = json.loads(
+            mutate_json(json.dumps(head["__metadata__"]).encode(), rng)
+        )
         mutated = json.dumps(head).encode()
     else:
         mutated = mutate_json(json.dumps(head).encode(), rng)
@@ -184,7 +237,11 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
     def place() -> int:
         return rng.choice(
-            (rng.randrange(len(content)), rng.randrange(min(2000, len(content))), -1 - rng.randrange(min(2000, len(data))))
+            (
+                rng.randrange(len(content)),
+                rng.randrange(min(2000, len(content))),
+                -1 - rng.randrange(min(2000, len(data))),
+            )
         )
 
     kind = rng.randrange(6)
@@ -213,11 +270,22 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 def bomb(data: bytes, rng: random.Random) -> bytes:
     """The same archive with one entry that unpacks to 4 GiB in the archive's own words, or with all entries compressed."""
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as source,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         chosen = rng.choice(source.namelist())
         for entry in source.infolist():
-            content = bytes(64 << 20) if entry.filename == chosen and rng.random() < 0.2 else source.read(entry)
-            target.writestr(entry.filename, content, compress_type=rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
+            content = (
+                bytes(64 << 20)
+                if entry.filename == chosen and rng.random() < 0.2
+                else source.read(entry)
+            )
+            target.writestr(
+                entry.filename,
+                content,
+                compress_type=rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)),
+            )
     content = bytearray(out.getvalue())
     if rng.random() < 0.5:  # sizes in the directory that are not true
         at = content.rfind(b"PK\x01\x02")
@@ -234,7 +302,9 @@ def mutate_pickle(data: bytes, rng: random.Random) -> bytes:
             if entry.filename.endswith("data.pkl"):
                 pickled = bytearray(content)
                 for _ in range(rng.choice((1, 1, 2, 5))):
-                    pickled[rng.randrange(len(pickled))] = rng.choice((rng.choice(OPCODES), rng.randrange(256)))
+                    pickled[rng.randrange(len(pickled))] = rng.choice(
+                        (rng.choice(OPCODES), rng.randrange(256))
+                    )
                 content = bytes(pickled)
             target.writestr(entry.filename, content)
     return out.getvalue()
@@ -246,7 +316,9 @@ def pickle_bomb(rng: random.Random, scratch: Path) -> bytes:
     if rng.random() < 0.95:
         pickled = bytearray(rng.choice(list(small.values())))
     else:
-        pickled = bytearray(rng.choice(list(large_bombs(rng.choice((10_000, 100_000, 1_000_000))).values())))
+        pickled = bytearray(
+            rng.choice(list(large_bombs(rng.choice((10_000, 100_000, 1_000_000))).values()))
+        )
     for _ in range(rng.randrange(6)):
         at = rng.randrange(len(pickled) + 1)
         kind = rng.randrange(4)
@@ -276,10 +348,21 @@ def field(number: int, content: bytes) -> bytes:
 
 def entry(tag: bytes, rng: random.Random) -> bytes:
     """An entry of a .ckpt with sides and content that seldom fit."""
-    numbers = [varint(rng.choice((0, 1, 2, 255, 2**31, 2**62, 2**63, 2**64 - 1))) for _ in range(rng.randrange(12))]
-    sides = field(1, b"".join(numbers)) if rng.random() < 0.2 else b"".join(b"\x08" + number for number in numbers[:4])
+    numbers = [
+        varint(rng.choice((0, 1, 2, 255, 2**31, 2**62, 2**63, 2**64 - 1)))
+        for _ in range(rng.randrange(12))
+    ]
+    sides = (
+        field(1, b"".join(numbers))
+        if rng.random() < 0.2
+        else b"".join(b"\x08" + number for number in numbers[:4])
+    )
     kind = rng.choice((b"Float32", b"Int8", b"str", b"BFloat16"))
-    return field(1, field(1, tag) + field(2, sides + field(2, kind) + field(3, bytes(rng.choice((0, 0, 1, 4, 8))))))
+    return field(
+        1,
+        field(1, tag)
+        + field(2, sides + field(2, kind) + field(3, bytes(rng.choice((0, 0, 1, 4, 8))))),
+    )
 
 
 def entries_bomb(rng: random.Random) -> bytes:
@@ -359,15 +442,23 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
         most = max(most, memory("VmHWM") - resident - 2 * size)
     assert not mark.exists(), "a payload was run"
     shutil.rmtree(folder)
-    return {**outcomes, "mib_beyond_twice_the_size": round(most / 2**20), "slowest_s": round(slowest, 2)}
+    return {
+        **outcomes,
+        "mib_beyond_twice_the_size": round(most / 2**20),
+        "slowest_s": round(slowest, 2),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", default="", help="only kinds with this in their name")
-    parser.add_argument("--shard", default="1/1", help="I/N: only every N-th kind, beginning with the I-th")
+    parser.add_argument(
+        "--shard", default="1/1", help="I/N: only every N-th kind, beginning with the I-th"
+    )
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)  # how this script calls itself
     arguments = parser.parse_args()
     if arguments.one:
@@ -380,7 +471,9 @@ def main() -> None:
         mark = Path(name) / "left-behind"
         seeds = write_seeds(Path(name), mark)
         first, step = map(int, arguments.shard.split("/"))
-        for kind, path in [item for item in seeds.items() if arguments.kind in item[0]][first - 1 :: step]:
+        for kind, path in [item for item in seeds.items() if arguments.kind in item[0]][
+            first - 1 :: step
+        ]:
             command = [
                 sys.executable,
                 __file__,
@@ -393,7 +486,10 @@ def main() -> None:
             ]
             done = subprocess.run(command, capture_output=True, text=True)
             failed |= done.returncode != 0
-            print(f"{kind:<24}{done.stdout.strip() or f'FAILED ({done.returncode}): {done.stderr.strip()[-1500:]}'}", flush=True)
+            print(
+                f"{kind:<24}{done.stdout.strip() or f'FAILED ({done.returncode}): {done.stderr.strip()[-1500:]}'}",
+                flush=True,
+            )
     sys.exit(failed)
 
 

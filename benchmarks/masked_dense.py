@@ -33,7 +33,9 @@ class MaskedDense(nn.Module):
         """Images (N, C, H, W) and visible tiles (N, V) to the last map (N, h, w, dims[3]), right at visible positions."""
         encoder, cell = self.model.encoder, self.model.cell
         rows, columns = images.shape[2] // cell, images.shape[3] // cell
-        tiles = torch.zeros(len(images), rows * columns, device=images.device).scatter_(1, visible, 1.0)
+        tiles = torch.zeros(len(images), rows * columns, device=images.device).scatter_(
+            1, visible, 1.0
+        )
         tiles = tiles.view(-1, rows, columns, 1)
         x = images.permute(0, 2, 3, 1)
         for downsample, stage in zip(encoder.downsample_layers, encoder.stages, strict=True):
@@ -49,7 +51,12 @@ class MaskedDense(nn.Module):
         model = self.model
         x = model.proj(self.encoded(images, visible))
         n, rows, columns, _ = x.shape
-        shown = torch.zeros(n, rows * columns, device=x.device).scatter_(1, visible, 1.0).view(n, rows, columns, 1).to(x.dtype)
+        shown = (
+            torch.zeros(n, rows * columns, device=x.device)
+            .scatter_(1, visible, 1.0)
+            .view(n, rows, columns, 1)
+            .to(x.dtype)
+        )
         x = x * shown + model.mask_token.to(x.dtype) * (1 - shown)
         for block in model.decoder:
             x = block(x)

@@ -44,10 +44,21 @@ BATCH = {"atto": 32, "tiny": 16}
 SIZE = 224
 RATIO = 0.6
 DEVICE = torch.device("cpu")  # --device
-EAGER_FCMAE = ("masked-dense", "masked-dense, our kernels", "visible tiles, PyTorch's kernels", "visible tiles (default)")
+EAGER_FCMAE = (
+    "masked-dense",
+    "masked-dense, our kernels",
+    "visible tiles, PyTorch's kernels",
+    "visible tiles (default)",
+)
 TRAIN = ("timm", "timm, compiled", "convnextv2 (default)", "convnextv2, compiled")
 EAGER_TRAIN = ("timm", "convnextv2, PyTorch's kernels", "convnextv2 (default)")
-MEMORY_OF = {"masked-dense", "visible tiles (default)", "timm", "timm, compiled", "convnextv2 (default)"}
+MEMORY_OF = {
+    "masked-dense",
+    "visible tiles (default)",
+    "timm",
+    "timm, compiled",
+    "convnextv2 (default)",
+}
 
 
 def precisions() -> list[torch.dtype]:
@@ -78,13 +89,24 @@ def step(model: nn.Module, loss_of: Callable[[], Tensor], dtype: torch.dtype, ke
 
 
 def fcmae(
-    size: str, dtype: torch.dtype, *, batch: int, image_size: int = SIZE, mask_ratio: float = RATIO, only: Sequence[str] = ()
+    size: str,
+    dtype: torch.dtype,
+    *,
+    batch: int,
+    image_size: int = SIZE,
+    mask_ratio: float = RATIO,
+    only: Sequence[str] = (),
 ) -> dict[str, Work]:
     """Steps of masked pre-training. only: these contestants, or all."""
     torch.manual_seed(0)
-    images = torch.randn(batch, 3, image_size, image_size).to(DEVICE, memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, image_size, image_size).to(
+        DEVICE, memory_format=torch.channels_last
+    )
     grid = (image_size // 32, image_size // 32)
-    masks = tuple(mask.to(DEVICE) for mask in draw_masks(batch, grid, mask_ratio, torch.Generator().manual_seed(0)))
+    masks = tuple(
+        mask.to(DEVICE)
+        for mask in draw_masks(batch, grid, mask_ratio, torch.Generator().manual_seed(0))
+    )
     works: dict[str, Work] = {}
     for name, dense, compiled, kernels in (
         ("masked-dense", True, False, "plain"),
@@ -120,7 +142,9 @@ def validity(size: str, *, batch: int) -> dict[str, Work]:
     """Whether the masked-dense encoder is honestly fast: forward and backward, beside timm's supervised step."""
     encoder = MaskedDense(FCMAE(create_model(f"convnextv2_{size}", num_classes=None))).to(DEVICE)
     images = torch.randn(batch, 3, SIZE, SIZE).to(DEVICE, memory_format=torch.channels_last)
-    visible, _ = draw_masks(batch, (SIZE // 32, SIZE // 32), RATIO, torch.Generator().manual_seed(0))
+    visible, _ = draw_masks(
+        batch, (SIZE // 32, SIZE // 32), RATIO, torch.Generator().manual_seed(0)
+    )
     visible = visible.to(DEVICE)
 
     def work() -> None:
@@ -128,10 +152,14 @@ def validity(size: str, *, batch: int) -> dict[str, Work]:
         encoder.encoded(images, visible).sum().backward()  # type: ignore[no-untyped-call]
         encoder.zero_grad()
 
-    return supervised(size, torch.float32, batch=batch, only=("timm",)) | {"masked-dense encoder, forward and backward": work}
+    return supervised(size, torch.float32, batch=batch, only=("timm",)) | {
+        "masked-dense encoder, forward and backward": work
+    }
 
 
-def supervised(size: str, dtype: torch.dtype, *, batch: int, only: Sequence[str] = ()) -> dict[str, Work]:
+def supervised(
+    size: str, dtype: torch.dtype, *, batch: int, only: Sequence[str] = ()
+) -> dict[str, Work]:
     """Steps of supervised training. only: these contestants, or all."""
     import timm
 
@@ -172,12 +200,20 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
     def logits(model: Callable[[Tensor], Tensor], kernels: str) -> Work:
         def work() -> None:
             choose(kernels)
-            with torch.inference_mode(), torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
+            with (
+                torch.inference_mode(),
+                torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32),
+            ):
                 model(nhwc)
 
         return work
 
-    theirs = timm.create_model(f"convnextv2_{size}").eval().to(DEVICE).to(memory_format=torch.channels_last)
+    theirs = (
+        timm.create_model(f"convnextv2_{size}")
+        .eval()
+        .to(DEVICE)
+        .to(memory_format=torch.channels_last)
+    )
     ours = create_model(f"convnextv2_{size}").eval().to(DEVICE)
     works["timm"] = logits(theirs, "")
     works["timm, compiled"] = logits(torch.compile(theirs, dynamic=False), "")
@@ -187,9 +223,15 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
         return works
     engine = build_engine("aoti", ours, images, dtype)  # as `export --format aoti` writes it
     works["convnextv2, ahead of time"] = lambda: engine(images)
-    works["timm, ahead of time, frozen"] = ahead_work(copy.deepcopy(theirs).to(dtype), nhwc.to(dtype))
+    works["timm, ahead of time, frozen"] = ahead_work(
+        copy.deepcopy(theirs).to(dtype), nhwc.to(dtype)
+    )
     plain_theirs = timm.create_model(f"convnextv2_{size}").eval()
-    if dtype == torch.float32 and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+    if (
+        dtype == torch.float32
+        and importlib.util.find_spec("onnxruntime")
+        and importlib.util.find_spec("onnxscript")
+    ):
         works["timm in ONNX Runtime"] = onnx_work(plain_theirs, images)
     if importlib.util.find_spec("openvino"):
         native.choose("plain")
@@ -203,7 +245,9 @@ def ahead_work(model: nn.Module, images: Tensor) -> Work:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         program = torch.export.export(model, (images,))
         path = f"{folder}/model.pt2"
-        torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs={"freezing": True})
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=path, inductor_configs={"freezing": True}
+        )
         run = torch._inductor.aoti_load_package(path)
     return lambda: run(images)
 
@@ -218,7 +262,9 @@ def onnx_work(model: nn.Module, images: Tensor) -> Work:
     torch.onnx.export(model, (images,), dynamo=True, verbose=False).save(file)  # type: ignore[union-attr]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        file.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
     feed = {session.get_inputs()[0].name: images.numpy()}
     return lambda: session.run(None, feed)
 
@@ -229,7 +275,9 @@ def openvino_work(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Work:
 
     hint = "f32" if dtype == torch.float32 else "bf16"
     options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.compile_model(openvino.convert_model(model, example_input=images), "CPU", options)
+    compiled = openvino.compile_model(
+        openvino.convert_model(model, example_input=images), "CPU", options
+    )
     array = images.numpy()
     return lambda: compiled(array)
 
@@ -240,7 +288,11 @@ def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
     No mstd: where a magnitude reaches 10, timm posterizes to no bit at all, which Pillow refuses from version 13 on."""
     from timm.data import ImageDataset, create_loader
 
-    from convnextv2.data.loader import TrainingLoader, build_evaluation_loader, build_training_loader
+    from convnextv2.data.loader import (
+        TrainingLoader,
+        build_evaluation_loader,
+        build_training_loader,
+    )
     from convnextv2.data.sources import image_folder
     from convnextv2.data.transforms import build_batch_transform
     from convnextv2.distributed import Place
@@ -248,11 +300,20 @@ def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
 
     count, place = 512, Place(torch.device("cpu"))
     common = {"image_size": image_size, "batch_size": 64, "workers": 2, "interpolation": "bicubic"}
-    recipe, _ = read_recipe(common | {"auto_augment": "rand-m9-inc1", "erase_prob": 0.25, "num_samples": count})
-    cached = build_training_loader(recipe.model_copy(update={"cache_mb": 2000}), image_folder(photos).subset(range(count)), place)
+    recipe, _ = read_recipe(
+        common | {"auto_augment": "rand-m9-inc1", "erase_prob": 0.25, "num_samples": count}
+    )
+    cached = build_training_loader(
+        recipe.model_copy(update={"cache_mb": 2000}),
+        image_folder(photos).subset(range(count)),
+        place,
+    )
     source = image_folder(photos).subset(range(count))
     to_images = build_batch_transform(recipe, 10)
-    training, evaluation = build_training_loader(recipe, source, place), build_evaluation_loader(recipe, source, place)
+    training, evaluation = (
+        build_training_loader(recipe, source, place),
+        build_evaluation_loader(recipe, source, place),
+    )
     epoch = iter(range(10_000))
 
     def ours(loader: TrainingLoader) -> None:
@@ -285,32 +346,56 @@ def groups(photos: Path, large: Path) -> dict[str, tuple[Callable[..., dict[str,
     found: dict[str, tuple[Callable[..., dict[str, Work]], int]] = {}
     times = 1 if DEVICE.type == "cpu" else 4  # an accelerator is fed more
     for size, batch in BATCH.items():
-        found[f"validity {size} float32"] = (partial(validity, size, batch=batch * times), batch * times)
-        found[f"best-fcmae {size}"] = (partial(best_fcmae, size, batch=batch * times), batch * times)
+        found[f"validity {size} float32"] = (
+            partial(validity, size, batch=batch * times),
+            batch * times,
+        )
+        found[f"best-fcmae {size}"] = (
+            partial(best_fcmae, size, batch=batch * times),
+            batch * times,
+        )
     on_cpu = DEVICE.type == "cpu"  # elsewhere there is one kind of kernels
-    compiled = ("masked-dense, compiled", "visible tiles, PyTorch's kernels, compiled" if on_cpu else "visible tiles, compiled")
+    compiled = (
+        "masked-dense, compiled",
+        "visible tiles, PyTorch's kernels, compiled" if on_cpu else "visible tiles, compiled",
+    )
     for dtype in precisions():
         name = str(dtype).removeprefix("torch.")
         for size, batch in ((size, batch * times) for size, batch in BATCH.items()):
-            fcmae_of, train_of = partial(fcmae, size, dtype, batch=batch), partial(supervised, size, dtype, batch=batch)
+            fcmae_of, train_of = (
+                partial(fcmae, size, dtype, batch=batch),
+                partial(supervised, size, dtype, batch=batch),
+            )
             found[f"fcmae {size} {name}"] = (partial(fcmae_of, only=EAGER_FCMAE), batch)
             found[f"compiled-fcmae {size} {name}"] = (partial(fcmae_of, only=compiled), batch)
             found[f"train {size} {name}"] = (partial(train_of, only=TRAIN), batch)
             if on_cpu:
                 ours = ("visible tiles (default)", "visible tiles, compiled")
-                found[f"compiled-fcmae-native {size} {name}"] = (partial(fcmae_of, only=ours), batch)
+                found[f"compiled-fcmae-native {size} {name}"] = (
+                    partial(fcmae_of, only=ours),
+                    batch,
+                )
                 found[f"eager-train {size} {name}"] = (partial(train_of, only=EAGER_TRAIN), batch)
             for many in (16, 1):
-                found[f"inference {size} {name} batch {many}"] = (partial(inference, size, dtype, batch=many), many)
+                found[f"inference {size} {name} batch {many}"] = (
+                    partial(inference, size, dtype, batch=many),
+                    many,
+                )
     dtype = precisions()[-1]
     name = str(dtype).removeprefix("torch.")
     for mask_ratio in (0.25, 0.5, 0.75, 0.9):
         work = partial(fcmae, "atto", dtype, batch=32, mask_ratio=mask_ratio)
         found[f"fcmae-ratio atto {name} {mask_ratio}"] = (work, 32)
     for image_size in (96, 160, 288):
-        found[f"fcmae-size atto {name} {image_size}"] = (partial(fcmae, "atto", dtype, batch=16, image_size=image_size), 16)
+        found[f"fcmae-size atto {name} {image_size}"] = (
+            partial(fcmae, "atto", dtype, batch=16, image_size=image_size),
+            16,
+        )
     for batch in (4, 16, 64):
-        found[f"fcmae-batch atto {name} {batch}"] = (partial(fcmae, "atto", dtype, batch=batch), batch)
+        found[f"fcmae-batch atto {name} {batch}"] = (
+            partial(fcmae, "atto", dtype, batch=batch),
+            batch,
+        )
     if DEVICE.type != "cpu":
         return found
     found["loader 500x375"] = (partial(loaders, photos), 512)
@@ -340,8 +425,12 @@ def memory(name: str, contestant: str, photos: Path, large: Path) -> int:
     the accelerator."""
     if name.startswith("train"):
         importlib.import_module("timm")
-    if contestant.endswith("compiled"):  # the compiler's own imports are not the contestant's memory
-        torch.compile(lambda x: (x * x).sin().sum())(torch.randn(8, device=DEVICE, requires_grad=True)).backward()
+    if contestant.endswith(
+        "compiled"
+    ):  # the compiler's own imports are not the contestant's memory
+        torch.compile(lambda x: (x * x).sin().sum())(
+            torch.randn(8, device=DEVICE, requires_grad=True)
+        ).backward()
     before = peak_memory(os.getpid())
     work = groups(photos, large)[name][0](only=(contestant,))[contestant]
     for _ in range(3):
@@ -357,9 +446,15 @@ def ranks(rounds: int = 5) -> dict[str, Any]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", script]
     rates: dict[str, list[float]] = {"one process, two threads": [], "two ranks of one thread": []}
     for _ in range(rounds):
-        for (_, found), command, threads in zip(rates.items(), ([sys.executable, script], torchrun), ("2", "1"), strict=True):
+        for (_, found), command, threads in zip(
+            rates.items(), ([sys.executable, script], torchrun), ("2", "1"), strict=True
+        ):
             done = subprocess.run(
-                command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": threads}
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": threads},
             )
             found.append(json.loads(done.stdout.splitlines()[-1])["rate"])
     one, two = (torch.tensor(found) for found in rates.values())
@@ -371,26 +466,54 @@ def machine() -> dict[str, str]:
     """What the figures belong to."""
     with open("/proc/cpuinfo") as file:
         lines = file.read().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
     flags = next((line for line in lines if line.startswith("flags")), "")
-    device = {} if DEVICE.type == "cpu" else {"device": torch.get_device_module(DEVICE).get_device_name()}
-    widest = next((name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags), "")
+    device = (
+        {}
+        if DEVICE.type == "cpu"
+        else {"device": torch.get_device_module(DEVICE).get_device_name()}
+    )
+    widest = next(
+        (name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags), ""
+    )
     versions = {}
-    for package in ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino", "pillow"):
+    for package in (
+        "torch",
+        "torchvision",
+        "timm",
+        "transformers",
+        "onnxruntime",
+        "openvino",
+        "pillow",
+    ):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    return {"processor": f"{model}, {os.cpu_count()} cores, {widest}", **device, "python": platform.python_version(), **versions}
+    return {
+        "processor": f"{model}, {os.cpu_count()} cores, {widest}",
+        **device,
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def main() -> None:
     global DEVICE
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", default="", help="groups whose name begins so, separated by commas")
-    parser.add_argument("--seconds", type=float, default=30, help="per group, compiling not counted")
+    parser.add_argument(
+        "--only", default="", help="groups whose name begins so, separated by commas"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="per group, compiling not counted"
+    )
     parser.add_argument("--device", type=torch.device, default=DEVICE, help="cpu, cuda, ...")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # how this script calls itself
     parser.add_argument("--memory", help=argparse.SUPPRESS)
@@ -406,7 +529,9 @@ def main() -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     wanted = tuple(arguments.only.split(","))
-    if DEVICE.type == "cpu" and any(name.startswith(wanted) for name in ("loader 500x375", "loader 1500x1125")):
+    if DEVICE.type == "cpu" and any(
+        name.startswith(wanted) for name in ("loader 500x375", "loader 1500x1125")
+    ):
         make(arguments.photos, photos, 2000, (500, 375))
         make(arguments.photos, large, 512, (1500, 1125))
     (out / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n")
@@ -425,7 +550,9 @@ def main() -> None:
         if not name.startswith(wanted):
             continue
         if not path.exists():
-            done = subprocess.run([*command, "--one", name], check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(
+                [*command, "--one", name], check=True, stdout=subprocess.PIPE, text=True
+            )
             path.write_text(done.stdout.splitlines()[-1])
         found = json.loads(path.read_text())
         if name.startswith(("fcmae", "train")) and "memory_mib" not in found:
@@ -435,7 +562,12 @@ def main() -> None:
                 taken = subprocess.run(one, check=True, stdout=subprocess.PIPE, text=True).stdout
                 found["memory_mib"][contestant] = int(taken.splitlines()[-1])
         path.write_text(json.dumps(found, indent=2) + "\n")
-        print(name, {key: round(rate, 2) for key, rate in found["rates"].items()}, found.get("memory_mib", ""), flush=True)
+        print(
+            name,
+            {key: round(rate, 2) for key, rate in found["rates"].items()},
+            found.get("memory_mib", ""),
+            flush=True,
+        )
     if DEVICE.type == "cpu" and "ranks".startswith(wanted) and not (out / "ranks.json").exists():
         (out / "ranks.json").write_text(json.dumps(ranks(), indent=2) + "\n")
         print((out / "ranks.json").read_text(), flush=True)

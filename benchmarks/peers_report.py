@@ -18,7 +18,11 @@ TEAL, GREY = "#0b6478", "#9a8f80"
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
     """Group name -> figures."""
-    names = [path for path in sorted(out.glob("*.json")) if path.name not in ("machine.json", "ranks.json")]
+    names = [
+        path
+        for path in sorted(out.glob("*.json"))
+        if path.name not in ("machine.json", "ranks.json")
+    ]
     return {path.stem.replace("_", " "): json.loads(path.read_text()) for path in names}
 
 
@@ -31,7 +35,12 @@ def table(found: dict[str, Any]) -> list[str]:
     ]
     for name, rate in found["rates"].items():
         low, middle, high = found["ratios"][name]
-        cells = [name, f"{rate:.1f}", f"± {found['spreads'][name]:.1%}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+        cells = [
+            name,
+            f"{rate:.1f}",
+            f"± {found['spreads'][name]:.1%}",
+            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        ]
         cells += [str(found.get("memory_mib", {}).get(name, ""))] * has_memory
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -47,7 +56,11 @@ def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
     }
     figure, axes = plt.subplots(2, 3, figsize=(12, 6), layout="constrained")
     for column, (title, (prefix, middle)) in enumerate(curves.items()):
-        points = {float(name.removeprefix(prefix)): found for name, found in groups.items() if name.startswith(prefix)}
+        points = {
+            float(name.removeprefix(prefix)): found
+            for name, found in groups.items()
+            if name.startswith(prefix)
+        }
         if not points or f"fcmae atto {precision}" not in groups:
             return False
         if middle:  # the standard case, of which the size's curve, at another batch, has none
@@ -55,7 +68,13 @@ def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
         xs = sorted(points)
         for contestant, colour in (("visible tiles (default)", TEAL), ("masked-dense", GREY)):
             for row, key in enumerate(("rates", "memory_mib")):
-                axes[row, column].plot(xs, [points[x][key][contestant] for x in xs], "o-", color=colour, label=contestant)
+                axes[row, column].plot(
+                    xs,
+                    [points[x][key][contestant] for x in xs],
+                    "o-",
+                    color=colour,
+                    label=contestant,
+                )
         for row, unit in enumerate(("images/s", "MiB")):
             at = axes[row, column]
             at.set(xlabel=title, ylabel=unit, ylim=(0, None))
@@ -69,11 +88,22 @@ def plot_curves(groups: dict[str, dict[str, Any]], path: Path) -> bool:
 
 def plot_bars(groups: dict[str, dict[str, Any]], path: Path) -> None:
     """Each group's contestants as bars, ours in colour."""
-    kinds = ("best-fcmae", "fcmae", "compiled-fcmae", "compiled-fcmae-native", "train", "eager-train", "inference", "loader")
+    kinds = (
+        "best-fcmae",
+        "fcmae",
+        "compiled-fcmae",
+        "compiled-fcmae-native",
+        "train",
+        "eager-train",
+        "inference",
+        "loader",
+    )
     shown = [name for name in groups if name.split()[0] in kinds]
     columns = 2
     rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(12, 1.9 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(12, 1.9 * rows), layout="constrained", squeeze=False
+    )
     for at in axes.flat[len(shown) :]:
         at.set_visible(False)
     for at, name in zip(axes.flat, shown, strict=False):
@@ -88,13 +118,17 @@ def plot_bars(groups: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     groups, docs = read(arguments.out), arguments.docs
     machine = json.loads((arguments.out / "machine.json").read_text())
-    versions = ", ".join(f"{name} {version}" for name, version in machine.items() if name != "processor")
+    versions = ", ".join(
+        f"{name} {version}" for name, version in machine.items() if name != "processor"
+    )
     threads = {found["threads"] for found in groups.values()}
     lines = [
         "# Measured tables",
@@ -110,8 +144,17 @@ def main() -> None:
         lines += ["", f"## {name}", "", *table(found)]
     if (arguments.out / "ranks.json").exists():
         found = json.loads((arguments.out / "ranks.json").read_text())
-        lines += ["", "## ranks, FCMAE step of atto, batch 32", "", "| | images/s of each run |", "|---|---|"]
-        lines += [f"| {name} | {', '.join(f'{rate:.1f}' for rate in rates)} |" for name, rates in found["rates"].items()]
+        lines += [
+            "",
+            "## ranks, FCMAE step of atto, batch 32",
+            "",
+            "| | images/s of each run |",
+            "|---|---|",
+        ]
+        lines += [
+            f"| {name} | {', '.join(f'{rate:.1f}' for rate in rates)} |"
+            for name, rates in found["rates"].items()
+        ]
         lines += [
             "",
             f"Ratio of runs side by side: median {found['median']:.2f}, least to greatest {found['ratios'][0]:.2f} to "

@@ -20,7 +20,9 @@ from convnextv2.model.fcmae import FCMAE, draw_masks
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="atto")
     parser.add_argument("--batch", type=int, default=32, help="of all ranks together")
     parser.add_argument("--steps", type=int, default=10)
@@ -43,7 +45,11 @@ def main() -> None:
 
     timing = take_turns({"step": step}, seconds=0, least_rounds=arguments.steps)["step"]
     if int(os.environ.get("RANK", 0)) == 0:
-        figures = {"ranks": world, "threads": torch.get_num_threads(), "rate": arguments.batch / timing.median}
+        figures = {
+            "ranks": world,
+            "threads": torch.get_num_threads(),
+            "rate": arguments.batch / timing.median,
+        }
         print(json.dumps(figures | {"spread": timing.spread}), flush=True)
     if world > 1:
         dist.barrier()

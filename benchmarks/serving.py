@@ -51,7 +51,11 @@ from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import peak_memory
 
 MAX_BATCH = 32
-REFUSED = ("queue_full", "not_ready", "shutting_down")  # the codes of requests that were never accepted
+REFUSED = (
+    "queue_full",
+    "not_ready",
+    "shutting_down",
+)  # the codes of requests that were never accepted
 
 
 def free_port() -> int:
@@ -65,7 +69,9 @@ def free_port() -> int:
 def served(command: list[str], port: int, ready: str) -> Iterator[subprocess.Popen[str]]:
     """A server's process, once it answers at `ready`."""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
         try:
             for _ in range(600):
                 with suppress(OSError):
@@ -80,7 +86,9 @@ def served(command: list[str], port: int, ready: str) -> Iterator[subprocess.Pop
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            with suppress(ProcessLookupError):  # LitServe leaves processes behind, which would take part in what follows
+            with suppress(
+                ProcessLookupError
+            ):  # LitServe leaves processes behind, which would take part in what follows
                 os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -88,7 +96,16 @@ def served(command: list[str], port: int, ready: str) -> Iterator[subprocess.Pop
 def ours(artifact: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`convnextv2 serve`, and its address."""
     port = free_port()
-    command = [sys.executable, "-m", "convnextv2", "serve", f"m={artifact}", "--port", str(port), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "convnextv2",
+        "serve",
+        f"m={artifact}",
+        "--port",
+        str(port),
+        *options,
+    ]
     with served(command, port, "/readyz") as process:
         yield f"http://127.0.0.1:{port}", process
 
@@ -98,7 +115,9 @@ def theirs(artifact: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """LitServe, and its address."""
     port = free_port()
     script = str(Path(__file__).with_name("litserve_peer.py"))
-    with served([sys.executable, script, artifact, str(port), str(MAX_BATCH)], port, "/health") as process:
+    with served(
+        [sys.executable, script, artifact, str(port), str(MAX_BATCH)], port, "/health"
+    ) as process:
         yield f"http://127.0.0.1:{port}", process
 
 
@@ -123,13 +142,29 @@ def engine_alone(artifact: str, photo: bytes, seconds: float) -> float:
     return sorted(rates)[len(rates) // 2]
 
 
-def hey(url: str, body: Path, kind: str, *, seconds: float, clients: int, rate: float | None = None) -> dict[str, Any]:
+def hey(
+    url: str, body: Path, kind: str, *, seconds: float, clients: int, rate: float | None = None
+) -> dict[str, Any]:
     """Load by `hey`: answers/s by status, latency in ms of those answered with 200, and hey's share of the processors.
 
     rate: requests/s of all clients together. The clients of one `hey` ask at the same moments: so it is run eight times then, one
     after the other, and arrivals are spread."""
     parts = min(8, clients) if rate else 1
-    command = ["hey", "-z", f"{seconds}s", "-c", str(clients // parts), "-m", "POST", "-T", kind, "-D", str(body), "-t", "60"]
+    command = [
+        "hey",
+        "-z",
+        f"{seconds}s",
+        "-c",
+        str(clients // parts),
+        "-m",
+        "POST",
+        "-T",
+        kind,
+        "-D",
+        str(body),
+        "-t",
+        "60",
+    ]
     if rate:
         command += ["-q", f"{rate / (clients // parts * parts):.4f}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -138,7 +173,9 @@ def hey(url: str, body: Path, kind: str, *, seconds: float, clients: int, rate: 
     for part in range(parts):
         if part and rate:
             time.sleep(clients / rate / parts)
-        running.append(subprocess.Popen([*command, "-o", "csv", url], stdout=subprocess.PIPE, text=True))
+        running.append(
+            subprocess.Popen([*command, "-o", "csv", url], stdout=subprocess.PIPE, text=True)
+        )
     texts = [process.communicate()[0] for process in running]
     wall = time.perf_counter() - began
     if failed := [process.returncode for process in running if process.returncode]:
@@ -147,7 +184,11 @@ def hey(url: str, body: Path, kind: str, *, seconds: float, clients: int, rate: 
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     tables = [[line.split(",") for line in text.splitlines()[1:]] for text in texts]
     good = sorted(1000 * float(row[0]) for rows in tables for row in rows if row[6] == "200")
-    paces = [sum(row[6] == "200" for row in rows) / max(float(row[7]) + float(row[0]) for row in rows) for rows in tables if rows]
+    paces = [
+        sum(row[6] == "200" for row in rows) / max(float(row[7]) + float(row[0]) for row in rows)
+        for rows in tables
+        if rows
+    ]
     return {
         "per_second": sum(paces),
         "statuses": dict(Counter(row[6] for rows in tables for row in rows)),
@@ -177,33 +218,56 @@ def load(artifact: str, photo: Path, seconds: float) -> dict[str, Any]:
     more seconds and fewer clients, so that each load has some hundreds of answers and no more waits than can be answered."""
     deadline_s, clients = 5, 64
     data, raw_kind = photo.read_bytes(), "application/octet-stream"
-    found: dict[str, Any] = {"engine_alone": [], "saturated": [], "saturated, form": [], "litserve, form": []}
+    found: dict[str, Any] = {
+        "engine_alone": [],
+        "saturated": [],
+        "saturated, form": [],
+        "litserve, form": [],
+    }
     seconds = max(seconds, 5 * clients / engine_alone(artifact, data, seconds))
     with tempfile.TemporaryDirectory() as folder:
         body, form_kind = form(data, Path(folder))
         for _ in range(3):
             found["engine_alone"].append(engine_alone(artifact, data, seconds))
-            with ours(artifact, "--deadline_s", "60") as (address, _):  # LitServe has none; refusing takes processors, too
+            with ours(artifact, "--deadline_s", "60") as (
+                address,
+                _,
+            ):  # LitServe has none; refusing takes processors, too
                 url = f"{address}/v1/models/m/predict"
                 hey(url, photo, raw_kind, seconds=2, clients=clients)
-                found["saturated"].append(hey(url, photo, raw_kind, seconds=seconds, clients=clients))
-                found["saturated, form"].append(hey(url, body, form_kind, seconds=seconds, clients=clients))
+                found["saturated"].append(
+                    hey(url, photo, raw_kind, seconds=seconds, clients=clients)
+                )
+                found["saturated, form"].append(
+                    hey(url, body, form_kind, seconds=seconds, clients=clients)
+                )
             with theirs(artifact) as (address, _):
                 hey(f"{address}/predict", body, form_kind, seconds=2, clients=clients)
-                found["litserve, form"].append(hey(f"{address}/predict", body, form_kind, seconds=seconds, clients=clients))
-        best, lit = middle(found["saturated"], "per_second"), middle(found["litserve, form"], "per_second")
+                found["litserve, form"].append(
+                    hey(f"{address}/predict", body, form_kind, seconds=seconds, clients=clients)
+                )
+        best, lit = (
+            middle(found["saturated"], "per_second"),
+            middle(found["litserve, form"], "per_second"),
+        )
         some = max(8, min(32, round(best / 10)))
         waiting = min(256, best * deadline_s / 2)  # what our server lets wait
         many = max(64, round(3 * waiting))
         with ours(artifact, "--deadline_s", str(deadline_s)) as (address, process):
             url = f"{address}/v1/models/m/predict"
             found["half"] = hey(url, photo, raw_kind, seconds=seconds, clients=some, rate=best / 2)
-            found["form, at half of LitServe's pace"] = hey(url, body, form_kind, seconds=seconds, clients=some, rate=lit / 2)
-            hey(url, photo, raw_kind, seconds=seconds, clients=many, rate=2 * best)  # buffers grow to what such a load needs
+            found["form, at half of LitServe's pace"] = hey(
+                url, body, form_kind, seconds=seconds, clients=some, rate=lit / 2
+            )
+            hey(
+                url, photo, raw_kind, seconds=seconds, clients=many, rate=2 * best
+            )  # buffers grow to what such a load needs
             found["memory_mib"] = [memory_mib(process)]
             found["twice"] = []
             for _ in range(3):
-                found["twice"].append(hey(url, photo, raw_kind, seconds=seconds, clients=many, rate=2 * best))
+                found["twice"].append(
+                    hey(url, photo, raw_kind, seconds=seconds, clients=many, rate=2 * best)
+                )
                 found["memory_mib"].append(memory_mib(process))
         with theirs(artifact) as (address, _):
             hey(f"{address}/predict", body, form_kind, seconds=2, clients=clients)
@@ -220,9 +284,12 @@ def load(artifact: str, photo: Path, seconds: float) -> dict[str, Any]:
         "as a form, images/s": our_form,
         "LitServe, images/s": lit,
         "over LitServe": our_form / lit,
-        "p99 saturated, ms, ours and LitServe": [middle(found[name], "p99_ms") for name in ("saturated, form", "litserve, form")],
+        "p99 saturated, ms, ours and LitServe": [
+            middle(found[name], "p99_ms") for name in ("saturated, form", "litserve, form")
+        ],
         "p99 at half of LitServe's pace, ms, ours and LitServe": [
-            found[name]["p99_ms"] for name in ("form, at half of LitServe's pace", "litserve, at half of its pace")
+            found[name]["p99_ms"]
+            for name in ("form, at half of LitServe's pace", "litserve, at half of its pace")
         ],
     }
     found["claims"] = {
@@ -233,9 +300,13 @@ def load(artifact: str, photo: Path, seconds: float) -> dict[str, Any]:
             for name in ("saturated", "at half of LitServe's pace")
             for our, their in [found["summary"][f"p99 {name}, ms, ours and LitServe"]]
         ),
-        "at twice the pace the excess is refused": all(one["statuses"].keys() <= {"200", "429", "503"} for one in found["twice"])
+        "at twice the pace the excess is refused": all(
+            one["statuses"].keys() <= {"200", "429", "503"} for one in found["twice"]
+        )
         and any("429" in one["statuses"] for one in found["twice"]),
-        "what is accepted is answered within the deadline": all(one["p99_ms"] <= 1000 * deadline_s for one in found["twice"]),
+        "what is accepted is answered within the deadline": all(
+            one["p99_ms"] <= 1000 * deadline_s for one in found["twice"]
+        ),
         "memory is flat": found["memory_mib"][-1] <= 1.02 * found["memory_mib"][0],
     }
     return found
@@ -246,7 +317,9 @@ def middle(found: list[dict[str, Any]], name: str) -> float:
     return float(sorted(one[name] for one in found)[len(found) // 2])
 
 
-async def ask(client: httpx.AsyncClient, url: str, photo: bytes, counts: Counter[str], gate: asyncio.Semaphore) -> None:
+async def ask(
+    client: httpx.AsyncClient, url: str, photo: bytes, counts: Counter[str], gate: asyncio.Semaphore
+) -> None:
     """One request; a refusal that says so is tried again, as a load balancer or client would."""
     async with gate:
         for _ in range(1000):
@@ -283,11 +356,16 @@ async def lose_some(artifact: str, photo: bytes, requests: int) -> dict[str, Any
             counts: Counter[str] = Counter()
             events = 0
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=32)) as client:
+            async with httpx.AsyncClient(
+                timeout=60, limits=httpx.Limits(max_connections=32)
+            ) as client:
                 await _until_ready(port)
                 gate = asyncio.Semaphore(32)
 
-                tasks = [asyncio.create_task(ask(client, url, photo, counts, gate)) for _ in range(requests)]
+                tasks = [
+                    asyncio.create_task(ask(client, url, photo, counts, gate))
+                    for _ in range(requests)
+                ]
                 while not all(task.done() for task in tasks):
                     await asyncio.sleep(4)
                     if all(task.done() for task in tasks):
@@ -329,10 +407,17 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG that says it is that large, of a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(100_000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 @cache
@@ -379,7 +464,9 @@ def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
         b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
         b"RIFF\xff\xff\xff\xffWEBPVP8 " + draw.randbytes(60),
         b"II*\x00\x08\x00\x00\x00" + draw.randbytes(200),
-        json.dumps({"images": draw.choice([[], [1], ["%%%"], [None], "x", {"a": 1}, [""] * 70, ["A" * 9]])}).encode(),
+        json.dumps(
+            {"images": draw.choice([[], [1], ["%%%"], [None], "x", {"a": 1}, [""] * 70, ["A" * 9]])}
+        ).encode(),
         b'{"images": ["' + b"[" * 10_000,
         b"[" * 50_000,
         json.dumps({"inputs": [tensor]}).encode(),
@@ -414,7 +501,11 @@ def bad_request(photo: bytes, draw: random.Random) -> tuple[str, bytes, str]:
         "/page/..%2f..%2fapp.py",
         "/nothing",
     ]
-    return draw.choice(paths), draw.choice(bodies), draw.choice(kinds[:3]) if draw.random() < 0.7 else draw.choice(kinds)
+    return (
+        draw.choice(paths),
+        draw.choice(bodies),
+        draw.choice(kinds[:3]) if draw.random() < 0.7 else draw.choice(kinds),
+    )
 
 
 def from_schema(address: str, requests: int) -> Counter[str]:
@@ -437,7 +528,9 @@ def from_schema(address: str, requests: int) -> Counter[str]:
             @given(case=operation.as_strategy(generation_mode=mode), there=st.booleans())
             def check(case: schemathesis.Case, there: bool) -> None:
                 if there:
-                    case.path_parameters.update({k: {"name": "m", "version": "1"}[k] for k in case.path_parameters})
+                    case.path_parameters.update(
+                        {k: {"name": "m", "version": "1"}[k] for k in case.path_parameters}
+                    )
                 statuses[str(case.call().status_code)] += 1
 
             with suppress(Unsatisfiable):  # nothing can be wrong where nothing is taken
@@ -475,7 +568,11 @@ async def raw(port: int, data: bytes, *, then_wait: float = 0.0, half_close: boo
             await asyncio.sleep(then_wait)
             return "left"
         line = await asyncio.wait_for(reader.readline(), 30)
-        return line.split()[1].decode() if line.startswith(b"HTTP/") and len(line.split()) > 1 else "closed"
+        return (
+            line.split()[1].decode()
+            if line.startswith(b"HTTP/") and len(line.split()) > 1
+            else "closed"
+        )
     except (ConnectionError, TimeoutError) as error:
         return type(error).__name__
     finally:
@@ -492,15 +589,21 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
         head = b"POST /v1/models/m/predict HTTP/1.1\r\nHost: x\r\n"
         connections = [
             lambda: raw(port, head + b"Content-Length: 1000\r\n\r\nabc", half_close=True),
-            lambda: raw(port, head + b"Content-Length: 1000\r\n\r\nabc"),  # the rest never comes: 408
-            lambda: raw(port, head[: draw.randrange(5, len(head))]),  # a head that never ends: closed
+            lambda: raw(
+                port, head + b"Content-Length: 1000\r\n\r\nabc"
+            ),  # the rest never comes: 408
+            lambda: raw(
+                port, head[: draw.randrange(5, len(head))]
+            ),  # a head that never ends: closed
             lambda: raw(port, head + b"Content-Length: 99999999\r\n\r\nabc"),
             lambda: raw(port, head + b"Content-Length: -5\r\n\r\nabc"),
             lambda: raw(port, head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
             lambda: raw(port, head + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc"),
             lambda: raw(port, draw.randbytes(300)),
             lambda: raw(port, b"GET / HTTP/9.9\r\n\r\n"),
-            lambda: raw(port, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50_000),  # more than it answers at a time
+            lambda: raw(
+                port, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50_000
+            ),  # more than it answers at a time
             lambda: raw(port, head + b"X: " + b"a" * 100_000 + b"\r\n\r\n"),
             lambda: raw(
                 port, head + b"Content-Length: %d\r\n\r\n" % len(photo) + photo, then_wait=0.001
@@ -515,7 +618,9 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
                     return
                 path, body, kind = bad_request(photo, draw)
                 try:
-                    answer = await client.post(address + path, content=body, headers={"Content-Type": kind})
+                    answer = await client.post(
+                        address + path, content=body, headers={"Content-Type": kind}
+                    )
                 except httpx.HTTPError as error:
                     counts[type(error).__name__] += 1
                     return
@@ -525,13 +630,20 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
                 elif answer.status_code != 200:
                     error = answer.json()["error"]
                     is_kserve = path.startswith("/v2")
-                    assert isinstance(error, str) if is_kserve else error.keys() == {"code", "message"}, answer.text
+                    assert (
+                        isinstance(error, str) if is_kserve else error.keys() == {"code", "message"}
+                    ), answer.text
 
         async with httpx.AsyncClient(timeout=60) as client:
 
             async def still_serves() -> bool:
-                await asyncio.sleep(5)  # what others have sent, the model and the decoders may finish first
-                answers = [await client.post(f"{address}/v1/models/m/predict", content=photo) for _ in range(10)]
+                await asyncio.sleep(
+                    5
+                )  # what others have sent, the model and the decoders may finish first
+                answers = [
+                    await client.post(f"{address}/v1/models/m/predict", content=photo)
+                    for _ in range(10)
+                ]
                 return all(answer.status_code == 200 for answer in answers)
 
             gate = asyncio.Semaphore(64)
@@ -541,17 +653,25 @@ async def abuse(artifact: str, photo: bytes, requests: int) -> dict[str, Any]:
             before = memory_mib(process)
             made = await asyncio.to_thread(from_schema, address, fifth)
             serves.append(await still_serves())
-            deafs = Counter(await asyncio.gather(*(asyncio.to_thread(deaf, port) for _ in range(8))))
+            deafs = Counter(
+                await asyncio.gather(*(asyncio.to_thread(deaf, port) for _ in range(8)))
+            )
             rest = requests - fifth - made.total() - deafs.total()
             await asyncio.gather(*(one(client, i, gate) for i in range(rest)))
             serves.append(await still_serves())
             after = memory_mib(process)
-        failures = {status for status in {*counts, *made} if status.startswith("5") and status != "503"}
+        failures = {
+            status for status in {*counts, *made} if status.startswith("5") and status != "503"
+        }
         return {
             "answers": dict(counts),
             "answers to schemathesis": dict(made),
             "clients that do not read": dict(deafs),
-            "memory_mib": {"after a fifth": before, "after all": after, "at most": peak_memory(process.pid) >> 20},
+            "memory_mib": {
+                "after a fifth": before,
+                "after all": after,
+                "at most": peak_memory(process.pid) >> 20,
+            },
             "claims": {
                 "no 5xx but 503": not failures,
                 "clients that do not read are cut off": deafs.keys() == {"cut off"},
@@ -568,10 +688,14 @@ def look(run: str, photo: Path, out: Path) -> dict[str, Any]:
 
     out.mkdir(parents=True, exist_ok=True)
     with ours(run) as (address, _), sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
         for device, (width, height) in {"desktop": (1280, 900), "phone": (390, 844)}.items():
             for scheme in ("light", "dark"):
-                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+                page = browser.new_page(
+                    viewport={"width": width, "height": height}, color_scheme=scheme
+                )  # type: ignore[arg-type]
                 page.goto(address)
                 page.set_input_files("#file", photo)
                 expect(page.locator("article")).to_have_count(1)
@@ -583,7 +707,9 @@ def look(run: str, photo: Path, out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mode", choices=("load", "lose", "abuse", "look"))
     parser.add_argument("artifact")
     parser.add_argument("photo", type=Path)

@@ -36,7 +36,12 @@ def run(out: Path, *arguments: str) -> None:
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file:
-        subprocess.run([sys.executable, "-m", "convnextv2", *arguments, "--out", str(out)], check=True, stdout=file, stderr=file)
+        subprocess.run(
+            [sys.executable, "-m", "convnextv2", *arguments, "--out", str(out)],
+            check=True,
+            stdout=file,
+            stderr=file,
+        )
 
 
 def hold_out_a_tenth(data: Path, out: Path) -> Path:
@@ -58,7 +63,9 @@ def final_top1(folder: Path) -> float:
 def correct(folder: Path) -> np.ndarray:
     """Whether each validation image is right, by the weights after the last epoch."""
     weights = folder / "last" / "model.safetensors"
-    predictions = evaluate_weights(weights, Run(folder).recipe, Place(torch.device("cpu"))).predictions
+    predictions = evaluate_weights(
+        weights, Run(folder).recipe, Place(torch.device("cpu"))
+    ).predictions
     order = np.argsort(predictions.indices)
     return (predictions.classes[:, 0] == predictions.targets)[order]
 
@@ -75,9 +82,16 @@ def plot(out: Path, path: Path) -> None:
     import matplotlib.pyplot as plt  # of the extra [benchmarks]
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for arm, colour, label in (("fcmae", "#0b6478", "FCMAE, then fine-tuned"), ("scratch", "#9a8f80", "from scratch")):
+    for arm, colour, label in (
+        ("fcmae", "#0b6478", "FCMAE, then fine-tuned"),
+        ("scratch", "#9a8f80", "from scratch"),
+    ):
         for seed in SEEDS:
-            records = [record for record in Run(out / f"{arm}-{seed}").metrics() if record["kind"] == "eval"]
+            records = [
+                record
+                for record in Run(out / f"{arm}-{seed}").metrics()
+                if record["kind"] == "eval"
+            ]
             epochs, top1 = [r["epoch"] for r in records], [100 * r["top1"] for r in records]
             left.plot(epochs, top1, color=colour, label=label if seed == 0 else None)
     left.set(xlabel="epoch", ylabel="validation top-1, %", title="Fine-tuning, three seeds")
@@ -92,7 +106,9 @@ def plot(out: Path, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
@@ -100,14 +116,31 @@ def main() -> None:
     data, out = arguments.data, arguments.out
     tenth = hold_out_a_tenth(data, out / "tenth")
     pretrained = out / "pretrained"
-    run(pretrained, "pretrain", "--config", "fcmae_small_data", "--data_dir", str(data), "--workers", "0")
+    run(
+        pretrained,
+        "pretrain",
+        "--config",
+        "fcmae_small_data",
+        "--data_dir",
+        str(data),
+        "--workers",
+        "0",
+    )
     init = {"scratch": (), "fcmae": ("--init", str(pretrained))}
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         short = ("--data_dir", str(tenth), "--epochs", str(SHORT_EPOCHS))
         list(
             pool.map(
-                lambda job: run(out / f"select-{job[0]}-{job[1]}", "train", *COMMON, *short, "--lr", job[1], *init[job[0]]),
+                lambda job: run(
+                    out / f"select-{job[0]}-{job[1]}",
+                    "train",
+                    *COMMON,
+                    *short,
+                    "--lr",
+                    job[1],
+                    *init[job[0]],
+                ),
                 [(arm, lr) for arm, rates in LEARNING_RATES.items() for lr in rates],
             )
         )
@@ -119,16 +152,31 @@ def main() -> None:
             pool.map(
                 lambda job: run(
                     out / f"{job[0]}-{job[1]}",
-                    *("train", *COMMON, "--data_dir", str(data), "--lr", chosen[job[0]], "--seed", str(job[1]), *init[job[0]]),
+                    *(
+                        "train",
+                        *COMMON,
+                        "--data_dir",
+                        str(data),
+                        "--lr",
+                        chosen[job[0]],
+                        "--seed",
+                        str(job[1]),
+                        *init[job[0]],
+                    ),
                 ),
                 [(arm, seed) for arm in LEARNING_RATES for seed in SEEDS],
             )
         )
 
-    right = {arm: np.stack([correct(out / f"{arm}-{seed}") for seed in SEEDS]) for arm in LEARNING_RATES}
+    right = {
+        arm: np.stack([correct(out / f"{arm}-{seed}") for seed in SEEDS]) for arm in LEARNING_RATES
+    }
     difference = (right["fcmae"].astype(float) - right["scratch"]).mean(0)
     figures = {
-        "selection": {arm: {lr: final_top1(out / f"select-{arm}-{lr}") for lr in rates} for arm, rates in LEARNING_RATES.items()},
+        "selection": {
+            arm: {lr: final_top1(out / f"select-{arm}-{lr}") for lr in rates}
+            for arm, rates in LEARNING_RATES.items()
+        },
         "learning_rate": chosen,
         "top1": {arm: right[arm].mean(1).tolist() for arm in LEARNING_RATES},
         "mean": {arm: float(right[arm].mean()) for arm in LEARNING_RATES},

@@ -26,13 +26,20 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "lr 4e-3": ("--lr", "4e-3"),
     "layer decay 0.8": ("--layer_decay", "0.8"),
     "no EMA": ("--ema", "False"),
-    "RandAugment and erasing": ("--auto_augment", "randaug-m9-mstd0.5-inc1", "--erase_prob", "0.25"),
+    "RandAugment and erasing": (
+        "--auto_augment",
+        "randaug-m9-mstd0.5-inc1",
+        "--erase_prob",
+        "0.25",
+    ),
     "drop path 0": ("--drop_path_rate", "0"),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
@@ -44,12 +51,22 @@ def main() -> None:
     size = ("--image_size", str(IMAGE_SIZE))
     run(
         pretrained,
-        *("pretrain", "--config", "fcmae_small_data", "--data_dir", str(arguments.data), "--workers", "0"),
+        *(
+            "pretrain",
+            "--config",
+            "fcmae_small_data",
+            "--data_dir",
+            str(arguments.data),
+            "--workers",
+            "0",
+        ),
         *("--epochs", str(PRETRAINING_EPOCHS), *size),
     )
 
     def folder(name: str, seed: int) -> Path:
-        return out / "variants" / f"{name.replace(' ', '-').replace(',', '').replace('.', '_')}-{seed}"
+        return (
+            out / "variants" / f"{name.replace(' ', '-').replace(',', '').replace('.', '_')}-{seed}"
+        )
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job
@@ -60,7 +77,10 @@ def main() -> None:
     jobs = [(name, seed) for seed in range(arguments.seeds) for name in VARIANTS]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(train, jobs))
-    figures = {name: [final_top1(folder(name, seed)) for seed in range(arguments.seeds)] for name in VARIANTS}
+    figures = {
+        name: [final_top1(folder(name, seed)) for seed in range(arguments.seeds)]
+        for name in VARIANTS
+    }
     (out / "variants.json").write_text(json.dumps(figures, indent=2) + "\n")
     for name, top1 in figures.items():
         each = " | ".join(f"{100 * value:.1f}" for value in top1)

@@ -38,9 +38,18 @@ _HOME = {
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
     "Predictor": "deploy.predictor",
-    **{verb: f"verbs.{verb}" for verb in ("pretrain", "train", "validate", "predict", "reconstruct")},
-    **{verb: f"verbs.{verb}" for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")},
-    **{verb: f"verbs.{verb}" for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")},
+    **{
+        verb: f"verbs.{verb}"
+        for verb in ("pretrain", "train", "validate", "predict", "reconstruct")
+    },
+    **{
+        verb: f"verbs.{verb}"
+        for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")
+    },
+    **{
+        verb: f"verbs.{verb}"
+        for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")
+    },
 }
 
 __all__ = [

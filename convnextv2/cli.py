@@ -21,7 +21,14 @@ from typing import Any, NoReturn, get_args
 from convnextv2 import __version__
 from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, MissingPackageError, Stopped
 from convnextv2.recipe.knobs import group_of_knob
-from convnextv2.recipe.options import REQUIRED, Options, OwnOption, PathLike, borrowed_options, own_options
+from convnextv2.recipe.options import (
+    REQUIRED,
+    Options,
+    OwnOption,
+    PathLike,
+    borrowed_options,
+    own_options,
+)
 from convnextv2.recipe.values import Option, show
 from convnextv2.verbs.options import RECIPE, VERBS
 
@@ -49,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("convnextv2: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has left; Python must not try to flush once more
+    except (
+        BrokenPipeError
+    ):  # the reader of our output, such as `head`, has left; Python must not try to flush once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except SystemExit as done:  # argparse, after --help or --version
@@ -85,7 +94,9 @@ _OF_THE_SYSTEM = {
 
 
 def _print_error(error: BaseException, text: str) -> None:
-    print(" ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+    print(
+        " ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())]), file=sys.stderr
+    )
 
 
 def load_verb(name: str) -> Callable[..., object]:
@@ -110,7 +121,9 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
         remedy = f"Did you mean '{near[0]}'?" if near else f"Choose one of {', '.join(VERBS)}."
         raise ConvNeXtV2Error(f"there is no verb '{name}'. {remedy}")
     parser = _parser(VERBS[name], shows_all="--help-all" in rest or "--help_all" in rest)
-    known, unknown = _separate(rest, {option for action in parser._actions for option in action.option_strings})
+    known, unknown = _separate(
+        rest, {option for action in parser._actions for option in action.option_strings}
+    )
     return name, vars(parser.parse_args(known)) | unknown
 
 
@@ -190,14 +203,18 @@ def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
         if one.is_positional:
             count: dict[str, Any] = {"nargs": _count(one)} if _count(one) else {}
             # argument_default does not reach positionals.
-            parser.add_argument(one.name, metavar=one.metavar, help=_help(one), default=argparse.SUPPRESS, **count)
+            parser.add_argument(
+                one.name, metavar=one.metavar, help=_help(one), default=argparse.SUPPRESS, **count
+            )
         else:
             _add(parser, one, one.metavar)
     if verb.shown:
         parser.add_argument("--help_all", action="help", help="Show all knobs and exit.")
     if verb.takes_recipe:
         parser.add_argument("-c", "--config", metavar="RECIPE", help=RECIPE)
-        whose = "Whose defaults hold: mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]"
+        whose = (
+            "Whose defaults hold: mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]"
+        )
         parser.add_argument("--defaults", metavar="WHOSE", help=whose)
     groups: dict[str, Any] = {}
     taken = {one.name for one in own}
@@ -207,13 +224,24 @@ def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
         title = group_of_knob(each.name)
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        _add(groups[title], each, "V", hides=bool(verb.shown) and not shows_all and each.name not in verb.shown)
+        _add(
+            groups[title],
+            each,
+            "V",
+            hides=bool(verb.shown) and not shows_all and each.name not in verb.shown,
+        )
     return parser
 
 
 def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None:
     if isinstance(one, OwnOption) and one.kind is bool:  # what follows may be an image
-        parser.add_argument(f"--{one.name}", action="store_const", const="True", default=argparse.SUPPRESS, help=one.help)
+        parser.add_argument(
+            f"--{one.name}",
+            action="store_const",
+            const="True",
+            default=argparse.SUPPRESS,
+            help=one.help,
+        )
         return
     is_switch = bool in (one.kind, *get_args(one.kind))  # --ema is --ema True
     bare: dict[str, Any] = {"nargs": "?", "const": "True"} if is_switch else {}
@@ -224,7 +252,9 @@ def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None
 def _help(one: Option) -> str:
     """Its help, what it takes, and its default with the unit."""
     text = one.help
-    if one.kind not in (str, PathLike, PathLike | None) and not (isinstance(one, OwnOption) and one.is_many):
+    if one.kind not in (str, PathLike, PathLike | None) and not (
+        isinstance(one, OwnOption) and one.is_many
+    ):
         text += f" {one.takes[0].upper()}{one.takes[1:]}."
     if one.default is not REQUIRED and not (isinstance(one, OwnOption) and one.is_many):
         text += f" [{_written(one.default)}{' ' * bool(one.unit)}{one.unit}]"
@@ -240,7 +270,9 @@ def _count(one: OwnOption) -> str:
 
 def _usage(one: OwnOption) -> str:
     text = one.metavar
-    return {"?": f"[{text}]", "*": f"[{text} ...]", "+": f"{text} [{text} ...]"}.get(_count(one), text)
+    return {"?": f"[{text}]", "*": f"[{text} ...]", "+": f"{text} [{text} ...]"}.get(
+        _count(one), text
+    )
 
 
 def _written(default: Any) -> str:
@@ -268,11 +300,21 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
             known.append(token)
             continue
         option = option.replace("-", "_").replace("__", "--", 1)
-        has_number = bool(tokens and re.match(r"-[\d.]", tokens[0]))  # -1e-3 is a value, for argparse an option
+        has_number = bool(
+            tokens and re.match(r"-[\d.]", tokens[0])
+        )  # -1e-3 is a value, for argparse an option
         if option in options:
-            known.append(option + equals + value if equals or not has_number else f"{option}={tokens.popleft()}")
+            known.append(
+                option + equals + value
+                if equals or not has_number
+                else f"{option}={tokens.popleft()}"
+            )
         elif equals:
             unknown[option[2:]] = value
         else:
-            unknown[option[2:]] = tokens.popleft() if tokens and (has_number or not tokens[0].startswith("-")) else "True"
+            unknown[option[2:]] = (
+                tokens.popleft()
+                if tokens and (has_number or not tokens[0].startswith("-"))
+                else "True"
+            )
     return known, unknown

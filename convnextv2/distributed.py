@@ -95,7 +95,11 @@ class Place:
 
     def autocast(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Run the forward pass in `dtype`; float32 changes nothing."""
-        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype=dtype)
+        return (
+            nullcontext()
+            if dtype == torch.float32
+            else torch.autocast(self.device.type, dtype=dtype)
+        )
 
 
 def find_launch(env: Mapping[str, str]) -> Launch:
@@ -107,15 +111,36 @@ def find_launch(env: Mapping[str, str]) -> Launch:
         return int(env.get(name) or 0)
 
     if "RANK" in env and "WORLD_SIZE" in env:
-        return Launch("torchrun", number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE") or 1)
+        return Launch(
+            "torchrun",
+            number("RANK"),
+            number("WORLD_SIZE"),
+            number("LOCAL_RANK"),
+            number("LOCAL_WORLD_SIZE") or 1,
+        )
     if "OMPI_COMM_WORLD_SIZE" in env:
         rank, world_size, local_rank, local_world_size = (
-            number(f"OMPI_COMM_WORLD_{name}") for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+            number(f"OMPI_COMM_WORLD_{name}")
+            for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
         )
-        return Launch("mpirun", rank, world_size, local_rank, local_world_size, job=env.get("PMIX_NAMESPACE", ""))
+        return Launch(
+            "mpirun",
+            rank,
+            world_size,
+            local_rank,
+            local_world_size,
+            job=env.get("PMIX_NAMESPACE", ""),
+        )
     if (tasks := number("SLURM_STEP_NUM_TASKS")) > 1:
         per_node = tasks // (number("SLURM_STEP_NUM_NODES") or 1)
-        return Launch("SLURM", number("SLURM_PROCID"), tasks, number("SLURM_LOCALID"), per_node, job=env.get("SLURM_JOB_ID", ""))
+        return Launch(
+            "SLURM",
+            number("SLURM_PROCID"),
+            tasks,
+            number("SLURM_LOCALID"),
+            per_node,
+            job=env.get("SLURM_JOB_ID", ""),
+        )
     return Launch()
 
 
@@ -156,7 +181,9 @@ def start(
     if launch.world_size > 1 and not dist.is_initialized():
         _join(launch, chosen, timeout_s)
         _roll_call = RollCall(launch.rank, launch.world_size)
-        notes.append(f"{launch.world_size} ranks started by {launch.launcher}, joined by {dist.get_backend()}.")
+        notes.append(
+            f"{launch.world_size} ranks started by {launch.launcher}, joined by {dist.get_backend()}."
+        )
     return Place(chosen, launch.rank, launch.world_size, launch.local_world_size), notes
 
 
@@ -230,9 +257,7 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
         backend = f"cpu:gloo,{device.type}:{backend}"
     try:
         timeout = timedelta(seconds=timeout_s)
-        store, _, _ = next(
-            rendezvous("env://", launch.rank, launch.world_size, timeout=timeout)
-        )
+        store, _, _ = next(rendezvous("env://", launch.rank, launch.world_size, timeout=timeout))
         # torchrun keeps its store when it starts the ranks again. Without a name of their own, the
         # new ones would find the addresses of those that are gone, and wait for them.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -267,7 +292,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         bound_threads()
         return torch.device("cpu")
     if accelerator is None or accelerator.type != kind:
-        has = f"this machine has {accelerator.type}" if accelerator else "this machine has the CPU only"
+        has = (
+            f"this machine has {accelerator.type}"
+            if accelerator
+            else "this machine has the CPU only"
+        )
         raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
     try:
         device = torch.device(name)
@@ -276,7 +305,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     index = local_rank if device.index is None else device.index
     count = torch.accelerator.device_count()
     if index >= count:
-        raise DeviceError(f"device = {name!r}: there is no number {index}, this machine has {count}. Start fewer ranks on it.")
+        raise DeviceError(
+            f"device = {name!r}: there is no number {index}, this machine has {count}. Start fewer ranks on it."
+        )
     torch.accelerator.set_device_index(index)
     return torch.device(device.type, index)
 
@@ -285,7 +316,9 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, float16
     on GPUs that have tensor cores for that only (Volta and Turing), else float32."""
     if setting != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            setting
+        ]
     if device.type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     elif device.type == "cuda":
@@ -347,7 +380,9 @@ def peak_memory(pid: int) -> int:
     Not by getrusage: there a child begins with the peak of the process that started it."""
     try:
         with open(f"/proc/{pid}/status") as file:
-            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
+            return next(
+                (int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0
+            )
     except OSError:
         return 0
 

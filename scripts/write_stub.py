@@ -60,7 +60,9 @@ def _function(options: type[Options]) -> str:
     lines += [_parameter(one, one.kind) for one in named]
     inside = "\n" + "\n".join(lines) + "\n" if lines else ""
     returns = inspect.unwrap(function).__annotations__["return"]
-    doc = "\n".join(f"    {line}".rstrip() for line in (inspect.getdoc(function) or "").splitlines())
+    doc = "\n".join(
+        f"    {line}".rstrip() for line in (inspect.getdoc(function) or "").splitlines()
+    )
     return f'\ndef {options.command}({inside}) -> {returns}:\n    """{doc.strip()}\n    """\n'
 
 
@@ -76,7 +78,13 @@ def _annotation(kind: Any) -> str:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         parts = [part for one in typing.get_args(kind) for part in _annotation(one).split(" | ")]
         return " | ".join(dict.fromkeys(parts))
-    text = "None" if kind is types.NoneType else kind.__name__ if kind in (int, float, bool, Path) else str(kind)
+    text = (
+        "None"
+        if kind is types.NoneType
+        else kind.__name__
+        if kind in (int, float, bool, Path)
+        else str(kind)
+    )
     return _quoted(re.sub(r"(typing|pathlib(\._local)?|collections\.abc)\.", "", text))
 
 

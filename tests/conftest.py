@@ -9,7 +9,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests import their slow refere
 
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 # Also for the processes that tests start: more threads than cores would take twice the time.
-torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))))
+torch.set_num_threads(
+    int(
+        os.environ.setdefault(
+            "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers))
+        )
+    )
+)
 
 
 @pytest.fixture(autouse=True)

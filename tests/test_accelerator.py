@@ -29,7 +29,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for colour, name in enumerate(("red", "green", "blue")):
             (root / split / name).mkdir(parents=True)
             for i in range(many):
-                pixels = np.random.default_rng(1000 * many + 100 * colour + i).integers(0, 80, (70, 80, 3))
+                pixels = np.random.default_rng(1000 * many + 100 * colour + i).integers(
+                    0, 80, (70, 80, 3)
+                )
                 pixels[..., colour] += 150
                 Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.jpg")
     return root
@@ -63,7 +65,9 @@ def test_classifier_in_float64_equals_the_processors() -> None:
 
 
 def test_fcmae_in_float64_equals_the_processors() -> None:
-    model = randomise(FCMAE(create_model("convnextv2_atto", num_classes=None), decoder_dim=64)).double()
+    model = randomise(
+        FCMAE(create_model("convnextv2_atto", num_classes=None), decoder_dim=64)
+    ).double()
     images = torch.randn(4, 3, 96, 128, dtype=torch.float64)
     masks = draw_masks(4, (3, 4), 0.6, torch.Generator().manual_seed(0))
     expected = model(images, *masks)
@@ -82,17 +86,55 @@ def read(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # out of torch.compile, in PyTorch 2.11
-@pytest.mark.parametrize("options", [[], ["--precision", "float16"], ["--compile", "True"]], ids=["auto", "float16", "compiled"])
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:DeprecationWarning"
+)  # out of torch.compile, in PyTorch 2.11
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--precision", "float16"], ["--compile", "True"]],
+    ids=["auto", "float16", "compiled"],
+)
 def test_from_photographs_to_predictions(
     options: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pre, run = str(tmp_path / "pre"), str(tmp_path / "run")
     data = ["--data_dir", str(photos)]
-    assert main(["pretrain", *data, "--out", pre, "--epochs", "2", "--decoder_dim", "16", *SMALL, *options]) == 0
-    train = ["train", *data, "--out", run, "--init", pre, "--epochs", "12", "--lr", "0.01", "--ema", "--ema_decay", "0.9"]
+    assert (
+        main(
+            [
+                "pretrain",
+                *data,
+                "--out",
+                pre,
+                "--epochs",
+                "2",
+                "--decoder_dim",
+                "16",
+                *SMALL,
+                *options,
+            ]
+        )
+        == 0
+    )
+    train = [
+        "train",
+        *data,
+        "--out",
+        run,
+        "--init",
+        pre,
+        "--epochs",
+        "12",
+        "--lr",
+        "0.01",
+        "--ema",
+        "--ema_decay",
+        "0.9",
+    ]
     assert main([*train, *SMALL, *options]) == 0
-    assert max(record["top1"] for record in read(tmp_path / "run") if record["kind"] == "eval") == 1.0
+    assert (
+        max(record["top1"] for record in read(tmp_path / "run") if record["kind"] == "eval") == 1.0
+    )
     assert main(["validate", run, *data]) == 0
     capsys.readouterr()
     assert main(["predict", run, str(photos / "val" / "red" / "0.jpg"), "--json"]) == 0
@@ -101,7 +143,18 @@ def test_from_photographs_to_predictions(
 
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(photos: Path, tmp_path: Path) -> None:
     """Sums on an accelerator come in no fixed order, so to rounding."""
-    command = ["train", "--data_dir", str(photos), "--epochs", "3", "--mixup", "0.3", "--precision", "float32", *SMALL]
+    command = [
+        "train",
+        "--data_dir",
+        str(photos),
+        "--epochs",
+        "3",
+        "--mixup",
+        "0.3",
+        "--precision",
+        "float32",
+        *SMALL,
+    ]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main([*command, "--out", str(whole)]) == 0
     assert main([*command, "--out", str(broken), "--keep_checkpoints", "9"]) == 0

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 def called(monkeypatch):
     """What the command line calls: [(verb, arguments)]."""
     calls = []
-    monkeypatch.setattr(cli, "load_verb", lambda name: lambda **arguments: calls.append((name, arguments)))
+    monkeypatch.setattr(
+        cli, "load_verb", lambda name: lambda **arguments: calls.append((name, arguments))
+    )
     return calls
 
 
@@ -28,7 +30,11 @@ def called(monkeypatch):
         ("train -c small_data --lr 3e-4", "train", {"config": "small_data", "lr": "3e-4"}),
         ("train --config=a.yaml --data-dir=d", "train", {"config": "a.yaml", "data_dir": "d"}),
         ("train --data_dir d-e_f --data-dir g", "train", {"data_dir": "g"}),
-        ("train --ema --resume False --distribute", "train", {"ema": "True", "resume": "False", "distribute": "True"}),
+        (
+            "train --ema --resume False --distribute",
+            "train",
+            {"ema": "True", "resume": "False", "distribute": "True"},
+        ),
         ("train --min_lr -1e-3 --lr -1", "train", {"min_lr": "-1e-3", "lr": "-1"}),
         ("train --scale [0.1,1] --init=a=b", "train", {"scale": "[0.1,1]", "init": "a=b"}),
         ("train --epoch_size 3 --mode 1", "train", {"epoch_size": "3", "mode": "1"}),
@@ -38,13 +44,21 @@ def called(monkeypatch):
         ("pretrain --mask_ratio 0.5", "pretrain", {"mask_ratio": "0.5"}),
         ("validate runs/a", "validate", {"run": "runs/a"}),
         ("validate --image_resize 64 runs/a", "validate", {"run": "runs/a", "image_resize": "64"}),
-        ("validate -c y --data_dir d --ckpt_path w.ckpt", "validate", {"config": "y", "data_dir": "d", "ckpt_path": "w.ckpt"}),
+        (
+            "validate -c y --data_dir d --ckpt_path w.ckpt",
+            "validate",
+            {"config": "y", "data_dir": "d", "ckpt_path": "w.ckpt"},
+        ),
         (
             "predict runs/a a.jpg b/ --top-k 3 --json",
             "predict",
             {"run": "runs/a", "images": ["a.jpg", "b/"], "top_k": "3", "json": "True"},
         ),
-        ("predict r --device cpu i.png", "predict", {"run": "r", "images": ["i.png"], "device": "cpu"}),
+        (
+            "predict r --device cpu i.png",
+            "predict",
+            {"run": "r", "images": ["i.png"], "device": "cpu"},
+        ),
         ("predict r -- --odd.jpg", "predict", {"run": "r", "images": ["--odd.jpg"]}),
         (
             "reconstruct r i.png --out g.png --count 4",
@@ -89,7 +103,11 @@ def test_a_command_that_makes_no_sense_is_one_line_and_exit_code_2(argv, told, c
 
 
 def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "load_verb", lambda name: lambda config=None, **knobs: read_recipe(knobs, config=config))
+    monkeypatch.setattr(
+        cli,
+        "load_verb",
+        lambda name: lambda config=None, **knobs: read_recipe(knobs, config=config),
+    )
     assert cli.main("train --epoch 3 --mixup -0.8 --lr=fast".split()) == 2
     assert capsys.readouterr().err.splitlines() == [
         "convnextv2: error: this command has 3 errors:",
@@ -100,14 +118,27 @@ def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"), [
+    ("error", "code", "told"),
+    [
         (RecipeError("no"), 2, "error: no"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (Stopped("stopped after step 3"), 75, "stopped after step 3; the same command with --resume goes on"),
+        (
+            Stopped("stopped after step 3"),
+            75,
+            "stopped after step 3; the same command with --resume goes on",
+        ),
         (LostRankError("rank 1 ended."), 75, "error: rank 1 ended."),
-        (OSError(28, "No space left on device", "runs/a"), 2, "error: runs/a: No space left on device. "
-            "Free some space, then start the same command again (a run: with --resume)."),
-        (OSError(36, "File name too long", "aaa"), 2, "error: aaa: File name too long. Choose another path."),
+        (
+            OSError(28, "No space left on device", "runs/a"),
+            2,
+            "error: runs/a: No space left on device. "
+            "Free some space, then start the same command again (a run: with --resume).",
+        ),
+        (
+            OSError(36, "File name too long", "aaa"),
+            2,
+            "error: aaa: File name too long. Choose another path.",
+        ),
     ],
 )
 def test_what_ends_a_verb_becomes_an_exit_code(error, code, told, monkeypatch, capsys):
@@ -148,7 +179,9 @@ def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsy
     out = capsys.readouterr().out
     for name in knobs_of("pretrain"):
         assert len(re.findall(rf"^  --{name} ", out, re.MULTILINE)) == 1, name
-    assert re.search(r"--epochs V +Passes over the training images\. A whole number >= 1\. \[100 epochs\]", out)
+    assert re.search(
+        r"--epochs V +Passes over the training images\. A whole number >= 1\. \[100 epochs\]", out
+    )
     assert (
         out.index("\nrun:")
         < out.index("--seed")
@@ -173,7 +206,9 @@ def test_help_starts_without_torch(verb):
 
 def test_a_reader_that_leaves_early_is_no_error():
     code = "from convnextv2 import cli; cli.load_verb = lambda _: lambda: print('x' * 10**6)\nexit(cli.main(['demo']))"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     process.stdout.close()
     assert process.wait(timeout=30) == 141
     assert process.stderr.read() == b""
@@ -182,5 +217,11 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 @pytest.mark.parametrize("script", ["train", "pretrain", "validate"])
 def test_root_scripts_are_the_verbs(script):
-    result = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, f"{script}.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert result.stdout.startswith(f"usage: convnextv2 {script}")

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from convnextv2.distributed import Launch, Place, choose_device, choose_precision, find_launch, start
+from convnextv2.distributed import (
+    Launch,
+    Place,
+    choose_device,
+    choose_precision,
+    find_launch,
+    start,
+)
 from convnextv2.errors import DeviceError
 
 
@@ -16,7 +23,13 @@ from convnextv2.errors import DeviceError
     [
         ({}, Launch()),
         (
-            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "OMPI_COMM_WORLD_SIZE": "9"},
+            {
+                "RANK": "3",
+                "WORLD_SIZE": "4",
+                "LOCAL_RANK": "1",
+                "LOCAL_WORLD_SIZE": "2",
+                "OMPI_COMM_WORLD_SIZE": "9",
+            },
             Launch("torchrun", 3, 4, 1, 2),
         ),
         (
@@ -39,14 +52,19 @@ from convnextv2.errors import DeviceError
             },
             Launch("SLURM", 5, 8, 1, 4, "9"),
         ),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Launch()),  # python started by hand inside an allocation
+        (
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"},
+            Launch(),
+        ),  # python started by hand inside an allocation
     ],
 )
 def test_launchers_are_recognised_by_their_variables(env: dict[str, str], launch: Launch) -> None:
     assert find_launch(env) == launch
 
 
-def test_without_a_launcher_distribute_true_is_one_process_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_launcher_distribute_true_is_one_process_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("RANK", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     place, notes = start("cpu", True)
@@ -55,7 +73,12 @@ def test_without_a_launcher_distribute_true_is_one_process_and_says_so(monkeypat
 
 
 def test_ranks_that_would_write_the_same_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "2",
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(DeviceError, match="distribute = False"):
         start("cpu", False)
@@ -69,7 +92,9 @@ def test_several_hosts_without_an_address_are_refused(monkeypatch: pytest.Monkey
         start("cpu", "auto")
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without an accelerator")
+@pytest.mark.skipif(
+    torch.accelerator.is_available(), reason="needs a machine without an accelerator"
+)
 @pytest.mark.parametrize("name", ["GPU", "Ascend", "cuda:1", "mps"])
 def test_a_device_that_is_not_there_is_an_error_not_the_cpu(name: str) -> None:
     with pytest.raises(DeviceError, match="CPU only"):
@@ -87,7 +112,13 @@ def test_device_and_precision_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype"), [((6, 1), torch.float32), ((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+    ("capability", "dtype"),
+    [
+        ((6, 1), torch.float32),
+        ((7, 0), torch.float16),
+        ((7, 5), torch.float16),
+        ((8, 0), torch.bfloat16),
+    ],
 )
 def test_auto_is_the_half_precision_that_a_gpu_has(
     capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -123,7 +154,11 @@ def launch(command: list[str], script: str, out: Path) -> list[torch.Tensor]:
     program.write_text(script)
     env = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_")}
     done = subprocess.run(
-        [*command, str(program), str(out)], env=env | {"OMP_NUM_THREADS": "1"}, timeout=120, capture_output=True, text=True
+        [*command, str(program), str(out)],
+        env=env | {"OMP_NUM_THREADS": "1"},
+        timeout=120,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return torch.load(out)
@@ -134,13 +169,22 @@ def mpirun() -> list[str]:
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "mpirun"])
-def test_two_ranks_average_to_the_gradients_of_the_joint_batch(launcher: str, tmp_path: Path) -> None:
+def test_two_ranks_average_to_the_gradients_of_the_joint_batch(
+    launcher: str, tmp_path: Path
+) -> None:
     if launcher == "mpirun" and not shutil.which("mpirun"):
         pytest.skip("mpirun is not installed")
-    command = mpirun() if launcher == "mpirun" else [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = (
+        mpirun()
+        if launcher == "mpirun"
+        else [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    )
     one = launch([sys.executable], GRADIENTS, tmp_path / "one.pt")
     two = launch(command, GRADIENTS, tmp_path / "two.pt")
-    assert max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(two, one, strict=True)) < 1e-10
+    assert (
+        max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(two, one, strict=True))
+        < 1e-10
+    )
 
 
 def test_one_rank_sums_and_agrees_with_itself() -> None:

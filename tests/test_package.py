@@ -55,34 +55,55 @@ def requirements() -> dict[str, str]:
         if extras:
             assert name == project["name"]
             continue
-        assert found.setdefault(name, versions.strip()) == versions.strip(), f"{name} has two bounds"
+        assert found.setdefault(name, versions.strip()) == versions.strip(), (
+            f"{name} has two bounds"
+        )
     return found
 
 
 def test_lowest_versions_are_those_that_are_tested() -> None:
     """Two lists, as a file of constraints knows no lower bounds."""
     lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
-    pinned = dict(line.partition(";")[0].strip().split("==") for line in lines if not line.startswith("#"))
-    stated = {name: re.match(r">=([\d.]+)(,|$)", versions) for name, versions in requirements().items()}
+    pinned = dict(
+        line.partition(";")[0].strip().split("==") for line in lines if not line.startswith("#")
+    )
+    stated = {
+        name: re.match(r">=([\d.]+)(,|$)", versions) for name, versions in requirements().items()
+    }
     assert {name: found and found[1] for name, found in stated.items()} == pinned
 
 
-def test_a_missing_package_is_named_with_the_versions_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    stated = ["torch>=2.7", "uvicorn<0.55,>=0.45; extra == 'serve'", "python-multipart>=0.0.27 ; extra == 'serve'"]
+def test_a_missing_package_is_named_with_the_versions_that_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stated = [
+        "torch>=2.7",
+        "uvicorn<0.55,>=0.45; extra == 'serve'",
+        "python-multipart>=0.0.27 ; extra == 'serve'",
+    ]
     monkeypatch.setattr(errors, "requires", lambda name: stated)
     said = str(errors.MissingPackageError("uvicorn", "serve"))
     remedy = "(or all of its kind, in the project's checkout: pip install '.[serve]')"
-    assert said == f"uvicorn is not installed. Install it with: pip install 'uvicorn<0.55,>=0.45' {remedy}"
-    assert "pip install 'python-multipart>=0.0.27' (" in str(errors.MissingPackageError("python_multipart", "serve"))
+    assert (
+        said
+        == f"uvicorn is not installed. Install it with: pip install 'uvicorn<0.55,>=0.45' {remedy}"
+    )
+    assert "pip install 'python-multipart>=0.0.27' (" in str(
+        errors.MissingPackageError("python_multipart", "serve")
+    )
     monkeypatch.setattr(errors, "requires", lambda name: None)
     assert "pip install nncf (" in str(errors.MissingPackageError("nncf", "export"))
 
 
 def test_extras_that_messages_name_bring_the_package() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     named = 0
     for path in (ROOT / "convnextv2").rglob("*.py"):
-        for package, extra in re.findall(r'MissingPackageError\("([\w-]+)", "(\w+)"\)', path.read_text()):
+        for package, extra in re.findall(
+            r'MissingPackageError\("([\w-]+)", "(\w+)"\)', path.read_text()
+        ):
             assert any(text.startswith(package) for text in extras[extra]), (path, package)
             named += 1
     assert named >= 4
@@ -90,33 +111,67 @@ def test_extras_that_messages_name_bring_the_package() -> None:
 
 def test_nothing_tells_to_install_this_project_from_a_registry() -> None:
     """It is on none, and whoever took its name there would be installed."""
-    texts = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "convnextv2").rglob("*.py"), ROOT / "Dockerfile"]
-    lines = [line for path in texts for line in path.read_text().splitlines() if "pip install" in line]
+    texts = [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "convnextv2").rglob("*.py"),
+        ROOT / "Dockerfile",
+    ]
+    lines = [
+        line for path in texts for line in path.read_text().splitlines() if "pip install" in line
+    ]
     assert len(lines) >= 5
     assert [line for line in lines if re.search(r"pip install [^`)]*convnextv2\b(?!/)", line)] == []
 
 
 def context(folder: Path) -> None:
     """What .dockerignore leaves of the checkout: it shuts out all, and lets names at the top through."""
-    shut_out, *lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    shut_out, *lines = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert shut_out == "*"
     for name in [line[1:] for line in lines if line.startswith("!")]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             shutil.copy(ROOT / name, folder / name)
 
 
-def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(tmp_path: Path) -> None:
+def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(
+    tmp_path: Path,
+) -> None:
     # From what the Dockerfile's COPY takes, which has to be enough.
     context(tmp_path / "context")
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(tmp_path / "context")]
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--outdir",
+        str(tmp_path),
+        str(tmp_path / "context"),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     wheel = next(tmp_path.glob("*.whl"))
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", wheel], check=True)
+    subprocess.run(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+            wheel,
+        ],
+        check=True,
+    )
     # The dependencies are those of this environment; the package itself must be the wheel's.
     packages = next(path for path in map(Path, sys.path) if path.name == "site-packages")
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "deps"), "OMP_NUM_THREADS": "2"}
@@ -125,7 +180,9 @@ def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(t
         if not entry.name.startswith(("convnextv2", "_convnextv2", "__editable__")):
             (tmp_path / "deps" / entry.name).symlink_to(entry)
     script = "import convnextv2, pathlib; assert 'venv' in convnextv2.__file__; convnextv2.recipes(); convnextv2.demo(quick=True)"
-    done = subprocess.run([python, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "small_data" in done.stdout
     assert (tmp_path / "runs" / "demo" / "train" / "report.html").stat().st_size > 50_000
@@ -155,7 +212,9 @@ def ask_and_stop(port: int, answers: list[str]) -> None:
         time.sleep(0.1)
     with contextlib.suppress(OSError):
         image = Path("new.jpg").read_bytes()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/shoes/predict", image) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/v1/models/shoes/predict", image
+        ) as answer:
             answers.append(json.load(answer)["model"])
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -33,7 +33,9 @@ def network(*, seed: int = 0, scale: float = 0.1, **arguments) -> ConvNeXtV2:
 def save(model: ConvNeXtV2, folder: Path, *, kind: str = "classifier", **description) -> Path:
     """Weights that know their preprocessing and classes."""
     content = {"class_names": CLASSES, "preprocessing": PREPROCESSING} | description
-    save_weights(folder, model.state_dict(), Description(kind, "custom", model.arguments, **content))
+    save_weights(
+        folder, model.state_dict(), Description(kind, "custom", model.arguments, **content)
+    )
     return folder / "model.safetensors"
 
 
@@ -41,5 +43,12 @@ def photograph(seed: int, width: int = 90, height: int = 75) -> np.ndarray:
     """Smooth colour with noise, uint8 (H, W, 3)."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 75
-    waves = [np.sin(draw.uniform(1, 9) * x + draw.uniform(1, 9) * y + draw.uniform(0, 6)) for _ in range(3)]
-    return (110 + 90 * np.stack(waves, -1) + draw.normal(0, 10, (height, width, 3))).clip(0, 255).astype(np.uint8)
+    waves = [
+        np.sin(draw.uniform(1, 9) * x + draw.uniform(1, 9) * y + draw.uniform(0, 6))
+        for _ in range(3)
+    ]
+    return (
+        (110 + 90 * np.stack(waves, -1) + draw.normal(0, 10, (height, width, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )

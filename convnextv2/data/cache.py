@@ -9,7 +9,9 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-_SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share; containers often get very little
+_SHARED = Path(
+    "/dev/shm"
+)  # where Linux keeps memory that processes share; containers often get very little
 
 
 class DecodedCache:
@@ -20,7 +22,9 @@ class DecodedCache:
 
     def __init__(self, images: int, megabytes: int) -> None:
         self._pixels = torch.empty(megabytes * 10**6, dtype=torch.uint8).share_memory_()
-        self._places = torch.full((images, 4), -1).share_memory_()  # offset, channels, height, width; -1: not there
+        self._places = torch.full(
+            (images, 4), -1
+        ).share_memory_()  # offset, channels, height, width; -1: not there
         self._used = torch.zeros((), dtype=torch.int64).share_memory_()
         self._lock = multiprocessing.get_context().Lock()
 
@@ -62,4 +66,7 @@ def affordable(megabytes: int, *, batches: int = 0, ranks: int = 1) -> tuple[int
     used = max(0, int((0.9 * free / ranks - batches) / 10**6))
     left = f"{free // 10**6} MB left" + (f" for {ranks} ranks" if ranks > 1 else "")
     what = f"{used} used" if used else "no cache is used, since the workers' batches need them"
-    return used, f"cache_mb = {megabytes}: {_SHARED} has {left}; {what}. In a container, raise --shm-size."
+    return (
+        used,
+        f"cache_mb = {megabytes}: {_SHARED} has {left}; {what}. In a container, raise --shm-size.",
+    )

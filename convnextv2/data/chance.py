@@ -17,7 +17,8 @@ def stream(*key: int | str) -> torch.Generator:
     """A CPU generator that depends on the key alone: the same on every machine and in every process."""
     # Not hash(): Python salts it in each process.
     digest = hashlib.blake2b(
-        repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(), digest_size=8
+        repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(),
+        digest_size=8,
     ).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
@@ -50,4 +51,7 @@ def happens(generator: torch.Generator, probability: float) -> bool:
 def dirichlet(generator: torch.Generator, *alphas: float) -> list[float]:
     """Shares that sum to 1. With two equal alphas the first share is Beta(alpha, alpha)."""
     # torch draws from Beta and Dirichlet by its global generator only.
-    return [float(share) for share in np.random.default_rng(integer(generator, 0, 2**63 - 1)).dirichlet(alphas)]
+    return [
+        float(share)
+        for share in np.random.default_rng(integer(generator, 0, 2**63 - 1)).dirichlet(alphas)
+    ]

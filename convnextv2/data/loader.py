@@ -22,7 +22,12 @@ from convnextv2.data.left_out import BadImages, Failure, LeftOut, Quarantine
 from convnextv2.data.sampler import EpochSampler, Position, exact_positions
 from convnextv2.data.source import Source
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import EvalTransform, TrainTransform, build_eval_transform, build_train_transform
+from convnextv2.data.transforms import (
+    EvalTransform,
+    TrainTransform,
+    build_eval_transform,
+    build_train_transform,
+)
 from convnextv2.data.workers import PREFETCH, Rest, Workers
 from convnextv2.distributed import Place, available_cores, say
 from convnextv2.errors import DataError, MissingPackageError, StorageError
@@ -89,7 +94,12 @@ class TrainingLoader:
         """
         self.source, self.sampler = source, sampler
         images = _Images(
-            source, channels, value_range, partial(_augment, transform, sampler.seed), cache, whole=whole or cache is not None
+            source,
+            channels,
+            value_range,
+            partial(_augment, transform, sampler.seed),
+            cache,
+            whole=whole or cache is not None,
         )
         self._reader = _Reader(
             images, (channels, *transform.image_size), workers, LeftOut(source, bad_images, "training", quarantine),
@@ -160,7 +170,9 @@ class EvaluationLoader:
         """Start nothing yet. The arguments are those of `TrainingLoader`."""
         self.source = source
         positions = exact_positions(len(source), rank, world_size)
-        self._batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+        self._batches = [
+            positions[start : start + batch_size] for start in range(0, len(positions), batch_size)
+        ]
         images = _Images(source, channels, transform.value_range, partial(_prepare, transform))
         self._reader = _Reader(
             images, (channels, *transform.image_size), min(workers, len(self._batches)),
@@ -211,8 +223,14 @@ def build_training_loader(
     sampler = build_sampler(recipe, len(source), place)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
-    height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
-    batch = recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+    height, width = (
+        recipe.image_size
+        if isinstance(recipe.image_size, tuple)
+        else (recipe.image_size, recipe.image_size)
+    )
+    batch = (
+        recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
+    )
     batches = (workers * PREFETCH + 1) * batch if workers else 0
     cache_mb, more = (0, "")
     if recipe.cache_mb and source.arrays is None:
@@ -289,11 +307,16 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
     if setting == "auto":
         return min(share - 1, MOST_WORKERS), ""
     if setting > share:
-        return share, f"workers = {setting}: more than the {share} core(s) of this rank; {share} used."
+        return (
+            share,
+            f"workers = {setting}: more than the {share} core(s) of this rank; {share} used.",
+        )
     return setting, ""
 
 
-def _augment(transform: TrainTransform, seed: int, image: Tensor | Picture, position: Position) -> Tensor:
+def _augment(
+    transform: TrainTransform, seed: int, image: Tensor | Picture, position: Position
+) -> Tensor:
     return transform(image, stream(seed, "image", *position))
 
 
@@ -344,7 +367,9 @@ class _Reader:
         while True:
             prepared = self.workers.run(partial(self._rest, rest, done))
             for batch, failures in prepared:
-                away = {index: why for index, why in failures.items() if isinstance(why, StorageError)}
+                away = {
+                    index: why for index, why in failures.items() if isinstance(why, StorageError)
+                }
                 if away:
                     break
                 self.patience.over()
@@ -383,7 +408,12 @@ class _Images(Dataset[_Item]):
         *,
         whole: bool = False,
     ) -> None:
-        self.source, self.channels, self.value_range, self.prepare = source, channels, value_range, prepare
+        self.source, self.channels, self.value_range, self.prepare = (
+            source,
+            channels,
+            value_range,
+            prepare,
+        )
         self.cache, self.whole = cache, whole
 
     def __getitem__(self, position: Position) -> _Item:
@@ -405,12 +435,18 @@ class _Images(Dataset[_Item]):
         return pixels
 
 
-def _collate(targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], items: Sequence[_Item]) -> _Prepared:
+def _collate(
+    targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], items: Sequence[_Item]
+) -> _Prepared:
     """shape: of an image, where there are none to tell it."""
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
     failures = {index: why for index, why in items if not isinstance(why, Tensor)}
     try:
-        pixels = _stack([pixels for _, pixels in good]) if good else torch.empty(0, *shape, dtype=torch.uint8)
+        pixels = (
+            _stack([pixels for _, pixels in good])
+            if good
+            else torch.empty(0, *shape, dtype=torch.uint8)
+        )
     except StorageError as error:
         good, failures = [], {index: error for index, _ in items}
         pixels = torch.empty(0, *shape, dtype=torch.uint8)
@@ -420,7 +456,11 @@ def _collate(targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], 
         pixels = pixels.transpose(0, 1).flatten(0, 1)
     if good:
         pixels = pixels.permute(0, 3, 1, 2)
-    known = torch.full_like(indices, -1) if targets is None else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
+    known = (
+        torch.full_like(indices, -1)
+        if targets is None
+        else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
+    )
     return _Prepared(Batch(pixels, known, indices), failures)
 
 

@@ -33,7 +33,9 @@ class Mixing:
         """Whether any batch is mixed."""
         return self.mixup + self.cutmix > 0 and self.prob > 0
 
-    def __call__(self, images: Tensor, targets: Tensor, num_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, num_classes: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """images: (N, C, H, W). targets: int64 (N,). Returns new images and soft targets (N, num_classes) that sum to 1.
 
         Labels are not smoothed here; that is the loss's."""
@@ -55,7 +57,9 @@ class Mixing:
         return mixed, soft.lerp(soft.flip(0), 1 - kept)
 
 
-def cut_box(height: int, width: int, area: float, generator: torch.Generator) -> tuple[slice, slice]:
+def cut_box(
+    height: int, width: int, area: float, generator: torch.Generator
+) -> tuple[slice, slice]:
     """Rows and columns of a box of the image's shape and this share of its area, centred anywhere and cut off at the edges."""
     box_height, box_width = int(height * math.sqrt(area)), int(width * math.sqrt(area))
     row, column = integer(generator, 0, height), integer(generator, 0, width)
@@ -85,7 +89,11 @@ class Erasing:
             return images
         noise = torch.Generator(images.device).manual_seed(integer(generator, 0, 2**63 - 1))
         for image in images:
-            box = self._box(image.shape[-2], image.shape[-1], generator) if happens(generator, self.prob) else None
+            box = (
+                self._box(image.shape[-2], image.shape[-1], generator)
+                if happens(generator, self.prob)
+                else None
+            )
             if box is None:
                 continue
             erased = image[:, box[0], box[1]]
@@ -96,12 +104,17 @@ class Erasing:
                 erased.copy_(torch.tensor(self.value, dtype=images.dtype).view(-1, 1, 1))
         return images
 
-    def _box(self, height: int, width: int, generator: torch.Generator) -> tuple[slice, slice] | None:
+    def _box(
+        self, height: int, width: int, generator: torch.Generator
+    ) -> tuple[slice, slice] | None:
         for _ in range(self.attempts):
             area = height * width * uniform(generator, *self.scale)
             ratio = log_uniform(generator, *self.ratio)
             box_height, box_width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < box_height < height and 0 < box_width < width:
-                top, left = integer(generator, 0, height - box_height + 1), integer(generator, 0, width - box_width + 1)
+                top, left = (
+                    integer(generator, 0, height - box_height + 1),
+                    integer(generator, 0, width - box_width + 1),
+                )
                 return slice(top, top + box_height), slice(left, left + box_width)
         return None

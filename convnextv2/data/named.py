@@ -29,19 +29,35 @@ class Part(NamedTuple):
 
 def load_named(recipe: Recipe) -> tuple[Part, Part]:
     """The recipe's named set, training and validation part. Raises DataError where it is not here and may not be downloaded."""
-    load: Callable[[Recipe], tuple[Part, Part]] = {"bundled": _bundled, "fashion_mnist": _fashion_mnist}.get(
-        recipe.dataset, _torchvision
-    )
+    load: Callable[[Recipe], tuple[Part, Part]] = {
+        "bundled": _bundled,
+        "fashion_mnist": _fashion_mnist,
+    }.get(recipe.dataset, _torchvision)
     return load(recipe)
 
 
-FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 def _bundled(recipe: Recipe) -> tuple[Part, Part]:
     with np.load(BUNDLED / "fashion_mnist.npz") as content:
         training, validation = (
-            Part(content[f"{split}_pixels"], content[f"{split}_targets"].astype(np.int64), FASHION_CLASSES)
+            Part(
+                content[f"{split}_pixels"],
+                content[f"{split}_targets"].astype(np.int64),
+                FASHION_CLASSES,
+            )
             for split in ("train", "val")
         )
     return training, validation
@@ -54,7 +70,8 @@ def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
 
     def part(prefix: str) -> Part:
         pixels, targets = (
-            read_idx(DEBIAN_FASHION_MNIST / f"{prefix}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")
+            read_idx(DEBIAN_FASHION_MNIST / f"{prefix}-{kind}-ubyte.gz")
+            for kind in ("images-idx3", "labels-idx1")
         )
         return Part(pixels, targets.astype(np.int64), FASHION_CLASSES)
 
@@ -87,11 +104,18 @@ def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
     }[recipe.dataset]
     root = recipe.data_dir or _default_root()
     try:
-        sets = [kind(root, train=train, download=recipe.dataset_download) for train in (True, False)]
+        sets = [
+            kind(root, train=train, download=recipe.dataset_download) for train in (True, False)
+        ]
     except Exception as error:  # files that were cut raise whatever their reader stumbles over
         raise DataError(f"dataset = {recipe.dataset}: {_why_not(error, root, recipe)}") from None
     training, validation = (
-        Part(np.asarray(part.data), np.asarray(part.targets, dtype=np.int64), tuple(map(str, part.classes))) for part in sets
+        Part(
+            np.asarray(part.data),
+            np.asarray(part.targets, dtype=np.int64),
+            tuple(map(str, part.classes)),
+        )
+        for part in sets
     )
     return training, validation
 

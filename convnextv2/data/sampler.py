@@ -63,7 +63,11 @@ class EpochSampler(Sampler[list[Position]]):
         if self.micro_batches:
             return len(self) * self.batch_size
         # With repeats the order is longer than an epoch, so rounding up leaves nothing to fill.
-        return self.length // self.world_size if self.drop_last and not self.repeats else math.ceil(self.length / self.world_size)
+        return (
+            self.length // self.world_size
+            if self.drop_last and not self.repeats
+            else math.ceil(self.length / self.world_size)
+        )
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
@@ -93,7 +97,9 @@ class EpochSampler(Sampler[list[Position]]):
             step, i = divmod(batch, each)
             first = (step * self.micro_batches + self.rank * each + i) * self.batch_size
             return range(first, first + self.batch_size)
-        places = range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.images_per_rank))
+        places = range(
+            batch * self.batch_size, min((batch + 1) * self.batch_size, self.images_per_rank)
+        )
         return [(self.rank + place * self.world_size) % (self.length * copies) for place in places]
 
 

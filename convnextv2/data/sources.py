@@ -118,9 +118,7 @@ def summary(training: Source, validation: Source | None) -> str:
     return f"{line}; {len(validation) if validation else 0:,} images for validation."
 
 
-def _from_table(
-    root: Path, recipe: Recipe, labelled: bool
-) -> tuple[Source, Source | None]:
+def _from_table(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     kinds: list[Kind] = ["train", "validation"] if labelled else ["train"]
     listed = listed_images(root, _table_options(recipe), kinds, labelled=labelled)
     training = listed.images["train"]
@@ -267,7 +265,10 @@ def _check_no_split(found: SplitFolders, recipe: Recipe) -> None:
 
 
 def _names_split(recipe: Recipe, knob: str) -> bool:
-    return knob in recipe.model_fields_set or getattr(recipe, knob) != Recipe.model_fields[knob].default
+    return (
+        knob in recipe.model_fields_set
+        or getattr(recipe, knob) != Recipe.model_fields[knob].default
+    )
 
 
 def _data_dir(recipe: Recipe) -> Path:

@@ -66,11 +66,21 @@ class TrainTransform:
         if happens(generator, self.vflip):
             pixels = pixels.flip(-2)
         if self.splits and self.augment:
-            return torch.stack([pixels, *(self.augment(pixels, generator) for _ in range(self.splits - 1))])
-        return self.augment(pixels, generator) if self.augment else color_jitter(pixels, self.jitter, generator)
+            return torch.stack(
+                [pixels, *(self.augment(pixels, generator) for _ in range(self.splits - 1))]
+            )
+        return (
+            self.augment(pixels, generator)
+            if self.augment
+            else color_jitter(pixels, self.jitter, generator)
+        )
 
     def _crop(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
-        full = (image.height, image.width) if isinstance(image, Picture) else (image.shape[-2], image.shape[-1])
+        full = (
+            (image.height, image.width)
+            if isinstance(image, Picture)
+            else (image.shape[-2], image.shape[-1])
+        )
         box = crop_box(full[0], full[1], self.scale, self.ratio, generator)
         reduction = self._reduction(*box[2:])
         pixels = image.decode(reduction) if isinstance(image, Picture) else image
@@ -120,7 +130,8 @@ class EvalTransform:
     def from_description(cls, description: Mapping[str, Any]) -> EvalTransform:
         """The inverse of `describe_preprocessing`, also after the description went through JSON."""
         arguments: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in description.items()
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in description.items()
         }
         return cls(**arguments)
 
@@ -166,7 +177,9 @@ class EvalTransform:
         least_height, least_width = (math.floor(side / self.crop_pct) for side in self.image_size)
         # The other side is rounded down; to the nearest in timm where image_size is not square. A pixel here moves everything.
         extra = 0.5 if self.eval_preset == "timm" and least_height != least_width else 0.0
-        if height * least_width <= width * least_height:  # the height is the short side, measured in crops
+        if (
+            height * least_width <= width * least_height
+        ):  # the height is the short side, measured in crops
             return least_height, math.floor(least_height * width / height + extra)
         return math.floor(least_width * height / width + extra), least_width
 
@@ -184,12 +197,18 @@ class BatchTransform:
     erasing: Erasing = Erasing()
     mixing: Mixing = Mixing()
     splits: int = 0
-    _moments: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _moments: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (N, C, H, W). Returns images, float32."""
-        if pixels.device not in self._moments:  # copied once: copying to an accelerator waits for it
-            levels = 255 * torch.tensor([self.mean, self.std], dtype=torch.float32, device=pixels.device)
+        if (
+            pixels.device not in self._moments
+        ):  # copied once: copying to an accelerator waits for it
+            levels = 255 * torch.tensor(
+                [self.mean, self.std], dtype=torch.float32, device=pixels.device
+            )
             mean, std = levels.unsqueeze(-1).unsqueeze(-1)
             self._moments[pixels.device] = mean, std
         mean, std = self._moments[pixels.device]
@@ -198,17 +217,27 @@ class BatchTransform:
             return native.normalise(pixels, mean, std)
         return pixels.float().sub_(mean).div_(std)
 
-    def __call__(self, pixels: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, pixels: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """pixels: uint8 (N, C, H, W). targets: int64 (N,). generator: on the CPU; all choices are drawn from it.
 
         Returns images, and the targets: as they are where mixing is off, else float32 (N, num_classes), in every batch."""
         images = self.normalise(pixels)
         self.erasing(images[len(images) // self.splits if self.splits else 0 :], generator)
-        return self.mixing(images, targets, self.num_classes, generator) if self.mixing.is_on else (images, targets)
+        return (
+            self.mixing(images, targets, self.num_classes, generator)
+            if self.mixing.is_on
+            else (images, targets)
+        )
 
 
 def crop_box(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random crop, by the rule of torchvision's RandomResizedCrop.
 
@@ -230,7 +259,9 @@ def crop_box(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = True) -> Tensor:
+def resize(
+    pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = True
+) -> Tensor:
     """pixels: uint8 (C, H, W). Returns uint8 (C, *size), within 1 level of Pillow's, or without antialias of MindSpore's and
     OpenCV's."""
     if tuple(pixels.shape[-2:]) == tuple(size):
@@ -240,11 +271,17 @@ def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, 
         bands = [Image.fromarray(band.numpy()).resize(size[::-1], filter) for band in pixels]
         return torch.stack([torch.from_numpy(np.array(band)) for band in bands])
     if antialias:
-        mode = InterpolationMode.NEAREST_EXACT if interpolation == "nearest" else InterpolationMode(interpolation)
+        mode = (
+            InterpolationMode.NEAREST_EXACT
+            if interpolation == "nearest"
+            else InterpolationMode(interpolation)
+        )
         resized: Tensor = F.resize(pixels, list(size), interpolation=mode, antialias=True)
         return resized
     align = None if interpolation == "nearest" else False
-    levels = torch.nn.functional.interpolate(pixels[None].float(), size, mode=interpolation, align_corners=align)
+    levels = torch.nn.functional.interpolate(
+        pixels[None].float(), size, mode=interpolation, align_corners=align
+    )
     return levels[0].round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -299,7 +336,11 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
 
 def build_train_transform(recipe: Recipe) -> TrainTransform:
     """The recipe's augmentation of single images, for training and pre-training. Raises RecipeError for a malformed policy."""
-    strengths = recipe.color_jitter if isinstance(recipe.color_jitter, tuple) else (recipe.color_jitter,) * 3
+    strengths = (
+        recipe.color_jitter
+        if isinstance(recipe.color_jitter, tuple)
+        else (recipe.color_jitter,) * 3
+    )
     description = describe_preprocessing(recipe)
     fill = tuple(round(255 * value) for value in description["mean"])
     return TrainTransform(
@@ -309,7 +350,9 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         hflip=recipe.hflip,
         vflip=recipe.vflip,
         jitter=(*strengths[:3], strengths[3] if len(strengths) > 3 else 0.0),  # type: ignore[arg-type]  # the recipe checks that
-        augment=build_policy(recipe.auto_augment, fill=fill, interpolation=recipe.interpolation) if recipe.auto_augment else None,
+        augment=build_policy(recipe.auto_augment, fill=fill, interpolation=recipe.interpolation)
+        if recipe.auto_augment
+        else None,
         interpolation=recipe.interpolation,
         antialias=recipe.eval_preset != "mindcv" if recipe.antialias is None else recipe.antialias,
         splits=recipe.aug_splits,
@@ -334,7 +377,9 @@ def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
             recipe.erase_prob,
             recipe.erase_scale,
             recipe.erase_ratio,
-            per_channel(value, recipe.in_channels, "erase_value") if isinstance(value, tuple) else value,
+            per_channel(value, recipe.in_channels, "erase_value")
+            if isinstance(value, tuple)
+            else value,
             recipe.erase_attempts,
         ),
         mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob),

@@ -69,7 +69,9 @@ class Card(BaseModel):
         columns = self.shapes[self.outputs[0]][1:2]
         is_wrong = columns and columns[0] not in (None, len(self.class_names))
         if self.kind == "classifier" and self.class_names and is_wrong:
-            raise ValueError(f"class_names has {len(self.class_names)} names for the {columns[0]} columns of {self.outputs[0]}")
+            raise ValueError(
+                f"class_names has {len(self.class_names)} names for the {columns[0]} columns of {self.outputs[0]}"
+            )
         return self
 
 
@@ -112,9 +114,13 @@ class Artifact:
             raise ArtifactError(f"{self.path}: {error}") from None
         except ConvNeXtV2Error:
             raise
-        except Exception as error:  # each engine has errors of its own for files that it cannot read
+        except (
+            Exception
+        ) as error:  # each engine has errors of its own for files that it cannot read
             why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ArtifactError(f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again.") from None
+            raise ArtifactError(
+                f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again."
+            ) from None
         return self._checked(run)
 
     def _files(self) -> Files:
@@ -122,14 +128,18 @@ class Artifact:
         found = {name: _read(self.path / name) for name in self.card.files}
         for name, content in found.items():
             if hashlib.sha256(content).hexdigest() != self.card.files[name]:
-                raise ArtifactError(f"{name} differs from what {CARD} says of it (sha256). Export the model again.")
+                raise ArtifactError(
+                    f"{name} differs from what {CARD} says of it (sha256). Export the model again."
+                )
         return found
 
     def _checked(self, run: Runner) -> Runner:
         expected = self.card.shapes[self.card.input]
 
         def checked(x: Array) -> list[Array]:
-            fits = x.ndim == len(expected) and all(size in (None, given) for size, given in zip(expected, x.shape, strict=True))
+            fits = x.ndim == len(expected) and all(
+                size in (None, given) for size, given in zip(expected, x.shape, strict=True)
+            )
             dtype = np.uint8 if self.card.input == "pixels" else np.float32
             if not fits or x.dtype != dtype:
                 wanted = ", ".join("any" if size is None else str(size) for size in expected)
@@ -155,21 +165,27 @@ def open_artifact(path: str | Path) -> Artifact:
         card = Card.model_validate_json((folder / CARD).read_text())
         certificate = json_object(folder / CERTIFICATE)
     except FileNotFoundError as error:
-        raise ArtifactError(f"{folder}: not an artifact (no {Path(str(error.filename)).name} in it).") from None
+        raise ArtifactError(
+            f"{folder}: not an artifact (no {Path(str(error.filename)).name} in it)."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "its content"
         why = first["msg"].removeprefix("Value error, ")
         raise ArtifactError(f"{folder / CARD}: {where}: {why}. Export the model again.") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ArtifactError(f"{folder}: cannot be read ({error}). Export the model again.") from None
+        raise ArtifactError(
+            f"{folder}: cannot be read ({error}). Export the model again."
+        ) from None
     check_preprocessing(card.preprocessing, folder / CARD)
     for name, expected in card.files.items():
         file = folder / name
         if Path(name).name != name or not file.is_file():
             raise ArtifactError(f"{folder}: {name} is missing. Export the model again.")
         if sha256_of(file) != expected:
-            raise ArtifactError(f"{file}: differs from what {CARD} says of it (sha256). Export the model again.")
+            raise ArtifactError(
+                f"{file}: differs from what {CARD} says of it (sha256). Export the model again."
+            )
     return Artifact(folder, card, certificate)
 
 
@@ -184,7 +200,9 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{file.name} cannot be read ({error.strerror}). Export the model again.") from None
+        raise ArtifactError(
+            f"{file.name} cannot be read ({error.strerror}). Export the model again."
+        ) from None
 
 
 def sha256_of(file: Path) -> str:

@@ -51,7 +51,11 @@ def certify(
     speeds, which takes about `seconds`. other_size: compare at another image size, too."""
 
     def prepare(pixels: Tensor) -> Tensor:
-        return pixels.permute(0, 2, 3, 1).contiguous() if reference.input == "pixels" else normalise(pixels).contiguous()
+        return (
+            pixels.permute(0, 2, 3, 1).contiguous()
+            if reference.input == "pixels"
+            else normalise(pixels).contiguous()
+        )
 
     def outputs(pixels: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Of the model and the artifact: each output, flattened to (N, D)."""
@@ -60,14 +64,27 @@ def certify(
             x = prepare(part)
             with torch.inference_mode():
                 expected = reference(x)
-            parts.append((expected, [torch.from_numpy(np.asarray(output)) for output in runner(x.numpy())]))
+            parts.append(
+                (expected, [torch.from_numpy(np.asarray(output)) for output in runner(x.numpy())])
+            )
         return {
-            name: (torch.cat([e[i].flatten(1) for e, _ in parts]), torch.cat([f[i].flatten(1) for _, f in parts]))
+            name: (
+                torch.cat([e[i].flatten(1) for e, _ in parts]),
+                torch.cat([f[i].flatten(1) for _, f in parts]),
+            )
             for i, name in enumerate(reference.output_names)
         }
 
-    certificate: dict[str, Any] = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "output": reference.output_names[0]}
-    groups = {"real": pixels, "adversarial": torch.cat([stress_images(pixels), *_adversarial(reference, pixels, normalise)])}
+    certificate: dict[str, Any] = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "output": reference.output_names[0],
+    }
+    groups = {
+        "real": pixels,
+        "adversarial": torch.cat(
+            [stress_images(pixels), *_adversarial(reference, pixels, normalise)]
+        ),
+    }
     if other_size:
         groups["other_size"] = resized_by(pixels[:batch_size], reference.model.total_stride)
     for group, some in groups.items():
@@ -75,8 +92,15 @@ def certify(
         certificate[group] = _compare(reference, precision, group, found)
         if group == "real" and targets is not None and reference.outputs == "classifier":
             known = targets >= 0
-            hits = [float((of.argmax(-1) == targets)[known].double().mean()) for of in found[reference.output_names[0]]]
-            certificate["accuracy"] = {"images": int(known.sum()), "pytorch_top1": hits[0], "artifact_top1": hits[1]}
+            hits = [
+                float((of.argmax(-1) == targets)[known].double().mean())
+                for of in found[reference.output_names[0]]
+            ]
+            certificate["accuracy"] = {
+                "images": int(known.sum()),
+                "pytorch_top1": hits[0],
+                "artifact_top1": hits[1],
+            }
 
     x = prepare(pixels[torch.arange(batch_size) % len(pixels)])
     array = x.numpy()
@@ -85,7 +109,9 @@ def certify(
         with torch.inference_mode():
             reference(x)
 
-    timings = take_turns({"pytorch": in_pytorch, "artifact": lambda: runner(array)}, seconds=seconds)
+    timings = take_turns(
+        {"pytorch": in_pytorch, "artifact": lambda: runner(array)}, seconds=seconds
+    )
     certificate["speed"] = {
         "batch": batch_size,
         "threads": torch.get_num_threads(),
@@ -97,7 +123,9 @@ def certify(
     return certificate
 
 
-def _compare(reference: Graph, precision: str, group: str, outputs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def _compare(
+    reference: Graph, precision: str, group: str, outputs: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, Any]:
     """Agreement of the first output, and under "others" of the rest."""
     found: dict[str, Any] = {}
     best = [of.argmax(-1) for of in next(iter(outputs.values()))]
@@ -107,12 +135,18 @@ def _compare(reference: Graph, precision: str, group: str, outputs: Mapping[str,
                 f"precision = {precision}: on {group} inputs the artifact's {name} holds NaN or infinity; the model's does not. "
                 "Use float32."
             )
-        if name == "explanation":  # it explains the most probable class: comparable where that is the same
+        if (
+            name == "explanation"
+        ):  # it explains the most probable class: comparable where that is the same
             same = best[0] == best[1]
             expected, output = expected[same], output[same]
         found[name] = agreement(expected, output)
         difference = found[name]["max_difference"] / max(found[name]["scale"], 1e-12)
-        if precision in TOLERANCE and name != "explanation" and not difference <= TOLERANCE[precision]:
+        if (
+            precision in TOLERANCE
+            and name != "explanation"
+            and not difference <= TOLERANCE[precision]
+        ):
             raise ArtifactError(
                 f"precision = {precision}: on {group} inputs the artifact's {name} differs from the model's by {difference:.2g} "
                 f"of its reach, more than {TOLERANCE[precision]:g}. Use a finer precision."
@@ -122,7 +156,11 @@ def _compare(reference: Graph, precision: str, group: str, outputs: Mapping[str,
     if reference.outputs == "classifier":
         same = best[0] == best[1]
         summary["top1_agreement"] = float(same.double().mean())
-        if precision in TOLERANCE and group == "real" and int((~same).sum()) > max(1, (1 - LEAST_AGREEMENT) * len(same)):
+        if (
+            precision in TOLERANCE
+            and group == "real"
+            and int((~same).sum()) > max(1, (1 - LEAST_AGREEMENT) * len(same))
+        ):
             raise ArtifactError(
                 f"precision = {precision}: the artifact agrees with the model on the class of {summary['top1_agreement']:.1%} "
                 f"of {len(same)} images (at least {LEAST_AGREEMENT:.0%} asked). Use a finer precision."
@@ -148,7 +186,9 @@ def resized_by(pixels: Tensor, stride: int) -> Tensor:
     """The same images (N, C, H, W), one stride higher and two wider, mirrored at the edges."""
     height, width = pixels.shape[2] + stride, pixels.shape[3] + 2 * stride
     rows, columns = (
-        torch.cat([torch.arange(size), torch.arange(size).flip(0)]).repeat(wanted // size + 1)[:wanted]
+        torch.cat([torch.arange(size), torch.arange(size).flip(0)]).repeat(wanted // size + 1)[
+            :wanted
+        ]
         for size, wanted in ((pixels.shape[2], height), (pixels.shape[3], width))
     )
     return pixels[:, :, rows][..., columns]
@@ -158,8 +198,14 @@ def check_int8(certificate: dict[str, Any], float32_ratio: float) -> None:
     """Raises ArtifactError where an int8 artifact is not accurate enough, or no faster than the same format in float32.
 
     float32_ratio: the speed of that against PyTorch."""
-    real, accuracy, ratio = certificate["real"], certificate.get("accuracy"), certificate["speed"]["ratio"]
-    lost = round(accuracy["pytorch_top1"] - accuracy["artifact_top1"], 6) if accuracy else 0.0  # 0.63 - 0.62 is more than 0.01
+    real, accuracy, ratio = (
+        certificate["real"],
+        certificate.get("accuracy"),
+        certificate["speed"]["ratio"],
+    )
+    lost = (
+        round(accuracy["pytorch_top1"] - accuracy["artifact_top1"], 6) if accuracy else 0.0
+    )  # 0.63 - 0.62 is more than 0.01
     if real["top1_agreement"] < LEAST_AGREEMENT or lost > LARGEST_LOSS:
         raise ArtifactError(
             f"precision = int8: not accurate enough, so nothing is kept: agrees with the model on {real['top1_agreement']:.1%} "
@@ -188,13 +234,17 @@ def stress_images(like: Tensor) -> Tensor:
         ((rows == height // 2) & (columns == width // 2)).float(),
     ]
     images = torch.stack(planes)[:, None].repeat(1, channels, 1, 1) * 255
-    noise = torch.randint(0, 256, (2, channels, height, width), generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(
+        0, 256, (2, channels, height, width), generator=torch.Generator().manual_seed(0)
+    )
     alone = torch.zeros(channels, channels, height, width)
     alone[range(channels), range(channels)] = 255
     return torch.cat([images, noise.float(), alone]).to(torch.uint8)
 
 
-def _adversarial(reference: Graph, pixels: Tensor, normalise: Callable[[Tensor], Tensor], count: int = 8) -> Iterator[Tensor]:
+def _adversarial(
+    reference: Graph, pixels: Tensor, normalise: Callable[[Tensor], Tensor], count: int = 8
+) -> Iterator[Tensor]:
     """Real images moved a little to where the model is least sure (Goodfellow et al. 2015): there small differences show."""
     if reference.outputs != "classifier":
         return
@@ -203,14 +253,18 @@ def _adversarial(reference: Graph, pixels: Tensor, normalise: Callable[[Tensor],
     with torch.enable_grad():
         best = model(start).topk(min(2, model.num_classes or 1), dim=-1).values
         (gradient,) = torch.autograd.grad((best[:, 0] - best[:, -1]).sum(), start)
-    yield (pixels[:count].float() - _EPSILON * gradient.sign()).round().clamp(0, 255).to(torch.uint8)
+    yield (
+        (pixels[:count].float() - _EPSILON * gradient.sign()).round().clamp(0, 255).to(torch.uint8)
+    )
 
 
 def processor() -> str:
     """What this machine computes with, in words."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"

@@ -56,13 +56,20 @@ def predict_remotely(
     or does not come back, and without on_bad DataError where a file is no image."""
     _check_server(server)
     if not (api_key.isascii() and api_key.isprintable()):
-        raise ServerError("api_key: holds a line break or another character that no header can carry. Give the key alone.")
-    address = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/predict?top_k={top_k}"
+        raise ServerError(
+            "api_key: holds a line break or another character that no header can carry. Give the key alone."
+        )
+    address = (
+        f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/predict?top_k={top_k}"
+    )
     ended = threading.Event()
     pool = ThreadPoolExecutor(_AT_ONCE)
     pause = wait or ended.wait
     try:
-        for answer in [pool.submit(_predict_one, address, str(file), api_key, pause, ended.is_set) for file in images]:
+        for answer in [
+            pool.submit(_predict_one, address, str(file), api_key, pause, ended.is_set)
+            for file in images
+        ]:
             try:
                 yield answer.result()
             except DataError as error:
@@ -77,8 +84,19 @@ def predict_remotely(
 def _check_server(server: str) -> None:
     try:
         parts = urllib.parse.urlsplit(server)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.username
-        fits = fits and not parts.query and not parts.fragment and server.isascii() and not any(map(str.isspace, server))
+        fits = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and not parts.username
+        )
+        fits = (
+            fits
+            and not parts.query
+            and not parts.fragment
+            and server.isascii()
+            and not any(map(str.isspace, server))
+        )
     except ValueError:  # of a port that is no number
         fits = False
     if not fits:
@@ -94,16 +112,30 @@ def _predict_one(
         raise DataError(f"{file}: cannot be opened ({error.strerror}).") from None
     if not data:
         raise DataError(f"{file}: is empty. Expected an image.")
-    headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-    answer = _post(urllib.request.Request(address, data, headers, method="POST"), file, wait, is_over)
+    headers = {"Content-Type": "application/octet-stream"} | (
+        {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    )
+    answer = _post(
+        urllib.request.Request(address, data, headers, method="POST"), file, wait, is_over
+    )
     try:
-        predictions = [{"class": str(one["class"]), "prob": float(one["prob"])} for one in answer["images"][0]["predictions"]]
+        predictions = [
+            {"class": str(one["class"]), "prob": float(one["prob"])}
+            for one in answer["images"][0]["predictions"]
+        ]
     except (LookupError, TypeError, ValueError):
-        raise ServerError(f"{address.partition('?')[0]}: answers with other JSON than ours. Is it a convnextv2 server?") from None
+        raise ServerError(
+            f"{address.partition('?')[0]}: answers with other JSON than ours. Is it a convnextv2 server?"
+        ) from None
     return {"image": file, "predictions": predictions}
 
 
-def _post(request: urllib.request.Request, file: str, wait: Callable[[float], Any], is_over: Callable[[], bool]) -> Any:
+def _post(
+    request: urllib.request.Request,
+    file: str,
+    wait: Callable[[float], Any],
+    is_over: Callable[[], bool],
+) -> Any:
     why = ""
     for attempt in range(TRIES):
         pause = min(_LONGEST_WAIT_S, 0.25 * 2**attempt)
@@ -116,7 +148,9 @@ def _post(request: urllib.request.Request, file: str, wait: Callable[[float], An
                 raise DataError(f"{file}: {why}") from None
             if 300 <= error.code < 400:
                 where = error.headers.get("Location", "another address")
-                raise ServerError(f"{request.host}: redirects to {where!r}. Give that server's address.") from None
+                raise ServerError(
+                    f"{request.host}: redirects to {where!r}. Give that server's address."
+                ) from None
             if error.code not in _TEMPORARY:
                 raise ServerError(f"{request.host}: refuses {file} ({error.code}): {why}") from None
             asked = error.headers.get("Retry-After", "")
@@ -124,19 +158,28 @@ def _post(request: urllib.request.Request, file: str, wait: Callable[[float], An
         except (OSError, ValueError, HTTPException) as error:  # not there, broken off, or no JSON
             reason = getattr(error, "reason", error)
             if _is_for_good(reason):
-                raise ServerError(f"{request.host}: cannot be asked ({reason}). Look at the address.") from None
+                raise ServerError(
+                    f"{request.host}: cannot be asked ({reason}). Look at the address."
+                ) from None
             why = str(reason)
         if is_over():
             break
         if attempt < TRIES - 1:
-            wait(pause * random.uniform(0.75, 1.25))  # so that many clients do not come back together
-    raise ServerError(f"{request.host}: does not answer for {file} after {TRIES} tries ({why}). Is the server running?")
+            wait(
+                pause * random.uniform(0.75, 1.25)
+            )  # so that many clients do not come back together
+    raise ServerError(
+        f"{request.host}: does not answer for {file} after {TRIES} tries ({why}). Is the server running?"
+    )
 
 
 def _is_for_good(reason: object) -> bool:
     """Whether trying again cannot help: there is no such host, or no such TLS there."""
     if isinstance(reason, ssl.SSLError):
-        return isinstance(reason, ssl.SSLCertVerificationError) or reason.reason == "WRONG_VERSION_NUMBER"
+        return (
+            isinstance(reason, ssl.SSLCertVerificationError)
+            or reason.reason == "WRONG_VERSION_NUMBER"
+        )
     return isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
 
 

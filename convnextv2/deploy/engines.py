@@ -34,7 +34,9 @@ def build_engine(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtyp
     if name in _FORMATS:
         return _exported(_FORMATS[name], model, images, dtype)
     autocast = torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
-    forward: nn.Module | Callable[[Tensor], Tensor] = model if name == "eager" else torch.compile(model, dynamic=False)
+    forward: nn.Module | Callable[[Tensor], Tensor] = (
+        model if name == "eager" else torch.compile(model, dynamic=False)
+    )
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode(), autocast:
@@ -45,12 +47,20 @@ def build_engine(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtyp
 
 def _exported(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) -> Engine:
     if images.device.type != "cpu":
-        raise DeviceError(f"format {name}: runs on the CPU here. Use device cpu, or the backends eager or compiled.")
+        raise DeviceError(
+            f"format {name}: runs on the CPU here. Use device cpu, or the backends eager or compiled."
+        )
     precision = str(dtype).removeprefix("torch.")
     chosen = check_format(name, precision, to_write=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / chosen.file
         # As users get it: for any batch size.
-        chosen.write(Graph(copy.deepcopy(model), "classifier").eval(), images.contiguous(), path, precision, False)
+        chosen.write(
+            Graph(copy.deepcopy(model), "classifier").eval(),
+            images.contiguous(),
+            path,
+            precision,
+            False,
+        )
         runner = chosen.open(read_files(path.parent), precision, torch.get_num_threads())
     return lambda images: torch.from_numpy(runner(images.numpy())[0])

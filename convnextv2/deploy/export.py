@@ -67,14 +67,22 @@ def export_artifact(
     chosen = check_format(form.format, form.precision, to_write=True)
     transform = EvalTransform.from_description(dict(preprocessing))
     if form.outputs == "classifier" and model.head is None:
-        raise ArtifactError("outputs = classifier: the model has no head. Use outputs features or backbone.")
+        raise ArtifactError(
+            "outputs = classifier: the model has no head. Use outputs features or backbone."
+        )
     if form.outputs == "features" and model.norm is None:
-        raise ArtifactError("outputs = features: a bare encoder has no final norm. Use outputs backbone.")
+        raise ArtifactError(
+            "outputs = features: a bare encoder has no final norm. Use outputs backbone."
+        )
     if form.precision == "int8" and form.outputs != "classifier":
-        raise ArtifactError("precision = int8: is judged by the classes it finds. Use outputs classifier, or float16.")
+        raise ArtifactError(
+            "precision = int8: is judged by the classes it finds. Use outputs classifier, or float16."
+        )
 
     def graph(of: ConvNeXtV2) -> Graph:
-        return Graph(of, form.outputs, form.input, transform.mean, transform.std, temperature).eval()
+        return Graph(
+            of, form.outputs, form.input, transform.mean, transform.std, temperature
+        ).eval()
 
     reference = graph(model)
     normalise = BatchTransform(transform.mean, transform.std).normalise
@@ -87,8 +95,14 @@ def export_artifact(
         path, threads = made / chosen.file, torch.get_num_threads()
         written_as = "float32" if form.precision == "int8" else form.precision
         # A copy: half precision converts the weights in place.
-        chosen.write(graph(copy.deepcopy(model)), example.contiguous(), path, written_as, form.dynamic_size)
-        measure = {"normalise": normalise, "batch_size": evidence.batch_size, "seconds": evidence.seconds}
+        chosen.write(
+            graph(copy.deepcopy(model)), example.contiguous(), path, written_as, form.dynamic_size
+        )
+        measure = {
+            "normalise": normalise,
+            "batch_size": evidence.batch_size,
+            "seconds": evidence.seconds,
+        }
         unquantised = 0.0
         if form.precision == "int8":
             runner = chosen.open(read_files(made), "float32", threads)
@@ -96,9 +110,16 @@ def export_artifact(
             unquantised = plain["speed"]["ratio"]
             del runner
             calibrates = calibration_images(len(pixels))
-            images = pixels[calibrates].permute(0, 2, 3, 1) if form.input == "pixels" else normalise(pixels[calibrates])
+            images = (
+                pixels[calibrates].permute(0, 2, 3, 1)
+                if form.input == "pixels"
+                else normalise(pixels[calibrates])
+            )
             quantise(form.format, path, form.input, images.contiguous().numpy())
-            pixels, targets = pixels[~calibrates], targets[~calibrates] if targets is not None else None
+            pixels, targets = (
+                pixels[~calibrates],
+                targets[~calibrates] if targets is not None else None,
+            )
         runner = chosen.open(read_files(made), form.precision, threads)
         certificate = certify(
             reference,
@@ -114,7 +135,9 @@ def export_artifact(
             certificate["calibrated_on"] = int(calibrates.sum())
             certificate["speed"]["float32_ratio"] = unquantised
             check_int8(certificate, unquantised)
-        outputs = dict(zip(reference.output_names, runner(example.contiguous().numpy()), strict=True))
+        outputs = dict(
+            zip(reference.output_names, runner(example.contiguous().numpy()), strict=True)
+        )
         card = Card(
             format=form.format,  # type: ignore[arg-type]
             precision=form.precision,  # type: ignore[arg-type]
@@ -131,12 +154,17 @@ def export_artifact(
             temperature=temperature,
             provenance=dict(provenance),
             notice=notice,
-            versions={package: _version(package) for package in ("convnextv2", "torch", *FORMATS[form.format].engine)},
+            versions={
+                package: _version(package)
+                for package in ("convnextv2", "torch", *FORMATS[form.format].engine)
+            },
             requires=onnx_needs(path.read_bytes()) if form.format == "onnx" else {},
         )
         save_card(made, card, certificate)
         if folder.exists():
-            folder.rename(Path(temporary) / "old")  # deleted once the new one is there: a server may be looking
+            folder.rename(
+                Path(temporary) / "old"
+            )  # deleted once the new one is there: a server may be looking
         made.rename(folder)
     return Artifact(folder, card, certificate)
 

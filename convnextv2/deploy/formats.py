@@ -39,16 +39,33 @@ Runner = Callable[[Array], list[Array]]
 Files = Mapping[str, bytes]
 """The files of an artifact: name to content."""
 
-_TORCH_FILE, _ONNX_FILE, _OPENVINO_FILE, _OPENVINO_WEIGHTS = "model.pt2", "model.onnx", "model.xml", "model.bin"
+_TORCH_FILE, _ONNX_FILE, _OPENVINO_FILE, _OPENVINO_WEIGHTS = (
+    "model.pt2",
+    "model.onnx",
+    "model.xml",
+    "model.bin",
+)
 
-_ONNXRUNTIME_BY_OPSET = {18: (1, 14), 19: (1, 15), 20: (1, 17), 21: (1, 18), 22: (1, 21), 23: (1, 22)}
+_ONNXRUNTIME_BY_OPSET = {
+    18: (1, 14),
+    19: (1, 15),
+    20: (1, 17),
+    21: (1, 18),
+    22: (1, 21),
+    23: (1, 22),
+}
 _ONNXRUNTIME_BY_IR = {8: (1, 14), 9: (1, 15), 10: (1, 18), 11: (1, 22)}
 """The first release that reads an opset, or a version of the file's form (IR)."""
 
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # of torch.load, over what its callers say
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float32}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,9 @@ def check_format(name: str, precision: str, *, to_write: bool = False) -> Format
         if not find_spec(package):
             raise MissingPackageError(package, "export")
     if precision not in chosen.precisions:
-        raise DeviceError(f"precision = {precision}: format {name} has none of that kind. It has {', '.join(chosen.precisions)}.")
+        raise DeviceError(
+            f"precision = {precision}: format {name} has none of that kind. It has {', '.join(chosen.precisions)}."
+        )
     return chosen
 
 
@@ -92,20 +111,29 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def installed_formats() -> list[str]:
     """Those that can be written and run here."""
-    return [name for name, chosen in FORMATS.items() if all(map(find_spec, chosen.engine + chosen.writer))]
+    return [
+        name
+        for name, chosen in FORMATS.items()
+        if all(map(find_spec, chosen.engine + chosen.writer))
+    ]
 
 
 # ---- PyTorch ----------------------------------------------------------------------------------------------------------------
 
 
-def _program(graph: Graph, example: Tensor, precision: str, dynamic: bool) -> torch.export.ExportedProgram:
+def _program(
+    graph: Graph, example: Tensor, precision: str, dynamic: bool
+) -> torch.export.ExportedProgram:
     """The graph in the precision's arithmetic, for any batch size, and where `dynamic` for any multiple of the total stride."""
     graph.model.to(DTYPES[precision])
     batch, stride = torch.export.Dim("batch", min=1, max=4096), graph.model.total_stride
     shape: dict[int, Any] = {0: batch}
     if dynamic:
         first = 2 if graph.input == "images" else 1
-        shape |= {first + i: stride * torch.export.Dim(name, min=1, max=512) for i, name in enumerate(("rows", "columns"))}
+        shape |= {
+            first + i: stride * torch.export.Dim(name, min=1, max=512)
+            for i, name in enumerate(("rows", "columns"))
+        }
     # An example of two: one is taken for a constant.
     example = example[:1].expand(2, *example.shape[1:]).contiguous()
     with torch.no_grad():
@@ -126,13 +154,17 @@ def _open_torch(files: Files, precision: str, threads: int) -> Runner:
         with _plain_pickles():
             program = torch.export.load(content)
     except pickle.UnpicklingError:
-        raise ArtifactError("holds pickled objects, which could run code. Export the model again.") from None
+        raise ArtifactError(
+            "holds pickled objects, which could run code. Export the model again."
+        ) from None
     return _torch_runner(program.module())
 
 
 def _check_constants(content: io.BytesIO) -> None:
     """Raises UnpicklingError where there are objects among them: these are unpickled whatever they are."""
-    with zipfile.ZipFile(content) as archive:  # PyTorch's own reader refuses the layout of older versions
+    with zipfile.ZipFile(
+        content
+    ) as archive:  # PyTorch's own reader refuses the layout of older versions
         for name in archive.namelist():
             if name.endswith("constants_config.json"):
                 for constant in json.loads(archive.read(name))["config"].values():
@@ -159,10 +191,16 @@ def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynam
         program = _program(graph, example, precision, dynamic)
         try:
             # Frozen: weights are laid out for the processor once and for all, and GELU becomes part of the layer before it.
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs={"freezing": True}
+            )
         except RuntimeError as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise DeviceError(f"format aoti: PyTorch cannot compile it here ({reason[:160]}). Is there a C++ compiler?") from None
+            reason = next(
+                (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+            )
+            raise DeviceError(
+                f"format aoti: PyTorch cannot compile it here ({reason[:160]}). Is there a C++ compiler?"
+            ) from None
 
 
 def _open_aoti(files: Files, precision: str, threads: int) -> Runner:
@@ -205,10 +243,16 @@ def _name_sizes(graph: Any) -> None:
 
     (given,) = graph.inputs
     open_axes = [axis for axis, size in enumerate(given.shape) if not isinstance(size, int)]
-    names = {str(given.shape[axis]): name for axis, name in zip(open_axes, ("batch", "height", "width"), strict=False)}
+    names = {
+        str(given.shape[axis]): name
+        for axis, name in zip(open_axes, ("batch", "height", "width"), strict=False)
+    }
     for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
         if value.shape is not None:
-            sizes = [size if isinstance(size, int) else names.get(str(size), str(size)) for size in value.shape]
+            sizes = [
+                size if isinstance(size, int) else names.get(str(size), str(size))
+                for size in value.shape
+            ]
             value.shape = onnx_ir.Shape(sizes)
 
 
@@ -244,13 +288,17 @@ def _open_onnx(files: Files, precision: str, threads: int) -> Runner:
     # Its threads would wait in a loop for more work, on the cores that decode the next images: a sixth of the throughput.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    weights = {name: content for name, content in files.items() if name != _ONNX_FILE}  # of models above 2 GB
+    weights = {
+        name: content for name, content in files.items() if name != _ONNX_FILE
+    }  # of models above 2 GB
     if weights:
         options.add_external_initializers_from_files_in_memory(
             list(weights), list(weights.values()), [len(content) for content in weights.values()]
         )
     try:
-        session = onnxruntime.InferenceSession(files[_ONNX_FILE], options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            files[_ONNX_FILE], options, providers=["CPUExecutionProvider"]
+        )
     except (states.NotImplemented, states.InvalidGraph) as error:
         raise DeviceError(
             f"precision = {precision}: ONNX Runtime has no such arithmetic on the CPU "
@@ -263,7 +311,9 @@ def _open_onnx(files: Files, precision: str, threads: int) -> Runner:
 # ---- OpenVINO ---------------------------------------------------------------------------------------------------------------
 
 
-def _write_openvino(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+def _write_openvino(
+    graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool
+) -> None:
     # OpenVINO's converter adds a decomposition of convolution_backward to PyTorch's global table.
     # Where CI is set, TorchInductor of PyTorch 2.9 refuses to load after that, so it is loaded first.
     import torch._inductor.lowering  # noqa: F401  # isort: skip
@@ -298,12 +348,16 @@ def _open_openvino(files: Files, precision: str, threads: int) -> Runner:
         )
     hint = {"float16": "f16", "bfloat16": "bf16"}.get(precision, "f32")
     model = core.read_model(files[_OPENVINO_FILE], files[_OPENVINO_WEIGHTS])
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads})
+    compiled = core.compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    )
     outputs = range(len(compiled.outputs))
 
     def run(x: Array) -> list[Array]:
         found = compiled(x)
-        return [np.array(found[i]) for i in outputs]  # the engine's own memory is overwritten by the next call
+        return [
+            np.array(found[i]) for i in outputs
+        ]  # the engine's own memory is overwritten by the next call
 
     return run
 
@@ -325,8 +379,16 @@ def _quiet() -> Iterator[None]:
 
 
 FORMATS = {
-    "torch": Format(_TORCH_FILE, (), (), ("float32", "float16", "bfloat16"), _write_torch, _open_torch),
-    "aoti": Format(_TORCH_FILE, (), (), ("float32", "float16", "bfloat16"), _write_aoti, _open_aoti),
-    "onnx": Format(_ONNX_FILE, ("onnxruntime",), ("onnx", "onnxscript"), PRECISIONS, _write_onnx, _open_onnx),
-    "openvino": Format(_OPENVINO_FILE, ("openvino",), (), PRECISIONS, _write_openvino, _open_openvino),
+    "torch": Format(
+        _TORCH_FILE, (), (), ("float32", "float16", "bfloat16"), _write_torch, _open_torch
+    ),
+    "aoti": Format(
+        _TORCH_FILE, (), (), ("float32", "float16", "bfloat16"), _write_aoti, _open_aoti
+    ),
+    "onnx": Format(
+        _ONNX_FILE, ("onnxruntime",), ("onnx", "onnxscript"), PRECISIONS, _write_onnx, _open_onnx
+    ),
+    "openvino": Format(
+        _OPENVINO_FILE, ("openvino",), (), PRECISIONS, _write_openvino, _open_openvino
+    ),
 }

@@ -98,5 +98,7 @@ class Graph(nn.Module):
         logit is the mean over positions of what this returns, plus what does not depend on the image."""
         mean = pooled.mean(-1, keepdim=True)
         deviation = ((pooled - mean).square().mean(-1, keepdim=True) + eps).sqrt()
-        centred = row - row.mean(-1, keepdim=True)  # the norm takes the mean over channels from each position's vector
+        centred = row - row.mean(
+            -1, keepdim=True
+        )  # the norm takes the mean over channels from each position's vector
         return (encoded * (centred / deviation)[:, None, None, :]).sum(-1)

@@ -47,7 +47,9 @@ class Predictor:
         self.scorer: Scorer = open_scorer(source, device=device, precision=precision)
         self.batch_size, self.max_image_pixels = batch_size, max_image_pixels
 
-    def __call__(self, images: Picture | Sequence[Picture], *, top_k: int = 5) -> list[dict[str, Any]]:
+    def __call__(
+        self, images: Picture | Sequence[Picture], *, top_k: int = 5
+    ) -> list[dict[str, Any]]:
         """One {"image": name, "predictions": [{"class": name, "prob": probability}, ...]} for each image, as `predict` returns;
         images without a name are numbered. Raises DataError for what is no image."""
         if top_k < 1:
@@ -97,17 +99,24 @@ class Predictor:
             elif isinstance(image, Tensor | np.ndarray):
                 yield name, _as_pixels(image, name, channels, value_range)
             else:
-                raise DataError(f"{name}: is a {type(image).__name__}. Expected a path, bytes, Pillow image, array or tensor.")
+                raise DataError(
+                    f"{name}: is a {type(image).__name__}. Expected a path, bytes, Pillow image, array or tensor."
+                )
 
 
 def top(probs: NDArray[np.float32], class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
     """The most probable classes of one image, best first."""
     best = torch.from_numpy(probs).topk(min(top_k, len(probs)))
-    return [{"class": class_names[c], "prob": p} for c, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    return [
+        {"class": class_names[c], "prob": p}
+        for c, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def _is_one(images: object) -> bool:
-    return isinstance(images, str | Path | bytes | bytearray | memoryview | Image.Image | Tensor | np.ndarray)
+    return isinstance(
+        images, str | Path | bytes | bytearray | memoryview | Image.Image | Tensor | np.ndarray
+    )
 
 
 def _as_pixels(
@@ -136,7 +145,9 @@ def _as_pixels(
     elif array.ndim == 2 and not isinstance(image, Tensor):
         array = array[..., None]
     # Floats without a range would be scaled by their own, image by image; they may be normalised already.
-    is_known = array.dtype in (np.uint8, np.uint16) or (value_range is not None and array.dtype.kind in "uif")
+    is_known = array.dtype in (np.uint8, np.uint16) or (
+        value_range is not None and array.dtype.kind in "uif"
+    )
     if array.ndim != 3 or not array.size or not is_known:
         raise DataError(
             f"{name}: {image.dtype} of shape {tuple(image.shape)}. Expected uint8 (or uint16, or with a value_range any "

@@ -47,7 +47,12 @@ def quantise(format: str, path: Path, input: str, images: NDArray[Any]) -> None:
 
 
 def _onnx(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -78,14 +83,21 @@ def _onnx(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
 def _openvino(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
     if not find_spec("nncf"):
         raise MissingPackageError("nncf", "export")
-    with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars, and logs that there is no GPU
+    with contextlib.redirect_stdout(
+        io.StringIO()
+    ):  # it draws progress bars, and logs that there is no GPU
         import nncf
         import openvino
 
         nncf.set_log_level(logging.ERROR)
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         model = openvino.Core().read_model(str(path))
-        quantised = nncf.quantize(model, nncf.Dataset(parts), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(parts))
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset(parts),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(parts),
+        )
     del model  # it holds its weights' file open
     for suffix in (".xml", ".bin"):
         path.with_suffix(suffix).unlink(missing_ok=True)

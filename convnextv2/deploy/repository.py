@@ -25,7 +25,9 @@ def check_layout(layout: str, format: str, root: Path, name: str) -> None:
     """Raises ArtifactError for a format that these servers do not run, and for a name that is no plain word; RunError where
     `root` is no folder."""
     if format not in _BACKENDS:
-        raise ArtifactError(f"layout = {layout}: runs formats onnx and openvino, not {format}. Choose one of these.")
+        raise ArtifactError(
+            f"layout = {layout}: runs formats onnx and openvino, not {format}. Choose one of these."
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ArtifactError(f"name = {name!r}: expected letters, digits, _, . and -.")
     if root.exists() and not root.is_dir():
@@ -45,10 +47,14 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
         config = triton_config(artifact, name)
         existing = model / "config.pbtxt"
         if existing.is_file() and existing.read_text() != config:
-            raise RunError(f"{existing}: is there already and describes another model. Choose another name or folder.")
+            raise RunError(
+                f"{existing}: is there already and describes another model. Choose another name or folder."
+            )
         existing.write_text(config)
     # Not str.isdigit, which is true of ² as well.
-    versions = [int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[0-9]{1,18}", entry.name)]
+    versions = [
+        int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[0-9]{1,18}", entry.name)
+    ]
     version = model / str(max(versions, default=0) + 1)
     with tempfile.TemporaryDirectory(dir=root, prefix=".version-") as temporary:
         made = Path(temporary) / version.name

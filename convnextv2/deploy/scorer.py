@@ -65,7 +65,9 @@ class Scorer:
         with self._lock:
             first, embedding, explanation = self._run(pixels)
         if first.shape[-1] != len(self.class_names):
-            raise ArtifactError(f"{self.name}: returns {first.shape[-1]} columns for {len(self.class_names)} class names.")
+            raise ArtifactError(
+                f"{self.name}: returns {first.shape[-1]} columns for {len(self.class_names)} class names."
+            )
         if self._temperature is not None:
             first = softmax(first / self._temperature)
         return Scores(first, embedding, explanation)
@@ -87,7 +89,9 @@ class Scorer:
         return first / self._temperature
 
 
-def open_scorer(source: str | Path, *, device: str = "auto", precision: str = "auto", average: bool = False) -> Scorer:
+def open_scorer(
+    source: str | Path, *, device: str = "auto", precision: str = "auto", average: bool = False
+) -> Scorer:
     """A classifier from a run folder, checkpoint, weights file or artifact.
 
     device, precision: of PyTorch; an artifact has its own. Raises our errors where it is no classifier."""
@@ -105,7 +109,9 @@ def _of_weights(opened: Weights, path: Path, device_name: str, precision: str) -
             "convnextv2 reconstruct."
         )
     if not description.preprocessing:
-        raise CheckpointError(f"{path}: does not say how its images are prepared. Write it with its preprocessing.")
+        raise CheckpointError(
+            f"{path}: does not say how its images are prepared. Write it with its preprocessing."
+        )
     device = choose_device(device_name)
     dtype = choose_precision(precision, device)
     transform = EvalTransform.from_description(description.preprocessing)
@@ -113,14 +119,19 @@ def _of_weights(opened: Weights, path: Path, device_name: str, precision: str) -
     normalise = BatchTransform(transform.mean, transform.std).normalise
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        ):
             return [output.float().cpu().numpy() for output in graph(normalise(pixels.to(device)))]
 
     return Scorer(
         str(path),
         run,
         transform=transform,
-        class_names=distinct(description.class_names or default_class_names(model.head.out_features)),
+        class_names=distinct(
+            description.class_names or default_class_names(model.head.out_features)
+        ),
         engine=f"PyTorch on {device}, {str(dtype).removeprefix('torch.')}",
         sha256=opened.origin.sha256,
         notes=opened.lines(),
@@ -136,9 +147,13 @@ def _of_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
             f"{artifact.path}: returns {', '.join(card.outputs)}, no classes. Export it with --outputs classifier."
         )
     if choose_device(device).type != "cpu" and device != "auto":
-        raise DeviceError(f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run itself.")
+        raise DeviceError(
+            f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run itself."
+        )
     if precision not in ("auto", card.precision):
-        raise DeviceError(f"precision = {precision}: {artifact.path} computes in {card.precision}. Leave precision out.")
+        raise DeviceError(
+            f"precision = {precision}: {artifact.path} computes in {card.precision}. Leave precision out."
+        )
     runner = artifact.open(torch.get_num_threads())
     normalise = BatchTransform(transform.mean, transform.std).normalise
 
@@ -147,12 +162,16 @@ def _of_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
             return runner(pixels.permute(0, 2, 3, 1).contiguous().numpy())
         return runner(normalise(pixels).contiguous().numpy())
 
-    notes = [f"{artifact.path}: artifact, {card.format}, {card.precision}, sha256 {artifact.sha256[:16]}"]
+    notes = [
+        f"{artifact.path}: artifact, {card.format}, {card.precision}, sha256 {artifact.sha256[:16]}"
+    ]
     return Scorer(
         str(artifact.path),
         run,
         transform=transform,
-        class_names=distinct(card.class_names or default_class_names(card.shapes[card.outputs[0]][1] or 0)),
+        class_names=distinct(
+            card.class_names or default_class_names(card.shapes[card.outputs[0]][1] or 0)
+        ),
         engine=f"{card.format}, {card.precision}",
         sha256=artifact.sha256,
         notes=[*map(plain, notes + [f"Licence: {card.notice}"] * bool(card.notice))],

@@ -29,7 +29,9 @@ class Series:
     tone: str = "strong"
 
 
-def line_chart(series: Sequence[Series], *, title: str, y_format: Format, mark: tuple[Point, str] | None = None) -> Markup:
+def line_chart(
+    series: Sequence[Series], *, title: str, y_format: Format, mark: tuple[Point, str] | None = None
+) -> Markup:
     """Lines over epochs. title: what is on the y axis, with its unit. mark: one point to point out, and what to say of it."""
     everything = [point for line in series for point in line.points]
     x_ticks = nice_ticks(0, max(x for x, _ in everything) or 1)
@@ -38,7 +40,9 @@ def line_chart(series: Sequence[Series], *, title: str, y_format: Format, mark: 
 
     def place(point: Point) -> Point:
         x, y = point
-        return LEFT + x / x_most * (RIGHT - LEFT), BOTTOM - (y - y_least) / (y_most - y_least) * (BOTTOM - TOP)
+        return LEFT + x / x_most * (RIGHT - LEFT), BOTTOM - (y - y_least) / (y_most - y_least) * (
+            BOTTOM - TOP
+        )
 
     parts = [_y_axis(y_ticks, lambda y: place((0, y))[1], y_format)]
     for x in x_ticks:
@@ -53,9 +57,15 @@ def line_chart(series: Sequence[Series], *, title: str, y_format: Format, mark: 
                 line.tone, line.name, path([place(p) for p in line.points])
             )
         )
-        parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(line.tone, x, y))
+        parts.append(
+            Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
+                line.tone, x, y
+            )
+        )
         parts.append(_text(RIGHT + 12, height, line.name, kind=f"name {line.tone}"))
-        parts.append(_text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}"))
+        parts.append(
+            _text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}")
+        )
     if mark is not None:
         x, y = place(mark[0])
         anchor = "start" if x < (LEFT + RIGHT) / 2 else "end"
@@ -66,7 +76,9 @@ def line_chart(series: Sequence[Series], *, title: str, y_format: Format, mark: 
         for line in series
     )
     domain = f"{x_most:g} {y_least:g} {y_most:g}"
-    return Markup('<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" data-domain="{}"{}>{}</svg>').format(
+    return Markup(
+        '<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" data-domain="{}"{}>{}</svg>'
+    ).format(
         WIDTH,
         HEIGHT,
         f"{title}: {told}.",
@@ -80,7 +92,9 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
     """Accuracy over confidence: a dot for each bin that has images, its area their number, a stem from the diagonal to the dot.
 
     calibration: (bins, 3): images, mean confidence, accuracy."""
-    filled = [(int(n), confidence, accuracy) for n, confidence, accuracy in calibration.tolist() if n > 0]
+    filled = [
+        (int(n), confidence, accuracy) for n, confidence, accuracy in calibration.tolist() if n > 0
+    ]
     most = max(n for n, _, _ in filled)
 
     def place(x: float, y: float) -> Point:
@@ -91,7 +105,9 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
     parts += [_text(place(x, 0)[0], BOTTOM + 18, percent(x), anchor="middle") for x in ticks]
     parts.append(_text(RIGHT, BOTTOM + 36, "confidence", anchor="end", kind="unit"))
     (x0, y0), (x1, y1) = place(0, 0), place(1, 1)
-    parts.append(Markup('<path class="ideal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(x0, y0, x1, y1))
+    parts.append(
+        Markup('<path class="ideal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(x0, y0, x1, y1)
+    )
     parts.append(_text(RIGHT + 12, y1 + 4, "perfectly", kind="unit"))
     parts.append(_text(RIGHT + 12, y1 + 18, "calibrated", kind="unit"))
     for n, confidence, accuracy in filled:
@@ -100,14 +116,19 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
         parts.append(Markup('<path class="stem" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, y_ideal, y))
         told = f"{n:,} images: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
         parts.append(
-            Markup('<circle class="bubble" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
-                x, y, max(2.5, 13 * math.sqrt(n / most)), told
-            )
+            Markup(
+                '<circle class="bubble" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>'
+            ).format(x, y, max(2.5, 13 * math.sqrt(n / most)), told)
         )
     n, confidence, accuracy = max(filled)
     fullest = f"{n:,} images, confidence {percent(confidence)}, accuracy {percent(accuracy)}"
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, f"Accuracy over confidence. The fullest bin: {fullest}.", Markup("").join(parts)
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(
+        WIDTH,
+        HEIGHT,
+        f"Accuracy over confidence. The fullest bin: {fullest}.",
+        Markup("").join(parts),
     )
 
 
@@ -167,4 +188,6 @@ def _y_axis(ticks: Sequence[float], height: Callable[[float], float], y_format: 
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "tick") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(kind, x, y, anchor, text)
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        kind, x, y, anchor, text
+    )

@@ -75,7 +75,9 @@ def evaluate(
     counts = count(all_targets, all_classes, all_probs[:, 0], loss_sum, num_classes)
     if place is not None:
         counts = add_over_ranks(counts, place)
-    predictions = Predictions(all_indices.numpy(), all_targets.numpy(), all_classes.numpy(), all_probs.numpy())
+    predictions = Predictions(
+        all_indices.numpy(), all_targets.numpy(), all_classes.numpy(), all_probs.numpy()
+    )
     return summarise(counts, num_classes), predictions
 
 

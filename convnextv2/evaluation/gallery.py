@@ -29,7 +29,9 @@ def to_picture(pixels: Tensor) -> Image.Image:
     shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().cpu().numpy())
     factor = math.ceil(LEAST_SIDE_PX / max(picture.size))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )
 
 
 def shown_channels(channels: int) -> str:
@@ -41,13 +43,18 @@ def shown_channels(channels: int) -> str:
     return f"Shown are channels 1 to 3 of {channels}, as RGB."
 
 
-def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction: Tensor) -> Image.Image:
+def reconstruction_gallery(
+    pixels: Tensor, masked_pixels: Tensor, reconstruction: Tensor
+) -> Image.Image:
     """One picture of N images, each as input, masked, and reconstructed (with the visible tiles pasted back); two images to a row
     when there are more than three. Where not all channels are shown, a line says which.
 
     All three: uint8 (N, C, H, W), of the same shape."""
     assert pixels.shape == masked_pixels.shape == reconstruction.shape
-    groups = [[to_picture(image) for image in images] for images in zip(pixels, masked_pixels, reconstruction, strict=True)]
+    groups = [
+        [to_picture(image) for image in images]
+        for images in zip(pixels, masked_pixels, reconstruction, strict=True)
+    ]
     width, height = groups[0][0].size
     columns = 2 if len(groups) > 3 else 1
     rows = math.ceil(len(groups) / columns)
@@ -57,7 +64,12 @@ def reconstruction_gallery(pixels: Tensor, masked_pixels: Tensor, reconstruction
     if note := shown_channels(pixels.shape[1]):
         header += 2 * NOTE_PX
     canvas = Image.new(
-        "RGB", (columns * group_width + (columns - 1) * GAP_PX, header + rows * height + (rows - 1) * GUTTER_PX), "white"
+        "RGB",
+        (
+            columns * group_width + (columns - 1) * GAP_PX,
+            header + rows * height + (rows - 1) * GUTTER_PX,
+        ),
+        "white",
     )
     draw = ImageDraw.Draw(canvas)
     for i in range(columns):
@@ -102,10 +114,14 @@ def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> T
     """Pixels (N, C, H, W) with all but the visible tiles in grey."""
     canvas = Tiles(visible, grid).canvas(tile)
     as_last = pixels.permute(0, 2, 3, 1)
-    return canvas.paint(canvas.pick(as_last), onto=torch.full_like(as_last, GREY)).permute(0, 3, 1, 2)
+    return canvas.paint(canvas.pick(as_last), onto=torch.full_like(as_last, GREY)).permute(
+        0, 3, 1, 2
+    )
 
 
 def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """The inverse of normalisation: images (N, C, H, W) to uint8 pixels."""
-    means, stds = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std))
+    means, stds = (
+        torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std)
+    )
     return ((images * stds + means) * 255).round().clamp(0, 255).to(torch.uint8)

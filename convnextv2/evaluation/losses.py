@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
     """Softmax cross entropy, the mean (or sum) over the images.
 
     logits: (N, K), any float dtype. targets: int64 (N,), or float (N, K), each row a distribution (mixup).
@@ -19,7 +21,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduc
     return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction=reduction)
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
     """Binary cross entropy over one-hot targets, the mean (or sum) over the N * K decisions (as timm and MindCV take it).
 
     Arguments and result as for `cross_entropy`."""
@@ -64,7 +68,9 @@ def asymmetric_multi_label(logits: Tensor, targets: Tensor, smoothing: float = 0
     return -(terms * (1 - right) ** (positive + 4 * (1 - positive))).sum()
 
 
-def jensen_shannon(logits: Tensor, targets: Tensor, smoothing: float = 0.0, *, splits: int = 3, alpha: float = 12.0) -> Tensor:
+def jensen_shannon(
+    logits: Tensor, targets: Tensor, smoothing: float = 0.0, *, splits: int = 3, alpha: float = 12.0
+) -> Tensor:
     """AugMix (Hendrycks et al. 2020, arXiv 1912.02781): cross entropy of the clean images plus alpha times the divergence between
     the predictions for the `splits` versions of each image.
 
@@ -73,7 +79,10 @@ def jensen_shannon(logits: Tensor, targets: Tensor, smoothing: float = 0.0, *, s
     versions = logits.unflatten(0, (splits, -1))
     log_probs = versions.log_softmax(-1)
     mixture = log_probs.exp().mean(0).clamp(1e-7, 1).log()
-    divergence = sum(F.kl_div(mixture, one, reduction="batchmean", log_target=True) for one in log_probs) / splits
+    divergence = (
+        sum(F.kl_div(mixture, one, reduction="batchmean", log_target=True) for one in log_probs)
+        / splits
+    )
     return cross_entropy(versions[0], targets[: versions.shape[1]], smoothing) + alpha * divergence
 
 

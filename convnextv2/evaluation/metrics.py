@@ -72,7 +72,9 @@ class Evaluation:
         figures = dict(vars(self))
         if len(self.support) <= MOST_CLASSES_IN_JSON:
             named = {"pairs": "confusion"}
-            figures = {named.get(name, name): getattr(self, named.get(name, name)) for name in figures}
+            figures = {
+                named.get(name, name): getattr(self, named.get(name, name)) for name in figures
+            }
         return {name: _plain(value) for name, value in figures.items()}
 
     def table(self) -> str:
@@ -129,7 +131,11 @@ def count(
     # Bins are open below and closed above, so that a confidence of 1 falls into the last one.
     bins = ((confidences.double() * BINS).ceil().nan_to_num(BINS).long() - 1).clamp(0, BINS - 1)
     filled = torch.zeros(3, BINS, dtype=torch.float64)
-    filled.index_add_(1, bins, torch.stack([torch.ones(len(bins), dtype=torch.float64), confidences.double(), hits[:, 0]]))
+    filled.index_add_(
+        1,
+        bins,
+        torch.stack([torch.ones(len(bins), dtype=torch.float64), confidences.double(), hits[:, 0]]),
+    )
     totals = torch.tensor([loss_sum, hits.sum()], dtype=torch.float64)
     return Counts(totals, filled, torch.stack([keys, images], dim=1))
 
@@ -189,10 +195,18 @@ def summarise(counts: Counts, num_classes: int) -> Evaluation:
     is_right = pairs[:, 0] == pairs[:, 1]
     right[pairs[is_right, 0]] = each[is_right]
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: undefined
-        precision, recall, f1 = right / predicted, right / support, 2 * right / (predicted + support)
-        calibration = np.stack([bin_images, bin_confidence / bin_images, bin_hits / bin_images], axis=1)
+        precision, recall, f1 = (
+            right / predicted,
+            right / support,
+            2 * right / (predicted + support),
+        )
+        calibration = np.stack(
+            [bin_images, bin_confidence / bin_images, bin_hits / bin_images], axis=1
+        )
     occurs = predicted + support > 0
-    macro_precision, macro_recall, macro_f1 = (float(np.nan_to_num(of[occurs]).mean()) for of in (precision, recall, f1))
+    macro_precision, macro_recall, macro_f1 = (
+        float(np.nan_to_num(of[occurs]).mean()) for of in (precision, recall, f1)
+    )
     return Evaluation(
         images=images,
         top1=float(right.sum()) / images,

@@ -17,7 +17,17 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from convnextv2.evaluation.charts import BOTTOM, LEFT, RIGHT, TOP, Series, calibration_chart, line_chart, percent, thin
+from convnextv2.evaluation.charts import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Series,
+    calibration_chart,
+    line_chart,
+    percent,
+    thin,
+)
 from convnextv2.evaluation.gallery import shown_channels
 from convnextv2.evaluation.metrics import Evaluation
 
@@ -71,11 +81,13 @@ def build_report(
     recipe: knobs and values. metrics, pretrain_metrics: records of metrics.jsonl of training and of pre-training.
     examples: shown right and wrong apart, the most confident mistakes first. gallery: of `reconstruction_gallery`.
     next_steps: command and what it is good for. channels: of the images, for a note where not all are shown."""
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    )
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))
     names = _all_names(class_names, evaluation)
-    wrong = [example for example in examples if example.target not in (None, example.predictions[0][0])]
+    wrong = [
+        example for example in examples if example.target not in (None, example.predictions[0][0])
+    ]
     wrong.sort(key=lambda example: -example.predictions[0][1])
     return page.render(
         title=run_title,
@@ -84,18 +96,30 @@ def build_report(
         gallery=gallery and _picture(gallery),
         evaluation=evaluation,
         names=names,
-        matrix=evaluation.confusion if evaluation and len(names) <= MOST_CLASSES_IN_MATRIX else None,
+        matrix=evaluation.confusion
+        if evaluation and len(names) <= MOST_CLASSES_IN_MATRIX
+        else None,
         most_pairs=MOST_PAIRS_BESIDE_MATRIX,
         confusions=_confusions(evaluation, names) if evaluation else [],
         classes=_class_rows(evaluation, names) if evaluation else [],
         most_classes=MOST_CLASSES_SHOWN,
-        calibration=calibration_chart(evaluation.calibration) if evaluation and math.isfinite(evaluation.ece) else None,
+        calibration=calibration_chart(evaluation.calibration)
+        if evaluation and math.isfinite(evaluation.ece)
+        else None,
         frame=(LEFT, RIGHT, TOP, BOTTOM),
         groups=[
             (title, lead, [(example, _thumbnail(example.image)) for example in group])
             for title, lead, group in (
                 ("Wrong", "The most confident mistakes come first.", wrong),
-                ("Right", "", [e for e in examples if e.target is not None and e.target == e.predictions[0][0]]),
+                (
+                    "Right",
+                    "",
+                    [
+                        e
+                        for e in examples
+                        if e.target is not None and e.target == e.predictions[0][0]
+                    ],
+                ),
                 ("Predictions", "", [e for e in examples if e.target is None]),
             )
             if group
@@ -118,7 +142,9 @@ def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list
     return figures + [(label, str(value)) for label, value in summary.items()]
 
 
-def _charts(metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+def _charts(
+    metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Markup]]:
     """The learning curves for which there are points, each with its title."""
     evals = _of_kind(metrics, "eval")
     charts = []
@@ -140,7 +166,11 @@ def _charts(metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Map
         charts.append(("Loss", line_chart(losses, title="Loss", y_format=_loss)))
     pretraining = thin(_points(_of_kind(pretrain_metrics, "train"), "loss"))
     if pretraining:
-        chart = line_chart([Series("training", pretraining)], title="Pre-training loss (masked tiles)", y_format=_loss)
+        chart = line_chart(
+            [Series("training", pretraining)],
+            title="Pre-training loss (masked tiles)",
+            y_format=_loss,
+        )
         charts.append(("Pre-training loss (masked tiles)", chart))
     return charts
 
@@ -153,7 +183,11 @@ def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[st
 def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[float, float]]:
     """(epoch, figure) where it was measured and is a number."""
     found = [(float(record["epoch"]), record.get(figure)) for record in records]
-    return [(epoch, float(value)) for epoch, value in found if value is not None and math.isfinite(value)]
+    return [
+        (epoch, float(value))
+        for epoch, value in found
+        if value is not None and math.isfinite(value)
+    ]
 
 
 def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str, int, int]]:
@@ -163,7 +197,9 @@ def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str,
     return [(names[i], names[j], n, int(evaluation.support[i])) for i, j, n in most]
 
 
-def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, int, float, float, float]]:
+def _class_rows(
+    evaluation: Evaluation, names: Sequence[str]
+) -> list[tuple[str, int, float, float, float]]:
     """Name, images, precision, recall and F1 of the classes that occur, the weakest first."""
     columns = (evaluation.support, evaluation.precision, evaluation.recall, evaluation.f1)
     rows = list(zip(names, *(column.tolist() for column in columns), strict=True))
@@ -185,7 +221,9 @@ def _thumbnail(image: Image.Image) -> dict[str, Any]:
 def _picture(image: Image.Image) -> dict[str, Any]:
     """uri, width and height for an img element."""
     data = io.BytesIO()
-    photo = image.width * image.height > PNG_PIXELS or (image.mode == "RGB" and min(image.size) > 96)
+    photo = image.width * image.height > PNG_PIXELS or (
+        image.mode == "RGB" and min(image.size) > 96
+    )
     kind, options = ("jpeg", {"quality": 88}) if photo else ("png", {"optimize": True})
     image.convert("RGB").save(data, kind, **options)
     uri = f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -31,7 +31,11 @@ class Timing:
 
 
 def take_turns(
-    works: Mapping[str, Callable[[], object]], *, seconds: float, least_rounds: int = 5, device: torch.device | None = None
+    works: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least_rounds: int = 5,
+    device: torch.device | None = None,
 ) -> dict[str, Timing]:
     """Time each piece of work again and again, one after the other, so that what disturbs the machine disturbs all alike.
 

@@ -17,7 +17,9 @@ from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.model.layers import Block, LayerNorm, PatchConv, init_weights, statistics_dtype
 from convnextv2.model.tiles import Tiles
 
-SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {  # depths, dims; paper appendix A.1
+SIZES: dict[
+    str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
+] = {  # depths, dims; paper appendix A.1
     "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
     "convnextv2_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
@@ -60,7 +62,9 @@ class ConvNeXtV2(nn.Module):
     ) -> None:
         super().__init__()
         if len(depths) != 4 or len(dims) != 4 or min(*depths, *dims) < 1:
-            raise ConvNeXtV2Error(f"depths = {tuple(depths)}, dims = {tuple(dims)}: expected four positive numbers each.")
+            raise ConvNeXtV2Error(
+                f"depths = {tuple(depths)}, dims = {tuple(dims)}: expected four positive numbers each."
+            )
         if stem_stride not in (1, 2, 4):
             raise ConvNeXtV2Error(f"stem_stride = {stem_stride}: expected 4, 2 or 1.")
         self.arguments: dict[str, Any] = {  # what a checkpoint needs to build this network again
@@ -78,12 +82,19 @@ class ConvNeXtV2(nn.Module):
         self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
         self.grad_checkpoint = grad_checkpoint
 
-        self.downsample_layers = nn.ModuleList([nn.Sequential(PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0]))])
+        self.downsample_layers = nn.ModuleList(
+            [nn.Sequential(PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0]))]
+        )
         for narrow, wide in zip(dims[:-1], dims[1:], strict=True):
-            self.downsample_layers.append(nn.Sequential(LayerNorm(narrow), PatchConv(narrow, wide, 2)))
+            self.downsample_layers.append(
+                nn.Sequential(LayerNorm(narrow), PatchConv(narrow, wide, 2))
+            )
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
         self.stages = nn.ModuleList(
-            nn.ModuleList(Block(dim, drop_path_rate=next(rates), gelu=gelu, grn_scope=grn_scope) for _ in range(depth))
+            nn.ModuleList(
+                Block(dim, drop_path_rate=next(rates), gelu=gelu, grn_scope=grn_scope)
+                for _ in range(depth)
+            )
             for depth, dim in zip(depths, dims, strict=True)
         )
         self.norm = None if num_classes is None else LayerNorm(dims[-1], norm_eps)

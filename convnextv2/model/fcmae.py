@@ -25,7 +25,9 @@ def visible_count(tiles: int, mask_ratio: float) -> int:
     return max(1, min(int(tiles * (1 - mask_ratio)), tiles - 1))
 
 
-def draw_masks(n: int, grid: tuple[int, int], mask_ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_masks(
+    n: int, grid: tuple[int, int], mask_ratio: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """A random choice of visible tiles for each of n images: sorted indices, visible int64 (n, V) and masked int64 (n, L - V), on
     CPU.
 
@@ -64,7 +66,9 @@ class FCMAE(nn.Module):
         self.cell = encoder.total_stride
         self.tile = tile or self.cell
         if self.tile % self.cell:
-            raise ConvNeXtV2Error(f"tile = {tile}: expected a multiple of the total stride, {self.cell} px.")
+            raise ConvNeXtV2Error(
+                f"tile = {tile}: expected a multiple of the total stride, {self.cell} px."
+            )
         self.norm_target = norm_target
         self.arguments = {
             "tile": self.tile,
@@ -77,7 +81,9 @@ class FCMAE(nn.Module):
         gelu, grn_scope = encoder.arguments["gelu"], encoder.arguments["grn_scope"]
         self.proj = PatchConv(encoder.dims[-1], decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(decoder_dim))
-        self.decoder = nn.ModuleList(Block(decoder_dim, gelu=gelu, grn_scope=grn_scope) for _ in range(decoder_depth))
+        self.decoder = nn.ModuleList(
+            Block(decoder_dim, gelu=gelu, grn_scope=grn_scope) for _ in range(decoder_depth)
+        )
         self.pred = PatchConv(decoder_dim, self.cell**2 * encoder.in_channels)
         for module in (self.proj, self.decoder, self.pred):
             module.apply(init_weights)
@@ -99,7 +105,9 @@ class FCMAE(nn.Module):
 
         images: (N, C, H, W), normalised. visible, masked: int64 (N, V) and (N, L - V), see `draw_masks`; masked is not empty."""
         if masked.shape[1] == 0:
-            raise ConvNeXtV2Error("mask_ratio = 0: nothing is masked, so there is no loss. Use a ratio above 0.")
+            raise ConvNeXtV2Error(
+                "mask_ratio = 0: nothing is masked, so there is no loss. Use a ratio above 0."
+            )
         grid = self.grid(*images.shape[-2:])
         predictions = self._predict(images, Tiles(visible, grid), Tiles(masked, grid))
         targets = fold(Tiles(masked, grid).cut(images), self.cell)
@@ -121,7 +129,9 @@ class FCMAE(nn.Module):
         cells = self._predict(images, Tiles(visible, grid), Tiles(masked, grid)).to(images.dtype)
         if self.norm_target:
             pixels = fold(canvas.pick(original), self.cell)
-            cells = cells * (pixels.var(-1, keepdim=True) + 1e-6).sqrt() + pixels.mean(-1, keepdim=True)
+            cells = cells * (pixels.var(-1, keepdim=True) + 1e-6).sqrt() + pixels.mean(
+                -1, keepdim=True
+            )
         return canvas.paint(unfold(cells, self.cell), onto=original).permute(0, 3, 1, 2)
 
     def _predict(self, images: Tensor, visible: Tiles, masked: Tiles) -> Tensor:

@@ -47,7 +47,9 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C), same dtype."""
         with full_precision(x.device):
-            return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+            return F.layer_norm(
+                x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+            )
 
 
 class GlobalResponseNorm(nn.Module):
@@ -70,7 +72,9 @@ class GlobalResponseNorm(nn.Module):
         positions = list(range(1 if self.scope == "image" else 0, x.dim() - 1))
         with full_precision(x.device):
             # vector_norm, unlike sqrt(sum of squares), has gradient 0 and not NaN where a channel is 0 at every position.
-            norm = torch.linalg.vector_norm(x, dim=positions, keepdim=True, dtype=statistics_dtype(x.dtype))
+            norm = torch.linalg.vector_norm(
+                x, dim=positions, keepdim=True, dtype=statistics_dtype(x.dtype)
+            )
             scale = 1 + self.gamma * (norm / (norm.mean(-1, keepdim=True) + self.eps))
             return torch.addcmul(self.beta.to(x.dtype), x, scale.to(x.dtype))
 
@@ -81,20 +85,30 @@ class DepthwiseConv(nn.Module):
     def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__()
         # Channels-last strides, those of its gradient: distributed training then needs no copy between them.
-        self.weight = nn.Parameter(torch.empty(dim, 1, kernel_size, kernel_size).to(memory_format=torch.channels_last))
+        self.weight = nn.Parameter(
+            torch.empty(dim, 1, kernel_size, kernel_size).to(memory_format=torch.channels_last)
+        )
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
         """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
         channels, _, kernel_size, _ = self.weight.shape
         if kernel_size == 7 and native.are_used_for(x):
-            places, size = (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
-            return native.depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(x.shape)
+            places, size = (
+                (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
+            )
+            return native.depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(
+                x.shape
+            )
         dense = x if canvas is None else canvas.paint(x)
         # As NCHW this is a channels-last view: neither the input nor the output is copied.
-        y = F.conv2d(dense.permute(0, 3, 1, 2), self.weight, self.bias, padding=kernel_size // 2, groups=channels).permute(
-            0, 2, 3, 1
-        )
+        y = F.conv2d(
+            dense.permute(0, 3, 1, 2),
+            self.weight,
+            self.bias,
+            padding=kernel_size // 2,
+            groups=channels,
+        ).permute(0, 2, 3, 1)
         return y if canvas is None else canvas.pick(y)
 
 
@@ -145,7 +159,14 @@ def _is_bare_linear(module: nn.Module) -> bool:
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x)))))."""
 
-    def __init__(self, dim: int, *, drop_path_rate: float = 0.0, gelu: str = "exact", grn_scope: str = "image") -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        drop_path_rate: float = 0.0,
+        gelu: str = "exact",
+        grn_scope: str = "image",
+    ) -> None:
         super().__init__()
         assert gelu in ("exact", "tanh"), gelu
         self.dwconv = DepthwiseConv(dim)
@@ -156,7 +177,9 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
         self.gelu_form = "none" if gelu == "exact" else "tanh"
 
-    def forward(self, x: Tensor, canvas: Canvas | None = None, wanted: Canvas | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, canvas: Canvas | None = None, wanted: Canvas | None = None
+    ) -> Tensor:
         """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape.
 
         wanted: tiles of a dense x that are asked for, (N, V, side, side, C): GRN is the last to look at any other position."""
@@ -167,8 +190,13 @@ class Block(nn.Module):
             grn = self.grn.gamma, self.grn.beta
             bare = _is_bare_linear(self.pwconv1) and _is_bare_linear(self.pwconv2)
             if bare and wanted is None and not torch.is_grad_enabled():
-                first, second = (self.pwconv1.weight, self.pwconv1.bias), (self.pwconv2.weight, self.pwconv2.bias)
-                return x + self.drop_path(native.mlp(y, *first, *grn, *second, images=images, eps=self.grn.eps, tanh=tanh))
+                first, second = (
+                    (self.pwconv1.weight, self.pwconv1.bias),
+                    (self.pwconv2.weight, self.pwconv2.bias),
+                )
+                return x + self.drop_path(
+                    native.mlp(y, *first, *grn, *second, images=images, eps=self.grn.eps, tanh=tanh)
+                )
             y = native.gelu_grn(self.pwconv1(y), *grn, images=images, eps=self.grn.eps, tanh=tanh)
         else:
             y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))

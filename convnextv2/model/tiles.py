@@ -41,7 +41,9 @@ class Canvas(NamedTuple):
             below = tiles.new_zeros(n * height * (width // side), row_length)
         else:
             below = onto.to(tiles.dtype).expand(n, height, width, channels).reshape(-1, row_length)
-        return below.index_copy(0, self.rows, tiles.reshape(-1, row_length)).view(n, height, width, channels)
+        return below.index_copy(0, self.rows, tiles.reshape(-1, row_length)).view(
+            n, height, width, channels
+        )
 
     def pick(self, canvas: Tensor) -> Tensor:
         """The inverse: canvas (N, height, width, C) to the tiles (N, V, side, side, C) that lie on it."""
@@ -72,7 +74,9 @@ class Tiles(NamedTuple):
         n, channels, height, _ = images.shape
         gh, gw = self.grid
         side = height // gh
-        image, channel, inside = (torch.arange(count, device=images.device) for count in (n, channels, side))
+        image, channel, inside = (
+            torch.arange(count, device=images.device) for count in (n, channels, side)
+        )
         row, column = (self.indices // gw)[..., None, None], (self.indices % gw)[..., None, None]
         planes = image.view(n, 1, 1, 1) * channels + channel.view(channels, 1)
         rows = ((planes * gh + row) * side + inside) * gw + column
@@ -88,7 +92,12 @@ def fold(x: Tensor, stride: int) -> Tensor:
         return x
     height, width = x.shape[-3] // stride, x.shape[-2] // stride
     x = x[..., : height * stride, : width * stride, :]
-    return x.unflatten(-3, (height, stride)).unflatten(-2, (width, stride)).transpose(-4, -3).flatten(-3)
+    return (
+        x.unflatten(-3, (height, stride))
+        .unflatten(-2, (width, stride))
+        .transpose(-4, -3)
+        .flatten(-3)
+    )
 
 
 def unfold(x: Tensor, stride: int) -> Tensor:
@@ -96,4 +105,9 @@ def unfold(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     channels = x.shape[-1] // stride**2
-    return x.unflatten(-1, (stride, stride, channels)).transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
+    return (
+        x.unflatten(-1, (stride, stride, channels))
+        .transpose(-4, -3)
+        .flatten(-3, -2)
+        .flatten(-4, -3)
+    )

@@ -17,12 +17,16 @@ from convnextv2.recipe.knobs import Recipe
 RENAMED: dict[str, str] = {
     extra["mindcv"]: name
     for name, field in Recipe.model_fields.items()
-    if isinstance(extra := field.json_schema_extra, dict) and isinstance(extra["mindcv"], str) and extra["mindcv"]
+    if isinstance(extra := field.json_schema_extra, dict)
+    and isinstance(extra["mindcv"], str)
+    and extra["mindcv"]
 } | {"clip_grad": "clip_norm"}  # a switch beside `clip_value`, see recipe.read
 """MindCV's key -> our knob."""
 
 VALUES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("amp_level", "val_amp_level"), {"O0": "float32", "O1": "auto", "O2": "auto", "O3": "auto"}),
+    **dict.fromkeys(
+        ("amp_level", "val_amp_level"), {"O0": "float32", "O1": "auto", "O2": "auto", "O3": "auto"}
+    ),
     "device_target": {"Ascend": "auto", "GPU": "cuda", "CPU": "cpu", "NPU": "npu"},
     "scheduler": {
         "cosine_decay": "cosine",
@@ -34,7 +38,20 @@ VALUES: dict[str, dict[str, Any]] = {
         **{name: name for name in ("constant", "one_cycle", "cyclic")},
     },
     "opt": {
-        **{name: name for name in ("sgd", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam", "adan")},
+        **{
+            name: name
+            for name in (
+                "sgd",
+                "adam",
+                "adamw",
+                "lion",
+                "rmsprop",
+                "adagrad",
+                "lamb",
+                "nadam",
+                "adan",
+            )
+        },
         "momentum": "sgd",
         "nesterov": "sgd",
     },
@@ -54,7 +71,10 @@ IMPLIED: dict[tuple[str, str], tuple[str, Any]] = {
 """MindCV's (key, value in lower case) -> another knob of ours that it sets as well."""
 
 AUTO = {
-    **dict.fromkeys(("amp_level", "val_amp_level"), "bfloat16 where the device has it, float16 on GPUs before it, else float32"),
+    **dict.fromkeys(
+        ("amp_level", "val_amp_level"),
+        "bfloat16 where the device has it, float16 on GPUs before it, else float32",
+    ),
     "device_target": "the best device that is here",
 }
 """MindCV's key -> what 'auto', as which some of its values are read, comes to."""
@@ -67,7 +87,10 @@ _OFF = frozenset({"false", "no", "0", "0.0", "none", "null", ""})
 ONLY: dict[str, tuple[frozenset[str], str]] = {
     "pretrained": (_OFF | {"true", "yes", "1"}, "expected True or False."),
     "drop_rate": (_OFF, "ConvNeXt V2 has no dropout. Use drop_path_rate."),
-    "filter_bias_and_bn": (frozenset(), "MindCV has dropped this key. Use weight_decay_filter = norm_and_bias or disable."),
+    "filter_bias_and_bn": (
+        frozenset(),
+        "MindCV has dropped this key. Use weight_decay_filter = norm_and_bias or disable.",
+    ),
 }
 """MindCV's key -> (values, in lower case, that mean what we do anyway; what to say to any other)."""
 
@@ -88,7 +111,9 @@ NO_EFFECT: dict[str, str] = {
 TYPES: dict[str, tuple[Any, str]] = {
     "mode": (Literal[0, 1], "0 or 1"),
     "loss_scale_type": (Literal["fixed", "dynamic", "auto"], "one of fixed, dynamic, auto"),
-    **dict.fromkeys(("dataset_sink_mode", "drop_overflow_update", "eval_shuffle"), (bool, "True or False")),
+    **dict.fromkeys(
+        ("dataset_sink_mode", "drop_overflow_update", "eval_shuffle"), (bool, "True or False")
+    ),
     **dict.fromkeys(("aux_factor", "clip_value"), (float, "a number")),
 }
 """Key of `NO_EFFECT` -> its type, and that in words: a typing mistake is none the less one."""
@@ -170,8 +195,19 @@ DEFAULTS: dict[str, Any] = {
 """Our knob -> what MindCV does where nothing is said. Not here, and so ours: `dataset` (MindCV's 'imagenet' is any image
 folder, as ours ''), `workers` (no result depends on them), `mean` and `std` (the same numbers, on the scale 0 to 255)."""
 
-_CIFAR: dict[str, Any] = {"crop_padding": 4, "hflip": 0.5, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
-_MNIST: dict[str, Any] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0, "mean": (0.1307,), "std": (0.3081,)}
+_CIFAR: dict[str, Any] = {
+    "crop_padding": 4,
+    "hflip": 0.5,
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2023, 0.1994, 0.2010),
+}
+_MNIST: dict[str, Any] = {
+    "scale": (1.0, 1.0),
+    "ratio": (1.0, 1.0),
+    "hflip": 0.0,
+    "mean": (0.1307,),
+    "std": (0.3081,),
+}
 _BARE: dict[str, Any] = {
     "vflip": 0.0,
     "color_jitter": 0.0,

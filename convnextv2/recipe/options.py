@@ -187,9 +187,7 @@ class Options:
             name: value for name, value in self.knobs.items() if value != theirs[name].default
         }
         values = {**differing, **(beneath or {}), **self.knob_values, **(above or {})}
-        return read_recipe(
-            values, config=config, verb=self.command, uses=self.knobs, is_own=is_own
-        )
+        return read_recipe(values, config=config, verb=self.command, uses=self.knobs, is_own=is_own)
 
 
 Given = TypeVar("Given", bound=Options)

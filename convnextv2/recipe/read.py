@@ -93,7 +93,11 @@ def read_recipe(
     if uses is not None:
         in_file = verb in ("train", "pretrain") and not is_own
         sources = (source, origin) if in_file else (source,)
-        asked = {name: item for name, item in given.items() if item.source in sources and name not in unset}
+        asked = {
+            name: item
+            for name, item in given.items()
+            if item.source in sources and name not in unset
+        }
         found += _unused(asked, verb, uses)
     notes: list[str] = []
     idle: list[tuple[str, str]] = []  # key, why
@@ -116,13 +120,19 @@ def read_recipe(
     if like_mindcv:
         why = f"{foreign[0]} is MindCV's key" if foreign else "defaults = mindcv"
         for name in sorted(mindcv.REQUIRED.keys() - given.keys()):
-            what = f"not given, and MindCV's default, {mindcv.REQUIRED[name]}, is not offered ({why})"
-            found.append(_Mistake(origin or source, f"{name}: {what}. Set {name}, or {_META}: convnextv2."))
+            what = (
+                f"not given, and MindCV's default, {mindcv.REQUIRED[name]}, is not offered ({why})"
+            )
+            found.append(
+                _Mistake(origin or source, f"{name}: {what}. Set {name}, or {_META}: convnextv2.")
+            )
     # Pairs are checked even where single knobs are wrong, as far as they do not involve those.
     try:
         recipe = Recipe(**{name: value for name, value in settings.items() if name not in wrong})
     except ValidationError as error:
-        for line in "\n".join(str(detail["ctx"]["error"]) for detail in error.errors()).splitlines():
+        for line in "\n".join(
+            str(detail["ctx"]["error"]) for detail in error.errors()
+        ).splitlines():
             name = line.split()[0].rstrip(":")
             if not wrong & set(re.findall(r"\w+", line)):
                 found.append(_Mistake(given[name].source if name in given else source, line))
@@ -141,13 +151,22 @@ def read_recipe(
         is_told = is_of_a_run and item.source == origin
         if not is_told and (like_mindcv or getattr(recipe, name) != _default(name)):
             idle += [(item.key, why) for is_idle, why in idle_of(name) if is_idle(recipe)]
-    if verb and uses is not None and verb not in ("train", "pretrain", "plan") and recipe.batch_size == "auto":
+    if (
+        verb
+        and uses is not None
+        and verb not in ("train", "pretrain", "plan")
+        and recipe.batch_size == "auto"
+    ):
         notes.append("batch_size auto: the default here, since only training looks for what fits.")
     if recipe.loss == "asl_single_label" and recipe.mixup + recipe.cutmix > 0:
-        notes.append("loss asl_single_label: a mixed image counts for the class of its larger part.")
+        notes.append(
+            "loss asl_single_label: a mixed image counts for the class of its larger part."
+        )
     if idle:
         keys = {why: ", ".join(key for key, reason in idle if reason == why) for _, why in idle}
-        notes.append(f"No effect here: {'; '.join(f'{which} ({why})' for why, which in keys.items())}.")
+        notes.append(
+            f"No effect here: {'; '.join(f'{which} ({why})' for why, which in keys.items())}."
+        )
     return recipe, notes
 
 
@@ -160,7 +179,9 @@ def _not_set(given: dict[str, _Given], origin: str) -> set[str]:
     return {name for name, item in given.items() if item.source == origin and name not in names}
 
 
-def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[_Mistake]) -> dict[str, _Given]:
+def _resolve(
+    items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[_Mistake]
+) -> dict[str, _Given]:
     """Keys by our names. items: key, value and line number (0: has none). Unknown keys and keys given twice are mistakes."""
     given: dict[str, _Given] = {}
     lines: dict[str, int] = {}
@@ -171,12 +192,20 @@ def _resolve(items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[
         is_ours = name in Recipe.model_fields or name == _META or (name == _SET and in_file)
         if not (is_ours or name in mindcv.KEYS) or (name == "config" and not in_file):
             known = [*Recipe.model_fields, _META]
-            near = _did_you_mean(_SYNONYMS.get(key, key), known) or _did_you_mean(key, mindcv.KEYS - {key})
+            near = _did_you_mean(_SYNONYMS.get(key, key), known) or _did_you_mean(
+                key, mindcv.KEYS - {key}
+            )
             mistakes.append(_Mistake(source, f"{spelled} = {show(value)}: unknown key.{near}"))
         elif name in given:
             where = f" (line {lines[name]} and line {line})" if line else ""
-            what = "given twice" if given[name].key == key else f"another name for {given[name].key}, which is given too"
-            mistakes.append(_Mistake(source, f"{spelled} = {show(value)}: {what}{where}. Keep one."))
+            what = (
+                "given twice"
+                if given[name].key == key
+                else f"another name for {given[name].key}, which is given too"
+            )
+            mistakes.append(
+                _Mistake(source, f"{spelled} = {show(value)}: {what}{where}. Keep one.")
+            )
         else:
             given[name], lines[name] = _Given(key, value, source), line
     return given
@@ -188,8 +217,14 @@ def _unused(given: Mapping[str, _Given], verb: str, uses: Collection[str]) -> li
     for name, item in given.items():
         if name in uses or name == _META or name not in Recipe.model_fields:
             continue
-        owners = [owner for owner in ("train", "pretrain") if name in knobs_of(owner) and owner != verb]
-        remedy = f" It belongs to {' and '.join(owners)}." if owners else f" See: convnextv2 {verb} --help"
+        owners = [
+            owner for owner in ("train", "pretrain") if name in knobs_of(owner) and owner != verb
+        ]
+        remedy = (
+            f" It belongs to {' and '.join(owners)}."
+            if owners
+            else f" See: convnextv2 {verb} --help"
+        )
         line = f"{item.key} = {show(item.value)}: {verb} does not use it.{remedy}"
         mistakes.append(_Mistake(item.source, line))
     return mistakes
@@ -199,11 +234,15 @@ def _wants_mindcv(meta: _Given | None, has_foreign: bool, mistakes: list[_Mistak
     if meta is None:
         return has_foreign
     if meta.value not in ("mindcv", "convnextv2"):
-        mistakes.append(_Mistake(meta.source, f"{_META} = {show(meta.value)}: expected mindcv or convnextv2."))
+        mistakes.append(
+            _Mistake(meta.source, f"{_META} = {show(meta.value)}: expected mindcv or convnextv2.")
+        )
     return bool(meta.value == "mindcv")
 
 
-def _without_mindcv_only(given: dict[str, _Given], mistakes: list[_Mistake], idle: list[tuple[str, str]]) -> dict[str, _Given]:
+def _without_mindcv_only(
+    given: dict[str, _Given], mistakes: list[_Mistake], idle: list[tuple[str, str]]
+) -> dict[str, _Given]:
     """`given` with clip_grad and clip_value made one knob, and without keys that only MindCV has."""
     clip = given.get("clip_norm")
     if clip and clip.key == "clip_grad":
@@ -213,18 +252,24 @@ def _without_mindcv_only(given: dict[str, _Given], mistakes: list[_Mistake], idl
             else:
                 given["clip_norm"] = clip._replace(value=None)
         except ValueError:
-            line = f"clip_grad = {show(clip.value)}: expected True or False. clip_value is the norm."
+            line = (
+                f"clip_grad = {show(clip.value)}: expected True or False. clip_value is the norm."
+            )
             mistakes.append(_Mistake(clip.source, line))
             del given["clip_norm"]
     for name, item in given.items():
         if name in mindcv.ONLY and not mindcv.is_accepted(name, item.value):
-            mistakes.append(_Mistake(item.source, f"{item.key} = {show(item.value)}: {mindcv.ONLY[name][1]}"))
+            mistakes.append(
+                _Mistake(item.source, f"{item.key} = {show(item.value)}: {mindcv.ONLY[name][1]}")
+            )
         if name in mindcv.TYPES and not is_empty(item.value):
             kind, words = mindcv.TYPES[name]
             try:
                 convert(kind, item.value)
             except ValueError:
-                mistakes.append(_Mistake(item.source, f"{item.key} = {show(item.value)}: expected {words}."))
+                mistakes.append(
+                    _Mistake(item.source, f"{item.key} = {show(item.value)}: expected {words}.")
+                )
                 continue
         if name in mindcv.NO_EFFECT:
             idle.append((item.key, mindcv.NO_EFFECT[name]))
@@ -232,7 +277,11 @@ def _without_mindcv_only(given: dict[str, _Given], mistakes: list[_Mistake], idl
 
 
 def _implied(
-    given: dict[str, _Given], like_mindcv: bool, origin: str, idle: list[tuple[str, str]], mistakes: list[_Mistake]
+    given: dict[str, _Given],
+    like_mindcv: bool,
+    origin: str,
+    idle: list[tuple[str, str]],
+    mistakes: list[_Mistake],
 ) -> dict[str, Any]:
     """Knobs that follow from MindCV's keys and values beside the knob that the key stands for. Takes from `given` what they
     overrule."""
@@ -244,7 +293,9 @@ def _implied(
     nesterov, optimizer = given.get("nesterov"), given.get("optimizer")
     default = mindcv.DEFAULTS["optimizer"] if like_mindcv else _default("optimizer")
     rule = str(mindcv.to_ours(optimizer.key, optimizer.value) if optimizer else default).lower()
-    if nesterov and nesterov.key == "use_nesterov" and rule not in ("sgd", "adam"):  # to MindCV's adam it means something
+    if (
+        nesterov and nesterov.key == "use_nesterov" and rule not in ("sgd", "adam")
+    ):  # to MindCV's adam it means something
         idle.append((given.pop("nesterov").key, "only sgd has it"))
     init = given.get("init")
     if init and init.key == "ckpt_path" and str(init.value).endswith(".ckpt"):
@@ -253,7 +304,10 @@ def _implied(
     if pretrained and str(pretrained.value).strip().lower() in ("true", "yes", "1"):
         if init and not is_empty(init.value):
             mistakes.append(
-                _Mistake(pretrained.source, "pretrained = True: cannot go together with ckpt_path. Drop one of them.")
+                _Mistake(
+                    pretrained.source,
+                    "pretrained = True: cannot go together with ckpt_path. Drop one of them.",
+                )
             )
         else:
             given.pop("init", None)  # the empty ckpt_path that every YAML of MindCV has
@@ -279,9 +333,13 @@ def _defaults(given: dict[str, _Given], origin: str, idle: list[tuple[str, str]]
     return mindcv.DEFAULTS | prepared
 
 
-def _mindcv_defaults(origin: str, foreign: list[str], given: Mapping[str, _Given], defaults: Mapping[str, Any]) -> str:
+def _mindcv_defaults(
+    origin: str, foreign: list[str], given: Mapping[str, _Given], defaults: Mapping[str, Any]
+) -> str:
     left_out = {name: value for name, value in defaults.items() if name not in given}
-    differing = {name: value for name, value in left_out.items() if value != read_value(name, _default(name))}
+    differing = {
+        name: value for name, value in left_out.items() if value != read_value(name, _default(name))
+    }
     keys = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
     who = f"{origin} has MindCV's keys ({keys})" if foreign else "MindCV's defaults"
     settings = ", ".join(f"{name} {show(value)}" for name, value in differing.items())
@@ -293,7 +351,9 @@ def _wrong_value(name: str, item: _Given) -> str:
     options = [*mindcv.VALUES.get(item.key, ())] if item.key != name else []
     wanted = f"one of {', '.join(options)}" if options else expected(name)
     kinds = (field.annotation, *get_args(field.annotation))
-    remedy = _did_you_mean(str(item.value), options or [str(option) for kind in kinds for option in get_args(kind)])
+    remedy = _did_you_mean(
+        str(item.value), options or [str(option) for kind in kinds for option in get_args(kind)]
+    )
     if str in kinds and isinstance(item.value, int | float):
         remedy = f" Put it in quotes: {str(item.value)!r}."
     if not remedy and not wanted.startswith("one of"):
@@ -317,7 +377,10 @@ def _report(mistakes: list[_Mistake]) -> str:
     lines = []
     for source in dict.fromkeys(mistake.source for mistake in mistakes):
         mine = [mistake.line for mistake in mistakes if mistake.source == source]
-        lines += [f"{source} has {len(mine)} error{'s' * (len(mine) != 1)}:", *(f"  {line}" for line in mine)]
+        lines += [
+            f"{source} has {len(mine)} error{'s' * (len(mine) != 1)}:",
+            *(f"  {line}" for line in mine),
+        ]
     return "\n".join(lines)
 
 
@@ -333,7 +396,11 @@ def _read_yaml(path: Path) -> list[tuple[str, Any, int]]:
             return []
         if isinstance(node, yaml.MappingNode):
             return [
-                (str(loader.construct_object(key, deep=True)), loader.construct_object(value, deep=True), key.start_mark.line + 1)
+                (
+                    str(loader.construct_object(key, deep=True)),
+                    loader.construct_object(value, deep=True),
+                    key.start_mark.line + 1,
+                )
                 for key, value in node.value
             ]
         what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
@@ -341,7 +408,11 @@ def _read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = f"line {line}: this is no YAML: {error.problem or error.context}."
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, or a date that does not exist
+    except (
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: bytes that are no text, or a date that does not exist
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
     raise RecipeError(_report([_Mistake(path.name, found)]))
 
@@ -361,12 +432,20 @@ def find_recipe(name: str | Path) -> Path:
         return Path(name)
     wanted = re.sub(r"\.ya?ml$", "", Path(name).as_posix()).removeprefix("configs/")
     names = [shipped for shipped, _ in list_recipes()]
-    matches = [wanted] if wanted in names else [shipped for shipped in names if Path(shipped).name == wanted]
+    matches = (
+        [wanted]
+        if wanted in names
+        else [shipped for shipped in names if Path(shipped).name == wanted]
+    )
     if len(matches) == 1:
         return _shipped() / f"{matches[0]}.yaml"
     near = matches or get_close_matches(wanted, names, n=3, cutoff=0.4)
     found = "a folder" if Path(name).is_dir() else "neither a file nor a recipe of this package"
-    remedy = f"Did you mean {' or '.join(near)}?" if near else f"Shipped recipes: {', '.join(names) or 'none'}."
+    remedy = (
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"Shipped recipes: {', '.join(names) or 'none'}."
+    )
     raise RecipeError(f"config = {name}: {found}. {remedy}")
 
 
@@ -384,7 +463,12 @@ def dump_recipe(recipe: Recipe) -> str:
     """YAML text of every knob, in the order of their declaration, and of the names of those that somebody set.
 
     `read_recipe` makes an equal recipe of it, with the same `model_fields_set`."""
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.model_dump().items()}
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in recipe.model_dump().items()
+    }
     settings[_SET] = sorted(recipe.model_fields_set)
-    text: str = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=10_000)
+    text: str = yaml.safe_dump(
+        settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=10_000
+    )
     return text

@@ -22,6 +22,9 @@ def json_schema() -> dict[str, Any]:
             about["description"] += f" Unit: {said['unit']}."
         if said["mindcv"]:
             foreign[said["mindcv"]] = {"description": f"MindCV's name for {name}."}
-    whose = {"description": "Whose defaults hold for what is left out.", "enum": ["mindcv", "convnextv2"]}
+    whose = {
+        "description": "Whose defaults hold for what is left out.",
+        "enum": ["mindcv", "convnextv2"],
+    }
     schema["properties"] = {**knobs, "defaults": whose, **foreign}
     return schema

@@ -19,7 +19,12 @@ from convnextv2.recipe.knobs import Recipe
 
 _EMPTY = ("", "none", "null")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-_COMPARISONS = {"ge": (">=", operator.ge), "gt": (">", operator.gt), "le": ("<=", operator.le), "lt": ("<", operator.lt)}
+_COMPARISONS = {
+    "ge": (">=", operator.ge),
+    "gt": (">", operator.gt),
+    "le": ("<=", operator.le),
+    "lt": ("<", operator.lt),
+}
 
 
 def is_empty(value: Any) -> bool:
@@ -67,10 +72,14 @@ class Option:
         """What it takes, in words: 'a number >= 0', 'one of ce, bce', 'a whole number >= 1, or none'."""
         within = " and".join(f" {sign} {limit}" for sign, _, limit in self.bounds)
         words = []
-        for part in get_args(self.kind) if get_origin(self.kind) in (Union, UnionType) else (self.kind,):
+        for part in (
+            get_args(self.kind) if get_origin(self.kind) in (Union, UnionType) else (self.kind,)
+        ):
             options = [str(option) for option in get_args(part) if option != ""]
             if get_origin(part) is Literal:
-                words.append(f"one of {', '.join(options)}" if len(options) > 1 else f"'{options[0]}'")
+                words.append(
+                    f"one of {', '.join(options)}" if len(options) > 1 else f"'{options[0]}'"
+                )
                 words += ["none"] * ("" in get_args(part))
             elif get_origin(part) is tuple:
                 noun = {int: "whole numbers", str: "names"}.get(get_args(part)[0], "numbers")
@@ -78,12 +87,20 @@ class Option:
                 such = f" such as {show(self.default)}" if isinstance(self.default, tuple) else ""
                 words.append(f"{count} {noun}{such}")
             else:
-                nouns = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "none"}
+                nouns = {
+                    bool: "True or False",
+                    int: "a whole number",
+                    float: "a number",
+                    str: "text",
+                    NoneType: "none",
+                }
                 words.append(nouns[part] + (within if part in (int, float) else ""))
         return ", or ".join(words)
 
 
-def bounds(limits: Iterable[tuple[str, float]]) -> tuple[tuple[str, Callable[[float, float], bool], float], ...]:
+def bounds(
+    limits: Iterable[tuple[str, float]],
+) -> tuple[tuple[str, Callable[[float, float], bool], float], ...]:
     """Bounds of an option from their names (ge, gt, le, lt) and limits."""
     return tuple((*_COMPARISONS[name], limit) for name, limit in limits)
 
@@ -93,8 +110,15 @@ def knob(name: str) -> Option:
     field = Recipe.model_fields[name]
     extra = field.json_schema_extra
     assert isinstance(extra, dict) and field.description is not None
-    limits = [(key, getattr(bound, key)) for bound in field.metadata for key in _COMPARISONS if hasattr(bound, key)]
-    return Option(name, field.annotation, field.default, field.description, str(extra["unit"]), bounds(limits))
+    limits = [
+        (key, getattr(bound, key))
+        for bound in field.metadata
+        for key in _COMPARISONS
+        if hasattr(bound, key)
+    ]
+    return Option(
+        name, field.annotation, field.default, field.description, str(extra["unit"]), bounds(limits)
+    )
 
 
 def read_value(name: str, value: Any) -> Any:
@@ -106,7 +130,9 @@ def convert(kind: Any, value: Any) -> Any:
     """`value` as `kind`, the annotation of a knob or a part of it; ValueError if it is none."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        for part in sorted(parts, key=lambda part: part is not NoneType):  # 'none' is no text where nothing is a choice
+        for part in sorted(
+            parts, key=lambda part: part is not NoneType
+        ):  # 'none' is no text where nothing is a choice
             try:
                 return convert(part, value)
             except ValueError:
@@ -159,7 +185,9 @@ def expected(name: str) -> str:
 def show(value: Any) -> str:
     """A value on one line, as one would write it in YAML."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(str(item) if isinstance(item, list) else show(item) for item in value)}]"
+        return (
+            f"[{', '.join(str(item) if isinstance(item, list) else show(item) for item in value)}]"
+        )
     if isinstance(value, float):
         return f"{value:.10g}"
     text = "none" if value is None else str(value)

@@ -90,7 +90,9 @@ def train_model(
     progress = Progress()
     if recipe.resume:
         progress, pace, here = resume_run(recipe, run, place, state, description, pace, here)
-        say(f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch}).")
+        say(
+            f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch {progress.batch})."
+        )
     elif recipe.init and (recipe.resume_init or recipe.resume_opt):
         progress = continue_mindcv(recipe, run, state, pace, place)
     progress.conditions = asdict(here)
@@ -129,13 +131,17 @@ def train_model(
             add_scalars(writer, record)
 
     def described(figures: dict[str, Any]) -> Description:
-        return replace(description, training={"step": progress.step, "epoch": progress.epoch, **figures})
+        return replace(
+            description, training={"step": progress.step, "epoch": progress.epoch, **figures}
+        )
 
     told: set[str] = set()  # images that were left out, at the end of an epoch
 
     def write(checkpoint: Checkpoint) -> None:
         run.save_checkpoint(checkpoint)
-        if checkpoint.progress["batch"]:  # at the end of an epoch, what to keep follows from its evaluation
+        if checkpoint.progress[
+            "batch"
+        ]:  # at the end of an epoch, what to keep follows from its evaluation
             run.prune(recipe.keep_checkpoints, recipe.keep_policy)
 
     def save(wait: bool) -> None:
@@ -175,7 +181,9 @@ def train_model(
             lrs=[lr_at(step) for step in range(pace.epochs * pace.steps_per_epoch)],
         )  # fmt: skip
         mindcv_files.copy_as_optim(path, recipe.model)
-        validated = [record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record]
+        validated = [
+            record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record
+        ]
         mindcv_files.prune(
             run.path, recipe.model, progress.epoch, keep=recipe.keep_checkpoints, policy=recipe.keep_policy,
             top1={record["epoch"]: record["top1"] for record in validated},
@@ -286,7 +294,9 @@ def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
 
 def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
     """What keeps small gradients above float16's smallest number; does nothing in any other precision."""
-    return torch.amp.GradScaler(device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16)
+    return torch.amp.GradScaler(
+        device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16
+    )
 
 
 def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
@@ -297,7 +307,9 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
     elif recipe.model in SIZES:
         depths, dims = SIZES[recipe.model]
     else:
-        raise RecipeError(f"model = {recipe.model!r}: expected one of {', '.join(SIZES)}, or custom with depths and dims.")
+        raise RecipeError(
+            f"model = {recipe.model!r}: expected one of {', '.join(SIZES)}, or custom with depths and dims."
+        )
     return ConvNeXtV2(
         depths,
         dims,
@@ -340,7 +352,9 @@ def load_init(
     theirs = weights.description.arguments
     for name in ("gelu", "norm_eps", "grn_scope"):
         if theirs[name] != model.arguments[name]:
-            say(f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: the features will differ.")
+            say(
+                f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: the features will differ."
+            )
     tensors, left_out = weights.tensors, weights.left_out
     is_continued = recipe.resume_init or recipe.resume_opt  # then the classes are the same
     if model.head is not None and HEAD[0] in tensors and not is_continued:
@@ -394,7 +408,11 @@ def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
     told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps")}
     told["in_channels"] = arguments["in_channels"]
     told |= _statistics(recipe, description.preprocessing)
-    new = {name: value for name, value in told.items() if name not in recipe.model_fields_set and value != getattr(recipe, name)}
+    new = {
+        name: value
+        for name, value in told.items()
+        if name not in recipe.model_fields_set and value != getattr(recipe, name)
+    }
     if not new.keys() & {"model"}:
         new = {name: value for name, value in new.items() if name not in ("depths", "dims")}
     recipe = with_inferred(recipe, new)
@@ -402,7 +420,9 @@ def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
         raise RecipeError("\n".join(mistakes))
     if not new:
         return recipe, []
-    return recipe, [f"From init: {', '.join(f'{name} {show(value)}' for name, value in new.items())}."]
+    return recipe, [
+        f"From init: {', '.join(f'{name} {show(value)}' for name, value in new.items())}."
+    ]
 
 
 def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -416,11 +436,16 @@ def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, A
         Values of value_range, mean and std, as far as they belong to the recipe's images.
     """
     found: dict[str, Any] = {}
-    if not preprocessing or not (preprocessing.get("value_range") or not is_colour(preprocessing["channels"])):
+    if not preprocessing or not (
+        preprocessing.get("value_range") or not is_colour(preprocessing["channels"])
+    ):
         return found  # for photographs it is ImageNet's, whatever the weights were made with
     if preprocessing.get("value_range"):
         found["value_range"] = tuple(preprocessing["value_range"])
-    same = "in_channels" not in recipe.model_fields_set or recipe.in_channels == preprocessing["channels"]
+    same = (
+        "in_channels" not in recipe.model_fields_set
+        or recipe.in_channels == preprocessing["channels"]
+    )
     if same and not recipe.model_fields_set & {"mean", "std"}:
         found |= {name: tuple(preprocessing[name]) for name in ("mean", "std")}
     return found
@@ -433,13 +458,21 @@ def say_notes(*sources: Source | None) -> None:
             say(note)
 
 
-def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dtype, place: Place) -> list[str]:
+def announcements(
+    recipe: Recipe, global_batch: int, lr: float, dtype: torch.dtype, place: Place
+) -> list[str]:
     """Lines that say what `auto` chose and what a user might not expect."""
     name = str(dtype).removeprefix("torch.")
-    lines = [f"Device {place.device}, {place.world_size} rank(s), {name}, global batch {global_batch}."]
+    lines = [
+        f"Device {place.device}, {place.world_size} rank(s), {name}, global batch {global_batch}."
+    ]
     if recipe.lr_batch_size and recipe.lr_batch_size != global_batch:
         scaled = recipe.lr * global_batch / recipe.lr_batch_size
-        choice = f"{lr:.4g} is used (scale_lr)" if recipe.scale_lr else f"{lr:.4g} is used; --scale_lr would take {scaled:.4g}"
+        choice = (
+            f"{lr:.4g} is used (scale_lr)"
+            if recipe.scale_lr
+            else f"{lr:.4g} is used; --scale_lr would take {scaled:.4g}"
+        )
         lines.append(
             f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, this run has {global_batch}: {choice}."
         )
@@ -448,9 +481,14 @@ def announcements(recipe: Recipe, global_batch: int, lr: float, dtype: torch.dty
             f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = {recipe.epochs}), so lr never "
             "reaches its peak."
         )
-    main_epochs, cosines = recipe.epochs - recipe.warmup_epochs, (recipe.decay_epochs or 0) * recipe.num_cycles
+    main_epochs, cosines = (
+        recipe.epochs - recipe.warmup_epochs,
+        (recipe.decay_epochs or 0) * recipe.num_cycles,
+    )
     if recipe.schedule == "cosine" and cosines > main_epochs > 0:
-        lr_at = build_schedule(recipe, peak=lr, floor=scaled_lr(recipe, global_batch)[1], steps_per_epoch=99)
+        lr_at = build_schedule(
+            recipe, peak=lr, floor=scaled_lr(recipe, global_batch)[1], steps_per_epoch=99
+        )
         lines.append(
             f"decay_epochs = {recipe.decay_epochs}: the cosine needs {cosines:g} epochs, after the warm-up there are "
             f"{main_epochs:g}: lr ends at {lr_at(99 * recipe.epochs - 1):.3g}, not at min_lr."
@@ -462,4 +500,6 @@ def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
     """The model as it is for one rank; else wrapped so that gradients are averaged and all ranks start from rank 0's weights."""
     if place.world_size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, device_ids=None if place.device.type == "cpu" else [place.device.index])
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=None if place.device.type == "cpu" else [place.device.index]
+    )

@@ -27,13 +27,17 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float, form: str = "warmup") -> None:
         self.decay, self.form = decay, form
         self._parameters = dict(model.named_parameters())
-        self.tensors = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self.tensors = {
+            name: parameter.detach().clone() for name, parameter in self._parameters.items()
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` updates of the average (1 after the first)."""
         decay = decay_at(step, self.decay, self.form)
-        torch._foreach_lerp_(list(self.tensors.values()), [p.detach() for p in self._parameters.values()], 1 - decay)
+        torch._foreach_lerp_(
+            list(self.tensors.values()), [p.detach() for p in self._parameters.values()], 1 - decay
+        )
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:

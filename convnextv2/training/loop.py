@@ -402,7 +402,9 @@ class Window:
             leaves_out: Whether the scaler leaves out steps by itself, so that the norm is its affair.
         """
         norm = torch.zeros_like(loss) if leaves_out else norm
-        self._collected.append(torch.stack([loss.float(), norm.float()]))  # not every device has more
+        self._collected.append(
+            torch.stack([loss.float(), norm.float()])
+        )  # not every device has more
 
     def look(self) -> bool:
         """Read what was collected; False where any of it is not finite."""

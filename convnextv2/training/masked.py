@@ -51,7 +51,12 @@ def train_masked(recipe: Recipe, run: Run, place: Place) -> None:
     recipe = resolve_batch(recipe, model, trial, precision=dtype, place=place)
     if asked != "auto":
         for line in memory_notes(
-            model, trial, batch_size=recipe.images_per_batch(), averaged=recipe.ema, precision=dtype, place=place
+            model,
+            trial,
+            batch_size=recipe.images_per_batch(),
+            averaged=recipe.ema,
+            precision=dtype,
+            place=place,
         ):
             say(line)
     to_images = build_batch_transform(recipe, num_classes=0)

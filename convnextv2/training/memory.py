@@ -108,9 +108,7 @@ def estimate(
     return Need(fixed=moments + int(beside_images), per_image=per_image * scale)
 
 
-def _swapped(
-    forward: Callable[[nn.Module, int], Tensor], images: int, model: nn.Module
-) -> Tensor:
+def _swapped(forward: Callable[[nn.Module, int], Tensor], images: int, model: nn.Module) -> Tensor:
     return forward(model, images)
 
 
@@ -172,7 +170,9 @@ def memory_notes(
         if fits >= 1
         else "even one image will not fit; use a smaller model"
     )
-    return [f"batch_size = {batch_size}: about {need:.1f} GiB of memory are needed and {have:.1f} GiB are free: {remedy}."]
+    return [
+        f"batch_size = {batch_size}: about {need:.1f} GiB of memory are needed and {have:.1f} GiB are free: {remedy}."
+    ]
 
 
 def _ranks_here(place: Place) -> int:

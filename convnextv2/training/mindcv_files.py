@@ -39,7 +39,15 @@ def result_log(records: Iterable[Mapping[str, Any]]) -> str:
     validation has accuracies of 0; the column of top-5 is there where there are 5 classes."""
     epochs = [record for record in records if record["kind"] == "epoch"]
     has_top5 = any("top5" in record for record in epochs)
-    header = ["Epoch", "TrainLoss", "Top_1_Accuracy", *["Top_5_Accuracy"] * has_top5, "TrainTime", "EvalTime", "TotalTime"]
+    header = [
+        "Epoch",
+        "TrainLoss",
+        "Top_1_Accuracy",
+        *["Top_5_Accuracy"] * has_top5,
+        "TrainTime",
+        "EvalTime",
+        "TotalTime",
+    ]
     rows = [header] + [
         [
             str(record["epoch"]),
@@ -60,10 +68,22 @@ def read_result_log(text: str, steps_per_epoch: int) -> list[dict[str, Any]]:
         if not re.fullmatch(r"\d+( +-?[\d.einfan+-]+%?){5,6} *", line):
             continue
         epoch, loss, *accuracies, train_s, eval_s, total_s = line.split()
-        record: dict[str, Any] = {"kind": "epoch", "step": int(epoch) * steps_per_epoch, "epoch": int(epoch)}
-        record |= {"last_loss": float(loss), "train_s": float(train_s), "eval_s": float(eval_s), "total_s": float(total_s)}
+        record: dict[str, Any] = {
+            "kind": "epoch",
+            "step": int(epoch) * steps_per_epoch,
+            "epoch": int(epoch),
+        }
+        record |= {
+            "last_loss": float(loss),
+            "train_s": float(train_s),
+            "eval_s": float(eval_s),
+            "total_s": float(total_s),
+        }
         if float(eval_s):  # else the accuracies are 0, for want of any
-            record |= {key: float(share.rstrip("%")) / 100 for key, share in zip(("top1", "top5"), accuracies, strict=False)}
+            record |= {
+                key: float(share.rstrip("%")) / 100
+                for key, share in zip(("top1", "top5"), accuracies, strict=False)
+            }
         records.append(record)
     return records
 
@@ -92,7 +112,9 @@ def write_training_checkpoint(
     tensors = {table[name]: theirs(name, tensor) for name, tensor in weights.items()}
     for tag, key in (_FIRST, _SECOND):
         tensors |= {
-            f"{tag}.{table[name]}": theirs(name, optimizer[f"{name}|{key}"]) for name in weights if f"{name}|{key}" in optimizer
+            f"{tag}.{table[name]}": theirs(name, optimizer[f"{name}|{key}"])
+            for name in weights
+            if f"{name}|{key}" in optimizer
         }
     tensors |= {
         "global_step": torch.tensor([step], dtype=torch.int32),
@@ -106,10 +128,18 @@ def write_training_checkpoint(
     write_ckpt(path, tensors)
 
 
-def write_plain_checkpoint(path: Path, weights: Mapping[str, Tensor], depths: Sequence[int]) -> None:
+def write_plain_checkpoint(
+    path: Path, weights: Mapping[str, Tensor], depths: Sequence[int]
+) -> None:
     """A MindSpore checkpoint of weights alone."""
     table = name_table("mindcv", depths)
-    write_ckpt(path, {table[name]: to_foreign("mindcv", name, tensor, model="").float() for name, tensor in weights.items()})
+    write_ckpt(
+        path,
+        {
+            table[name]: to_foreign("mindcv", name, tensor, model="").float()
+            for name, tensor in weights.items()
+        },
+    )
 
 
 def checkpoint_name(model: str, epoch: int, batches_per_epoch: int) -> str:
@@ -117,7 +147,9 @@ def checkpoint_name(model: str, epoch: int, batches_per_epoch: int) -> str:
     return f"{model}-{epoch}_{batches_per_epoch}.ckpt"
 
 
-def prune(folder: Path, model: str, epoch: int, *, keep: int, policy: str, top1: Mapping[int, float]) -> None:
+def prune(
+    folder: Path, model: str, epoch: int, *, keep: int, policy: str, top1: Mapping[int, float]
+) -> None:
     """Delete the epoch checkpoints up to `epoch` that the policy does not keep, those of MindCV's own train.py included. top1: of
     the epochs that were validated."""
     files: dict[int, list[Path]] = {}
@@ -126,8 +158,14 @@ def prune(folder: Path, model: str, epoch: int, *, keep: int, policy: str, top1:
         if match and int(match[1]) <= epoch:
             files.setdefault(int(match[1]), []).append(path)
     epochs = sorted(files)
-    best = sorted((number for number in epochs if number in top1), key=lambda number: top1[number], reverse=True)
-    kept = {"all": epochs, "latest_k": epochs[-keep:], "top_k": [*best[:keep], *epochs[-1:]]}[policy]
+    best = sorted(
+        (number for number in epochs if number in top1),
+        key=lambda number: top1[number],
+        reverse=True,
+    )
+    kept = {"all": epochs, "latest_k": epochs[-keep:], "top_k": [*best[:keep], *epochs[-1:]]}[
+        policy
+    ]
     for number in set(epochs) - set(kept):
         for path in files[number]:
             path.unlink()
@@ -164,7 +202,9 @@ def average_of(path: Path) -> tuple[dict[str, Tensor], int] | None:
     return open_weights(path, average=True).tensors, int(updates) if updates.numel() == 1 else 0
 
 
-def optimizer_state(path: Path, model: str, steps: int, batches: int | None = None) -> dict[str, Tensor]:
+def optimizer_state(
+    path: Path, model: str, steps: int, batches: int | None = None
+) -> dict[str, Tensor]:
     """AdamW's moments, as `training.state.load_optimizer` takes them, from a MindSpore checkpoint or from the optim_{model}.ckpt
     beside it. steps: what its counter must say; MindCV overwrites that file at each save, so it may be of another epoch. batches:
     what it may say instead, since MindCV's counts every batch where gradients are accumulated.
@@ -174,9 +214,15 @@ def optimizer_state(path: Path, model: str, steps: int, batches: int | None = No
     if not any(name.startswith("adam_m.") for name in tensors):
         source = path.with_name(f"optim_{model}.ckpt")
         if not source.exists():
-            raise CheckpointError(f"resume_opt = True: neither {path} nor {source} holds the optimizer's state. Leave it out.")
+            raise CheckpointError(
+                f"resume_opt = True: neither {path} nor {source} holds the optimizer's state. Leave it out."
+            )
         tensors = read_ckpt(source)
-    counted = int(tensors["global_step"]) if tensors.get("global_step", torch.empty(0)).numel() == 1 else None
+    counted = (
+        int(tensors["global_step"])
+        if tensors.get("global_step", torch.empty(0)).numel() == 1
+        else None
+    )
     if counted not in (steps, batches or steps):
         raise CheckpointError(
             f"resume_opt = True: the optimizer's state in {source} is of step {counted}, the weights are of step {steps}. Leave "
@@ -184,13 +230,23 @@ def optimizer_state(path: Path, model: str, steps: int, batches: int | None = No
         )
     moments: dict[str, Tensor] = {}
     for tag, key in (_FIRST, _SECOND):
-        own = {name.removeprefix(f"{tag}."): tensor for name, tensor in tensors.items() if name.startswith(f"{tag}.")}
+        own = {
+            name.removeprefix(f"{tag}."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{tag}.")
+        }
         found = detect(own)
         if found is None or found[0] != "mindcv":
-            raise CheckpointError(f"resume_opt = True: {source} has no complete {tag} of a ConvNeXt V2. Leave it out.")
+            raise CheckpointError(
+                f"resume_opt = True: {source} has no complete {tag} of a ConvNeXt V2. Leave it out."
+            )
         table = name_table("mindcv", depths_of("mindcv", found[1], own), found[1])
         if missing := [theirs for theirs in table.values() if theirs not in own]:
-            raise CheckpointError(f"resume_opt = True: {source} has no {tag}.{missing[0]}. Leave it out.")
-        moments |= {f"{name}|{key}": to_canonical(name, own[theirs]) for name, theirs in table.items()}
+            raise CheckpointError(
+                f"resume_opt = True: {source} has no {tag}.{missing[0]}. Leave it out."
+            )
+        moments |= {
+            f"{name}|{key}": to_canonical(name, own[theirs]) for name, theirs in table.items()
+        }
     names = {name.rpartition("|")[0] for name in moments}
     return moments | {f"{name}|step": torch.tensor(float(steps)) for name in names}

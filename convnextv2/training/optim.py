@@ -18,7 +18,10 @@ def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_
     """Whether a parameter has no weight decay. rule "norm_and_bias": norms, biases, GRN and the mask token, all that is not a
     matrix or a kernel. "auto", MindSpore's rule: norms (gamma and beta there) and GRN, not the biases of other layers. "disable":
     nothing is spared."""
-    is_norm = re.search(r"(^|\.)(norm|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.", name) is not None
+    is_norm = (
+        re.search(r"(^|\.)(norm|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.", name)
+        is not None
+    )
     return {"norm_and_bias": parameter.dim() < 2, "auto": is_norm, "disable": False}[rule]
 
 
@@ -73,10 +76,15 @@ def parameter_groups(
         scale = layer_scale(name, depths, layer_decay, layer_decay_form) if layer_decay else 1.0
         decay = 0.0 if spared_from_decay(name, parameter, weight_decay_filter) else weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
-    return [{"params": parameters, "lr_scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()]
+    return [
+        {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
+    ]
 
 
-def build_optimizer(recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()) -> torch.optim.Optimizer:
+def build_optimizer(
+    recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()
+) -> torch.optim.Optimizer:
     """The recipe's optimizer. Layer decay needs the depths of the classifier; pre-training has none."""
     groups = parameter_groups(
         model,
@@ -91,26 +99,40 @@ def build_optimizer(recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
     if name == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=eps, momentum=recipe.momentum)  # 0.9 is MindSpore's decay
+        return torch.optim.RMSprop(
+            groups, lr=lr, alpha=0.9, eps=eps, momentum=recipe.momentum
+        )  # 0.9 is MindSpore's decay
     if name == "adagrad":
-        return torch.optim.Adagrad(groups, lr=lr, eps=eps, initial_accumulator_value=0.1)  # MindSpore's accum
+        return torch.optim.Adagrad(
+            groups, lr=lr, eps=eps, initial_accumulator_value=0.1
+        )  # MindSpore's accum
     if name in ("adamw", "adam", "nadam"):
-        of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[name]
+        of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[
+            name
+        ]
         # On accelerators PyTorch takes its multi-tensor form by itself, on the CPU one operation after the other.
-        on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+        on_cpu = all(
+            parameter.device.type == "cpu" for group in groups for parameter in group["params"]
+        )
         fused = {"fused": True} if on_cpu and name != "nadam" else {}
         optimizer: torch.optim.Optimizer = of(groups, lr=lr, eps=eps, **betas, **fused)
         return optimizer
     return _from_library(name, groups, lr=lr, **betas, **({} if name == "lion" else {"eps": eps}))
 
 
-def _from_library(name: str, groups: list[dict[str, Any]], **arguments: Any) -> torch.optim.Optimizer:
+def _from_library(
+    name: str, groups: list[dict[str, Any]], **arguments: Any
+) -> torch.optim.Optimizer:
     """Lion, LAMB and Adan, which torch does not have. Raises MissingPackageError without pytorch-optimizer."""
     try:
         import pytorch_optimizer
     except ImportError:
         raise MissingPackageError("pytorch-optimizer", "optimizers") from None
-    of = {"lion": pytorch_optimizer.Lion, "lamb": pytorch_optimizer.Lamb, "adan": pytorch_optimizer.Adan}[name]
+    of = {
+        "lion": pytorch_optimizer.Lion,
+        "lamb": pytorch_optimizer.Lamb,
+        "adan": pytorch_optimizer.Adan,
+    }[name]
     optimizer: torch.optim.Optimizer = of(groups, weight_decouple=True, **arguments)
     return optimizer
 

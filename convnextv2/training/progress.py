@@ -58,11 +58,17 @@ class Display:
     def line(self, record: dict[str, Any]) -> None:
         """A record of metrics.jsonl, as a line that stays."""
         if record["kind"] == "eval":
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float))
+            figures = "  ".join(
+                f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float)
+            )
             self.console.print(f"epoch {record['epoch']}: validation {figures}")
         elif not self.bar:
             done = record["step"] - self.first_step
-            left = (time.perf_counter() - self.started) / max(done, 1) * (self.total_steps - record["step"])
+            left = (
+                (time.perf_counter() - self.started)
+                / max(done, 1)
+                * (self.total_steps - record["step"])
+            )
             self.console.print(
                 f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss {record['loss']:.4f}  "
                 f"lr {record['lr']:.3e}  {record['images_per_second']:.1f} images/s  data wait {record['data_wait']:.0%}  "

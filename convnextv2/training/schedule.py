@@ -17,13 +17,23 @@ def warmup_lr(step: float, *, peak: float, warmup_steps: float, factor: float) -
     return peak * (factor + (1 - factor) * step / warmup_steps)
 
 
-def cosine_lr(step: float, *, peak: float, floor: float, decay_steps: float, cycles: int = 1, cycle_decay: float = 1.0) -> float:
+def cosine_lr(
+    step: float,
+    *,
+    peak: float,
+    floor: float,
+    decay_steps: float,
+    cycles: int = 1,
+    cycle_decay: float = 1.0,
+) -> float:
     """Half a cosine from peak at step 0 to floor at `decay_steps`, `cycles` times, each from cycle_decay times the peak before;
     floor from there on."""
     cycle, step = divmod(step, decay_steps)
     if cycle >= cycles:
         return floor
-    return floor + (peak * cycle_decay**cycle - floor) / 2 * (1 + math.cos(math.pi * step / decay_steps))
+    return floor + (peak * cycle_decay**cycle - floor) / 2 * (
+        1 + math.cos(math.pi * step / decay_steps)
+    )
 
 
 def exponential_lr(epoch: float, *, peak: float, rate: float) -> float:
@@ -62,7 +72,9 @@ def cyclic_lr(step: int, *, peak: float, floor: float, half_period: int) -> floa
     return floor + (peak - floor) * (1 - abs(inside / half_period - 1))
 
 
-def build_schedule(recipe: Recipe, *, peak: float, floor: float, steps_per_epoch: int) -> Callable[[int], float]:
+def build_schedule(
+    recipe: Recipe, *, peak: float, floor: float, steps_per_epoch: int
+) -> Callable[[int], float]:
     """The learning rate of step 0, 1, ... for a recipe; `peak` and `floor` are already scaled for the batch."""
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
     main_epochs = max(recipe.epochs - recipe.warmup_epochs, 0)
@@ -83,7 +95,9 @@ def build_schedule(recipe: Recipe, *, peak: float, floor: float, steps_per_epoch
             step = step // steps_per_epoch * steps_per_epoch
         epoch = step / steps_per_epoch
         if in_warmup:
-            return warmup_lr(step, peak=peak, warmup_steps=warmup_steps, factor=recipe.warmup_factor)
+            return warmup_lr(
+                step, peak=peak, warmup_steps=warmup_steps, factor=recipe.warmup_factor
+            )
         if recipe.schedule == "exponential":
             return exponential_lr(epoch, peak=peak, rate=rate)
         if recipe.schedule == "step":
@@ -104,5 +118,7 @@ def build_schedule(recipe: Recipe, *, peak: float, floor: float, steps_per_epoch
 
 def scaled_lr(recipe: Recipe, global_batch: int) -> tuple[float, float]:
     """(lr, min_lr) to train with: as stated, or with `scale_lr` by the linear rule for the global batch really used."""
-    factor = global_batch / recipe.lr_batch_size if recipe.scale_lr and recipe.lr_batch_size else 1.0
+    factor = (
+        global_batch / recipe.lr_batch_size if recipe.scale_lr and recipe.lr_batch_size else 1.0
+    )
     return recipe.lr * factor, recipe.min_lr * factor

@@ -80,7 +80,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], step: int) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], step: int
+) -> None:
     """Put saved tensors back. step: updates done, which some optimizers count by group. Raises CheckpointError where the tensors
     belong to other parameters, or have other shapes."""
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -88,7 +90,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     for key, tensor in tensors.items():
         name, _, what = key.rpartition("|")
         by_name.setdefault(name, {})[what] = tensor
-    parameters = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [
+        names[parameter] for group in optimizer.param_groups for parameter in group["params"]
+    ]
     if by_name and set(by_name) != set(parameters):
         odd = sorted(set(by_name) ^ set(parameters))[0]
         raise CheckpointError(

@@ -63,7 +63,12 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     recipe = resolve_batch(recipe, model, trial, precision=dtype, place=place, depths=model.depths)
     if asked != "auto":
         for line in memory_notes(
-            model, trial, batch_size=recipe.images_per_batch(), averaged=recipe.ema, precision=dtype, place=place
+            model,
+            trial,
+            batch_size=recipe.images_per_batch(),
+            averaged=recipe.ema,
+            precision=dtype,
+            place=place,
         ):
             say(line)
 
@@ -73,7 +78,9 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     loader = build_training_loader(recipe, source, place, quarantine)
 
     def loss_fn(trained: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        images, targets = to_training_images(batch.pixels.to(place.device), batch.targets.to(place.device), generator)
+        images, targets = to_training_images(
+            batch.pixels.to(place.device), batch.targets.to(place.device), generator
+        )
         return criterion(trained(images), targets)
 
     def validate() -> dict[str, float]:
@@ -90,7 +97,11 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
             say(f"{left_out_line(left_out, 'validation image')}.")
         if line := collapse(evaluation.precision, evaluation.support):
             say(line)
-        return {name: value for name in ("top1", "top5", "loss") if (value := getattr(evaluation, name)) is not None}
+        return {
+            name: value
+            for name in ("top1", "top5", "loss")
+            if (value := getattr(evaluation, name)) is not None
+        }
 
     description = Description(
         kind="classifier",
@@ -102,7 +113,15 @@ def train_supervised(recipe: Recipe, run: Run, place: Place) -> None:
     )
     watched = validation is not None and recipe.val_while_train
     train_model(
-        recipe, run, place, model, description, loader, loss_fn, depths=model.depths, evaluate=validate if watched else None
+        recipe,
+        run,
+        place,
+        model,
+        description,
+        loader,
+        loss_fn,
+        depths=model.depths,
+        evaluate=validate if watched else None,
     )
 
 
@@ -110,7 +129,9 @@ def build_criterion(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """The recipe's loss: (logits, targets) to a float32 scalar."""
     if recipe.loss in ("ce", "bce"):
         plain = {"ce": cross_entropy, "bce": binary_cross_entropy}[recipe.loss]
-        return lambda logits, targets: plain(logits, targets, recipe.label_smoothing, recipe.loss_reduction)
+        return lambda logits, targets: plain(
+            logits, targets, recipe.label_smoothing, recipe.loss_reduction
+        )
     of: Callable[[Tensor, Tensor, float], Tensor] = {
         "asl_single_label": asymmetric_single_label,
         "asl_multi_label": asymmetric_multi_label,
@@ -119,7 +140,9 @@ def build_criterion(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda logits, targets: of(logits, targets, recipe.label_smoothing)
 
 
-def autocast_logits(model: nn.Module, place: Place, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def autocast_logits(
+    model: nn.Module, place: Place, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
     """Images to float32 logits, in the precision of training."""
 
     def logits(images: Tensor) -> Tensor:

@@ -47,20 +47,35 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     recipe = recipe.model_copy(update={"batch_size": recipe.images_per_batch(_BATCH)})
     for note in notes:
         print(note)
-    chosen = options.works or [work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset]
-    engines = installed_engines() if options.backends == "installed" else options.backends.split(",")
+    chosen = options.works or [
+        work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset
+    ]
+    engines = (
+        installed_engines() if options.backends == "installed" else options.backends.split(",")
+    )
     names = [name if name in SIZES else f"convnextv2_{name}" for name in options.models.split(",")]
-    for what, values, allowed in (("works", chosen, WORKS), ("backends", engines, ENGINES), ("models", names, tuple(SIZES))):
+    for what, values, allowed in (
+        ("works", chosen, WORKS),
+        ("backends", engines, ENGINES),
+        ("models", names, tuple(SIZES)),
+    ):
         if wrong := [value for value in values if value not in allowed]:
             raise RecipeError(f"{what} = {wrong[0]!r}: expected some of {', '.join(allowed)}.")
     limit_s = options.seconds
     device = choose_device(recipe.device)
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     kernels = native.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
-    print(f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch {torch.__version__}.")
+    print(
+        f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch {torch.__version__}."
+    )
     rows: list[dict[str, Any]] = []
     for name in names:
-        cases = [(work, engine) for work in chosen if work != "loader" for engine in (engines if work == "inference" else [""])]
+        cases = [
+            (work, engine)
+            for work in chosen
+            if work != "loader"
+            for engine in (engines if work == "inference" else [""])
+        ]
         rows += [_apart(work, name, engine, recipe, limit_s) for work, engine in cases]
     if "loader" in chosen:
         rows.append(_apart("loader", "", "", recipe, limit_s))
@@ -81,7 +96,9 @@ def _apart(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -
         except ConvNeXtV2Error as error:
             return row | {"failure": str(error)}
         except Exception as error:  # of other people's engines, of any kind
-            return row | {"failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+            return row | {
+                "failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            }
 
 
 def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
@@ -92,24 +109,39 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
     if device.type == "cpu":
         native.choose(recipe.kernels)
         before = peak_memory(os.getpid())
-    run, images = {"pretrain": _pretrain, "train": _train, "inference": _inference, "loader": _loader}[work](
-        recipe, model, engine, device
-    )
+    run, images = {
+        "pretrain": _pretrain,
+        "train": _train,
+        "inference": _inference,
+        "loader": _loader,
+    }[work](recipe, model, engine, device)
     timing = take_turns({work: run}, seconds=limit_s, least_rounds=3, device=device)[work]
     if device.type == "cpu":
         memory = (peak_memory(os.getpid()) - before) / 2**20
     else:
         memory = torch.get_device_module(device).max_memory_allocated(device) / 2**20
-    return {"images_per_second": images / timing.median, "spread": timing.spread, "memory_mib": memory}
+    return {
+        "images_per_second": images / timing.median,
+        "spread": timing.spread,
+        "memory_mib": memory,
+    }
 
 
 def _images(recipe: Recipe, device: torch.device) -> torch.Tensor:
-    height, width = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size, recipe.image_size)
-    images = torch.randn(recipe.images_per_batch(), recipe.in_channels, height, width, device=device)
+    height, width = (
+        recipe.image_size
+        if isinstance(recipe.image_size, tuple)
+        else (recipe.image_size, recipe.image_size)
+    )
+    images = torch.randn(
+        recipe.images_per_batch(), recipe.in_channels, height, width, device=device
+    )
     return images.to(memory_format=torch.channels_last)  # as loaders give them
 
 
-def _step(model: nn.Module, loss_of: Callable[[], torch.Tensor], recipe: Recipe, device: torch.device) -> Callable[[], None]:
+def _step(
+    model: nn.Module, loss_of: Callable[[], torch.Tensor], recipe: Recipe, device: torch.device
+) -> Callable[[], None]:
     optimizer = build_optimizer(recipe, model)
     dtype = choose_precision(recipe.precision, device)
     if recipe.compile:
@@ -125,34 +157,57 @@ def _step(model: nn.Module, loss_of: Callable[[], torch.Tensor], recipe: Recipe,
     return step
 
 
-def _pretrain(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], None], int]:
-    model = FCMAE(create_model(name, num_classes=None, in_channels=recipe.in_channels), tile=recipe.tile).to(device)
+def _pretrain(
+    recipe: Recipe, name: str, engine: str, device: torch.device
+) -> tuple[Callable[[], None], int]:
+    model = FCMAE(
+        create_model(name, num_classes=None, in_channels=recipe.in_channels), tile=recipe.tile
+    ).to(device)
     images = _images(recipe, device)
     grid = model.grid(*images.shape[-2:])
-    masks = [mask.to(device) for mask in draw_masks(len(images), grid, recipe.mask_ratio, torch.Generator().manual_seed(0))]
+    masks = [
+        mask.to(device)
+        for mask in draw_masks(
+            len(images), grid, recipe.mask_ratio, torch.Generator().manual_seed(0)
+        )
+    ]
     return _step(model, lambda: model(images, *masks), recipe, device), len(images)
 
 
-def _train(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], None], int]:
-    model = create_model(name, in_channels=recipe.in_channels, drop_path_rate=recipe.drop_path_rate).to(device).train()
+def _train(
+    recipe: Recipe, name: str, engine: str, device: torch.device
+) -> tuple[Callable[[], None], int]:
+    model = (
+        create_model(name, in_channels=recipe.in_channels, drop_path_rate=recipe.drop_path_rate)
+        .to(device)
+        .train()
+    )
     images = _images(recipe, device)
     targets = torch.randint(1000, (len(images),), device=device)
-    return _step(model, lambda: nn.functional.cross_entropy(model(images).float(), targets), recipe, device), len(images)
+    return _step(
+        model, lambda: nn.functional.cross_entropy(model(images).float(), targets), recipe, device
+    ), len(images)
 
 
-def _inference(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], object], int]:
+def _inference(
+    recipe: Recipe, name: str, engine: str, device: torch.device
+) -> tuple[Callable[[], object], int]:
     model = create_model(name, in_channels=recipe.in_channels).to(device).eval()
     images = _images(recipe, device)
     run = build_engine(engine, model, images, choose_precision(recipe.precision, device))
     return lambda: run(images), len(images)
 
 
-def _loader(recipe: Recipe, name: str, engine: str, device: torch.device) -> tuple[Callable[[], None], int]:
+def _loader(
+    recipe: Recipe, name: str, engine: str, device: torch.device
+) -> tuple[Callable[[], None], int]:
     source, _ = find_sources(recipe, labelled=False)
     loader = build_training_loader(recipe, source, Place(device))
     to_images = build_batch_transform(recipe, 0)
     if not len(loader):
-        raise RecipeError(f"batch_size = {recipe.batch_size}: larger than the {len(source)} images. Use a smaller one.")
+        raise RecipeError(
+            f"batch_size = {recipe.batch_size}: larger than the {len(source)} images. Use a smaller one."
+        )
 
     def epoch() -> None:
         for batch in loader.batches(0):
@@ -169,10 +224,20 @@ def _show(rows: list[dict[str, Any]]) -> None:
         if "failure" in row:
             table.add_row(*what, "-", "", row["failure"])
         else:
-            figures = (f"{row['images_per_second']:.1f}", f"± {row['spread']:.1%}", f"{row['memory_mib']:.0f}")
+            figures = (
+                f"{row['images_per_second']:.1f}",
+                f"± {row['spread']:.1%}",
+                f"{row['memory_mib']:.0f}",
+            )
             table.add_row(*what, *figures)
     Console().print(table)
     for model in {row["model"] for row in rows if row["work"] == "inference"}:
-        runs = [row for row in rows if row["work"] == "inference" and row["model"] == model and "failure" not in row]
+        runs = [
+            row
+            for row in rows
+            if row["work"] == "inference" and row["model"] == model and "failure" not in row
+        ]
         if len(runs) > 1:
-            print(f"Fastest inference of {model} here: {max(runs, key=lambda row: row['images_per_second'])['backend']}.")
+            print(
+                f"Fastest inference of {model} here: {max(runs, key=lambda row: row['images_per_second'])['backend']}."
+            )

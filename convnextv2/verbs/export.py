@@ -42,12 +42,19 @@ def export(options: ExportOptions) -> Path:
         raise RecipeError(
             "input = pixels: goes with outputs classifier or features. Use input images for a backbone."
         )
-    run, format, precision, outputs = options.run, options.format, options.precision, options.outputs
+    run, format, precision, outputs = (
+        options.run,
+        options.format,
+        options.precision,
+        options.outputs,
+    )
     out, layout, name, overwrite = options.out, options.layout, options.name, options.overwrite
     root = Path(out or "model_repository")
     if is_artifact(run):
         if layout == "folder":
-            raise ArtifactError(f"{run}: is an artifact already. Give the run it was made from, or layout triton or ovms.")
+            raise ArtifactError(
+                f"{run}: is an artifact already. Give the run it was made from, or layout triton or ovms."
+            )
         return _lay_out(open_artifact(run), layout, root, name or Path(run).resolve().name)
 
     weights = find_weights(run)
@@ -58,11 +65,19 @@ def export(options: ExportOptions) -> Path:
     name = name or (owner.path.name if owner else _name_of(weights))
     if layout != "folder":
         check_layout(layout, format, root, name)
-    folder = Path(out) if out and layout == "folder" else _default_folder(weights, owner, f"{format}-{precision}", outputs)
+    folder = (
+        Path(out)
+        if out and layout == "folder"
+        else _default_folder(weights, owner, f"{format}-{precision}", outputs)
+    )
     if folder.exists() and layout == "folder" and not overwrite:
-        raise RunError(f"{folder}: exists already. Use --overwrite to replace it, or another folder for out.")
+        raise RunError(
+            f"{folder}: exists already. Use --overwrite to replace it, or another folder for out."
+        )
     if folder.exists() and overwrite and not is_artifact(folder):
-        raise RunError(f"{folder}: is not an artifact, so it is not overwritten. Choose another folder for out.")
+        raise RunError(
+            f"{folder}: is not an artifact, so it is not overwritten. Choose another folder for out."
+        )
 
     opened = open_run_weights(weights)
     for line in opened.lines():
@@ -70,17 +85,25 @@ def export(options: ExportOptions) -> Path:
     model, description = restore(opened), opened.description
     if isinstance(model, FCMAE):
         model = model.encoder  # what it was pre-trained for
-        description = Description("encoder", description.model, model.arguments, preprocessing=description.preprocessing)
+        description = Description(
+            "encoder", description.model, model.arguments, preprocessing=description.preprocessing
+        )
     if not description.preprocessing:
-        raise ArtifactError(f"{weights}: does not say how its images are prepared. Write it with its preprocessing.")
+        raise ArtifactError(
+            f"{weights}: does not say how its images are prepared. Write it with its preprocessing."
+        )
     model.eval()
     evidence = _evidence(weights, description, recipe, options.images, options.seconds)
     temperature = 1.0
     if options.calibrate:
         temperature = _calibrated(model, evidence, description)
-        print(f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin}).")
+        print(
+            f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin})."
+        )
     form = Form(format, precision, outputs, options.input, options.dynamic_size)
-    print(f"Exporting to {format}, {precision}; measured on {len(evidence.pixels)} images ({evidence.origin}).")
+    print(
+        f"Exporting to {format}, {precision}; measured on {len(evidence.pixels)} images ({evidence.origin})."
+    )
     with tempfile.TemporaryDirectory() as temporary:
         artifact = export_artifact(
             model,
@@ -123,11 +146,15 @@ def _name_of(weights: Path) -> str:
 
 def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
     version = write_repository(artifact, layout, root, name)
-    print(f"Model repository of {'Triton' if layout == 'triton' else 'OpenVINO Model Server'}: {version}")
+    print(
+        f"Model repository of {'Triton' if layout == 'triton' else 'OpenVINO Model Server'}: {version}"
+    )
     return version
 
 
-def _evidence(weights: Path, description: Description, recipe: Recipe, most: int, seconds: float) -> Evidence:
+def _evidence(
+    weights: Path, description: Description, recipe: Recipe, most: int, seconds: float
+) -> Evidence:
     """The validation images that the recipe names, with their classes where the model knows them; else the bundled images."""
     source, origin = _images(weights, description, recipe)
     chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
@@ -146,7 +173,9 @@ def _evidence(weights: Path, description: Description, recipe: Recipe, most: int
         raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
     if loader.skipped:
         print(f"{left_out_line(loader.skipped)}.")
-    targets = torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
+    targets = (
+        torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
+    )
     pixels = torch.cat([batch.pixels for batch in batches])
     return Evidence(pixels, targets, origin, recipe.images_per_batch(16), seconds)
 
@@ -156,20 +185,28 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
         bundled = recipe.model_copy(update={"dataset": "bundled"})
         channels = description.preprocessing["channels"]
         grey = "" if channels in (1, 3) else f", grey in each of the {channels} channels"
-        return find_sources(bundled, labelled=False)[0], f"the bundled images{grey}, which the model may not know"
+        return find_sources(bundled, labelled=False)[
+            0
+        ], f"the bundled images{grey}, which the model may not know"
     origin = recipe.data_dir or recipe.dataset
     if description.kind == "classifier":
         try:
-            return labelled_images(weights, description, recipe)[0], f"validation images of {origin}"
+            return labelled_images(weights, description, recipe)[
+                0
+            ], f"validation images of {origin}"
         except DataError as error:
             print(f"No labelled validation images ({error}): accuracy is not measured.")
     return find_sources(recipe, labelled=False)[0], f"images of {origin}"
 
 
 def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Description) -> float:
-    known = evidence.targets >= 0 if evidence.targets is not None else torch.zeros(0, dtype=torch.bool)
+    known = (
+        evidence.targets >= 0 if evidence.targets is not None else torch.zeros(0, dtype=torch.bool)
+    )
     if description.kind != "classifier" or not known.any():
-        raise DataError("calibrate = True: needs labelled validation images. Give them with data_dir.")
+        raise DataError(
+            "calibrate = True: needs labelled validation images. Give them with data_dir."
+        )
     assert evidence.targets is not None
     transform = EvalTransform.from_description(description.preprocessing)
     normalise = BatchTransform(transform.mean, transform.std).normalise
@@ -184,13 +221,19 @@ def _summary(artifact: Artifact) -> str:
     lines = []
     for what in ("real", "adversarial", "other_size"):
         if part := found.get(what):
-            agrees = f"; top-1 agrees on {part['top1_agreement']:.2%}" if "top1_agreement" in part else ""
+            agrees = (
+                f"; top-1 agrees on {part['top1_agreement']:.2%}"
+                if "top1_agreement" in part
+                else ""
+            )
             lines.append(
                 f"{what.replace('_', ' '):<12} {part['images']:4} images: {found['output']} off by at most "
                 f"{part['max_difference']:.2g}, on average {part['mean_difference']:.2g} (largest {part['scale']:.3g}){agrees}."
             )
     if accuracy := found.get("accuracy"):
-        lines.append(f"top-1        PyTorch {accuracy['pytorch_top1']:.2%}, artifact {accuracy['artifact_top1']:.2%}.")
+        lines.append(
+            f"top-1        PyTorch {accuracy['pytorch_top1']:.2%}, artifact {accuracy['artifact_top1']:.2%}."
+        )
     speed = found["speed"]
     lines.append(
         f"images/s     PyTorch {speed['pytorch_images_per_second']:.1f}, artifact {speed['artifact_images_per_second']:.1f} "

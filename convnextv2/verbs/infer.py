@@ -25,11 +25,17 @@ def infer(options: InferOptions) -> dict[str, float]:
     """
     image_path, ckpt_path, knobs = options.image_path, options.ckpt_path, options.knob_values
     if not image_path:
-        raise DataError("image_path is missing: there is no image to classify. Give --image_path FILE.")
+        raise DataError(
+            "image_path is missing: there is no image to classify. Give --image_path FILE."
+        )
     if Path(image_path).is_dir():
-        raise DataError(f"image_path = {image_path}: a folder, expected one image. For many use: convnextv2 predict.")
+        raise DataError(
+            f"image_path = {image_path}: a folder, expected one image. For many use: convnextv2 predict."
+        )
     if not ckpt_path:
-        raise CheckpointError("ckpt_path is missing: there are no weights to use. Give --ckpt_path CHECKPOINT.")
+        raise CheckpointError(
+            "ckpt_path is missing: there are no weights to use. Give --ckpt_path CHECKPOINT."
+        )
     held = open_weights(find_weights(ckpt_path)).description.model
     if options.model and options.model != held:
         raise CheckpointError(
@@ -43,7 +49,12 @@ def infer(options: InferOptions) -> dict[str, float]:
     with redirect_stdout(StringIO()):
         results = predict(ckpt_path, image_path, top_k=options.top_k, **used)
     if not results:
-        raise DataError(f"{image_path}: cannot be read, so there is nothing to classify. Give another image.")
-    probs = {str(prediction["class"]): round(float(prediction["prob"]), 6) for prediction in results[0]["predictions"]}
+        raise DataError(
+            f"{image_path}: cannot be read, so there is nothing to classify. Give another image."
+        )
+    probs = {
+        str(prediction["class"]): round(float(prediction["prob"]), 6)
+        for prediction in results[0]["predictions"]
+    }
     print(probs)
     return probs

@@ -34,23 +34,50 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     description, origin = opened.description, opened.origin
     arguments, how = description.arguments, description.preprocessing
     parameters = sum(tensor.numel() for tensor in opened.tensors.values())
-    dtypes = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values()}))
-    kind = {"classifier": f"classifier, {arguments['num_classes']} classes", "encoder": "encoder without a classifier"}
+    dtypes = ", ".join(
+        sorted({str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values()})
+    )
+    kind = {
+        "classifier": f"classifier, {arguments['num_classes']} classes",
+        "encoder": "encoder without a classifier",
+    }
     rows = [
         ("file", f"{path}, {origin.nbytes / 1e6:.1f} MB"),
         ("sha256", origin.sha256),
-        ("format", f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} ({origin.container})"),
+        (
+            "format",
+            f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} ({origin.container})",
+        ),
         ("kind", kind.get(description.kind, f"FCMAE, encoder and decoder ({description.fcmae})")),
-        ("model", f"{description.model}: depths {arguments['depths']}, channels {arguments['dims']}"),
+        (
+            "model",
+            f"{description.model}: depths {arguments['depths']}, channels {arguments['dims']}",
+        ),
         ("tensors", f"{len(opened.tensors)}, {parameters:,} parameters, {dtypes}"),
-        ("network", ", ".join(f"{name} {arguments[name]}" for name in ("in_channels", "stem_stride", "gelu", "norm_eps"))),
+        (
+            "network",
+            ", ".join(
+                f"{name} {arguments[name]}"
+                for name in ("in_channels", "stem_stride", "gelu", "norm_eps")
+            ),
+        ),
     ]
     if how:
         size = " x ".join(map(str, how["image_size"]))
-        rows.append(("images", f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"))
+        rows.append(
+            (
+                "images",
+                f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}",
+            )
+        )
         if how.get("value_range"):
             low, high = how["value_range"]
-            rows.append(("value range", f"{low:g} to {high:g} become black to white in files of more than 8 bits"))
+            rows.append(
+                (
+                    "value range",
+                    f"{low:g} to {high:g} become black to white in files of more than 8 bits",
+                )
+            )
     rows += [("note", note) for note in opened.notes]
     if broken := [name for name, tensor in opened.tensors.items() if not _is_finite(tensor)]:
         rows.append(("values", f"{brief(broken)}: NaN or infinite"))
@@ -59,18 +86,32 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     if description.class_names:
         rows.append(("classes", brief(description.class_names)))
     if description.training:
-        rows.append(("training", ", ".join(f"{name} {_short(value)}" for name, value in description.training.items())))
+        rows.append(
+            (
+                "training",
+                ", ".join(
+                    f"{name} {_short(value)}" for name, value in description.training.items()
+                ),
+            )
+        )
     groups: dict[str, list[str]] = {}
     for name, why in opened.left_out:
         groups.setdefault(why, []).append(name)
     rows += [("left out", f"{brief(names)}: {why}") for why, names in groups.items()]
     told = description.provenance
     if origin.format != OURS and "source_format" in told:
-        rows.append(("made from", f"{told['source_format']}, sha256 {told.get('source_sha256', 'unknown')}"))
+        rows.append(
+            ("made from", f"{told['source_format']}, sha256 {told.get('source_sha256', 'unknown')}")
+        )
     elif origin.format == OURS and "format" in told:
         rows.append(("made from", f"{told['format']}, sha256 {told.get('sha256', 'unknown')}"))
     if init := told.get("init"):
-        rows.append(("started from", f"{init.get('format', 'unknown')}, sha256 {init.get('sha256', 'unknown')}"))
+        rows.append(
+            (
+                "started from",
+                f"{init.get('format', 'unknown')}, sha256 {init.get('sha256', 'unknown')}",
+            )
+        )
     return rows + [("licence", origin.notice or "nothing known; ask whoever made them")]
 
 

@@ -30,7 +30,9 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
     if not names:
         raise RecipeError(f"pattern = {pattern!r}: matches none of {', '.join(SIZES)}.")
     rows = []
-    say(f"{'model':<18}{'depths':<15}{'channels':<25}{'parameters':>12}{f'GMACs at {image_size} px':>20}")
+    say(
+        f"{'model':<18}{'depths':<15}{'channels':<25}{'parameters':>12}{f'GMACs at {image_size} px':>20}"
+    )
     for name in names:
         depths, dims = SIZES[name]
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -38,6 +40,16 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
             model(torch.empty(1, 3, image_size, image_size))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         gmacs = counter.get_total_flops() / 2e9
-        rows.append({"model": name, "depths": depths, "dims": dims, "parameters": parameters, "gmacs": gmacs})
-        say(f"{name:<18}{', '.join(map(str, depths)):<15}{', '.join(map(str, dims)):<25}{parameters:>12,}{gmacs:>20.2f}")
+        rows.append(
+            {
+                "model": name,
+                "depths": depths,
+                "dims": dims,
+                "parameters": parameters,
+                "gmacs": gmacs,
+            }
+        )
+        say(
+            f"{name:<18}{', '.join(map(str, depths)):<15}{', '.join(map(str, dims)):<25}{parameters:>12,}{gmacs:>20.2f}"
+        )
     return rows

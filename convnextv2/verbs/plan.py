@@ -53,10 +53,18 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     source, _ = find_sources(recipe, labelled=verb == "train")
     batches = len(build_sampler(recipe, len(source), Place(torch.device("cpu"))))
     found |= pace(
-        records, batch_size=batch_size, accumulate=accumulate, batches_per_epoch=batches, prefetched=prefetched
+        records,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        batches_per_epoch=batches,
+        prefetched=prefetched,
     )
     steps = recipe.epochs * math.ceil(batches / accumulate)
-    kept = recipe.keep_checkpoints if recipe.keep_policy != "all" else recipe.epochs // recipe.save_every_epochs
+    kept = (
+        recipe.keep_checkpoints
+        if recipe.keep_policy != "all"
+        else recipe.epochs // recipe.save_every_epochs
+    )
     figures = {
         "verb": verb,
         "images_per_second": found["images_per_second"],
@@ -67,18 +75,39 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         # Checkpoints, and best/ and last/, which hold weights only: at most a third of a checkpoint each.
         "disk_gib": found["checkpoint_gib"] * (kept + 1 + 2 / 3),
     }
-    waits = f", {figures['data_wait']:.0%} of the time waiting for data" if figures["data_wait"] > 0.05 else ""
-    print(f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (over {found['measured']} steps on this machine).")
-    memory = "Memory" if choose_device(recipe.device).type == "cpu" else "Memory of the host (that of the device is not measured)"
-    print(f"{memory}: {figures['memory_gib']:.1f} GiB at the peak. Disk: about {figures['disk_gib']:.2f} GiB.")
-    print(f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} of training.")
+    waits = (
+        f", {figures['data_wait']:.0%} of the time waiting for data"
+        if figures["data_wait"] > 0.05
+        else ""
+    )
+    print(
+        f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (over {found['measured']} steps on this machine)."
+    )
+    memory = (
+        "Memory"
+        if choose_device(recipe.device).type == "cpu"
+        else "Memory of the host (that of the device is not measured)"
+    )
+    print(
+        f"{memory}: {figures['memory_gib']:.1f} GiB at the peak. Disk: about {figures['disk_gib']:.2f} GiB."
+    )
+    print(
+        f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} of training."
+    )
     if verb == "train" and recipe.val_while_train:
-        print("Evaluation is not counted: a pass over the validation images costs about a third of training on as many.")
+        print(
+            "Evaluation is not counted: a pass over the validation images costs about a third of training on as many."
+        )
     return figures
 
 
 def pace(
-    records: list[dict[str, Any]], *, batch_size: int, accumulate: int, batches_per_epoch: int, prefetched: int
+    records: list[dict[str, Any]],
+    *,
+    batch_size: int,
+    accumulate: int,
+    batches_per_epoch: int,
+    prefetched: int,
 ) -> dict[str, Any]:
     """Pace from a record of each step, of all images over all time: where the data are the bottleneck, steps come in bursts.
 
@@ -87,10 +116,16 @@ def pace(
     first = max(1, min(1 + math.ceil(prefetched / accumulate), len(records) // 2))
     images, seconds, waited = 0, 0.0, 0.0
     for record in records[first:]:
-        place = (record["step"] - 1) % math.ceil(batches_per_epoch / accumulate) * accumulate  # its first batch in the epoch
+        place = (
+            (record["step"] - 1) % math.ceil(batches_per_epoch / accumulate) * accumulate
+        )  # its first batch in the epoch
         of_step = min(accumulate, batches_per_epoch - place) * batch_size
         step_s = of_step / max(record["images_per_second"], 0.005)  # rounded to two places
-        images, seconds, waited = images + of_step, seconds + step_s, waited + record["data_wait"] * step_s
+        images, seconds, waited = (
+            images + of_step,
+            seconds + step_s,
+            waited + record["data_wait"] * step_s,
+        )
     measured = len(records) - first
     return {
         "measured": measured,
@@ -101,18 +136,32 @@ def pace(
 
 
 def _probe(
-    verb: str, config: str | Path | None, knobs: Mapping[str, Any], folder: Path, probe_s: float, prefetched: int
+    verb: str,
+    config: str | Path | None,
+    knobs: Mapping[str, Any],
+    folder: Path,
+    probe_s: float,
+    prefetched: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Records of the first steps of the run itself, and its memory; the checkpoint that it leaves when it is stopped is measured
     too."""
     out = folder / "run"
-    own = {"out": out, "log_every_steps": 1, "tensorboard": False, "resume": False, "overwrite": False}
+    own = {
+        "out": out,
+        "log_every_steps": 1,
+        "tensorboard": False,
+        "resume": False,
+        "overwrite": False,
+    }
     settings = {**knobs, **own}
     command = [sys.executable, "-m", "convnextv2", verb]
     command += ["--config", str(config)] if config else []
     command += [f"--{name}={_text(value)}" for name, value in settings.items()]
     errors = folder / "errors"  # a file, which unlike a pipe is never full
-    with errors.open("w") as file, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process:
+    with (
+        errors.open("w") as file,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process,
+    ):
         started = first = time.monotonic()
         records: list[dict[str, Any]] = []
         peak = 0
@@ -133,18 +182,27 @@ def _probe(
     message = errors.read_text(errors="replace").strip()
     records = _records(out)
     if len(records) < 2:
-        last = message.splitlines()[-1].removeprefix("convnextv2: error: ") if message else "it ended before its second step"
+        last = (
+            message.splitlines()[-1].removeprefix("convnextv2: error: ")
+            if message
+            else "it ended before its second step"
+        )
         raise ConvNeXtV2Error(f"the probe of {verb} took no step that could be measured: {last}")
     return records, {
         "memory_gib": peak / 2**30,
-        "checkpoint_gib": sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*")) / 2**30,
+        "checkpoint_gib": sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*"))
+        / 2**30,
     }
 
 
 def _records(out: Path) -> list[dict[str, Any]]:
     path = out / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [record for line in lines if line.endswith("}") and (record := json.loads(line))["kind"] == "train"]
+    return [
+        record
+        for line in lines
+        if line.endswith("}") and (record := json.loads(line))["kind"] == "train"
+    ]
 
 
 def _text(value: Any) -> str:

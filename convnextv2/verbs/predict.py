@@ -46,13 +46,20 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         batch_size=recipe.images_per_batch(),
         channels=transform.channels,
         # A handful of images is decoded faster than workers start.
-        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * recipe.images_per_batch() else 0,
+        workers=resolve_workers(recipe.workers)[0]
+        if len(source) > 2 * recipe.images_per_batch()
+        else 0,
         bad_images=recipe.bad_images,
     )
     results = []
     for batch in loader:
         for index, probs in zip(batch.indices.tolist(), scorer(batch.pixels).probs, strict=True):
-            results.append({"image": source.names[index], "predictions": top(probs, scorer.class_names, options.top_k)})
+            results.append(
+                {
+                    "image": source.names[index],
+                    "predictions": top(probs, scorer.class_names, options.top_k),
+                }
+            )
             _show(results[-1], options.json)
     for name in sorted(loader.skipped):
         print(f"{name}: not readable, skipped.", file=sys.stderr)

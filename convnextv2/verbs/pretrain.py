@@ -27,5 +27,7 @@ def pretrain(options: PretrainOptions) -> Run:
         elif place.is_main:
             report_run(run, place)
             say(f"Report: {run.report}")
-            say(f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN")
+            say(
+                f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
+            )
     return run

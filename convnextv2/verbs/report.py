@@ -65,7 +65,9 @@ class Measured:
 def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     """Evaluate a classifier on the recipe's validation images, every one exactly once over all ranks."""
     if recipe.batch_size == "auto":
-        say(f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for what fits.")
+        say(
+            f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for what fits."
+        )
     if is_artifact(weights):
         return _evaluate_artifact(weights, recipe, place)
     opened, owner = open_run_weights(weights), run_of(weights)
@@ -73,8 +75,14 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
         say(f"{weights}: measured are its averaged weights.")
         opened = open_run_weights(weights, average=True)
     elif recipe.ema and opened.origin.format == "mindcv":
-        if owner is None or weights.name != f"{owner.recipe.model}_best.ckpt" or not owner.recipe.ema:
-            raise CheckpointError(f"ema = True: {weights} has no averaged weights. Use --ema False to measure its plain ones.")
+        if (
+            owner is None
+            or weights.name != f"{owner.recipe.model}_best.ckpt"
+            or not owner.recipe.ema
+        ):
+            raise CheckpointError(
+                f"ema = True: {weights} has no averaged weights. Use --ema False to measure its plain ones."
+            )
         say(f"{weights}: measured are averaged weights, as the run saves its best.")
     for line in opened.lines():
         say(line)
@@ -99,7 +107,9 @@ def evaluate_weights(weights: Path, recipe: Recipe, place: Place) -> Measured:
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
-    return Measured(evaluation, predictions, source, description, parameters, recipe.value_range, skipped)
+    return Measured(
+        evaluation, predictions, source, description, parameters, recipe.value_range, skipped
+    )
 
 
 def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
@@ -108,7 +118,13 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
     for line in scorer.notes:
         say(line)
     card = open_artifact(path).card
-    description = Description("classifier", card.model, card.arguments, class_names=card.class_names, provenance=card.provenance)
+    description = Description(
+        "classifier",
+        card.model,
+        card.arguments,
+        class_names=card.class_names,
+        provenance=card.provenance,
+    )
     source, description = labelled_images(path, description, recipe)
     loader = EvaluationLoader(
         source,
@@ -123,11 +139,23 @@ def _evaluate_artifact(path: Path, recipe: Recipe, place: Place) -> Measured:
         patience=Patience(recipe.data_wait_s),
     )
     evaluation, predictions = evaluate(
-        scorer.logits, loader, num_classes=len(scorer.class_names), to_images=lambda pixels: pixels, place=place
+        scorer.logits,
+        loader,
+        num_classes=len(scorer.class_names),
+        to_images=lambda pixels: pixels,
+        place=place,
     )
     parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
     skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
-    return Measured(evaluation, predictions, source, description, parameters, scorer.transform.value_range, skipped)
+    return Measured(
+        evaluation,
+        predictions,
+        source,
+        description,
+        parameters,
+        scorer.transform.value_range,
+        skipped,
+    )
 
 
 def _quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
@@ -138,10 +166,15 @@ def _quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
     return Quarantine(owner.path)
 
 
-def labelled_images(weights: Path, description: Description, recipe: Recipe) -> tuple[Source, Description]:
+def labelled_images(
+    weights: Path, description: Description, recipe: Recipe
+) -> tuple[Source, Description]:
     """The recipe's validation images for a classifier, with its rows as targets; and its description, every row with a name."""
     owner, rows = run_of(weights), description.arguments["num_classes"]
-    trained_on = owner is not None and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
+    trained_on = (
+        owner is not None
+        and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
+    )
     # Weights of others need not name their classes, or name them as the folders are named.
     # A run of ours names them: its `class_order` was about the weights that it started from.
     foreign = order_of(description) != OURS
@@ -158,12 +191,22 @@ def labelled_images(weights: Path, description: Description, recipe: Recipe) -> 
     return source, description
 
 
-def _check_contradictions(recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path) -> None:
+def _check_contradictions(
+    recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path
+) -> None:
     """The weights say what network they are; a recipe that says something else is meant for others. Raises CheckpointError."""
-    told = {"model": description.model, "depths": model.depths, "dims": model.dims, "num_classes": model.num_classes}
+    told = {
+        "model": description.model,
+        "depths": model.depths,
+        "dims": model.dims,
+        "num_classes": model.num_classes,
+    }
     asked = {name: getattr(recipe, name) for name in told if name in recipe.model_fields_set}
     wrong = {name: told[name] for name, value in asked.items() if value not in (None, told[name])}
-    if recipe.in_channels not in (3, model.in_channels):  # 3 is also what MindCV's recipes leave out
+    if recipe.in_channels not in (
+        3,
+        model.in_channels,
+    ):  # 3 is also what MindCV's recipes leave out
         wrong["in_channels"] = model.in_channels
     for name, value in wrong.items():
         raise CheckpointError(
@@ -254,7 +297,11 @@ def write_evaluation_report(weights: Path, measured: Measured, recipe: Recipe) -
     elif repository := repository_of(weights):
         path = Path(f"{repository.rpartition('/')[2]}-report.html")
     else:
-        path = weights / "report.html" if weights.is_dir() else weights.with_name(f"{weights.stem}-report.html")
+        path = (
+            weights / "report.html"
+            if weights.is_dir()
+            else weights.with_name(f"{weights.stem}-report.html")
+        )
     write_report(path, _page(run, measured, recipe))
     return path
 
@@ -287,7 +334,10 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
         if parent and not recipe_is_supervised(parent):
             gallery = _gallery(parent, pretrained)
             pretrain_metrics = parent.metrics()
-    summary = {"model": recipe.model.removeprefix("convnextv2_"), "image size": f"{recipe.image_size} px"}
+    summary = {
+        "model": recipe.model.removeprefix("convnextv2_"),
+        "image size": f"{recipe.image_size} px",
+    }
     if measured:
         summary["parameters"] = _short(measured.parameters)
         if measured.skipped:
@@ -305,8 +355,14 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe) -> str:
         pretrain_metrics=pretrain_metrics,
         next_steps=[
             (f"convnextv2 predict {name} IMAGE_OR_FOLDER", "Classify new images."),
-            (f"convnextv2 validate {name} --data_dir OTHER", "Measure it on other labelled images."),
-            (f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {recipe.lr * 2:g}", "Try another learning rate."),
+            (
+                f"convnextv2 validate {name} --data_dir OTHER",
+                "Measure it on other labelled images.",
+            ),
+            (
+                f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {recipe.lr * 2:g}",
+                "Try another learning rate.",
+            ),
         ],
     )
 
@@ -328,20 +384,29 @@ def _pretraining_page(run: Run, recipe: Recipe, weights: Path) -> str:
         channels=recipe.in_channels,
         next_steps=[
             (fine_tune, "Fine-tune the encoder on labelled images."),
-            (f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER", "See what it makes of other images."),
+            (
+                f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER",
+                "See what it makes of other images.",
+            ),
         ],
     )
 
 
 def _channels(measured: Measured | None, recipe: Recipe) -> int:
     """Of the images; an artifact brings its own."""
-    channels: int = measured.description.arguments["in_channels"] if measured else recipe.in_channels
+    channels: int = (
+        measured.description.arguments["in_channels"] if measured else recipe.in_channels
+    )
     return channels
 
 
 def _title(recipe: Recipe) -> str:
-    network = recipe.model.replace("convnextv2_", "ConvNeXt V2 ").replace("custom", f"ConvNeXt V2 {recipe.dims}")
-    data = Path(recipe.data_dir).name or {"bundled": "the bundled Fashion-MNIST images"}.get(recipe.dataset, recipe.dataset)
+    network = recipe.model.replace("convnextv2_", "ConvNeXt V2 ").replace(
+        "custom", f"ConvNeXt V2 {recipe.dims}"
+    )
+    data = Path(recipe.data_dir).name or {"bundled": "the bundled Fashion-MNIST images"}.get(
+        recipe.dataset, recipe.dataset
+    )
     return f"{network} on {data}"
 
 
@@ -387,7 +452,11 @@ def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
     wrong = [i for i in confident if not right[i]][:EXAMPLES]
     spread = np.flatnonzero(right)
     chosen = (
-        spread[np.linspace(0, len(spread) - 1, min(EXAMPLES, len(spread))).round().astype(int)].tolist() if len(spread) else []
+        spread[
+            np.linspace(0, len(spread) - 1, min(EXAMPLES, len(spread))).round().astype(int)
+        ].tolist()
+        if len(spread)
+        else []
     )
     examples = []
     for i in [*wrong, *chosen]:
@@ -410,8 +479,13 @@ def _example(measured: Measured, i: int, recipe: Recipe) -> Example:
     predictions = measured.predictions
     index = int(predictions.indices[i])
     return Example(
-        to_picture(measured.source.pixels(index, _channels(measured, recipe), measured.value_range)),
+        to_picture(
+            measured.source.pixels(index, _channels(measured, recipe), measured.value_range)
+        ),
         Path(measured.source.names[index]).name,
         names[predictions.targets[i]],
-        [(names[c], float(p)) for c, p in zip(predictions.classes[i], predictions.probs[i], strict=True)],
+        [
+            (names[c], float(p))
+            for c, p in zip(predictions.classes[i], predictions.probs[i], strict=True)
+        ],
     )

@@ -58,15 +58,26 @@ def serve(options: ServeOptions) -> None:
         bound = bind(host, number)
     except OSError as error:
         why = error.strerror or error
-        raise DeviceError(f"port = {number}: cannot listen on {host} ({why}). Choose another port or host.") from None
+        raise DeviceError(
+            f"port = {number}: cannot listen on {host} ({why}). Choose another port or host."
+        ) from None
     number = bound.getsockname()[1]
-    store = Store([str(model) for model in options.models], limits, Metrics(), device=recipe.device, precision=recipe.precision)
+    store = Store(
+        [str(model) for model in options.models],
+        limits,
+        Metrics(),
+        device=recipe.device,
+        precision=recipe.precision,
+    )
     _show(store)
     if host not in ("127.0.0.1", "localhost", "::1") and not keys.are_asked_for:
         print(f"Anyone who reaches {host}:{number} may use the server: it has no api_key.")
     app = build_app(store, keys=keys, cors_origins=origins, access_log=options.access_log)
     shown = f"[{host}]" if ":" in host else host
-    print(f"{'https' if certificate else 'http'}://{shown}:{number} (page), /openapi.json, /metrics", flush=True)
+    print(
+        f"{'https' if certificate else 'http'}://{shown}:{number} (page), /openapi.json, /metrics",
+        flush=True,
+    )
     run_server(app, store, limits, bound, keys=keys, certificate=certificate)
 
 

@@ -20,6 +20,7 @@ from convnextv2.verbs.options import StatisticsOptions
 _SHOWN = 5
 """Files that are named, of those that were left out."""
 
+
 @takes(StatisticsOptions)
 def statistics(options: StatisticsOptions) -> dict[str, Any]:
     """Measure the training images of a folder or table, print what a recipe needs, return it.
@@ -51,7 +52,11 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
     workers = resolve_workers(recipe.workers)[0] if len(source) > 256 else 0
     found = measure(source, channels, value_range=recipe.value_range, workers=workers)
     described = _described(found, len(source))
-    print(json_format.dumps(described) if options.json else _page(found, len(source), str(options.data)))
+    print(
+        json_format.dumps(described)
+        if options.json
+        else _page(found, len(source), str(options.data))
+    )
     return described
 
 

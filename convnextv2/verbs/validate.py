@@ -18,7 +18,18 @@ from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
 from convnextv2.weights.load import open_weights
 
 _IN_THE_ARTIFACT = {
-    *("image_size", "in_channels", "value_range", "eval_preset", "interpolation", "crop_pct", "mean", "std", "antialias", "model")
+    *(
+        "image_size",
+        "in_channels",
+        "value_range",
+        "eval_preset",
+        "interpolation",
+        "crop_pct",
+        "mean",
+        "std",
+        "antialias",
+        "model",
+    )
 }
 
 
@@ -76,7 +87,11 @@ def validate(options: ValidateOptions) -> Evaluation:
 
 def _mindcv_line(evaluation: Evaluation) -> str:
     """What MindCV's validate.py prints last, which scripts may read."""
-    figures = {"Top_1_Accuracy": evaluation.top1, "Top_5_Accuracy": evaluation.top5, "loss": evaluation.loss}
+    figures = {
+        "Top_1_Accuracy": evaluation.top1,
+        "Top_5_Accuracy": evaluation.top5,
+        "loss": evaluation.loss,
+    }
     return str({name: value for name, value in figures.items() if value is not None})
 
 

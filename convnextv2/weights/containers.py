@@ -23,7 +23,13 @@ from convnextv2.weights.signatures import HEAD, signature_of
 
 _INDEX = "model.safetensors.index.json"
 _TORCH = "pytorch_model.bin"
-_OTHERS = ("tf_model.h5", "flax_model.msgpack", "saved_model.pb", "pytorch_model.bin.index.json", "model.onnx")
+_OTHERS = (
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "saved_model.pb",
+    "pytorch_model.bin.index.json",
+    "model.onnx",
+)
 _MOST_JSON_BYTES = 8 << 20
 _LONGEST_HEAD = 1 << 40
 """Bytes; what looks like a longer head of safetensors is something else."""
@@ -75,7 +81,9 @@ def open_container(path: Path) -> Container:
         return _open_mindspore(path)
     if head[8:9] == b"{" and (length := int.from_bytes(head[:8], "little")) <= _LONGEST_HEAD:
         if 8 + length > size:
-            raise CheckpointError(f"{path}: is cut short ({size:,} bytes). Copy or download it again.")
+            raise CheckpointError(
+                f"{path}: is cut short ({size:,} bytes). Copy or download it again."
+            )
         return _open_safetensors([path])
     if head[:2] == b"PK":
         return _open_torch(path, is_archive=True)
@@ -85,7 +93,9 @@ def open_container(path: Path) -> Container:
         raise CheckpointError(f"{path}: {what}")
     if head[:1] == b"\x0a":
         return _open_mindspore(path)
-    raise CheckpointError(f"{path}: no weights file (expected safetensors, a PyTorch checkpoint or a MindSpore .ckpt).")
+    raise CheckpointError(
+        f"{path}: no weights file (expected safetensors, a PyTorch checkpoint or a MindSpore .ckpt)."
+    )
 
 
 def _open_folder(folder: Path) -> Container:
@@ -104,21 +114,30 @@ def _open_folder(folder: Path) -> Container:
             f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or {_TORCH}{beside})."
         )
     config, processor = (
-        _read_json(folder / name) if (folder / name).is_file() else {} for name in ("config.json", "preprocessor_config.json")
+        _read_json(folder / name) if (folder / name).is_file() else {}
+        for name in ("config.json", "preprocessor_config.json")
     )
-    return replace(opened, config=config, processor=processor, licence=_card_licence(folder / "README.md"))
+    return replace(
+        opened, config=config, processor=processor, licence=_card_licence(folder / "README.md")
+    )
 
 
 def _open_shards(folder: Path) -> Container:
     shards = _read_json(folder / _INDEX).get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+    if (
+        not isinstance(shards, dict)
+        or not shards
+        or not all(isinstance(name, str) for name in shards.values())
+    ):
         raise CheckpointError(f"{folder / _INDEX}: has no weight_map of tensors to files.")
     files = [folder / name for name in sorted(set(shards.values()))]
     if any(file.parent != folder or not file.name.isprintable() for file in files):
         raise CheckpointError(f"{folder / _INDEX}: names a file outside of its folder.")
     opened = _open_safetensors(files)
     if missing := shards.keys() - opened.tensors.keys():
-        raise CheckpointError(f"{folder}: {len(missing)} tensors of its index are in no shard, such as {min(missing)}.")
+        raise CheckpointError(
+            f"{folder}: {len(missing)} tensors of its index are in no shard, such as {min(missing)}."
+        )
     return replace(opened, metadata={}, provenance={})
 
 
@@ -168,12 +187,15 @@ def _open_torch(path: Path, *, is_archive: bool) -> Container:
     notes = []
     if chosen.others:
         others = ", ".join(entry.name or "its top level" for entry in chosen.others)
-        notes.append(f"The weights are those of {chosen.weights.name or 'its top level'}. There are others: {others}.")
+        notes.append(
+            f"The weights are those of {chosen.weights.name or 'its top level'}. There are others: {others}."
+        )
     return Container(
         opened.title,
         opened.tensors(_strided(path, chosen.weights)),
         [path],
-        beside=chosen.beside + [(name, "Python object, neither built nor called") for name in opened.foreign],
+        beside=chosen.beside
+        + [(name, "Python object, neither built nor called") for name in opened.foreign],
         average=opened.tensors(_strided(path, chosen.average)) if chosen.average else {},
         provenance=_provenance(told),
         notes=notes,
@@ -181,7 +203,11 @@ def _open_torch(path: Path, *, is_archive: bool) -> Container:
 
 
 def _strided(path: Path, entry: Entry) -> dict[str, Record]:
-    odd = [(name, tensor.kind) for name, tensor in entry.tensors.items() if isinstance(tensor, OddTensor)]
+    odd = [
+        (name, tensor.kind)
+        for name, tensor in entry.tensors.items()
+        if isinstance(tensor, OddTensor)
+    ]
     if odd:
         raise CheckpointError(f"{path}: {odd[0][0]} is no plain tensor ({odd[0][1]}).")
     return {name: tensor for name, tensor in entry.tensors.items() if isinstance(tensor, Record)}
@@ -206,7 +232,9 @@ def _card_licence(card: Path) -> str:
     with open(card, encoding="utf-8", errors="replace") as file:
         front = file.read(10_000).split("---")
     lines = front[1].splitlines() if len(front) > 2 else []
-    licence = next((line.partition(":")[2].strip() for line in lines if line.startswith("license:")), "")
+    licence = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("license:")), ""
+    )
     return "" if licence == "other" or not licence.isprintable() else licence[:100]
 
 

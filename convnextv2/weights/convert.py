@@ -20,7 +20,15 @@ from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name, warps
-from convnextv2.weights.files import WEIGHTS, Description, replacing, save_weights, write_json, write_tensors, write_text
+from convnextv2.weights.files import (
+    WEIGHTS,
+    Description,
+    replacing,
+    save_weights,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from convnextv2.weights.load import OURS, Weights, brief, build_model, restore
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, name_table, to_foreign
@@ -59,7 +67,9 @@ _IMAGENET = {
 """The preparation of images that is written where the weights tell none."""
 
 
-def convert_weights(weights: Weights, target: str, out: Path, *, allow_drift: bool = False) -> list[str]:
+def convert_weights(
+    weights: Weights, target: str, out: Path, *, allow_drift: bool = False
+) -> list[str]:
     """Write `weights` for `target` (one of `TARGETS`) to `out`: a file where it has a suffix, else a folder in the layout of the
     Hugging Face Hub. FCMAE's encoder is written without its decoder, except in our own format.
 
@@ -75,10 +85,14 @@ def convert_weights(weights: Weights, target: str, out: Path, *, allow_drift: bo
         raise CheckpointError(f"out = {out}: MindCV reads files. Name one ending in .ckpt.")
     try:
         if out.exists() and (out.is_file() or any(out.iterdir())):
-            raise CheckpointError(f"out = {out}: exists already. Choose another name, or delete it.")
+            raise CheckpointError(
+                f"out = {out}: exists already. Choose another name, or delete it."
+            )
         lines = _convert(weights, target, out, allow_drift)
     except OSError as error:
-        raise CheckpointError(f"out = {out}: cannot be written ({error.strerror}). Choose another place.") from error
+        raise CheckpointError(
+            f"out = {out}: cannot be written ({error.strerror}). Choose another place."
+        ) from error
     if weights.left_out:
         lines.insert(0, f"Not weights, left out: {brief([name for name, _ in weights.left_out])}.")
     if any(tensor.dtype == torch.float64 for tensor in weights.tensors.values()) and target != OURS:
@@ -94,7 +108,9 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     model = restore(weights)
     if isinstance(model, FCMAE):
         left_out = [name for name in weights.tensors if not name.startswith("encoder.")]
-        lines.append(f"FCMAE's decoder is not part of this format: {len(left_out)} tensors are left out.")
+        lines.append(
+            f"FCMAE's decoder is not part of this format: {len(left_out)} tensors are left out."
+        )
         model = model.encoder
     fixed = dict(_FIXED[target])
     if model.norm is None:  # whose epsilon alone may differ
@@ -103,7 +119,9 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     lines += _check_target(model, preparation, target, out)
     if preparation.get("value_range") and target in ("timm", "transformers"):
         low, high = preparation["value_range"]
-        lines.append(f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 to 255 before.")
+        lines.append(
+            f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 to 255 before."
+        )
     drift = measure_drift(model, fixed)
     if drift is not None:
         line = f"{FORMATS[target].title} has {_changed(model.arguments, fixed)}: logits differ by up to {drift.largest:.1e}"
@@ -119,20 +137,34 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     if out.suffix in FILE_SUFFIXES:
         _write_file(out, tensors, target, _provenance(weights))
         if description.class_names or description.preprocessing:
-            lines.append("Class names and the preparation of images are not part of this file; a folder has them.")
+            lines.append(
+                "Class names and the preparation of images are not part of this file; a folder has them."
+            )
     else:
         labels = description.class_names
         if target == "transformers" and distinct(labels) != labels:
-            lines.append("Classes of the same name get their number behind it, since label2id tells them apart by name.")
-        _write_folder(out, model, replace(description, model=name, preprocessing=preparation), tensors, target, weights)
+            lines.append(
+                "Classes of the same name get their number behind it, since label2id tells them apart by name."
+            )
+        _write_folder(
+            out,
+            model,
+            replace(description, model=name, preprocessing=preparation),
+            tensors,
+            target,
+            weights,
+        )
     return lines
 
 
 def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tensor]:
     """The model's tensors by the target's names and in its shapes. name: of the model."""
-    table = name_table(target, model.depths, None if model.head is not None or target != "transformers" else "")
+    table = name_table(
+        target, model.depths, None if model.head is not None or target != "transformers" else ""
+    )
     return {
-        table[canonical]: to_foreign(target, canonical, tensor, model=name) for canonical, tensor in model.state_dict().items()
+        table[canonical]: to_foreign(target, canonical, tensor, model=name)
+        for canonical, tensor in model.state_dict().items()
     }
 
 
@@ -161,21 +193,35 @@ def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
     single = copy.deepcopy(model).float().eval()
     with torch.inference_mode():
         rounded = single(images.float()).double()
-        ours, theirs = (network.double().eval()(images) for network in (copy.deepcopy(model), other))
+        ours, theirs = (
+            network.double().eval()(images) for network in (copy.deepcopy(model), other)
+        )
     return Drift(float((ours - theirs).abs().max()), float((ours - rounded).abs().max()))
 
 
 def _changed(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}, not {arguments[name]}" for name, value in fixed.items() if arguments[name] != value)
+    return ", ".join(
+        f"{name} {value}, not {arguments[name]}"
+        for name, value in fixed.items()
+        if arguments[name] != value
+    )
 
 
-def _check_target(model: ConvNeXtV2, preparation: Mapping[str, Any], target: str, out: Path) -> list[str]:
+def _check_target(
+    model: ConvNeXtV2, preparation: Mapping[str, Any], target: str, out: Path
+) -> list[str]:
     """Refuse what the target cannot build; say what its users must set by hand, and how its folder prepares images otherwise."""
     stride = model.stem_stride
-    builds = {"official": (4,), "mindcv": (4,), "timm": (1, 4)}  # timm of patch_size 2 downsamples once more, in its first stage
+    builds = {
+        "official": (4,),
+        "mindcv": (4,),
+        "timm": (1, 4),
+    }  # timm of patch_size 2 downsamples once more, in its first stage
     if stride not in builds.get(target, (stride,)):
         remedy = "transformers" if stride == 2 else "timm or transformers"
-        raise CheckpointError(f"stem_stride = {stride}: {FORMATS[target].title} cannot build it. Convert to {remedy}.")
+        raise CheckpointError(
+            f"stem_stride = {stride}: {FORMATS[target].title} cannot build it. Convert to {remedy}."
+        )
     if out.suffix in FILE_SUFFIXES or target not in ("timm", "transformers"):
         return []
     lines, size = [], preparation["image_size"]
@@ -189,11 +235,15 @@ def _check_target(model: ConvNeXtV2, preparation: Mapping[str, Any], target: str
             lines.append(f"Its image processor {theirs} images of {size[0]} px, ours {ours} them.")
     preset = preparation["eval_preset"]
     if not preparation.get("antialias", preset != "mindcv"):
-        lines.append("Its images are antialiased when they are shrunk; the model was evaluated without that.")
+        lines.append(
+            "Its images are antialiased when they are shrunk; the model was evaluated without that."
+        )
     return lines
 
 
-def _write_file(out: Path, tensors: Mapping[str, Tensor], target: str, provenance: Mapping[str, str]) -> None:
+def _write_file(
+    out: Path, tensors: Mapping[str, Tensor], target: str, provenance: Mapping[str, str]
+) -> None:
     if out.suffix == ".ckpt":
         write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()}, provenance)
     elif out.suffix == ".safetensors":
@@ -209,7 +259,12 @@ def _write_file(out: Path, tensors: Mapping[str, Tensor], target: str, provenanc
 
 
 def _write_folder(
-    out: Path, model: ConvNeXtV2, description: Description, tensors: Mapping[str, Tensor], target: str, weights: Weights
+    out: Path,
+    model: ConvNeXtV2,
+    description: Description,
+    tensors: Mapping[str, Tensor],
+    target: str,
+    weights: Weights,
 ) -> None:
     provenance = _provenance(weights)
     write_tensors(out / WEIGHTS, tensors, provenance)
@@ -249,7 +304,9 @@ def _provenance(weights: Weights) -> dict[str, str]:
     return {name: text for name, text in told.items() if text or name == "notice"}
 
 
-def _configuration(model: ConvNeXtV2, description: Description, target: str, licence: str) -> dict[str, dict[str, Any]]:
+def _configuration(
+    model: ConvNeXtV2, description: Description, target: str, licence: str
+) -> dict[str, dict[str, Any]]:
     """The JSON files beside model.safetensors in a Hub folder."""
     preparation = description.preprocessing
     if target == "timm":
@@ -258,14 +315,27 @@ def _configuration(model: ConvNeXtV2, description: Description, target: str, lic
     if target == "transformers":
         return _transformers_configuration(model, distinct(names), preparation)
     # The official code and mmpretrain take these as arguments of their classes.
-    arguments = {"depths": list(model.depths), "dims": list(model.dims), "in_chans": model.in_channels}
-    content = {"model": description.model, **arguments, "num_classes": model.num_classes or 0, "labels": names}
+    arguments = {
+        "depths": list(model.depths),
+        "dims": list(model.dims),
+        "in_chans": model.in_channels,
+    }
+    content = {
+        "model": description.model,
+        **arguments,
+        "num_classes": model.num_classes or 0,
+        "labels": names,
+    }
     return {"config.json": content | {"preprocessing": preparation}}
 
 
-def _transformers_configuration(model: ConvNeXtV2, names: list[str], preparation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _transformers_configuration(
+    model: ConvNeXtV2, names: list[str], preparation: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     config = {
-        "architectures": ["ConvNextV2ForImageClassification" if model.head is not None else "ConvNextV2Model"],
+        "architectures": [
+            "ConvNextV2ForImageClassification" if model.head is not None else "ConvNextV2Model"
+        ],
         "model_type": "convnextv2",
         "depths": list(model.depths),
         "hidden_sizes": list(model.dims),
@@ -297,8 +367,14 @@ def _transformers_configuration(model: ConvNeXtV2, names: list[str], preparation
     return {"config.json": config, "preprocessor_config.json": processor}
 
 
-def _timm_configuration(model: ConvNeXtV2, description: Description, licence: str) -> dict[str, Any]:
-    name, labels, preparation = description.model, description.class_names, description.preprocessing
+def _timm_configuration(
+    model: ConvNeXtV2, description: Description, licence: str
+) -> dict[str, Any]:
+    name, labels, preparation = (
+        description.model,
+        description.class_names,
+        description.preprocessing,
+    )
     height, width = preparation["image_size"]
     warped = warps(preparation)
     arguments: dict[str, Any] = {}
@@ -314,7 +390,8 @@ def _timm_configuration(model: ConvNeXtV2, description: Description, licence: st
         "architecture": name if name in SIZES else "convnextv2_tiny",
         "num_classes": model.num_classes or 0,
         "num_features": model.dims[-1],
-        "model_args": arguments | ({"in_chans": model.in_channels} if model.in_channels != 3 else {}),
+        "model_args": arguments
+        | ({"in_chans": model.in_channels} if model.in_channels != 3 else {}),
         "pretrained_cfg": {
             "tag": "convnextv2",
             "custom_load": False,

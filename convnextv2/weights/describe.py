@@ -20,7 +20,9 @@ NOTICE = (
     "holds for what is made of them too."
 )
 
-_GELU = {"gelu": "exact"} | dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_tanh"), "tanh")
+_GELU = {"gelu": "exact"} | dict.fromkeys(
+    ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_tanh"), "tanh"
+)
 """What transformers and timm call the two forms that ConvNeXt V2 has here."""
 
 _TIMM_BUILT: dict[str, tuple[Any, ...]] = {
@@ -34,40 +36,143 @@ _TIMM_BUILT: dict[str, tuple[Any, ...]] = {
 _TIMM_TOLD = frozenset(
     (
         # These show in the names and shapes of the tensors, or are read below.
-        *("in_chans", "num_classes", "depths", "dims", "kernel_sizes", "ls_init_value", "stem_type", "patch_size"),
+        *(
+            "in_chans",
+            "num_classes",
+            "depths",
+            "dims",
+            "kernel_sizes",
+            "ls_init_value",
+            "stem_type",
+            "patch_size",
+        ),
         *("head_norm_first", "head_hidden_size", "conv_mlp", "conv_bias", "use_grn", "act_layer"),
         # These do not matter for a trained model, or not to the network.
-        *("head_init_scale", "drop_rate", "drop_path_rate", "device", "dtype", "pretrained", "pretrained_strict"),
+        *(
+            "head_init_scale",
+            "drop_rate",
+            "drop_path_rate",
+            "device",
+            "dtype",
+            "pretrained",
+            "pretrained_strict",
+        ),
         *("checkpoint_path", "scriptable", "exportable", "no_jit", "cache_dir", "num_features"),
     )
 )
 _TIMM_PREPARATION = frozenset(
     (
         *("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"),
-        *("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag", "custom_load"),
-        *("test_input_size", "test_crop_pct", "test_pool_size", "min_input_size", "fixed_input_size", "pool_size"),
-        *("num_classes", "num_features", "label_offset", "label_names", "label_descriptions", "labels", "first_conv"),
-        *("classifier", "license", "description", "origin_url", "paper_name", "paper_ids", "notes", "global_pool"),
+        *(
+            "url",
+            "file",
+            "state_dict",
+            "hf_hub_id",
+            "hf_hub_filename",
+            "source",
+            "architecture",
+            "tag",
+            "custom_load",
+        ),
+        *(
+            "test_input_size",
+            "test_crop_pct",
+            "test_pool_size",
+            "min_input_size",
+            "fixed_input_size",
+            "pool_size",
+        ),
+        *(
+            "num_classes",
+            "num_features",
+            "label_offset",
+            "label_names",
+            "label_descriptions",
+            "labels",
+            "first_conv",
+        ),
+        *(
+            "classifier",
+            "license",
+            "description",
+            "origin_url",
+            "paper_name",
+            "paper_ids",
+            "notes",
+            "global_pool",
+        ),
     )
 )
 _TRANSFORMERS_KNOWN = frozenset(
     (
-        *("model_type", "architectures", "num_channels", "patch_size", "num_stages", "hidden_sizes", "depths"),
-        *("hidden_act", "layer_norm_eps", "initializer_range", "drop_path_rate", "image_size", "id2label", "label2id"),
-        *("num_labels", "problem_type", "out_features", "out_indices", "stage_names", "torch_dtype", "dtype"),
-        *("transformers_version", "_name_or_path", "finetuning_task", "return_dict", "output_hidden_states"),
-        *("output_attentions", "use_cache", "chunk_size_feed_forward", "is_encoder_decoder", "torchscript"),
-        *("_commit_hash", "_attn_implementation_autoset", "tie_word_embeddings", "use_bfloat16", "pruned_heads"),
+        *(
+            "model_type",
+            "architectures",
+            "num_channels",
+            "patch_size",
+            "num_stages",
+            "hidden_sizes",
+            "depths",
+        ),
+        *(
+            "hidden_act",
+            "layer_norm_eps",
+            "initializer_range",
+            "drop_path_rate",
+            "image_size",
+            "id2label",
+            "label2id",
+        ),
+        *(
+            "num_labels",
+            "problem_type",
+            "out_features",
+            "out_indices",
+            "stage_names",
+            "torch_dtype",
+            "dtype",
+        ),
+        *(
+            "transformers_version",
+            "_name_or_path",
+            "finetuning_task",
+            "return_dict",
+            "output_hidden_states",
+        ),
+        *(
+            "output_attentions",
+            "use_cache",
+            "chunk_size_feed_forward",
+            "is_encoder_decoder",
+            "torchscript",
+        ),
+        *(
+            "_commit_hash",
+            "_attn_implementation_autoset",
+            "tie_word_embeddings",
+            "use_bfloat16",
+            "pruned_heads",
+        ),
     )
 )
 """What of these configurations is read here, shows in the tensors, or changes nothing of what the model computes."""
 
-TIMM_NAMES = {"nearest": "nearest", "lanczos": "lanczos", "bilinear": "bilinear", "bicubic": "bicubic", "area": "box"}
+TIMM_NAMES = {
+    "nearest": "nearest",
+    "lanczos": "lanczos",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "area": "box",
+}
 """Our kinds of interpolation, as timm calls them."""
 
 
 def describe(
-    tensors: Mapping[str, Tensor], decoder: Mapping[str, Tensor], key: str, depths: tuple[int, ...], container: Container
+    tensors: Mapping[str, Tensor],
+    decoder: Mapping[str, Tensor],
+    key: str,
+    depths: tuple[int, ...],
+    container: Container,
 ) -> tuple[Description, list[str]]:
     """What the tensors (by canonical name), and a config beside them, say about the model, and lines for people about what in it
     has no counterpart here. Shapes are not trusted yet."""
@@ -129,7 +234,10 @@ def notice_of(key: str, container: Container) -> str:
 
 
 def _gelu(key: str, container: Container) -> str:
-    told = {"timm": _timm_arguments(container).get("act_layer"), "transformers": container.config.get("hidden_act")}
+    told = {
+        "timm": _timm_arguments(container).get("act_layer"),
+        "transformers": container.config.get("hidden_act"),
+    }
     name = told.get(key)
     if not name:
         return "tanh" if FORMATS[key].tanh_gelu else "exact"
@@ -143,16 +251,22 @@ def _gelu(key: str, container: Container) -> str:
 
 def _norm_eps(key: str, container: Container) -> float:
     """The epsilon of the final norm; everywhere else it is 1e-6."""
-    if key == "transformers":  # whose configuration applies to the final norm only, with a default that nobody else has
+    if (
+        key == "transformers"
+    ):  # whose configuration applies to the final norm only, with a default that nobody else has
         eps = container.config.get("layer_norm_eps", 1e-12)
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
-            raise CheckpointError(f"{_config_of(container)}: layer_norm_eps = {ascii(eps)[:60]}, expected a number from 0 to 1.")
+            raise CheckpointError(
+                f"{_config_of(container)}: layer_norm_eps = {ascii(eps)[:60]}, expected a number from 0 to 1."
+            )
         return float(eps)
     if key == "timm":  # whose arguments apply to every norm
         for name, value in _timm_arguments(container).items():
             if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
                 usual = _TIMM_BUILT[name][0]
-                raise CheckpointError(f"{_config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built here.")
+                raise CheckpointError(
+                    f"{_config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built here."
+                )
             if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
                 raise CheckpointError(
                     f"{_config_of(container)}: model_args has {ascii(name)[:60]} = {ascii(value)[:60]}, which is not known here "
@@ -166,8 +280,15 @@ def _check_config(key: str, container: Container) -> list[str]:
     config, notes = container.config, []
     if key == "timm":
         for name, value in (_timm_preparation(container) or {}).items():
-            if (name not in _TIMM_PREPARATION or name == "label_offset") and value not in (None, False, 0, ""):
-                notes.append(f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out.")
+            if (name not in _TIMM_PREPARATION or name == "label_offset") and value not in (
+                None,
+                False,
+                0,
+                "",
+            ):
+                notes.append(
+                    f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out."
+                )
     if key == "transformers":
         kind = config.get("problem_type")
         if kind == "multi_label_classification":
@@ -176,10 +297,14 @@ def _check_config(key: str, container: Container) -> list[str]:
                 "(softmax), top-1 and the loss take them as if they did. The logits are right."
             )
         elif kind not in (None, "single_label_classification"):
-            notes.append(f"problem_type = {ascii(kind)[:60]}: its outputs are no classes, though they are treated as such here.")
+            notes.append(
+                f"problem_type = {ascii(kind)[:60]}: its outputs are no classes, though they are treated as such here."
+            )
         for name, value in config.items():
             if name not in _TRANSFORMERS_KNOWN and value not in (None, False):
-                notes.append(f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out.")
+                notes.append(
+                    f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out."
+                )
     return notes
 
 
@@ -194,7 +319,11 @@ def _timm_preparation(container: Container) -> Mapping[str, Any] | None:
 def _timm_arguments(container: Container) -> Mapping[str, Any]:
     """model_args; and the pooling, which older versions of timm wrote beside them."""
     arguments = container.config.get("model_args")
-    beside = {"global_pool": container.config["global_pool"]} if "global_pool" in container.config else {}
+    beside = (
+        {"global_pool": container.config["global_pool"]}
+        if "global_pool" in container.config
+        else {}
+    )
     return beside | (arguments if isinstance(arguments, dict) else {})
 
 
@@ -206,7 +335,11 @@ def _class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
     names = config.get("id2label") or config.get("label_names") or config.get("labels")
     if isinstance(names, dict):
         names = [names.get(str(i)) for i in range(num_classes)]
-    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+    if (
+        not isinstance(names, list)
+        or len(names) != num_classes
+        or not all(isinstance(name, str) for name in names)
+    ):
         return []
     # What transformers writes where nobody gave names.
     return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
@@ -219,10 +352,15 @@ def distinct(names: list[str]) -> list[str]:
 
 def warps(preprocessing: Mapping[str, Any]) -> bool:
     """Whether the evaluation transform resizes the whole image, and does not crop."""
-    return preprocessing["eval_preset"] == "official" and not 32 < max(preprocessing["image_size"]) < 384
+    return (
+        preprocessing["eval_preset"] == "official"
+        and not 32 < max(preprocessing["image_size"]) < 384
+    )
 
 
-def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[str, Any], list[str]]:
+def _preprocessing(
+    key: str, channels: int, container: Container
+) -> tuple[dict[str, Any], list[str]]:
     """Arguments of the evaluation transform: what the folder's configuration says, else what the format's weights were published
     with. And lines about what these cannot express."""
     found: dict[str, Any] = {
@@ -235,18 +373,31 @@ def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[
         "std": [0.229, 0.224, 0.225],
     }
     notes: list[str] = []
-    timm, processor, own = _timm_preparation(container), container.processor, container.config.get("preprocessing")
+    timm, processor, own = (
+        _timm_preparation(container),
+        container.processor,
+        container.config.get("preprocessing"),
+    )
     try:
         if isinstance(timm, dict) and key == "timm":
             mode = timm.get("crop_mode") or "center"
             named = {theirs: name for name, theirs in TIMM_NAMES.items()}
-            found |= {"image_size": [int(side) for side in timm["input_size"][1:]], "crop_pct": float(timm["crop_pct"])}
-            found |= {"interpolation": named[timm["interpolation"]], "mean": timm["mean"], "std": timm["std"]}
+            found |= {
+                "image_size": [int(side) for side in timm["input_size"][1:]],
+                "crop_pct": float(timm["crop_pct"]),
+            }
+            found |= {
+                "interpolation": named[timm["interpolation"]],
+                "mean": timm["mean"],
+                "std": timm["std"],
+            }
             if mode != "squash" or not warps(found) or found["crop_pct"] != 1:
                 found["eval_preset"] = "timm"
                 if mode != "center":
                     size = " x ".join(map(str, found["image_size"]))
-                    notes.append(f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped.")
+                    notes.append(
+                        f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped."
+                    )
         elif processor and key == "transformers":
             prepared = read_processor(processor)
             found |= prepared.arguments
@@ -266,5 +417,7 @@ def _preprocessing(key: str, channels: int, container: Container) -> tuple[dict[
 
 def size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
     """The name of a size, or "custom"."""
-    names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {size: name for name, size in SIZES.items()}
+    names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
+        size: name for name, size in SIZES.items()
+    }
     return names.get((depths, dims), "custom")

@@ -16,7 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -92,7 +100,10 @@ class _Preprocessing(TypedDict, total=False):
     mean: Annotated[list[FiniteFloat], Field(min_length=1)]
     std: Annotated[list[_PositiveFloat], Field(min_length=1)]
     antialias: bool | None
-    value_range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_increasing)] | None
+    value_range: (
+        Annotated[list[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_increasing)]
+        | None
+    )
 
 
 class _Provenance(TypedDict, total=False):
@@ -164,7 +175,9 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file in one atomic step.
 
     Raises:
@@ -200,7 +213,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({' '.join(str(error).split())}).") from error
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or damaged ({' '.join(str(error).split())})."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -232,7 +247,11 @@ def parse_json(text: str) -> Any:
     content = json.loads(text)
     if not re.search(r"\\u[dD][89a-fA-F]", text):
         return content
-    return json.loads(_SURROGATE.sub(lambda half: f"\\\\u{ord(half[0]):04x}", json.dumps(content, ensure_ascii=False)))
+    return json.loads(
+        _SURROGATE.sub(
+            lambda half: f"\\\\u{ord(half[0]):04x}", json.dumps(content, ensure_ascii=False)
+        )
+    )
 
 
 def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
@@ -258,21 +277,38 @@ def is_ours(metadata: Mapping[str, str]) -> bool:
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     """The description in one of our weights files. Raises CheckpointError where it cannot be read, or is not of the right
     types."""
-    defaults: dict[str, Any] = {"fcmae": {}, "class_names": [], "preprocessing": {}, "training": {}, "provenance": {}}
+    defaults: dict[str, Any] = {
+        "fcmae": {},
+        "class_names": [],
+        "preprocessing": {},
+        "training": {},
+        "provenance": {},
+    }
     try:
         content = parse_json(metadata[_KEY])
         _CONTENT.validate_json(json.dumps(defaults | content))
         description = Description(**content)
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its model description cannot be read ({_complaint(error)}).") from error
+        raise CheckpointError(
+            f"{path}: its model description cannot be read ({_complaint(error)})."
+        ) from error
     rows = description.arguments.get("num_classes") or 0
     if description.class_names and len(description.class_names) != rows:
-        raise CheckpointError(f"{path}: its model description has {len(description.class_names)} class names for {rows} classes.")
+        raise CheckpointError(
+            f"{path}: its model description has {len(description.class_names)} class names for {rows} classes."
+        )
     needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
-    if description.preprocessing and (missing := [name for name in needed if name not in description.preprocessing]):
-        raise CheckpointError(f"{path}: its model description has preprocessing without {', '.join(missing)}.")
+    if description.preprocessing and (
+        missing := [name for name in needed if name not in description.preprocessing]
+    ):
+        raise CheckpointError(
+            f"{path}: its model description has preprocessing without {', '.join(missing)}."
+        )
     if description.preprocessing:
-        taken, prepared = description.arguments["in_channels"], description.preprocessing["channels"]
+        taken, prepared = (
+            description.arguments["in_channels"],
+            description.preprocessing["channels"],
+        )
         if taken != prepared:
             raise CheckpointError(
                 f"{path}: its model description has a network of {taken} channels for images of {prepared}."
@@ -299,7 +335,9 @@ def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
     try:
         _PREPROCESSING.validate_json(json.dumps(preprocessing))
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)}).") from error
+        raise CheckpointError(
+            f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)})."
+        ) from error
     _check_counts(preprocessing, path)
 
 
@@ -308,7 +346,9 @@ def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
     for name in ("mean", "std"):
         channels, values = preprocessing.get("channels"), preprocessing.get(name)
         if channels is not None and values is not None and len(values) != channels:
-            raise CheckpointError(f"{path}: its {name} has {len(values)} numbers for {channels} channels.")
+            raise CheckpointError(
+                f"{path}: its {name} has {len(values)} numbers for {channels} channels."
+            )
 
 
 def _complaint(error: Exception) -> str:

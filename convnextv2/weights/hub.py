@@ -7,7 +7,13 @@ from pathlib import Path
 
 from convnextv2.errors import CheckpointError, MissingPackageError
 
-_WANTED = ["config.json", "preprocessor_config.json", "README.md", "*.safetensors", "*.safetensors.index.json"]
+_WANTED = [
+    "config.json",
+    "preprocessor_config.json",
+    "README.md",
+    "*.safetensors",
+    "*.safetensors.index.json",
+]
 _OLDER = ["pytorch_model.bin"]
 """Fetched where there is no safetensors; opened without running what is pickled in it."""
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -21,7 +27,9 @@ def is_hub_name(source: str) -> bool:
 
 def repository_of(folder: Path) -> str:
     """OWNER/NAME of a folder in the Hub's cache (models--OWNER--NAME/snapshots/COMMIT); empty for any other."""
-    kind, *name = folder.parent.parent.name.split("--") if folder.parent.name == "snapshots" else [""]
+    kind, *name = (
+        folder.parent.parent.name.split("--") if folder.parent.name == "snapshots" else [""]
+    )
     return "/".join(name) if kind == "models" else ""
 
 
@@ -38,7 +46,11 @@ def download(name: str) -> Path:
         ) from None
     try:
         folder = Path(snapshot_download(name, allow_patterns=_WANTED))
-        return folder if any(folder.glob("*.safetensors")) else Path(snapshot_download(name, allow_patterns=_WANTED + _OLDER))
+        return (
+            folder
+            if any(folder.glob("*.safetensors"))
+            else Path(snapshot_download(name, allow_patterns=_WANTED + _OLDER))
+        )
     except Exception as error:  # of any of the layers below: HTTP, cache, validation
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(

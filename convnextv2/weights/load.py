@@ -76,15 +76,28 @@ class Weights:
     def lines(self) -> list[str]:
         """For people: what the file is, what is to be known of it, and its licence; each a plain line, whatever it holds."""
         title = "convnextv2" if self.origin.format == OURS else FORMATS[self.origin.format].title
-        lines = [f"{self.origin.path}: {title}, {self.origin.container}, sha256 {self.origin.sha256[:16]}"]
+        lines = [
+            f"{self.origin.path}: {title}, {self.origin.container}, sha256 {self.origin.sha256[:16]}"
+        ]
         if self.has_average and not self.is_average:
-            lines.append("An average of the weights is beside them and not used; convert --ema takes it.")
-        return [*map(plain, lines + self.notes + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice))]
+            lines.append(
+                "An average of the weights is beside them and not used; convert --ema takes it."
+            )
+        return [
+            *map(
+                plain,
+                lines + self.notes + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice),
+            )
+        ]
 
     def provenance(self) -> dict[str, Any]:
         """What must be written into whatever is made of them; what they themselves were made of counts first."""
         known = {name: value for name, value in self.description.provenance.items() if value}
-        return {"format": self.origin.format, "sha256": self.origin.sha256, "notice": self.origin.notice} | known
+        return {
+            "format": self.origin.format,
+            "sha256": self.origin.sha256,
+            "notice": self.origin.notice,
+        } | known
 
 
 @dataclass(frozen=True)
@@ -121,11 +134,15 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
     container = open_container(path)
     if is_ours(container.metadata):
         if average:
-            raise CheckpointError(f"{path}: has no average beside its weights. Use best/ or last/ of the run.")
+            raise CheckpointError(
+                f"{path}: has no average beside its weights. Use best/ or last/ of the run."
+            )
         description = read_description(container.metadata, path)
         _check_complete(container.tensors, description, path)
         notice = str(description.provenance.get("notice", ""))
-        origin = Origin(str(path), OURS, container.title, container.sha256(), notice, container.nbytes())
+        origin = Origin(
+            str(path), OURS, container.title, container.sha256(), notice, container.nbytes()
+        )
         return Weights(container.tensors, description, origin)
     tensors = container.tensors
     averaged = container.average or _average_beside(tensors)
@@ -135,21 +152,36 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
         tensors = averaged
     found = detect(tensors)
     if found is None:
-        raise CheckpointError(f"{path}: not a ConvNeXt V2 of any known format ({_held(tensors, container)}).")
+        raise CheckpointError(
+            f"{path}: not a ConvNeXt V2 of any known format ({_held(tensors, container)})."
+        )
     key, prefix = found
     if is_version_1(tensors):
-        raise CheckpointError(f"{path}: is a ConvNeXt of the first version (layer scale, no GRN), not a ConvNeXt V2.")
+        raise CheckpointError(
+            f"{path}: is a ConvNeXt of the first version (layer scale, no GRN), not a ConvNeXt V2."
+        )
     depths = depths_of(key, prefix, tensors)
     if 0 in depths:
-        raise CheckpointError(f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not complete.")
+        raise CheckpointError(
+            f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not complete."
+        )
     canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path)
     description, notes = describe(canonical, decoder, key, depths, container)
     if decoder:
         canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
     _check_complete(canonical, description, path)
     left_out += container.beside
-    origin = Origin(str(path), key, container.title, container.sha256(), notice_of(key, container), container.nbytes())
-    return Weights(canonical, description, origin, left_out, container.notes + notes, bool(averaged), average)
+    origin = Origin(
+        str(path),
+        key,
+        container.title,
+        container.sha256(),
+        notice_of(key, container),
+        container.nbytes(),
+    )
+    return Weights(
+        canonical, description, origin, left_out, container.notes + notes, bool(averaged), average
+    )
 
 
 def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -161,7 +193,11 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, prefix in found:
         if is_average(prefix):
             root = prefix.removesuffix(FORMATS[key].outer)
-            return {name.removeprefix(root): tensor for name, tensor in tensors.items() if name.startswith(root)}
+            return {
+                name.removeprefix(root): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(root)
+            }
     return {}
 
 
@@ -204,8 +240,14 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
     The encoder must be complete and of the model's size. Other numbers of input channels are adapted; a head of another number of
     classes, and FCMAE's decoder, are left out. Raises CheckpointError naming what does not fit."""
     if any(name.startswith("encoder.") for name in tensors):
-        outside = {name: "part of the decoder" for name in tensors if not name.startswith("encoder.")}
-        tensors = {name.removeprefix("encoder."): tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+        outside = {
+            name: "part of the decoder" for name in tensors if not name.startswith("encoder.")
+        }
+        tensors = {
+            name.removeprefix("encoder."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("encoder.")
+        }
     else:
         outside = {}
     own = model.state_dict()
@@ -222,7 +264,9 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
             chosen[name] = adapt_channels(tensor, own[name].shape[1])
             adapted.append((name, f"{tensor.shape[1]} input channels to {own[name].shape[1]}"))
         elif name.startswith("head."):
-            left_out.append((name, f"a head of {len(tensor)} classes, the model has {model.num_classes}"))
+            left_out.append(
+                (name, f"a head of {len(tensor)} classes, the model has {model.num_classes}")
+            )
         else:
             raise CheckpointError(
                 f"{source}: {name} is {tuple(tensor.shape)}, the model wants {tuple(own[name].shape)} (stem_stride "
@@ -231,7 +275,9 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
     fresh = [name for name in own if name not in chosen]
     incomplete = [name for name in fresh if not name.startswith(("norm.", "head."))]
     if incomplete:
-        raise CheckpointError(f"{source}: {len(incomplete)} tensors of the encoder are missing, for example {incomplete[0]}.")
+        raise CheckpointError(
+            f"{source}: {len(incomplete)} tensors of the encoder are missing, for example {incomplete[0]}."
+        )
     model.load_state_dict(chosen, strict=False)
     return LoadReport(loaded, adapted, left_out, fresh)
 
@@ -247,8 +293,15 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 def brief(names: list[str]) -> str:
     """A few names, or the first and last of many; on one line whatever a file holds."""
-    shown = [name if name.isprintable() and len(name) < 100 else ascii(name)[:100] for name in names[:3] + names[-1:]]
-    return ", ".join(shown[: len(names)]) if len(names) <= 3 else f"{shown[0]} ... {shown[-1]} ({len(names)})"
+    shown = [
+        name if name.isprintable() and len(name) < 100 else ascii(name)[:100]
+        for name in names[:3] + names[-1:]
+    ]
+    return (
+        ", ".join(shown[: len(names)])
+        if len(names) <= 3
+        else f"{shown[0]} ... {shown[-1]} ({len(names)})"
+    )
 
 
 def _rename(
@@ -268,11 +321,15 @@ def _rename(
             canonical[ours[theirs]] = to_canonical(ours[theirs], tensor)
         elif "encoder." in prefix + FORMATS[key].outer and _DECODER.match(bare):
             decoder[bare] = to_canonical(bare, tensor)
-        elif _TRAINING_STATE.match(bare) or (key == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))):
+        elif _TRAINING_STATE.match(bare) or (
+            key == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))
+        ):
             left_out.append((theirs, "training state"))
         elif key == "transformers" and "hidden_states_norms." in theirs:
             left_out.append((theirs, "norms of a backbone's outputs"))
-        elif not theirs.startswith(root):  # a loss, a metric, another head of whatever the network was a part of
+        elif not theirs.startswith(
+            root
+        ):  # a loss, a metric, another head of whatever the network was a part of
             left_out.append((theirs, "beside the network"))
         else:
             unexpected.append(theirs)
@@ -286,14 +343,19 @@ def _rename(
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
     example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
-    beside = [f"{name} ({what})" if what.startswith("Python object") else name for name, what in container.beside]
+    beside = [
+        f"{name} ({what})" if what.startswith("Python object") else name
+        for name, what in container.beside
+    ]
     return f"{len(tensors)} tensors{example}" + (f"; beside them {brief(beside)}" if beside else "")
 
 
 def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
     side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
     if not side or side * side != kernel.shape[0]:
-        raise CheckpointError(f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or (k * k, channels).")
+        raise CheckpointError(
+            f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or (k * k, channels)."
+        )
     return dense_kernel(kernel)
 
 
@@ -306,9 +368,13 @@ def _check_complete(tensors: Mapping[str, Tensor], description: Description, pat
         if description.kind == "fcmae":
             numbers += [description.fcmae["decoder_dim"], description.fcmae["decoder_depth"]]
             blocks += description.fcmae["decoder_depth"]
-        plausible = min(numbers) >= 1 and blocks <= len(tensors) and arguments["stem_stride"] in (1, 2, 4)
+        plausible = (
+            min(numbers) >= 1 and blocks <= len(tensors) and arguments["stem_stride"] in (1, 2, 4)
+        )
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: its model description cannot be understood ({error!r}).") from error
+        raise CheckpointError(
+            f"{path}: its model description cannot be understood ({error!r})."
+        ) from error
     if not plausible:
         raise CheckpointError(
             f"{path}: its tensors describe no ConvNeXt V2 (depths {arguments['depths']}, channels {arguments['dims']} for images "
@@ -319,19 +385,30 @@ def _check_complete(tensors: Mapping[str, Tensor], description: Description, pat
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointError(f"{path}: {len(missing)} tensors are missing: {brief(missing)}.")
     if unexpected := [name for name in tensors if name not in expected]:
-        raise CheckpointError(f"{path}: {len(unexpected)} tensors have no place in the model: {brief(unexpected)}.")
+        raise CheckpointError(
+            f"{path}: {len(unexpected)} tensors have no place in the model: {brief(unexpected)}."
+        )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape or not tensor.is_floating_point():
             wanted = tuple(expected[name].shape)
-            raise CheckpointError(f"{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, expected {wanted} of floats.")
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, expected {wanted} of floats."
+            )
 
 
 def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -> None:
     depths = depths_of("official", "", tensors)
-    dims = tuple(len(tensors[name]) if (name := f"stages.{i}.0.norm.weight") in tensors else 0 for i in range(4))
+    dims = tuple(
+        len(tensors[name]) if (name := f"stages.{i}.0.norm.weight") in tensors else 0
+        for i in range(4)
+    )
     if (depths, dims) != (model.depths, model.dims):
         held, wanted = (
-            f"a model of depths {size[0]} and dims {size[1]}" if (name := size_name(*size)) == "custom" else name
+            f"a model of depths {size[0]} and dims {size[1]}"
+            if (name := size_name(*size)) == "custom"
+            else name
             for size in ((depths, dims), (model.depths, model.dims))
         )
-        raise CheckpointError(f"{source}: holds {held}, the model is {wanted}. Set the model to match.")
+        raise CheckpointError(
+            f"{source}: holds {held}, the model is {wanted}. Set the model to match."
+        )

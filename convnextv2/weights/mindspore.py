@@ -83,10 +83,15 @@ def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: not a MindSpore checkpoint ({error}).") from error
 
 
-def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+def write_ckpt(
+    path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None
+) -> None:
     """Write tensors, and after them `notes` as entries of text, as MindSpore does, without a checksum, in one atomic step.
     Scalars have no dims. Empty notes are left out: MindSpore cannot read them."""
-    entries: dict[str, Tensor | str] = {**tensors, **{tag: text for tag, text in (notes or {}).items() if text}}
+    entries: dict[str, Tensor | str] = {
+        **tensors,
+        **{tag: text for tag, text in (notes or {}).items() if text},
+    }
     with replacing(path) as temporary, open(temporary, "wb") as file:
         for tag, entry in entries.items():
             if isinstance(entry, str):
@@ -102,7 +107,14 @@ def write_ckpt(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, st
                 head = dims + _field(2, kind) + b"\x1a" + _varint(len(part))
                 name = _field(1, tag.encode())
                 value = len(name) + 1 + len(_varint(len(head) + len(part))) + len(head) + len(part)
-                file.write(b"\x0a" + _varint(value) + name + b"\x12" + _varint(len(head) + len(part)) + head)
+                file.write(
+                    b"\x0a"
+                    + _varint(value)
+                    + name
+                    + b"\x12"
+                    + _varint(len(head) + len(part))
+                    + head
+                )
                 file.write(part)
 
 
@@ -113,10 +125,14 @@ class _DamagedError(Exception):
 def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     mode = ENCRYPTED.get(int.from_bytes(data[:4], "little"))
     if mode:
-        raise _DamagedError(f"is encrypted ({mode}). Save it in MindSpore without enc_key, then try again.")
+        raise _DamagedError(
+            f"is encrypted ({mode}). Save it in MindSpore without enc_key, then try again."
+        )
     if bytes(data[-17:-10]) == b"crc_num":
         if _checksum(data[:-17]) != int.from_bytes(data[-10:], "big"):
-            raise _DamagedError("its checksum does not match: the file is damaged. Copy or download it again.")
+            raise _DamagedError(
+                "its checksum does not match: the file is damaged. Copy or download it again."
+            )
         data = data[:-17]
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     contents: dict[str, list[memoryview]] = {}
@@ -127,7 +143,9 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
             continue
         entries += 1
         if entries > _MOST_ENTRIES:
-            raise _DamagedError(f"more than {_MOST_ENTRIES:,} entries in it, which no network has: not opened.")
+            raise _DamagedError(
+                f"more than {_MOST_ENTRIES:,} entries in it, which no network has: not opened."
+            )
         tag, tensor = "", None
         for inner, item in _fields(value, left):
             if inner == 1 and isinstance(item, memoryview):
@@ -138,13 +156,21 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
             continue
         dims, kind, content = _tensor(tensor, left)
         if shapes.setdefault(tag, (dims, kind)) != (dims, kind):
-            raise _DamagedError(f"{tag} is stored twice with different shapes or types: the file is damaged.")
+            raise _DamagedError(
+                f"{tag} is stored twice with different shapes or types: the file is damaged."
+            )
         contents.setdefault(tag, []).append(content)
     if not contents:
         raise _DamagedError("no tensor in it: not a MindSpore checkpoint.")
-    notes = {tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)}  # of NumPy's kind U
+    notes = {
+        tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)
+    }  # of NumPy's kind U
     return (
-        {tag: _join(tag, dims, kind, contents[tag]) for tag, (dims, kind) in shapes.items() if tag not in notes},
+        {
+            tag: _join(tag, dims, kind, contents[tag])
+            for tag, (dims, kind) in shapes.items()
+            if tag not in notes
+        },
         {tag: note for tag in sorted(notes) if (note := _note(contents[tag])) is not None},
     )
 
@@ -179,7 +205,9 @@ def _tensor(message: memoryview, left: list[int]) -> tuple[tuple[int, ...], str,
         elif number == 3 and isinstance(item, memoryview):
             content = item
         if len(dims) > _MOST_DIMS:
-            raise _DamagedError(f"a tensor of more than {_MOST_DIMS} dimensions: the file is damaged.")
+            raise _DamagedError(
+                f"a tensor of more than {_MOST_DIMS} dimensions: the file is damaged."
+            )
     return tuple(dims), kind, content
 
 
@@ -192,7 +220,9 @@ def _join(tag: str, dims: tuple[int, ...], kind: str, parts: list[memoryview]) -
         dims = ()
     # An empty tensor may have sides as long as any, as long as PyTorch can multiply them.
     if prod(dims) * dtype.itemsize != size or prod(max(side, 1) for side in dims) >= 2**59:
-        raise _DamagedError(f"{tag} of shape {dims} and type {kind} has {size} bytes: the file is damaged.")
+        raise _DamagedError(
+            f"{tag} of shape {dims} and type {kind} has {size} bytes: the file is damaged."
+        )
     if not size:
         return torch.empty(dims, dtype=dtype)
     content, at = bytearray(size), 0
@@ -209,7 +239,9 @@ def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | m
     while at < end:
         left[0] -= 1
         if left[0] < 0:
-            raise _DamagedError(f"more than {_MOST_FIELDS:,} fields in it, which no network has: not opened.")
+            raise _DamagedError(
+                f"more than {_MOST_FIELDS:,} fields in it, which no network has: not opened."
+            )
         key, at = _read_varint(message, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
@@ -221,7 +253,9 @@ def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | m
         elif wire in (_FIXED64, _FIXED32):
             length = 8 if wire == _FIXED64 else 4
         else:
-            raise _DamagedError("not a MindSpore checkpoint, or damaged (an unknown kind of field).")
+            raise _DamagedError(
+                "not a MindSpore checkpoint, or damaged (an unknown kind of field)."
+            )
         if at + length > end:
             raise _DamagedError("cut short or damaged (a length points beyond the end).")
         yield number, message[at : at + length]

@@ -162,14 +162,21 @@ def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> di
         at = {"i": i, "even": 2 * i, "odd": 2 * i + 1}
         if i:
             add(f"downsample_layers.{i}.0", inner + form.down_norm.format(**at), form.affine)
-            add(f"downsample_layers.{i}.1", inner + form.down_conv.format(**at), (form.kernel, "bias"))
+            add(
+                f"downsample_layers.{i}.1",
+                inner + form.down_conv.format(**at),
+                (form.kernel, "bias"),
+            )
         for j in range(depth):
             own, block = f"stages.{i}.{j}.", f"{inner}{form.block.format(j=j, **at)}."
             add(f"{own}dwconv", block + form.dwconv, (form.kernel, "bias"))
             add(f"{own}norm", block + form.norm, form.affine)
             for k in (1, 2):
                 add(f"{own}pwconv{k}", block + form.pwconv.format(k=k))
-            table[f"{own}grn.gamma"], table[f"{own}grn.beta"] = block + form.grn[0], block + form.grn[1]
+            table[f"{own}grn.gamma"], table[f"{own}grn.beta"] = (
+                block + form.grn[0],
+                block + form.grn[1],
+            )
     add("norm", inner + form.final_norm, form.affine)
     add("head", wrapper + form.head)
     return table
@@ -229,7 +236,10 @@ def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
         prefixes = [name.removesuffix(anchor) for name in names if name.endswith(anchor)]
         prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
         if prefixes:
-            return [(key, prefix) for prefix in sorted(prefixes, key=lambda prefix: (is_average(prefix), len(prefix)))]
+            return [
+                (key, prefix)
+                for prefix in sorted(prefixes, key=lambda prefix: (is_average(prefix), len(prefix)))
+            ]
     return []
 
 
@@ -244,7 +254,10 @@ def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, 
     depths = []
     for i in range(4):
         depth = 0
-        while f"{prefix}{form.block.format(i=i, j=depth, odd=2 * i + 1)}.{form.dwconv}.{form.kernel}" in names:
+        while (
+            f"{prefix}{form.block.format(i=i, j=depth, odd=2 * i + 1)}.{form.dwconv}.{form.kernel}"
+            in names
+        ):
             depth += 1
         depths.append(depth)
     return tuple(depths)
@@ -252,5 +265,8 @@ def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, 
 
 def is_version_1(names: Mapping[str, Tensor]) -> bool:
     """ConvNeXt, the first: a layer scale in each block, and no GRN."""
-    scaled = any(name.endswith((".gamma", "gamma_", ".layer_scale_parameter")) and ".grn." not in name for name in names)
+    scaled = any(
+        name.endswith((".gamma", "gamma_", ".layer_scale_parameter")) and ".grn." not in name
+        for name in names
+    )
     return scaled and not any(".grn." in name for name in names)

@@ -21,7 +21,9 @@ from convnextv2.recipe.knobs import Recipe
 def photographs(tmp_path: Path) -> Source:
     """Twelve JPEGs of 400 x 300 noise: large enough that without a cache they are decoded at a reduced scale."""
     for i in range(12):
-        noise = torch.randint(0, 256, (300, 400, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+        noise = torch.randint(
+            0, 256, (300, 400, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)
+        )
         (tmp_path / "a").mkdir(exist_ok=True)
         Image.fromarray(noise.numpy()).save(tmp_path / "a" / f"{i:02}.jpg", quality=80)
     return image_folder(tmp_path)
@@ -29,7 +31,10 @@ def photographs(tmp_path: Path) -> Source:
 
 def test_what_fits_comes_back_and_what_does_not_is_not_kept() -> None:
     cache = DecodedCache(3, 1)
-    first, second = torch.randint(0, 256, (3, 500, 400), dtype=torch.uint8), torch.ones(1, 600, 500, dtype=torch.uint8)
+    first, second = (
+        torch.randint(0, 256, (3, 500, 400), dtype=torch.uint8),
+        torch.ones(1, 600, 500, dtype=torch.uint8),
+    )
     for index, pixels in enumerate((first, second, second)):
         cache.put(index, pixels)
     assert torch.equal(cache.get(0), first) and torch.equal(cache.get(1), second)
@@ -40,18 +45,32 @@ def test_what_fits_comes_back_and_what_does_not_is_not_kept() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_do_not_depend_on_what_fitted(photographs: Source, workers: int) -> None:
-    recipe = Recipe(image_size=64, batch_size=4, workers=workers, cache_mb=1, auto_augment="randaug-m9-mstd0.5-inc1")
+    recipe = Recipe(
+        image_size=64,
+        batch_size=4,
+        workers=workers,
+        cache_mb=1,
+        auto_augment="randaug-m9-mstd0.5-inc1",
+    )
     small = build_training_loader(recipe, photographs, Place(torch.device("cpu")))
-    large = build_training_loader(recipe.model_copy(update={"cache_mb": 50}), photographs, Place(torch.device("cpu")))
+    large = build_training_loader(
+        recipe.model_copy(update={"cache_mb": 50}), photographs, Place(torch.device("cpu"))
+    )
     for epoch in range(2):
         pairs = list(zip(small.batches(epoch), large.batches(epoch), strict=True))
-        assert len(pairs) == 3 and all(torch.equal(one.pixels, other.pixels) for one, other in pairs)
+        assert len(pairs) == 3 and all(
+            torch.equal(one.pixels, other.pixels) for one, other in pairs
+        )
 
 
 def test_each_file_is_read_once(photographs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     original = Source.picture
-    monkeypatch.setattr(Source, "picture", lambda self, index, *how: read.append(index) or original(self, index, *how))
+    monkeypatch.setattr(
+        Source,
+        "picture",
+        lambda self, index, *how: read.append(index) or original(self, index, *how),
+    )
     recipe = Recipe(image_size=64, batch_size=4, workers=0, cache_mb=50)
     loader = build_training_loader(recipe, replace(photographs), Place(torch.device("cpu")))
     for epoch in range(3):
@@ -59,20 +78,28 @@ def test_each_file_is_read_once(photographs: Source, monkeypatch: pytest.MonkeyP
     assert sorted(read) == list(range(12))
 
 
-def test_what_the_workers_need_is_left_to_them(photographs: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_workers_need_is_left_to_them(
+    photographs: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
-    monkeypatch.setattr(loader_module, "affordable", lambda mb, **needs: asked.append(needs) or (0, "none is used"))
+    monkeypatch.setattr(
+        loader_module, "affordable", lambda mb, **needs: asked.append(needs) or (0, "none is used")
+    )
     monkeypatch.setattr(loader_module, "available_cores", lambda: 8)
     for workers in (0, 1):
         recipe = Recipe(image_size=(64, 32), batch_size=4, workers=workers, cache_mb=50)
-        loader = build_training_loader(recipe, photographs, Place(torch.device("cpu"), local_world_size=2))
+        loader = build_training_loader(
+            recipe, photographs, Place(torch.device("cpu"), local_world_size=2)
+        )
         assert loader._reader.images.cache is None
     batch = 4 * 3 * 64 * 32
     assert asked == [{"batches": 0, "ranks": 2}, {"batches": 3 * batch, "ranks": 2}]
 
 
 def test_little_shared_memory_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=64_000_000))
+    monkeypatch.setattr(
+        cache_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=64_000_000)
+    )
     monkeypatch.setattr(cache_module, "_SHARED", tmp_path)
     used, note = affordable(4000)
     assert used == 57 and "cache_mb = 4000" in note and "64 MB left; 57 used" in note

@@ -11,10 +11,19 @@ from convnextv2.data import chance
 def test_a_stream_follows_from_its_key_alone():
     drawn = [torch.rand(3, generator=chance.stream(42, "image", 1, 2)) for _ in range(2)]
     assert torch.equal(*drawn)
-    others = [(43, "image", 1, 2), (42, "order", 1, 2), (42, "image", 2, 1), (42, "image", 12), ("42", "image", 1, 2)]
+    others = [
+        (43, "image", 1, 2),
+        (42, "order", 1, 2),
+        (42, "image", 2, 1),
+        (42, "image", 12),
+        ("42", "image", 1, 2),
+    ]
     seeds = {chance.stream(*key).initial_seed() for key in [(42, "image", 1, 2), *others]}
     assert len(seeds) == 6
-    assert chance.stream(np.int64(42), "image", np.int64(1), 2).initial_seed() == chance.stream(42, "image", 1, 2).initial_seed()
+    assert (
+        chance.stream(np.int64(42), "image", np.int64(1), 2).initial_seed()
+        == chance.stream(42, "image", 1, 2).initial_seed()
+    )
 
 
 def test_a_stream_is_the_same_in_another_process():
@@ -30,9 +39,15 @@ def test_draws_have_the_right_distribution():
     logs = torch.tensor([chance.log_uniform(generator, 0.25, 4) for _ in range(4000)]).log()
     assert logs.mean() == pytest.approx(0, abs=0.1) and logs.abs().max() <= np.log(4) + 1e-6
     assert {chance.integer(generator, 2, 5) for _ in range(100)} == {2, 3, 4}
-    assert np.mean([chance.happens(generator, 0.3) for _ in range(4000)]) == pytest.approx(0.3, abs=0.03)
+    assert np.mean([chance.happens(generator, 0.3) for _ in range(4000)]) == pytest.approx(
+        0.3, abs=0.03
+    )
     normals = np.array([chance.normal(generator, 9, 0.5) for _ in range(4000)])
-    assert normals.mean() == pytest.approx(9, abs=0.05) and normals.std() == pytest.approx(0.5, abs=0.05)
+    assert normals.mean() == pytest.approx(9, abs=0.05) and normals.std() == pytest.approx(
+        0.5, abs=0.05
+    )
     shares = np.array([chance.dirichlet(generator, 0.8, 0.8) for _ in range(4000)])
     # The variance of Beta(a, a) is 1 / (4 (2 a + 1)).
-    assert np.allclose(shares.sum(1), 1) and shares[:, 0].var() == pytest.approx(1 / (4 * 2.6), rel=0.1)
+    assert np.allclose(shares.sum(1), 1) and shares[:, 0].var() == pytest.approx(
+        1 / (4 * 2.6), rel=0.1
+    )

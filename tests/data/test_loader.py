@@ -48,11 +48,15 @@ class Noise:
     def picture(self, i, channels, value_range=None):
         if i in self.bad:
             raise DataError(f"{self.names[i]}: the file is truncated.")
-        return torch.randint(0, 256, (channels, 40 + i, 50), dtype=torch.uint8, generator=stream("noise", i))
+        return torch.randint(
+            0, 256, (channels, 40 + i, 50), dtype=torch.uint8, generator=stream("noise", i)
+        )
 
 
 def training(source, workers=0, batch_size=4, drop_last=True, **options):
-    transform = TrainTransform((24, 32), augment=build_policy("randaug-m9-mstd0.5-inc1", fill=(124, 116, 104)))
+    transform = TrainTransform(
+        (24, 32), augment=build_policy("randaug-m9-mstd0.5-inc1", fill=(124, 116, 104))
+    )
     sampler = EpochSampler(len(source), batch_size, seed=3, repeats=2, drop_last=drop_last)
     return TrainingLoader(source, transform, sampler, workers=workers, **options)
 
@@ -77,9 +81,13 @@ def test_batches_have_the_documented_form():
     loader = training(Noise(), drop_last=False)
     batches = list(loader.batches(0))
     assert len(batches) == len(loader) == 6
-    assert [tuple(batch.pixels.shape) for batch in batches] == [(4, 3, 24, 32)] * 5 + [(3, 3, 24, 32)]
+    assert [tuple(batch.pixels.shape) for batch in batches] == [(4, 3, 24, 32)] * 5 + [
+        (3, 3, 24, 32)
+    ]
     assert all(
-        batch.pixels.dtype == torch.uint8 and batch.targets.dtype == batch.indices.dtype == torch.int64 for batch in batches
+        batch.pixels.dtype == torch.uint8
+        and batch.targets.dtype == batch.indices.dtype == torch.int64
+        for batch in batches
     )
     assert all(torch.equal(batch.targets, batch.indices % 4) for batch in batches)
     assert (next(training(Noise(labelled=False)).batches(0)).targets == -1).all()
@@ -87,7 +95,9 @@ def test_batches_have_the_documented_form():
 
 def test_copies_of_an_image_are_augmented_differently():
     batch = next(training(Noise()).batches(0))
-    assert batch.indices[0] == batch.indices[1] and not torch.equal(batch.pixels[0], batch.pixels[1])
+    assert batch.indices[0] == batch.indices[1] and not torch.equal(
+        batch.pixels[0], batch.pixels[1]
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -119,7 +129,9 @@ def test_skipped_images_are_left_out_and_counted(workers):
         whole = list(training(Noise(), drop_last=False).batches(epoch))
         for batch, other in zip(loader.batches(epoch), whole, strict=True):
             good = (other.indices != 8) & (other.indices != 10)
-            assert torch.equal(batch.indices, other.indices[good]) and torch.equal(batch.pixels, other.pixels[good])
+            assert torch.equal(batch.indices, other.indices[good]) and torch.equal(
+                batch.pixels, other.pixels[good]
+            )
     assert loader.skipped == {"8.jpg": "the file is truncated.", "10.jpg": "the file is truncated."}
 
 
@@ -130,8 +142,13 @@ def test_a_batch_of_bad_images_only_comes_empty_so_that_an_epoch_can_be_resumed(
     batches = list(loader.batches(0))
     assert len(batches) == len(loader) == 11
     empty = [batch for batch in batches if not len(batch.indices)]
-    assert empty and all(batch.pixels.shape == (0, 3, 24, 32) and batch.pixels.dtype == torch.uint8 for batch in empty)
-    assert all(batch.targets.shape == (0,) and batch.targets.dtype == torch.int64 for batch in empty)
+    assert empty and all(
+        batch.pixels.shape == (0, 3, 24, 32) and batch.pixels.dtype == torch.uint8
+        for batch in empty
+    )
+    assert all(
+        batch.targets.shape == (0,) and batch.targets.dtype == torch.int64 for batch in empty
+    )
     for done in range(11):
         assert_same(list(loader.batches(0, first_batch=done)), batches[done:])
 
@@ -141,7 +158,9 @@ def test_evaluation_sees_each_image_once_in_order_over_all_ranks(workers):
     transform = EvalTransform((24, 24))
     seen = []
     for rank in range(2):
-        loader = EvaluationLoader(Noise(), transform, batch_size=5, workers=workers, rank=rank, world_size=2)
+        loader = EvaluationLoader(
+            Noise(), transform, batch_size=5, workers=workers, rank=rank, world_size=2
+        )
         batches = list(loader)
         assert len(batches) == len(loader) == 3
         seen += torch.cat([batch.indices for batch in batches]).tolist()
@@ -174,7 +193,11 @@ def test_loading_leaves_the_global_generator_alone():
 
 def test_workers_are_clamped_to_the_cores_of_a_rank(monkeypatch):
     monkeypatch.setattr(loader_module, "available_cores", lambda: 8)
-    assert resolve_workers("auto") == (7, "") and resolve_workers("auto", 4) == (1, "") and resolve_workers("auto", 8) == (0, "")
+    assert (
+        resolve_workers("auto") == (7, "")
+        and resolve_workers("auto", 4) == (1, "")
+        and resolve_workers("auto", 8) == (0, "")
+    )
     assert resolve_workers(3) == (3, "")
     workers, note = resolve_workers(16, 2)
     assert workers == 4 and "workers = 16" in note
@@ -183,10 +206,22 @@ def test_workers_are_clamped_to_the_cores_of_a_rank(monkeypatch):
 
 
 def test_the_recipe_decides_what_is_loaded():
-    recipe = Recipe(image_size=(16, 24), in_channels=1, batch_size=6, workers=0, drop_last=False, seed=1, aug_repeats=3)
+    recipe = Recipe(
+        image_size=(16, 24),
+        in_channels=1,
+        batch_size=6,
+        workers=0,
+        drop_last=False,
+        seed=1,
+        aug_repeats=3,
+    )
     train = build_training_loader(recipe, Noise(), CPU)
     batch = next(train.batches(0))
-    assert batch.pixels.shape == (6, 1, 16, 24) and len(train) == 4 and len(batch.indices.unique()) == 2
+    assert (
+        batch.pixels.shape == (6, 1, 16, 24)
+        and len(train) == 4
+        and len(batch.indices.unique()) == 2
+    )
     evaluation = build_evaluation_loader(recipe, Noise(), Place(torch.device("cpu"), 1, 2))
     assert torch.cat([batch.indices for batch in evaluation]).tolist() == list(range(1, 23, 2))
 
@@ -195,11 +230,16 @@ def test_versions_of_an_image_come_version_by_version():
     augment = build_policy("augmix-m5", fill=(124, 116, 104))
     transform = TrainTransform((24, 32), augment=augment, splits=3)
     loader = TrainingLoader(Noise(), transform, EpochSampler(23, 4, seed=3), workers=0)
-    plain = TrainingLoader(Noise(), TrainTransform((24, 32)), EpochSampler(23, 4, seed=3), workers=0)
+    plain = TrainingLoader(
+        Noise(), TrainTransform((24, 32)), EpochSampler(23, 4, seed=3), workers=0
+    )
     for batch, clean in zip(loader.batches(0), plain.batches(0), strict=True):
         assert batch.pixels.shape == (12, 3, 24, 32)
         assert torch.equal(batch.pixels[:4], clean.pixels)
-        assert batch.indices.tolist() == clean.indices.tolist() * 3 and batch.targets.tolist() == clean.targets.tolist() * 3
+        assert (
+            batch.indices.tolist() == clean.indices.tolist() * 3
+            and batch.targets.tolist() == clean.targets.tolist() * 3
+        )
 
 
 def test_the_choice_of_kernels_reaches_workers_that_do_not_inherit_it():

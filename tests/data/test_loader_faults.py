@@ -301,7 +301,9 @@ def test_a_cache_that_does_not_fit_changes_no_pixel(
     loader = build_training_loader(recipe, source, CPU)
     assert loader._reader.images.cache is None
     assert_same(list(loader.batches(0)), expected)
-    without = list(build_training_loader(recipe.model_copy(update={"cache_mb": 0}), source, CPU).batches(0))
+    without = list(
+        build_training_loader(recipe.model_copy(update={"cache_mb": 0}), source, CPU).batches(0)
+    )
     assert not torch.equal(without[0].pixels, expected[0].pixels)
 
 

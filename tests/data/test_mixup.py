@@ -63,7 +63,9 @@ def test_probabilities_decide_between_cutmix_mixup_and_nothing(images, targets):
 def test_one_kind_alone_is_always_that_kind(images, targets):
     images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 20, 30)
     for seed in range(20):
-        mixed, _ = Mixing(mixup=0.0, cutmix=1.0, switch_prob=0.0)(images, targets, CLASSES, stream(seed))
+        mixed, _ = Mixing(mixup=0.0, cutmix=1.0, switch_prob=0.0)(
+            images, targets, CLASSES, stream(seed)
+        )
         assert bool((mixed == mixed.round()).all())
     assert not Mixing(0.8, 1.0, prob=0).is_on and not Mixing().is_on and Mixing(cutmix=1.0).is_on
 
@@ -78,7 +80,9 @@ def test_the_box_has_its_share_of_the_area_unless_an_edge_cuts_it():
 
 
 def test_mixing_follows_from_the_generator(images, targets):
-    first, again, other = (Mixing(0.8, 1.0)(images, targets, CLASSES, stream(seed))[0] for seed in (1, 1, 2))
+    first, again, other = (
+        Mixing(0.8, 1.0)(images, targets, CLASSES, stream(seed))[0] for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -97,15 +101,22 @@ def test_erasing_respects_probability_area_and_aspect():
         sizes += [rectangle(image[0] == 0) for image in erased if (image[0] == 0).any()]
     assert len(sizes) == pytest.approx(80, abs=25)
     # One pixel of rounding on either side.
-    assert all(0.04 <= height * width / 4800 <= 0.22 and 0.42 <= height / width <= 2.4 for height, width in sizes)
-    assert np.mean([math.log(height / width) for height, width in sizes]) == pytest.approx(0, abs=0.2)
+    assert all(
+        0.04 <= height * width / 4800 <= 0.22 and 0.42 <= height / width <= 2.4
+        for height, width in sizes
+    )
+    assert np.mean([math.log(height / width) for height, width in sizes]) == pytest.approx(
+        0, abs=0.2
+    )
 
 
 def test_erased_pixels_are_standard_normal_noise_of_their_own():
     images = torch.full((64, 3, 64, 64), 9.0)
     noise = Erasing(1.0, (0.2, 0.3), (0.8, 1.2))(images, stream("noise"))
     noise = noise[noise != 9]
-    assert noise.mean().item() == pytest.approx(0, abs=0.02) and noise.std().item() == pytest.approx(1, abs=0.02)
+    assert noise.mean().item() == pytest.approx(
+        0, abs=0.02
+    ) and noise.std().item() == pytest.approx(1, abs=0.02)
     assert len(noise.unique()) > 0.9 * len(noise)
 
 

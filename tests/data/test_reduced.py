@@ -16,7 +16,9 @@ from convnextv2.data.transforms import TrainTransform
 def jpeg(picture: Tensor, size: tuple[int, int], orientation: int = 1) -> bytes:
     exif, out = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
-    photograph = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(size, Image.Resampling.BICUBIC)
+    photograph = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(
+        size, Image.Resampling.BICUBIC
+    )
     photograph.save(out, "jpeg", quality=92, exif=exif)
     return out.getvalue()
 
@@ -32,7 +34,9 @@ def test_size_is_known_before_anything_is_decoded(picture: Tensor) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("size", [(1500, 1128), (633, 917)])
-def test_pixels_agree_with_those_of_a_full_decode(picture: Tensor, size: tuple[int, int], orientation: int) -> None:
+def test_pixels_agree_with_those_of_a_full_decode(
+    picture: Tensor, size: tuple[int, int], orientation: int
+) -> None:
     data = jpeg(picture, size, orientation)
     transform = TrainTransform((64, 64), scale=(0.3, 1.0))
     differences = []
@@ -55,4 +59,6 @@ def test_a_picture_that_is_no_jpeg_is_decoded_whole() -> None:
     out = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(out, "png")
     pixels = open_picture(out.getvalue(), name="x", max_pixels=10**6).decode(2)
-    assert pixels.shape == (3, 30, 40) and torch.equal(pixels[0].unique(), torch.tensor([255], dtype=torch.uint8))
+    assert pixels.shape == (3, 30, 40) and torch.equal(
+        pixels[0].unique(), torch.tensor([255], dtype=torch.uint8)
+    )

@@ -39,13 +39,18 @@ def test_drop_last_leaves_out_the_short_batch():
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize(("length", "world_size"), [(20, 2), (23, 4), (5, 8)])
 def test_ranks_share_an_epoch_in_equally_many_batches(length, world_size, drop_last):
-    ranks = [positions(length, 2, rank=rank, world_size=world_size, drop_last=drop_last) for rank in range(world_size)]
+    ranks = [
+        positions(length, 2, rank=rank, world_size=world_size, drop_last=drop_last)
+        for rank in range(world_size)
+    ]
     assert len({tuple(len(batch) for batch in rank) for rank in ranks}) == 1
     used = [index for rank in ranks for index in indices(rank)]
     if drop_last:
         assert len(used) == len(set(used)) and length - len(used) < 2 * world_size + world_size
     else:
-        assert set(used) == set(range(length)) and len(used) == world_size * math.ceil(length / world_size)
+        assert set(used) == set(range(length)) and len(used) == world_size * math.ceil(
+            length / world_size
+        )
 
 
 def test_an_epoch_can_be_entered_in_the_middle():
@@ -61,11 +66,15 @@ def slow_repeats(length, repeats, rank, world_size, order):
     return entries[rank::world_size][: math.ceil(length / world_size)]
 
 
-@pytest.mark.parametrize(("length", "repeats", "world_size"), [(12, 3, 1), (10, 3, 4), (10, 1, 4), (9, 2, 2), (3, 1, 8)])
+@pytest.mark.parametrize(
+    ("length", "repeats", "world_size"), [(12, 3, 1), (10, 3, 4), (10, 1, 4), (9, 2, 2), (3, 1, 8)]
+)
 def test_repeats_follow_their_definition(length, repeats, world_size):
     order = indices(positions(length, 1, epoch=4, drop_last=False))
     for rank in range(world_size):
-        batches = positions(length, 2, 4, rank=rank, world_size=world_size, repeats=repeats, drop_last=False)
+        batches = positions(
+            length, 2, 4, rank=rank, world_size=world_size, repeats=repeats, drop_last=False
+        )
         taken = [(position.index, position.copy) for batch in batches for position in batch]
         assert taken == slow_repeats(length, repeats, rank, world_size, order)
 
@@ -73,7 +82,11 @@ def test_repeats_follow_their_definition(length, repeats, world_size):
 def test_copies_of_an_image_land_on_different_ranks():
     ranks = [positions(12, 2, rank=rank, world_size=3, repeats=3) for rank in range(3)]
     assert [indices(rank) for rank in ranks] == [indices(ranks[0])] * 3
-    assert [{position.copy for batch in rank for position in batch} for rank in ranks] == [{0}, {1}, {2}]
+    assert [{position.copy for batch in rank for position in batch} for rank in ranks] == [
+        {0},
+        {1},
+        {2},
+    ]
 
 
 @pytest.mark.parametrize(("length", "world_size"), [(10, 1), (10, 3), (2, 4)])

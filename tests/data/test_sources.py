@@ -49,7 +49,9 @@ def test_classes_are_the_sorted_folders_with_images_nested(shop: Path) -> None:
     assert source.pixels(3).unique().tolist() == [3] and source.pixels(3, 1).shape == (1, 4, 4)
 
 
-def test_links_to_folders_are_followed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_links_to_folders_are_followed(
+    shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     linked = tmp_path_factory.mktemp("linked")
     (linked / "hat").symlink_to(shop / "hat")
     assert len(image_folder(linked)) == 10
@@ -63,17 +65,24 @@ def test_a_folder_without_split_gets_one_by_class_that_follows_from_the_seed(sho
     other = find_sources(Recipe(data_dir=str(shop), val_fraction=0.2, seed=1), labelled=True)[1]
     assert list(again.names) == list(validation.names) != list(other.names)
     assert "3 of 15 images are held out" in training.notes[-1]
-    assert list(validation_source(Recipe(data_dir=str(shop), val_fraction=0.2), ["hat", "shoe"]).names) == list(validation.names)
+    assert list(
+        validation_source(Recipe(data_dir=str(shop), val_fraction=0.2), ["hat", "shoe"]).names
+    ) == list(validation.names)
 
 
 def test_other_data_without_a_split_are_validated_whole(shop: Path) -> None:
     recipe = Recipe(data_dir=str(shop), val_fraction=0.2)
     assert len(validation_source(recipe, ["hat", "shoe"], trained_on=False)) == 15
     path = shop / "list.csv"
-    path.write_text("path,label\n" + "".join(f"hat/{i}.png,hat\nshoe/{i}.jpg,shoe\n" for i in range(4)))
+    path.write_text(
+        "path,label\n" + "".join(f"hat/{i}.png,hat\nshoe/{i}.jpg,shoe\n" for i in range(4))
+    )
     recipe = Recipe(data_dir=str(path), val_fraction=0.25)
     held_out = find_sources(recipe, labelled=True)[1]
-    assert list(validation_source(recipe, ["hat", "shoe"]).names) == list(held_out.names) and len(held_out) == 2
+    assert (
+        list(validation_source(recipe, ["hat", "shoe"]).names) == list(held_out.names)
+        and len(held_out) == 2
+    )
     assert len(validation_source(recipe, ["hat", "shoe"], trained_on=False)) == 8
 
 
@@ -92,7 +101,9 @@ def test_train_and_val_folders_are_used_where_they_exist(tmp_path: Path) -> None
     assert "no images of 1 of the 2 classes (a)" in validation.notes[0]
 
 
-def test_splits_that_are_missing_are_errors_and_never_classes(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_splits_that_are_missing_are_errors_and_never_classes(
+    shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     root = tmp_path_factory.mktemp("split")
     for name in ("train/a/0.png", "train/b/1.png", "val/b/2.png"):
         picture(root / name)
@@ -103,7 +114,9 @@ def test_splits_that_are_missing_are_errors_and_never_classes(shop: Path, tmp_pa
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert f"train_split = trian: {root} has train/ and val/, but has no such folder" in message(root, train_split="trian")
+    assert f"train_split = trian: {root} has train/ and val/, but has no such folder" in message(
+        root, train_split="trian"
+    )
     assert "train_split = trian" in message(root, labelled=False, train_split="trian")
     assert "train_split = train: " in message(shop, train_split="train")
     for knobs in ({"val_split": "nope"}, {"val_split": "nope", "keep_policy": "top_k"}):
@@ -113,7 +126,12 @@ def test_splits_that_are_missing_are_errors_and_never_classes(shop: Path, tmp_pa
         assert "nothing to validate on" in message(root, **knobs)
     training, validation = find_sources(Recipe(data_dir=str(root)), labelled=True)
     assert validation is None and "nothing is validated" in training.notes[-1]
-    assert find_sources(Recipe(data_dir=str(root), val_split="nope", val_while_train=False), labelled=True)[1] is None
+    assert (
+        find_sources(
+            Recipe(data_dir=str(root), val_split="nope", val_while_train=False), labelled=True
+        )[1]
+        is None
+    )
     # The recipe.yaml of a run states every knob; that asks for nothing.
     file = root.parent / "recipe.yaml"
     file.write_text(dump_recipe(Recipe(data_dir=str(root))))
@@ -136,19 +154,26 @@ def test_nothing_is_held_out_where_no_validation_is_wanted(shop: Path) -> None:
 def test_the_splits_of_a_manifest_go_by_the_names_that_are_set(shop: Path) -> None:
     path = shop / "list.csv"
     path.write_text("path,label,split\nhat/0.png,hat,a\nshoe/0.jpg,shoe,a\nhat/1.png,hat,b\n")
-    training, validation = find_sources(Recipe(data_dir=str(path), train_split="a", val_split="b"), labelled=True)
+    training, validation = find_sources(
+        Recipe(data_dir=str(path), train_split="a", val_split="b"), labelled=True
+    )
     assert len(training) == 2 and len(validation) == 1 and validation.names[0] not in training.names
     with pytest.raises(DataError, match="lists no images for training"):
         find_sources(Recipe(data_dir=str(path), train_split="trian"), labelled=True)
 
 
-def test_pretraining_sees_every_image_but_those_for_validation(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_pretraining_sees_every_image_but_those_for_validation(
+    shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     source, none = find_sources(Recipe(data_dir=str(shop)), labelled=False)
     assert len(source) == 15 and source.targets is None and none is None
     split = tmp_path_factory.mktemp("split")
     for name in ("train/a/b/0.png", "train/1.png", "val/a/2.png"):
         picture(split / name)
-    assert relative(find_sources(Recipe(data_dir=str(split)), labelled=False)[0], split) == ["train/1.png", "train/a/b/0.png"]
+    assert relative(find_sources(Recipe(data_dir=str(split)), labelled=False)[0], split) == [
+        "train/1.png",
+        "train/a/b/0.png",
+    ]
 
 
 def test_num_samples_is_a_fixed_choice(shop: Path) -> None:
@@ -159,12 +184,23 @@ def test_num_samples_is_a_fixed_choice(shop: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_manifests_list_paths_labels_and_perhaps_splits(shop: Path, suffix: str) -> None:
-    rows = [("hat/0.png", "Hüte", "train"), ("shoe/1.jpg", "shoes", "train"), ("hat/2.png", "Hüte", "val")]
+    rows = [
+        ("hat/0.png", "Hüte", "train"),
+        ("shoe/1.jpg", "shoes", "train"),
+        ("hat/2.png", "Hüte", "val"),
+    ]
     path = shop / f"list.{suffix}"
     if suffix == "csv":
-        path.write_text("path,label,split\n" + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+        path.write_text(
+            "path,label,split\n" + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8"
+        )
     else:
-        path.write_text("".join(json.dumps(dict(zip(("path", "label", "split"), row, strict=True))) + "\n" for row in rows))
+        path.write_text(
+            "".join(
+                json.dumps(dict(zip(("path", "label", "split"), row, strict=True))) + "\n"
+                for row in rows
+            )
+        )
     training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
     assert training.class_names == ("Hüte", "shoes")
     assert training.targets.tolist() == [0, 1] and validation.targets.tolist() == [0]
@@ -174,19 +210,31 @@ def test_manifests_list_paths_labels_and_perhaps_splits(shop: Path, suffix: str)
 
 def test_splits_of_a_table_are_found_by_their_usual_words(shop: Path) -> None:
     path = shop / "list.csv"
-    rows = ["hat/0.png,hat,Training", "shoe/1.jpg,shoe,Training", "hat/2.png,hat,dev", "hat/3.png,hat,Test"]
+    rows = [
+        "hat/0.png,hat,Training",
+        "shoe/1.jpg,shoe,Training",
+        "hat/2.png,hat,dev",
+        "hat/3.png,hat,Test",
+    ]
     path.write_text("path,label,Split\n" + "\n".join(rows) + "\n")
     training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
     assert relative(training, shop) == ["hat/0.png", "shoe/1.jpg"]
     assert relative(validation, shop) == ["hat/2.png"] and validation.targets.tolist() == [0]
-    said = "its column of splits says Training for training, dev for validation; not used: Test (1)."
+    said = (
+        "its column of splits says Training for training, dev for validation; not used: Test (1)."
+    )
     assert training.notes[-1] == f"{path}: {said}"
-    assert relative(validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"]), shop) == ["hat/2.png"]
+    assert relative(validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"]), shop) == [
+        "hat/2.png"
+    ]
     assert len(find_sources(Recipe(data_dir=str(path)), labelled=False)[0]) == 2
     path.write_text("path,label,Split\n" + "\n".join([*rows[:2], rows[3]]) + "\n")
     training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
     assert validation is None and "lists no images for validation" in training.notes[-1]
-    with pytest.raises(DataError, match=r"lists no images for validation. .* are Training \(2\), Test \(1\). Set val_split"):
+    with pytest.raises(
+        DataError,
+        match=r"lists no images for validation. .* are Training \(2\), Test \(1\). Set val_split",
+    ):
         validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"])
     with pytest.raises(DataError, match="val_split = nope: .* has no such split"):
         find_sources(Recipe(data_dir=str(path), val_split="nope"), labelled=True)
@@ -194,11 +242,19 @@ def test_splits_of_a_table_are_found_by_their_usual_words(shop: Path) -> None:
 
 def test_folds_are_chosen_by_number(shop: Path) -> None:
     path = shop / "list.csv"
-    path.write_text("path,label,fold\nhat/0.png,hat,0\nhat/1.png,hat,1\nshoe/0.jpg,shoe,2\nshoe/1.jpg,shoe,3\n")
-    with pytest.raises(DataError, match=r"no images for training. .* are 0 \(1\), .* Set train_split"):
+    path.write_text(
+        "path,label,fold\nhat/0.png,hat,0\nhat/1.png,hat,1\nshoe/0.jpg,shoe,2\nshoe/1.jpg,shoe,3\n"
+    )
+    with pytest.raises(
+        DataError, match=r"no images for training. .* are 0 \(1\), .* Set train_split"
+    ):
         find_sources(Recipe(data_dir=str(path)), labelled=True)
-    training, validation = find_sources(Recipe(data_dir=str(path), train_split="0, 2", val_split="1"), labelled=True)
-    assert relative(training, shop) == ["hat/0.png", "shoe/0.jpg"] and relative(validation, shop) == ["hat/1.png"]
+    training, validation = find_sources(
+        Recipe(data_dir=str(path), train_split="0, 2", val_split="1"), labelled=True
+    )
+    assert relative(training, shop) == ["hat/0.png", "shoe/0.jpg"] and relative(
+        validation, shop
+    ) == ["hat/1.png"]
 
 
 def test_a_fold_is_for_one_use(shop: Path) -> None:
@@ -218,22 +274,38 @@ def test_a_name_that_no_file_can_have_is_one_line(shop: Path) -> None:
 def test_the_knobs_of_tables_reach_them(shop: Path) -> None:
     path = shop / "list.csv"
     path.write_text("no,which,what\n1,0,a\n2,3,b\n")
-    options = {"columns": "path=which,label=what", "images_dir": str(shop / "hat"), "image_suffix": ".png"}
-    training, _ = find_sources(Recipe(data_dir=str(path), val_while_train=False, **options), labelled=True)
-    assert relative(training, shop) == ["hat/0.png", "hat/3.png"] and training.class_names == ("a", "b")
+    options = {
+        "columns": "path=which,label=what",
+        "images_dir": str(shop / "hat"),
+        "image_suffix": ".png",
+    }
+    training, _ = find_sources(
+        Recipe(data_dir=str(path), val_while_train=False, **options), labelled=True
+    )
+    assert relative(training, shop) == ["hat/0.png", "hat/3.png"] and training.class_names == (
+        "a",
+        "b",
+    )
     (shop / "list.csv").unlink()
     notes = find_sources(Recipe(data_dir=str(shop), **options), labelled=True)[0].notes
-    assert f"No effect here: columns, images_dir, image_suffix ({shop} is a folder, not a table)." in notes
+    assert (
+        f"No effect here: columns, images_dir, image_suffix ({shop} is a folder, not a table)."
+        in notes
+    )
 
 
 def test_a_class_of_a_table_that_the_model_does_not_know_is_named(shop: Path) -> None:
     path = shop / "list.csv"
     path.write_text("path,label\nhat/0.png,hat\nshoe/1.jpg,boot\n")
-    with pytest.raises(DataError, match=r"class 'boot' \(1 rows\) is not among the 2 trained ones \(hat, shoe"):
+    with pytest.raises(
+        DataError, match=r"class 'boot' \(1 rows\) is not among the 2 trained ones \(hat, shoe"
+    ):
         validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"], trained_on=False)
 
 
-def test_folders_that_cannot_be_used_are_named_with_the_remedy(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_folders_that_cannot_be_used_are_named_with_the_remedy(
+    shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     empty = tmp_path_factory.mktemp("empty")
 
     def message(make) -> str:
@@ -242,7 +314,9 @@ def test_folders_that_cannot_be_used_are_named_with_the_remedy(shop: Path, tmp_p
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "no such folder" in message(lambda: find_sources(Recipe(data_dir=str(shop / "nope")), labelled=True))
+    assert "no such folder" in message(
+        lambda: find_sources(Recipe(data_dir=str(shop / "nope")), labelled=True)
+    )
     assert "data_dir is missing" in message(lambda: find_sources(Recipe(), labelled=True))
     assert "no folders of images" in message(lambda: image_folder(empty))
     assert "no folder for each class" in message(lambda: image_folder(shop / "hat"))
@@ -264,17 +338,27 @@ def test_files_takes_files_and_folders(shop: Path) -> None:
 def test_bundled_images_are_balanced_and_need_no_disk_of_yours() -> None:
     training, validation = find_sources(Recipe(dataset="bundled"), labelled=True)
     assert (len(training), len(validation)) == (4000, 1000)
-    assert np.bincount(training.targets).tolist() == [400] * 10 and np.bincount(validation.targets).tolist() == [100] * 10
+    assert (
+        np.bincount(training.targets).tolist() == [400] * 10
+        and np.bincount(validation.targets).tolist() == [100] * 10
+    )
     assert training.class_names[9] == "Ankle boot" and training.pixels(0, 1).shape == (1, 28, 28)
     assert training.pixels(5).unique().tolist() == training.pixels(5, 1).unique().tolist()
 
 
-def test_debians_fashion_mnist_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debians_fashion_mnist_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = np.arange(3 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(3, 28, 28)
     for prefix in ("train", "t10k"):
-        for kind, array in (("images-idx3", pixels), ("labels-idx1", np.array([0, 9, 4], dtype=np.uint8))):
+        for kind, array in (
+            ("images-idx3", pixels),
+            ("labels-idx1", np.array([0, 9, 4], dtype=np.uint8)),
+        ):
             header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-            (tmp_path / f"{prefix}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+            (tmp_path / f"{prefix}-{kind}-ubyte.gz").write_bytes(
+                gzip.compress(header + array.tobytes())
+            )
     monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", tmp_path)
     training, _ = find_sources(Recipe(dataset="fashion_mnist"), labelled=True)
     assert training.targets.tolist() == [0, 9, 4]
@@ -303,15 +387,21 @@ def test_imagenet_folders_are_shown_by_name(tmp_path: Path) -> None:
 def test_folds_that_are_not_there_are_named(shop: Path) -> None:
     path = shop / "list.csv"
     path.write_text("path,label,fold\nhat/0.png,hat,0\nshoe/0.jpg,shoe,1\nhat/1.png,hat,2\n")
-    with pytest.raises(DataError, match=r"train_split = 0,1,22: the column of splits has no 22. It has 0 \(1\), 1"):
+    with pytest.raises(
+        DataError, match=r"train_split = 0,1,22: the column of splits has no 22. It has 0 \(1\), 1"
+    ):
         find_sources(Recipe(data_dir=str(path), train_split="0,1,22", val_split="2"), labelled=True)
 
 
 def test_a_flag_that_is_left_blank_is_false(shop: Path) -> None:
     path = shop / "list.csv"
-    path.write_text("path,is_test,label\nhat/0.png,1,hat\nhat/1.png,,hat\nshoe/0.jpg,0,shoe\nshoe/1.jpg,,shoe\n")
+    path.write_text(
+        "path,is_test,label\nhat/0.png,1,hat\nhat/1.png,,hat\nshoe/0.jpg,0,shoe\nshoe/1.jpg,,shoe\n"
+    )
     training, validation = find_sources(Recipe(data_dir=str(path)), labelled=True)
-    assert relative(training, shop) == ["hat/1.png", "shoe/0.jpg", "shoe/1.jpg"] and validation is None
+    assert (
+        relative(training, shop) == ["hat/1.png", "shoe/0.jpg", "shoe/1.jpg"] and validation is None
+    )
     assert "Set val_split to one of test (1)." in training.notes[-1]
     path.write_text("path,is_test,is_valid,label\nhat/0.png,1,0,hat\nshoe/0.jpg,0,1,shoe\n")
     with pytest.raises(DataError, match="Write one column split in their place"):

@@ -50,7 +50,11 @@ def assert_within_a_level(pixels, expected):
     """Resampling rounds twice, so a few in a hundred thousand may be off by two."""
     assert pixels.shape == expected.shape and pixels.dtype == torch.uint8
     differences = (pixels.int() - expected.int()).abs()
-    assert differences.max() <= 2 and (differences > 1).float().mean() < 1e-4 and (differences > 0).float().mean() < 0.02
+    assert (
+        differences.max() <= 2
+        and (differences > 1).float().mean() < 1e-4
+        and (differences > 0).float().mean() < 0.02
+    )
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "area"])
@@ -64,7 +68,9 @@ def test_resizing_agrees_with_pillow(picture, size, interpolation):
 
 def test_nearest_takes_the_pixel_under_the_centre(picture):
     rows, columns = (torch.arange(149) + 0.5) * 150 / 149, (torch.arange(70) + 0.5) * 200 / 70
-    assert torch.equal(resize(picture, (149, 70), "nearest"), picture[:, rows.long()][:, :, columns.long()])
+    assert torch.equal(
+        resize(picture, (149, 70), "nearest"), picture[:, rows.long()][:, :, columns.long()]
+    )
 
 
 def cubic_without_antialias(row, length, a=-0.75):
@@ -75,8 +81,13 @@ def cubic_without_antialias(row, length, a=-0.75):
         total = 0.0
         for j in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
             d = abs(centre - j)
-            inner, outer = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-            total += (inner if d <= 1 else outer if d < 2 else 0.0) * row[min(max(j, 0), len(row) - 1)]
+            inner, outer = (
+                (a + 2) * d**3 - (a + 3) * d**2 + 1,
+                a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a,
+            )
+            total += (inner if d <= 1 else outer if d < 2 else 0.0) * row[
+                min(max(j, 0), len(row) - 1)
+            ]
         out.append(total)
     return out
 
@@ -88,7 +99,10 @@ def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture
     expected = np.clip(np.round(cubic_without_antialias(column.tolist(), 67)), 0, 255)[1:65]
     prepared = EvalTransform((64, 64), eval_preset="mindcv", crop_pct=0.95)(pixels)
     assert np.abs(prepared[0, :, 5].numpy() - expected).max() <= 1
-    assert np.abs(EvalTransform((64, 64), crop_pct=0.95)(pixels)[0, :, 5].numpy() - expected).max() > 10
+    assert (
+        np.abs(EvalTransform((64, 64), crop_pct=0.95)(pixels)[0, :, 5].numpy() - expected).max()
+        > 10
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,9 @@ def test_mindcvs_published_preprocessing_within_one_level_at_every_pixel(name, s
     levels = expected * std.view(3, 1, 1) + mean.view(3, 1, 1)
     difference = (prepared - levels).abs()
     assert difference.max() <= 1.01 and (difference > 0.01).float().mean() < 0.15
-    images = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(prepared[None])[0]
+    images = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(prepared[None])[
+        0
+    ]
     assert (images - expected).abs().max() < 0.0181
 
 
@@ -120,7 +136,9 @@ def test_the_back_end_of_the_resize_can_be_chosen(picture):
 
 
 def test_splits_are_the_crop_as_it_is_and_augmented_copies(picture):
-    recipe = Recipe(image_size=48, aug_splits=3, auto_augment="augmix-m9", loss="jsd", erase_prob=1.0)
+    recipe = Recipe(
+        image_size=48, aug_splits=3, auto_augment="augmix-m9", loss="jsd", erase_prob=1.0
+    )
     versions = build_train_transform(recipe)(picture, stream(1))
     plain = build_train_transform(Recipe(image_size=48))(picture, stream(1))
     assert versions.shape == (3, 3, 48, 48)
@@ -144,17 +162,24 @@ def test_splits_are_the_crop_as_it_is_and_augmented_copies(picture):
     ],
 )
 def test_timm_preset_agrees_with_timm(picture, size, crop_pct, interpolation):
-    reference = create_transform((3, *size), interpolation=interpolation, crop_pct=crop_pct, normalize=False)
+    reference = create_transform(
+        (3, *size), interpolation=interpolation, crop_pct=crop_pct, normalize=False
+    )
     prepared = EvalTransform(size, interpolation=interpolation, crop_pct=crop_pct)(picture)
     assert_within_a_level(prepared, torch.as_tensor(reference(as_image(picture))))
 
 
 def test_official_preset_crops_below_384_and_warps_from_there_and_up_to_32(picture):
     cropped = EvalTransform((64, 64), eval_preset="official")(picture)
-    assert_within_a_level(cropped, F.center_crop(as_pixels(as_image(picture).resize((97, 73), RESAMPLE["bicubic"])), [64, 64]))
+    assert_within_a_level(
+        cropped,
+        F.center_crop(as_pixels(as_image(picture).resize((97, 73), RESAMPLE["bicubic"])), [64, 64]),
+    )
     for side in (32, 384):
         warped = EvalTransform((side, side), eval_preset="official")(picture)
-        assert_within_a_level(warped, as_pixels(as_image(picture).resize((side, side), RESAMPLE["bicubic"])))
+        assert_within_a_level(
+            warped, as_pixels(as_image(picture).resize((side, side), RESAMPLE["bicubic"]))
+        )
     small = picture[:, :32, :32]
     assert torch.equal(EvalTransform((32, 32), eval_preset="official")(small), small)
 
@@ -163,25 +188,33 @@ def test_official_preset_crops_below_384_and_warps_from_there_and_up_to_32(pictu
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9000), (9000, 1), (7, 3)])
 def test_any_image_fills_the_crop(preset, shape):
     for size in ((64, 64), (40, 96)):
-        prepared = EvalTransform(size, eval_preset=preset)(torch.full((3, *shape), 77, dtype=torch.uint8))
+        prepared = EvalTransform(size, eval_preset=preset)(
+            torch.full((3, *shape), 77, dtype=torch.uint8)
+        )
         assert prepared.shape == (3, *size) and (prepared == 77).all()
 
 
 def test_preprocessing_survives_json():
     recipe = Recipe(
-        image_size=(96, 64), eval_preset="mindcv", crop_pct=0.95, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)
+        image_size=(96, 64),
+        eval_preset="mindcv",
+        crop_pct=0.95,
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
     )
     description = json.loads(json.dumps(describe_preprocessing(recipe)))
     assert EvalTransform.from_description(description) == build_eval_transform(recipe)
     assert description["image_size"] == [96, 64]
-    assert description["mean"] == pytest.approx([0.485, 0.456, 0.406]) and description["std"] == pytest.approx(
-        [0.229, 0.224, 0.225]
-    )
+    assert description["mean"] == pytest.approx([0.485, 0.456, 0.406]) and description[
+        "std"
+    ] == pytest.approx([0.229, 0.224, 0.225])
 
 
 def test_grey_images_take_the_average_of_mean_and_std():
     description = describe_preprocessing(Recipe(in_channels=1))
-    assert description["mean"] == pytest.approx([0.449]) and description["std"] == pytest.approx([0.226])
+    assert description["mean"] == pytest.approx([0.449]) and description["std"] == pytest.approx(
+        [0.226]
+    )
     assert per_channel((0.5,), 3) == (0.5, 0.5, 0.5)
     with pytest.raises(RecipeError, match="in_channels = 4"):
         per_channel((0.1, 0.2, 0.3), 4)
@@ -193,20 +226,29 @@ def test_normalising_agrees_with_timm(picture):
     images = BatchTransform(transform.mean, transform.std).normalise(transform(picture)[None])
     assert images.dtype == torch.float32
     assert (images[0] - reference).abs().max() <= 1.01 / 255 / 0.224
-    exact = (transform(picture) / 255 - torch.tensor(timm.data.IMAGENET_DEFAULT_MEAN).view(3, 1, 1)) / torch.tensor(
-        timm.data.IMAGENET_DEFAULT_STD
-    ).view(3, 1, 1)
+    exact = (
+        transform(picture) / 255 - torch.tensor(timm.data.IMAGENET_DEFAULT_MEAN).view(3, 1, 1)
+    ) / torch.tensor(timm.data.IMAGENET_DEFAULT_STD).view(3, 1, 1)
     assert torch.allclose(images[0], exact, atol=1e-5)
 
 
 def test_random_crops_are_distributed_as_torchvisions():
     scale, ratio = (0.1, 0.8), (0.5, 2.0)
     torch.manual_seed(0)
-    reference = np.array([RandomResizedCrop.get_params(torch.empty(3, 90, 120), list(scale), list(ratio)) for _ in range(2000)])
+    reference = np.array(
+        [
+            RandomResizedCrop.get_params(torch.empty(3, 90, 120), list(scale), list(ratio))
+            for _ in range(2000)
+        ]
+    )
     ours = np.array([crop_box(90, 120, scale, ratio, stream("crop", i)) for i in range(2000)])
     assert np.abs(ours.mean(0) - reference.mean(0)).max() < 3
     assert np.abs(ours.std(0) - reference.std(0)).max() < 2
-    assert ((ours[:, 0] + ours[:, 2]) <= 90).all() and ((ours[:, 1] + ours[:, 3]) <= 120).all() and ours.min() >= 0
+    assert (
+        ((ours[:, 0] + ours[:, 2]) <= 90).all()
+        and ((ours[:, 1] + ours[:, 3]) <= 120).all()
+        and ours.min() >= 0
+    )
 
 
 def test_where_no_crop_fits_it_is_the_central_one():
@@ -218,7 +260,8 @@ def test_where_no_crop_fits_it_is_the_central_one():
 def test_training_transform_crops_then_flips(picture):
     for seed in range(4):
         plain, mirrored, upside_down = (
-            TrainTransform((48, 64), hflip=h, vflip=v)(picture, stream(seed)) for h, v in ((0, 0), (1, 0), (0, 1))
+            TrainTransform((48, 64), hflip=h, vflip=v)(picture, stream(seed))
+            for h, v in ((0, 0), (1, 0), (0, 1))
         )
         top, left, height, width = crop_box(150, 200, (0.08, 1.0), (3 / 4, 4 / 3), stream(seed))
         box = (left, top, left + width, top + height)
@@ -256,8 +299,13 @@ def test_auto_augment_takes_the_place_of_colour_jitter(picture):
         build_train_transform(Recipe(image_size=64, color_jitter=jitter, auto_augment=text))
         for jitter, text in ((0.4, None), (0.4, "trivialaugwide"), (0.0, "trivialaugwide"))
     )
-    assert all(torch.equal(both(picture, stream(seed)), policy(picture, stream(seed))) for seed in range(5))
-    assert any(not torch.equal(both(picture, stream(seed)), jittered(picture, stream(seed))) for seed in range(5))
+    assert all(
+        torch.equal(both(picture, stream(seed)), policy(picture, stream(seed))) for seed in range(5)
+    )
+    assert any(
+        not torch.equal(both(picture, stream(seed)), jittered(picture, stream(seed)))
+        for seed in range(5)
+    )
     assert policy.augment.policy.canvas.fill == (124, 116, 104)
 
 
@@ -268,27 +316,38 @@ def test_every_augmentation_works_on_grey_and_colour(picture, channels):
         {"auto_augment": "randaug-m9-n4-mstd0.5-inc1"},
         {"auto_augment": "augmix"},
     ):
-        transform = build_train_transform(Recipe(image_size=(40, 56), in_channels=channels, **options))
+        transform = build_train_transform(
+            Recipe(image_size=(40, 56), in_channels=channels, **options)
+        )
         for seed in range(10):
             pixels = transform(picture[:channels], stream(seed))
             assert pixels.shape == (channels, 40, 56) and pixels.dtype == torch.uint8
 
 
 def test_batch_transform_returns_plain_targets_or_soft_ones():
-    pixels, targets = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8), torch.tensor([0, 1, 2, 0])
+    pixels, targets = (
+        torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8),
+        torch.tensor([0, 1, 2, 0]),
+    )
     plain = build_batch_transform(Recipe(), num_classes=3)
     images, same = plain(pixels, targets, stream(0))
     assert torch.equal(same, targets) and torch.equal(images, plain.normalise(pixels))
-    mixing = build_batch_transform(Recipe(mixup=0.8, cutmix=1.0, erase_prob=1.0, erase_value=(9.0, 9.0, 9.0)), num_classes=3)
+    mixing = build_batch_transform(
+        Recipe(mixup=0.8, cutmix=1.0, erase_prob=1.0, erase_value=(9.0, 9.0, 9.0)), num_classes=3
+    )
     images, soft = mixing(pixels, targets, stream(0))
     assert soft.shape == (4, 3) and soft.dtype == torch.float32 and images.max() > 5
     assert torch.equal(mixing(pixels, targets, stream(0))[0], images)
     sometimes = build_batch_transform(Recipe(mixup=0.8, mix_prob=0.5), num_classes=3)
-    assert {tuple(sometimes(pixels, targets, stream(seed))[1].shape) for seed in range(10)} == {(4, 3)}
+    assert {tuple(sometimes(pixels, targets, stream(seed))[1].shape) for seed in range(10)} == {
+        (4, 3)
+    }
 
 
 def test_batch_transform_of_grey_images():
-    batch = build_batch_transform(Recipe(in_channels=1, erase_prob=1.0, erase_value=(3.0, 6.0, 9.0)), num_classes=2)
+    batch = build_batch_transform(
+        Recipe(in_channels=1, erase_prob=1.0, erase_value=(3.0, 6.0, 9.0)), num_classes=2
+    )
     images, _ = batch(torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.tensor([0, 1]), stream(0))
     assert images.shape == (2, 1, 16, 16)
     assert sorted(images.unique().tolist()) == pytest.approx([-0.449 / 0.226, 6.0])
@@ -302,11 +361,15 @@ def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
         shifted = build_train_transform(recipe)(image, stream(seed))[0]
         place = (shifted == 28).nonzero()  # row 3, column 3 of the image, which no shift loses
         row, column = place[0].tolist()
-        expected = torch.nn.functional.pad(image, [2] * 4)[0, 5 - row : 13 - row, 5 - column : 13 - column]
+        expected = torch.nn.functional.pad(image, [2] * 4)[
+            0, 5 - row : 13 - row, 5 - column : 13 - column
+        ]
         assert torch.equal(shifted, expected)
         shifts.add((row, column))
     assert shifts == {(row, column) for row in range(1, 6) for column in range(1, 6)}
-    tall = build_train_transform(recipe.model_copy(update={"image_size": 16}))(torch.full((1, 30, 20), 9).byte(), stream(0))
+    tall = build_train_transform(recipe.model_copy(update={"image_size": 16}))(
+        torch.full((1, 30, 20), 9).byte(), stream(0)
+    )
     assert tall.shape == (1, 16, 16) and tall.float().mean() > 7
 
 

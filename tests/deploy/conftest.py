@@ -16,7 +16,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, name in enumerate(CLASSES):
             (root / split / name).mkdir(parents=True)
             for i in range(many):
-                Image.fromarray(photograph(first + 10 * number + i)).save(root / split / name / f"{i}.jpg", quality=92)
+                Image.fromarray(photograph(first + 10 * number + i)).save(
+                    root / split / name / f"{i}.jpg", quality=92
+                )
     return root
 
 
@@ -26,7 +28,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(weights: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def exported(
+    weights: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """exported(format, **options): an artifact of these weights, made once."""
     made: dict[str, Path] = {}
     root = tmp_path_factory.mktemp("artifacts")
@@ -35,7 +39,14 @@ def exported(weights: Path, pictures: Path, tmp_path_factory: pytest.TempPathFac
         key = "-".join(map(str, [format, *sum(sorted(options.items()), ())])).replace("/", "_")
         if key not in made:
             made[key] = export(
-                weights, format=format, data_dir=str(pictures), out=root / key, workers=0, batch_size=4, seconds=0.1, **options
+                weights,
+                format=format,
+                data_dir=str(pictures),
+                out=root / key,
+                workers=0,
+                batch_size=4,
+                seconds=0.1,
+                **options,
             )
         return made[key]
 

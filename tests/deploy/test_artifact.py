@@ -239,9 +239,7 @@ def test_validate_measures_the_probabilities_that_the_artifact_returns(
     torch.testing.assert_close(scorer.logits(images).softmax(-1), returned, atol=1e-6, rtol=1e-5)
     plain = torch.from_numpy(open_scorer(exported("torch"))(images).probs)
     assert (returned - plain).abs().max() > 1e-3
-    evaluation = validate(
-        artifact, data_dir=str(pictures), workers=0, device="cpu"
-    )
+    evaluation = validate(artifact, data_dir=str(pictures), workers=0, device="cpu")
     files = [file for name in CLASSES for file in sorted((pictures / "val" / name).iterdir())]
     from convnextv2 import Predictor
 

@@ -27,5 +27,8 @@ def test_logits_equal_those_of_the_model_in_float64(name: str) -> None:
 def test_what_an_engine_cannot_do_is_said() -> None:
     if "onnxruntime" in installed_engines():
         model = ConvNeXtV2((1, 1, 1, 1), (8, 16, 16, 24), num_classes=5).eval()
-        with pytest.raises(DeviceError, match="precision = bfloat16: ONNX Runtime has no such arithmetic on the CPU"):
+        with pytest.raises(
+            DeviceError,
+            match="precision = bfloat16: ONNX Runtime has no such arithmetic on the CPU",
+        ):
             build_engine("onnxruntime", model, torch.ones(1, 3, 32, 32), torch.bfloat16)

@@ -33,11 +33,16 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselve
 
 
 def pixels(count: int, size: int = 64) -> Tensor:
-    return torch.stack([torch.from_numpy(photograph(500 + i, size, size)).permute(2, 0, 1) for i in range(count)])
+    return torch.stack(
+        [torch.from_numpy(photograph(500 + i, size, size)).permute(2, 0, 1) for i in range(count)]
+    )
 
 
 def normalised(images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(PREPROCESSING[key], dtype=torch.float64)[:, None, None] for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(PREPROCESSING[key], dtype=torch.float64)[:, None, None]
+        for key in ("mean", "std")
+    )
     return (images.double() / 255 - mean) / std
 
 
@@ -51,9 +56,16 @@ def in_float64(images: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("format", "precision"),
     [(name, "float32") for name in installed_formats()]
-    + [(name, half) for name in installed_formats() if name != "aoti" for half in ("float16", "bfloat16")],
+    + [
+        (name, half)
+        for name in installed_formats()
+        if name != "aoti"
+        for half in ("float16", "bfloat16")
+    ],
 )
-def test_an_artifact_computes_what_the_model_computes_for_any_batch(format: str, precision: str, exported: Exported) -> None:
+def test_an_artifact_computes_what_the_model_computes_for_any_batch(
+    format: str, precision: str, exported: Exported
+) -> None:
     try:
         path = exported(format, precision=precision)
     except DeviceError as error:  # this processor's, never of float32
@@ -68,11 +80,15 @@ def test_an_artifact_computes_what_the_model_computes_for_any_batch(format: str,
         assert np.abs(logits - expected.numpy()).max() < TOLERANCE[precision] * expected.abs().max()
 
 
-@pytest.mark.parametrize("format", [name for name in ("torch", "openvino") if name in installed_formats()])
+@pytest.mark.parametrize(
+    "format", [name for name in ("torch", "openvino") if name in installed_formats()]
+)
 def test_pixels_go_in_and_probabilities_come_out(format: str, exported: Exported) -> None:
     artifact = open_artifact(exported(format, input="pixels"))
     images = pixels(3)
-    probs, embedding, explanation = artifact.open(1)(images.permute(0, 2, 3, 1).contiguous().numpy())
+    probs, embedding, explanation = artifact.open(1)(
+        images.permute(0, 2, 3, 1).contiguous().numpy()
+    )
     expected, _ = in_float64(images)
     assert artifact.card.outputs == ["probs", "embedding", "explanation"]
     assert np.abs(probs - expected.softmax(-1).numpy()).max() < 1e-5
@@ -80,7 +96,9 @@ def test_pixels_go_in_and_probabilities_come_out(format: str, exported: Exported
 
 
 @pytest.mark.parametrize("format", [name for name in installed_formats() if name != "aoti"])
-def test_any_multiple_of_the_stride_is_taken_where_asked_for(format: str, exported: Exported) -> None:
+def test_any_multiple_of_the_stride_is_taken_where_asked_for(
+    format: str, exported: Exported
+) -> None:
     artifact = open_artifact(exported(format, dynamic_size=True))
     images = resized_by(pixels(2), 32)
     assert images.shape == (2, 3, 96, 128)
@@ -101,8 +119,16 @@ def test_features_and_backbones_are_those_of_the_model(format: str, exported: Ex
     stages = open_artifact(exported(format, outputs="backbone")).open(1)(x)
     with torch.no_grad():
         expected = network().double().features(normalised(images))
-    assert [stage.shape for stage in stages] == [(2, 16, 16, 16), (2, 24, 8, 8), (2, 32, 4, 4), (2, 48, 2, 2)]
-    assert all(np.abs(a - b.numpy()).max() < 1e-4 * b.abs().max() for a, b in zip(stages, expected, strict=True))
+    assert [stage.shape for stage in stages] == [
+        (2, 16, 16, 16),
+        (2, 24, 8, 8),
+        (2, 32, 4, 4),
+        (2, 48, 2, 2),
+    ]
+    assert all(
+        np.abs(a - b.numpy()).max() < 1e-4 * b.abs().max()
+        for a, b in zip(stages, expected, strict=True)
+    )
 
 
 def test_the_explanation_says_what_each_position_adds_to_the_logit() -> None:
@@ -157,7 +183,9 @@ def at_its_word(path: Path, images: np.ndarray) -> np.ndarray:
             normed = centred / np.sqrt((centred**2).mean(axis, keepdims=True) + epsilon)
             return (normed.astype(x.dtype) * scale + bias,)
 
-    return ReferenceEvaluator(str(path), new_ops=[LayerNormalization]).run(None, {"images": images})[0]
+    return ReferenceEvaluator(str(path), new_ops=[LayerNormalization]).run(
+        None, {"images": images}
+    )[0]
 
 
 def reduced_in(path: Path) -> set[str]:
@@ -165,12 +193,20 @@ def reduced_in(path: Path) -> set[str]:
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
-    return {onnx.TensorProto.DataType.Name(kinds[node.input[0]]) for node in graph.node if node.op_type.startswith("Reduce")}
+    kinds = {
+        value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)
+    }
+    return {
+        onnx.TensorProto.DataType.Name(kinds[node.input[0]])
+        for node in graph.node
+        if node.op_type.startswith("Reduce")
+    }
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx"])
-def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(format: str, tmp_path: Path) -> None:
+def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(
+    format: str, tmp_path: Path
+) -> None:
     """ONNX Runtime computes naive norms in float32 on CPUs, too, so there another runner shows what a file asks for."""
     if format not in installed_formats():
         pytest.skip(f"{format} is not installed")
@@ -212,7 +248,9 @@ def test_the_certificate_holds_what_was_measured(exported: Exported) -> None:
     artifact = open_artifact(exported("torch"))
     found = artifact.certificate
     assert found["real"]["images"] == found["accuracy"]["images"] == 24
-    assert found["adversarial"]["images"] == 19  # eleven patterns and eight images moved against the model
+    assert (
+        found["adversarial"]["images"] == 19
+    )  # eleven patterns and eight images moved against the model
     assert 0 <= found["real"]["mean_difference"] <= found["real"]["max_difference"] < 1e-4
     assert found["real"]["top1_agreement"] == 1
     assert set(found["real"]["others"]) == {"embedding", "explanation"}
@@ -230,17 +268,31 @@ def test_accuracy_is_that_of_the_validation_folder(exported: Exported, pictures:
 
 
 def test_agreement_is_by_definition() -> None:
-    expected, found = torch.tensor([[1.0, -4.0], [2.0, 3.0]]), torch.tensor([[1.5, -4.0], [2.0, 2.0]])
-    assert agreement(expected, found) == {"images": 2, "max_difference": 1.0, "mean_difference": 0.375, "scale": 2.5}
+    expected, found = (
+        torch.tensor([[1.0, -4.0], [2.0, 3.0]]),
+        torch.tensor([[1.5, -4.0], [2.0, 2.0]]),
+    )
+    assert agreement(expected, found) == {
+        "images": 2,
+        "max_difference": 1.0,
+        "mean_difference": 0.375,
+        "scale": 2.5,
+    }
 
 
 def test_int8_is_kept_only_when_accurate_and_faster() -> None:
     def certificate(agrees: float, lost: float, ratio: float) -> dict:
         accuracy = {"pytorch_top1": 0.9, "artifact_top1": 0.9 - lost}
-        return {"real": {"top1_agreement": agrees, "images": 100}, "accuracy": accuracy, "speed": {"ratio": ratio}}
+        return {
+            "real": {"top1_agreement": agrees, "images": 100},
+            "accuracy": accuracy,
+            "speed": {"ratio": ratio},
+        }
 
     check_int8(certificate(0.99, 0.005, 2.1), 2.0)
-    one_of_100 = certificate(0.99, 0.0, 2.1) | {"accuracy": {"pytorch_top1": 0.63, "artifact_top1": 0.62}}
+    one_of_100 = certificate(0.99, 0.0, 2.1) | {
+        "accuracy": {"pytorch_top1": 0.63, "artifact_top1": 0.62}
+    }
     assert 0.63 - 0.62 > 0.01  # in floats, and still no more than the one point allowed
     check_int8(one_of_100, 2.0)
     for bad, why in (
@@ -252,8 +304,12 @@ def test_int8_is_kept_only_when_accurate_and_faster() -> None:
             check_int8(bad, 2.0)
 
 
-@pytest.mark.parametrize("format", [name for name in ("onnx", "openvino") if name in installed_formats()])
-def test_int8_weights_are_int8_and_their_logits_near(format: str, weights: Path, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "format", [name for name in ("onnx", "openvino") if name in installed_formats()]
+)
+def test_int8_weights_are_int8_and_their_logits_near(
+    format: str, weights: Path, pictures: Path, tmp_path: Path
+) -> None:
     from convnextv2.deploy.quantise import quantise
 
     model, images = network(), pixels(16)
@@ -271,8 +327,18 @@ def test_int8_weights_are_int8_and_their_logits_near(format: str, weights: Path,
 
 
 def test_what_a_format_cannot_do_is_one_line(weights: Path, pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="format torch has none of that kind. It has float32, float16, bfloat16"):
-        export(weights, format="torch", precision="int8", data_dir=str(pictures), out=tmp_path / "x", workers=0, seconds=0)
+    with pytest.raises(
+        DeviceError, match="format torch has none of that kind. It has float32, float16, bfloat16"
+    ):
+        export(
+            weights,
+            format="torch",
+            precision="int8",
+            data_dir=str(pictures),
+            out=tmp_path / "x",
+            workers=0,
+            seconds=0,
+        )
     with pytest.raises(RecipeError) as error:
         export(weights, format="tflite", precision="float8", outputs="x", images="many")
     _, *lines = str(error.value).splitlines()
@@ -280,7 +346,9 @@ def test_what_a_format_cannot_do_is_one_line(weights: Path, pictures: Path, tmp_
     assert not (tmp_path / "x").exists()
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_kept_unless_told_otherwise(
+    weights: Path, pictures: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "here"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
@@ -319,7 +387,9 @@ class Payload:
 
 
 @pytest.mark.parametrize("member", ["sample inputs", "a constant"])
-def test_pickled_objects_in_an_artifact_of_pytorch_are_not_run(member: str, exported: Exported, tmp_path: Path) -> None:
+def test_pickled_objects_in_an_artifact_of_pytorch_are_not_run(
+    member: str, exported: Exported, tmp_path: Path
+) -> None:
     copy = shutil.copytree(exported("torch"), tmp_path / "copy")
     trace, model = tmp_path / "trace", copy / "model.pt2"
     evil = pickle.dumps(Payload(trace))
@@ -331,7 +401,12 @@ def test_pickled_objects_in_an_artifact_of_pytorch_are_not_run(member: str, expo
     top = next(iter(content)).partition("/")[0]
     if member == "a constant":
         config = next(name for name in content if name.endswith("constants_config.json"))
-        constant = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+        constant = {
+            "path_name": "opaque_obj_0",
+            "is_param": False,
+            "use_pickle": True,
+            "tensor_meta": None,
+        }
         content[config] = json.dumps({"config": {"x": constant}}).encode()
         content[f"{top}/data/constants/opaque_obj_0"] = evil
     else:
@@ -359,15 +434,38 @@ def test_a_card_cannot_name_files_outside_its_folder(exported: Exported, tmp_pat
         open_artifact(copy)
 
 
-def test_an_encoder_without_head_is_exported_as_features_only(pictures: Path, tmp_path: Path) -> None:
+def test_an_encoder_without_head_is_exported_as_features_only(
+    pictures: Path, tmp_path: Path
+) -> None:
     model = network(num_classes=0)
     path = save(model, tmp_path / "w", kind="encoder", class_names=[])
-    with pytest.raises(ArtifactError, match="outputs = classifier: the model has no head. Use outputs features or backbone"):
-        export(path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
+    with pytest.raises(
+        ArtifactError,
+        match="outputs = classifier: the model has no head. Use outputs features or backbone",
+    ):
+        export(
+            path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0
+        )
     with pytest.raises(ArtifactError, match="int8: is judged by the classes it finds"):
-        export(path, format="onnx", precision="int8", outputs="features", data_dir=str(pictures), out=tmp_path / "a", workers=0)
+        export(
+            path,
+            format="onnx",
+            precision="int8",
+            outputs="features",
+            data_dir=str(pictures),
+            out=tmp_path / "a",
+            workers=0,
+        )
     artifact = open_artifact(
-        export(path, format="torch", outputs="features", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0)
+        export(
+            path,
+            format="torch",
+            outputs="features",
+            data_dir=str(pictures),
+            out=tmp_path / "a",
+            workers=0,
+            seconds=0,
+        )
     )
     assert artifact.card.kind == "features" and artifact.card.outputs == ["embedding"]
 
@@ -379,24 +477,41 @@ def test_calibration_finds_the_temperature_that_the_labels_were_drawn_with() -> 
     targets = torch.multinomial(true.softmax(-1), 1, generator=draw)[:, 0]
     fitted = fit_temperature(3 * true, targets)
     assert 2.8 < fitted < 3.2
-    grid = {t: float(nn.functional.cross_entropy(3 * true / t, targets)) for t in np.arange(2, 4, 0.01)}
+    grid = {
+        t: float(nn.functional.cross_entropy(3 * true / t, targets)) for t in np.arange(2, 4, 0.01)
+    }
     assert abs(min(grid, key=grid.get) - fitted) < 0.011
 
 
-def test_the_fitted_temperature_is_the_artifacts(weights: Path, pictures: Path, tmp_path: Path) -> None:
-    options = {"data_dir": str(pictures), "workers": 0, "seconds": 0, "format": "torch", "input": "pixels"}
+def test_the_fitted_temperature_is_the_artifacts(
+    weights: Path, pictures: Path, tmp_path: Path
+) -> None:
+    options = {
+        "data_dir": str(pictures),
+        "workers": 0,
+        "seconds": 0,
+        "format": "torch",
+        "input": "pixels",
+    }
     plain, fitted = (
-        open_artifact(export(weights, calibrate=calibrate, out=tmp_path / str(calibrate), **options))
+        open_artifact(
+            export(weights, calibrate=calibrate, out=tmp_path / str(calibrate), **options)
+        )
         for calibrate in (False, True)
     )
     assert plain.card.temperature == 1 != fitted.card.temperature
     x = pixels(3).permute(0, 2, 3, 1).contiguous().numpy()
     logits, _ = in_float64(pixels(3))
-    assert np.abs(fitted.open(1)(x)[0] - (logits / fitted.card.temperature).softmax(-1).numpy()).max() < 1e-5
+    assert (
+        np.abs(fitted.open(1)(x)[0] - (logits / fitted.card.temperature).softmax(-1).numpy()).max()
+        < 1e-5
+    )
 
 
 @pytest.mark.parametrize("layout", ["triton", "ovms"])
-def test_a_model_repository_gets_a_new_version_each_time(layout: str, exported: Exported, tmp_path: Path) -> None:
+def test_a_model_repository_gets_a_new_version_each_time(
+    layout: str, exported: Exported, tmp_path: Path
+) -> None:
     if "onnx" not in installed_formats():
         pytest.skip("onnx is not installed")
     (tmp_path / "trees" / "²").mkdir(parents=True)  # no version, though str.isdigit says so
@@ -408,23 +523,37 @@ def test_a_model_repository_gets_a_new_version_each_time(layout: str, exported: 
     assert config.is_file() == (layout == "triton")
     if layout == "triton":
         text = config.read_text()
-        assert 'backend: "onnxruntime"' in text and '{ name: "images", data_type: TYPE_FP32, dims: [ 3, 64, 64 ] }' in text
+        assert (
+            'backend: "onnxruntime"' in text
+            and '{ name: "images", data_type: TYPE_FP32, dims: [ 3, 64, 64 ] }' in text
+        )
         assert '{ name: "logits", data_type: TYPE_FP32, dims: [ 4 ] }' in text
     with pytest.raises(ArtifactError, match="runs formats onnx and openvino, not torch"):
         export(exported("torch"), layout=layout, out=tmp_path)
 
 
-def test_a_model_repository_leaves_the_runs_artifacts_alone(weights: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_model_repository_leaves_the_runs_artifacts_alone(
+    weights: Path, pictures: Path, tmp_path: Path
+) -> None:
     source = Path(shutil.copytree(weights.parent, tmp_path / "run")) / weights.name
     options = {"data_dir": str(pictures), "workers": 0, "seconds": 0}
     kept = export(source, format="openvino", **options)
     before = (kept / "artifact.json").stat().st_mtime_ns
     with pytest.raises(ArtifactError, match="name = 'a b'"):
-        export(source, format="openvino", layout="triton", out=tmp_path / "repository", name="a b", **options)
+        export(
+            source,
+            format="openvino",
+            layout="triton",
+            out=tmp_path / "repository",
+            name="a b",
+            **options,
+        )
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file. Expected a folder"):
         export(source, format="openvino", layout="triton", out=tmp_path / "file", **options)
-    made = export(source, format="openvino", layout="triton", out=tmp_path / "repository", **options)
+    made = export(
+        source, format="openvino", layout="triton", out=tmp_path / "repository", **options
+    )
     assert made == tmp_path / "repository" / "model" / "1"
     assert (kept / "artifact.json").stat().st_mtime_ns == before
     assert sorted(path.name for path in (tmp_path / "repository").iterdir()) == ["model"]
@@ -435,7 +564,9 @@ def test_int8_is_measured_on_images_that_did_not_calibrate_it() -> None:
     assert int(calibrates.sum()) == 50
     assert int(calibration_images(5000).sum()) == 128
     assert calibrates.nonzero().diff(dim=0).max() <= 3  # evenly spread
-    with pytest.raises(DataError, match="99 images to calibrate and to measure on. Give at least 100"):
+    with pytest.raises(
+        DataError, match="99 images to calibrate and to measure on. Give at least 100"
+    ):
         calibration_images(99)
 
 
@@ -455,8 +586,19 @@ def test_a_half_precision_that_changes_classes_is_refused(weights: Path, picture
         with torch.inference_mode():
             return [output.numpy() for output in other(torch.from_numpy(x))]
 
-    with pytest.raises(ArtifactError, match="by .* of its reach|agrees with the model on the class"):
-        certify(reference, run, "bfloat16", pixels(8), None, normalise=lambda x: normalised(x).float(), batch_size=8, seconds=0)
+    with pytest.raises(
+        ArtifactError, match="by .* of its reach|agrees with the model on the class"
+    ):
+        certify(
+            reference,
+            run,
+            "bfloat16",
+            pixels(8),
+            None,
+            normalise=lambda x: normalised(x).float(),
+            batch_size=8,
+            seconds=0,
+        )
 
 
 def test_every_format_says_which_file_it_is() -> None:

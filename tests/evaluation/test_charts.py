@@ -23,12 +23,20 @@ from convnextv2.evaluation.charts import (
 
 
 def lines_of(svg: str) -> list[list[tuple[float, float]]]:
-    paths = [p.attrib["d"] for p in ElementTree.fromstring(svg).iter("path") if p.attrib["class"].startswith("line")]
+    paths = [
+        p.attrib["d"]
+        for p in ElementTree.fromstring(svg).iter("path")
+        if p.attrib["class"].startswith("line")
+    ]
     return [[tuple(map(float, point.split())) for point in path[1:].split("L")] for path in paths]
 
 
 def test_a_line_has_a_point_for_each_value_at_its_place():
-    (line,) = lines_of(line_chart([Series("top-1", [(1, 0.0), (2, 0.5), (4, 1.0)])], title="Accuracy", y_format=percent))
+    (line,) = lines_of(
+        line_chart(
+            [Series("top-1", [(1, 0.0), (2, 0.5), (4, 1.0)])], title="Accuracy", y_format=percent
+        )
+    )
     assert line == [
         (pytest.approx(LEFT + (RIGHT - LEFT) / 4, abs=0.06), BOTTOM),
         (pytest.approx((LEFT + RIGHT) / 2, abs=0.06), pytest.approx((TOP + BOTTOM) / 2, abs=0.06)),
@@ -38,17 +46,25 @@ def test_a_line_has_a_point_for_each_value_at_its_place():
 
 def test_lines_are_labelled_directly_and_described_in_words():
     chart = line_chart(
-        [Series("training", [(1, 2.0), (9, 0.5)], "soft"), Series("validation", [(1, 1.9), (9, 0.52)])],
+        [
+            Series("training", [(1, 2.0), (9, 0.5)], "soft"),
+            Series("validation", [(1, 1.9), (9, 0.52)]),
+        ],
         title="Loss",
         y_format=lambda value: f"{value:g}",
         mark=((9, 0.52), "lowest"),
     )
     texts = [text.text for text in ElementTree.fromstring(chart).iter("text")]
     assert {"training", "validation", "0.5", "0.52", "epoch", "lowest"} <= set(texts)
-    assert 'aria-label="Loss: training from 2 to 0.5 at epoch 9; validation from 1.9 to 0.52 at epoch 9."' in chart
+    assert (
+        'aria-label="Loss: training from 2 to 0.5 at epoch 9; validation from 1.9 to 0.52 at epoch 9."'
+        in chart
+    )
 
 
-@pytest.mark.parametrize("points", [[(1, 0.3)], [(1, 0.3), (2, 0.3)], [(0, 0.0)], [(0.25, 7e-5), (0.5, 6e-5)]])
+@pytest.mark.parametrize(
+    "points", [[(1, 0.3)], [(1, 0.3), (2, 0.3)], [(0, 0.0)], [(0.25, 7e-5), (0.5, 6e-5)]]
+)
 def test_flat_and_single_values_have_a_chart(points):
     (line,) = lines_of(line_chart([Series("loss", points)], title="Loss", y_format=str))
     assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in line)
@@ -60,8 +76,14 @@ def test_names_are_escaped():
 
 @pytest.mark.parametrize(
     ("least", "most", "ticks"),
-    [(0, 10, [0, 2, 4, 6, 8, 10]), (0.21, 0.83, [0.2, 0.4, 0.6, 0.8, 1.0]), (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-     (1, 1, [0.8, 1.0]), (0.3, 0.3, [0.2, 0.3]), (0, 0, [0, 0.2])],
+    [
+        (0, 10, [0, 2, 4, 6, 8, 10]),
+        (0.21, 0.83, [0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (1, 1, [0.8, 1.0]),
+        (0.3, 0.3, [0.2, 0.3]),
+        (0, 0, [0, 0.2]),
+    ],
 )
 def test_ticks_are_round_numbers_around_the_values(least, most, ticks):
     assert nice_ticks(least, most) == ticks
@@ -71,7 +93,9 @@ def test_thinning_keeps_the_mean_and_the_last_point():
     points = [(float(i), float(i % 7)) for i in range(1000)]
     thinned = thin(points, 100)
     assert len(thinned) == 100 and thinned[-1] == points[-1]
-    assert np.mean([y for _, y in thinned]) == pytest.approx(np.mean([y for _, y in points]), abs=0.05)
+    assert np.mean([y for _, y in thinned]) == pytest.approx(
+        np.mean([y for _, y in points]), abs=0.05
+    )
     assert thin(points[:100], 100) == points[:100]
 
 

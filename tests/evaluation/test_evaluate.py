@@ -47,11 +47,15 @@ def batches(size: int, part: slice = slice(None)) -> list[Batch]:
 @pytest.mark.parametrize("size", [1, 7, 23])
 def test_the_batch_size_changes_nothing(size, loss_fn):
     logits = logits_of(to_images(PIXELS))
-    evaluation, _ = evaluate(logits_of, batches(size), num_classes=6, to_images=to_images, loss_fn=loss_fn)
+    evaluation, _ = evaluate(
+        logits_of, batches(size), num_classes=6, to_images=to_images, loss_fn=loss_fn
+    )
     assert evaluation.images == 23
     assert evaluation.loss == pytest.approx(float(loss_fn(logits, TARGETS)), rel=1e-5)
     assert evaluation.top1 == pytest.approx(float((logits.argmax(1) == TARGETS).double().mean()))
-    assert evaluation.top5 == pytest.approx(float((logits.topk(5).indices == TARGETS[:, None]).any(1).double().mean()))
+    assert evaluation.top5 == pytest.approx(
+        float((logits.topk(5).indices == TARGETS[:, None]).any(1).double().mean())
+    )
 
 
 def test_predictions_name_each_image_with_its_best_classes():
@@ -68,7 +72,9 @@ def test_predictions_name_each_image_with_its_best_classes():
 class Rank(Place):
     """A rank that is a thread of this process."""
 
-    others: tuple[list[Tensor], threading.Barrier] = field(default_factory=lambda: ([], threading.Barrier(1)))
+    others: tuple[list[Tensor], threading.Barrier] = field(
+        default_factory=lambda: ([], threading.Barrier(1))
+    )
 
     def sum(self, counts: Tensor) -> Tensor:
         tensors, barrier = self.others
@@ -96,7 +102,11 @@ def test_ranks_with_any_share_add_up_to_one_process():
     for summed, _ in results:
         assert summed.images == 23
         np.testing.assert_array_equal(summed.pairs, whole.pairs)
-        assert (summed.top1, summed.top5, summed.macro_f1) == (whole.top1, whole.top5, whole.macro_f1)
+        assert (summed.top1, summed.top5, summed.macro_f1) == (
+            whole.top1,
+            whole.top5,
+            whole.macro_f1,
+        )
         assert summed.loss == pytest.approx(whole.loss, rel=1e-6)
         assert summed.ece == pytest.approx(whole.ece, rel=1e-6)
 
@@ -112,7 +122,9 @@ def test_logits_of_low_precision_are_measured_in_float32():
 
 def test_nothing_is_differentiated():
     weight = WEIGHT.clone().requires_grad_()
-    evaluate(lambda images: images.flatten(1) @ weight, batches(7), num_classes=6, to_images=to_images)
+    evaluate(
+        lambda images: images.flatten(1) @ weight, batches(7), num_classes=6, to_images=to_images
+    )
     assert weight.grad is None
 
 

@@ -27,7 +27,9 @@ def soft_targets(n: int, k: int) -> torch.Tensor:
 def test_cross_entropy_is_the_mean_negative_log_probability():
     first = -math.log(math.exp(2) / (math.exp(2) + 1 + math.exp(-1)))
     second = -math.log(math.exp(0.5) / (2 * math.exp(0.5) + math.exp(3)))
-    assert float(cross_entropy(LOGITS, torch.tensor([0, 1]))) == pytest.approx((first + second) / 2, rel=1e-6)
+    assert float(cross_entropy(LOGITS, torch.tensor([0, 1]))) == pytest.approx(
+        (first + second) / 2, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -38,14 +40,18 @@ def test_cross_entropy_smooths_hard_and_soft_targets_alike(smoothing, soft):
     distribution = (targets if soft else F.one_hot(targets, 5)).double()
     smooth = distribution * (1 - smoothing) + smoothing / 5
     expected = -(smooth * logits.log_softmax(-1)).sum(-1).mean()
-    torch.testing.assert_close(cross_entropy(logits, targets, smoothing), expected, rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        cross_entropy(logits, targets, smoothing), expected, rtol=1e-7, atol=0
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_binary_cross_entropy_equals_timms(smoothing):
     timm_loss = pytest.importorskip("timm.loss").BinaryCrossEntropy(smoothing=smoothing)
     targets = torch.tensor([2, 0])
-    torch.testing.assert_close(binary_cross_entropy(LOGITS, targets, smoothing), timm_loss(LOGITS, targets))
+    torch.testing.assert_close(
+        binary_cross_entropy(LOGITS, targets, smoothing), timm_loss(LOGITS, targets)
+    )
 
 
 def test_binary_cross_entropy_averages_over_images_and_classes():
@@ -56,7 +62,9 @@ def test_binary_cross_entropy_averages_over_images_and_classes():
             prob = 1 / (1 + math.exp(-logit))
             total -= target * math.log(prob) + (1 - target) * math.log(1 - prob)
     for targets in (torch.tensor([2, 0]), F.one_hot(torch.tensor([2, 0]), 3).float()):
-        assert float(binary_cross_entropy(LOGITS, targets, 0.1)) == pytest.approx(total / 6, rel=1e-6)
+        assert float(binary_cross_entropy(LOGITS, targets, 0.1)) == pytest.approx(
+            total / 6, rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, binary_cross_entropy])
@@ -70,18 +78,24 @@ def test_losses_are_computed_in_float32_at_least(loss):
     assert loss(LOGITS.double(), targets).dtype == torch.float64
 
 
-@pytest.mark.parametrize("case", MINDCV["cases"], ids=lambda case: "-".join(map(str, case.values())))
+@pytest.mark.parametrize(
+    "case", MINDCV["cases"], ids=lambda case: "-".join(map(str, case.values()))
+)
 def test_losses_are_mindcvs(case):
     loss = {"CE": cross_entropy, "BCE": binary_cross_entropy}[case["loss"]]
     targets = torch.tensor(MINDCV[f"{case['target']}_target"])
-    value = loss(torch.tensor(MINDCV["logits"]), targets, case["label_smoothing"], case["reduction"])
+    value = loss(
+        torch.tensor(MINDCV["logits"]), targets, case["label_smoothing"], case["reduction"]
+    )
     assert value.item() == pytest.approx(case["value"], rel=1e-6)
 
 
 def test_asymmetric_losses_are_mindcvs():
     logits = torch.tensor(MINDCV["logits"])
     single, multi = MINDCV["asl_single_label"], MINDCV["asl_multi_label"]
-    value = asymmetric_single_label(logits, torch.tensor(MINDCV["index_target"]), single["label_smoothing"])
+    value = asymmetric_single_label(
+        logits, torch.tensor(MINDCV["index_target"]), single["label_smoothing"]
+    )
     assert value.item() == pytest.approx(single["value"], rel=1e-6)
     value = asymmetric_multi_label(logits, torch.tensor(multi["target"]), multi["label_smoothing"])
     assert value.item() == pytest.approx(multi["value"], rel=1e-6)
@@ -95,7 +109,11 @@ def test_asymmetric_losses_take_one_hot_and_index_targets_alike():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_jensen_shannon_equals_timms(smoothing):
-    timm_loss = pytest.importorskip("timm.loss").JsdCrossEntropy(num_splits=3, alpha=12, smoothing=smoothing)
+    timm_loss = pytest.importorskip("timm.loss").JsdCrossEntropy(
+        num_splits=3, alpha=12, smoothing=smoothing
+    )
     logits = torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
     targets = (torch.arange(4) % 3).repeat(3)
-    torch.testing.assert_close(jensen_shannon(logits, targets, smoothing), timm_loss(logits, targets))
+    torch.testing.assert_close(
+        jensen_shannon(logits, targets, smoothing), timm_loss(logits, targets)
+    )

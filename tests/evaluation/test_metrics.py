@@ -35,15 +35,27 @@ def test_figures_per_class_equal_scikit_learns(num_classes):
     predicted = probs.argmax(-1)
     ours = measured(probs, targets)
     labels = range(num_classes)
-    np.testing.assert_array_equal(ours.confusion, sklearn.confusion_matrix(targets, predicted, labels=labels))
-    of_classes = sklearn.precision_recall_fscore_support(targets, predicted, labels=labels, zero_division=np.nan)
-    for figure, expected in zip((ours.precision, ours.recall, ours.f1, ours.support), of_classes, strict=True):
+    np.testing.assert_array_equal(
+        ours.confusion, sklearn.confusion_matrix(targets, predicted, labels=labels)
+    )
+    of_classes = sklearn.precision_recall_fscore_support(
+        targets, predicted, labels=labels, zero_division=np.nan
+    )
+    for figure, expected in zip(
+        (ours.precision, ours.recall, ours.f1, ours.support), of_classes, strict=True
+    ):
         np.testing.assert_allclose(figure, expected, rtol=1e-12)
-    macro = sklearn.precision_recall_fscore_support(targets, predicted, average="macro", zero_division=0)[:3]
-    np.testing.assert_allclose((ours.macro_precision, ours.macro_recall, ours.macro_f1), macro, rtol=1e-12)
+    macro = sklearn.precision_recall_fscore_support(
+        targets, predicted, average="macro", zero_division=0
+    )[:3]
+    np.testing.assert_allclose(
+        (ours.macro_precision, ours.macro_recall, ours.macro_f1), macro, rtol=1e-12
+    )
     assert ours.top1 == sklearn.accuracy_score(targets, predicted)
     if num_classes > 5:
-        assert ours.top5 == pytest.approx(sklearn.top_k_accuracy_score(targets, probs, k=5, labels=labels))
+        assert ours.top5 == pytest.approx(
+            sklearn.top_k_accuracy_score(targets, probs, k=5, labels=labels)
+        )
 
 
 def test_calibration_error_equals_torchmetrics():
@@ -83,7 +95,9 @@ def test_pairs_that_occur_are_those_of_the_whole_matrix_in_its_order():
         matrix[target, predicted] += 1
     evaluation = measured(probs, targets)
     rows, columns = np.nonzero(matrix)
-    np.testing.assert_array_equal(evaluation.pairs, np.stack([rows, columns, matrix[rows, columns]], 1))
+    np.testing.assert_array_equal(
+        evaluation.pairs, np.stack([rows, columns, matrix[rows, columns]], 1)
+    )
     np.testing.assert_array_equal(evaluation.confusion, matrix)
     np.testing.assert_array_equal(evaluation.support, matrix.sum(1))
     with np.errstate(invalid="ignore"):

@@ -15,8 +15,19 @@ from convnextv2.evaluation.metrics import Evaluation, count, summarise
 from convnextv2.evaluation.report import Example, build_report, write_report
 
 EVIL = "<script>alert('x')</script>\"&"
-METRICS = [{"kind": "train", "step": step, "epoch": step / 100, "loss": 2 / step, "lr": 1e-3} for step in range(1, 1001)] + [
-    {"kind": "eval", "step": 100 * epoch, "epoch": epoch, "loss": 0.5, "top1": epoch / 11, "top5": 1.0} for epoch in range(1, 11)
+METRICS = [
+    {"kind": "train", "step": step, "epoch": step / 100, "loss": 2 / step, "lr": 1e-3}
+    for step in range(1, 1001)
+] + [
+    {
+        "kind": "eval",
+        "step": 100 * epoch,
+        "epoch": epoch,
+        "loss": 0.5,
+        "top1": epoch / 11,
+        "top5": 1.0,
+    }
+    for epoch in range(1, 11)
 ]
 VOID = {"meta", "img"}
 
@@ -54,7 +65,10 @@ class Page(HTMLParser):
 def evaluation_of(num_classes: int) -> Evaluation:
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(4 * num_classes) % num_classes
-    probs = (torch.randn(len(targets), num_classes, generator=generator) + 2 * torch.eye(num_classes)[targets]).softmax(-1)
+    probs = (
+        torch.randn(len(targets), num_classes, generator=generator)
+        + 2 * torch.eye(num_classes)[targets]
+    ).softmax(-1)
     best = probs.topk(min(5, num_classes))
     return summarise(count(targets, best.indices, best.values[:, 0], 3.0, num_classes), num_classes)
 
@@ -87,23 +101,49 @@ def full_report(num_classes: int = 3, name: str = "hat") -> str:
 @pytest.mark.parametrize("num_classes", [3, 21])
 def test_the_page_is_well_formed_and_has_every_section(num_classes):
     page = Page(full_report(num_classes))
-    assert page.ids() == ["curves", "reconstructions", "confusions", "classes", "calibration", "examples", "next", "recipe"]
-    assert {attrs["href"] for tag, attrs in page.tags if tag == "a"} == {f"#{name}" for name in page.ids()}
+    assert page.ids() == [
+        "curves",
+        "reconstructions",
+        "confusions",
+        "classes",
+        "calibration",
+        "examples",
+        "next",
+        "recipe",
+    ]
+    assert {attrs["href"] for tag, attrs in page.tags if tag == "a"} == {
+        f"#{name}" for name in page.ids()
+    }
 
 
 def test_nothing_is_loaded_from_outside():
     html = full_report()
-    assert not re.search(r"https?:|//[a-z]|url\(|@import|<link|<iframe", html.replace("// The page", ""))
+    assert not re.search(
+        r"https?:|//[a-z]|url\(|@import|<link|<iframe", html.replace("// The page", "")
+    )
     sources = [
-        value for _, attrs in Page(html).tags for key, value in attrs.items() if key in ("src", "srcset", "data", "xlink:href")
+        value
+        for _, attrs in Page(html).tags
+        for key, value in attrs.items()
+        if key in ("src", "srcset", "data", "xlink:href")
     ]
-    assert len(sources) == 5 and all(re.match(r"data:image/(png|jpeg);base64,", source) for source in sources)
+    assert len(sources) == 5 and all(
+        re.match(r"data:image/(png|jpeg);base64,", source) for source in sources
+    )
 
 
 def test_pictures_are_the_pictures_given():
     images = [attrs for tag, attrs in Page(full_report()).tags if tag == "img"]
-    opened = [Image.open(io.BytesIO(base64.b64decode(attrs["src"].split(",")[1]))) for attrs in images]
-    assert [image.size for image in opened] == [(700, 500), (200, 200), (28, 28), (28, 28), (28, 28)]
+    opened = [
+        Image.open(io.BytesIO(base64.b64decode(attrs["src"].split(",")[1]))) for attrs in images
+    ]
+    assert [image.size for image in opened] == [
+        (700, 500),
+        (200, 200),
+        (28, 28),
+        (28, 28),
+        (28, 28),
+    ]
     assert opened[-1].convert("L").getpixel((5, 5)) == 77
     assert all(attrs["alt"] for attrs in images)
 
@@ -122,24 +162,42 @@ def test_curves_have_a_point_for_each_record_thinned_where_there_are_too_many():
         for tag, attrs in Page(build_report("x", summary={}, recipe={}, metrics=METRICS)).tags
         if tag == "path" and "line" in attrs["class"]
     }
-    assert paths == {("line strong", "top-1"): 10, ("line soft", "training"): MOST_POINTS, ("line strong", "validation"): 10}
+    assert paths == {
+        ("line strong", "top-1"): 10,
+        ("line soft", "training"): MOST_POINTS,
+        ("line strong", "validation"): 10,
+    }
 
 
 def test_what_has_no_data_is_left_out():
     page = Page(build_report("x", summary={}, recipe={}))
-    assert page.ids() == [] and not any(tag in ("svg", "img", "table", "dl", "a") for tag, _ in page.tags)
+    assert page.ids() == [] and not any(
+        tag in ("svg", "img", "table", "dl", "a") for tag, _ in page.tags
+    )
 
 
 def test_losses_that_are_no_numbers_are_left_out_of_the_curves():
-    records = [{"kind": "train", "step": 1, "epoch": 1, "loss": float("nan")}, {"kind": "eval", "step": 1, "epoch": 1}]
+    records = [
+        {"kind": "train", "step": 1, "epoch": 1, "loss": float("nan")},
+        {"kind": "eval", "step": 1, "epoch": 1},
+    ]
     assert Page(build_report("x", summary={}, recipe={}, metrics=records)).ids() == []
 
 
 def test_a_diverged_model_and_one_without_mistakes_have_a_report():
-    perfect = summarise(count(torch.arange(3), torch.eye(3).topk(3).indices, torch.ones(3), 0.0, 3), 3)
-    assert "confusions" not in Page(build_report("x", summary={}, recipe={}, evaluation=perfect)).ids()
-    lost = summarise(count(torch.arange(3), torch.zeros(3, 1).long(), torch.full((3,), torch.nan), torch.nan, 3), 3)
-    assert "calibration" not in Page(build_report("x", summary={}, recipe={}, evaluation=lost)).ids()
+    perfect = summarise(
+        count(torch.arange(3), torch.eye(3).topk(3).indices, torch.ones(3), 0.0, 3), 3
+    )
+    assert (
+        "confusions" not in Page(build_report("x", summary={}, recipe={}, evaluation=perfect)).ids()
+    )
+    lost = summarise(
+        count(torch.arange(3), torch.zeros(3, 1).long(), torch.full((3,), torch.nan), torch.nan, 3),
+        3,
+    )
+    assert (
+        "calibration" not in Page(build_report("x", summary={}, recipe={}, evaluation=lost)).ids()
+    )
 
 
 def test_confused_pairs_are_the_most_frequent_first_and_equal_ones_in_the_order_of_classes():
@@ -188,7 +246,14 @@ def test_the_training_curve_holds_training_losses_only() -> None:
         records += [
             {"kind": "train", "step": 10 * epoch - 5, "epoch": epoch - 0.5, "loss": 2.0 / epoch},
             {"kind": "eval", "step": 10 * epoch, "epoch": epoch, "loss": 7.0, "top1": 0.5},
-            {"kind": "epoch", "step": 10 * epoch, "epoch": epoch, "last_loss": 1.0, "loss": 7.0, "top1": 0.5},
+            {
+                "kind": "epoch",
+                "step": 10 * epoch,
+                "epoch": epoch,
+                "last_loss": 1.0,
+                "loss": 7.0,
+                "top1": 0.5,
+            },
         ]
     page = build_report("x", summary={}, recipe={}, metrics=records)
     assert "training from 2 to 1 at epoch 1.5; validation from 7 to 7 at epoch 2" in page
@@ -198,6 +263,13 @@ def test_the_training_curve_holds_training_losses_only() -> None:
 
 def test_a_page_of_images_with_other_channels_says_which_are_shown():
     examples = [Example(picture(), "a.tif", "hat", [("hat", 0.9)])]
-    page = Page(build_report("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5))
+    page = Page(
+        build_report("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5)
+    )
     assert page.text.count("Shown are channels 1 to 3 of 5, as RGB.") == 2
-    assert "Shown" not in Page(build_report("x", summary={}, recipe={}, examples=examples, gallery=picture())).text
+    assert (
+        "Shown"
+        not in Page(
+            build_report("x", summary={}, recipe={}, examples=examples, gallery=picture())
+        ).text
+    )

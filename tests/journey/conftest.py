@@ -22,14 +22,42 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pretrained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "pre"
-    assert main(["pretrain", "--data_dir", str(photos), "--out", str(out), "--epochs", "2", "--decoder_dim", "16", *SMALL]) == 0
+    assert (
+        main(
+            [
+                "pretrain",
+                "--data_dir",
+                str(photos),
+                "--out",
+                str(out),
+                "--epochs",
+                "2",
+                "--decoder_dim",
+                "16",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
     return out
 
 
 @pytest.fixture(scope="session")
 def trained(photos: Path, pretrained: Path) -> Path:
     out = pretrained.parent / "train"
-    options = ["--epochs", "12", "--lr", "0.01", "--ema", "--ema_decay", "0.9", "--scale", "0.5,1", "--init", str(pretrained)]
+    options = [
+        "--epochs",
+        "12",
+        "--lr",
+        "0.01",
+        "--ema",
+        "--ema_decay",
+        "0.9",
+        "--scale",
+        "0.5,1",
+        "--init",
+        str(pretrained),
+    ]
     assert main(["train", "--data_dir", str(photos), "--out", str(out), *options, *SMALL]) == 0
     return out
 

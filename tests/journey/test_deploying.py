@@ -13,12 +13,20 @@ def test_a_run_is_exported_and_its_artifact_validated_on_the_same_images(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["validate", str(trained)]) == 0
-    expected = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("images", "top-1"))]
+    expected = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("images", "top-1"))
+    ]
     assert main(["export", str(trained), "--format", "openvino", "--seconds", "0"]) == 0
     artifact = trained / "artifacts" / "openvino-float32"
     assert f"Artifact: {artifact}" in capsys.readouterr().out
     assert main(["validate", str(artifact)]) == 0
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(("images", "top-1"))] == expected
+    assert [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("images", "top-1"))
+    ] == expected
     assert main(["validate", str(artifact), "--image_size", "32"]) == 2
     assert "an artifact prepares its images in its own way" in capsys.readouterr().err
     assert main(["validate", str(artifact), "--precision", "bfloat16"]) == 2

@@ -63,7 +63,9 @@ def test_weights_are_the_same_bit_for_bit_on_any_number_of_ranks(
     run(verb, 1, photos, one)
     run(verb, ranks, photos, many)
     assert same(one, many)
-    losses = [[line["loss"] for line in metrics(out) if line["kind"] == "train"] for out in (one, many)]
+    losses = [
+        [line["loss"] for line in metrics(out) if line["kind"] == "train"] for out in (one, many)
+    ]
     assert losses[1] == pytest.approx(losses[0], abs=2e-6)  # the log rounds them to six digits
 
     # The number of ranks changes in the middle of an epoch.
@@ -82,7 +84,15 @@ def test_what_would_make_other_sums_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*more: str) -> str:
-        command = ["train", "--data_dir", str(photos), "--out", str(tmp_path / "run"), *OPTIONS, *more]
+        command = [
+            "train",
+            "--data_dir",
+            str(photos),
+            "--out",
+            str(tmp_path / "run"),
+            *OPTIONS,
+            *more,
+        ]
         assert main(command) == 2
         return capsys.readouterr().err
 
@@ -92,5 +102,7 @@ def test_what_would_make_other_sums_is_refused(
     assert "accumulate x batch_size x ranks = 64 x 2 x 1" in refused("--accumulate", "64")
     assert main(["train", "--data_dir", str(photos), "--out", str(tmp_path / "run"), *OPTIONS]) == 0
     again = ("--resume", "--epochs", "3")
-    assert "micro-batch: 2 before, 1 from here on" in refused(*again, "--batch_size", "1", "--accumulate", "2")
+    assert "micro-batch: 2 before, 1 from here on" in refused(
+        *again, "--batch_size", "1", "--accumulate", "2"
+    )
     assert "elastic: True before, False from here on" in refused(*again, "--elastic", "False")

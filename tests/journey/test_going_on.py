@@ -97,7 +97,10 @@ def test_labels_that_changed_in_a_table_are_refused(
     table, out = tmp_path / "table.csv", tmp_path / "run"
     rows = [(path, path.parts[-2], path.parts[-3]) for path in sorted(photos.rglob("*.jpg"))]
     others = [label for _, label, _ in rows[1:] + rows[:1]]  # the same classes
-    lines = [f"{path},{label},{other},{split}" for (path, label, split), other in zip(rows, others, strict=True)]
+    lines = [
+        f"{path},{label},{other},{split}"
+        for (path, label, split), other in zip(rows, others, strict=True)
+    ]
     table.write_text("\n".join(["path,label,other,split", *lines]))
     assert train(table, out, epochs=1) == 0
     assert train(table, out, "--resume", "--columns", "label=other", epochs=2) == 2
@@ -107,7 +110,9 @@ def test_labels_that_changed_in_a_table_are_refused(
     assert train(table, out, "--resume", "--resume_allow", "images", epochs=2) == 0
 
 
-def test_an_epoch_takes_the_images_that_were_added(photos: Path, begun: Path, tmp_path: Path) -> None:
+def test_an_epoch_takes_the_images_that_were_added(
+    photos: Path, begun: Path, tmp_path: Path
+) -> None:
     steps = metrics(begun)[-1]["step"] // 3
     more = tmp_path / "more"
     shutil.copytree(photos, more)
@@ -270,7 +275,9 @@ def test_a_run_that_is_done_says_so_and_writes_a_report_only_if_it_is_missing(
     assert metrics(out)[-1]["epoch"] == 4
 
 
-def test_what_a_kill_in_the_middle_of_writing_weights_left_is_deleted(photos: Path, begun: Path) -> None:
+def test_what_a_kill_in_the_middle_of_writing_weights_left_is_deleted(
+    photos: Path, begun: Path
+) -> None:
     for folder in ("last", "best"):  # as safetensors calls the file that it renames at the end
         (begun / folder / ".tmpA1b2C3").write_bytes(b"half")
     assert train(photos, begun, "--resume") == 0

@@ -60,7 +60,16 @@ def told(out: Path) -> list[dict]:
 SELDOM = ("--val_every_epochs", "2")
 CASES = {
     "latest_k": ("train", "--keep_policy", "latest_k", "--save_every_steps", "4", *SELDOM),
-    "top_k": ("train", "--keep_policy", "top_k", "--async_save", "False", "--mindcv_files", "True", *SELDOM),
+    "top_k": (
+        "train",
+        "--keep_policy",
+        "top_k",
+        "--async_save",
+        "False",
+        "--mindcv_files",
+        "True",
+        *SELDOM,
+    ),
     "pretrain": ("pretrain", "--decoder_dim", "8", "--save_every_steps", "1"),
 }
 

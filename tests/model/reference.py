@@ -11,7 +11,9 @@ def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> tor
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * scale)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * scale
+            )
     return module
 
 
@@ -41,8 +43,15 @@ def grn(x: Tensor, gamma: Tensor, beta: Tensor, seen: Tensor) -> Tensor:
 
 
 def block(x: Tensor, weights: dict[str, Tensor], prefix: str, seen: Tensor) -> Tensor:
-    w = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    y = F.conv2d(x * seen, w["dwconv.weight"], w["dwconv.bias"], padding=3, groups=x.shape[1]) * seen
+    w = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }
+    y = (
+        F.conv2d(x * seen, w["dwconv.weight"], w["dwconv.bias"], padding=3, groups=x.shape[1])
+        * seen
+    )
     y = layer_norm(y, w["norm.weight"], w["norm.bias"])
     y = F.conv2d(y, w["pwconv1.weight"][:, :, None, None], w["pwconv1.bias"])
     y = grn(y * 0.5 * (1 + torch.erf(y / 2**0.5)), w["grn.gamma"], w["grn.beta"], seen)
@@ -50,7 +59,12 @@ def block(x: Tensor, weights: dict[str, Tensor], prefix: str, seen: Tensor) -> T
 
 
 def masked_dense_encoder(
-    images: Tensor, weights: dict[str, Tensor], depths: tuple[int, ...], stem_stride: int, visible: Tensor, grid: tuple[int, int]
+    images: Tensor,
+    weights: dict[str, Tensor],
+    depths: tuple[int, ...],
+    stem_stride: int,
+    visible: Tensor,
+    grid: tuple[int, int],
 ):
     """The official encoder on a dense image, with masked positions zeroed before and after each depthwise convolution: (N, 8c, h,
     w)."""
@@ -58,7 +72,9 @@ def masked_dense_encoder(
     for stage, depth in enumerate(depths):
         prefix = f"downsample_layers.{stage}."
         if stage == 0:
-            x = F.conv2d(x, weights[prefix + "0.weight"], weights[prefix + "0.bias"], stride=stem_stride)
+            x = F.conv2d(
+                x, weights[prefix + "0.weight"], weights[prefix + "0.bias"], stride=stem_stride
+            )
             x = layer_norm(x, weights[prefix + "1.weight"], weights[prefix + "1.bias"])
         else:
             x = layer_norm(x, weights[prefix + "0.weight"], weights[prefix + "0.bias"])

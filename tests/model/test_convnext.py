@@ -52,8 +52,12 @@ def as_transformers(name: str) -> str:
     name = name.replace("downsample_layers.0.0", "embeddings.patch_embeddings").replace(
         "downsample_layers.0.1", "embeddings.layernorm"
     )
-    name = re.sub(r"^downsample_layers\.(\d)\.(\d)", r"encoder.stages.\1.downsampling_layer.\2", name)
-    name = re.sub(r"^stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.layers.\2.", name).replace(".norm.", ".layernorm.")
+    name = re.sub(
+        r"^downsample_layers\.(\d)\.(\d)", r"encoder.stages.\1.downsampling_layer.\2", name
+    )
+    name = re.sub(r"^stages\.(\d)\.(\d+)\.", r"encoder.stages.\1.layers.\2.", name).replace(
+        ".norm.", ".layernorm."
+    )
     return "convnextv2." + name
 
 
@@ -61,7 +65,9 @@ def peer(library: str, size: str) -> torch.nn.Module:
     if library == "timm":
         return timm.create_model(size)
     depths, dims = SIZES[size]
-    config = ConvNextV2Config(depths=list(depths), hidden_sizes=list(dims), num_labels=1000, layer_norm_eps=1e-6)
+    config = ConvNextV2Config(
+        depths=list(depths), hidden_sizes=list(dims), num_labels=1000, layer_norm_eps=1e-6
+    )
     return ConvNextV2ForImageClassification(config)
 
 
@@ -72,7 +78,12 @@ def test_logits_and_gradients_equal_those_of_peers_in_float64(library: str, size
     theirs = peer(library, size).double().train()
     rename = {"timm": as_timm, "transformers": as_transformers}[library]
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
-    theirs.load_state_dict({rename(name): tensor.view(shapes[rename(name)]) for name, tensor in ours.state_dict().items()})
+    theirs.load_state_dict(
+        {
+            rename(name): tensor.view(shapes[rename(name)])
+            for name, tensor in ours.state_dict().items()
+        }
+    )
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     ours_in, theirs_in = images.clone().requires_grad_(), images.clone().requires_grad_()
 
@@ -88,7 +99,11 @@ def test_logits_and_gradients_equal_those_of_peers_in_float64(library: str, size
     assert close(logits, expected)
     assert close(ours_in.grad, theirs_in.grad)
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    far = [name for name, parameter in ours.named_parameters() if not close(parameter.grad, gradients[rename(name)])]
+    far = [
+        name
+        for name, parameter in ours.named_parameters()
+        if not close(parameter.grad, gradients[rename(name)])
+    ]
     assert not far
 
 
@@ -104,23 +119,37 @@ def test_float32_and_bfloat16_agree_with_float64_within_their_precision() -> Non
 
 
 def test_compiled_model_agrees_with_eager() -> None:
-    model = randomise(ConvNeXtV2((1, 1, 1, 1), (8, 16, 32, 64), num_classes=10).double(), scale=0.2).float()
+    model = randomise(
+        ConvNeXtV2((1, 1, 1, 1), (8, 16, 32, 64), num_classes=10).double(), scale=0.2
+    ).float()
     images = torch.randn(2, 3, 64, 64)
     expected = model(images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own deprecations
         compiled = torch.compile(model, fullgraph=True)(images)
-    assert torch.allclose(compiled, expected, rtol=1e-4, atol=1e-4 * expected.detach().abs().max().item())
+    assert torch.allclose(
+        compiled, expected, rtol=1e-4, atol=1e-4 * expected.detach().abs().max().item()
+    )
 
 
 @pytest.mark.parametrize(("stem_stride", "size"), [(4, (96, 64)), (2, (32, 48)), (1, (8, 24))])
-def test_features_have_the_strides_and_widths_of_the_stages(stem_stride: int, size: tuple[int, int]) -> None:
+def test_features_have_the_strides_and_widths_of_the_stages(
+    stem_stride: int, size: tuple[int, int]
+) -> None:
     model = create_model("convnextv2_atto", in_channels=5, num_classes=0, stem_stride=stem_stride)
     images = torch.randn(1, 5, *size)
     shapes = [tuple(feature.shape) for feature in model.features(images)]
-    assert shapes == [(1, 40 * 2**i, size[0] // (stem_stride * 2**i), size[1] // (stem_stride * 2**i)) for i in range(4)]
+    assert shapes == [
+        (1, 40 * 2**i, size[0] // (stem_stride * 2**i), size[1] // (stem_stride * 2**i))
+        for i in range(4)
+    ]
     assert model(images).shape == (1, 320)
-    assert create_model("convnextv2_atto", in_channels=5, num_classes=None, stem_stride=stem_stride)(images).shape == shapes[-1]
+    assert (
+        create_model("convnextv2_atto", in_channels=5, num_classes=None, stem_stride=stem_stride)(
+            images
+        ).shape
+        == shapes[-1]
+    )
 
 
 def test_rows_and_columns_beyond_the_stride_are_floored_as_by_timm() -> None:
@@ -128,7 +157,10 @@ def test_rows_and_columns_beyond_the_stride_are_floored_as_by_timm() -> None:
     theirs = timm.create_model("convnextv2_atto").double().eval()
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     theirs.load_state_dict(
-        {as_timm(name): tensor.view(shapes[as_timm(name)]) for name, tensor in randomise(ours).state_dict().items()}
+        {
+            as_timm(name): tensor.view(shapes[as_timm(name)])
+            for name, tensor in randomise(ours).state_dict().items()
+        }
     )
     images = torch.randn(1, 3, 75, 110, dtype=torch.float64)
     assert torch.allclose(ours(images), theirs(images), rtol=1e-10, atol=1e-10)
@@ -137,7 +169,11 @@ def test_rows_and_columns_beyond_the_stride_are_floored_as_by_timm() -> None:
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     gradients = []
     for grad_checkpoint in (False, True):
-        model = randomise(ConvNeXtV2((1, 1, 1, 1), (4, 8, 16, 32), num_classes=3, grad_checkpoint=grad_checkpoint).double())
+        model = randomise(
+            ConvNeXtV2(
+                (1, 1, 1, 1), (4, 8, 16, 32), num_classes=3, grad_checkpoint=grad_checkpoint
+            ).double()
+        )
         model(torch.ones(1, 3, 32, 32, dtype=torch.float64)).sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -157,7 +193,9 @@ def test_head_init_scale_scales_the_head_alone() -> None:
     ("images", "message"),
     [(torch.zeros(1, 3, 16, 64), "at least 32 px"), (torch.zeros(1, 4, 64, 64), "expects 3")],
 )
-def test_images_that_do_not_fit_are_refused_with_the_remedy(images: torch.Tensor, message: str) -> None:
+def test_images_that_do_not_fit_are_refused_with_the_remedy(
+    images: torch.Tensor, message: str
+) -> None:
     with pytest.raises(ConvNeXtV2Error, match=message):
         create_model("convnextv2_atto")(images)
 

@@ -23,7 +23,13 @@ CASES = [  # batch, channels, (height, width), tile, stem stride, mask ratio
 
 
 def small_encoder(channels: int = 3, stem_stride: int = 4) -> ConvNeXtV2:
-    model = ConvNeXtV2((1, 2, 2, 1), (4, 8, 12, 16), in_channels=channels, num_classes=None, stem_stride=stem_stride)
+    model = ConvNeXtV2(
+        (1, 2, 2, 1),
+        (4, 8, 12, 16),
+        in_channels=channels,
+        num_classes=None,
+        stem_stride=stem_stride,
+    )
     return randomise(model.double())
 
 
@@ -32,7 +38,9 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("n", "channels", "size", "tile", "stem_stride", "ratio"), CASES)
-def test_tiles_equal_the_masked_dense_reference(n, channels, size, tile, stem_stride, ratio) -> None:
+def test_tiles_equal_the_masked_dense_reference(
+    n, channels, size, tile, stem_stride, ratio
+) -> None:
     encoder = small_encoder(channels, stem_stride)
     grid = (size[0] // tile, size[1] // tile)
     visible, masked = draw_masks(n, grid, ratio, torch.Generator().manual_seed(1))
@@ -42,8 +50,13 @@ def test_tiles_equal_the_masked_dense_reference(n, channels, size, tile, stem_st
     tiles = encoder.encode(ours_in, Tiles(visible, grid))
     side = tile // encoder.total_stride
     ours = Tiles(visible, grid).canvas(side).paint(tiles).permute(0, 3, 1, 2)
-    weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in encoder.named_parameters()}
-    reference = masked_dense_encoder(reference_in, weights, encoder.depths, stem_stride, visible, grid)
+    weights = {
+        name: tensor.detach().clone().requires_grad_()
+        for name, tensor in encoder.named_parameters()
+    }
+    reference = masked_dense_encoder(
+        reference_in, weights, encoder.depths, stem_stride, visible, grid
+    )
     assert relative(ours, reference) <= 1e-10
 
     cotangent = torch.randn_like(reference)
@@ -96,7 +109,10 @@ def test_last_row_and_column_may_be_masked_in_every_image() -> None:
     tiles = encoder.encode(images, Tiles(visible, (3, 3)))
     weights = dict(encoder.named_parameters())
     reference = masked_dense_encoder(images, weights, encoder.depths, 4, visible, (3, 3))
-    assert relative(Tiles(visible, (3, 3)).canvas(1).paint(tiles).permute(0, 3, 1, 2), reference) < 1e-10
+    assert (
+        relative(Tiles(visible, (3, 3)).canvas(1).paint(tiles).permute(0, 3, 1, 2), reference)
+        < 1e-10
+    )
 
 
 def test_black_tiles_are_visible() -> None:
@@ -105,8 +121,13 @@ def test_black_tiles_are_visible() -> None:
     black = torch.zeros(1, 3, 64, 64, dtype=torch.float64)
     visible = torch.tensor([[0, 3]])
     tiles = encoder.encode(black, Tiles(visible, (2, 2)))
-    reference = masked_dense_encoder(black, dict(encoder.named_parameters()), encoder.depths, 4, visible, (2, 2))
-    assert relative(Tiles(visible, (2, 2)).canvas(1).paint(tiles).permute(0, 3, 1, 2), reference) < 1e-10
+    reference = masked_dense_encoder(
+        black, dict(encoder.named_parameters()), encoder.depths, 4, visible, (2, 2)
+    )
+    assert (
+        relative(Tiles(visible, (2, 2)).canvas(1).paint(tiles).permute(0, 3, 1, 2), reference)
+        < 1e-10
+    )
 
 
 @pytest.mark.parametrize("size", ["convnextv2_atto", "convnextv2_tiny"])
@@ -119,12 +140,16 @@ def test_masked_work_is_skipped(size: str) -> None:
     with FlopCounterMode(display=False) as tiles, torch.no_grad():
         encoder.encode(images, Tiles(visible, (7, 7)))
     assert tiles.get_total_flops() <= 0.45 * dense.get_total_flops()
-    expected = {"convnextv2_atto": 547.0e6, "convnextv2_tiny": 4454.8e6}[size]  # multiply-adds at 224 px, published
+    expected = {"convnextv2_atto": 547.0e6, "convnextv2_tiny": 4454.8e6}[
+        size
+    ]  # multiply-adds at 224 px, published
     assert dense.get_total_flops() == pytest.approx(2 * expected, rel=1e-3)
 
 
 def test_one_compiled_graph_serves_every_mask() -> None:
-    model = randomise(FCMAE(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None), decoder_dim=16), scale=0.2).float()
+    model = randomise(
+        FCMAE(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None), decoder_dim=16), scale=0.2
+    ).float()
     images = torch.randn(2, 3, 96, 96)
     graphs = []
 
@@ -137,12 +162,15 @@ def test_one_compiled_graph_serves_every_mask() -> None:
         compiled = torch.compile(model, fullgraph=True, backend=backend)
         for seed in (1, 2):
             masks = draw_masks(2, (3, 3), 0.6, torch.Generator().manual_seed(seed))
-            assert compiled(images, *masks).item() == pytest.approx(model(images, *masks).item(), rel=1e-5)
+            assert compiled(images, *masks).item() == pytest.approx(
+                model(images, *masks).item(), rel=1e-5
+            )
     assert len(graphs) == 1
 
 
 @pytest.mark.parametrize(
-    ("tiles", "visible"), [(4, 1), (9, 3), (16, 6), (25, 10), (36, 14), (49, 19), (64, 25), (100, 40), (144, 57), (2, 1)]
+    ("tiles", "visible"),
+    [(4, 1), (9, 3), (16, 6), (25, 10), (36, 14), (49, 19), (64, 25), (100, 40), (144, 57), (2, 1)],
 )
 def test_visible_count_is_the_official_one(tiles: int, visible: int) -> None:
     assert visible_count(tiles, 0.6) == visible
@@ -161,7 +189,9 @@ def test_masks_follow_from_the_generator_and_differ_between_images() -> None:
 def test_target_is_normalised_with_the_unbiased_variance() -> None:
     pixels = torch.randn(3, 5, 48, dtype=torch.float64) * 4 + 2
     values = pixels.numpy()
-    expected = (values - values.mean(-1, keepdims=True)) / np.sqrt(values.var(-1, ddof=1, keepdims=True) + 1e-6)
+    expected = (values - values.mean(-1, keepdims=True)) / np.sqrt(
+        values.var(-1, ddof=1, keepdims=True) + 1e-6
+    )
     assert np.allclose(normalise_tiles(pixels).numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -182,9 +212,14 @@ def test_loss_is_the_mean_squared_error_over_masked_cells(tile: int) -> None:
             for row in range(tile // 32):
                 for column in range(tile // 32):
                     cell = images[
-                        n, :, top + 32 * row : top + 32 * row + 32, left + 32 * column : left + 32 * column + 32
+                        n,
+                        :,
+                        top + 32 * row : top + 32 * row + 32,
+                        left + 32 * column : left + 32 * column + 32,
                     ].numpy()
-                    values = np.array([cell[c, y, x] for y in range(32) for x in range(32) for c in range(3)])
+                    values = np.array(
+                        [cell[c, y, x] for y in range(32) for x in range(32) for c in range(3)]
+                    )
                     target = (values - values.mean()) / np.sqrt(values.var(ddof=1) + 1e-6)
                     errors.append(((predicted[n, m, row, column] - target) ** 2).mean())
     assert loss == pytest.approx(np.mean(errors), rel=1e-10)
@@ -231,9 +266,18 @@ def test_half_precision_pretraining_has_finite_gradients() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FCMAE(create_model("convnextv2_atto", num_classes=None), tile=48), "multiple of the total stride"),
-        (lambda: FCMAE(create_model("convnextv2_atto", num_classes=None)).grid(100, 96), "multiple of 32"),
-        (lambda: FCMAE(create_model("convnextv2_atto", num_classes=None)).grid(32, 32), "two or more"),
+        (
+            lambda: FCMAE(create_model("convnextv2_atto", num_classes=None), tile=48),
+            "multiple of the total stride",
+        ),
+        (
+            lambda: FCMAE(create_model("convnextv2_atto", num_classes=None)).grid(100, 96),
+            "multiple of 32",
+        ),
+        (
+            lambda: FCMAE(create_model("convnextv2_atto", num_classes=None)).grid(32, 32),
+            "two or more",
+        ),
     ],
 )
 def test_impossible_tiles_are_refused_with_the_remedy(make, message: str) -> None:

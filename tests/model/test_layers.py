@@ -10,7 +10,9 @@ def grn_by_definition(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor) 
         norms = [x[n, :, :, j].square().sum().sqrt() for j in range(x.shape[3])]
         mean = sum(norms) / len(norms)
         for j, norm in enumerate(norms):
-            out[n, :, :, j] = gamma[j] * x[n, :, :, j] * norm / (mean + 1e-6) + beta[j] + x[n, :, :, j]
+            out[n, :, :, j] = (
+                gamma[j] * x[n, :, :, j] * norm / (mean + 1e-6) + beta[j] + x[n, :, :, j]
+            )
     return out
 
 
@@ -23,7 +25,9 @@ def random_grn(scope: str = "image") -> GlobalResponseNorm:
 
 def test_grn_is_algorithm_1_of_the_paper() -> None:
     layer, x = random_grn(), torch.randn(3, 4, 5, 6, dtype=torch.float64)
-    assert torch.allclose(layer(x), grn_by_definition(x, layer.gamma, layer.beta), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(
+        layer(x), grn_by_definition(x, layer.gamma, layer.beta), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_grn_of_an_image_does_not_depend_on_its_neighbours_unless_asked() -> None:
@@ -43,7 +47,9 @@ def test_statistics_hold_in_half_precision(dtype: torch.dtype) -> None:
     grn, norm = GlobalResponseNorm(16), LayerNorm(16)
     torch.nn.init.normal_(grn.gamma)
     x = torch.randn(2, 56, 56, 16) * 20
-    assert not torch.isfinite(x.half().square().sum((1, 2), dtype=torch.float16)).all()  # the naive way does overflow
+    assert not torch.isfinite(
+        x.half().square().sum((1, 2), dtype=torch.float16)
+    ).all()  # the naive way does overflow
     for layer in (grn, norm):
         expected = layer(x)
         for converted in (layer, layer.to(dtype)):

@@ -26,7 +26,9 @@ def test_defaults_pass_their_own_checks(name):
 
 
 def test_bounds_are_of_the_kinds_that_messages_can_tell():
-    kinds = {type(bound).__name__ for field in Recipe.model_fields.values() for bound in field.metadata}
+    kinds = {
+        type(bound).__name__ for field in Recipe.model_fields.values() for bound in field.metadata
+    }
     assert kinds <= {"Ge", "Gt", "Le", "Lt"}
 
 
@@ -69,6 +71,11 @@ def test_knobs_that_contradict_each_other_are_refused_by_name(settings, knob):
 
 def test_knobs_that_belong_together_are_accepted():
     recipe = Recipe(
-        model="custom", depths=(1, 1, 2, 1), dims=(8, 16, 32, 64), scale_lr=True, lr_batch_size=1024, image_size=(96, 64)
+        model="custom",
+        depths=(1, 1, 2, 1),
+        dims=(8, 16, 32, 64),
+        scale_lr=True,
+        lr_batch_size=1024,
+        image_size=(96, 64),
     )
     assert recipe.image_size == (96, 64)

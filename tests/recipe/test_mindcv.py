@@ -161,7 +161,13 @@ def test_the_documentation_has_every_key_with_its_fate():
     assert rows.keys() == FATES.keys()
     for key, ours in rows.items():
         kind, _, argument = FATES[key].partition(" ")
-        expected = {"same": f"`{key}`", "->": f"`{argument}`", "none": "no effect", "only": "checked", "refused": "refused"}[kind]
+        expected = {
+            "same": f"`{key}`",
+            "->": f"`{argument}`",
+            "none": "no effect",
+            "only": "checked",
+            "refused": "refused",
+        }[kind]
         assert ours == expected, key
 
 
@@ -172,7 +178,9 @@ def test_tables_have_no_key_that_mindcv_has_not():
 
 
 def test_the_shipped_recipe_is_mindcvs():
-    recipe, notes = read_recipe({"data_dir": "d"}, config="configs/convnextv2/convnextv2_tiny_ascend.yaml")
+    recipe, notes = read_recipe(
+        {"data_dir": "d"}, config="configs/convnextv2/convnextv2_tiny_ascend.yaml"
+    )
     assert recipe == Recipe(
         out="./ckpt", distribute=True, precision="auto", val_while_train=True, keep_checkpoints=10, log_every_steps=100,
         data_dir="d", dataset="imagenet", batch_size=128, drop_last=True, workers=16, image_size=224,
@@ -196,26 +204,48 @@ def test_defaults_are_values_of_our_knobs():
 
 def test_mindcvs_defaults_hold_where_the_yaml_has_its_keys(tmp_path):
     recipe, notes = read_recipe({}, config=write(tmp_path, COMPLETE + "epoch_size: 7\n"))
-    assert (recipe.epochs, recipe.color_jitter, recipe.interpolation, recipe.weight_decay_filter) == (
+    assert (
+        recipe.epochs,
+        recipe.color_jitter,
+        recipe.interpolation,
+        recipe.weight_decay_filter,
+    ) == (
         7,
         0.4,
         "bilinear",
         "disable",
     )
-    assert (recipe.eval_preset, recipe.gelu, recipe.precision, recipe.warmup_epochs) == ("mindcv", "tanh", "float32", 3)
-    assert "opt" in notes[0] and "color_jitter 0.4" in notes[0] and "epochs 90" not in notes[0] and "hflip" not in notes[0]
+    assert (recipe.eval_preset, recipe.gelu, recipe.precision, recipe.warmup_epochs) == (
+        "mindcv",
+        "tanh",
+        "float32",
+        3,
+    )
+    assert (
+        "opt" in notes[0]
+        and "color_jitter 0.4" in notes[0]
+        and "epochs 90" not in notes[0]
+        and "hflip" not in notes[0]
+    )
 
 
 def test_mindcvs_own_dump_of_every_option_reads_as_what_it_leaves_out(tmp_path):
     left_out, _ = read_recipe({}, config=write(tmp_path, COMPLETE))
     spelled_out, _ = read_recipe({}, config=write(tmp_path, yaml.safe_dump(DUMP)))
-    same = {"dataset": "imagenet", "workers": 8, "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+    same = {
+        "dataset": "imagenet",
+        "workers": 8,
+        "mean": (123.675, 116.28, 103.53),
+        "std": (58.395, 57.12, 57.375),
+    }
     assert spelled_out == left_out.model_copy(update=same)
     assert set(DUMP) == set(FATES) - {"enable_modelarts", "filter_bias_and_bn"}
 
 
 def test_our_defaults_hold_where_it_has_none(tmp_path):
-    recipe, notes = read_recipe({"epoch_size": "7"}, config=write(tmp_path, "model: convnextv2_tiny\nmixup: 0.8\n"))
+    recipe, notes = read_recipe(
+        {"epoch_size": "7"}, config=write(tmp_path, "model: convnextv2_tiny\nmixup: 0.8\n")
+    )
     assert recipe == Recipe(model="convnextv2_tiny", mixup=0.8, epochs=7)
     assert notes == []
 
@@ -223,10 +253,14 @@ def test_our_defaults_hold_where_it_has_none(tmp_path):
 @pytest.mark.parametrize("in_yaml", [True, False])
 def test_defaults_can_be_chosen(tmp_path, in_yaml):
     text = "epoch_size: 7\n" + "defaults: convnextv2\n" * in_yaml
-    recipe, notes = read_recipe({} if in_yaml else {"defaults": "convnextv2"}, config=write(tmp_path, text))
+    recipe, notes = read_recipe(
+        {} if in_yaml else {"defaults": "convnextv2"}, config=write(tmp_path, text)
+    )
     assert recipe == Recipe(epochs=7)
     assert notes == []
-    recipe, _ = read_recipe({"defaults": "mindcv", "model": "convnextv2_atto", "optimizer": "adamw"})
+    recipe, _ = read_recipe(
+        {"defaults": "mindcv", "model": "convnextv2_atto", "optimizer": "adamw"}
+    )
     assert recipe.gelu == "tanh"
     with pytest.raises(RecipeError, match="defaults = timm: expected mindcv or convnextv2"):
         read_recipe({"defaults": "timm"})
@@ -293,7 +327,11 @@ def test_clipping_is_a_switch_and_a_number(tmp_path):
     assert read_recipe({"clip_value": "6"}, config=path)[0].clip_norm == 6.0
     assert read_recipe({"clip_norm": "7"}, config=path)[0].clip_norm == 7.0
     assert read_recipe({"clip_grad": "False"}, config=path)[0].clip_norm is None
-    for wrong in ({"clip_grad": "2.5"}, {"clip_grad": "True", "clip_value": "-1"}, {"clip_grad": "True", "clip_norm": "1"}):
+    for wrong in (
+        {"clip_grad": "2.5"},
+        {"clip_grad": "True", "clip_value": "-1"},
+        {"clip_grad": "True", "clip_norm": "1"},
+    ):
         with pytest.raises(RecipeError, match=r"^clip_\w+ = [^\n]*$"):
             read_recipe(wrong)
 
@@ -315,7 +353,10 @@ def test_mindcvs_eps_reaches_rmsprop_only(tmp_path):
         ({"interpolation": "antialias"}, {"interpolation": "lanczos", "antialias": True}),
         ({"opt": "nesterov"}, {"optimizer": "sgd", "nesterov": True}),
         ({"opt": "momentum"}, {"optimizer": "sgd", "nesterov": False}),
-        ({"pretrained": "True", "model": "convnextv2_nano"}, {"init": "facebook/convnextv2-nano-1k-224"}),
+        (
+            {"pretrained": "True", "model": "convnextv2_nano"},
+            {"init": "facebook/convnextv2-nano-1k-224"},
+        ),
         ({"ckpt_path": "a/tiny-3_6.ckpt"}, {"init": "a/tiny-3_6.ckpt", "resume_init": True}),
         ({"ckpt_path": "runs/pre"}, {"init": "runs/pre", "resume_init": False}),
         ({"init": "a/tiny-3_6.ckpt"}, {"init": "a/tiny-3_6.ckpt", "resume_init": False}),
@@ -330,7 +371,10 @@ def test_mindcvs_eps_reaches_rmsprop_only(tmp_path):
         ({"use_nesterov": "True", "opt": "momentum"}, {"nesterov": True}),
         ({"multi_step_decay_milestones": "[3, 6]"}, {"decay_milestones": (3, 6)}),
         ({"amp_cast_list": "[nn.Conv2d, __import__('os').abort()]"}, {"precision": "auto"}),
-        ({"loss": "JSD", "aug_splits": "3", "auto_augment": "augmix-m5"}, {"loss": "jsd", "aug_splits": 3}),
+        (
+            {"loss": "JSD", "aug_splits": "3", "auto_augment": "augmix-m5"},
+            {"loss": "jsd", "aug_splits": 3},
+        ),
     ],
 )
 def test_values_that_stand_for_more_than_one_knob(given, ours):
@@ -354,7 +398,10 @@ def test_values_that_stand_for_more_than_one_knob(given, ours):
         ({"mode": "banana"}, "mode = banana: expected 0 or 1"),
         ({"loss_scale": "abc"}, "loss_scale = abc: expected a number >= 1"),
         ({"loss_scale": "0.5"}, "loss_scale = 0.5: expected a number >= 1"),
-        ({"loss_scale_type": "whatever"}, "loss_scale_type = whatever: expected one of fixed, dynamic, auto"),
+        (
+            {"loss_scale_type": "whatever"},
+            "loss_scale_type = whatever: expected one of fixed, dynamic, auto",
+        ),
         ({"drop_overflow_update": "maybe"}, "drop_overflow_update = maybe: expected True or False"),
         ({"dataset_sink_mode": "2"}, "dataset_sink_mode = 2: expected True or False"),
         ({"clip_value": "abc"}, "clip_value = abc: expected a number"),
@@ -408,12 +455,21 @@ IDLE = [
 
 
 def test_every_key_that_is_a_knob_reaches_it(tmp_path):
-    assert CHANGED.keys() == {key for key, fate in FATES.items() if fate == "same" or fate.startswith("->")}
-    needs = {"aug_splits": {"auto_augment": "augmix"}, "dataset_download": {"dataset": "mnist"}, "eps": {"opt": "rmsprop"}}
+    assert CHANGED.keys() == {
+        key for key, fate in FATES.items() if fate == "same" or fate.startswith("->")
+    }
+    needs = {
+        "aug_splits": {"auto_augment": "augmix"},
+        "dataset_download": {"dataset": "mnist"},
+        "eps": {"opt": "rmsprop"},
+    }
     needs |= {"ckpt_save_policy": {"val_while_train": True}, "use_nesterov": {"opt": "sgd"}}
     for key, (value, *ours) in CHANGED.items():
         keys = {"model": "convnextv2_atto", "opt": "adamw", "mode": 0} | needs.get(key, {})
-        before, after = (read_recipe({}, config=write(tmp_path, yaml.safe_dump(d)))[0] for d in (keys, keys | {key: value}))
+        before, after = (
+            read_recipe({}, config=write(tmp_path, yaml.safe_dump(d)))[0]
+            for d in (keys, keys | {key: value})
+        )
         knob = key if FATES[key] == "same" else FATES[key].removeprefix("-> ")
         assert getattr(after, knob) == (ours[0] if ours else value) != getattr(before, knob), key
 
@@ -421,7 +477,9 @@ def test_every_key_that_is_a_knob_reaches_it(tmp_path):
 @pytest.mark.parametrize(("line", "beside"), IDLE)
 def test_what_other_keys_leave_without_effect_is_said(line, beside, tmp_path):
     key = line.split(":")[0]
-    _, notes = read_recipe({}, config=write(tmp_path, f"{COMPLETE}{line}\n{beside}\ndataset_sink_mode: True\n"))
+    _, notes = read_recipe(
+        {}, config=write(tmp_path, f"{COMPLETE}{line}\n{beside}\ndataset_sink_mode: True\n")
+    )
     assert re.search(rf"No effect here: .*\b{key}\b", notes[-1])
 
 
@@ -429,18 +487,34 @@ def test_other_combinations_that_do_less_than_they_seem_to_are_told():
     assert "larger part" in read_recipe({"loss": "asl_single_label", "mixup": "0.8"})[1][-1]
 
 
-@pytest.mark.parametrize(("dataset", "mean"), [("cifar10", 0.4914), ("cifar100", 0.4914), ("mnist", 0.1307)])
+@pytest.mark.parametrize(
+    ("dataset", "mean"), [("cifar10", 0.4914), ("cifar100", 0.4914), ("mnist", 0.1307)]
+)
 def test_mindcvs_small_sets_are_prepared_as_there(dataset, mean, tmp_path):
     keys = f"{COMPLETE}mode: 0\ndataset: {dataset}\nimage_resize: 64\nauto_augment: randaug\nre_prob: 0.25\nhflip: 0.3\n"
     recipe, notes = read_recipe({}, config=write(tmp_path, keys))
-    assert (recipe.auto_augment, recipe.erase_prob, recipe.color_jitter, recipe.crop_pct) == (None, 0.0, 0.0, 1.0)
+    assert (recipe.auto_augment, recipe.erase_prob, recipe.color_jitter, recipe.crop_pct) == (
+        None,
+        0.0,
+        0.0,
+        1.0,
+    )
     assert (recipe.interpolation, recipe.mean[0], recipe.image_size) == ("bilinear", mean, 64)
-    assert (recipe.crop_padding, recipe.hflip, recipe.in_channels) == ((0, 0.0, 1) if dataset == "mnist" else (4, 0.5, 3))
-    assert f"mean [{mean}" in notes[0] and f"MindCV prepares {dataset} in a way of its own" in notes[-1]
+    assert (recipe.crop_padding, recipe.hflip, recipe.in_channels) == (
+        (0, 0.0, 1) if dataset == "mnist" else (4, 0.5, 3)
+    )
+    assert (
+        f"mean [{mean}" in notes[0]
+        and f"MindCV prepares {dataset} in a way of its own" in notes[-1]
+    )
     assert read_recipe({"hflip": "0.3"}, config=write(tmp_path, keys))[0].hflip == 0.3
-    assert read_recipe({"dataset": dataset, "hflip": "0.3"})[0] == Recipe(dataset=dataset, hflip=0.3)
+    assert read_recipe({"dataset": dataset, "hflip": "0.3"})[0] == Recipe(
+        dataset=dataset, hflip=0.3
+    )
 
 
 def test_a_precision_that_depends_on_the_device_is_announced():
     _, notes = read_recipe({"amp_level": "O2"})
-    assert notes == ["amp_level O2: bfloat16 where the device has it, float16 on GPUs before it, else float32."]
+    assert notes == [
+        "amp_level O2: bfloat16 where the device has it, float16 on GPUs before it, else float32."
+    ]

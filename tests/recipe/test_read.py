@@ -13,7 +13,11 @@ from convnextv2.recipe.read import dump_recipe, find_recipe, list_recipes, read_
 from convnextv2.recipe.values import read_value
 
 KNOBS = list(Recipe.model_fields)
-TEXT = [name for name, field in Recipe.model_fields.items() if str in (field.annotation, *get_args(field.annotation))]
+TEXT = [
+    name
+    for name, field in Recipe.model_fields.items()
+    if str in (field.annotation, *get_args(field.annotation))
+]
 NOT_TEXT = [name for name in KNOBS if name not in TEXT]
 
 
@@ -47,9 +51,9 @@ def test_nothing_given_is_the_default_recipe():
 
 
 def test_names_may_be_written_with_hyphens_and_by_mindcvs_names(recipe_file):
-    assert read_recipe({"batch-size": "8", "epoch-size": "3"}, config=recipe_file("weight-decay: 0.1\n"))[0] == Recipe(
-        batch_size=8, epochs=3, weight_decay=0.1
-    )
+    assert read_recipe(
+        {"batch-size": "8", "epoch-size": "3"}, config=recipe_file("weight-decay: 0.1\n")
+    )[0] == Recipe(batch_size=8, epochs=3, weight_decay=0.1)
 
 
 def test_a_name_overrides_its_other_name(recipe_file):
@@ -108,10 +112,41 @@ def outcome(read, *arguments):
 
 @pytest.mark.parametrize("name", NOT_TEXT)
 def test_yaml_is_as_strict_as_the_command_line(name):
-    scalars = [True, False, None, 0, 1, 2, 3, 10, -1, 0.5, 0.9, 1.0, 3.0, 1.5, 1e-9, 1e6, -0.5, float("nan"), float("inf")]
-    words = ["auto", "none", "random", str(Recipe.model_fields[name].default), "3e-4", "False", "x", ""]
+    scalars = [
+        True,
+        False,
+        None,
+        0,
+        1,
+        2,
+        3,
+        10,
+        -1,
+        0.5,
+        0.9,
+        1.0,
+        3.0,
+        1.5,
+        1e-9,
+        1e6,
+        -0.5,
+        float("nan"),
+        float("inf"),
+    ]
+    words = [
+        "auto",
+        "none",
+        "random",
+        str(Recipe.model_fields[name].default),
+        "3e-4",
+        "False",
+        "x",
+        "",
+    ]
     lists = [[], [0.5], [1, 2], [0.1, 0.9], [0.3, 0.4, 0.5], [1, 1, 2, 1], [True, 1], [0.5, "x"]]
-    outcomes = {str(value): outcome(read_value, name, str(value)) for value in scalars + words + lists}
+    outcomes = {
+        str(value): outcome(read_value, name, str(value)) for value in scalars + words + lists
+    }
     for value in scalars + words + lists:
         written = yaml.safe_load(yaml.safe_dump({"value": value}))["value"]
         assert outcome(read_value, name, written) == outcomes[str(value)], value
@@ -119,7 +154,10 @@ def test_yaml_is_as_strict_as_the_command_line(name):
 
 
 @settings(deadline=None, database=None)
-@given(st.sampled_from(NOT_TEXT), st.one_of(st.booleans(), st.integers(), st.floats(), st.lists(st.floats(), max_size=4)))
+@given(
+    st.sampled_from(NOT_TEXT),
+    st.one_of(st.booleans(), st.integers(), st.floats(), st.lists(st.floats(), max_size=4)),
+)
 @example("epochs", True)
 @example("lr", False)
 @example("ema", 1.0)
@@ -131,12 +169,17 @@ def test_any_value_means_the_same_as_its_text(name, value):
 def test_a_text_in_yaml_is_the_text_of_the_command_line(name, recipe_file):
     text = {"columns": "path=Some thing-9"}.get(name, "Some thing-9")
     config = recipe_file(yaml.safe_dump({name: text}))
-    assert getattr(read_recipe({}, config=config)[0], name) == getattr(read_recipe({name: text})[0], name) == text
+    assert (
+        getattr(read_recipe({}, config=config)[0], name)
+        == getattr(read_recipe({name: text})[0], name)
+        == text
+    )
 
 
 def test_numbers_are_not_taken_for_text(recipe_file):
     assert (
-        lines_of({}, config=recipe_file("val_split: 2024\n"))[1] == "  val_split = 2024: expected text. Put it in quotes: '2024'."
+        lines_of({}, config=recipe_file("val_split: 2024\n"))[1]
+        == "  val_split = 2024: expected text. Put it in quotes: '2024'."
     )
 
 
@@ -162,8 +205,13 @@ def test_one_mistake_is_one_error():
 
 
 def test_pairs_are_checked_beside_other_mistakes_and_where_their_knob_stands(recipe_file):
-    lines = lines_of({"resume": "1", "overwrite": "1", "lr": "x"}, config=recipe_file("scale: [1, 0.5]\n"))
-    assert lines[:2] == ["mine.yaml has 1 error:", "  scale = (1.0, 0.5): expected 0 < least <= most."]
+    lines = lines_of(
+        {"resume": "1", "overwrite": "1", "lr": "x"}, config=recipe_file("scale: [1, 0.5]\n")
+    )
+    assert lines[:2] == [
+        "mine.yaml has 1 error:",
+        "  scale = (1.0, 0.5): expected 0 < least <= most.",
+    ]
     assert lines[2] == "this command has 2 errors:" and "resume" in "".join(lines[3:])
 
 
@@ -187,12 +235,15 @@ def test_a_value_of_several_lines_stays_on_one():
 
 def test_two_names_for_one_knob_are_refused():
     assert (
-        lines_of({"epochs": 1, "epoch_size": 2})[0] == "epoch_size = 2: another name for epochs, which is given too. Keep one."
+        lines_of({"epochs": 1, "epoch_size": 2})[0]
+        == "epoch_size = 2: another name for epochs, which is given too. Keep one."
     )
 
 
 def test_what_has_no_effect_is_announced():
-    assert read_recipe({"momentum": "0.8", "eps": "1e-6"})[1] == ["No effect here: momentum (only sgd and rmsprop have it)."]
+    assert read_recipe({"momentum": "0.8", "eps": "1e-6"})[1] == [
+        "No effect here: momentum (only sgd and rmsprop have it)."
+    ]
     assert read_recipe({"momentum": "0.8", "eps": "1e-6", "optimizer": "sgd"})[1] == [
         "No effect here: eps (the optimizer has none)."
     ]
@@ -201,7 +252,9 @@ def test_what_has_no_effect_is_announced():
 def test_the_recipe_of_a_run_is_not_told_again(recipe_file):
     config = recipe_file(dump_recipe(Recipe(momentum=0.8, ema_form="mindcv")))
     assert read_recipe({}, config=config)[1] == []
-    assert read_recipe({"momentum": "0.7"}, config=config)[1] == ["No effect here: momentum (only sgd and rmsprop have it)."]
+    assert read_recipe({"momentum": "0.7"}, config=config)[1] == [
+        "No effect here: momentum (only sgd and rmsprop have it)."
+    ]
 
 
 # --- files -------------------------------------------------------------------------------------------------------------------
@@ -238,7 +291,11 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 def test_a_path_goes_before_a_shipped_recipe_and_names_need_no_suffix(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = find_recipe("convnextv2/convnextv2_tiny_ascend")
-    for name in ("convnextv2_tiny_ascend", "convnextv2_tiny_ascend.yaml", "configs/convnextv2/convnextv2_tiny_ascend.yaml"):
+    for name in (
+        "convnextv2_tiny_ascend",
+        "convnextv2_tiny_ascend.yaml",
+        "configs/convnextv2/convnextv2_tiny_ascend.yaml",
+    ):
         assert find_recipe(name) == shipped
     Path("convnextv2_tiny_ascend.yaml").write_text("lr: 1\n")
     assert find_recipe("convnextv2_tiny_ascend.yaml") == Path("convnextv2_tiny_ascend.yaml")
@@ -254,7 +311,10 @@ def test_recipes_inside_the_installed_package_are_found(tmp_path, monkeypatch):
 
 
 def test_a_missing_recipe_names_the_nearest(tmp_path):
-    with pytest.raises(RecipeError, match="config = convnextv2_tiny_ascent: neither .* Did you mean .*convnextv2_tiny_ascend"):
+    with pytest.raises(
+        RecipeError,
+        match="config = convnextv2_tiny_ascent: neither .* Did you mean .*convnextv2_tiny_ascend",
+    ):
         find_recipe("convnextv2_tiny_ascent")
     with pytest.raises(RecipeError, match="a folder"):
         find_recipe(tmp_path)
@@ -270,7 +330,14 @@ def test_every_shipped_recipe_reads_and_says_what_it_is(name):
     "recipe",
     [
         Recipe(),
-        Recipe(lr=1e-7, out="a: b #c", init="none of these", data_dir="2024", erase_value=(0.0, 1.5, -2.0), image_size=(96, 64)),
+        Recipe(
+            lr=1e-7,
+            out="a: b #c",
+            init="none of these",
+            data_dir="2024",
+            erase_value=(0.0, 1.5, -2.0),
+            image_size=(96, 64),
+        ),
         Recipe(
             model="custom",
             depths=(1, 1, 2, 1),
@@ -295,5 +362,8 @@ def test_knobs_that_a_verb_does_not_use_are_mistakes() -> None:
     with pytest.raises(RecipeError) as error:
         read_recipe({"lr": "3", "batch_siz": 4, "devices": "cpu"}, verb="predict", uses=uses)
     lines = str(error.value).splitlines()
-    assert any(line.strip() == "lr = 3: predict does not use it. It belongs to train and pretrain." for line in lines)
+    assert any(
+        line.strip() == "lr = 3: predict does not use it. It belongs to train and pretrain."
+        for line in lines
+    )
     assert any("batch_siz = 4: unknown key. Did you mean 'batch_size'?" in line for line in lines)

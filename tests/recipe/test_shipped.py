@@ -10,7 +10,11 @@ import torch
 from PIL import Image
 
 import convnextv2
-from convnextv2.data.transforms import build_batch_transform, build_eval_transform, build_train_transform
+from convnextv2.data.transforms import (
+    build_batch_transform,
+    build_eval_transform,
+    build_train_transform,
+)
 from convnextv2.recipe.read import list_recipes, read_recipe
 from convnextv2.run import Run
 from convnextv2.training.assembly import build_network
@@ -78,7 +82,9 @@ def test_values_of_the_paper_for_pretraining_and_finetuning(size: str) -> None:
         "weight_decay_filter": "norm_and_bias", "tile": None, "stem_stride": 4, "auto_augment": None,
     }  # fmt: skip
     assert values_of(f"fcmae_{size}").items() >= masked.items()
-    epochs, warmup, lr, layer_decay, form, weight_decay, drop_path, mixup, cutmix, smoothing = FINETUNED[size]
+    epochs, warmup, lr, layer_decay, form, weight_decay, drop_path, mixup, cutmix, smoothing = (
+        FINETUNED[size]
+    )
     tuned = {
         "model": f"convnextv2_{size}", "image_size": 224, "epochs": epochs, "warmup_epochs": warmup, "lr": lr, "min_lr": 1e-6,
         "lr_batch_size": 1024, "scale_lr": True, "optimizer": "adamw", "betas": None, "eps": 1e-8, "schedule": "cosine",
@@ -111,7 +117,9 @@ def test_values_of_the_paper_for_the_route_over_22k(size: str) -> None:
     assert after.items() >= (both | second).items() and (not ema or after["ema_decay"] == 0.9999)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if Path(name).parent.name in ("imagenet", "imagenet22k")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if Path(name).parent.name in ("imagenet", "imagenet22k")]
+)
 def test_what_the_paper_does_not_say_is_at_the_head(name: str) -> None:
     head = (CONFIGS / f"{name}.yaml").read_text().split("\n\n")[0]
     if "22k/" in name:
@@ -125,7 +133,9 @@ def test_what_the_paper_does_not_say_is_at_the_head(name: str) -> None:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
-    for part, name, i in ((part, name, i) for part in ("train", "val") for name in "ab" for i in range(4)):
+    for part, name, i in (
+        (part, name, i) for part in ("train", "val") for name in "ab" for i in range(4)
+    ):
         path = root / part / name / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
@@ -133,10 +143,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipe_runs_two_steps_with_a_small_network(name: str, photos: Path, tmp_path: Path) -> None:
+def test_recipe_runs_two_steps_with_a_small_network(
+    name: str, photos: Path, tmp_path: Path
+) -> None:
     """All but depths, widths, image size, batch and length is the recipe's."""
     verb = convnextv2.pretrain if "fcmae" in name or "pretrain" in name else convnextv2.train
-    small = {"model": "custom", "depths": (1, 1, 3, 1), "dims": (4, 8, 12, 16), "image_size": 64, "batch_size": 4, "epochs": 1}
+    small = {
+        "model": "custom",
+        "depths": (1, 1, 3, 1),
+        "dims": (4, 8, 12, 16),
+        "image_size": 64,
+        "batch_size": 4,
+        "epochs": 1,
+    }
     small |= {
         "warmup_epochs": 0,
         "workers": 0,

@@ -16,7 +16,9 @@ PLACE = Place(torch.device("cpu"))
 def test_gradients_are_added_in_pairs_and_pairs_of_pairs() -> None:
     model = nn.Linear(300, 1, bias=False)
     rng = np.random.default_rng(0)
-    parts = (rng.standard_normal((4, 1, 300)) * 10.0 ** rng.integers(-3, 4, (4, 1, 300))).astype("f4")
+    parts = (rng.standard_normal((4, 1, 300)) * 10.0 ** rng.integers(-3, 4, (4, 1, 300))).astype(
+        "f4"
+    )
     tree = GradientTree(model, 4, PLACE)
     for part in parts:
         model.weight.grad = torch.from_numpy(part.copy())
@@ -48,7 +50,11 @@ def test_micro_batches_do_not_depend_on_the_number_of_ranks(repeats: int) -> Non
         """Steps, their micro-batches in order, and the images of these."""
         each = 4 // ranks
         batches = [
-            list(EpochSampler(70, 3, seed=1, rank=rank, world_size=ranks, repeats=repeats, micro_batches=4))
+            list(
+                EpochSampler(
+                    70, 3, seed=1, rank=rank, world_size=ranks, repeats=repeats, micro_batches=4
+                )
+            )
             for rank in range(ranks)
         ]
         assert {len(own) for own in batches} == {5 * each}  # 70 // (3 x 4) whole steps

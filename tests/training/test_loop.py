@@ -53,7 +53,9 @@ class Bench:
 
     @staticmethod
     def loss(model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        noise = torch.randn(batch.shape, generator=generator) + torch.rand(batch.shape)  # explicit and default generator
+        noise = torch.randn(batch.shape, generator=generator) + torch.rand(
+            batch.shape
+        )  # explicit and default generator
         return (model(batch / 10 + noise) - 1).square().mean()
 
     def fit(self, pace: Pace = PACE, **changes) -> None:
@@ -78,7 +80,16 @@ class Bench:
 def test_loop_logs_evaluates_and_saves_when_due() -> None:
     bench = Bench()
     bench.fit(replace(PACE, val_every_epochs=2))
-    assert [r["step"] for r in bench.records if r["kind"] == "train"] == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert [r["step"] for r in bench.records if r["kind"] == "train"] == [
+        2,
+        4,
+        6,
+        8,
+        10,
+        12,
+        14,
+        15,
+    ]
     assert [r["epoch"] for r in bench.records if r["kind"] == "eval"] == [2, 3]
     assert bench.saves == [5, 10, 15]
     assert {"loss", "lr", "images_per_second", "data_wait"} <= bench.records[0].keys()
@@ -133,7 +144,11 @@ def test_an_epoch_is_saved_before_its_evaluation_which_a_resumed_run_makes_up_fo
     with pytest.raises(OSError, match="file server"):
         halted.fit(evaluate=fails)
     assert halted.saves == [5, 10, 10] and halted.closed == [1]
-    assert (halted.progress.epoch, halted.progress.batch, halted.progress.is_closed) == (2, 0, False)
+    assert (halted.progress.epoch, halted.progress.batch, halted.progress.is_closed) == (
+        2,
+        0,
+        False,
+    )
     halted.progress = Progress.read(asdict(halted.progress))
     halted.fit()
     assert halted.closed == straight.closed == [1, 2, 3]
@@ -179,11 +194,17 @@ def test_accumulation_equals_the_joint_batch() -> None:
         bench = Bench()
         pace = replace(PACE, epochs=1, batches_per_epoch=len(batches), accumulate=accumulate)
         bench.fit(
-            pace, batches=lambda epoch, first: iter(batches), loss_fn=lambda model, batch, generator: model(batch).square().mean()
+            pace,
+            batches=lambda epoch, first: iter(batches),
+            loss_fn=lambda model, batch, generator: model(batch).square().mean(),
         )
         return bench.model.weight
 
-    assert torch.allclose(trained(list(data.flatten(0, 1).split(6)), 1), trained(list(data.flatten(0, 1).split(3)), 2), atol=1e-6)
+    assert torch.allclose(
+        trained(list(data.flatten(0, 1).split(6)), 1),
+        trained(list(data.flatten(0, 1).split(3)), 2),
+        atol=1e-6,
+    )
 
 
 def test_a_short_last_group_is_averaged_over_its_own_length() -> None:
@@ -280,7 +301,9 @@ def test_checkpoints_by_steps_and_by_the_clock() -> None:
 def test_clipping_bounds_the_update() -> None:
     def change(clip_norm: float | None) -> float:
         bench = Bench()
-        bench.optimizer = torch.optim.SGD([{"params": bench.model.parameters(), "lr_scale": 1.0}], lr=1.0)
+        bench.optimizer = torch.optim.SGD(
+            [{"params": bench.model.parameters(), "lr_scale": 1.0}], lr=1.0
+        )
         before = bench.model.weight.detach().clone()
         bench.fit(
             replace(PACE, epochs=1, batches_per_epoch=1, clip_norm=clip_norm),
@@ -296,7 +319,11 @@ def test_lr_scale_multiplies_the_schedule() -> None:
     bench = Bench()
     seen = []
     bench.optimizer = torch.optim.SGD(
-        [{"params": [bench.model.weight], "lr_scale": 0.5}, {"params": [bench.model.bias], "lr_scale": 1.0}], lr=1.0
+        [
+            {"params": [bench.model.weight], "lr_scale": 0.5},
+            {"params": [bench.model.bias], "lr_scale": 1.0},
+        ],
+        lr=1.0,
     )
     bench.fit(replace(PACE, epochs=1), lr_at=lambda step: seen.append(step) or 0.1 * (step + 1))
     assert seen == [0, 1, 2, 3, 4]

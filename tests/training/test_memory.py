@@ -114,7 +114,9 @@ def test_what_to_do_about_it_is_one_line_that_keeps_the_global_batch() -> None:
     assert "--batch_size 1 --accumulate 14," in text
 
 
-def test_a_batch_that_does_not_fit_is_named_with_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_named_with_one_that_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = ConvNeXtV2((1, 1, 1, 1), (8, 16, 24, 32), num_classes=3)
     arguments = {"averaged": False, "precision": torch.float32, "place": Place(torch.device("cpu"))}
     monkeypatch.setattr(memory, "available_memory", lambda device: 50 * 2**20)

@@ -73,7 +73,9 @@ def test_three_steps_are_those_of_mindcv() -> None:
         ours = {"": model.state_dict()[name], "ema.": average.tensors[name]}
         ours |= {"adam_m.": moments[f"{name}|exp_avg"], "adam_v.": moments[f"{name}|exp_avg_sq"]}
         for prefix, tensor in ours.items():
-            assert (tensor - theirs[prefix + tag].reshape(tensor.shape)).abs().max() < 1e-5, prefix + tag
+            assert (tensor - theirs[prefix + tag].reshape(tensor.shape)).abs().max() < 1e-5, (
+                prefix + tag
+            )
         moved = max(moved, float((ours[""] - ours["ema."]).abs().max()))
     assert moved > 1e-3  # the average lags, so it was really compared
 
@@ -110,7 +112,9 @@ def test_state_of_another_step_or_none_is_refused(tmp_path: Path) -> None:
         optimizer_state(FIXTURES / "micro_crc.ckpt", "convnextv2_micro", steps=4)
     plain = tmp_path / "convnextv2_micro-1_3.ckpt"
     plain.write_bytes((FIXTURES / "micro_crc.ckpt").read_bytes())
-    (tmp_path / "optim_convnextv2_micro.ckpt").write_bytes((FIXTURES / "micro_train.ckpt").read_bytes())
+    (tmp_path / "optim_convnextv2_micro.ckpt").write_bytes(
+        (FIXTURES / "micro_train.ckpt").read_bytes()
+    )
     assert len(optimizer_state(plain, "convnextv2_micro", steps=3)) == 180
     # With accumulation MindCV counts batches, here we count updates.
     assert len(optimizer_state(plain, "convnextv2_micro", steps=1, batches=3)) == 180
@@ -148,15 +152,32 @@ def test_result_log_is_mindcvs_to_the_letter() -> None:
     assert read_result_log(theirs, steps_per_epoch=6) == [
         record | {"kind": "epoch", "step": 6 * record["epoch"]} for record in records[1:]
     ]
-    few_classes = [{key: value for key, value in record.items() if key != "top5"} for record in records]
+    few_classes = [
+        {key: value for key, value in record.items() if key != "top5"} for record in records
+    ]
     assert not re.search("Top_5", result_log(few_classes))
-    assert [record["top1"] for record in read_result_log(result_log(few_classes), 6) if "top1" in record] == [0.333333, 0.333333]
+    assert [
+        record["top1"] for record in read_result_log(result_log(few_classes), 6) if "top1" in record
+    ] == [0.333333, 0.333333]
     assert read_result_log("Dear diary,\n1 2 3\n", 6) == []
 
 
-@pytest.mark.parametrize(("policy", "kept"), [("latest_k", {3, 4, 9}), ("top_k", {1, 2, 4, 9}), ("all", {1, 2, 3, 4, 9})])
-def test_checkpoints_of_mindcv_are_kept_by_the_policy_up_to_this_epoch(policy: str, kept: set[int], tmp_path: Path) -> None:
-    for name in ("tiny-1_6", "tiny-2_6", "tiny-3_6", "tiny-4_6", "tiny-9_6", "tiny_best", "optim_tiny", "other-1_6"):
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("latest_k", {3, 4, 9}), ("top_k", {1, 2, 4, 9}), ("all", {1, 2, 3, 4, 9})]
+)
+def test_checkpoints_of_mindcv_are_kept_by_the_policy_up_to_this_epoch(
+    policy: str, kept: set[int], tmp_path: Path
+) -> None:
+    for name in (
+        "tiny-1_6",
+        "tiny-2_6",
+        "tiny-3_6",
+        "tiny-4_6",
+        "tiny-9_6",
+        "tiny_best",
+        "optim_tiny",
+        "other-1_6",
+    ):
         (tmp_path / f"{name}.ckpt").touch()
     prune(tmp_path, "tiny", 4, keep=2, policy=policy, top1={1: 0.5, 2: 0.6, 3: 0.4, 9: 0.9})
     left = {path.name for path in tmp_path.iterdir()}

@@ -17,9 +17,17 @@ from convnextv2.training.optim import build_optimizer, freeze, layer_scale, para
         ("convnextv2_base", 0.6, "group", 0.0013),
     ],
 )
-def test_stem_scales_are_those_of_the_official_recipes(size: str, decay: float, form: str, stem: float) -> None:
-    assert layer_scale("downsample_layers.0.0.weight", SIZES[size][0], decay, form) == pytest.approx(stem, rel=0.03)
-    assert layer_scale("head.weight", SIZES[size][0], decay, form) == layer_scale("norm.bias", SIZES[size][0], decay, form) == 1
+def test_stem_scales_are_those_of_the_official_recipes(
+    size: str, decay: float, form: str, stem: float
+) -> None:
+    assert layer_scale(
+        "downsample_layers.0.0.weight", SIZES[size][0], decay, form
+    ) == pytest.approx(stem, rel=0.03)
+    assert (
+        layer_scale("head.weight", SIZES[size][0], decay, form)
+        == layer_scale("norm.bias", SIZES[size][0], decay, form)
+        == 1
+    )
 
 
 def test_single_form_numbers_the_blocks_one_by_one() -> None:
@@ -49,14 +57,28 @@ def test_norms_biases_grn_and_mask_token_are_spared_from_decay() -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, weight_decay=0.05)
     decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
-    norms = (".norm.", "downsample_layers.0.1.", "downsample_layers.1.0.", "downsample_layers.2.0.", "downsample_layers.3.0.")
-    assert decayed == {name for name in names.values() if name.endswith("weight") and not any(norm in name for norm in norms)}
+    norms = (
+        ".norm.",
+        "downsample_layers.0.1.",
+        "downsample_layers.1.0.",
+        "downsample_layers.2.0.",
+        "downsample_layers.3.0.",
+    )
+    assert decayed == {
+        name
+        for name in names.values()
+        if name.endswith("weight") and not any(norm in name for norm in norms)
+    }
     assert sum(len(group["params"]) for group in groups) == len(names)
     everything = parameter_groups(model, weight_decay=0.05, weight_decay_filter="disable")
     assert [group["weight_decay"] for group in everything] == [0.05]
     groups = parameter_groups(model, weight_decay=0.05, weight_decay_filter="auto")
-    spared = {names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]}
-    assert spared == {name for name in names.values() if any(norm in name for norm in (*norms, ".grn."))}
+    spared = {
+        names[id(p)] for group in groups if not group["weight_decay"] for p in group["params"]
+    }
+    assert spared == {
+        name for name in names.values() if any(norm in name for norm in (*norms, ".grn."))
+    }
 
 
 def test_atto_spares_as_many_tensors_as_mindcvs_filter() -> None:
@@ -69,7 +91,13 @@ def test_atto_spares_as_many_tensors_as_mindcvs_filter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "trained"), [("none", "all"), ("stem", "stages.0"), ("stages1", "downsample_layers.1"), ("encoder", "norm")]
+    ("what", "trained"),
+    [
+        ("none", "all"),
+        ("stem", "stages.0"),
+        ("stages1", "downsample_layers.1"),
+        ("encoder", "norm"),
+    ],
 )
 def test_freezing_fixes_the_stem_side_first(what: str, trained: str) -> None:
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)

@@ -11,7 +11,10 @@ from convnextv2.training.state import load_optimizer, optimizer_tensors
 
 
 def trained(
-    seed: int, steps: int, like: tuple[nn.Module, torch.optim.Optimizer] | None = None, name: str = "adamw"
+    seed: int,
+    steps: int,
+    like: tuple[nn.Module, torch.optim.Optimizer] | None = None,
+    name: str = "adamw",
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
@@ -40,18 +43,33 @@ def test_every_optimizer_goes_on_bit_for_bit_from_its_tensors(name: str) -> None
         straight[0](torch.full((2, 3), float(step + 1))).square().sum().backward()
         straight[1].step()
         straight[1].zero_grad()
-    assert all(torch.equal(a, b) for a, b in zip(continued[0].parameters(), straight[0].parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(continued[0].parameters(), straight[0].parameters(), strict=True)
+    )
 
 
 def test_state_of_other_parameters_is_refused() -> None:
     model, optimizer = trained(0, 1)
     other = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
     with pytest.raises(CheckpointError, match="other parameters"):
-        load_optimizer(torch.optim.AdamW([{"params": other.parameters()}]), other, optimizer_tensors(optimizer, model), 1)
+        load_optimizer(
+            torch.optim.AdamW([{"params": other.parameters()}]),
+            other,
+            optimizer_tensors(optimizer, model),
+            1,
+        )
 
 
 def test_state_of_other_shapes_is_refused() -> None:
     model, optimizer = trained(0, 1)
     other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 7))
-    with pytest.raises(CheckpointError, match=r"1.weight \(exp_avg\) as \(2, 4\), the model as \(7, 4\)"):
-        load_optimizer(torch.optim.AdamW([{"params": other.parameters()}]), other, optimizer_tensors(optimizer, model), 1)
+    with pytest.raises(
+        CheckpointError, match=r"1.weight \(exp_avg\) as \(2, 4\), the model as \(7, 4\)"
+    ):
+        load_optimizer(
+            torch.optim.AdamW([{"params": other.parameters()}]),
+            other,
+            optimizer_tensors(optimizer, model),
+            1,
+        )

@@ -13,7 +13,9 @@ SMALL = {"models": "atto", "image_size": 64, "batch_size": 2, "seconds": 0, "dev
 
 
 def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = convnextv2.benchmark(["pretrain", "inference"], backends="eager", **SMALL | {"image_size": 160, "batch_size": 8})
+    rows = convnextv2.benchmark(
+        ["pretrain", "inference"], backends="eager", **SMALL | {"image_size": 160, "batch_size": 8}
+    )
     assert [(row["work"], row["model"], row["backend"]) for row in rows] == [
         ("pretrain", "atto", "eager"),
         ("inference", "atto", "eager"),
@@ -47,19 +49,27 @@ def test_native_kernels_that_cannot_be_built_are_one_line(monkeypatch: pytest.Mo
         native.choose("auto")
 
 
-def test_plan_measures_the_recipe_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_measures_the_recipe_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = {"epochs": 3, "num_samples": 512, "workers": 0, "device": "cpu"}
     small |= {"batch_size": "auto", "global_batch": 128}
     figures = convnextv2.plan(config="demo_pretrain", probe_seconds=1, **small)
     assert figures["verb"] == "pretrain" and figures["steps"] == 3 * (512 // 128)
-    assert figures["images_per_second"] > 0 and figures["memory_gib"] > 0.1 and figures["disk_gib"] > 0
+    assert (
+        figures["images_per_second"] > 0 and figures["memory_gib"] > 0.1 and figures["disk_gib"] > 0
+    )
     assert "3 epochs, 12 steps" in capsys.readouterr().out
 
 
 def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:
     """Batches of 8 come four at a time: three steps of 0.1 s after one that waits for 3.7 s."""
-    burst = [{"images_per_second": 8 / 3.7, "data_wait": 0.99}] + [{"images_per_second": 80.0, "data_wait": 0.0}] * 3
-    ready = [{"images_per_second": 1.0, "data_wait": 0.5}] + [{"images_per_second": 80.0, "data_wait": 0.0}] * 8
+    burst = [{"images_per_second": 8 / 3.7, "data_wait": 0.99}] + [
+        {"images_per_second": 80.0, "data_wait": 0.0}
+    ] * 3
+    ready = [{"images_per_second": 1.0, "data_wait": 0.5}] + [
+        {"images_per_second": 80.0, "data_wait": 0.0}
+    ] * 8
     records = [record | {"step": step} for step, record in enumerate(ready + burst * 5, 1)]
     sizes = {"batch_size": 8, "accumulate": 1, "batches_per_epoch": 10**6, "prefetched": 8}
     figures = plan.pace(records, **sizes)
@@ -74,16 +84,23 @@ def test_the_pace_knows_the_short_step_at_an_epochs_end() -> None:
     records = [{"step": step, "images_per_second": 10.0, "data_wait": 0.0} for step in range(1, 6)]
     figures = plan.pace(records, batch_size=10, accumulate=2, batches_per_epoch=3, prefetched=0)
     # Steps 2 and 4 are of one batch.
-    assert figures["images_per_second"] == pytest.approx(10.0) and figures["seconds_per_step"] == pytest.approx(1.5)
+    assert figures["images_per_second"] == pytest.approx(10.0) and figures[
+        "seconds_per_step"
+    ] == pytest.approx(1.5)
 
 
 def test_the_loader_is_not_credited_with_images_that_a_short_batch_lacks() -> None:
-    recipe = Recipe(dataset="bundled", image_size=32, batch_size=64, workers=0, num_samples=100, drop_last=False)
+    recipe = Recipe(
+        dataset="bundled", image_size=32, batch_size=64, workers=0, num_samples=100, drop_last=False
+    )
     for drop_last, images in ((False, 100), (True, 64)):
         recipe = recipe.model_copy(update={"drop_last": drop_last})
         assert benchmark._loader(recipe, "", "", torch.device("cpu"))[1] == images
 
 
 def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
-    with pytest.raises(ConvNeXtV2Error, match="took no step that could be measured: data_dir = .*nowhere: no such folder"):
+    with pytest.raises(
+        ConvNeXtV2Error,
+        match="took no step that could be measured: data_dir = .*nowhere: no such folder",
+    ):
         convnextv2.plan("train", config="small_data", data_dir=tmp_path / "nowhere")

@@ -37,7 +37,9 @@ NEEDED = {
 
 
 def needed(verb: str) -> dict[str, object]:
-    return {one.name: NEEDED[one.name] for one in own_options(VERBS[verb]) if one.default is REQUIRED}
+    return {
+        one.name: NEEDED[one.name] for one in own_options(VERBS[verb]) if one.default is REQUIRED
+    }
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,9 @@ def helps() -> dict[str, str]:
     found = {}
     for verb in VERBS:
         parser = cli._parser(VERBS[verb], shows_all=True)
-        parser.formatter_class = lambda prog: cli.argparse.HelpFormatter(prog, max_help_position=100, width=2000)
+        parser.formatter_class = lambda prog: cli.argparse.HelpFormatter(
+            prog, max_help_position=100, width=2000
+        )
         found[verb] = parser.format_help()
     return found
 
@@ -64,7 +68,11 @@ def test_the_default_of_help_signature_and_verb_is_one(verb, one, helps):
         assert getattr(read.recipe()[0], one.name) == one.default
     else:
         assert getattr(read, one.name) == one.default
-    if getattr(one, "is_positional", False) or one.name == "config" or (one.kind is bool and hasattr(one, "metavar")):
+    if (
+        getattr(one, "is_positional", False)
+        or one.name == "config"
+        or (one.kind is bool and hasattr(one, "metavar"))
+    ):
         return
     (line,) = re.findall(rf"^  --{one.name} .*$", helps[verb], re.MULTILINE)
     assert line.endswith(f"[{cli._written(one.default)}{' ' * bool(one.unit)}{one.unit}]")
@@ -86,7 +94,11 @@ def test_every_knob_that_a_verb_does_not_use_is_refused_everywhere(verb, tmp_pat
         assert re.search(rf"{verb} (does not use it|has no such option)\. (It|Did|See)", line), line
     if not others or options.foreign:
         return
-    places = [str(word) for word in needed(verb).values() for word in ([word] if isinstance(word, str) else word)]
+    places = [
+        str(word)
+        for word in needed(verb).values()
+        for word in ([word] if isinstance(word, str) else word)
+    ]
     words = places if verb != "convert" else ["x", "--to", "timm", "--out", "x"]
     assert main([verb, *words, f"--{others[0]}", "1"]) == 2  # from the command line
     assert others[0] in capsys.readouterr().err
@@ -100,7 +112,10 @@ def test_every_knob_that_a_verb_does_not_use_is_refused_everywhere(verb, tmp_pat
 def test_a_recipe_for_training_may_be_validated_and_planned_with(tmp_path, capsys):
     file = tmp_path / "recipe.yaml"
     file.write_text(f"lr: 0.1\nmixup: 0.8\ndata_dir: {tmp_path}\n")
-    for command in (["validate", str(tmp_path / "none"), "--config", str(file)], ["plan", "train", "--config", str(file)]):
+    for command in (
+        ["validate", str(tmp_path / "none"), "--config", str(file)],
+        ["plan", "train", "--config", str(file)],
+    ):
         assert main(command) == 2
         assert "does not use it" not in capsys.readouterr().err
 
@@ -108,18 +123,42 @@ def test_a_recipe_for_training_may_be_validated_and_planned_with(tmp_path, capsy
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ("predict R a.jpg --lr 3", "lr = 3: predict does not use it. It belongs to train and pretrain."),
-        ("serve R --image_size 32", "image_size = 32: serve does not use it. It belongs to train and pretrain."),
-        ("reconstruct R a.jpg --lr 1", "lr = 1: reconstruct does not use it. It belongs to train and pretrain."),
-        ("export R --epochs 3", "epochs = 3: export does not use it. It belongs to train and pretrain."),
+        (
+            "predict R a.jpg --lr 3",
+            "lr = 3: predict does not use it. It belongs to train and pretrain.",
+        ),
+        (
+            "serve R --image_size 32",
+            "image_size = 32: serve does not use it. It belongs to train and pretrain.",
+        ),
+        (
+            "reconstruct R a.jpg --lr 1",
+            "lr = 1: reconstruct does not use it. It belongs to train and pretrain.",
+        ),
+        (
+            "export R --epochs 3",
+            "epochs = 3: export does not use it. It belongs to train and pretrain.",
+        ),
         ("validate R --mixup 1", "mixup = 1: validate does not use it. It belongs to train."),
-        ("train --mask_ratio 0.5", "mask_ratio = 0.5: train does not use it. It belongs to pretrain."),
+        (
+            "train --mask_ratio 0.5",
+            "mask_ratio = 0.5: train does not use it. It belongs to pretrain.",
+        ),
         ("pretrain --mixup 0.5", "mixup = 0.5: pretrain does not use it. It belongs to train."),
-        ("serve R --max_image 3", "max_image = 3: serve has no such option. Did you mean 'max_images'?"),
+        (
+            "serve R --max_image 3",
+            "max_image = 3: serve has no such option. Did you mean 'max_images'?",
+        ),
         ("demo --fast", "fast = True: demo has no such option. See: convnextv2 demo --help"),
         ("predict R a.jpg --top_k many", "top_k = many: expected a whole number >= 1."),
-        ("export R --format onx", "format = onx: expected one of onnx, torch, aoti, openvino. Did you mean 'onnx'?"),
-        ("convert W --to timm", "out: is missing. File where it has a suffix, else a folder for the Hub."),
+        (
+            "export R --format onx",
+            "format = onx: expected one of onnx, torch, aoti, openvino. Did you mean 'onnx'?",
+        ),
+        (
+            "convert W --to timm",
+            "out: is missing. File where it has a suffix, else a folder for the Hub.",
+        ),
     ],
 )
 def test_mistakes_name_the_remedy(argv, told, capsys):
@@ -130,7 +169,9 @@ def test_mistakes_name_the_remedy(argv, told, capsys):
 def test_all_mistakes_of_own_options_and_knobs_come_together(capsys):
     assert main("export R --format x --images 0 --epochs 3 --batch_size many".split()) == 2
     err = capsys.readouterr().err
-    assert "this command has 4 errors:" in err and all(word in err for word in ("format", "images", "epochs", "batch_size"))
+    assert "this command has 4 errors:" in err and all(
+        word in err for word in ("format", "images", "epochs", "batch_size")
+    )
 
 
 def test_switches_do_not_take_what_follows(monkeypatch):
@@ -164,11 +205,22 @@ def test_types_are_seen_by_the_checker_of_a_user(tmp_path):
         "convnextv2.predict('r', 'a.jpg', lr=3)\n"
         "convnextv2.train(epochs='many')\n"
     )
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(program)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        str(program),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout
     assert 'program.py:3: note: Revealed type is "convnextv2.run.Run"' in found
     assert 'program.py:5: error: Unexpected keyword argument "lr" for "predict"' in found
-    assert 'program.py:6: error: Argument "epochs" to "train" has incompatible type "str"; expected "int"' in found
+    assert (
+        'program.py:6: error: Argument "epochs" to "train" has incompatible type "str"; expected "int"'
+        in found
+    )
     assert "Found 2 errors" in found, found
 
 

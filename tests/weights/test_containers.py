@@ -17,7 +17,9 @@ def test_a_pickled_model_is_named_and_a_safe_way_advised(tmp_path: Path) -> None
     with pytest.raises(CheckpointError) as error:
         open_weights(tmp_path / "whole.pt")
     message = str(error.value)
-    assert "torch.nn.modules.linear.Linear" in message and message.endswith("save model.state_dict() instead.")
+    assert "torch.nn.modules.linear.Linear" in message and message.endswith(
+        "save model.state_dict() instead."
+    )
     assert message.isprintable() and "weights_only" not in message
 
 
@@ -28,15 +30,22 @@ def test_an_average_beside_the_weights_is_offered_and_taken_on_request(
     plain, average = random_model().state_dict(), random_model().state_dict()
     average = {name: tensor + 1 for name, tensor in average.items()}
     torch.save({"model": plain, key: average, "epoch": 3}, tmp_path / "both.pth")
-    opened, averaged = open_weights(tmp_path / "both.pth"), open_weights(tmp_path / "both.pth", average=True)
+    opened, averaged = (
+        open_weights(tmp_path / "both.pth"),
+        open_weights(tmp_path / "both.pth", average=True),
+    )
     assert torch.equal(opened.tensors["head.bias"], plain["head.bias"])
     assert torch.equal(averaged.tensors["head.bias"], average["head.bias"])
-    assert any("--ema" in line for line in opened.lines()) and not any("--ema" in line for line in averaged.lines())
+    assert any("--ema" in line for line in opened.lines()) and not any(
+        "--ema" in line for line in averaged.lines()
+    )
     assert opened.left_out == [("epoch", "not weights")]
     inspect(tmp_path / "both.pth")
     assert re.search(r"average +yes \(convert --ema\)", capsys.readouterr().out)
     torch.save({key: average}, tmp_path / "alone.pth")
-    assert torch.equal(open_weights(tmp_path / "alone.pth").tensors["head.bias"], average["head.bias"])
+    assert torch.equal(
+        open_weights(tmp_path / "alone.pth").tensors["head.bias"], average["head.bias"]
+    )
 
 
 def test_without_tensors_the_entries_are_named(tmp_path: Path) -> None:
@@ -54,7 +63,9 @@ def test_a_folder_with_pytorch_model_bin_is_opened_without_running_it(tmp_path: 
         open_weights(tmp_path)
 
 
-def test_values_that_are_no_numbers_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_that_are_no_numbers_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tensors = random_model().state_dict()
     tensors["head.bias"][0] = float("nan")
     torch.save(tensors, tmp_path / "x.pth")
@@ -79,8 +90,13 @@ def test_an_index_that_names_no_shards_is_refused(index: str, tmp_path: Path) ->
         open_weights(tmp_path)
 
 
-def test_the_size_that_is_shown_is_that_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"model": random_model().state_dict(), "beside": torch.ones(1 << 19)}, tmp_path / "pytorch_model.bin")
+def test_the_size_that_is_shown_is_that_of_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(
+        {"model": random_model().state_dict(), "beside": torch.ones(1 << 19)},
+        tmp_path / "pytorch_model.bin",
+    )
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "other.safetensors").write_bytes(bytes(5_000_000))
     inspect(tmp_path)

@@ -22,10 +22,15 @@ def change(folder: Path, name: str, **more) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("activation", "ours"), [("gelu", "exact"), ("gelu_pytorch_tanh", "tanh"), ("gelu_new", "tanh"), ("gelu_fast", "tanh")]
+    ("activation", "ours"),
+    [("gelu", "exact"), ("gelu_pytorch_tanh", "tanh"), ("gelu_new", "tanh"), ("gelu_fast", "tanh")],
 )
-def test_transformers_forms_of_gelu_give_its_logits(activation: str, ours: str, tmp_path: Path) -> None:
-    config = ConvNextV2Config(hidden_sizes=list(DIMS), depths=list(DEPTHS), num_labels=5, hidden_act=activation)
+def test_transformers_forms_of_gelu_give_its_logits(
+    activation: str, ours: str, tmp_path: Path
+) -> None:
+    config = ConvNextV2Config(
+        hidden_sizes=list(DIMS), depths=list(DEPTHS), num_labels=5, hidden_act=activation
+    )
     theirs = ConvNextV2ForImageClassification(config).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -52,7 +57,9 @@ def test_what_timms_arguments_change_otherwise_is_refused(tmp_path: Path) -> Non
     for name, value in (("norm_eps", 1e-5), ("output_stride", 16)):
         with pytest.raises(CheckpointError, match=f"{name} = {value}, only"):
             open_weights(change(tmp_path / "timm", "config.json", model_args={name: value}))
-    open_weights(change(tmp_path / "timm", "config.json", model_args={"norm_eps": 1e-6, "output_stride": 32}))
+    open_weights(
+        change(tmp_path / "timm", "config.json", model_args={"norm_eps": 1e-6, "output_stride": 32})
+    )
 
 
 @pytest.mark.parametrize("eps", ["abc", None, -1, True, [1]])
@@ -62,15 +69,25 @@ def test_an_epsilon_that_is_no_number_is_refused(eps: object, tmp_path: Path) ->
         open_weights(change(tmp_path / "hf", "config.json", layer_norm_eps=eps))
 
 
-@pytest.mark.parametrize(("number", "name"), [(0, "nearest"), (1, "lanczos"), (2, "bilinear"), (3, "bicubic"), (4, "area")])
-def test_every_interpolation_survives_transformers_and_timm(number: int, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(0, "nearest"), (1, "lanczos"), (2, "bilinear"), (3, "bicubic"), (4, "area")],
+)
+def test_every_interpolation_survives_transformers_and_timm(
+    number: int, name: str, tmp_path: Path
+) -> None:
     weights = save(random_model(), tmp_path / "ours")
     weights.description.preprocessing["interpolation"] = name
     for target in ("transformers", "timm"):
         convert_weights(weights, target, tmp_path / target)
         assert open_weights(tmp_path / target).description.preprocessing["interpolation"] == name
-    assert json.loads((tmp_path / "transformers" / "preprocessor_config.json").read_text())["resample"] == number
-    config = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True))
+    assert (
+        json.loads((tmp_path / "transformers" / "preprocessor_config.json").read_text())["resample"]
+        == number
+    )
+    config = timm.data.resolve_model_data_config(
+        timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
+    )
     assert timm.data.create_transform(**config)
 
 
@@ -81,20 +98,36 @@ def test_timms_squash_where_we_crop_is_announced(tmp_path: Path) -> None:
         cfg = config | {"crop_mode": "squash", "crop_pct": 1.0, "input_size": [3, side, side]}
         opened = open_weights(change(tmp_path / "timm", "config.json", pretrained_cfg=cfg))
         assert opened.description.preprocessing["eval_preset"] == preset
-        assert any("crop_mode 'squash' at 256 x 256 px" in line for line in opened.lines()) == announced
+        assert (
+            any("crop_mode 'squash' at 256 x 256 px" in line for line in opened.lines())
+            == announced
+        )
 
 
 @pytest.mark.parametrize("target", ["official", "mmpretrain"])
-def test_folders_of_formats_without_a_config_keep_names_and_preparation(target: str, tmp_path: Path) -> None:
+def test_folders_of_formats_without_a_config_keep_names_and_preparation(
+    target: str, tmp_path: Path
+) -> None:
     weights = save(random_model(), tmp_path / "ours", class_names=["a", "b", "c", "d", "e"])
     weights.description.preprocessing.update({"image_size": [64, 64], "crop_pct": 0.9})
     convert_weights(weights, target, tmp_path / "folder")
     back = open_weights(tmp_path / "folder").description
-    assert (back.class_names, back.preprocessing) == (["a", "b", "c", "d", "e"], weights.description.preprocessing)
+    assert (back.class_names, back.preprocessing) == (
+        ["a", "b", "c", "d", "e"],
+        weights.description.preprocessing,
+    )
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mean": "abc"}, {"crop_pct": 0}, {"std": [0, 1, 1]}, {"image_size": 5}, {"eval_preset": "zebra"}, {"a": 1}]
+    "wrong",
+    [
+        {"mean": "abc"},
+        {"crop_pct": 0},
+        {"std": [0, 1, 1]},
+        {"image_size": 5},
+        {"eval_preset": "zebra"},
+        {"a": 1},
+    ],
 )
 def test_preprocessing_of_wrong_types_is_one_line(wrong: dict, tmp_path: Path) -> None:
     convert_weights(save(random_model(), tmp_path / "ours"), "official", tmp_path / "folder")
@@ -106,16 +139,23 @@ def test_names_that_occur_twice_get_their_number() -> None:
     assert distinct(["crane", "owl", "crane"]) == ["crane (0)", "owl", "crane (2)"]
 
 
-@pytest.mark.parametrize(("pool", "right"), [("avg", True), ("fastavg", True), ("max", False), ("avgmax", False)])
+@pytest.mark.parametrize(
+    ("pool", "right"), [("avg", True), ("fastavg", True), ("max", False), ("avgmax", False)]
+)
 def test_another_pooling_of_timm_is_refused(pool: str, right: bool, tmp_path: Path) -> None:
     size = {"depths": DEPTHS, "dims": DIMS, "num_classes": 5}
     theirs = timm.create_model("convnextv2_atto", global_pool=pool, **size).eval()
     timm.models.save_for_hf(theirs, tmp_path / "hf", model_args=size | {"global_pool": pool})
     if right:
         with torch.inference_mode():
-            assert difference(logits(restore(open_weights(tmp_path / "hf"))), theirs.double()(IMAGES)) < 1e-5
+            assert (
+                difference(logits(restore(open_weights(tmp_path / "hf"))), theirs.double()(IMAGES))
+                < 1e-5
+            )
     else:
-        with pytest.raises(CheckpointError, match=f"global_pool = '{pool}', only avg can be built here"):
+        with pytest.raises(
+            CheckpointError, match=f"global_pool = '{pool}', only avg can be built here"
+        ):
             open_weights(tmp_path / "hf")
 
 
@@ -141,21 +181,38 @@ def test_arguments_that_are_not_known_are_refused_or_said(tmp_path: Path) -> Non
     for target in ("transformers", "timm"):
         convert_weights(weights, target, tmp_path / target)
         assert open_weights(tmp_path / target).notes == []
-    with pytest.raises(CheckpointError, match="model_args has 'window' = 7, which is not known here"):
+    with pytest.raises(
+        CheckpointError, match="model_args has 'window' = 7, which is not known here"
+    ):
         open_weights(change(tmp_path / "timm", "config.json", model_args={"window": 7}))
     cfg = json.loads((tmp_path / "timm" / "config.json").read_text())["pretrained_cfg"]
-    change(tmp_path / "timm", "config.json", model_args={"drop_rate": 0.5}, pretrained_cfg=cfg | {"label_offset": 1, "x\ny": 2})
+    change(
+        tmp_path / "timm",
+        "config.json",
+        model_args={"drop_rate": 0.5},
+        pretrained_cfg=cfg | {"label_offset": 1, "x\ny": 2},
+    )
     notes = open_weights(tmp_path / "timm").notes
-    assert ["label_offset" in notes[0], "'x\\ny' = 2 is not known" in notes[1]] == [True, True] and len(notes) == 2
+    assert ["label_offset" in notes[0], "'x\\ny' = 2 is not known" in notes[1]] == [
+        True,
+        True,
+    ] and len(notes) == 2
     notes = open_weights(change(tmp_path / "transformers", "config.json", window=7)).notes
     assert notes == ["config.json: 'window' = 7 is not known here, and left out."]
 
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("multi_label_classification", "do not exclude"), ("regression", "no classes"), (None, ""), (5, "no classes")],
+    [
+        ("multi_label_classification", "do not exclude"),
+        ("regression", "no classes"),
+        (None, ""),
+        (5, "no classes"),
+    ],
 )
-def test_a_problem_that_is_not_one_of_classes_is_said(kind: object, said: str, tmp_path: Path) -> None:
+def test_a_problem_that_is_not_one_of_classes_is_said(
+    kind: object, said: str, tmp_path: Path
+) -> None:
     convert_weights(save(random_model(), tmp_path / "ours"), "transformers", tmp_path / "hf")
     notes = open_weights(change(tmp_path / "hf", "config.json", problem_type=kind)).notes
     assert said in "".join(notes) and len(notes) == bool(said)
@@ -165,5 +222,7 @@ def test_timms_configurations_of_old_are_read(tmp_path: Path) -> None:
     convert_weights(save(random_model(), tmp_path / "ours"), "timm", tmp_path / "timm")
     path = tmp_path / "timm" / "config.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content["pretrained_cfg"] | {"architecture": "convnextv2_atto", "crop_pct": 0.9}))
+    path.write_text(
+        json.dumps(content["pretrained_cfg"] | {"architecture": "convnextv2_atto", "crop_pct": 0.9})
+    )
     assert open_weights(tmp_path / "timm").description.preprocessing["crop_pct"] == 0.9

@@ -9,7 +9,14 @@ import torch
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.verbs.inspect import inspect
-from convnextv2.weights.files import Description, read_description, read_tensors, save_weights, write_tensors, write_text
+from convnextv2.weights.files import (
+    Description,
+    read_description,
+    read_tensors,
+    save_weights,
+    write_tensors,
+    write_text,
+)
 from convnextv2.weights.load import open_weights, restore
 from convnextv2.weights.mindspore import write_ckpt
 
@@ -38,7 +45,10 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
         ({"preprocessing": {"crop_pct": 0.5}}, "preprocessing without image_size, channels"),
         ({"preprocessing": HOW | {"mean": [0.5]}}, "its mean has 1 numbers for 3 channels"),
         ({"preprocessing": HOW | {"std": [0.2] * 5}}, "its std has 5 numbers for 3 channels"),
-        ({"preprocessing": HOW | {"channels": 1, "mean": [0.5], "std": [0.2]}}, "a network of 3 channels for images of 1"),
+        (
+            {"preprocessing": HOW | {"channels": 1, "mean": [0.5], "std": [0.2]}},
+            "a network of 3 channels for images of 1",
+        ),
         ({"preprocessing": HOW | {"value_range": [1.0]}}, "preprocessing.value_range"),
         ({"preprocessing": HOW | {"value_range": [3.0, 2.0]}}, "expected two numbers, low < high"),
         ({"preprocessing": HOW | {"value_range": [0.0, "x"]}}, "preprocessing.value_range.1 = 'x'"),
@@ -52,7 +62,11 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
     ],
 )
 def test_a_description_of_wrong_types_is_refused_in_one_line(wrong: dict, what: str) -> None:
-    content = {"kind": "encoder", "model": "custom"} | wrong | {"arguments": ARGUMENTS | wrong.get("arguments", {})}
+    content = (
+        {"kind": "encoder", "model": "custom"}
+        | wrong
+        | {"arguments": ARGUMENTS | wrong.get("arguments", {})}
+    )
     with pytest.raises(CheckpointError) as error:
         read_description({"convnextv2": json.dumps(content)}, Path("x.safetensors"))
     assert what in str(error.value) and "\n" not in str(error.value)
@@ -85,19 +99,34 @@ def test_a_message_about_a_file_is_one_plain_line() -> None:
     assert str(CheckpointError("a\nb\x1b[1m\u2028c é")) == "a\\nb\\x1b[1m\\u2028c é"
 
 
-@pytest.mark.parametrize("more", [{}, {"value_range": None}, {"value_range": [-0.5, 4000.0]}, {"antialias": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"value_range": None}, {"value_range": [-0.5, 4000.0]}, {"antialias": True}]
+)
 def test_preprocessing_with_and_without_a_range_of_values_is_read(more: dict) -> None:
-    content = {"kind": "encoder", "model": "custom", "arguments": ARGUMENTS, "preprocessing": HOW | more}
-    assert read_description({"convnextv2": json.dumps(content)}, Path("x")).preprocessing == HOW | more
+    content = {
+        "kind": "encoder",
+        "model": "custom",
+        "arguments": ARGUMENTS,
+        "preprocessing": HOW | more,
+    }
+    assert (
+        read_description({"convnextv2": json.dumps(content)}, Path("x")).preprocessing == HOW | more
+    )
 
 
 @pytest.mark.parametrize("where", ["class_names", "training", "provenance"])
-def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(where: str, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(
+    where: str, tmp_path: Path
+) -> None:
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=1)
     name = os.fsdecode(b"caf\xe9")
-    content = {"class_names": [name], "training": {"best": name}, "provenance": {"licence": name}}[where]
+    content = {"class_names": [name], "training": {"best": name}, "provenance": {"licence": name}}[
+        where
+    ]
     description = Description("classifier", "custom", model.arguments, **{where: content})
-    with pytest.raises(CheckpointError, match=r"is not UTF-8 .*caf\\udce9.* Rename that class") as error:
+    with pytest.raises(
+        CheckpointError, match=r"is not UTF-8 .*caf\\udce9.* Rename that class"
+    ) as error:
         save_weights(tmp_path / "best", model.state_dict(), description)
     assert str(error.value).isprintable() and not (tmp_path / "best").exists()
 
@@ -105,18 +134,35 @@ def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(where: st
 def test_a_file_that_was_written_with_such_a_name_is_readable(tmp_path: Path) -> None:
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
     names = [os.fsdecode(b"caf\xe9"), "\U0001f600", "\\udce9"]
-    content = {"kind": "classifier", "model": "custom", "arguments": model.arguments, "class_names": names}
-    write_tensors(tmp_path / "old.safetensors", model.state_dict(), {"convnextv2": json.dumps(content)})
+    content = {
+        "kind": "classifier",
+        "model": "custom",
+        "arguments": model.arguments,
+        "class_names": names,
+    }
+    write_tensors(
+        tmp_path / "old.safetensors", model.state_dict(), {"convnextv2": json.dumps(content)}
+    )
     read = open_weights(tmp_path / "old.safetensors").description.class_names
     assert read == ["caf\\udce9", "\U0001f600", "\\udce9"]
-    save_weights(tmp_path / "again", model.state_dict(), Description("classifier", "custom", model.arguments, class_names=read))
+    save_weights(
+        tmp_path / "again",
+        model.state_dict(),
+        Description("classifier", "custom", model.arguments, class_names=read),
+    )
     assert open_weights(tmp_path / "again" / "model.safetensors").description.class_names == read
 
 
 def test_masses_of_lists_and_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="more than 100,000 lists and objects"):
         read_description({"convnextv2": '{"a": [' + "{}," * 200_000 + "1]}"}, Path("x.safetensors"))
-    head = b"{" + b",".join(b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(60_000)) + b"}"
+    head = (
+        b"{"
+        + b",".join(
+            b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(60_000)
+        )
+        + b"}"
+    )
     for name, content in (("many", head), ("long", head + b" " * (2 << 20))):
         (tmp_path / name).write_bytes(len(content).to_bytes(8, "little") + content)
         with pytest.raises(CheckpointError, match="expected at most"):
@@ -126,10 +172,15 @@ def test_masses_of_lists_and_tensors_are_refused(tmp_path: Path) -> None:
 def test_heads_full_of_notes_take_no_more_than_the_stated_constant(tmp_path: Path) -> None:
     notes = b'{"__metadata__":{' + b",".join(b'"%d":"a"' % i for i in range(300_000)) + b"}}"
     told = '{"class_names": [' + ",".join(f'"{i}"' for i in range(300_000)) + "]}"
-    for name, head in (("notes", notes), ("told", json.dumps({"__metadata__": {"convnextv2": told}}).encode())):
+    for name, head in (
+        ("notes", notes),
+        ("told", json.dumps({"__metadata__": {"convnextv2": told}}).encode()),
+    ):
         (tmp_path / name).write_bytes(len(head).to_bytes(8, "little") + head)
     for result in measure(sorted(tmp_path.iterdir())):
-        assert result["said"] and result["grown"] < 2 * Path(result["path"]).stat().st_size + CONSTANT, result
+        assert (
+            result["said"] and result["grown"] < 2 * Path(result["path"]).stat().st_size + CONSTANT
+        ), result
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o027])
@@ -144,7 +195,9 @@ def test_files_have_the_permissions_of_the_umask(umask: int, tmp_path: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o666 & ~umask}
 
 
-def test_weights_of_eight_bits_are_opened_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_eight_bits_are_opened_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
     tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in model.state_dict().items()}
     tensors["head.bias"] = torch.tensor([1.0, float("nan"), 0.0]).to(torch.float8_e4m3fn)

@@ -34,9 +34,15 @@ def test_a_weights_file_is_enough_to_build_its_model(tmp_path: Path) -> None:
 
 def test_fcmae_weights_build_encoder_and_decoder(tmp_path: Path) -> None:
     model = FCMAE(network(num_classes=None), decoder_dim=8)
-    save_weights(tmp_path, model.state_dict(), Description("fcmae", "custom", model.encoder.arguments, model.arguments))
+    save_weights(
+        tmp_path,
+        model.state_dict(),
+        Description("fcmae", "custom", model.encoder.arguments, model.arguments),
+    )
     loaded, _ = load_model(tmp_path / "model.safetensors")
-    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True)
+    )
 
 
 def test_a_classifier_starts_from_a_pretrained_encoder_with_a_full_report() -> None:
@@ -69,8 +75,12 @@ def test_other_input_channels_keep_the_response_to_grey_images() -> None:
     for channels in (1, 6):
         model = network(num_classes=None, in_channels=channels)
         report = load_encoder(model, source.state_dict(), source="x")
-        assert report.adapted == [("downsample_layers.0.0.weight", f"3 input channels to {channels}")]
-        assert torch.allclose(model(grey.expand(1, channels, 32, 32)), expected, rtol=1e-3, atol=1e-3)
+        assert report.adapted == [
+            ("downsample_layers.0.0.weight", f"3 input channels to {channels}")
+        ]
+        assert torch.allclose(
+            model(grey.expand(1, channels, 32, 32)), expected, rtol=1e-3, atol=1e-3
+        )
 
 
 def test_channels_are_adapted_as_by_timm() -> None:
@@ -78,7 +88,9 @@ def test_channels_are_adapted_as_by_timm() -> None:
 
     weight = torch.randn(4, 3, 2, 2)
     for channels in (1, 4, 5):
-        assert torch.allclose(adapt_channels(weight, channels), adapt_input_conv(channels, weight), atol=1e-6)
+        assert torch.allclose(
+            adapt_channels(weight, channels), adapt_input_conv(channels, weight), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +127,12 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_description_that_no_model_can_be_built_of_is_one_line(tmp_path: Path) -> None:
     model = network(num_classes=3)
-    for more in ({"num_classes": 10**40}, {"unknown": 1}, {"dims": [10**40, 8, 12, 16]}, {"depths": [1, 1, 1, 10**9]}):
+    for more in (
+        {"num_classes": 10**40},
+        {"unknown": 1},
+        {"dims": [10**40, 8, 12, 16]},
+        {"depths": [1, 1, 1, 10**9]},
+    ):
         arguments = model.arguments | more
         save_weights(tmp_path, model.state_dict(), Description("classifier", "custom", arguments))
         with pytest.raises(CheckpointError) as error:

@@ -21,7 +21,10 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
 def as_generated(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """What the fixtures' README says was put into the network, in file order."""
     rng = np.random.default_rng(1)
-    return {name: (rng.standard_normal(tuple(tensor.shape)) * 0.3).astype(np.float32) for name, tensor in tensors.items()}
+    return {
+        name: (rng.standard_normal(tuple(tensor.shape)) * 0.3).astype(np.float32)
+        for name, tensor in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["micro.ckpt", "micro_crc.ckpt", "micro_chunked.ckpt"])
@@ -50,7 +53,11 @@ def test_a_training_checkpoint_gives_its_weights_and_on_request_its_average() ->
     path = FIXTURES / "micro_train.ckpt"
     tensors = read_ckpt(path)
     assert len(tensors) == 246
-    assert (tensors["global_step"].item(), tensors["updates"].item(), len(tensors["learning_rate"])) == (3, 5003, 6)
+    assert (
+        tensors["global_step"].item(),
+        tensors["updates"].item(),
+        len(tensors["learning_rate"]),
+    ) == (3, 5003, 6)
     expected = json.loads((FIXTURES / "micro_train.json").read_text())
     images = torch.from_numpy(np.load(FIXTURES / "micro_input.npy"))
     for average, key in ((False, "logits_after"), (True, "ema_logits")):
@@ -91,7 +98,17 @@ def test_what_is_written_equals_mindspores_own_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float64, torch.bool]
+    "dtype",
+    [
+        torch.int8,
+        torch.uint8,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float64,
+        torch.bool,
+    ],
 )
 def test_every_type_and_scalars_survive(dtype: torch.dtype, tmp_path: Path) -> None:
     tensors = {
@@ -105,18 +122,25 @@ def test_every_type_and_scalars_survive(dtype: torch.dtype, tmp_path: Path) -> N
         assert back[name].dtype == dtype and torch.equal(back[name], tensor)
 
 
-def test_large_parameters_are_cut_and_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_parameters_are_cut_and_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mindspore, "CHUNK", 1024)
     tensors = {"a": torch.randn(700), "b": torch.randn(3, 2), "c": torch.randn(256)}
     write_ckpt(tmp_path / "x.ckpt", tensors)
     content = (tmp_path / "x.ckpt").read_bytes()
     assert content.count(b"\x0a\x01a") == 3 and content.count(b"\x0a\x01c") == 1
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_ckpt(tmp_path / "x.ckpt").items())
+    assert all(
+        torch.equal(tensor, tensors[name])
+        for name, tensor in read_ckpt(tmp_path / "x.ckpt").items()
+    )
 
 
 def test_packed_dims_unknown_fields_and_old_scalars_are_understood(tmp_path: Path) -> None:
     number = struct.pack("<f", 2.5)
-    packed = field(1, bytes([1, 2])) + field(2, b"Float32") + field(3, number * 2) + b"\x78\x05"  # field 15, a varint
+    packed = (
+        field(1, bytes([1, 2])) + field(2, b"Float32") + field(3, number * 2) + b"\x78\x05"
+    )  # field 15, a varint
     old_scalar = b"\x08\x00" + field(2, b"Float32") + field(3, number)
     text = b"\x08\x00" + field(2, b"str2") + field(3, "ab".encode("utf-32-le"))
     values = [(b"packed", packed), (b"old", old_scalar), (b"note", text)]
@@ -129,7 +153,9 @@ def test_packed_dims_unknown_fields_and_old_scalars_are_understood(tmp_path: Pat
 
 
 def test_lengths_and_dims_that_claim_more_than_there_is_allocate_nothing(tmp_path: Path) -> None:
-    huge = bytes([0x08]) + b"\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\x12\x07Float32" + b"\x1a\x04abcd"
+    huge = (
+        bytes([0x08]) + b"\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\x12\x07Float32" + b"\x1a\x04abcd"
+    )
     value = b"\x0a\x01a\x12" + bytes([len(huge)]) + huge
     (tmp_path / "x.ckpt").write_bytes(b"\x0a" + bytes([len(value)]) + value)
     with pytest.raises(CheckpointError, match="damaged"):
@@ -144,12 +170,18 @@ def test_the_read_only_files_that_mindspore_leaves_can_be_opened(tmp_path: Path)
 
 def test_whatever_a_training_script_kept_beside_the_network_is_left_out(tmp_path: Path) -> None:
     plain = read_ckpt(FIXTURES / "micro.ckpt")
-    beside = {f"{kind}.{name}": tensor for name, tensor in plain.items() for kind in ("moment3", "prev_gradient")}
+    beside = {
+        f"{kind}.{name}": tensor
+        for name, tensor in plain.items()
+        for kind in ("moment3", "prev_gradient")
+    }
     beside |= {name: torch.tensor(1.0) for name in ("epoch", "lr", "loss", "best_acc")}
     write_ckpt(tmp_path / "adan.ckpt", plain | beside)
     opened = open_weights(tmp_path / "adan.ckpt")
     assert opened.tensors.keys() == open_weights(FIXTURES / "micro.ckpt").tensors.keys()
-    assert {name for name, _ in opened.left_out} == set(beside) and {why for _, why in opened.left_out} == {"training state"}
+    assert {name for name, _ in opened.left_out} == set(beside) and {
+        why for _, why in opened.left_out
+    } == {"training state"}
     write_ckpt(tmp_path / "odd.ckpt", plain | {"feature.1.0.extra": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"feature\.1\.0\.extra"):
         open_weights(tmp_path / "odd.ckpt")
@@ -189,7 +221,9 @@ def entry(tag: bytes, dims: list[int], content: bytes = b"", kind: bytes = b"Flo
     return field(1, field(1, tag) + field(2, sides + field(2, kind) + field(3, content)))
 
 
-@pytest.mark.parametrize("dims", [[0, 2**63], [0, 2**62, 2**62], [2**64 - 1, 0], [0, 2**31, 2**31], [2**32, 2**32]])
+@pytest.mark.parametrize(
+    "dims", [[0, 2**63], [0, 2**62, 2**62], [2**64 - 1, 0], [0, 2**31, 2**31], [2**32, 2**32]]
+)
 def test_sides_beyond_what_can_be_multiplied_are_one_line(dims: list[int], tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(entry(b"feature.0.0.weight", dims))
     with pytest.raises(CheckpointError, match="the file is damaged") as error:
@@ -207,7 +241,8 @@ def test_masses_of_entries_or_fields_are_refused_before_they_cost_memory(tmp_pat
         "packed sides": field(1, field(1, b"a") + field(2, field(1, b"\1" * size))),
         "sides": field(1, field(1, b"a") + field(2, b"\x08\1" * (size // 2))),
         "long name": entry(b"a" * size + "😀".encode(), [0]),
-        "long note": entry(b"a", [0], "😀".encode("utf-32-le") * (size // 4), b"str") + entry(b"b", [1], bytes(4)),
+        "long note": entry(b"a", [0], "😀".encode("utf-32-le") * (size // 4), b"str")
+        + entry(b"b", [1], bytes(4)),
         "no sides": entry(b"a", [], bytes(size)),
     }
     for name, content in files.items():

@@ -55,7 +55,9 @@ class ChannelwiseTransform:
         before = generator.get_state()
         changed = []
         for transform, band in zip(self.transforms, pixels, strict=True):
-            generator.set_state(before)  # no choice depends on the pixels, so each channel sees the same ones
+            generator.set_state(
+                before
+            )  # no choice depends on the pixels, so each channel sees the same ones
             changed.append(transform(band[None], generator))
         return torch.cat(changed)
 
@@ -68,7 +70,9 @@ _RESAMPLING = {
 }
 
 
-def build_policy(text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic") -> PolicyTransform | ChannelwiseTransform:
+def build_policy(
+    text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic"
+) -> PolicyTransform | ChannelwiseTransform:
     """The policy that the text describes (`grammar.POLICIES`).
 
     Args:
@@ -85,7 +89,10 @@ def build_policy(text: str, *, fill: tuple[int, ...], interpolation: str = "bicu
         return PolicyTransform(_policy(text, Canvas(fill, resample), OPERATIONS.keys()))
     without_colour = OPERATIONS.keys() - {"Color"}
     return ChannelwiseTransform(
-        tuple(PolicyTransform(_policy(text, Canvas((level,), resample), without_colour)) for level in fill)
+        tuple(
+            PolicyTransform(_policy(text, Canvas((level,), resample), without_colour))
+            for level in fill
+        )
     )
 
 
@@ -96,10 +103,16 @@ def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
     policy: Policy
     match name:
         case "randaug" | "rand":
-            weights = {operation: weight for operation, weight in RANDAUG_WEIGHTS.items() if operation in usable}
+            weights = {
+                operation: weight
+                for operation, weight in RANDAUG_WEIGHTS.items()
+                if operation in usable
+            }
             choice = sum(weight > 0 for weight in weights.values())
             if numbers["w"] == 0 and numbers["n"] > choice:
-                raise RecipeError(f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {choice} operations. Use n{choice}.")
+                raise RecipeError(
+                    f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {choice} operations. Use n{choice}."
+                )
             policy = RandAugment(
                 canvas,
                 weights=weights,
@@ -111,7 +124,9 @@ def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
                 weighted=numbers["w"] == 0,
             )
         case "autoaug" | "autoaugr":
-            policy = AutoAugment(canvas, std=numbers["mstd"], increasing_posterize=name == "autoaugr")
+            policy = AutoAugment(
+                canvas, std=numbers["mstd"], increasing_posterize=name == "autoaugr"
+            )
         case "3a":
             policy = ThreeAugment(canvas, std=numbers["mstd"])
         case "augmix":
@@ -126,7 +141,9 @@ def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
         case _:
             policy = TrivialAugmentWide(
                 canvas,
-                names=tuple(operation for operation in TRIVIALAUGMENT if operation in {"Identity", *usable}),
+                names=tuple(
+                    operation for operation in TRIVIALAUGMENT if operation in {"Identity", *usable}
+                ),
                 bins=int(numbers["m"]),
             )
     return policy

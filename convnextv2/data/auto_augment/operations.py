@@ -26,13 +26,22 @@ class Canvas(NamedTuple):
 
 def _move(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Image.Image:
     # The matrix takes output coordinates to input coordinates.
-    if native.can_take_pixels() and canvas.resample in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
+    if native.can_take_pixels() and canvas.resample in (
+        Image.Resampling.BILINEAR,
+        Image.Resampling.BICUBIC,
+    ):
         channels = len(image.getbands())
         pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, channels)
         bicubic = canvas.resample == Image.Resampling.BICUBIC
         moved = native.warp(pixels, matrix, bicubic=bicubic, fill=canvas.fill[:channels]).numpy()
         return Image.fromarray(moved if channels > 1 else moved[..., 0])
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=canvas.resample, fillcolor=_fill(image, canvas))
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        matrix,
+        resample=canvas.resample,
+        fillcolor=_fill(image, canvas),
+    )
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
@@ -53,7 +62,9 @@ def _brighten_dark(image: Image.Image, amount: float, canvas: Canvas) -> Image.I
 
 
 def _posterize(image: Image.Image, bits: float, canvas: Canvas) -> Image.Image:
-    return ImageOps.posterize(image, min(8, max(1, int(bits))))  # no bit at all would leave nothing to see
+    return ImageOps.posterize(
+        image, min(8, max(1, int(bits)))
+    )  # no bit at all would leave nothing to see
 
 
 def _enhance(by: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:

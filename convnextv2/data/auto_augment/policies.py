@@ -94,7 +94,9 @@ class RandAugment:
         """image: mode L or RGB. Returns one of the same size and mode."""
         names = list(self.weights)
         weights = torch.tensor(list(self.weights.values()) if self.weighted else [1.0] * len(names))
-        for i in torch.multinomial(weights, self.layers, replacement=not self.weighted, generator=generator).tolist():
+        for i in torch.multinomial(
+            weights, self.layers, replacement=not self.weighted, generator=generator
+        ).tolist():
             if happens(generator, 0.5):
                 level = draw_magnitude(self.magnitude, self.std, self.most, generator)
                 value = strength(names[i], level, image, generator, increasing=self.increasing)
@@ -133,7 +135,9 @@ class ThreeAugment:
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
         """image: mode L or RGB. Returns one of the same size and mode."""
-        name, magnitude = (("Solarize", 5), ("Color", 10), ("GaussianBlur", 10))[integer(generator, 0, 3)]
+        name, magnitude = (("Solarize", 5), ("Color", 10), ("GaussianBlur", 10))[
+            integer(generator, 0, 3)
+        ]
         level = draw_magnitude(magnitude, self.std, FULL, generator)
         if name == "Solarize":
             value = strength(name, level, image, generator)
@@ -167,7 +171,9 @@ class AugMix:
             changed = image
             for _ in range(self.depth if self.depth > 0 else integer(generator, 1, 4)):
                 name = self.names[integer(generator, 0, len(self.names))]
-                value = strength(name, uniform(generator, 0, self.magnitude), image, generator, increasing=True)
+                value = strength(
+                    name, uniform(generator, 0, self.magnitude), image, generator, increasing=True
+                )
                 changed = OPERATIONS[name](changed, value, self.canvas)
             mixture += weight * np.asarray(changed, dtype=np.float32)
         mixed = Image.fromarray(mixture.round().clip(0, 255).astype(np.uint8))
@@ -196,7 +202,13 @@ class TrivialAugmentWide:
         elif name == "Solarize":
             value = 255 * (1 - share)
         else:
-            most = {"Rotate": 135.0, "ShearX": 0.99, "ShearY": 0.99, "TranslateX": 32.0, "TranslateY": 32.0}.get(name, 0.0)
+            most = {
+                "Rotate": 135.0,
+                "ShearX": 0.99,
+                "ShearY": 0.99,
+                "TranslateX": 32.0,
+                "TranslateY": 32.0,
+            }.get(name, 0.0)
             value = sign * most * share
         return OPERATIONS[name](image, value, self.canvas)
 
@@ -206,11 +218,19 @@ Policy = RandAugment | AutoAugment | ThreeAugment | AugMix | TrivialAugmentWide
 
 def draw_magnitude(magnitude: float, std: float, most: float, generator: torch.Generator) -> float:
     """A magnitude around the given one, from 0 to `most`."""
-    drawn = uniform(generator, 0, magnitude) if std > 100 else normal(generator, magnitude, std) if std else magnitude
+    drawn = (
+        uniform(generator, 0, magnitude)
+        if std > 100
+        else normal(generator, magnitude, std)
+        if std
+        else magnitude
+    )
     return max(0.0, min(drawn, most))
 
 
-def strength(name: str, level: float, image: Pixels, generator: torch.Generator, *, increasing: bool = False) -> float:
+def strength(
+    name: str, level: float, image: Pixels, generator: torch.Generator, *, increasing: bool = False
+) -> float:
     """What an operation takes at this magnitude, with a random sign where it has a direction (ranges as in timm).
 
     increasing: the enhancers go away from 1 either way instead of from 0.1 to 1.9; Posterize and Solarize change more at a higher

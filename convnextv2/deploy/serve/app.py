@@ -21,7 +21,13 @@ from convnextv2.deploy.serve.store import Store
 from convnextv2.deploy.serve.tensors import LENGTH_HEADER
 
 
-def build_app(store: Store, *, keys: Keys | None = None, cors_origins: Sequence[str] = (), access_log: str = "failed") -> ASGIApp:
+def build_app(
+    store: Store,
+    *,
+    keys: Keys | None = None,
+    cors_origins: Sequence[str] = (),
+    access_log: str = "failed",
+) -> ASGIApp:
     """The ASGI application that serves models.
 
     Args:
@@ -56,10 +62,18 @@ def build_app(store: Store, *, keys: Keys | None = None, cors_origins: Sequence[
 
     handle_errors(app, count)
     limited = LimitBody(app, store.limits, refuse)
-    guarded: ASGIApp = Linger(Guard(limited, store, keys, AccessLog(access_log)), store.limits.read_timeout_s)
+    guarded: ASGIApp = Linger(
+        Guard(limited, store, keys, AccessLog(access_log)), store.limits.read_timeout_s
+    )
     if cors_origins:
         shown = ("Retry-After", "X-Request-ID", CODE_HEADER, LENGTH_HEADER)
-        guarded = Cors(guarded, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"], expose_headers=shown)
+        guarded = Cors(
+            guarded,
+            allow_origins=list(cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=shown,
+        )
     return guarded
 
 

@@ -43,11 +43,19 @@ class Queue:
         """Raises Refusal where there is no room for so many, or where they would wait for longer than the deadline."""
         if self.waiting + images > self.limits.max_queue:
             raise Refusal(
-                429, "queue_full", f"{self.waiting} images are waiting, {self.limits.max_queue} may. Try again later.", 1
+                429,
+                "queue_full",
+                f"{self.waiting} images are waiting, {self.limits.max_queue} may. Try again later.",
+                1,
             )
         wait_s = (self.waiting + images) / self.pace if self.pace and self.waiting else 0.0
         if wait_s > _SHARE_OF_DEADLINE * self.limits.deadline_s:
-            raise Refusal(429, "queue_full", f"{self.waiting} images are waiting, for about {wait_s:.0f} s. Try again later.", 1)
+            raise Refusal(
+                429,
+                "queue_full",
+                f"{self.waiting} images are waiting, for about {wait_s:.0f} s. Try again later.",
+                1,
+            )
 
     def take(self, images: int) -> None:
         """Make room for so many. Raises Refusal as `check` does."""
@@ -159,7 +167,9 @@ class Batcher:
             if not alive:
                 continue
             try:
-                scores = await loop.run_in_executor(self._executor, self._score, torch.stack([job.pixels for job in alive]))
+                scores = await loop.run_in_executor(
+                    self._executor, self._score, torch.stack([job.pixels for job in alive])
+                )
                 self._measure(len(alive), [now - job.came for job in alive], loop.time() - now)
             except Exception as error:
                 for job in alive:
@@ -169,7 +179,9 @@ class Batcher:
             for i, job in enumerate(alive):
                 if not job.answer.done():
                     part = slice(i, i + 1)
-                    job.answer.set_result(Scores(scores.probs[part], scores.embedding[part], scores.explanation[part]))
+                    job.answer.set_result(
+                        Scores(scores.probs[part], scores.embedding[part], scores.explanation[part])
+                    )
             self._deaths = 0
 
     async def _collect(self) -> list[_Job]:
@@ -180,20 +192,37 @@ class Batcher:
                     return []
                 self._arrived.clear()
                 await self._arrived.wait()
-            wait = self._jobs[0].came + self._limits.max_delay_ms / 1000 - asyncio.get_running_loop().time()
+            wait = (
+                self._jobs[0].came
+                + self._limits.max_delay_ms / 1000
+                - asyncio.get_running_loop().time()
+            )
             if wait > 0 and len(self._jobs) < self._limits.max_batch and not self._stopping:
                 self._full.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._full.wait()
             if self._jobs:  # all may have left meanwhile
-                return [self._jobs.popleft() for _ in range(min(len(self._jobs), self._limits.max_batch))]
+                return [
+                    self._jobs.popleft()
+                    for _ in range(min(len(self._jobs), self._limits.max_batch))
+                ]
 
 
 def _failed() -> Refusal:
-    return Refusal(503, "model_failed", "The model's queue has failed and is started again. Try again later.", 1)
+    return Refusal(
+        503,
+        "model_failed",
+        "The model's queue has failed and is started again. Try again later.",
+        1,
+    )
 
 
 def late(limits: Limits) -> Refusal:
     """The deadline has passed."""
-    return Refusal(503, "deadline_exceeded", f"No answer within {limits.deadline_s:g} s: the server is busy. Try again later.", 1)
+    return Refusal(
+        503,
+        "deadline_exceeded",
+        f"No answer within {limits.deadline_s:g} s: the server is busy. Try again later.",
+        1,
+    )

@@ -33,26 +33,49 @@ async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes
     if kind == "multipart/form-data":
         try:
             form = await _InMemory(
-                request.headers, request.stream(), max_files=most, max_fields=0, max_part_size=int(limits.max_body_mb * 1e6)
+                request.headers,
+                request.stream(),
+                max_files=most,
+                max_fields=0,
+                max_part_size=int(limits.max_body_mb * 1e6),
             ).parse()
             uploads = [part for _, part in form.multi_items() if not isinstance(part, str)]
-            files = [(plain(part.filename or f"image {i}")[:200], await part.read()) for i, part in enumerate(uploads)]
+            files = [
+                (plain(part.filename or f"image {i}")[:200], await part.read())
+                for i, part in enumerate(uploads)
+            ]
             await form.close()
         except (UnicodeError, LookupError):  # of a charset that the request names
-            raise Refusal(400, "bad_request", "The multipart body cannot be read: its text is of no known encoding.") from None
+            raise Refusal(
+                400,
+                "bad_request",
+                "The multipart body cannot be read: its text is of no known encoding.",
+            ) from None
         except MultiPartException as error:
             if "Too many files" in error.message:
-                raise Refusal(413, "too_many_images", f"More than {most} images. Send them in several requests.") from None
-            raise Refusal(400, "bad_request", f"The multipart body cannot be read: {error.message[:200]}") from None
+                raise Refusal(
+                    413,
+                    "too_many_images",
+                    f"More than {most} images. Send them in several requests.",
+                ) from None
+            raise Refusal(
+                400, "bad_request", f"The multipart body cannot be read: {error.message[:200]}"
+            ) from None
     elif kind == "application/json":
         parsed = validated(ImagesJson, await request.body(), most, "images")
         files = decode_base64(parsed.images, limits)
-    elif kind in ("application/octet-stream", "application/x-www-form-urlencoded", "") or kind.startswith("image/"):
+    elif kind in (
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+        "",
+    ) or kind.startswith("image/"):
         body = await request.body()  # by its content; curl calls a posted file a form
         files = [("image 0", body)] if body else []
     else:
         raise Refusal(
-            415, "content_type", f"Content-Type {kind[:100]!r}: expected an image, multipart/form-data or application/json."
+            415,
+            "content_type",
+            f"Content-Type {kind[:100]!r}: expected an image, multipart/form-data or application/json.",
         )
     if not files:
         raise Refusal(400, "no_image", "There is no image in the body.")
@@ -74,7 +97,9 @@ def check_encoding(request: Request) -> None:
     """Raises Refusal for a compressed body: what it holds is not known before it has been unpacked."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
-        raise Refusal(415, "content_encoding", f"Content-Encoding {encoding[:50]!r}: send the body as it is.")
+        raise Refusal(
+            415, "content_encoding", f"Content-Encoding {encoding[:50]!r}: send the body as it is."
+        )
 
 
 def validated(form: type[Body], body: bytes, most: int, what: str) -> Body:
@@ -124,7 +149,9 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
     """
     if len(texts) > limits.max_images:
         raise Refusal(
-            413, "too_many_images", f"{len(texts)} images, {limits.max_images} may be in a request. Send several requests."
+            413,
+            "too_many_images",
+            f"{len(texts)} images, {limits.max_images} may be in a request. Send several requests.",
         )
     files = []
     for i, text in enumerate(texts):
@@ -132,7 +159,9 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
             files.append((f"image {i}", _from_base64(text)))
         except (binascii.Error, ValueError, TypeError, AttributeError):
             raise Refusal(
-                400, "bad_base64", f"image {i}: is not base64. Expected the file's bytes so encoded, or a data: URI of them."
+                400,
+                "bad_base64",
+                f"image {i}: is not base64. Expected the file's bytes so encoded, or a data: URI of them.",
             ) from None
     if not files:
         raise Refusal(400, "no_image", "There is no image in the body.")
@@ -173,7 +202,13 @@ IMAGES_BODY = {
                 "schema": {
                     "type": "object",
                     "required": ["images"],
-                    "properties": {"images": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
                 }
             },
             "application/json": {"schema": _schema(ImagesJson)},

@@ -21,9 +21,7 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 class Limits:
     """What one server takes."""
 
-    max_body_mb: float = option(
-        32.0, "Maximum request body.", metavar="MB", unit="MB", gt=0
-    )
+    max_body_mb: float = option(32.0, "Maximum request body.", metavar="MB", unit="MB", gt=0)
     max_bodies_mb: float = option(
         512.0,
         "Maximum of all bodies that are being read or answered.",
@@ -40,9 +38,14 @@ class Limits:
         gt=0,
     )
     max_queue: int = option(
-        256, "Images that may wait, of all requests; beyond that requests are refused.", metavar="N", gt=0
+        256,
+        "Images that may wait, of all requests; beyond that requests are refused.",
+        metavar="N",
+        gt=0,
     )
-    max_batch: int = option(32, "Maximum number of images that the model gets at once.", metavar="N", gt=0)
+    max_batch: int = option(
+        32, "Maximum number of images that the model gets at once.", metavar="N", gt=0
+    )
     max_delay_ms: float = option(
         2.0,
         "Time that the first image of a batch waits for others while the model is idle.",
@@ -89,7 +92,12 @@ class Refusal(Exception):
         more_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.status, self.code, self.message, self.retry_after_s = (
+            status,
+            code,
+            message,
+            retry_after_s,
+        )
         self.more_headers = more_headers
 
     def body(self) -> dict[str, dict[str, str]]:
@@ -98,7 +106,9 @@ class Refusal(Exception):
 
     def headers(self) -> dict[str, str]:
         """Retry-After, in whole seconds, and what belongs to this refusal alone."""
-        return ({} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}) | dict(self.more_headers)
+        return (
+            {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        ) | dict(self.more_headers)
 
 
 class _Refused(Exception):
@@ -111,7 +121,9 @@ class LimitBody:
 
     answer: sends a refusal to what was asked for at a path."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, answer: Callable[[Refusal, str, Send], Awaitable[None]]) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, answer: Callable[[Refusal, str, Send], Awaitable[None]]
+    ) -> None:
         self.app, self.limits, self.answer = app, limits, answer
         self.held = 0
 
@@ -121,10 +133,16 @@ class LimitBody:
             await self.app(scope, receive, send)
             return
         most = int(self.limits.max_body_mb * 1e6)
-        too_long = Refusal(413, "body_too_large", f"The body is longer than {self.limits.max_body_mb:g} MB.")
+        too_long = Refusal(
+            413, "body_too_large", f"The body is longer than {self.limits.max_body_mb:g} MB."
+        )
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
-            refusal = too_long if length.isdigit() else Refusal(400, "bad_request", "Content-Length is no number.")
+            refusal = (
+                too_long
+                if length.isdigit()
+                else Refusal(400, "bad_request", "Content-Length is no number.")
+            )
             await self.answer(refusal, scope.get("path", ""), closing(send))
             return
         end = asyncio.get_running_loop().time() + self.limits.read_timeout_s
@@ -133,7 +151,9 @@ class LimitBody:
 
         async def counted() -> Message:
             nonlocal seen, complete, refused
-            if refused:  # frameworks turn what is raised here into errors of their own, and may ask again
+            if (
+                refused
+            ):  # frameworks turn what is raised here into errors of their own, and may ask again
                 raise _Refused
             if complete:  # only the end of the connection can follow
                 return await receive()
@@ -141,7 +161,11 @@ class LimitBody:
                 async with asyncio.timeout_at(end):
                     message = await receive()
             except TimeoutError:
-                refused = Refusal(408, "too_slow", f"The body did not arrive within {self.limits.read_timeout_s:g} s.")
+                refused = Refusal(
+                    408,
+                    "too_slow",
+                    f"The body did not arrive within {self.limits.read_timeout_s:g} s.",
+                )
                 raise _Refused from None
             came = len(message.get("body", b""))
             seen, self.held = seen + came, self.held + came
@@ -149,7 +173,12 @@ class LimitBody:
             if seen > most:
                 refused = too_long
             elif self.held > self.limits.max_bodies_mb * 1e6:
-                refused = Refusal(429, "too_many_bodies", "Too many requests are being read at once. Try again later.", 1)
+                refused = Refusal(
+                    429,
+                    "too_many_bodies",
+                    "Too many requests are being read at once. Try again later.",
+                    1,
+                )
             if refused:
                 raise _Refused
             return message
@@ -183,19 +212,29 @@ class Linger:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = dict(scope.get("headers", []))
-        complete = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
-        if scope["type"] != "http" or complete or b"expect" in headers:  # who asks first whether to send, sends nothing
+        complete = (
+            headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+        )
+        if (
+            scope["type"] != "http" or complete or b"expect" in headers
+        ):  # who asks first whether to send, sends nothing
             await self.app(scope, receive, send)
             return
 
         async def noted() -> Message:
             nonlocal complete
             message = await receive()
-            complete = not message.get("more_body", False)  # a client that has left says no more, too
+            complete = not message.get(
+                "more_body", False
+            )  # a client that has left says no more, too
             return message
 
         async def last(message: Message) -> None:
-            if complete or message["type"] != "http.response.body" or message.get("more_body", False):
+            if (
+                complete
+                or message["type"] != "http.response.body"
+                or message.get("more_body", False)
+            ):
                 await send(message)
                 return
             await send({**message, "more_body": True})

@@ -252,8 +252,12 @@ _WHY = {
 }
 """What each status of a refusal means."""
 
-REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody, "description": why} for status, why in _WHY.items()}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": why} for status, why in _WHY.items()
+}
 """Of every path that takes a request's body."""
 
-V2_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": V2Error, "description": why} for status, why in _WHY.items()}
+V2_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": V2Error, "description": why} for status, why in _WHY.items()
+}
 """Of every path under /v2 that does."""

@@ -34,7 +34,9 @@ async def score(
     return await together(request, store, deadline, [one(name, data) for name, data in files])
 
 
-async def score_pixels(request: Request, store: Store, served: Served, given: V2Tensor) -> list[Scores]:
+async def score_pixels(
+    request: Request, store: Store, served: Served, given: V2Tensor
+) -> list[Scores]:
     """The same for pixels that come at the model's size."""
     batches = served.batches
     size = [*served.transform.image_size, served.transform.channels]
@@ -47,26 +49,39 @@ async def score_pixels(request: Request, store: Store, served: Served, given: V2
     count = torch.Size(given.shape).numel()
     if given.raw is not None:
         if len(given.raw) != count:
-            raise Refusal(400, "bad_data", f"{len(given.raw)} bytes: expected {count}, one for each value.")
+            raise Refusal(
+                400, "bad_data", f"{len(given.raw)} bytes: expected {count}, one for each value."
+            )
         return await _score_images(
-            request, store, batches, torch.frombuffer(bytearray(given.raw), dtype=torch.uint8).view(given.shape)
+            request,
+            store,
+            batches,
+            torch.frombuffer(bytearray(given.raw), dtype=torch.uint8).view(given.shape),
         )
     try:
         pixels = torch.tensor(given.data)
     except (ValueError, TypeError, RuntimeError, OverflowError):
         raise Refusal(400, "bad_data", "data: expected whole numbers from 0 to 255.") from None
-    if pixels.dtype != torch.int64 or pixels.numel() != count or bool(((pixels < 0) | (pixels > 255)).any()):
+    if (
+        pixels.dtype != torch.int64
+        or pixels.numel() != count
+        or bool(((pixels < 0) | (pixels > 255)).any())
+    ):
         raise Refusal(400, "bad_data", f"data: expected {count} whole numbers from 0 to 255.")
     return await _score_images(request, store, batches, pixels.to(torch.uint8).view(given.shape))
 
 
-async def _score_images(request: Request, store: Store, batches: Batcher, pixels: Tensor) -> list[Scores]:
+async def _score_images(
+    request: Request, store: Store, batches: Batcher, pixels: Tensor
+) -> list[Scores]:
     images = pixels.permute(0, 3, 1, 2)
     deadline = asyncio.get_running_loop().time() + store.limits.deadline_s
     return await together(request, store, deadline, [batches(image, deadline) for image in images])
 
 
-async def together(request: Request, store: Store, deadline: float, works: list[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def together(
+    request: Request, store: Store, deadline: float, works: list[Coroutine[Any, Any, Result]]
+) -> list[Result]:
     """Await all works, in their order, within the deadline, as images of the queue; where one fails, or the client leaves, none
     goes on."""
     try:
@@ -77,7 +92,9 @@ async def together(request: Request, store: Store, deadline: float, works: list[
         raise
     tasks = [asyncio.create_task(work) for work in works]
     results = asyncio.gather(*tasks)
-    results.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio complains of each that is late
+    results.add_done_callback(
+        lambda done: done.cancelled() or done.exception()
+    )  # else asyncio complains of each that is late
     leaving = asyncio.create_task(_leaving(request))
     try:
         async with asyncio.timeout_at(deadline):

@@ -45,7 +45,9 @@ _SLOWEST_BYTES = 1 << 16
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket for `run_server`, which nobody can connect to yet. port: 0 for any. Raises OSError where the port is taken."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -198,7 +200,9 @@ class _TimedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
         """A client that has said all may still listen; one that breaks off has left."""
         self._heard_all = self._is_answering() and not self.cycle.more_body
-        return self._heard_all and self.transport.get_extra_info("sslcontext") is None  # TLS has no half-closed connections
+        return (
+            self._heard_all and self.transport.get_extra_info("sslcontext") is None
+        )  # TLS has no half-closed connections
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -230,7 +234,9 @@ class _TimedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._running is not None:  # uvicorn tells only the last request that came, which may be one behind it
+        if (
+            self._running is not None
+        ):  # uvicorn tells only the last request that came, which may be one behind it
             self._running.disconnected = True
             self._running.message_event.set()
         self._stop_waiting()
@@ -255,7 +261,9 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def _await_reader(self) -> None:
         if self._unread is None:
-            self._unread = self.loop.call_later(self.timeout_s, self._check_reader, self.transport.get_write_buffer_size())
+            self._unread = self.loop.call_later(
+                self.timeout_s, self._check_reader, self.transport.get_write_buffer_size()
+            )
 
     def _stop_watching(self) -> None:
         if self._unread is not None:
@@ -287,13 +295,21 @@ class _DrainingServer(uvicorn.Server):
         certificate: Certificate | None = None,
     ) -> None:
         super().__init__(config)
-        self.store, self.drain_s, self.keys, self.certificate = store, drain_s, keys or Keys(), certificate
+        self.store, self.drain_s, self.keys, self.certificate = (
+            store,
+            drain_s,
+            keys or Keys(),
+            certificate,
+        )
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, and take SIGHUP. One that has come before is answered now: what it was for may have been loaded already."""
         await super().startup(sockets)
-        if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        if (
+            not hasattr(signal, "SIGHUP")
+            or threading.current_thread() is not threading.main_thread()
+        ):
             return
         loop = asyncio.get_running_loop()
 
@@ -301,7 +317,9 @@ class _DrainingServer(uvicorn.Server):
             with suppress(RuntimeError):  # the loop is closed: the process is about to end
                 loop.call_soon_threadsafe(self._reload)
 
-        signal.signal(signal.SIGHUP, hang_up)  # not the loop's own way, which brings the default back at its end
+        signal.signal(
+            signal.SIGHUP, hang_up
+        )  # not the loop's own way, which brings the default back at its end
         if was_hung_up():
             self._reload()
 
@@ -337,7 +355,9 @@ class _DrainingServer(uvicorn.Server):
         accepted = []
         for bound in sockets:
             bound.setblocking(False)
-            with suppress(OSError):  # BlockingIOError where there is no other; or there are no more file descriptors
+            with suppress(
+                OSError
+            ):  # BlockingIOError where there is no other; or there are no more file descriptors
                 for _ in range(self.config.backlog):
                     with suppress(ConnectionAbortedError):
                         accepted.append(bound.accept()[0])
@@ -349,7 +369,11 @@ class _DrainingServer(uvicorn.Server):
         for connection in accepted:
             with suppress(OSError):  # it has left
                 await loop.connect_accepted_socket(
-                    lambda: protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),  # type: ignore[call-arg]
+                    lambda: protocol(
+                        config=self.config,
+                        server_state=self.server_state,
+                        app_state=self.lifespan.state,
+                    ),  # type: ignore[call-arg]
                     connection,
                     ssl=self.config.ssl,
                 )

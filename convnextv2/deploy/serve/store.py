@@ -60,7 +60,9 @@ class Served:
         """Raises Refusal where it is none."""
         if self.scorer is None:
             raise Refusal(
-                404, "not_a_classifier", f"Model {self.spec.name} is pre-trained only: it reconstructs, and has no classes."
+                404,
+                "not_a_classifier",
+                f"Model {self.spec.name} is pre-trained only: it reconstructs, and has no classes.",
             )
         return self.scorer
 
@@ -74,7 +76,11 @@ class Served:
     def pretrained(self) -> Reconstructor:
         """Raises Refusal where it is none."""
         if self.reconstructor is None:
-            raise Refusal(404, "not_pretrained", f"Model {self.spec.name} is a classifier, which cannot reconstruct.")
+            raise Refusal(
+                404,
+                "not_pretrained",
+                f"Model {self.spec.name} is a classifier, which cannot reconstruct.",
+            )
         return self.reconstructor
 
     @property
@@ -118,10 +124,26 @@ class Store:
     sources: see `parse_specs`, whose errors are raised, and those of what cannot be loaded. is_ready: warmed up. is_draining:
     requests are still answered, but load balancers should send no more. failure: why a model does not run."""
 
-    def __init__(self, sources: Sequence[str], limits: Limits, metrics: Metrics, *, device: str, precision: str) -> None:
-        self.sources, self.limits, self.metrics, self.device, self.precision = sources, limits, metrics, device, precision
+    def __init__(
+        self,
+        sources: Sequence[str],
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        device: str,
+        precision: str,
+    ) -> None:
+        self.sources, self.limits, self.metrics, self.device, self.precision = (
+            sources,
+            limits,
+            metrics,
+            device,
+            precision,
+        )
         self.queue = Queue(limits)
-        self.engine: Executor = ThreadPoolExecutor(1, thread_name_prefix="model")  # which has all cores to itself
+        self.engine: Executor = ThreadPoolExecutor(
+            1, thread_name_prefix="model"
+        )  # which has all cores to itself
         self.is_ready = self.is_draining = False
         self.failure: BaseException | None = None
         decoders = max(2, available_cores())
@@ -143,30 +165,47 @@ class Store:
     def check_ready(self) -> None:
         """Raises Refusal before the models are warm, and after the end."""
         if not self.is_ready:
-            raise Refusal(503, "not_ready", "The server is starting or shutting down. Try again later.", 2)
+            raise Refusal(
+                503, "not_ready", "The server is starting or shutting down. Try again later.", 2
+            )
 
     def check_open(self) -> None:
         """Raises Refusal where a load balancer should send nothing here."""
         self.check_ready()
         for name, versions in self._models.items():
             if not versions[-1].is_alive:
-                raise Refusal(503, "model_failed", f"The queue of model {name} has failed and is started again.", 2)
+                raise Refusal(
+                    503,
+                    "model_failed",
+                    f"The queue of model {name} has failed and is started again.",
+                    2,
+                )
         if self.is_draining:
             raise Refusal(503, "shutting_down", "The server is shutting down. Ask another one.", 2)
 
     def versions(self, name: str) -> list[Served]:
         """Of one model, the newest last. Raises Refusal where there is no such model."""
         if name not in self._models:
-            raise Refusal(404, "no_such_model", f"There is no model {name[:100]!r}. There are: {', '.join(self._models)}.")
+            raise Refusal(
+                404,
+                "no_such_model",
+                f"There is no model {name[:100]!r}. There are: {', '.join(self._models)}.",
+            )
         return self._models[name]
 
     def find(self, name: str, version: str | None = None) -> Served:
         """A model. version: None for the newest. Raises Refusal where there is no such model or version."""
         versions = self.versions(name)
-        found = [served for served in versions if served.version == version] if version else versions
+        found = (
+            [served for served in versions if served.version == version] if version else versions
+        )
         if not found:
             there = ", ".join(served.version for served in versions)
-            raise Refusal(404, "no_such_version", f"Model {name} has no version {(version or '')[:100]!r}. It has: {there}.")
+            raise Refusal(
+                404,
+                "no_such_version",
+                f"Model {name} has no version {(version or '')[:100]!r}. It has: {there}.",
+            )
         return found[-1]
 
     @asynccontextmanager
@@ -237,7 +276,10 @@ class Store:
         versions = self._models.get(spec.name, [])
         old = next((served for served in versions if served.spec.source == spec.source), None)
         version = spec.version or str(
-            max((int(served.version) for served in versions if is_number(served.version)), default=0) + 1
+            max(
+                (int(served.version) for served in versions if is_number(served.version)), default=0
+            )
+            + 1
         )
         try:
             if old and await asyncio.to_thread(fingerprint, spec.source) == old.fingerprint:
@@ -256,7 +298,11 @@ class Store:
             await self._retire(old)
         self.metrics.model.labels(spec.name, version, new.sha256, new.engine).set(1)
         instead = f", in place of {old.version}" if old else ""
-        return [Change(spec.name, f"{spec.name}@{version}: {new.engine}, sha256 {new.sha256[:16]}{instead}")]
+        return [
+            Change(
+                spec.name, f"{spec.name}@{version}: {new.engine}, sha256 {new.sha256[:16]}{instead}"
+            )
+        ]
 
     async def _retire(self, old: Served) -> None:
         old.idle.clear()
@@ -291,7 +337,9 @@ class Store:
         except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self.metrics.decoded.observe(perf_counter() - began)
-        return Prepared(pixels, transform.seen(picture.height, picture.width), picture.height, picture.width)
+        return Prepared(
+            pixels, transform.seen(picture.height, picture.width), picture.height, picture.width
+        )
 
     def _open(self, spec: Spec, version: str) -> Served:
         mark = fingerprint(spec.source)
@@ -299,7 +347,13 @@ class Store:
             weights = find_weights(spec.source)
             if open_weights(weights).description.kind == "fcmae":
                 return Served(spec, version, mark, None, Reconstructor(weights))
-        return Served(spec, version, mark, open_scorer(spec.source, device=self.device, precision=self.precision), None)
+        return Served(
+            spec,
+            version,
+            mark,
+            open_scorer(spec.source, device=self.device, precision=self.precision),
+            None,
+        )
 
     async def _begin(self, served: Served) -> None:
         """Warm up, so that no request pays for it, then take requests."""
@@ -317,14 +371,19 @@ class Store:
 
             def failed(error: BaseException) -> None:
                 self.metrics.batchers.labels(name).inc()
-                print(f"{name}@{served.version}: its queue has failed ({error!r}) and is started again.", flush=True)
+                print(
+                    f"{name}@{served.version}: its queue has failed ({error!r}) and is started again.",
+                    flush=True,
+                )
 
             served.batcher = Batcher(scorer, self.engine, self.limits, measure, failed)
             served.batcher.start()
         else:
             assert served.reconstructor is not None
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self.engine, served.reconstructor, _grey(served.transform, 1)[0], 0.6, 0)
+            await loop.run_in_executor(
+                self.engine, served.reconstructor, _grey(served.transform, 1)[0], 0.6, 0
+            )
         self.metrics.model.labels(name, served.version, served.sha256, served.engine).set(1)
 
     async def _warm_up(self, scorer: Scorer) -> None:

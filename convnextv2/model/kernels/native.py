@@ -68,7 +68,10 @@ def are_used_for(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
-        and (not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") in (torch.float32, torch.bfloat16))
+        and (
+            not torch.is_autocast_enabled("cpu")
+            or torch.get_autocast_dtype("cpu") in (torch.float32, torch.bfloat16)
+        )
         and _is_on()
         and not _is_traced()
     )
@@ -94,8 +97,12 @@ def _call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
 
 
 def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
-    values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
-    types = [ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p for argument in arguments]
+    values = [
+        argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments
+    ]
+    types = [
+        ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p for argument in arguments
+    ]
     function = getattr(library, f"{name}_{_SUFFIX[x.dtype]}")
     function.restype, function.argtypes = None, [*types, ctypes.c_int]
     function(*values, torch.get_num_threads())
@@ -119,7 +126,9 @@ def _operation(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -
     torch.library.register_fake(f"convnextv2::{name}", fake, lib=_OPERATIONS)
 
 
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | None, shape: list[int]) -> Tensor:
+def _depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | None, shape: list[int]
+) -> Tensor:
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel():
         places = _checked(places, x, shape)
@@ -128,7 +137,9 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | 
     return y
 
 
-def _depthwise_weight(x: Tensor, gradient: Tensor, places: Tensor | None, shape: list[int]) -> Tensor:
+def _depthwise_weight(
+    x: Tensor, gradient: Tensor, places: Tensor | None, shape: list[int]
+) -> Tensor:
     x, gradient = x.contiguous(), gradient.contiguous()
     result = x.new_zeros(50, shape[-1], dtype=torch.float32)
     if x.numel():
@@ -139,9 +150,15 @@ def _depthwise_weight(x: Tensor, gradient: Tensor, places: Tensor | None, shape:
 def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | None:
     """The places, contiguous. Raises ValueError for sizes, IndexError for places, by which the library would leave its memory."""
     images, runs, run, height, width, channels = shape
-    fits = runs * run == height * width if places is None else places.numel() == images * runs and places.dtype == torch.int64
+    fits = (
+        runs * run == height * width
+        if places is None
+        else places.numel() == images * runs and places.dtype == torch.int64
+    )
     if x.numel() != images * runs * run * channels or width % run or not fits:
-        raise ValueError(f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x {width}")
+        raise ValueError(
+            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x {width}"
+        )
     if places is None:
         return None
     places = places.contiguous()
@@ -149,7 +166,9 @@ def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | Non
     first = torch.arange(0, images * per_image, per_image, device=places.device)
     least, most = places.view(images, runs).aminmax(dim=1)
     if bool(((least < first) | (most >= first + per_image)).any()):
-        raise IndexError(f"places lie outside their image's canvas of {height} x {width}: a tile's index is out of range")
+        raise IndexError(
+            f"places lie outside their image's canvas of {height} x {width}: a tile's index is out of range"
+        )
     return places
 
 
@@ -162,7 +181,16 @@ def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
     x, channels = x.contiguous(), x.shape[-1]
     sums = x.new_zeros(images, channels, dtype=torch.float32)
     if x.numel():
-        _call("gelu_squares", x, int(tanh), images, x.numel() // (images * channels), channels, x, sums)
+        _call(
+            "gelu_squares",
+            x,
+            int(tanh),
+            images,
+            x.numel() // (images * channels),
+            channels,
+            x,
+            sums,
+        )
     return sums
 
 
@@ -176,7 +204,10 @@ def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and hasattr(fused, "_linear_pointwise")
-        and (x.dtype == torch.float32 or (hasattr(fused, "_is_mkldnn_bf16_supported") and fused._is_mkldnn_bf16_supported()))
+        and (
+            x.dtype == torch.float32
+            or (hasattr(fused, "_is_mkldnn_bf16_supported") and fused._is_mkldnn_bf16_supported())
+        )
     ):
         return fused._linear_pointwise(x, weight, bias, "gelu", [], form)
     return F.gelu(F.linear(x, weight, bias), approximate=form)
@@ -195,7 +226,18 @@ def _gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
     images, channels = scale.shape
     if x.numel():
         positions = x.numel() // (images * channels)
-        _call("gelu_scale", x, int(tanh), images, positions, channels, x, _floats(scale), _floats(shift), y)
+        _call(
+            "gelu_scale",
+            x,
+            int(tanh),
+            images,
+            positions,
+            channels,
+            x,
+            _floats(scale),
+            _floats(shift),
+            y,
+        )
     return y
 
 
@@ -203,7 +245,17 @@ def _gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> Tens
     x, gradient, channels = x.contiguous(), gradient.contiguous(), x.shape[-1]
     sums = x.new_zeros(images, 2, channels, dtype=torch.float32)
     if x.numel():
-        _call("gelu_products", x, int(tanh), images, x.numel() // (images * channels), channels, x, gradient, sums)
+        _call(
+            "gelu_products",
+            x,
+            int(tanh),
+            images,
+            x.numel() // (images * channels),
+            channels,
+            x,
+            gradient,
+            sums,
+        )
     return sums
 
 
@@ -222,7 +274,11 @@ def _like(x: Tensor, *others: object) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-_operation("depthwise(Tensor x, Tensor weight, Tensor? bias, Tensor? places, SymInt[] shape) -> Tensor", _depthwise, _like)
+_operation(
+    "depthwise(Tensor x, Tensor weight, Tensor? bias, Tensor? places, SymInt[] shape) -> Tensor",
+    _depthwise,
+    _like,
+)
 _operation(
     "depthwise_weight(Tensor x, Tensor gradient, Tensor? places, SymInt[] shape) -> Tensor",
     _depthwise_weight,
@@ -243,13 +299,19 @@ _operation(
     _squares,
     lambda x, images: x.new_empty(images, x.shape[-1], dtype=torch.float32),
 )
-_operation("gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like)
+_operation(
+    "gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like
+)
 _operation(
     "gelu_products(Tensor x, Tensor gradient, SymInt images, bool tanh) -> Tensor",
     _gelu_products,
     lambda x, gradient, images, tanh: x.new_empty(images, 2, x.shape[-1], dtype=torch.float32),
 )
-_operation("gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor", _gelu_backward, _like)
+_operation(
+    "gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor",
+    _gelu_backward,
+    _like,
+)
 
 
 @register_flop_formula([torch.ops.convnextv2.depthwise, torch.ops.convnextv2.depthwise_weight])
@@ -258,13 +320,17 @@ def _depthwise_flops(x_shape: torch.Size, *others: object, out_shape: object = N
 
 
 @register_flop_formula(torch.ops.convnextv2.linear_gelu)
-def _linear_flops(x_shape: torch.Size, weight_shape: torch.Size, *others: object, out_shape: object = None) -> int:
+def _linear_flops(
+    x_shape: torch.Size, weight_shape: torch.Size, *others: object, out_shape: object = None
+) -> int:
     return 2 * x_shape.numel() * weight_shape[0]
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, shape: tuple[int, ...]
+    ) -> Tensor:
         return torch.ops.convnextv2.depthwise(x, _by_tap(weight), bias, places, shape)
 
     @staticmethod
@@ -279,7 +345,9 @@ class _Depthwise(torch.autograd.Function):
         x, weight, places = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned by half
-            of_x = torch.ops.convnextv2.depthwise(gradient, _by_tap(weight).flip(0), None, places, ctx.shape)
+            of_x = torch.ops.convnextv2.depthwise(
+                gradient, _by_tap(weight).flip(0), None, places, ctx.shape
+            )
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             both = torch.ops.convnextv2.depthwise_weight(x, gradient, places, ctx.shape)
             of_weight, of_bias = both[:49].view(7, 7, 1, -1).permute(3, 2, 0, 1), both[49]
@@ -291,7 +359,9 @@ def _by_tap(weight: Tensor) -> Tensor:
     return weight.detach().permute(2, 3, 1, 0).reshape(49, -1).float()
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, size: tuple[int, int]) -> Tensor:
+def depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, size: tuple[int, int]
+) -> Tensor:
     """7 x 7 depthwise convolution with zero padding, of some runs of positions on a canvas of zeros, at those positions.
 
     x: float32 or bfloat16 (N, runs, run, C). weight: (C, 1, 7, 7). bias: (C,). places: int64 (N * runs,), each run's place among
@@ -310,12 +380,18 @@ def _norm_and_scale(squares: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor,
 
 class _GeluGRN(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, gamma: Tensor, beta: Tensor, images: int, eps: float, tanh: bool) -> tuple[Tensor, Tensor, Tensor]:
-        norm, scale = _norm_and_scale(torch.ops.convnextv2.gelu_squares(x, images, tanh), gamma, eps)
+    def forward(
+        x: Tensor, gamma: Tensor, beta: Tensor, images: int, eps: float, tanh: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        norm, scale = _norm_and_scale(
+            torch.ops.convnextv2.gelu_squares(x, images, tanh), gamma, eps
+        )
         return torch.ops.convnextv2.gelu_scale(x, scale, beta.float(), tanh), norm, scale
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
         x, gamma, _, images, eps, tanh = inputs
         _, norm, scale = output
         ctx.mark_non_differentiable(norm, scale)
@@ -326,16 +402,22 @@ class _GeluGRN(torch.autograd.Function):
     @once_differentiable  # the library has no second derivatives
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, norm, scale = ctx.saved_tensors
-        products, sums = torch.ops.convnextv2.gelu_products(x, gradient, ctx.images, ctx.tanh).unbind(1)
+        products, sums = torch.ops.convnextv2.gelu_products(
+            x, gradient, ctx.images, ctx.tanh
+        ).unbind(1)
         mean = norm.mean(-1, keepdim=True) + ctx.eps
         of_ratio = gamma * products
         of_norm = of_ratio / mean - (of_ratio * norm).mean(-1, keepdim=True) / mean.square()
-        pull = torch.where(norm > 0, of_norm / norm, 0)  # a channel that is 0 everywhere has gradient 0
+        pull = torch.where(
+            norm > 0, of_norm / norm, 0
+        )  # a channel that is 0 everywhere has gradient 0
         of_x = torch.ops.convnextv2.gelu_backward(x, gradient, scale, pull, ctx.tanh)
         return of_x, (products * norm / mean).sum(0), sums.sum(0), None, None, None
 
 
-def gelu_grn(x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float, tanh: bool) -> Tensor:
+def gelu_grn(
+    x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float, tanh: bool
+) -> Tensor:
     """GRN of the GELU of x, which is all that the backward pass keeps.
 
     x: float32 or bfloat16 (N, ..., C). gamma, beta: (C,). images: N for statistics of each image, 1 for those of all.
@@ -389,8 +471,20 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     pixels: uint8 (N, C, H, W), channels-last. mean, std: float32, C values. Returns float32 (N, C, H, W), channels-last."""
     images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
     channels = pixels.shape[1]
-    assert pixels.is_contiguous(memory_format=torch.channels_last) and mean.numel() == std.numel() == channels
-    _call("normalise", pixels, pixels, pixels.numel() // channels, channels, _floats(mean), _floats(std), images)
+    assert (
+        pixels.is_contiguous(memory_format=torch.channels_last)
+        and mean.numel() == std.numel() == channels
+    )
+    _call(
+        "normalise",
+        pixels,
+        pixels,
+        pixels.numel() // channels,
+        channels,
+        _floats(mean),
+        _floats(std),
+        images,
+    )
     return images
 
 
@@ -399,9 +493,23 @@ def warp(image: Tensor, matrix: Sequence[float], *, bicubic: bool, fill: Sequenc
 
     image: uint8 (H, W, C), C 1 or 3. matrix: (a, b, c, d, e, f), which takes output pixels (x, y) to (a x + b y + c, d x + e y +
     f). bicubic: else bilinear. fill: C levels, for what comes in from outside."""
-    assert image.dim() == 3 and image.dtype == torch.uint8 and image.numel() and image.shape[-1] in (1, 3), image.shape
+    assert (
+        image.dim() == 3
+        and image.dtype == torch.uint8
+        and image.numel()
+        and image.shape[-1] in (1, 3)
+    ), image.shape
     assert len(fill) == image.shape[-1] and len(matrix) == 6
     image = image.contiguous()
     out, levels = torch.empty_like(image), image.new_tensor(fill)
-    _call("warp", image, image, *image.shape, image.new_tensor(matrix, dtype=torch.float64), int(bicubic), levels, out)
+    _call(
+        "warp",
+        image,
+        image,
+        *image.shape,
+        image.new_tensor(matrix, dtype=torch.float64),
+        int(bicubic),
+        levels,
+        out,
+    )
     return out

@@ -29,11 +29,18 @@ def disagreement(call: Callable[..., None]) -> str:
 
     call: (name, tensor of the dtype that is meant, arguments...) runs a function of native.cpp."""
     # Kernels may be asked for first inside inference, autocast, another default device or another default dtype.
-    with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    with (
+        torch.device("cpu"),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+    ):
         for dtype, tolerance in _TOLERANCE.items():
             for check in [*_depthwise(dtype), *_gelu(dtype)]:
                 call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)
-                error = float((check.out.float() - check.expected).abs().max() / check.expected.abs().max())
+                error = float(
+                    (check.out.float() - check.expected).abs().max() / check.expected.abs().max()
+                )
                 if not error < tolerance:  # nan is no agreement either
                     return f"{check.function} in {dtype} differs by {error:.1g}"
     return ""
@@ -45,24 +52,39 @@ def _noise(*shape: int, seed: int) -> Tensor:
 
 def _depthwise(dtype: torch.dtype) -> list[_Check]:
     """Of whole images, and of images of which only the first tile of 4 x 4 exists."""
-    image, gradient = (_noise(_IMAGES, _SIDE, _SIDE, _CHANNELS, seed=seed).to(dtype) for seed in (0, 1))
+    image, gradient = (
+        _noise(_IMAGES, _SIDE, _SIDE, _CHANNELS, seed=seed).to(dtype) for seed in (0, 1)
+    )
     taps, bias = _noise(49, _CHANNELS, seed=2), _noise(_CHANNELS, seed=3)
     kernel = taps.T.reshape(_CHANNELS, 1, 7, 7).contiguous()
     runs_per_row = _SIDE // 4
-    places = torch.tensor([(n * _SIDE + row) * runs_per_row for n in range(_IMAGES) for row in range(4)])
+    places = torch.tensor(
+        [(n * _SIDE + row) * runs_per_row for n in range(_IMAGES) for row in range(4)]
+    )
 
     checks = []
     for side, where, runs in ((_SIDE, None, _SIDE * runs_per_row), (4, places, 4)):
         x, of_y = (whole[:, :side, :side].contiguous() for whole in (image, gradient))
         edge = (0, 0, 0, _SIDE - side, 0, _SIDE - side)
         canvas, of_canvas = (F.pad(tile.float(), edge).permute(0, 3, 1, 2) for tile in (x, of_y))
-        convolved = F.conv2d(canvas, kernel, bias, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)[:, :side, :side]
-        of_kernel = conv2d_weight(canvas, list(kernel.shape), of_canvas, padding=3, groups=_CHANNELS)
+        convolved = F.conv2d(canvas, kernel, bias, padding=3, groups=_CHANNELS).permute(0, 2, 3, 1)[
+            :, :side, :side
+        ]
+        of_kernel = conv2d_weight(
+            canvas, list(kernel.shape), of_canvas, padding=3, groups=_CHANNELS
+        )
         of_both = torch.cat([of_kernel.reshape(_CHANNELS, 49).T, of_canvas.sum((0, 2, 3))[None]])
         shape = (_IMAGES, runs, 4, _SIDE, _SIDE, _CHANNELS)
-        checks.append(_Check("depthwise", (where, *shape, x, taps, bias), torch.empty_like(x), convolved))
         checks.append(
-            _Check("depthwise_weight", (where, *shape, x, of_y), torch.empty(50, _CHANNELS, dtype=torch.float32), of_both)
+            _Check("depthwise", (where, *shape, x, taps, bias), torch.empty_like(x), convolved)
+        )
+        checks.append(
+            _Check(
+                "depthwise_weight",
+                (where, *shape, x, of_y),
+                torch.empty(50, _CHANNELS, dtype=torch.float32),
+                of_both,
+            )
         )
     return checks
 
@@ -79,12 +101,22 @@ def _gelu(dtype: torch.dtype) -> list[_Check]:
         (slope,) = torch.autograd.grad(value.sum(), start)
         value = value.detach()
         shape = (tanh, _IMAGES, _SIDE**2, _CHANNELS)
-        sums, products = (torch.empty(*shape, _CHANNELS, dtype=torch.float32) for shape in ((_IMAGES,), (_IMAGES, 2)))
+        sums, products = (
+            torch.empty(*shape, _CHANNELS, dtype=torch.float32)
+            for shape in ((_IMAGES,), (_IMAGES, 2))
+        )
         of_products = torch.stack([(gradient * value).sum(1), gradient.sum(1)], 1)
         checks += [
             _Check("gelu_squares", (*shape, x), sums, value.square().sum(1)),
-            _Check("gelu_scale", (*shape, x, scale, shift), torch.empty_like(x), value * by + shift),
+            _Check(
+                "gelu_scale", (*shape, x, scale, shift), torch.empty_like(x), value * by + shift
+            ),
             _Check("gelu_products", (*shape, x, of_y), products, of_products),
-            _Check("gelu_backward", (*shape, x, of_y, scale, scale), torch.empty_like(x), (gradient + value) * by * slope),
+            _Check(
+                "gelu_backward",
+                (*shape, x, of_y, scale, scale),
+                torch.empty_like(x),
+                (gradient + value) * by * slope,
+            ),
         ]
     return checks

@@ -3,7 +3,13 @@ import pytest
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.auto_augment.grammar import POLICIES, parse
 from convnextv2.data.auto_augment.operations import Canvas
-from convnextv2.data.auto_augment.policies import AugMix, AutoAugment, RandAugment, ThreeAugment, TrivialAugmentWide
+from convnextv2.data.auto_augment.policies import (
+    AugMix,
+    AutoAugment,
+    RandAugment,
+    ThreeAugment,
+    TrivialAugmentWide,
+)
 from convnextv2.errors import RecipeError
 
 FILL = (124, 116, 104)
@@ -15,7 +21,14 @@ FILL = (124, 116, 104)
         (
             "randaug-m9-mstd0.5-inc1",
             RandAugment,
-            {"magnitude": 9, "std": 0.5, "increasing": True, "layers": 2, "most": 10, "weighted": False},
+            {
+                "magnitude": 9,
+                "std": 0.5,
+                "increasing": True,
+                "layers": 2,
+                "most": 10,
+                "weighted": False,
+            },
         ),
         ("randaug", RandAugment, {"magnitude": 10, "std": 0.5, "increasing": False}),
         ("rand-m9-inc1", RandAugment, {"magnitude": 9, "std": 0, "increasing": True}),
@@ -65,7 +78,12 @@ def test_a_mistake_is_named(text, part):
     with pytest.raises(RecipeError) as raised:
         parse(text)
     message = str(raised.value)
-    assert part in message and "auto_augment" in message and "xpected" in message or "Keep one" in message
+    assert (
+        part in message
+        and "auto_augment" in message
+        and "xpected" in message
+        or "Keep one" in message
+    )
     assert "\n" not in message
 
 

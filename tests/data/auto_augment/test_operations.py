@@ -12,7 +12,9 @@ BICUBIC = Canvas(FILL, Image.Resampling.BICUBIC)
 
 @pytest.fixture
 def image(picture):
-    return Image.fromarray((picture // 2 + 40).permute(1, 2, 0).numpy())  # so that there is contrast to gain
+    return Image.fromarray(
+        (picture // 2 + 40).permute(1, 2, 0).numpy()
+    )  # so that there is contrast to gain
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -42,7 +44,9 @@ def image(picture):
 def test_operations_equal_timms(image, name, strength, reference, grey):
     image = image.convert("L") if grey else image
     arguments = () if name in ("AutoContrast", "Equalize", "Invert") else (strength,)
-    expected = reference(image, *arguments, resample=BICUBIC.resample, fillcolor=FILL[0] if grey else FILL)
+    expected = reference(
+        image, *arguments, resample=BICUBIC.resample, fillcolor=FILL[0] if grey else FILL
+    )
     changed = OPERATIONS[name](image, strength, BICUBIC)
     assert changed.mode == image.mode and changed.size == image.size
     # Equal but for what rounding decides, which in the native kernel may go the other way by one level.
@@ -56,7 +60,11 @@ def test_operations_equal_timms(image, name, strength, reference, grey):
 @pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
 def test_moving_equals_pillows_at_every_strength(image, name, resample, grey, monkeypatch):
     image, canvas = image.convert("L") if grey else image, Canvas(FILL, resample)
-    for value in np.linspace(-0.9, 0.9, 7) * {"Rotate": 180, "TranslateX": 99, "TranslateY": 99}.get(name, 1):
+    for value in np.linspace(-0.9, 0.9, 7) * {
+        "Rotate": 180,
+        "TranslateX": 99,
+        "TranslateY": 99,
+    }.get(name, 1):
         monkeypatch.undo()
         moved = np.asarray(OPERATIONS[name](image, value, canvas), dtype=int)
         monkeypatch.setattr(native, "can_take_pixels", lambda: False)

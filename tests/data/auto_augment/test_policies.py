@@ -7,7 +7,12 @@ from timm.data import auto_augment as timm
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.auto_augment.grammar import POLICIES
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
-from convnextv2.data.auto_augment.policies import AUTOAUGMENT, RANDAUG_WEIGHTS, draw_magnitude, strength
+from convnextv2.data.auto_augment.policies import (
+    AUTOAUGMENT,
+    RANDAUG_WEIGHTS,
+    draw_magnitude,
+    strength,
+)
 from convnextv2.data.chance import stream
 
 FILL = (124, 116, 104)
@@ -43,19 +48,28 @@ GROWING = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpnes
 
 
 @pytest.mark.parametrize("increasing", [False, True])
-@pytest.mark.parametrize("name", [name for name in RANDAUG_WEIGHTS if name not in ("AutoContrast", "Equalize", "Invert")])
+@pytest.mark.parametrize(
+    "name", [name for name in RANDAUG_WEIGHTS if name not in ("AutoContrast", "Equalize", "Invert")]
+)
 def test_strengths_have_timms_ranges(name, increasing):
     key = name + "Increasing" if increasing and name in GROWING else TIMM_NAME.get(name, name)
     for level in (0.0, 0.7, 3.2, 5.0, 9.0, 10.0):
         side = {"TranslateX": 200, "TranslateY": 150}.get(name, 1)
         expected = {round(side * timm.LEVEL_TO_ARG[key](level, {})[0], 6) for _ in range(30)}
-        ours = {round(strength(name, level, PAINTED, stream(i), increasing=increasing), 6) for i in range(30)}
+        ours = {
+            round(strength(name, level, PAINTED, stream(i), increasing=increasing), 6)
+            for i in range(30)
+        }
         assert ours == expected
 
 
 def test_magnitudes_vary_around_the_given_one_within_bounds():
     draws = np.array([draw_magnitude(9, 0.5, 10, stream(i)) for i in range(1000)])
-    assert draws.mean() == pytest.approx(9, abs=0.1) and draws.std() == pytest.approx(0.5, abs=0.07) and draws.max() <= 10
+    assert (
+        draws.mean() == pytest.approx(9, abs=0.1)
+        and draws.std() == pytest.approx(0.5, abs=0.07)
+        and draws.max() <= 10
+    )
     assert {draw_magnitude(9, 0, 10, stream(i)) for i in range(3)} == {9}
     assert draw_magnitude(20, 0, 10, stream(0)) == 10 and draw_magnitude(20, 0, 30, stream(0)) == 20
     even = np.array([draw_magnitude(8, 101, 10, stream(i)) for i in range(1000)])
@@ -74,7 +88,9 @@ def test_randaug_applies_each_of_its_operations_half_of_the_time(record):
 def test_weighted_randaug_prefers_geometry_and_repeats_nothing(record):
     run("randaug-n3-w0", 400)
     names = [name for name, _ in record]
-    geometric = sum(name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY") for name in names)
+    geometric = sum(
+        name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY") for name in names
+    )
     assert geometric > 0.8 * len(names) and not {"Posterize", "Invert"} & set(names)
     for i in range(40):
         record.clear()
@@ -101,8 +117,13 @@ def test_autoaugment_keeps_at_least_four_bits_and_its_variant_at_most_four(recor
 
 def test_three_augment_chooses_one_of_three(record):
     run("3a-mstd0", 300)
-    values = {name: [value for applied, value in record if applied == name] for name in ("Solarize", "Color", "GaussianBlur")}
-    assert len(record) == 300 and all(len(drawn) == pytest.approx(100, abs=30) for drawn in values.values())
+    values = {
+        name: [value for applied, value in record if applied == name]
+        for name in ("Solarize", "Color", "GaussianBlur")
+    }
+    assert len(record) == 300 and all(
+        len(drawn) == pytest.approx(100, abs=30) for drawn in values.values()
+    )
     assert set(values["Solarize"]) == {128} and set(values["Color"]) == {0}
     assert min(values["GaussianBlur"]) >= 0.1 and max(values["GaussianBlur"]) <= 2
 
@@ -127,8 +148,14 @@ def test_trivial_augment_applies_one_operation_of_a_wide_range(record):
     assert len(record) == pytest.approx(1300, abs=40) and len(values) == 13
     reach = {"Rotate": 135, "ShearX": 0.99, "ShearY": 0.99, "TranslateX": 32, "TranslateY": 32}
     for name, most in reach.items():
-        assert min(values[name]) < -0.8 * most and max(values[name]) > 0.8 * most and max(map(abs, values[name])) <= most
-    assert min(values["Color"]) >= 0.01 and max(values["Color"]) <= 1.99 and max(values["Color"]) > 1.7
+        assert (
+            min(values[name]) < -0.8 * most
+            and max(values[name]) > 0.8 * most
+            and max(map(abs, values[name])) <= most
+        )
+    assert (
+        min(values["Color"]) >= 0.01 and max(values["Color"]) <= 1.99 and max(values["Color"]) > 1.7
+    )
     assert set(values["Posterize"]) == {2, 3, 4, 5, 6, 7, 8} and max(values["Solarize"]) <= 255
 
 

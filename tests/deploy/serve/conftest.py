@@ -45,7 +45,9 @@ def predictor(weights: Path) -> Predictor:
 def expected(predictor: Predictor, images: list[bytes]) -> list[dict[str, float]]:
     """Probability of each class, for each image."""
     found = [as_dict(result["predictions"]) for result in predictor(images, top_k=4)]
-    assert len({tuple(round(prob, 3) for _, prob in sorted(probs.items())) for probs in found}) == len(images)
+    assert len(
+        {tuple(round(prob, 3) for _, prob in sorted(probs.items())) for probs in found}
+    ) == len(images)
     return found
 
 
@@ -59,7 +61,20 @@ def pretrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("runs") / "pre"
     small = "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --decoder_dim 16 --image_size 64 --batch_size 4 --epochs 1"
     how = "--workers 0 --precision float32 --device cpu --tensorboard False"
-    assert main(["pretrain", "--data_dir", str(pictures), "--out", str(out), *small.split(), *how.split()]) == 0
+    assert (
+        main(
+            [
+                "pretrain",
+                "--data_dir",
+                str(pictures),
+                "--out",
+                str(out),
+                *small.split(),
+                *how.split(),
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -70,11 +85,17 @@ def as_dict(predictions: list[dict[str, Any]]) -> dict[str, float]:
 class Server:
     """An application, its models and a client, all in this process."""
 
-    def __init__(self, sources: tuple[str, ...], api_key: str, cors_origins: tuple[str, ...], **limits: float) -> None:
+    def __init__(
+        self, sources: tuple[str, ...], api_key: str, cors_origins: tuple[str, ...], **limits: float
+    ) -> None:
         self.limits = Limits(**{"max_delay_ms": 0.0} | limits)  # type: ignore[arg-type]
         self.store = Store(sources, self.limits, Metrics(), device="cpu", precision="float32")
-        self.app = build_app(self.store, keys=Keys(api_key), cors_origins=cors_origins, access_log="off")
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://server", timeout=30)
+        self.app = build_app(
+            self.store, keys=Keys(api_key), cors_origins=cors_origins, access_log="off"
+        )
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app), base_url="http://server", timeout=30
+        )
         self._gate = threading.Event()
 
     @contextmanager
@@ -90,7 +111,9 @@ class Server:
     async def predict(self, body: bytes, name: str = "trees", **query: Any) -> httpx.Response:
         """One image as it is; all four classes unless told otherwise."""
         headers = {"Content-Type": "application/octet-stream"}
-        return await self.client.post(f"/v1/models/{name}/predict", content=body, params={"top_k": 4} | query, headers=headers)
+        return await self.client.post(
+            f"/v1/models/{name}/predict", content=body, params={"top_k": 4} | query, headers=headers
+        )
 
     async def reload(self) -> list[str]:
         """What a reload says."""
@@ -99,7 +122,10 @@ class Server:
     async def figures(self) -> dict[str, float]:
         """What /metrics says."""
         lines = (await self.client.get("/metrics")).raise_for_status().text.splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+        return {
+            name: float(value)
+            for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        }
 
     async def waiting(self, images: int) -> None:
         """Returns as soon as so many images wait."""
@@ -118,7 +144,9 @@ class Server:
         """Between the application's startup and its shutdown."""
         told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         said: asyncio.Queue[Any] = asyncio.Queue()
-        life = asyncio.create_task(self.app({"type": "lifespan", "asgi": {"version": "3.0"}}, told.get, said.put))  # type: ignore[arg-type]
+        life = asyncio.create_task(
+            self.app({"type": "lifespan", "asgi": {"version": "3.0"}}, told.get, said.put)
+        )  # type: ignore[arg-type]
         for step in ("startup", "shutdown"):
             await told.put({"type": f"lifespan.{step}"})
             assert await said.get() == {"type": f"lifespan.{step}.complete"}
@@ -135,7 +163,9 @@ class Server:
 def build(weights: Path) -> Callable[..., Server]:
     """build(*sources, api_key, cors_origins, **limits): a server that is not started, of one classifier by default."""
 
-    def build(*sources: str, api_key: str = "", cors_origins: tuple[str, ...] = (), **limits: float) -> Server:
+    def build(
+        *sources: str, api_key: str = "", cors_origins: tuple[str, ...] = (), **limits: float
+    ) -> Server:
         return Server(sources or (f"trees={weights}",), api_key, cors_origins, **limits)
 
     return build

@@ -46,7 +46,9 @@ async def start(model: Model) -> AsyncIterator[Callable[..., Batcher]]:
 
         def start(**limits: float) -> Batcher:
             measured: list[tuple[int, list[float], float]] = []
-            batcher = Batcher(model, executor, Limits(**limits), lambda *found: measured.append(found))  # type: ignore[arg-type]
+            batcher = Batcher(
+                model, executor, Limits(**limits), lambda *found: measured.append(found)
+            )  # type: ignore[arg-type]
             batcher.measured = measured  # type: ignore[attr-defined]
             batcher.start()
             begun.append(batcher)
@@ -76,15 +78,24 @@ async def answered(*tasks: Awaitable[Scores]) -> list[Scores]:
         return await asyncio.gather(*tasks)
 
 
-async def test_each_image_gets_its_own_scores_and_no_batch_is_too_large(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_each_image_gets_its_own_scores_and_no_batch_is_too_large(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=4, max_delay_ms=20)
     values = [7, 3, 9, 1, 8, 2, 6, 4, 5, 0]
-    for value, scores in zip(values, await answered(*(ask(batcher, value) for value in values)), strict=True):
+    for value, scores in zip(
+        values, await answered(*(ask(batcher, value) for value in values)), strict=True
+    ):
         assert scores.probs.tolist() == [[value]]
-        assert scores.embedding.tolist() == [[value + 0.25]] and scores.explanation.tolist() == [[[value + 0.5]]]
+        assert scores.embedding.tolist() == [[value + 0.25]] and scores.explanation.tolist() == [
+            [[value + 0.5]]
+        ]
     assert model.batches == [values[:4], values[4:8], values[8:]]
     assert [images for images, _, _ in batcher.measured] == [4, 4, 2]
-    assert all(len(waits) == images and min(waits) >= 0 <= seconds for images, waits, seconds in batcher.measured)
+    assert all(
+        len(waits) == images and min(waits) >= 0 <= seconds
+        for images, waits, seconds in batcher.measured
+    )
 
 
 async def test_a_full_batch_does_not_wait(model: Model, start: Callable[..., Batcher]) -> None:
@@ -96,14 +107,18 @@ async def test_a_full_batch_does_not_wait(model: Model, start: Callable[..., Bat
     assert model.batches == [[1, 2, 3]]
 
 
-async def test_a_lone_image_waits_for_others_for_the_delay_only(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_a_lone_image_waits_for_others_for_the_delay_only(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=3, max_delay_ms=100)
     began = asyncio.get_running_loop().time()
     await answered(ask(batcher, 1))
     assert 0.09 < asyncio.get_running_loop().time() - began < 5 and model.batches == [[1]]
 
 
-async def test_images_gather_while_the_model_is_busy(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_images_gather_while_the_model_is_busy(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=8, max_delay_ms=0)
     model.gate.clear()
     first = ask(batcher, 1)
@@ -115,7 +130,9 @@ async def test_images_gather_while_the_model_is_busy(model: Model, start: Callab
     assert model.batches == [[1], [2, 3, 4]]
 
 
-async def test_images_whose_request_has_gone_are_not_scored(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_images_whose_request_has_gone_are_not_scored(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=8, max_delay_ms=0)
     model.gate.clear()
     first = ask(batcher, 1)
@@ -130,7 +147,9 @@ async def test_images_whose_request_has_gone_are_not_scored(model: Model, start:
     assert model.batches == [[1], [3]]
 
 
-async def test_others_are_scored_after_all_have_gone_that_waited(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_others_are_scored_after_all_have_gone_that_waited(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=8, max_delay_ms=50)
     gone = ask(batcher, 1)
     await asyncio.sleep(0.01)
@@ -140,7 +159,9 @@ async def test_others_are_scored_after_all_have_gone_that_waited(model: Model, s
     assert model.batches == [[2]]
 
 
-async def test_images_whose_deadline_has_passed_are_refused_unscored(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_images_whose_deadline_has_passed_are_refused_unscored(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=8, max_delay_ms=0)
     model.gate.clear()
     first = ask(batcher, 1)
@@ -151,11 +172,17 @@ async def test_images_whose_deadline_has_passed_are_refused_unscored(model: Mode
     assert (await answered(first, stays))[1].probs.item() == 3
     with pytest.raises(Refusal) as refusal:
         await late
-    assert (refusal.value.status, refusal.value.code, refusal.value.retry_after_s) == (503, "deadline_exceeded", 1)
+    assert (refusal.value.status, refusal.value.code, refusal.value.retry_after_s) == (
+        503,
+        "deadline_exceeded",
+        1,
+    )
     assert model.batches == [[1], [3]]
 
 
-async def test_an_error_of_the_model_reaches_its_batch_and_no_other(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_an_error_of_the_model_reaches_its_batch_and_no_other(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=2, max_delay_ms=20)
     bad = await asyncio.gather(ask(batcher, 13), ask(batcher, 1), return_exceptions=True)
     assert [type(error) for error in bad] == [ZeroDivisionError, ZeroDivisionError]
@@ -163,7 +190,9 @@ async def test_an_error_of_the_model_reaches_its_batch_and_no_other(model: Model
     assert [images for images, _, _ in batcher.measured] == [1]
 
 
-async def test_stopping_scores_what_waits_without_delay(model: Model, start: Callable[..., Batcher]) -> None:
+async def test_stopping_scores_what_waits_without_delay(
+    model: Model, start: Callable[..., Batcher]
+) -> None:
     batcher = start(max_batch=4, max_delay_ms=60_000)
     waiting = [ask(batcher, value) for value in (1, 2)]
     await asyncio.sleep(0.01)
@@ -193,7 +222,11 @@ def test_the_queue_takes_so_many_images_and_room_comes_back() -> None:
     queue.take(3)
     with pytest.raises(Refusal) as refusal:
         queue.take(2)
-    assert (refusal.value.status, refusal.value.code, refusal.value.retry_after_s) == (429, "queue_full", 1)
+    assert (refusal.value.status, refusal.value.code, refusal.value.retry_after_s) == (
+        429,
+        "queue_full",
+        1,
+    )
     assert queue.waiting == 3
     queue.take(1)
     queue.give_back(3)
@@ -201,7 +234,9 @@ def test_the_queue_takes_so_many_images_and_room_comes_back() -> None:
     assert queue.waiting == 4
 
 
-def test_the_queue_refuses_what_would_wait_too_long_but_never_an_empty_servers_first_request() -> None:
+def test_the_queue_refuses_what_would_wait_too_long_but_never_an_empty_servers_first_request() -> (
+    None
+):
     queue = Queue(Limits(max_queue=1000, deadline_s=10))
     queue.finished(2, 1.0)
     queue.take(50)  # 25 s of work, and still the only chance that it gets

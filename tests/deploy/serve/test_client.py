@@ -19,11 +19,21 @@ Reply = tuple[int, dict[str, str], bytes]
 def good(body: bytes) -> Reply:
     """Names the first class after what was sent, so that answers can be told apart."""
     found = [PREDICTIONS[0] | {"class": body.decode()}, PREDICTIONS[1]]
-    return 200, {}, json.dumps({"model": "m", "version": "1", "images": [{"image": "image 0", "predictions": found}]}).encode()
+    return (
+        200,
+        {},
+        json.dumps(
+            {"model": "m", "version": "1", "images": [{"image": "image 0", "predictions": found}]}
+        ).encode(),
+    )
 
 
 def refusal(status: int, code: str = "c", **headers: str) -> Reply:
-    return status, headers, json.dumps({"error": {"code": code, "message": f"because {status}"}}).encode()
+    return (
+        status,
+        headers,
+        json.dumps({"error": {"code": code, "message": f"because {status}"}}).encode(),
+    )
 
 
 class Fake(ThreadingHTTPServer):
@@ -77,28 +87,41 @@ def files(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def ask(fake: Fake, files: list[str], waited: list[float] | None = None, **options: Any) -> list[dict[str, Any]]:
+def ask(
+    fake: Fake, files: list[str], waited: list[float] | None = None, **options: Any
+) -> list[dict[str, Any]]:
     pauses: list[float] = [] if waited is None else waited
-    return list(predict_remotely(fake.address, options.pop("model", "m"), files, wait=pauses.append, **options))
+    return list(
+        predict_remotely(
+            fake.address, options.pop("model", "m"), files, wait=pauses.append, **options
+        )
+    )
 
 
 def test_predictions_come_in_the_order_of_the_files(fake: Fake, files: list[str]) -> None:
     found = ask(fake, files)
     assert [result["image"] for result in found] == files
-    assert [result["predictions"][0]["class"] for result in found] == [Path(file).stem for file in files]
+    assert [result["predictions"][0]["class"] for result in found] == [
+        Path(file).stem for file in files
+    ]
 
 
 def test_what_is_asked_names_model_top_k_and_key(fake: Fake, files: list[str]) -> None:
     ask(fake, files[:1], model="my shoes/2", top_k=3, api_key="secret")
     path, headers, body = fake.asked[0]
     assert path == "/v1/models/my%20shoes%2F2/predict?top_k=3" and body == b"0"
-    assert headers["Authorization"] == "Bearer secret" and headers["Content-Type"] == "application/octet-stream"
+    assert (
+        headers["Authorization"] == "Bearer secret"
+        and headers["Content-Type"] == "application/octet-stream"
+    )
     ask(fake, files[:1])
     assert "Authorization" not in fake.asked[1][1]
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_temporary_refusals_are_tried_again_not_before_the_server_says(fake: Fake, files: list[str], status: int) -> None:
+def test_temporary_refusals_are_tried_again_not_before_the_server_says(
+    fake: Fake, files: list[str], status: int
+) -> None:
     fake.replies = [refusal(status, Retry_After="7"), refusal(status)]
     waited: list[float] = []
     assert ask(fake, files[:1], waited)[0]["predictions"][0]["class"] == "0"
@@ -106,8 +129,13 @@ def test_temporary_refusals_are_tried_again_not_before_the_server_says(fake: Fak
     assert 7 * 0.75 <= waited[0] <= 7 * 1.25 and 0.5 * 0.75 <= waited[1] <= 0.5 * 1.25
 
 
-def test_a_very_long_retry_after_is_cut_and_one_that_is_no_number_ignored(fake: Fake, files: list[str]) -> None:
-    fake.replies = [refusal(503, Retry_After="86400"), refusal(503, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT")]
+def test_a_very_long_retry_after_is_cut_and_one_that_is_no_number_ignored(
+    fake: Fake, files: list[str]
+) -> None:
+    fake.replies = [
+        refusal(503, Retry_After="86400"),
+        refusal(503, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"),
+    ]
     waited: list[float] = []
     ask(fake, files[:1], waited)
     assert waited[0] <= 15 * 1.25 and waited[1] < 1
@@ -123,7 +151,9 @@ def test_a_refusal_for_good_is_not_tried_again(fake: Fake, files: list[str], sta
 
 
 @pytest.mark.parametrize("status", [413, 415])
-def test_a_file_that_is_no_image_is_an_error_of_the_data(fake: Fake, files: list[str], status: int) -> None:
+def test_a_file_that_is_no_image_is_an_error_of_the_data(
+    fake: Fake, files: list[str], status: int
+) -> None:
     fake.replies = [refusal(status)]
     with pytest.raises(DataError, match=f"0.jpg: because {status}"):
         ask(fake, files[:1])
@@ -138,28 +168,47 @@ def test_an_empty_file_is_the_files_fault(
     fake.replies = [refusal(400, "no_image")]
     told: list[str] = []
     assert ask(fake, [str(tmp_path / "empty.jpg"), files[0]], on_bad=told.append) == []
-    assert told == [f"{tmp_path / 'empty.jpg'}: is empty. Expected an image.", f"{files[0]}: because 400"]
+    assert told == [
+        f"{tmp_path / 'empty.jpg'}: is empty. Expected an image.",
+        f"{files[0]}: because 400",
+    ]
     assert main(["predict", "m", str(tmp_path / "empty.jpg"), "--server", fake.address]) == 2
     assert "empty.jpg: is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "body", [b"{}", b"[]", b'"ok"', b'{"images": []}', b'{"images": [{"predictions": [{"name": "x"}]}]}', b'{"images": 1}']
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b'"ok"',
+        b'{"images": []}',
+        b'{"images": [{"predictions": [{"name": "x"}]}]}',
+        b'{"images": 1}',
+    ],
 )
-def test_another_servers_json_is_one_line_and_not_asked_for_again(fake: Fake, files: list[str], body: bytes) -> None:
+def test_another_servers_json_is_one_line_and_not_asked_for_again(
+    fake: Fake, files: list[str], body: bytes
+) -> None:
     fake.replies = [(200, {}, body)]
-    with pytest.raises(ServerError, match="/v1/models/m/predict: answers with other JSON than ours"):
+    with pytest.raises(
+        ServerError, match="/v1/models/m/predict: answers with other JSON than ours"
+    ):
         ask(fake, files[:1])
     assert len(fake.asked) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_said_and_the_key_never_follows_it(fake: Fake, files: list[str], status: int) -> None:
+def test_a_redirect_is_said_and_the_key_never_follows_it(
+    fake: Fake, files: list[str], status: int
+) -> None:
     with Fake() as other:
         thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         fake.replies = [refusal(status, Location=f"{other.address}/stolen")]
-        with pytest.raises(ServerError, match=f"redirects to '{other.address}/stolen'. Give that server's address"):
+        with pytest.raises(
+            ServerError, match=f"redirects to '{other.address}/stolen'. Give that server's address"
+        ):
             ask(fake, files[:1], api_key="TOPSECRET")
         other.shutdown()
         thread.join()
@@ -168,11 +217,23 @@ def test_a_redirect_is_said_and_the_key_never_follows_it(fake: Fake, files: list
 
 @pytest.mark.parametrize(
     "server",
-    ["http://127.0.0.1:port", "http://127.0.0.1:99999", "http://", "https://:80", "ftp://host", "http://a b/", "http://u:p@host"],
+    [
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:99999",
+        "http://",
+        "https://:80",
+        "ftp://host",
+        "http://a b/",
+        "http://u:p@host",
+    ],
 )
 def test_an_address_that_is_none_is_not_tried(server: str, files: list[str]) -> None:
     with pytest.raises(ServerError, match="expected an address such as"):
-        list(predict_remotely(server, "m", files[:1], wait=lambda _: pytest.fail("it has tried again")))
+        list(
+            predict_remotely(
+                server, "m", files[:1], wait=lambda _: pytest.fail("it has tried again")
+            )
+        )
 
 
 def test_mistakes_for_good_are_not_tried_again(fake: Fake, files: list[str]) -> None:
@@ -197,7 +258,9 @@ def test_it_gives_up_after_some_tries(fake: Fake, files: list[str]) -> None:
     assert waited[-1] > 4 * waited[0]
 
 
-def test_where_one_file_fails_the_tries_of_others_are_not_waited_for(fake: Fake, files: list[str]) -> None:
+def test_where_one_file_fails_the_tries_of_others_are_not_waited_for(
+    fake: Fake, files: list[str]
+) -> None:
     fake.by_body = lambda file: refusal(404 if file == b"0" else 503)
     began = time.monotonic()
     with pytest.raises(ServerError, match="refuses .*0.jpg .404."):
@@ -216,7 +279,9 @@ def test_an_answer_that_breaks_off_is_tried_again(fake: Fake, files: list[str]) 
     assert ask(fake, files[:1])[0]["predictions"][0]["class"] == "0"
 
 
-def test_a_server_that_is_not_there_and_an_address_that_is_none_are_one_line(fake: Fake, files: list[str]) -> None:
+def test_a_server_that_is_not_there_and_an_address_that_is_none_are_one_line(
+    fake: Fake, files: list[str]
+) -> None:
     with pytest.raises(ServerError, match=f"after {TRIES} tries .*Is the server running"):
         list(predict_remotely("http://127.0.0.1:1", "m", files[:1], wait=lambda _: None))
     with pytest.raises(ServerError, match="expected an address such as"):
@@ -226,10 +291,15 @@ def test_a_server_that_is_not_there_and_an_address_that_is_none_are_one_line(fak
 
 
 def test_predict_asks_a_server_from_the_command_line(
-    fake: Fake, files: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fake: Fake,
+    files: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CONVNEXTV2_API_KEY", "from the environment")
-    assert main(["predict", "m", *files[:2], "--server", fake.address, "--json", "--top_k", "2"]) == 0
+    assert (
+        main(["predict", "m", *files[:2], "--server", fake.address, "--json", "--top_k", "2"]) == 0
+    )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["predictions"][0]["class"] for line in lines] == ["0", "1"]
     assert fake.asked[0][1]["Authorization"] == "Bearer from the environment"

@@ -33,7 +33,9 @@ class Asked:
         self.received = 0
         self.limited = LimitBody(app, Limits(**limits), refuse)  # type: ignore[arg-type]
 
-    async def __call__(self, chunks: Iterable[bytes], headers: dict[str, str] | None = None, *, ends: bool = True) -> None:
+    async def __call__(
+        self, chunks: Iterable[bytes], headers: dict[str, str] | None = None, *, ends: bool = True
+    ) -> None:
         """One request. ends: its last chunk comes; else it is waited for without end."""
         left = list(chunks)
 
@@ -136,16 +138,22 @@ async def answer_at_once(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["all comes", "it stalls"])
-async def test_an_early_answer_is_sent_at_once_and_its_connection_stays_until_the_body_has_come(ends: bool) -> None:
+async def test_an_early_answer_is_sent_at_once_and_its_connection_stays_until_the_body_has_come(
+    ends: bool,
+) -> None:
     asked = Asked()
     asked.limited = Linger(answer_at_once, 0.05)  # type: ignore[assignment]
     async with asyncio.timeout(5):
         await asked([CHUNK] * 100, {"content-length": "40000"}, ends=ends)
     assert asked.received == 100
-    assert [(message.get("body"), message.get("more_body", False)) for message in asked.sent[1:]] == [(b"no", True), (b"", False)]
+    assert [
+        (message.get("body"), message.get("more_body", False)) for message in asked.sent[1:]
+    ] == [(b"no", True), (b"", False)]
 
 
-@pytest.mark.parametrize("headers", [{}, {"content-length": "0"}, {"content-length": "400", "expect": "100-continue"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"content-length": "0"}, {"content-length": "400", "expect": "100-continue"}]
+)
 async def test_there_is_nothing_to_wait_for_where_no_body_comes(headers: dict[str, str]) -> None:
     asked = Asked()
     asked.limited = Linger(answer_at_once, 60)  # type: ignore[assignment]

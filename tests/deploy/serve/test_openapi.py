@@ -22,7 +22,11 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
 EXAMPLES = settings(
-    deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
 )
 
 
@@ -48,7 +52,11 @@ def try_out(operation: Any, mode: GenerationMode, images: list[bytes]) -> Counte
     there = {"name": "pre" if operation.path.endswith("reconstruct") else "trees", "version": "1"}
 
     @settings(EXAMPLES, max_examples=16 if "{" in operation.path else 1)
-    @given(case=operation.as_strategy(generation_mode=mode), is_there=st.booleans(), image=st.sampled_from([b"", *images[:3]]))
+    @given(
+        case=operation.as_strategy(generation_mode=mode),
+        is_there=st.booleans(),
+        image=st.sampled_from([b"", *images[:3]]),
+    )
     def check(case: schemathesis.Case, is_there: bool, image: bytes) -> None:
         if is_there:  # what is made names no model and holds no image
             case.path_parameters.update({key: there[key] for key in case.path_parameters})
@@ -69,7 +77,9 @@ def check_schema(operation: Any, answer: Any) -> None:
     responses = described["paths"][operation.path][operation.method]["responses"]
     content = responses[str(answer.status_code)].get("content", {}).get("application/json")
     if content:
-        Draft202012Validator(content["schema"] | {"components": described["components"]}).validate(answer.json())
+        Draft202012Validator(content["schema"] | {"components": described["components"]}).validate(
+            answer.json()
+        )
 
 
 def with_image(case: schemathesis.Case, image: bytes) -> Any:
@@ -78,7 +88,9 @@ def with_image(case: schemathesis.Case, image: bytes) -> Any:
     if case.path.endswith("infer"):
         if case.media_type != "application/json":
             return case.body
-        return case.body | {"inputs": [{"name": "image_files", "shape": [1], "datatype": "BYTES", "data": [text]}]}
+        return case.body | {
+            "inputs": [{"name": "image_files", "shape": [1], "datatype": "BYTES", "data": [text]}]
+        }
     bodies = {
         "application/octet-stream": image,
         "multipart/form-data": {"images": [image]},
@@ -90,16 +102,29 @@ def with_image(case: schemathesis.Case, image: bytes) -> Any:
 def test_answers_are_what_the_description_says(api: Any, images: list[bytes]) -> None:
     codes = {}
     for operation in (result.ok() for result in api.get_all_operations()):
-        modes = [try_out(operation, mode, images) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
+        modes = [
+            try_out(operation, mode, images)
+            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+        ]
         codes[f"{operation.method} {operation.path}"] = modes[0] + modes[1]
     assert sum(map(Counter.total, codes.values())) > 150
-    never = [path for path, answered in codes.items() if not answered[200]]  # one needs a key, the other is always refused
-    assert never == [f"post /v2/repository/models/{{name}}/{what}" for what in ("load", "unload")], codes
+    never = [
+        path for path, answered in codes.items() if not answered[200]
+    ]  # one needs a key, the other is always refused
+    assert never == [
+        f"post /v2/repository/models/{{name}}/{what}" for what in ("load", "unload")
+    ], codes
 
 
 def test_every_path_of_the_server_is_described(api: Any) -> None:
     paths = set(api.raw_schema["paths"])
-    assert {"/healthz", "/readyz", "/metrics", "/v1/models/{name}/predict", "/v2/models/{name}/infer"} <= paths
+    assert {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/models/{name}/predict",
+        "/v2/models/{name}/infer",
+    } <= paths
     for path in paths:
         for operation in api.raw_schema["paths"][path].values():
             assert operation["description"] and "200" in operation["responses"]

@@ -49,7 +49,10 @@ class Process:
         command = [sys.executable, "-m", "convnextv2", "serve", *arguments, *exactly]
         with self.log.open("wb") as log, self.errors.open("wb") as errors:
             self.popen = subprocess.Popen(
-                command, stdout=log, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+                command,
+                stdout=log,
+                stderr=errors,
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
             )
 
     def __enter__(self) -> "Process":
@@ -134,7 +137,9 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
     """Status, headers and JSON (or {"text": ...}) of one answer."""
-    status, *lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode().strip().split("\r\n")
+    status, *lines = (
+        (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode().strip().split("\r\n")
+    )
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), 30)
     found = json.loads(body) if "json" in headers["content-type"] else {"text": body.decode()}
@@ -156,7 +161,14 @@ def model(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hasty(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A server that waits for half a second for what clients send."""
-    with Process(tmp_path_factory.mktemp("log"), f"trees={model}", "--read_timeout_s", "0.5", "--max_queue", "1000") as process:
+    with Process(
+        tmp_path_factory.mktemp("log"),
+        f"trees={model}",
+        "--read_timeout_s",
+        "0.5",
+        "--max_queue",
+        "1000",
+    ) as process:
         yield process
 
 
@@ -165,11 +177,17 @@ async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no
 ) -> None:
     limits = ["--max_batch", "512", "--max_queue", "1000", "--deadline_s", "60"]
     limits += ["--drain_s", "3"]  # the tests' machine may be slow
-    large = save(network(), tmp_path, preprocessing=PREPROCESSING | {"image_size": [2048, 2048]})  # its warm-up takes a while
+    large = save(
+        network(), tmp_path, preprocessing=PREPROCESSING | {"image_size": [2048, 2048]}
+    )  # its warm-up takes a while
     with Process(tmp_path, f"trees={weights}", f"large={large}", *limits) as process:
         await process.lives()
         for status, headers, found in (await process.get("/readyz"), await process.ask(images[0])):
-            assert (status, headers["retry-after"], found["error"]["code"]) == (503, "2", "not_ready")
+            assert (status, headers["retry-after"], found["error"]["code"]) == (
+                503,
+                "2",
+                "not_ready",
+            )
         await process.ready()
 
         async def check(read: Callable[[], Awaitable[Answer]], i: int) -> dict[str, str]:
@@ -185,25 +203,41 @@ async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no
             while (ready := await process.get("/readyz"))[0] == 200:
                 await asyncio.sleep(0.01)
         assert ready[0] == 503 and ready[2]["error"]["code"] == "shutting_down"
-        late = [await process.send(images[i]) for i in which[:50]]  # a load balancer needs some time to look away
-        assert {(await check(*pair))["connection"] for pair in zip(late, which, strict=False)} == {"close"}
+        late = [
+            await process.send(images[i]) for i in which[:50]
+        ]  # a load balancer needs some time to look away
+        assert {(await check(*pair))["connection"] for pair in zip(late, which, strict=False)} == {
+            "close"
+        }
         assert len(await answers) == 300
         assert await asyncio.to_thread(process.popen.wait, 20) == 0
         with pytest.raises(OSError):
             await process.connect()
-        assert "Finishing what was accepted." in process.log.read_text() and not process.errors.read_text()
+        assert (
+            "Finishing what was accepted." in process.log.read_text()
+            and not process.errors.read_text()
+        )
 
 
-def test_a_port_that_is_taken_is_one_line_and_exit_code_2(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_is_one_line_and_exit_code_2(
+    weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", f"trees={weights}", "--port", str(port), "--device", "cpu"]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
-    assert f"port = {port}: cannot listen on 127.0.0.1 (Address already in use). Choose another port or host." in line
+    assert (
+        f"port = {port}: cannot listen on 127.0.0.1 (Address already in use). Choose another port or host."
+        in line
+    )
 
 
-@pytest.mark.parametrize("begin, drip", [(b"", b""), (b"GET / HTTP/1.1\r\nX: ", b"x")], ids=["silent", "slow"])
-async def test_a_head_that_does_not_come_is_cut_off(hasty: Process, images: list[bytes], begin: bytes, drip: bytes) -> None:
+@pytest.mark.parametrize(
+    "begin, drip", [(b"", b""), (b"GET / HTTP/1.1\r\nX: ", b"x")], ids=["silent", "slow"]
+)
+async def test_a_head_that_does_not_come_is_cut_off(
+    hasty: Process, images: list[bytes], begin: bytes, drip: bytes
+) -> None:
     await hasty.ready()
     reader, writer = await hasty.connect()
     began = time.monotonic()
@@ -234,7 +268,9 @@ async def test_a_slow_body_is_refused(hasty: Process) -> None:
     await close(writer)
 
 
-async def test_a_connection_that_stays_open_is_not_cut_off_while_it_is_used(hasty: Process, images: list[bytes]) -> None:
+async def test_a_connection_that_stays_open_is_not_cut_off_while_it_is_used(
+    hasty: Process, images: list[bytes]
+) -> None:
     await hasty.ready()
     reader, writer = await hasty.connect()
     for _ in range(4):
@@ -244,7 +280,9 @@ async def test_a_connection_that_stays_open_is_not_cut_off_while_it_is_used(hast
     await close(writer)
 
 
-async def test_clients_that_leave_in_the_middle_leave_nothing_behind(hasty: Process, images: list[bytes]) -> None:
+async def test_clients_that_leave_in_the_middle_leave_nothing_behind(
+    hasty: Process, images: list[bytes]
+) -> None:
     await hasty.ready()
     image = images[0]
     for sent in (head(len(image)), head(len(image)) + image[:100], head(len(image)) + image):
@@ -254,7 +292,9 @@ async def test_clients_that_leave_in_the_middle_leave_nothing_behind(hasty: Proc
             await writer.drain()
             if half:
                 writer.write_eof()
-                answer = await asyncio.wait_for(reader.read(), 5)  # the server does not keep it open
+                answer = await asyncio.wait_for(
+                    reader.read(), 5
+                )  # the server does not keep it open
                 assert answer[:12] == (b"HTTP/1.1 200" if sent.endswith(image) else b"")
             await close(writer)
     async with asyncio.timeout(10):
@@ -265,7 +305,9 @@ async def test_clients_that_leave_in_the_middle_leave_nothing_behind(hasty: Proc
     assert (await hasty.ask(image))[0] == 200
 
 
-async def test_a_client_that_leaves_is_no_error_of_the_server(hasty: Process, images: list[bytes]) -> None:
+async def test_a_client_that_leaves_is_no_error_of_the_server(
+    hasty: Process, images: list[bytes]
+) -> None:
     await hasty.ready()
     _, writer = await hasty.connect()
     writer.write(head(len(images[0])) + images[0][:100])
@@ -274,16 +316,27 @@ async def test_a_client_that_leaves_is_no_error_of_the_server(hasty: Process, im
     async with asyncio.timeout(10):
         while "convnextv2_requests_in_flight 1.0" not in (await hasty.get("/metrics"))[2]["text"]:
             await asyncio.sleep(0.02)
-    assert 'code="500"' not in (await hasty.get("/metrics"))[2]["text"] and not hasty.errors.read_text()
+    assert (
+        'code="500"' not in (await hasty.get("/metrics"))[2]["text"]
+        and not hasty.errors.read_text()
+    )
 
 
 async def test_sighup_under_load_brings_the_next_version_and_no_wrong_answer(
-    hasty: Process, model: Path, images: list[bytes], expected: list[dict[str, float]], tmp_path: Path
+    hasty: Process,
+    model: Path,
+    images: list[bytes],
+    expected: list[dict[str, float]],
+    tmp_path: Path,
 ) -> None:
     await hasty.ready()
     save(network(seed=1), tmp_path / "next")
-    new = Predictor(tmp_path / "next" / "model.safetensors", device="cpu", precision="float32", batch_size=1)
-    after = [{entry["class"]: entry["prob"] for entry in result["predictions"]} for result in new(images)]
+    new = Predictor(
+        tmp_path / "next" / "model.safetensors", device="cpu", precision="float32", batch_size=1
+    )
+    after = [
+        {entry["class"]: entry["prob"] for entry in result["predictions"]} for result in new(images)
+    ]
     assert all(after[i] != pytest.approx(expected[i], abs=1e-3) for i in range(len(images)))
     seen: list[str] = []
 
@@ -294,7 +347,9 @@ async def test_sighup_under_load_brings_the_next_version_and_no_wrong_answer(
             status, _, found = await hasty.ask(images[i])
             assert status == 200
             seen.append(found["version"])
-            assert probs(found) == pytest.approx({"1": expected, "2": after}[found["version"]][i], abs=1e-5)
+            assert probs(found) == pytest.approx(
+                {"1": expected, "2": after}[found["version"]][i], abs=1e-5
+            )
 
     async def renew() -> None:
         while len(seen) < 50:
@@ -317,7 +372,9 @@ async def test_a_client_that_does_not_read_is_cut_off(hasty: Process, images: li
     await hasty.ready()
     reader, writer = await hasty.connect()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
-    some = b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 10  # fewer than it would refuse at once
+    some = (
+        b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 10
+    )  # fewer than it would refuse at once
     began = time.monotonic()
     with pytest.raises(ConnectionError):
         async with asyncio.timeout(60):
@@ -334,7 +391,9 @@ async def test_a_client_that_does_not_read_is_cut_off(hasty: Process, images: li
     assert (await hasty.ask(images[0]))[0] == 200
 
 
-async def test_a_client_may_ask_ahead_but_not_without_end(hasty: Process, images: list[bytes]) -> None:
+async def test_a_client_may_ask_ahead_but_not_without_end(
+    hasty: Process, images: list[bytes]
+) -> None:
     await hasty.ready()
     reader, writer = await hasty.connect()
     request = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -350,7 +409,9 @@ async def test_a_client_may_ask_ahead_but_not_without_end(hasty: Process, images
     assert (await hasty.ask(images[0]))[0] == 200
 
 
-async def test_a_head_without_end_is_cut_off_and_an_upgrade_is_none(hasty: Process, images: list[bytes]) -> None:
+async def test_a_head_without_end_is_cut_off_and_an_upgrade_is_none(
+    hasty: Process, images: list[bytes]
+) -> None:
     await hasty.ready()
     reader, writer = await hasty.connect()
     with pytest.raises(ConnectionError):
@@ -361,7 +422,9 @@ async def test_a_head_without_end_is_cut_off_and_an_upgrade_is_none(hasty: Proce
             await asyncio.sleep(0.001)
     await close(writer)
     reader, writer = await hasty.connect()
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    writer.write(
+        b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
     assert (await read_answer(reader))[0] == 200
     await close(writer)
     assert (await hasty.ask(images[0]))[0] == 200
@@ -378,22 +441,33 @@ def test_nothing_is_read_while_requests_of_the_connection_wait() -> None:
     transport.resume_reading.assert_called_once_with()
 
 
-async def test_a_client_learns_why_its_large_body_is_refused(hasty: Process, tmp_path: Path) -> None:
+async def test_a_client_learns_why_its_large_body_is_refused(
+    hasty: Process, tmp_path: Path
+) -> None:
     """Ours sends all before it listens, as most do."""
     await hasty.ready()
     large = tmp_path / "large.jpg"
     large.write_bytes(b"x" * 40_000_000)
     with pytest.raises(DataError, match=r"large.jpg: The body is longer than 32 MB"):
-        await asyncio.to_thread(list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "trees", [large]))
+        await asyncio.to_thread(
+            list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "trees", [large])
+        )
     large.write_bytes(b"x" * 30_000_000)
     with pytest.raises(ServerError, match=r"404.: There is no model 'shoes'"):
-        await asyncio.to_thread(list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "shoes", [large]))
+        await asyncio.to_thread(
+            list, predict_remotely(f"http://127.0.0.1:{hasty.port}", "shoes", [large])
+        )
 
 
-def test_a_model_that_does_not_run_ends_the_server_with_one_line(artifact: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_run_ends_the_server_with_one_line(
+    artifact: Path, tmp_path: Path
+) -> None:
     copy = shutil.copytree(artifact, tmp_path / "copy")
     card = json.loads((copy / "artifact.json").read_text())
-    card |= {"class_names": CLASSES[:2], "shapes": card["shapes"] | {"logits": [None, 2]}}  # the model has four columns
+    card |= {
+        "class_names": CLASSES[:2],
+        "shapes": card["shapes"] | {"logits": [None, 2]},
+    }  # the model has four columns
     (copy / "artifact.json").write_text(json.dumps(card))
     with Process(tmp_path, f"trees={copy}") as process:
         assert process.popen.wait(120) == 2
@@ -410,7 +484,11 @@ def test_a_model_that_does_not_run_ends_the_server_with_one_line(artifact: Path,
         ("max_queue", "0", "expected a whole number > 0"),
         ("max_queue", "1.5", "expected a whole number"),
         ("cors_origins", "shop.example", "expected addresses such as https://example.org"),
-        ("cors_origins", "https://a.example, https://b.example/path", "cors_origins = https://b.example/path"),
+        (
+            "cors_origins",
+            "https://a.example, https://b.example/path",
+            "cors_origins = https://b.example/path",
+        ),
     ],
 )
 def test_limits_without_meaning_are_refused(
@@ -420,7 +498,9 @@ def test_limits_without_meaning_are_refused(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seen", [False, True], ids=["not accepted yet", "accepted, its request not read yet"])
+@pytest.mark.parametrize(
+    "seen", [False, True], ids=["not accepted yet", "accepted, its request not read yet"]
+)
 async def test_who_has_connected_before_it_stops_to_listen_is_answered(seen: bool) -> None:
     """All of it happens in one turn of the event loop, as it does where the loop lags behind its clients."""
 
@@ -451,7 +531,9 @@ async def test_who_has_connected_before_it_stops_to_listen_is_answered(seen: boo
 # ---- signals at any moment ----
 
 
-async def test_sighup_from_the_first_moment_on_is_a_reload_and_no_end(weights: Path, tmp_path: Path) -> None:
+async def test_sighup_from_the_first_moment_on_is_a_reload_and_no_end(
+    weights: Path, tmp_path: Path
+) -> None:
     with Process(tmp_path, f"trees={weights}") as process:
         await process.takes(signal.SIGHUP)
         assert not process.log.read_text()  # it has not even been loaded
@@ -479,11 +561,16 @@ async def test_sigterm_during_an_import_that_drops_exceptions_ends_it_too(tmp_pa
     )
     with Process(tmp_path, "trees=nowhere", PYTHONPATH=str(tmp_path)) as process:
         assert await asyncio.to_thread(process.popen.wait, 30) == 0
-        assert process.log.read_text() == "Ended before the server had begun.\n" and not process.errors.read_text()
+        assert (
+            process.log.read_text() == "Ended before the server had begun.\n"
+            and not process.errors.read_text()
+        )
 
 
 @pytest.mark.parametrize("after_s", [0, 0.5, 1, 2])
-async def test_sigterm_while_it_starts_ends_it_as_it_should(after_s: float, weights: Path, tmp_path: Path) -> None:
+async def test_sigterm_while_it_starts_ends_it_as_it_should(
+    after_s: float, weights: Path, tmp_path: Path
+) -> None:
     with Process(tmp_path, f"trees={weights}") as process:
         await process.takes(signal.SIGTERM)
         await asyncio.sleep(after_s)
@@ -513,17 +600,33 @@ async def test_sigterm_during_the_warm_up_does_not_wait_for_it_and_a_second_one_
         assert "Ended at once, without finishing." in process.log.read_text()
 
 
-async def test_https_keys_from_a_file_and_what_systemd_is_told(weights: Path, images: list[bytes], tmp_path: Path) -> None:
+async def test_https_keys_from_a_file_and_what_systemd_is_told(
+    weights: Path, images: list[bytes], tmp_path: Path
+) -> None:
     certificate, key = (FIXTURES / "tls" / name for name in ("certificate.pem", "key.pem"))
     (tmp_path / "keys").write_text("old\n")
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     told.bind(str(tmp_path / "notify"))
     told.settimeout(60)
-    options = ["--ssl_certfile", str(certificate), "--ssl_keyfile", str(key), "--api_key_file", str(tmp_path / "keys")]
-    with told, Process(tmp_path, f"trees={weights}", *options, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+    options = [
+        "--ssl_certfile",
+        str(certificate),
+        "--ssl_keyfile",
+        str(key),
+        "--api_key_file",
+        str(tmp_path / "keys"),
+    ]
+    with (
+        told,
+        Process(
+            tmp_path, f"trees={weights}", *options, NOTIFY_SOCKET=str(tmp_path / "notify")
+        ) as process,
+    ):
         assert await asyncio.to_thread(told.recv, 1000) == b"READY=1"
         address = f"https://localhost:{process.port}"
-        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=certificate), base_url=address) as client:
+        async with httpx.AsyncClient(
+            verify=ssl.create_default_context(cafile=certificate), base_url=address
+        ) as client:
 
             async def ask(key: str) -> int:
                 path = "/v1/models/trees/predict"
@@ -533,7 +636,9 @@ async def test_https_keys_from_a_file_and_what_systemd_is_told(weights: Path, im
             assert [await ask("old"), await ask("new")] == [200, 401]
             (tmp_path / "keys").write_text("new\n")
             process.popen.send_signal(signal.SIGHUP)
-            assert (await asyncio.to_thread(told.recv, 1000)).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert (await asyncio.to_thread(told.recv, 1000)).startswith(
+                b"RELOADING=1\nMONOTONIC_USEC="
+            )
             assert (await asyncio.to_thread(told.recv, 1000)).startswith(b"READY=1\nSTATUS=")
             assert [await ask("old"), await ask("new")] == [401, 200]
         assert "API keys: read again, and changed." in process.log.read_text()
@@ -546,8 +651,14 @@ async def test_https_keys_from_a_file_and_what_systemd_is_told(weights: Path, im
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ssl_certfile", "x.pem"], "ssl_keyfile is missing: ssl_certfile is given, and HTTPS needs both"),
-        (["--ssl_certfile", "x.pem", "--ssl_keyfile", "y.pem"], r"x.pem, ssl_keyfile = y.pem: cannot be used \(No such file"),
+        (
+            ["--ssl_certfile", "x.pem"],
+            "ssl_keyfile is missing: ssl_certfile is given, and HTTPS needs both",
+        ),
+        (
+            ["--ssl_certfile", "x.pem", "--ssl_keyfile", "y.pem"],
+            r"x.pem, ssl_keyfile = y.pem: cannot be used \(No such file",
+        ),
         (["--api_key_file", "x"], "api_key_file = x: cannot be read"),
         (["--access_log", "loud"], "access_log = loud: expected one of failed, all, json, off"),
     ],
@@ -564,15 +675,26 @@ def test_files_and_words_that_cannot_be_used_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"]
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ],
 )
 async def test_what_is_not_http_gets_the_body_of_all_errors(hasty: Process, sent: bytes) -> None:
     await hasty.ready()
     reader, writer = await hasty.connect()
     writer.write(sent)
     status, headers, found = await read_answer(reader)
-    assert (status, headers["content-type"], headers["connection"]) == (400, "application/json", "close")
-    assert found == {"error": {"code": "malformed_http", "message": "What was sent is not a valid HTTP request."}}
+    assert (status, headers["content-type"], headers["connection"]) == (
+        400,
+        "application/json",
+        "close",
+    )
+    assert found == {
+        "error": {"code": "malformed_http", "message": "What was sent is not a valid HTTP request."}
+    }
     assert await reader.read() == b""
     await close(writer)
 
@@ -590,7 +712,9 @@ async def test_a_body_is_not_lost_where_http_2_is_offered(
         start = head(len(images[i])).replace(b"Host: h\r\n", b"Host: h\r\n" + offer)
         body = images[i]
         if form == "chunked":
-            start = start.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
+            start = start.replace(
+                f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked"
+            )
             body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
         everything = start + body
         size = -(-len(everything) // pieces)

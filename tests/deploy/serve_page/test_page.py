@@ -19,7 +19,15 @@ import numpy as np
 import pytest
 from fields import field, save_tiff
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    FilePayload,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 from trees import CLASSES, PREPROCESSING, network, save
 
 from convnextv2.cli import main
@@ -66,17 +74,55 @@ def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     out = tmp_path_factory.mktemp("served")
     data = ["--data_dir", str(photos), *SMALL]
     training = ["--epochs", "4", "--val_every_epochs", "4", "--lr", "0.01", "--scale", "0.7,1"]
-    exporting = ["--format", "onnx", "--images", "6", "--workers", "0", "--batch_size", "4", "--data_dir", str(photos)]
+    exporting = [
+        "--format",
+        "onnx",
+        "--images",
+        "6",
+        "--workers",
+        "0",
+        "--batch_size",
+        "4",
+        "--data_dir",
+        str(photos),
+    ]
     assert main(["train", *data, "--out", str(out / "colours"), *training]) == 0
-    assert main(["pretrain", *data, "--out", str(out / "masked"), "--epochs", "1", "--decoder_dim", "16"]) == 0
-    assert main(["export", str(out / "colours"), "--out", str(out / "colours-onnx"), *exporting]) == 0
+    assert (
+        main(
+            [
+                "pretrain",
+                *data,
+                "--out",
+                str(out / "masked"),
+                "--epochs",
+                "1",
+                "--decoder_dim",
+                "16",
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(["export", str(out / "colours"), "--out", str(out / "colours-onnx"), *exporting]) == 0
+    )
     five = {"channels": 5, "mean": [0.5] * 5, "std": [0.2] * 5, "value_range": [0.0, 4000.0]}
     save(network(in_channels=5), out / "bands", preprocessing=PREPROCESSING | five)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     models = [str(out / name) for name in ("colours", "colours-onnx", "masked", "bands")]
-    options = ["--port", str(port), "--device", "cpu", "--max_batch", "4", "--drain_s", "0", "--api_key", KEY]
+    options = [
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--max_batch",
+        "4",
+        "--drain_s",
+        "0",
+        "--api_key",
+        KEY,
+    ]
     command = [sys.executable, "-m", "convnextv2", "serve", *models, *options]
     address = f"http://127.0.0.1:{port}/"
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
@@ -98,9 +144,15 @@ def await_ready(address: str, timeout_s: float = 60) -> None:
             time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")  # not session: while it is there, no other test could run an event loop of its own
+@pytest.fixture(
+    scope="module"
+)  # not session: while it is there, no other test could run an event loop of its own
 def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = [
+        "--no-sandbox",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+    ]
     with sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield opened
@@ -118,14 +170,18 @@ def watched(browser: Browser, address: str, headers: dict[str, str]) -> Iterator
     complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        refused = "/v1/" in message.location["url"] and "status of" in message.text  # the browser's own
+        refused = (
+            "/v1/" in message.location["url"] and "status of" in message.text
+        )  # the browser's own
         if message.type in ("error", "warning") and not refused:
             complaints.append(message.text)
 
     page.on("console", note)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.on("filechooser", lambda chooser: None)  # kept: one that opens while nobody listens stays open, and blocks the next
+    page.on(
+        "filechooser", lambda chooser: None
+    )  # kept: one that opens while nobody listens stays open, and blocks the next
     page.goto(address)
     yield page
     context.close()
@@ -152,7 +208,10 @@ def choose(page: Page, *files: Path) -> None:
 
 def carry(page: Page, *files: FilePayload) -> object:
     """A DataTransfer of these files, in the browser."""
-    told = [[file["name"], file["mimeType"], base64.b64encode(file["buffer"]).decode()] for file in files]
+    told = [
+        [file["name"], file["mimeType"], base64.b64encode(file["buffer"]).decode()]
+        for file in files
+    ]
     return page.evaluate_handle(
         """(files) => {
             const carried = new DataTransfer();
@@ -173,7 +232,9 @@ def switch(page: Page, model: str, expected: str) -> None:
     expect(page.locator("#card")).to_contain_text(expected)
 
 
-def test_a_chosen_file_shows_its_classes_with_bars_and_percentages(page: Page, photos: Path) -> None:
+def test_a_chosen_file_shows_its_classes_with_bars_and_percentages(
+    page: Page, photos: Path
+) -> None:
     choose(page, photos / "val" / "green" / "green-0.png")
     rows = results(page).get_by_role("listitem")
     expect(rows).to_have_count(3)
@@ -184,8 +245,14 @@ def test_a_chosen_file_shows_its_classes_with_bars_and_percentages(page: Page, p
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=0.2)
     bars = page.locator("li .bar")
     for i, share in enumerate(shares):
-        whole, filled = (locator.bounding_box() for locator in (bars.nth(i), bars.nth(i).locator("span")))
-        assert whole and filled and filled["width"] / whole["width"] == pytest.approx(share / 100, abs=0.01)
+        whole, filled = (
+            locator.bounding_box() for locator in (bars.nth(i), bars.nth(i).locator("span"))
+        )
+        assert (
+            whole
+            and filled
+            and filled["width"] / whole["width"] == pytest.approx(share / 100, abs=0.01)
+        )
 
 
 def test_dropped_images_give_a_result_each_in_their_order(page: Page, photos: Path) -> None:
@@ -214,8 +281,12 @@ def test_a_pasted_image_is_classified(page: Page, photos: Path) -> None:
     expect(results(page).get_by_role("listitem").first).to_contain_text("blue")
 
 
-def test_the_explanation_lies_on_what_the_network_saw_and_is_bright_where_it_looked(page: Page, photos: Path) -> None:
-    choose(page, photos / "val" / "red" / "red-1.png", photos / "val" / "red" / "red-0.png")  # patches left and right
+def test_the_explanation_lies_on_what_the_network_saw_and_is_bright_where_it_looked(
+    page: Page, photos: Path
+) -> None:
+    choose(
+        page, photos / "val" / "red" / "red-1.png", photos / "val" / "red" / "red-0.png"
+    )  # patches left and right
     expect(results(page)).to_have_count(2)
     shades = page.locator("article canvas")
     expect(shades.first).to_be_hidden()
@@ -227,7 +298,9 @@ def test_the_explanation_lies_on_what_the_network_saw_and_is_bright_where_it_loo
     assert (shade["width"], shade["height"]) == pytest.approx((side, side), abs=2)
     assert shade["x"] + side / 2 == pytest.approx(image["x"] + image["width"] / 2, abs=2)
     pixels = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
-    left, right = (np.reshape(shades.nth(i).evaluate(pixels), (2, 2, 4))[..., 3].mean(0) for i in range(2))
+    left, right = (
+        np.reshape(shades.nth(i).evaluate(pixels), (2, 2, 4))[..., 3].mean(0) for i in range(2)
+    )
     assert left[0] < left[1] and right[0] > right[1]  # less shade on the patch's side
     page.get_by_label("Show where it looked").uncheck()
     expect(shades.first).to_be_hidden()
@@ -242,7 +315,9 @@ def test_another_model_answers_for_the_same_image(page: Page, photos: Path) -> N
     expect(page.get_by_role("figure")).to_have_count(3)
 
 
-def test_the_slider_hides_another_share_and_changes_the_reconstruction(page: Page, photos: Path) -> None:
+def test_the_slider_hides_another_share_and_changes_the_reconstruction(
+    page: Page, photos: Path
+) -> None:
     switch(page, "masked", "pre-trained")
     choose(page, photos / "val" / "red" / "red-0.png")
     expect(page.locator("figcaption")).to_have_text(["Image", "What it sees", "Reconstruction"])
@@ -271,7 +346,9 @@ def test_the_card_shows_hash_and_certificate(page: Page, server: str) -> None:
     expect(card.get_by_text(re.compile(r"images/s, .* times PyTorch, on "))).to_be_visible()
 
 
-def test_a_file_that_is_no_image_gives_a_readable_error(page: Page, photos: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_gives_a_readable_error(
+    page: Page, photos: Path, tmp_path: Path
+) -> None:
     text, disguised = tmp_path / "thesis.txt", tmp_path / "thesis.jpg"
     for path in (text, disguised):
         path.write_text("years of work")
@@ -279,7 +356,9 @@ def test_a_file_that_is_no_image_gives_a_readable_error(page: Page, photos: Path
     status = page.get_by_role("status")
     expect(status).to_have_text("thesis.txt: is not an image.")
     choose(page, disguised, photos / "val" / "red" / "red-0.png")
-    expect(status).to_contain_text("thesis.jpg: is not an image, or of a format that is not read (JPEG, PNG")
+    expect(status).to_contain_text(
+        "thesis.jpg: is not an image, or of a format that is not read (JPEG, PNG"
+    )
     expect(status).to_contain_text("red-0.png: red, ")
     expect(results(page)).to_have_count(1)
 
@@ -288,7 +367,10 @@ def test_the_keyboard_alone_is_enough(page: Page, photos: Path) -> None:
     for _ in ("the model", "its card", "the button"):
         page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Choose files")).to_be_focused()
-    assert page.locator("#choose").evaluate("(button) => getComputedStyle(button).outlineWidth") == "3px"
+    assert (
+        page.locator("#choose").evaluate("(button) => getComputedStyle(button).outlineWidth")
+        == "3px"
+    )
     for key in ("Enter", "Space"):
         with page.expect_file_chooser() as chooser:
             page.keyboard.press(key)
@@ -310,7 +392,9 @@ def test_the_camera_takes_a_picture_and_closes(page: Page) -> None:
     assert page.locator("video").evaluate("(video) => video.srcObject === null")
 
 
-def test_a_key_is_asked_for_where_the_server_wants_one(browser: Browser, server: str, photos: Path) -> None:
+def test_a_key_is_asked_for_where_the_server_wants_one(
+    browser: Browser, server: str, photos: Path
+) -> None:
     with watched(browser, server, {}) as page:
         field, status = page.get_by_label("API key"), page.get_by_role("status")
         expect(field).to_be_focused()
@@ -330,7 +414,9 @@ def test_a_server_that_is_gone_is_said_in_words(page: Page, photos: Path) -> Non
     expect(page.get_by_role("status")).to_have_text("red-0.png: The server answered 502.")
 
 
-def test_an_image_that_the_browser_cannot_show_is_said_so_readably(page: Page, photos: Path, tmp_path: Path) -> None:
+def test_an_image_that_the_browser_cannot_show_is_said_so_readably(
+    page: Page, photos: Path, tmp_path: Path
+) -> None:
     Image.open(photos / "val" / "red" / "red-0.png").save(tmp_path / "red.tiff")
     choose(page, tmp_path / "red.tiff")
     expect(results(page)).to_have_count(1)
@@ -339,9 +425,13 @@ def test_an_image_that_the_browser_cannot_show_is_said_so_readably(page: Page, p
     expect(page.locator("article canvas")).to_be_hidden()  # it would lie over the sentence
 
 
-def test_a_file_without_a_model_is_answered_with_a_sentence(browser: Browser, server: str, photos: Path) -> None:
+def test_a_file_without_a_model_is_answered_with_a_sentence(
+    browser: Browser, server: str, photos: Path
+) -> None:
     with watched(browser, server, {"X-API-Key": KEY}) as page:
-        page.route("**/v1/models/*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+        page.route(
+            "**/v1/models/*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>")
+        )
         page.reload()
         expect(page.get_by_role("status")).to_have_text("The server answered 502.")
         carried = carry(page, payload(photos / "val" / "red" / "red-0.png"))
@@ -357,7 +447,9 @@ def test_nothing_is_wider_than_a_phone(page: Page, photos: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 320
 
 
-def test_files_of_many_channels_are_classified_and_named_where_they_cannot_be_shown(page: Page, tmp_path: Path) -> None:
+def test_files_of_many_channels_are_classified_and_named_where_they_cannot_be_shown(
+    page: Page, tmp_path: Path
+) -> None:
     switch(page, "bands", "classifier, 4 classes")
     page.get_by_text("About the model").click()
     expect(page.locator("#card")).to_contain_text("5, of which 1 to 3 are shown, as RGB")

@@ -47,9 +47,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with the library in it, a stand-in for the compiler, and another temporary folder."""
     compiler = tmp_path / "compiler"
-    compiler.write_text(
-        COMPILER.format(library=real, log=tmp_path / "log", full=tmp_path / "full")
-    )
+    compiler.write_text(COMPILER.format(library=real, log=tmp_path / "log", full=tmp_path / "full"))
     compiler.chmod(0o755)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("CXX", str(compiler))

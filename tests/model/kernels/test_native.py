@@ -35,15 +35,21 @@ def gradients(y: Tensor, weights: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("channels", "height", "width"), [(40, 14, 14), (5, 3, 19), (24, 1, 1), (16, 8, 23)])
-def test_depthwise_convolution_of_dense_images(dtype: torch.dtype, channels: int, height: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("channels", "height", "width"), [(40, 14, 14), (5, 3, 19), (24, 1, 1), (16, 8, 23)]
+)
+def test_depthwise_convolution_of_dense_images(
+    dtype: torch.dtype, channels: int, height: int, width: int
+) -> None:
     torch.manual_seed(0)
     x, gy = (torch.randn(3, height, width, channels).to(dtype) for _ in range(2))
     conv = DepthwiseConv(channels)
     torch.nn.init.normal_(conv.weight)
     torch.nn.init.normal_(conv.bias)
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight, conv.bias)]
-    y64 = F.conv2d(exact[0].permute(0, 3, 1, 2), exact[1], exact[2], padding=3, groups=channels).permute(0, 2, 3, 1)
+    y64 = F.conv2d(
+        exact[0].permute(0, 3, 1, 2), exact[1], exact[2], padding=3, groups=channels
+    ).permute(0, 2, 3, 1)
     x.requires_grad_()
     assert native.are_used_for(x)
     y = conv(x)
@@ -66,7 +72,11 @@ def test_depthwise_convolution_of_visible_tiles(dtype: torch.dtype, side: int) -
     gy = torch.randn(x.shape)
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight)]
     dense = canvas.paint(exact[0]).permute(0, 3, 1, 2)
-    y64 = canvas.pick(F.conv2d(dense, exact[1], conv.bias.double(), padding=3, groups=channels).permute(0, 2, 3, 1))
+    y64 = canvas.pick(
+        F.conv2d(dense, exact[1], conv.bias.double(), padding=3, groups=channels).permute(
+            0, 2, 3, 1
+        )
+    )
     y = conv(x, canvas)
     found = [y, *gradients(y, gy, [x, conv.weight])]
     for result, expected in zip(found, [y64, *gradients(y64, gy, exact)], strict=True):
@@ -93,7 +103,9 @@ def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
     images = 2 if scope == "image" else 1
     y = native.gelu_grn(x, norm.gamma, norm.beta, images=images, eps=norm.eps, tanh=form == "tanh")
     found = [y, *gradients(y, gy, [x, norm.gamma, norm.beta])]
-    for result, expected in zip(found, [y64, *gradients(y64, gy, [x64, double.gamma, double.beta])], strict=True):
+    for result, expected in zip(
+        found, [y64, *gradients(y64, gy, [x64, double.gamma, double.beta])], strict=True
+    ):
         assert relative(result, expected) < TOLERANCE[dtype]
 
 
@@ -103,14 +115,23 @@ def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
 @pytest.mark.parametrize("outputs", [12, 300], ids=["scaled weights", "scaled activations"])
 @pytest.mark.parametrize("fused", [True, False], ids=["GELU in the layer", "GELU after it"])
 def test_mlp_without_gradients(
-    dtype: torch.dtype, form: str, scope: str, outputs: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    form: str,
+    scope: str,
+    outputs: int,
+    fused: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not fused:
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     torch.manual_seed(0)
     x = (3 * torch.randn(2, 10, 10, 9)).to(dtype)
     before = x.clone()
-    first, norm, second = torch.nn.Linear(9, 36), GlobalResponseNorm(36, scope), torch.nn.Linear(36, outputs)
+    first, norm, second = (
+        torch.nn.Linear(9, 36),
+        GlobalResponseNorm(36, scope),
+        torch.nn.Linear(36, outputs),
+    )
     torch.nn.init.normal_(norm.gamma)
     torch.nn.init.normal_(norm.beta)
     with torch.no_grad():
@@ -119,7 +140,9 @@ def test_mlp_without_gradients(
     parameters = *first.parameters(), *norm.parameters(), *second.parameters()
     with torch.no_grad():
         expected = doubles[2](doubles[1](F.gelu(doubles[0](x.double()), approximate=form)))
-        y = native.mlp(x, *parameters, images=2 if scope == "image" else 1, eps=norm.eps, tanh=form == "tanh")
+        y = native.mlp(
+            x, *parameters, images=2 if scope == "image" else 1, eps=norm.eps, tanh=form == "tanh"
+        )
     assert y.dtype == dtype and torch.equal(x, before)
     assert relative(y, expected) < TOLERANCE[dtype]
 
@@ -141,7 +164,9 @@ def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
         torch.testing.assert_close(block(x), x + (expected - x).tanh())
 
 
-def test_without_gradients_a_block_computes_what_it_does_with_them_whatever_its_layers_are() -> None:
+def test_without_gradients_a_block_computes_what_it_does_with_them_whatever_its_layers_are() -> (
+    None
+):
     torch.manual_seed(0)
     x = torch.randn(2, 7, 7, 8)
     changed = [Block(8) for _ in range(3)]
@@ -170,8 +195,14 @@ def test_gelu_over_its_whole_range(form: str) -> None:
 def test_what_is_not_a_number_stays_so() -> None:
     x = torch.full((1, 4, 4, 8), float("nan"))
     for dtype in TOLERANCE:
-        assert native.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4)).isnan().all()
-        scaled = native.gelu_grn(x.to(dtype), torch.ones(8), torch.zeros(8), images=1, eps=1e-6, tanh=False)
+        assert (
+            native.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4))
+            .isnan()
+            .all()
+        )
+        scaled = native.gelu_grn(
+            x.to(dtype), torch.ones(8), torch.zeros(8), images=1, eps=1e-6, tanh=False
+        )
         assert scaled.isnan().all()
 
 
@@ -196,7 +227,10 @@ def test_a_model_in_bfloat16_computes_what_the_plain_one_does() -> None:
     for parameter in model.parameters():
         parameter.grad = None
     model(images).float().square().sum().backward()
-    assert all(parameter.grad.dtype == torch.bfloat16 and parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(
+        parameter.grad.dtype == torch.bfloat16 and parameter.grad.isfinite().all()
+        for parameter in model.parameters()
+    )
 
 
 def test_no_default_dtype_or_device_changes_results() -> None:
@@ -204,14 +238,21 @@ def test_no_default_dtype_or_device_changes_results() -> None:
     conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8, requires_grad=True)
     torch.nn.init.normal_(conv.weight)
     gamma, beta = torch.randn(8), torch.randn(8)
-    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     image, shift = pixels[0].permute(1, 2, 0), (1.0, 0.5, 0.0, 0.0, 1.0, 0.0)
 
     def results() -> list[Tensor]:
         y = native.gelu_grn(conv(x), gamma, beta, images=1, eps=1e-6, tanh=False)
         normalised = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(pixels)
         warped = native.warp(image, shift, bicubic=True, fill=(1, 2, 3))
-        return [y, *gradients(y, torch.ones_like(y), [x, conv.weight, conv.bias]), normalised, warped]
+        return [
+            y,
+            *gradients(y, torch.ones_like(y), [x, conv.weight, conv.bias]),
+            normalised,
+            warped,
+        ]
 
     expected = results()
     try:
@@ -231,7 +272,9 @@ def test_a_place_outside_its_image_is_an_error(place: int) -> None:
     torch.nn.init.normal_(conv.weight)
     y = native.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
-        torch.ops.convnextv2.depthwise_weight(x, y, torch.tensor([place, 1, 24, 25]), [2, 2, 2, 6, 8, 8])
+        torch.ops.convnextv2.depthwise_weight(
+            x, y, torch.tensor([place, 1, 24, 25]), [2, 2, 2, 6, 8, 8]
+        )
     places[0] = place
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
         native.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
@@ -247,12 +290,22 @@ def test_a_visible_tile_outside_the_grid_is_an_error() -> None:
 
 def test_sizes_that_do_not_fit_are_errors() -> None:
     x, weight, bias = torch.randn(1, 4, 3, 8), torch.randn(8, 1, 7, 7), torch.zeros(8)
-    for places, size in ((None, (4, 4)), (torch.arange(4), (4, 4)), (torch.arange(3), (4, 3)), (torch.zeros(4), (4, 3))):
+    for places, size in (
+        (None, (4, 4)),
+        (torch.arange(4), (4, 4)),
+        (torch.arange(3), (4, 3)),
+        (torch.zeros(4), (4, 3)),
+    ):
         with pytest.raises(ValueError, match="do not fit on canvases"):
             native.depthwise(x, weight, bias, places, size)
     for shape in ((4, 4, 2), (4, 4), (0, 4, 3)):
         with pytest.raises(AssertionError):
-            native.warp(torch.zeros(shape, dtype=torch.uint8), (1, 0, 0, 0, 1, 0), bicubic=False, fill=(0,) * shape[-1])
+            native.warp(
+                torch.zeros(shape, dtype=torch.uint8),
+                (1, 0, 0, 0, 1, 0),
+                bicubic=False,
+                fill=(0,) * shape[-1],
+            )
 
 
 def test_batches_and_images_of_nothing() -> None:
@@ -272,7 +325,10 @@ def test_batches_and_images_of_nothing() -> None:
 def test_second_derivatives_are_an_error() -> None:
     block = Block(8)
     x = torch.randn(1, 4, 4, 8, requires_grad=True)
-    for y in (block.dwconv(x), native.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False)):
+    for y in (
+        block.dwconv(x),
+        native.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False),
+    ):
         (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
             gradient.square().sum().backward()
@@ -290,9 +346,13 @@ def test_in_autocast_to_float16_the_plain_forms_run() -> None:
 def test_a_choice_holds_in_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     call = native._call
-    monkeypatch.setattr(native, "_call", lambda name, *arguments: calls.append(name) or call(name, *arguments))
+    monkeypatch.setattr(
+        native, "_call", lambda name, *arguments: calls.append(name) or call(name, *arguments)
+    )
     conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8)
-    compiled, another = (torch.compile(module, backend="aot_eager") for module in (conv, DepthwiseConv(8)))
+    compiled, another = (
+        torch.compile(module, backend="aot_eager") for module in (conv, DepthwiseConv(8))
+    )
     try:
         for module in (compiled, another):
             for choice, expected in (("plain", []), ("native", ["depthwise"]), ("plain", [])):
@@ -314,7 +374,9 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            y = native.gelu_grn(conv(x), torch.ones(20), torch.zeros(20), images=5, eps=1e-6, tanh=False)
+            y = native.gelu_grn(
+                conv(x), torch.ones(20), torch.zeros(20), images=5, eps=1e-6, tanh=False
+            )
             squares = torch.ops.convnextv2.squares(y.detach(), 5)
             results.append([y, squares, *gradients(y, y.detach(), [x, conv.weight, conv.bias])])
     finally:
@@ -338,7 +400,9 @@ def test_operations_say_what_they_return() -> None:
         (ops.gelu_products, (x, x, images, False)),
         (ops.gelu_backward, (x, x, *moments, False)),
     ):
-        torch.library.opcheck(operation.default, arguments, test_utils=("test_schema", "test_faketensor"))
+        torch.library.opcheck(
+            operation.default, arguments, test_utils=("test_schema", "test_faketensor")
+        )
 
 
 def test_one_compiled_graph_has_them_inside() -> None:
@@ -347,7 +411,9 @@ def test_one_compiled_graph_has_them_inside() -> None:
     images, masks = torch.randn(2, 3, 64, 64), draw_masks(2, (2, 2), 0.5, torch.Generator())
     loss = model(images, *masks)
     loss.backward()
-    expected = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    expected = [
+        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
+    ]
     model.zero_grad()
     compiled = torch.compile(model, fullgraph=True, dynamic=False)
     again = compiled(images, *masks)
@@ -365,9 +431,14 @@ def test_an_exported_graph_has_plain_operations() -> None:
 def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
     code = "from convnextv2.model.kernels import native; print(native.choose('auto')); native.choose('native')"
     environment = os.environ | {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     assert done.stdout.startswith("plain (no-such-compiler did not build them")
-    assert "DeviceError: kernels = native: no-such-compiler did not build them" in done.stderr and not list(tmp_path.iterdir())
+    assert (
+        "DeviceError: kernels = native: no-such-compiler did not build them" in done.stderr
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_plain_can_be_chosen() -> None:
@@ -387,7 +458,14 @@ def test_a_library_that_computes_something_else_is_found_out() -> None:
 
     wrong = ""
     assert disagreement(call) == ""
-    for wrong in ("depthwise", "depthwise_weight", "gelu_squares", "gelu_scale", "gelu_products", "gelu_backward"):
+    for wrong in (
+        "depthwise",
+        "depthwise_weight",
+        "gelu_squares",
+        "gelu_scale",
+        "gelu_products",
+        "gelu_backward",
+    ):
         assert disagreement(call).startswith(f"{wrong} in torch.float32 differs by")
 
 
@@ -402,13 +480,19 @@ with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
 print(native.choose("auto"))
 """
     environment = os.environ | {"CONVNEXTV2_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "native", done.stderr
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 17, 29), (2, 1, 40, 40), (1, 3, 1, 1)])
-def test_pixels_are_normalised_bit_for_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+def test_pixels_are_normalised_bit_for_bit(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     transform = BatchTransform((0.485, 0.456, 0.406)[: shape[1]], (0.229, 0.224, 0.225)[: shape[1]])
     found = transform.normalise(pixels)
     monkeypatch.setattr(native, "can_take_pixels", lambda: False)
