@@ -13,7 +13,7 @@ from convnextv2.distributed import Place, joined, say
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
 from convnextv2.lock import locked
 from convnextv2.model.kernels import native
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.run import Run, continues_inside, create_run, decide_resume, open_run
 from convnextv2.training.assembly import infer_from_init, infer_from_run
 from convnextv2.training.resume import Conditions, keep_global_batch
@@ -52,7 +52,8 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, R
         joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more),
         locked(path) if place.is_main else nullcontext("") as unlocked,
     ):
-        _check_waits(recipe, place)
+        recipe, shortened = _wait_in_time(recipe, place)
+        notes += shortened
         if place.is_main:
             if decide_resume(asked, path).resume != recipe.resume:
                 raise RunError(
@@ -71,14 +72,26 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, R
         yield recipe, run, place
 
 
-def _check_waits(recipe: Recipe, place: Place) -> None:
-    """Refuse to wait for images on one rank for longer than the others wait for that rank."""
-    if place.world_size > 1 and recipe.data_wait_s >= recipe.rank_timeout_s:
+def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
+    """See to it that a rank waits for images for less time than the others wait for that rank.
+
+    Returns:
+        The recipe, with a shorter data_wait_s where nobody set it, and a line that says so.
+
+    Raises:
+        RecipeError: Somebody set a data_wait_s that is too long.
+    """
+    if place.world_size == 1 or recipe.data_wait_s < recipe.rank_timeout_s:
+        return recipe, []
+    if "data_wait_s" in recipe.model_fields_set:
         raise RecipeError(
             f"data_wait_s = {recipe.data_wait_s:g}: the other ranks wait for a rank "
             f"{recipe.rank_timeout_s} s (rank_timeout_s), expected less. Raise rank_timeout_s or "
             "lower data_wait_s."
         )
+    shorter = recipe.rank_timeout_s / 2
+    note = f"data_wait_s {shorter:g}: half of rank_timeout_s, which the other ranks wait."
+    return with_inferred(recipe, {"data_wait_s": shorter}), [note]
 
 
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
