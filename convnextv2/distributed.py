@@ -1,7 +1,4 @@
-"""Where we run: the ranks that torchrun, mpirun or SLURM started, the device of this rank, and the arithmetic it is good at.
-
-Nothing happens at import; `start` is called once by a verb.
-"""
+"""Where we run: the ranks that torchrun, mpirun or SLURM started, and the device of this rank."""
 
 from __future__ import annotations
 
@@ -29,7 +26,16 @@ from convnextv2.roll_call import RollCall
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher told this process. launcher: "torchrun", "mpirun", "SLURM", or "" where none launched it."""
+    """What a launcher told this process.
+
+    Attributes:
+        launcher: "torchrun", "mpirun", "SLURM", or "" if there is none.
+        rank: The number of this process.
+        world_size: The number of all processes.
+        local_rank: The number of this process on its host.
+        local_world_size: The number of processes on its host.
+        job: The launcher's name for the job.
+    """
 
     launcher: str = ""
     rank: int = 0
@@ -54,7 +60,7 @@ class Place:
         return self.rank == 0
 
     def sum(self, counts: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, on the CPU, where float64 exists whatever the device."""
+        """Add a tensor over all ranks, on the CPU, because not every device has float64."""
         counts = counts.cpu()
         if self.world_size > 1:
             dist.all_reduce(counts)
@@ -237,8 +243,8 @@ def _end() -> None:
         _roll_call.leave()
         _roll_call = None
     dist.destroy_process_group()
-    # A thread of gloo that comes to drop its last Python object while the interpreter shuts down aborts the process, and
-    # nothing joins those threads while DistributedDataParallel leaks its group: give them the moment that they need.
+    # DistributedDataParallel leaks its group, so nothing joins gloo's threads. One that drops its
+    # last Python object while the interpreter shuts down aborts the process: give them a moment.
     time.sleep(0.2)
 
 
@@ -249,8 +255,8 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
             "Set it (and MASTER_PORT) to the address of rank 0's host, for example with: mpirun -x MASTER_ADDR=..."
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    # All ranks of a job must agree on the port without talking; the job is what they share. Below 32768 no outgoing connection
-    # takes it.
+    # All ranks must agree on the port without talking, and what they share is the job. Outgoing
+    # connections take no port below 32768.
     os.environ.setdefault("MASTER_PORT", str(20_000 + zlib.crc32(launch.job.encode()) % 12_000))
     backend = dist.get_default_backend_for_device(device)
     if device.type != "cpu":
@@ -276,9 +282,16 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device a user means: "auto" is the accelerator that is there, else the CPU; "gpu" is cuda; "ascend" is npu.
+    """Return the device that a user means.
 
-    Raises DeviceError where it is not there: there is no silent fall-back to the CPU."""
+    Args:
+        name: "auto" for the accelerator that is there, else the CPU; "gpu" for cuda; "ascend" for npu;
+            or a device of PyTorch.
+        local_rank: Which accelerator of the host, where the name has no number.
+
+    Raises:
+        DeviceError: The device is not there. Nothing falls back to the CPU silently.
+    """
     name = {"gpu": "cuda", "ascend": "npu"}.get(name.lower(), name.lower())
     if find_spec("torch_npu"):
         import torch_npu  # type: ignore[import-not-found]  # noqa: F401  # registers the "npu" device
@@ -313,8 +326,13 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: a named one as it is; "auto" is bfloat16 where the device computes with it natively, float16
-    on GPUs that have tensor cores for that only (Volta and Turing), else float32."""
+    """Return the dtype of autocast.
+
+    Args:
+        setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively, float16
+            on GPUs that have tensor cores for that only (Volta and Turing), else float32.
+        device: Of this rank.
+    """
     if setting != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
             setting

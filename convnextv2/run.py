@@ -84,13 +84,13 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; a line that a kill cut short or a fault damaged is left out."""
+        """Return the records of metrics.jsonl, without lines that a kill or a fault damaged."""
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         return list(_whole_records(text.splitlines()))
 
     def damaged_lines(self) -> int:
-        """How many lines of metrics.jsonl cannot be read, but for a last one that a kill cut short."""
+        """Count damaged lines of metrics.jsonl, except a last one that a kill cut short."""
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1].splitlines()
@@ -146,9 +146,10 @@ class Run:
             _remove(unfinished)
 
     def sweep(self) -> None:
-        """Delete what a kill left in the middle of writing weights: safetensors writes to a hidden file.
+        """Delete the hidden files that a kill in the middle of writing weights left behind.
 
-        Only whoever has the run's lock and is not writing yet may do this.
+        safetensors writes to a hidden file and renames it. Only a process that has the run's lock and is
+        not writing yet may call this.
         """
         for folder in ("last", "best"):
             for unfinished in (self.path / folder).glob(".tmp??????"):
@@ -189,7 +190,7 @@ class Run:
         return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
 
     def provenance(self) -> dict[str, Any]:
-        """Where the weights came from that the run was started with; empty where nothing says it."""
+        """Return where the weights that the run was started with came from; empty if unknown."""
         for folder in reversed(self.checkpoints()):
             with contextlib.suppress(CheckpointError):
                 return read_model_json(folder / "model.json").provenance
@@ -294,7 +295,10 @@ def _content(folder: Path) -> set[str]:
 
 
 def _clear(folder: Path) -> None:
-    """Empty a run folder. What says that it is one goes last, so that a kill leaves a run folder."""
+    """Empty a run folder.
+
+    The file that makes it a run folder goes last, so that a kill leaves a run folder.
+    """
     for name in sorted(_content(folder), key=lambda name: name == "recipe.yaml"):
         _remove(folder / name)
 
@@ -373,8 +377,18 @@ def open_run(path: Path) -> Run:
 
 
 def find_weights(path: str | Path) -> Path:
-    """The weights that a user means: those of a run folder (best/, else last/) or checkpoint folder, a file, a folder in the
-    Hub's layout, or a repository of the Hub by its name, which is fetched. Returns a file or a Hub folder. Raises RunError."""
+    """Find the weights that a user means.
+
+    Args:
+        path: A run folder (best/, else last/), a checkpoint folder, a file, a folder in the Hub's
+            layout, or the name of a repository on the Hub, which is fetched.
+
+    Returns:
+        A file or a Hub folder.
+
+    Raises:
+        RunError: There are no weights.
+    """
     name, path = str(path), Path(path)
     if path.is_file():
         return path
@@ -398,7 +412,10 @@ def find_weights(path: str | Path) -> Path:
 
 
 def run_of(weights: Path) -> Run | None:
-    """The run that a weights file belongs to, or None for a file on its own. MindCV's files lie in the run folder itself."""
+    """Return the run that a weights file belongs to, or None for a file on its own.
+
+    MindCV's files lie in the run folder itself.
+    """
     for folder in weights.parents[:1] if weights.suffix == ".ckpt" else weights.parents[1:3]:
         if (folder / "recipe.yaml").is_file():
             return Run(folder)

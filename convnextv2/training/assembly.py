@@ -1,4 +1,4 @@
-"""What supervised training and pre-training share: from a model, its batches and its loss to a finished run."""
+"""What supervised training and pre-training share: from a model and a loss to a finished run."""
 
 from __future__ import annotations
 
@@ -54,9 +54,23 @@ def train_model(
     depths: Sequence[int] = (),
     evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Train `model` as the recipe says, from the run's last checkpoint where it resumes, leaving best/ and last/.
+    """Train a model as the recipe says, and leave best/ and last/ in the run.
 
-    depths: the encoder's, where layer decay applies. evaluate: figures of the model as it is; its "top1" decides what is best."""
+    Args:
+        recipe: A run that resumes goes on from its last checkpoint.
+        run: The run folder.
+        place: This rank.
+        model: What learns.
+        description: Of its weights, for the files.
+        loader: The training batches of this rank.
+        loss_fn: (model, batch, CPU generator) to a scalar.
+        depths: Blocks in each stage of the encoder, for layer decay.
+        evaluate: Returns figures of the model as it is; its "top1" decides what is best. None without
+            validation.
+
+    Raises:
+        DataError: There are too few images for one batch.
+    """
     assert isinstance(recipe.batch_size, int)  # see `resolve_batch`
     if len(loader) == 0 and recipe.elastic:
         ranks = place.world_size
@@ -111,7 +125,8 @@ def train_model(
     records = run.metrics()
     writer = None
     if recipe.tensorboard and place.is_main:
-        # TensorBoard drops the events from this step on; those of the step that stay are added again.
+        # TensorBoard drops the events from this step on. Those of the step itself that stay are
+        # added again.
         writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step)
         for record in records:
             if record["step"] == progress.step:
@@ -293,7 +308,7 @@ def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
 
 
 def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
-    """What keeps small gradients above float16's smallest number; does nothing in any other precision."""
+    """Build the scaler that keeps gradients above the smallest float16; it is idle otherwise."""
     return torch.amp.GradScaler(
         device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16
     )
@@ -394,10 +409,20 @@ def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
 
 
 def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """The recipe with what its initial weights tell, where nobody set it: size, channels, stem, form of GELU, epsilon; and for
-    channels or a range of values of their own the statistics that belong to them.
+    """Add to a recipe what its initial weights tell, where nobody set it.
 
-    Raises RecipeError for what does not go with the number of channels."""
+    These are size, channels, stem, form of GELU and epsilon. For images with other channels or a range
+    of values, the statistics that belong to them are taken over too.
+
+    Args:
+        recipe: Names the weights.
+
+    Returns:
+        The recipe, and a line that says what was added.
+
+    Raises:
+        RecipeError: Something does not go with the number of channels.
+    """
     if not recipe.init or recipe.resume:
         return recipe, []
     description = open_weights(find_weights(recipe.init)).description
@@ -426,10 +451,10 @@ def infer_from_init(recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 
 def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured of images that are no photographs, as weights say it of the images they were made with.
+    """Return the statistics of images that are no photographs, as the weights state them.
 
     Args:
-        recipe: Its own numbers go first, and a mean of its own does not go with a deviation of others.
+        recipe: Its own numbers win. A mean of its own does not go with a deviation of others.
         preprocessing: Of the weights' description.
 
     Returns:
@@ -497,7 +522,7 @@ def announcements(
 
 
 def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
-    """The model as it is for one rank; else wrapped so that gradients are averaged and all ranks start from rank 0's weights."""
+    """Return the model, wrapped by DistributedDataParallel if there are several ranks."""
     if place.world_size == 1:
         return model
     return nn.parallel.DistributedDataParallel(

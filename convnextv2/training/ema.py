@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 
 def decay_at(step: int, decay: float, form: str = "warmup") -> float:
-    """The decay of update number `step`, 1 for the first.
+    """Return the decay of an update of the average.
 
-    form "warmup": min(decay, (1 + step) / (10 + step)), so that the average does not start by remembering the initial weights for
-    1 / (1 - decay) steps (TensorFlow's ExponentialMovingAverage with num_updates). "mindcv": decay * (1 - exp(-step / 2000)).
-    "constant": decay, as in the official code."""
+    Args:
+        step: The number of the update, 1 for the first.
+        decay: The decay that is approached.
+        form: With "warmup", min(decay, (1 + step) / (10 + step)), so that the average does not remember
+            the initial weights for 1 / (1 - decay) steps. Source: TensorFlow's
+            ExponentialMovingAverage with num_updates. With "mindcv", decay * (1 - exp(-step / 2000)).
+            With "constant", decay itself, as in the official code.
+    """
     if form == "warmup":
         return min(decay, (1 + step) / (10 + step))
     return decay * (1 - math.exp(-step / 2000)) if form == "mindcv" else decay
@@ -47,7 +52,7 @@ class WeightAverage:
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """The model holds the average inside the `with` block, and its own weights again afterwards."""
+        """Put the average into the model inside the `with` block, and its own weights back after it."""
         self._swap()
         try:
             yield

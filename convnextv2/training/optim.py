@@ -15,9 +15,15 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_bias") -> bool:
-    """Whether a parameter has no weight decay. rule "norm_and_bias": norms, biases, GRN and the mask token, all that is not a
-    matrix or a kernel. "auto", MindSpore's rule: norms (gamma and beta there) and GRN, not the biases of other layers. "disable":
-    nothing is spared."""
+    """Return whether a parameter is spared from weight decay.
+
+    Args:
+        name: The parameter's name in ConvNeXtV2.
+        parameter: The parameter.
+        rule: "norm_and_bias" spares norms, biases, GRN and the mask token, which is everything that is
+            not a matrix or a kernel. "auto" is MindSpore's rule: it spares norms (called gamma and
+            beta there) and GRN, but not the biases of other layers. "disable" spares nothing.
+    """
     is_norm = (
         re.search(r"(^|\.)(norm|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.", name)
         is not None
@@ -26,11 +32,20 @@ def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_
 
 
 def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "single") -> float:
-    """Learning-rate factor of a parameter, by its name in ConvNeXtV2: 1 for final norm and head, less the nearer to the stem.
+    """Return the learning-rate factor of a parameter for layer decay.
 
-    form "single": each block is a layer; a downsampling goes with the first block after it. "group": the stem, stages 1, 2 and 4
-    are one layer each and stage 3 is cut into threes (optim_factory.py of the official code, which fixes depths 3, 3, 27, 3; here
-    the groups follow from the depths)."""
+    Args:
+        name: The parameter's name in ConvNeXtV2.
+        depths: Blocks in each stage.
+        decay: The factor from one layer to the next.
+        form: With "single", each block is a layer, and a downsampling belongs to the first block after
+            it. With "group", the stem and stages 1, 2 and 4 are one layer each, and stage 3 is cut into
+            thirds. Source: optim_factory.py of the official code, which fixes depths 3, 3, 27, 3; here
+            the groups follow from the depths.
+
+    Returns:
+        1 for the final norm and the head, and less the nearer a layer is to the stem.
+    """
     assert form in ("single", "group"), form
     if form == "single":
         last = sum(depths) + 1
@@ -68,7 +83,7 @@ def parameter_groups(
     layer_decay: float | None = None,
     layer_decay_form: str = "single",
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer, by learning-rate factor (`lr_scale`) and weight decay; frozen parameters are left out."""
+    """Group parameters by learning-rate factor (`lr_scale`) and weight decay, without frozen ones."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -85,7 +100,13 @@ def parameter_groups(
 def build_optimizer(
     recipe: Recipe, model: nn.Module, depths: Sequence[int] = ()
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer. Layer decay needs the depths of the classifier; pre-training has none."""
+    """Build the recipe's optimizer.
+
+    Args:
+        recipe: Names the optimizer and its arguments.
+        model: Whose parameters are trained.
+        depths: Blocks in each stage, for layer decay; empty in pre-training, which has none.
+    """
     groups = parameter_groups(
         model,
         weight_decay=recipe.weight_decay,
@@ -110,7 +131,7 @@ def build_optimizer(
         of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[
             name
         ]
-        # On accelerators PyTorch takes its multi-tensor form by itself, on the CPU one operation after the other.
+        # PyTorch chooses its multi-tensor form by itself on accelerators, but not on the CPU.
         on_cpu = all(
             parameter.device.type == "cpu" for group in groups for parameter in group["params"]
         )
@@ -123,7 +144,11 @@ def build_optimizer(
 def _from_library(
     name: str, groups: list[dict[str, Any]], **arguments: Any
 ) -> torch.optim.Optimizer:
-    """Lion, LAMB and Adan, which torch does not have. Raises MissingPackageError without pytorch-optimizer."""
+    """Build Lion, LAMB or Adan, which PyTorch does not have.
+
+    Raises:
+        MissingPackageError: pytorch-optimizer is not installed.
+    """
     try:
         import pytorch_optimizer
     except ImportError:
@@ -138,8 +163,13 @@ def _from_library(
 
 
 def freeze(model: nn.Module, what: str) -> None:
-    """Fix the stem ("stem"), the stem and the first stages ("stages1" to "stages3"), all but the final norm and the head
-    ("encoder"), or nothing ("none")."""
+    """Stop training a part of the model.
+
+    Args:
+        model: A classifier.
+        what: "none"; "stem"; "stages1" to "stages3" for the stem and the first stages; "encoder" for
+            everything except the final norm and the head.
+    """
     deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
     for name, parameter in model.named_parameters():
         if match := re.match(r"(downsample_layers|stages)\.(\d)\.", name):

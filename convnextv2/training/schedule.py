@@ -1,7 +1,7 @@
 """Learning rate as a function of the step: pure arithmetic, no state.
 
-Steps are counted from the end of the warm-up, in all but `one_cycle_lr` and `cyclic_lr`, which have no other. The curves are
-those of MindCV (mindcv/scheduler at 51b0636), of which cosine and constant are everyone's.
+Steps are counted from the end of the warm-up, except in `one_cycle_lr` and `cyclic_lr`, which have
+no other warm-up. Source of the curves: mindcv/scheduler at 51b0636.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ def cosine_lr(
     cycles: int = 1,
     cycle_decay: float = 1.0,
 ) -> float:
-    """Half a cosine from peak at step 0 to floor at `decay_steps`, `cycles` times, each from cycle_decay times the peak before;
-    floor from there on."""
+    """Return `cycles` half cosines, one after the other, and the floor after the last.
+
+    Each goes from its peak to the floor within `decay_steps`. The first peak is `peak`, and each later
+    one is `cycle_decay` times the peak before it.
+    """
     cycle, step = divmod(step, decay_steps)
     if cycle >= cycles:
         return floor
@@ -57,7 +60,7 @@ def polynomial_lr(epoch: float, *, peak: float, power: float, epochs: float) -> 
 
 
 def one_cycle_lr(step: int, *, peak: float, floor: float, total_steps: int) -> float:
-    """Cosine from peak / 25 up to peak in the first 30 % of the steps, then cosine down to floor at the last."""
+    """Rise in a cosine from peak / 25 within 30 % of the steps, then fall in one to the floor."""
     rise = 0.3 * total_steps - 1
     if step <= rise:
         low, share = peak / 25, step / rise
@@ -75,7 +78,17 @@ def cyclic_lr(step: int, *, peak: float, floor: float, half_period: int) -> floa
 def build_schedule(
     recipe: Recipe, *, peak: float, floor: float, steps_per_epoch: int
 ) -> Callable[[int], float]:
-    """The learning rate of step 0, 1, ... for a recipe; `peak` and `floor` are already scaled for the batch."""
+    """Build the recipe's schedule.
+
+    Args:
+        recipe: Names the curve and its arguments.
+        peak: The highest learning rate, already scaled for the batch.
+        floor: The lowest one, scaled too.
+        steps_per_epoch: Steps in an epoch.
+
+    Returns:
+        A function from a step, 0 for the first, to its learning rate.
+    """
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
     main_epochs = max(recipe.epochs - recipe.warmup_epochs, 0)
     decay_epochs = recipe.decay_epochs or main_epochs
@@ -88,7 +101,8 @@ def build_schedule(
         if recipe.schedule == "cyclic":
             half_period = max(1, int(total_steps / recipe.num_cycles / 2))
             return cyclic_lr(step, peak=peak, floor=floor, half_period=half_period)
-        # Counted in whole steps from the end of the warm-up, as by MindCV and, up to less than a step, the official code.
+        # MindCV counts whole steps from the end of the warm-up. The official code differs by less
+        # than a step.
         in_warmup = step < warmup_steps
         step -= 0 if in_warmup else math.ceil(warmup_steps)
         if recipe.lr_epoch_stair:
@@ -117,7 +131,10 @@ def build_schedule(
 
 
 def scaled_lr(recipe: Recipe, global_batch: int) -> tuple[float, float]:
-    """(lr, min_lr) to train with: as stated, or with `scale_lr` by the linear rule for the global batch really used."""
+    """Return lr and min_lr to train with.
+
+    They are those of the recipe, or with `scale_lr` scaled linearly to the global batch that is used.
+    """
     factor = (
         global_batch / recipe.lr_batch_size if recipe.scale_lr and recipe.lr_batch_size else 1.0
     )
