@@ -1,4 +1,4 @@
-"""Decoded images in memory that all workers share, so that a set that fits there is read and decoded once."""
+"""Decoded images in shared memory, so that a set that fits is read and decoded once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _SHARED = Path(
 
 
 class DecodedCache:
-    """Images by index, as many as fit; those that come later are decoded again each time.
+    """Images by index, as many as fit; the others are decoded again each time.
 
-    images: how many indices there are. megabytes: 10^6 bytes, taken at once: that there are too few shows here, where memory that
-    is taken as images come in would end a worker by a bus error, in the middle of an epoch."""
+    Args:
+        images: The number of indices.
+        megabytes: Memory in 10^6 bytes. It is allocated up front, so that a shortage fails here instead
+            of killing a worker with SIGBUS in mid-epoch.
+    """
 
     def __init__(self, images: int, megabytes: int) -> None:
         self._pixels = torch.empty(megabytes * 10**6, dtype=torch.uint8).share_memory_()

@@ -1,7 +1,7 @@
 """Chance: where all randomness of the data comes from.
 
-A random choice is a function of its key, such as (seed, "image", epoch, index, copy), never of the number of workers or of what
-ran before. Generators are torch's, on the CPU, and drawn from explicitly.
+A random choice is a function of its key, such as (seed, "image", epoch, index, copy). It never
+depends on the number of workers or on what ran before. Generators are PyTorch's, on the CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 def stream(*key: int | str) -> torch.Generator:
-    """A CPU generator that depends on the key alone: the same on every machine and in every process."""
+    """Return a CPU generator that depends on the key alone, on every machine and in every process."""
     # Not hash(): Python salts it in each process.
     digest = hashlib.blake2b(
         repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(),

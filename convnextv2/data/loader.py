@@ -1,7 +1,7 @@
 """Loader: batches of prepared pixels, from this process or from workers; the same ones either way.
 
-What a worker cannot read comes back as a value and is judged in the main process, so that a bad file is one line with its name,
-not a traceback out of a worker.
+What a worker cannot read comes back as a value and is judged in the main process. A bad file is
+therefore one line with its name and not a traceback out of a worker.
 """
 
 from __future__ import annotations
@@ -36,13 +36,20 @@ from convnextv2.recipe.knobs import Recipe
 __all__ = ["PREFETCH", "Batch", "EvaluationLoader", "TrainingLoader"]
 
 MOST_WORKERS = 16
-"""How many `workers: auto` starts at most; beyond that, memory and disks give out before the cores do."""
+"""The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""
 
 
 class Batch(NamedTuple):
-    """pixels: uint8 (N, C, H, W), channels-last in memory. targets: int64 (N,), class indices, -1 where there is no label.
-    indices: int64 (N,), into the source. Where the transform makes several versions of each image, the first version of all
-    comes first, and targets and indices are repeated."""
+    """One batch.
+
+    If the transform makes several versions of each image, the first version of all of them comes first,
+    and targets and indices are repeated.
+
+    Attributes:
+        pixels: uint8 (N, C, H, W), channels-last in memory.
+        targets: int64 (N,), class indices; -1 without a label.
+        indices: int64 (N,), into the source.
+    """
 
     pixels: Tensor
     targets: Tensor
@@ -50,7 +57,9 @@ class Batch(NamedTuple):
 
 
 class TrainingLoader:
-    """A rank's training batches. One worker or many, and starting in the middle of an epoch, change nothing in them.
+    """A rank's training batches.
+
+    They do not depend on the number of workers, or on where in an epoch one starts.
 
     Attributes:
         source: The images.
@@ -78,19 +87,19 @@ class TrainingLoader:
 
         Args:
             source: The images.
-            transform: (pixels, CPU generator) to uint8 (C, H, W) of one size, or (versions, C, H, W). The generator follows from
-                the sampler's seed and the position.
+            transform: (pixels, CPU generator) to uint8 (C, H, W) of one size, or (versions, C, H, W).
+                The generator follows from the sampler's seed and the position.
             sampler: Which images are in which batch.
             channels: See `open_picture`.
             value_range: See `open_picture`.
             workers: Processes that prepare batches; 0 for this one.
             bad_images: What becomes of images that cannot be read, see `LeftOut`.
             quarantine: The run's list of them.
-            patience: How long images are waited for that are out of reach; by default `storage.WAIT_S`.
+            patience: How long to wait for images that are out of reach; default `storage.WAIT_S`.
             pin_memory: Whether batches come in memory that a GPU reads from.
             cache: Of decoded images.
-            whole: Whether images are decoded whole before the transform, as they are for the cache. What the transform returns
-                then does not depend on whether there is a cache and what fits into it.
+            whole: Whether images are decoded whole before the transform, as they are for the cache.
+                The result then does not depend on whether there is a cache and what fits into it.
         """
         self.source, self.sampler = source, sampler
         images = _Images(
@@ -124,8 +133,8 @@ class TrainingLoader:
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number first_batch on.
 
-        There is one for each batch of the sampler: where no image of it can be read, it has 0 images, so that batches can be
-        counted.
+        There is one for each batch of the sampler. If none of its images can be read, it has 0
+        images, so that batches can be counted.
 
         Args:
             epoch: The epoch.
@@ -133,7 +142,7 @@ class TrainingLoader:
 
         Raises:
             StorageError: Images are out of reach for too long.
-            DataError: An image is bad, and `bad_images` is "fail"; or worker processes die again and again.
+            DataError: An image is bad and `bad_images` is "fail", or workers die again and again.
         """
 
         def rest(done: int) -> Iterator[list[Position]]:
@@ -144,8 +153,9 @@ class TrainingLoader:
 
 
 class EvaluationLoader:
-    """A rank's share of the images, each exactly once over all ranks, in order. Iterate it for batches; there are none without
-    images.
+    """Batches of a rank's share of the images, each image exactly once over all ranks, in order.
+
+    There is no batch without images.
 
     Attributes:
         source: The images.
@@ -298,11 +308,13 @@ def build_evaluation_loader(
 
 
 def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tuple[int, str]:
-    """Number of worker processes for one of `local_ranks` on this machine, and a line to announce where it is not what was asked
-    for.
+    """Return the number of worker processes of a rank, and a line if it is not the one asked for.
 
-    auto: this rank's share of the cores less one for the rank itself, at most MOST_WORKERS. More than its share is clamped to
-    it."""
+    Args:
+        setting: A number, which is limited to the rank's share of the cores; or "auto" for that share
+            less one core for the rank itself, at most MOST_WORKERS.
+        local_ranks: The number of ranks on this machine.
+    """
     share = max(1, available_cores() // local_ranks)
     if setting == "auto":
         return min(share - 1, MOST_WORKERS), ""
@@ -336,7 +348,7 @@ class _Prepared(NamedTuple):
 
 
 class _Reader:
-    """What both loaders are made of: prepares batches, judges what failed, waits for what is out of reach."""
+    """Prepares batches, judges what failed, and waits for what is out of reach, for both loaders."""
 
     def __init__(
         self,

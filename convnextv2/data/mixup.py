@@ -1,6 +1,7 @@
-"""Mixup (Zhang et al. 2018), cutmix (Yun et al. 2019) and random erasing (Zhong et al. 2020): augmentation of a normalised batch.
+"""Augmentation of a normalised batch: mixup, cutmix and random erasing.
 
-All choices are drawn from the CPU generator that is passed in, so they do not depend on the device; only noise is drawn on it.
+Sources: Zhang et al. 2018, Yun et al. 2019, Zhong et al. 2020. All choices are drawn from the CPU
+generator that is passed in, so they do not depend on the device. Only noise is drawn on the device.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from convnextv2.data.chance import dirichlet, happens, integer, log_uniform, uni
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mix each image of a batch with its mirror in the batch reversed, all by the same share.
+    """Mix each image of a batch with its mirror in the reversed batch, all by the same share.
 
-    mixup, cutmix: alphas of Beta(alpha, alpha), 0 for off. prob: of mixing a batch at all. switch_prob: of cutmix where both are
-    on."""
+    Args:
+        mixup: Alpha of mixup's Beta(alpha, alpha); 0 for off.
+        cutmix: Alpha of cutmix's; 0 for off.
+        prob: The probability that a batch is mixed at all.
+        switch_prob: The probability of cutmix if both are on.
+    """
 
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -36,9 +41,17 @@ class Mixing:
     def __call__(
         self, images: Tensor, targets: Tensor, num_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """images: (N, C, H, W). targets: int64 (N,). Returns new images and soft targets (N, num_classes) that sum to 1.
+        """Mix one batch. Labels are not smoothed here, but in the loss.
 
-        Labels are not smoothed here; that is the loss's."""
+        Args:
+            images: (N, C, H, W).
+            targets: int64 (N,).
+            num_classes: K of the soft targets.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            New images, and soft targets (N, num_classes) that sum to 1.
+        """
         soft = one_hot(targets, num_classes).to(images.dtype)
         if not happens(generator, self.prob):
             return images, soft
@@ -60,7 +73,10 @@ class Mixing:
 def cut_box(
     height: int, width: int, area: float, generator: torch.Generator
 ) -> tuple[slice, slice]:
-    """Rows and columns of a box of the image's shape and this share of its area, centred anywhere and cut off at the edges."""
+    """Return rows and columns of a random box, cut off at the image's edges.
+
+    The box has the shape of the image and a share of its area, and its centre lies anywhere.
+    """
     box_height, box_width = int(height * math.sqrt(area)), int(width * math.sqrt(area))
     row, column = integer(generator, 0, height), integer(generator, 0, width)
     return (
@@ -73,9 +89,14 @@ def cut_box(
 class Erasing:
     """Erase a random rectangle of some images.
 
-    prob: per image. scale: share of the area, least and most. ratio: height/width, least and most. value: "random" for noise from
-    N(0, 1) per pixel and channel, or what to fill with in normalised values, one number or one per channel.
-    attempts: to find a rectangle that fits; failing that, the image stays whole."""
+    Args:
+        prob: The probability for each image.
+        scale: The least and the largest share of the area.
+        ratio: The least and the largest height / width.
+        value: "random" for noise from N(0, 1) for each pixel and channel, or normalised values to fill
+            with, one number or one for each channel.
+        attempts: Tries to find a rectangle that fits. After them, the image stays whole.
+    """
 
     prob: float = 0.0
     scale: tuple[float, float] = (0.02, 1 / 3)

@@ -20,7 +20,12 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Part(NamedTuple):
-    """The training or validation part of a set. pixels: uint8 (N, H, W) or (N, H, W, 3). targets: int64 (N,)."""
+    """The training or validation part of a set.
+
+    Attributes:
+        pixels: uint8 (N, H, W) or (N, H, W, 3).
+        targets: int64 (N,).
+    """
 
     pixels: NDArray[np.uint8]
     targets: NDArray[np.int64]
@@ -28,7 +33,11 @@ class Part(NamedTuple):
 
 
 def load_named(recipe: Recipe) -> tuple[Part, Part]:
-    """The recipe's named set, training and validation part. Raises DataError where it is not here and may not be downloaded."""
+    """Load the training and the validation part of the recipe's named set.
+
+    Raises:
+        DataError: The set is not here and may not be downloaded.
+    """
     load: Callable[[Recipe], tuple[Part, Part]] = {
         "bundled": _bundled,
         "fashion_mnist": _fashion_mnist,
@@ -85,7 +94,10 @@ def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """A gzipped file of the MNIST format: two zero bytes, type, number of axes, sizes as big-endian uint32, values."""
+    """Read a gzipped file of the MNIST format.
+
+    It has two zero bytes, the type, the number of axes, sizes as big-endian uint32, and values.
+    """
     with gzip.open(path) as file:
         data = file.read()
     axes = data[3]

@@ -13,8 +13,13 @@ from convnextv2.data.chance import stream
 
 
 class Position(NamedTuple):
-    """Where in a run an image is used; with the seed, all that its augmentation depends on. copy counts repeats within the
-    epoch."""
+    """Where in a run an image is used. With the seed, it determines the augmentation.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        index: The image.
+        copy: The number of this repeat within the epoch, from 0.
+    """
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index
@@ -22,15 +27,23 @@ class Position(NamedTuple):
 
 
 class EpochSampler(Sampler[list[Position]]):
-    """The batches of one rank, epoch by epoch. All ranks share one order, which follows from (seed, epoch), and take every
-    world_size-th entry of it, so they are disjoint, and all have equally many batches.
+    """The batches of one rank, epoch by epoch.
 
-    length: images in the data set. batch_size: images per batch and rank.
-    drop_last: leave out what does not fill a batch; otherwise the last batch is shorter, and the order starts over where ranks
-    would differ. repeats: n > 0 puts each image n times in a row, as copies 0..n-1, which land on different ranks; an epoch keeps
-    its usual length and sees about 1/n of the images (Hoffer et al. 2020, as in MindCV). 0: each image once.
-    micro_batches: n > 0 cuts the order into steps of n batches, of which each rank takes neighbours, so that the batches do not
-    depend on the number of ranks; what does not fill a step is left out."""
+    All ranks share one order, which follows from (seed, epoch). Each takes every world_size-th entry of
+    it, so that ranks are disjoint and have equally many batches.
+
+    Args:
+        length: The number of images in the data set.
+        batch_size: Images in a batch of one rank.
+        drop_last: Drop the final partial batch. If False, keep it, and wrap around to the start of the
+            order so that every rank has the same number of batches.
+        repeats: If n > 0, put each image n times in a row, as copies 0 to n - 1, which go to different
+            ranks. An epoch keeps its length and sees about 1 / n of the images. Source: Hoffer et al.
+            2020, as in MindCV.
+        micro_batches: If n > 0, cut the order into steps of n batches, of which each rank takes
+            neighbours. The batches then do not depend on the number of ranks. What does not fill a step
+            is dropped.
+    """
 
     def __init__(
         self,
@@ -59,7 +72,7 @@ class EpochSampler(Sampler[list[Position]]):
 
     @property
     def images_per_rank(self) -> int:
-        """Images that each rank draws from in an epoch, the remainder that drop_last leaves out included."""
+        """Images that each rank draws from in an epoch, with the remainder that drop_last drops."""
         if self.micro_batches:
             return len(self) * self.batch_size
         # With repeats the order is longer than an epoch, so rounding up leaves nothing to fill.
@@ -104,5 +117,8 @@ class EpochSampler(Sampler[list[Position]]):
 
 
 def exact_positions(length: int, rank: int = 0, world_size: int = 1) -> list[Position]:
-    """The share of one rank in evaluation: over all ranks each image exactly once, so ranks may differ in length by one."""
+    """Return the share of one rank in evaluation.
+
+    Over all ranks each image occurs exactly once, so ranks may differ in length by one.
+    """
     return [Position(0, index, 0) for index in range(rank, length, world_size)]

@@ -1,7 +1,7 @@
 """Transforms: from decoded pixels to images that the network takes.
 
-In workers, image by image, on uint8 pixels: `TrainTransform` or `EvalTransform`. In the main process, batch by batch, on the
-device: `BatchTransform`.
+`TrainTransform` and `EvalTransform` run in workers, image by image, on uint8 pixels. `BatchTransform`
+runs in the main process, batch by batch, on the device.
 """
 
 from __future__ import annotations
@@ -38,11 +38,18 @@ pixels does not become 256 x 2,560,000. The centre crop drops that part anyway."
 class TrainTransform:
     """Random resized crop, flips, then `augment` or colour jitter.
 
-    image_size: height, width. scale: share of the area that the crop keeps. ratio: its width/height. jitter: strength of
-    brightness, contrast, saturation and hue. augment: (uint8 (C, H, W), generator) to the same shape; jitter is not used then.
-    antialias: of the resize. splits: 0, or how many versions of the same crop to return: the first as it is, each of the others
-    augmented by itself. padding: where it is not 0, the image is not cropped but padded with so many black px on all sides, and
-    cut back to its size at a random place, as it is done with CIFAR."""
+    Args:
+        image_size: Height and width.
+        scale: The least and the largest share of the area that the crop keeps.
+        ratio: The least and the largest width / height of the crop.
+        jitter: Strength of brightness, contrast, saturation and hue.
+        augment: (uint8 (C, H, W), generator) to the same shape, in place of jitter.
+        antialias: Whether the resize averages over the source pixels.
+        splits: 0, or how many versions of the same crop to return: the first as it is, each of the
+            others augmented by itself.
+        padding: If it is not 0, the image is not cropped but padded with so many black px on all sides,
+            and cut back to its size at a random place, as is usual for CIFAR.
+    """
 
     image_size: tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
@@ -57,8 +64,15 @@ class TrainTransform:
     padding: int = 0
 
     def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
-        """image: uint8 (C, H, W) of any size, or a file that holds one. Returns uint8 (C, *image_size), or (splits, C,
-        *image_size); all choices are drawn from the generator."""
+        """Prepare one image; all choices are drawn from the generator.
+
+        Args:
+            image: uint8 (C, H, W) of any size, or a file that holds one.
+            generator: On the CPU.
+
+        Returns:
+            uint8 (C, *image_size), or (splits, C, *image_size).
+        """
         pixels = self._shift(image, generator) if self.padding else self._crop(image, generator)
         pixels = resize(pixels, self.image_size, self.interpolation, antialias=self.antialias)
         if happens(generator, self.hflip):
@@ -96,8 +110,11 @@ class TrainTransform:
         return padded[:, top : top + pixels.shape[-2], left : left + pixels.shape[-1]]
 
     def _reduction(self, height: int, width: int) -> int:
-        """How much smaller a file may be decoded for a crop of this size: a power of two that leaves 1.5 times image_size.
-        Antialiasing would average those pixels anyway; how little the result differs is in docs/preprocessing.md."""
+        """Return how much smaller a file may be decoded for a crop of this size.
+
+        It is a power of two that leaves 1.5 times image_size. Antialiasing would average those pixels
+        anyway; docs/preprocessing.md says how little the result differs.
+        """
         if not self.antialias or self.interpolation == "nearest":
             return 1
         spare = min(height / self.image_size[0], width / self.image_size[1])
@@ -106,15 +123,23 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The one way in which an image is prepared for evaluation; everything that a checkpoint must carry to repeat it.
+    """The one way in which an image is prepared for evaluation.
 
-    image_size: height, width of what comes out. crop_pct: share of the resized image's side that the centre crop keeps.
-    mean, std: per channel, on the scale 0 to 1; not applied here but by `BatchTransform`.
-    eval_preset: "timm": floor(image_size / crop_pct), antialiased, then centre crop. "official" (facebookresearch/ConvNeXt-V2):
-    the same below 384 px; from 384 px on, and up to 32 px, the whole image is warped to image_size (of a non-square size the
-    longer side counts). "mindcv": as timm, but not antialiased and the crop's offsets rounded down.
-    antialias: of the resize; None: as the preset says. value_range: the values that become 0 and 255 in files deeper than 8 bits;
-    None for the rule of `open_picture`; not applied here but where files are decoded."""
+    A checkpoint carries these arguments, so that the preparation can be repeated.
+
+    Args:
+        image_size: Height and width of the result.
+        crop_pct: The share of the resized image's side that the centre crop keeps.
+        mean: One number for each channel, on the scale 0 to 1. `BatchTransform` applies it.
+        std: Likewise.
+        eval_preset: "timm" resizes to floor(image_size / crop_pct), antialiased, and takes the centre
+            crop. "official" (facebookresearch/ConvNeXt-V2) does the same below 384 px; from 384 px on,
+            and up to 32 px, it warps the whole image to image_size (the longer side counts). "mindcv"
+            is timm's without antialiasing, with the crop's offsets rounded down.
+        antialias: Whether the resize averages over the source pixels; None for the preset's choice.
+        value_range: The values that become 0 and 255 in files deeper than 8 bits; None for the rule of
+            `open_picture`. It is applied where files are decoded.
+    """
 
     image_size: tuple[int, int]
     channels: int = 3
@@ -136,7 +161,14 @@ class EvalTransform:
         return cls(**arguments)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """pixels: uint8 (C, H, W) of any size; small ones are enlarged. Returns uint8 (C, *image_size)."""
+        """Prepare one image; a small one is enlarged.
+
+        Args:
+            pixels: uint8 (C, H, W) of any size.
+
+        Returns:
+            uint8 (C, *image_size).
+        """
         antialias = self.eval_preset != "mindcv" if self.antialias is None else self.antialias
         if self._warps:
             return resize(pixels, self.image_size, self.interpolation, antialias=antialias)
@@ -148,7 +180,7 @@ class EvalTransform:
         return resized[:, top : top + self.image_size[0], left : left + self.image_size[1]]
 
     def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Top, left, height and width of what the network sees of an image of that many px, as shares of its sides."""
+        """Return what the network sees of an image: top, left, height, width, as shares of its sides."""
         if self._warps:
             return 0.0, 0.0, 1.0, 1.0
         rows, columns = _limit_aspect(height, width, self.image_size)
@@ -220,9 +252,17 @@ class BatchTransform:
     def __call__(
         self, pixels: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """pixels: uint8 (N, C, H, W). targets: int64 (N,). generator: on the CPU; all choices are drawn from it.
+        """Prepare one batch.
 
-        Returns images, and the targets: as they are where mixing is off, else float32 (N, num_classes), in every batch."""
+        Args:
+            pixels: uint8 (N, C, H, W).
+            targets: int64 (N,).
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            Images, and the targets: as they are if mixing is off, else float32 (N, num_classes) in every
+            batch.
+        """
         images = self.normalise(pixels)
         self.erasing(images[len(images) // self.splits if self.splits else 0 :], generator)
         return (
@@ -262,8 +302,18 @@ def crop_box(
 def resize(
     pixels: Tensor, size: tuple[int, int], interpolation: Interpolation, *, antialias: bool = True
 ) -> Tensor:
-    """pixels: uint8 (C, H, W). Returns uint8 (C, *size), within 1 level of Pillow's, or without antialias of MindSpore's and
-    OpenCV's."""
+    """Resize pixels.
+
+    Args:
+        pixels: uint8 (C, H, W).
+        size: Height and width of the result.
+        interpolation: See the knob of that name.
+        antialias: Whether to average over the source pixels.
+
+    Returns:
+        uint8 (C, *size), within 1 level of Pillow's result, or without antialiasing of MindSpore's and
+        OpenCV's.
+    """
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
     if interpolation in ("lanczos", "area"):  # Pillow's only; `area` is its box filter
@@ -303,8 +353,11 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
 
 
 def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> tuple[float, ...]:
-    """One value for each channel: as given, one for all, or for a grey image the average. name: of the knob. Raises RecipeError
-    for any other count."""
+    """Return one value for each channel: as given, one for all, or for a grey image the average.
+
+    Raises:
+        RecipeError: The count fits neither; `name` is the knob's.
+    """
     if len(values) == channels:
         return tuple(values)
     if len(values) == 1:
@@ -315,9 +368,10 @@ def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> t
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """How the recipe prepares evaluation images, as JSON holds it: the arguments of `EvalTransform`.
+    """Return how the recipe prepares evaluation images: the arguments of `EvalTransform`, for JSON.
 
-    `value_range` is there only where it is set, so that files without it stay readable by older versions."""
+    `value_range` is there only if it is set, so that older versions can read files without it.
+    """
     full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
     description: dict[str, Any] = {
         "image_size": list(_height_width(recipe.image_size)),
@@ -335,7 +389,11 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
 
 
 def build_train_transform(recipe: Recipe) -> TrainTransform:
-    """The recipe's augmentation of single images, for training and pre-training. Raises RecipeError for a malformed policy."""
+    """Build the recipe's augmentation of single images, for training and pre-training.
+
+    Raises:
+        RecipeError: The policy is malformed.
+    """
     strengths = (
         recipe.color_jitter
         if isinstance(recipe.color_jitter, tuple)
@@ -392,7 +450,7 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _limit_aspect(height: int, width: int, image_size: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns that stay where the ends of the longer side are cut off as MOST_ELONGATED says."""
+    """Return rows and columns that stay after MOST_ELONGATED cut off the ends of the longer side."""
     rows = min(height, max(1, MOST_ELONGATED * width * image_size[0] // image_size[1]))
     columns = min(width, max(1, MOST_ELONGATED * height * image_size[1] // image_size[0]))
     top, left = (height - rows) // 2, (width - columns) // 2

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 class Predictions:
     """What was predicted for each image that this rank saw, in the order seen.
 
-    indices: int64 (N,), into the source. targets: int64 (N,). classes: int64 (N, k) and probs: float32 (N, k), the
-    k = min(5, num_classes) most probable classes, best first."""
+    Attributes:
+        indices: int64 (N,), into the source.
+        targets: int64 (N,).
+        classes: int64 (N, k), the k = min(5, num_classes) most probable classes, best first.
+        probs: float32 (N, k), their probabilities.
+    """
 
     indices: NDArray[np.int64]
     targets: NDArray[np.int64]
@@ -42,13 +46,24 @@ def evaluate(
     loss_fn: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     place: Place | None = None,
 ) -> tuple[Evaluation, Predictions]:
-    """Evaluate on batches that hold every image once; over several ranks, each rank has its own images.
+    """Evaluate on batches that hold every image once.
 
-    logits_fn: images (N, C, H, W) to logits (N, num_classes). to_images: uint8 pixels (N, C, H, W), where the loader left them,
-    to normalised images on the device of logits_fn. loss_fn: (logits, targets) to the mean over the batch. place: this rank among
-    the others, all of which call this function; None for one process.
-    Returns the evaluation of all ranks' images, and this rank's predictions. Raises DataError for a target that is no class, and
-    where there is no image at all."""
+    Args:
+        batches: Of the loader.
+        num_classes: How many classes the model has.
+        logits_fn: Images (N, C, H, W) to logits (N, num_classes).
+        to_images: uint8 pixels (N, C, H, W), where the loader left them, to normalised images on the
+            device of logits_fn.
+        loss_fn: (logits, targets) to the mean over the batch.
+        place: This rank among the others, which have images of their own and all call this function;
+            None for one process.
+
+    Returns:
+        The evaluation of all ranks' images, and this rank's predictions.
+
+    Raises:
+        DataError: A target is no class, or there is no image.
+    """
     k = min(5, num_classes)
     indices: list[Tensor] = []
     targets: list[Tensor] = []

@@ -36,10 +36,12 @@ def binary_cross_entropy(
 
 
 def asymmetric_single_label(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Asymmetric loss of Ridnik et al. 2021 (arXiv 2009.14119) for one class per image: cross entropy whose terms of wrong
-    classes are focused by p^4, that of the right one by 1 - p. The mean over the images.
+    """Return the asymmetric loss for one class per image, as the mean over the images.
 
-    Arguments and result as for `cross_entropy`; of soft targets the largest counts."""
+    It is a cross entropy whose terms of wrong classes are focused by p^4 and that of the right one by
+    1 - p. Source: Ridnik et al. 2021, arXiv 2009.14119. Arguments and result are those of
+    `cross_entropy`; of soft targets the largest counts.
+    """
     logits = _at_least_float32(logits)
     if targets.is_floating_point():
         targets = targets.argmax(-1)
@@ -53,10 +55,16 @@ def asymmetric_single_label(logits: Tensor, targets: Tensor, smoothing: float = 
 
 
 def asymmetric_multi_label(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Asymmetric loss of Ridnik et al. 2021 for any number of classes per image: binary cross entropy whose negatives are shifted
-    by 0.05 and focused by p^4, its positives by (1 - p). The sum over all N * K decisions.
+    """Return the asymmetric loss for any number of classes per image.
 
-    logits: (N, K). targets: int64 (N,), or (N, K) of 0 and 1. smoothing has no part in it."""
+    It is the sum over all N * K decisions of a binary cross entropy. Negatives are shifted by 0.05 and
+    focused by p^4, positives by 1 - p. Source: Ridnik et al. 2021, arXiv 2009.14119.
+
+    Args:
+        logits: (N, K).
+        targets: int64 (N,), or (N, K) of 0 and 1.
+        smoothing: Has no part in it.
+    """
     logits = _at_least_float32(logits)
     if targets.dim() == 1:
         targets = F.one_hot(targets, logits.shape[-1])
@@ -71,10 +79,18 @@ def asymmetric_multi_label(logits: Tensor, targets: Tensor, smoothing: float = 0
 def jensen_shannon(
     logits: Tensor, targets: Tensor, smoothing: float = 0.0, *, splits: int = 3, alpha: float = 12.0
 ) -> Tensor:
-    """AugMix (Hendrycks et al. 2020, arXiv 1912.02781): cross entropy of the clean images plus alpha times the divergence between
-    the predictions for the `splits` versions of each image.
+    """Return AugMix's loss: cross entropy of the clean images plus alpha times a divergence.
 
-    logits: (splits * N, K), the clean images first. targets: int64 (splits * N,)."""
+    The divergence is that between the predictions for the `splits` versions of each image. Source:
+    Hendrycks et al. 2020, arXiv 1912.02781.
+
+    Args:
+        logits: (splits * N, K), the clean images first.
+        targets: int64 (splits * N,).
+        smoothing: See `cross_entropy`.
+        splits: Versions of each image.
+        alpha: The weight of the divergence.
+    """
     logits = _at_least_float32(logits)
     versions = logits.unflatten(0, (splits, -1))
     log_probs = versions.log_softmax(-1)

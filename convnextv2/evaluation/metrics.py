@@ -32,12 +32,21 @@ BINS = 15
 class Evaluation:
     """What a classifier is worth on a set of labelled images. Shares are from 0 to 1; K classes.
 
-    top5 is None below five classes. precision, recall, f1: float64 (K,), NaN where undefined (a class never predicted has no
-    precision, one without images no recall). The macro averages are means over the classes that occur as target or prediction,
-    undefined taken as 0 (as scikit-learn does). support: int64 (K,), images of each class. pairs: int64 (P, 3), a row for each
-    pair that occurs: target, predicted class, and how many images it has, in the order of the classes. ece: expected calibration
-    error. calibration: float64 (BINS, 3), for each bin of the confidence its images, their mean confidence and their accuracy
-    (NaN in an empty bin)."""
+    The macro averages are means over the classes that occur as target or prediction; undefined values
+    count as 0, as in scikit-learn.
+
+    Attributes:
+        top5: None below five classes.
+        precision: float64 (K,), NaN for a class that was never predicted.
+        recall: float64 (K,), NaN for a class without images.
+        f1: float64 (K,), NaN if either is.
+        support: int64 (K,), the images of each class.
+        pairs: int64 (P, 3), a row for each pair that occurs: target, predicted class, and the number of
+            images, in the order of the classes.
+        ece: The expected calibration error.
+        calibration: float64 (BINS, 3): images, mean confidence and accuracy in each bin of the
+            confidence; NaN in an empty bin.
+    """
 
     images: int
     top1: float

@@ -1,4 +1,7 @@
-"""The report of a run: one HTML file for people that opens offline. Pictures are data URIs, charts inline SVG."""
+"""The report of a run: one HTML file that opens offline.
+
+Pictures are data URIs, and charts are inline SVG.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,12 @@ PNG_PIXELS = 300_000
 
 @dataclass(frozen=True)
 class Example:
-    """An image with what the model says of it. predictions: class name and probability, the most probable first, at least one;
-    target: the name of the right class, None where it is not known."""
+    """An image with what the model says of it.
+
+    Attributes:
+        predictions: Class names and probabilities, the most probable first; at least one.
+        target: The name of the right class; None if it is not known.
+    """
 
     image: Image.Image
     name: str
@@ -75,12 +82,22 @@ def build_report(
     next_steps: Sequence[tuple[str, str]] = (),
     channels: int = 3,
 ) -> str:
-    """The report as HTML. Whatever has no data is left out; every name is escaped.
+    """Build the report as HTML. What has no data is left out, and every name is escaped.
 
-    summary: headline figures by their label, as they are to be read ("parameters": "3.4 M"), shown after those of the evaluation.
-    recipe: knobs and values. metrics, pretrain_metrics: records of metrics.jsonl of training and of pre-training.
-    examples: shown right and wrong apart, the most confident mistakes first. gallery: of `reconstruction_gallery`.
-    next_steps: command and what it is good for. channels: of the images, for a note where not all are shown."""
+    Args:
+        run_title: The page's title.
+        evaluation: Figures of the classifier; None without one.
+        class_names: Of the classifier's classes.
+        summary: Headline figures by their label, as they are to be read ("parameters": "3.4 M"). They
+            follow those of the evaluation.
+        recipe: Knobs and values.
+        metrics: Records of metrics.jsonl of training.
+        pretrain_metrics: Those of pre-training.
+        examples: Right and wrong ones are shown apart, the most confident mistakes first.
+        gallery: See `reconstruction_gallery`.
+        next_steps: Commands and what each is good for.
+        channels: Of the images, for a note if not all are shown.
+    """
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))

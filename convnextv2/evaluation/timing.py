@@ -64,7 +64,7 @@ def take_turns(
 
 
 def ratio(slow: Timing, fast: Timing) -> tuple[float, float, float]:
-    """How many times `fast` does what `slow` does, from rounds they shared: lower quartile, median, upper quartile."""
+    """Return how many times as fast `fast` is as `slow`: lower quartile, median, upper quartile."""
     ratios = [a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)]
     first, middle, third = statistics.quantiles(ratios, n=4)
     return first, middle, third
