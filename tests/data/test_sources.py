@@ -133,7 +133,7 @@ def test_splits_that_are_missing_are_errors_and_never_classes(
         is None
     )
     # The recipe.yaml of a run states every knob; that asks for nothing.
-    file = root.parent / "recipe.yaml"
+    file = tmp_path_factory.mktemp("own") / "recipe.yaml"
     file.write_text(dump_recipe(Recipe(data_dir=str(root))))
     assert find_sources(read_recipe({}, config=file)[0], labelled=True)[1] is None
     (root / "train").rename(root / "val")
