@@ -177,7 +177,7 @@ def completion(shell: str) -> str:
 
 
 _PATHS = ("RUN", "RECIPE", "IMAGE", "MODEL", "WEIGHTS", "DATA", "FILE", "FOLDER", "PATH", "CKPT")
-"""What `--help` calls values that are files or folders."""
+"""Metavars of options whose values are files or folders; shells complete these as paths."""
 
 
 def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:

@@ -26,7 +26,7 @@ from convnextv2.roll_call import RollCall
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher told this process.
+    """A process's place among those that a launcher started, as its environment states it.
 
     Attributes:
         launcher: "torchrun", "mpirun", "SLURM", or "" if there is none.

@@ -59,15 +59,14 @@ def argument(metavar: str, help: str, *, default: Any = REQUIRED, many: bool = F
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a verb was asked for. The options of a verb are a subclass, whose docstring is its help.
+    """The options that a verb was given. Each verb has a subclass, and its docstring is the help.
 
     Attributes:
         command: The verb's name.
-        knobs: The knobs of the recipe that it uses, each with its default where that is not the
-            recipe's.
+        knobs: The knobs of the recipe that it uses, and their defaults for this verb.
         takes_recipe: Whether it reads a recipe file.
         foreign: Whether knobs that it does not use are passed over, as MindCV's scripts expect.
-        shown: The knobs that `--help` shows; all of them where it is empty.
+        shown: The knobs that `--help` shows; if it is empty, `--help` shows all of them.
         knob_values: The knobs that were given, as they were.
     """
 
@@ -77,7 +76,6 @@ class Options:
     foreign: ClassVar[bool] = False
     shown: ClassVar[tuple[str, ...]] = ()
     knob_values: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    given: frozenset[str] = frozenset()
 
     def __init_subclass__(
         cls,
@@ -104,13 +102,8 @@ class Options:
         }
         assert set(shown) <= own.keys()
         assert set(knobs) == own.keys() and defaults.keys() <= own.keys(), (verb, knobs, defaults)
-        cls.shown = shown
-        cls.command, cls.knobs, cls.takes_recipe, cls.foreign = (
-            verb,
-            own | defaults,
-            takes_recipe,
-            foreign,
-        )
+        cls.command, cls.knobs, cls.shown = verb, own | defaults, shown
+        cls.takes_recipe, cls.foreign = takes_recipe, foreign
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
@@ -151,7 +144,7 @@ class Options:
             read_recipe(others, verb=cls.command, uses=cls.knobs, mistakes=mistakes)
         if mistakes:
             raise RecipeError("\n".join(mistakes))
-        return cls(**own, knob_values=others, given=frozenset([*own, *others]))
+        return cls(**own, knob_values=others)
 
     @classmethod
     def _uses(cls, names: Collection[str]) -> bool:
@@ -253,7 +246,7 @@ class OwnOption(Option):
 
 
 def own_options(options: type[Options]) -> tuple[OwnOption, ...]:
-    """What a verb takes beside knobs, arguments by place first."""
+    """Return the options that are not knobs, with positional arguments first."""
     kinds = get_type_hints(options)
     found = [
         OwnOption(

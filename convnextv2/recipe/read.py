@@ -89,7 +89,7 @@ def read_recipe(
         foreign = [item.key for item in given.values() if item.key in mindcv.KEYS]
     given |= _resolve([(key, value, 0) for key, value in values.items()], source, found)
     is_of_a_run = _SET in given  # and told what has no effect when it began
-    unset = _not_set(given, origin)
+    unset = _not_set(given, origin, found)
     if uses is not None:
         in_file = verb in ("train", "pretrain") and not is_own
         sources = (source, origin) if in_file else (source,)
@@ -170,12 +170,15 @@ def read_recipe(
     return recipe, notes
 
 
-def _not_set(given: dict[str, _Given], origin: str) -> set[str]:
+def _not_set(given: dict[str, _Given], origin: str, mistakes: list[_Mistake]) -> set[str]:
     """Take the list of what somebody set from `given`, and return the knobs of that file that nobody set."""
     listed = given.pop(_SET, None)
     if listed is None:
         return set()
-    names = set(map(str, listed.value or ()))
+    names = set(map(str, listed.value)) if isinstance(listed.value, list) else set()
+    if not isinstance(listed.value, list) or names - Recipe.model_fields.keys():
+        line = f"{_SET} = {show(listed.value)}: expected a list of knobs, as a run writes it. Remove it."
+        mistakes.append(_Mistake(listed.source, line))
     return {name for name, item in given.items() if item.source == origin and name not in names}
 
 

@@ -8,7 +8,7 @@ from convnextv2.recipe import mindcv
 from convnextv2.recipe.knobs import Recipe
 
 _OURS = ("group", "mindcv", "only", "idle", "unit")
-"""What a knob says of itself beside what JSON schemas know."""
+"""Keys in a knob's declaration that are not keywords of JSON schema."""
 
 
 def json_schema() -> dict[str, Any]:

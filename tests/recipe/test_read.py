@@ -367,3 +367,9 @@ def test_knobs_that_a_verb_does_not_use_are_mistakes() -> None:
         for line in lines
     )
     assert any("batch_siz = 4: unknown key. Did you mean 'batch_size'?" in line for line in lines)
+
+
+@pytest.mark.parametrize("value", ["7", "[nonsense]", "lr", "{lr: 1}", "[[lr]]"])
+def test_a_list_of_what_was_set_that_no_run_writes_is_refused(value, recipe_file):
+    lines = lines_of({}, config=recipe_file(f"lr: 0.1\nset: {value}\n"))
+    assert lines[0] == "mine.yaml has 1 error:" and "expected a list of knobs" in lines[1]

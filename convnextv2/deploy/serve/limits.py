@@ -19,7 +19,7 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one server takes."""
+    """The limits of one server: how much it accepts, and how long it waits."""
 
     max_body_mb: float = option(32.0, "Maximum request body.", metavar="MB", unit="MB", gt=0)
     max_bodies_mb: float = option(
