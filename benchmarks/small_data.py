@@ -19,7 +19,7 @@ import torch
 
 from convnextv2.distributed import Place
 from convnextv2.run import Run
-from convnextv2.verbs.report import evaluate_weights
+from convnextv2.tasks.classification.measure import evaluate_weights
 
 LEARNING_RATES = {"scratch": ("1e-3", "2e-3", "4e-3"), "fcmae": ("5e-4", "1e-3", "2e-3")}
 SEEDS = (0, 1, 2)

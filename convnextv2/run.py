@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,11 @@ from convnextv2.lock import LOCK
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import dump_recipe, read_recipe
 from convnextv2.weights.files import (
-    WEIGHTS,
     Description,
     read_model_json,
     save_weights,
     write_text,
 )
-from convnextv2.weights.hub import download, is_hub_name
-from convnextv2.weights.load import Weights, open_weights
 
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
@@ -49,7 +46,7 @@ _BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, by its path. Made by `create_run` or `open_run`."""
+    """A run folder, by its path. `training.start` makes one, and `open_run` opens one."""
 
     path: Path
 
@@ -220,6 +217,34 @@ class Run:
             "new run from the weights in last/ or best/ with --init."
         )
 
+    def content(self) -> set[str]:
+        """The names of what lies in the folder, except for the lock."""
+        return {entry.name for entry in self.path.iterdir()} - {LOCK}
+
+    def clear(self) -> None:
+        """Delete everything in the folder.
+
+        The file that makes it a run folder goes last, so that a kill leaves a run folder.
+        """
+        for name in sorted(self.content(), key=lambda name: name == "recipe.yaml"):
+            _remove(self.path / name)
+
+    def has_only_a_start(self) -> bool:
+        """Whether the folder holds only what a run that failed before its first step leaves."""
+        return not self.content() - _BEFORE_TRAINING
+
+    def foreign_content(self, model: str) -> list[str]:
+        """List what a run of this model does not leave if it is killed before its first checkpoint."""
+        own = _BEFORE_SAVING | {"quarantine.jsonl", f"{model}_best.ckpt"}
+        # Each file is written as *.tmp and renamed; so are the folders of checkpoints.
+        others = {name for name in self.content() - own if not name.endswith(".tmp")}
+        checkpoints = self.path / "checkpoints"
+        if checkpoints.is_dir():
+            others.discard("checkpoints")
+            kept = (entry.name for entry in checkpoints.iterdir())
+            others |= {f"checkpoints/{name}" for name in kept if not name.endswith(".tmp")}
+        return sorted(others)
+
     def set_aside(self, folder: Path) -> None:
         """Keep a damaged checkpoint under another name."""
         aside = folder.with_name(folder.name + ".damaged")
@@ -251,121 +276,6 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def create_run(recipe: Recipe, path: Path) -> Run:
-    """Make the folder of a new run, or find that of a run that goes on.
-
-    A run goes on with `resume`, or as in MindCV from a checkpoint inside of it. With `overwrite`, a
-    run that is there is deleted.
-
-    Raises:
-        RunError: The folder holds something and neither was asked for, there is nothing to resume,
-            or the folder to overwrite is no run or holds the weights to start from.
-    """
-    run = Run(path)
-    if recipe.resume:
-        if run.last_checkpoint() is None:
-            raise RunError(
-                f"resume = True: {path} has no checkpoint. Leave resume out to start a run there, or "
-                "use resume: auto, which does either."
-            )
-        return run
-    if continues_inside(recipe, path):  # it may still turn out not to fit the run
-        return run
-    if path.exists() and (not path.is_dir() or _content(path) - _BEFORE_TRAINING):
-        if recipe.overwrite and is_inside(recipe.init, path):
-            raise RunError(
-                f"overwrite = True: would delete the weights to start from, {recipe.init}. Choose another folder for out."
-            )
-        if not recipe.overwrite:
-            raise RunError(
-                f"out = {path}: exists already. Use --resume to continue it, --overwrite to start anew, or another folder."
-            )
-        if not (path / "recipe.yaml").is_file():
-            raise RunError(
-                f"out = {path}: is not a run folder (no recipe.yaml in it), so it is not overwritten. Choose another folder."
-            )
-        _clear(path)
-    path.mkdir(parents=True, exist_ok=True)
-    run.save_recipe(recipe)
-    return run
-
-
-def _content(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()} - {LOCK}
-
-
-def _clear(folder: Path) -> None:
-    """Empty a run folder.
-
-    The file that makes it a run folder goes last, so that a kill leaves a run folder.
-    """
-    for name in sorted(_content(folder), key=lambda name: name == "recipe.yaml"):
-        _remove(folder / name)
-
-
-def decide_resume(recipe: Recipe, path: Path) -> Recipe:
-    """Decide what `resume: auto` means for a folder.
-
-    Args:
-        recipe: Any recipe; only one with `resume: auto` is changed.
-        path: The run folder, which need not exist.
-
-    Returns:
-        The recipe, with `resume` True where the folder has a checkpoint. Where it is a run that was
-        killed before its first one, nothing is lost if it starts anew, so `overwrite` is True.
-
-    Raises:
-        RunError: The folder has weights, but no checkpoint to go on from; or starting anew would
-            delete what no run without a checkpoint leaves there.
-    """
-    if recipe.resume != "auto":
-        return recipe
-    if Run(path).last_checkpoint() is not None:
-        return recipe.model_copy(update={"resume": True})
-    if (path / "last").exists():
-        raise RunError(
-            f"resume = auto: {path} has weights in last/, but no checkpoint to go on from. Use "
-            "another folder for out, or --overwrite to delete them."
-        )
-    is_run = (path / "recipe.yaml").is_file()
-    # The user may have named any folder, such as the one with the recipe and the images.
-    if is_run and (others := _not_of_a_start(recipe, path)):
-        raise RunError(
-            f"resume = auto: {path} has no checkpoint to go on from, and starting anew would delete "
-            f"what no run has left there: {', '.join(others)}. Use another folder for out, or "
-            "--overwrite to delete them."
-        )
-    return recipe.model_copy(update={"resume": False, "overwrite": is_run})
-
-
-def _not_of_a_start(recipe: Recipe, path: Path) -> list[str]:
-    """What lies in a run folder beside the leavings of a run that was killed before its first
-    checkpoint."""
-    own = _BEFORE_SAVING | {"quarantine.jsonl", f"{recipe.model}_best.ckpt"}
-    # Each file is written as *.tmp and renamed; so are the folders of checkpoints.
-    others = {name for name in _content(path) - own if not name.endswith(".tmp")}
-    if (path / "checkpoints").is_dir():
-        others.discard("checkpoints")
-        kept = (entry.name for entry in (path / "checkpoints").iterdir())
-        others |= {f"checkpoints/{name}" for name in kept if not name.endswith(".tmp")}
-    return sorted(others)
-
-
-def continues_inside(recipe: Recipe, path: Path) -> bool:
-    """Whether a run goes on from a MindSpore checkpoint in its own folder, as MindCV's `--ckpt_path ckpt/tiny-3_1251.ckpt` does:
-    from one that MindCV left there, or from our own."""
-    return (
-        (recipe.resume_init or recipe.resume_opt)
-        and not recipe.overwrite
-        and is_inside(recipe.init, path)
-    )
-
-
-def is_inside(init: str, path: Path) -> bool:
-    """Whether these weights lie in this folder."""
-    return bool(init) and path.resolve() in Path(init).resolve().parents
-
-
 def open_run(path: Path) -> Run:
     """An existing run. Raises RunError where the folder is none."""
     if not (path / "recipe.yaml").is_file():
@@ -374,72 +284,6 @@ def open_run(path: Path) -> Run:
             "folder of a run."
         )
     return Run(path)
-
-
-def find_weights(path: str | Path) -> Path:
-    """Find the weights that a user means.
-
-    Args:
-        path: A run folder (best/, else last/), a checkpoint folder, a file, a folder in the Hub's
-            layout, or the name of a repository on the Hub, which is fetched.
-
-    Returns:
-        A file or a Hub folder.
-
-    Raises:
-        RunError: There are no weights.
-    """
-    name, path = str(path), Path(path)
-    if path.is_file():
-        return path
-    candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
-    for candidate in candidates:
-        if candidate.is_file():
-            return (
-                path if (path / "config.json").is_file() and candidate.parent == path else candidate
-            )
-    if (path / "config.json").is_file():  # shards
-        return path
-    if is_hub_name(name):
-        return download(name)
-    if not path.exists():
-        raise RunError(
-            f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file."
-        )
-    raise RunError(
-        f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)})."
-    )
-
-
-def run_of(weights: Path) -> Run | None:
-    """Return the run that a weights file belongs to, or None for a file on its own.
-
-    MindCV's files lie in the run folder itself.
-    """
-    for folder in weights.parents[:1] if weights.suffix == ".ckpt" else weights.parents[1:3]:
-        if (folder / "recipe.yaml").is_file():
-            return Run(folder)
-    return None
-
-
-def open_run_weights(path: Path, *, average: bool = False) -> Weights:
-    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: in a run
-    it is what the run says, where its network is the same."""
-    opened = open_weights(path, average=average)
-    run = run_of(path)
-    beside = run.path / "last" / "model.json" if run else None
-    if opened.origin.format == "mindcv" and beside and beside.is_file():
-        told = read_model_json(beside)
-        same = all(
-            told.arguments.get(name) == opened.description.arguments[name]
-            for name in ("depths", "dims", "num_classes")
-        )
-        if same and told.preprocessing:
-            known = replace(
-                opened.description, class_names=told.class_names, preprocessing=told.preprocessing
-            )
-            return replace(opened, description=known)
-    return opened
 
 
 def _write_if_other(path: Path, text: str) -> None:

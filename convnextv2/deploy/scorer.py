@@ -19,8 +19,8 @@ from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.graph import Graph
 from convnextv2.distributed import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError
+from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.run import find_weights, open_run_weights
 from convnextv2.text import plain
 from convnextv2.weights.describe import distinct
 from convnextv2.weights.load import Weights, restore
@@ -90,18 +90,28 @@ class Scorer:
 
 
 def open_scorer(
-    source: str | Path, *, device: str = "auto", precision: str = "auto", average: bool = False
+    source: str | Path | Weights | Artifact, *, device: str = "auto", precision: str = "auto"
 ) -> Scorer:
-    """A classifier from a run folder, checkpoint, weights file or artifact.
+    """Make a scorer of a classifier.
 
-    device, precision: of PyTorch; an artifact has its own. Raises our errors where it is no classifier."""
-    if is_artifact(source):
-        return _of_artifact(open_artifact(source), device, precision)
-    weights = find_weights(source)
-    return _of_weights(open_run_weights(weights, average=average), weights, device, precision)
+    Args:
+        source: A run folder, checkpoint, weights file or artifact, or one that is open already.
+        device: Where PyTorch computes; an artifact has its own.
+        precision: In which PyTorch computes; an artifact has its own.
+
+    Raises:
+        ConvNeXtV2Error: It is no classifier, or cannot compute there or in that precision.
+    """
+    if isinstance(source, str | Path):
+        is_exported = is_artifact(source)
+        source = open_artifact(source) if is_exported else open_run_weights(find_weights(source))
+    if isinstance(source, Artifact):
+        return _of_artifact(source, device, precision)
+    return _of_weights(source, device, precision)
 
 
-def _of_weights(opened: Weights, path: Path, device_name: str, precision: str) -> Scorer:
+def _of_weights(opened: Weights, device_name: str, precision: str) -> Scorer:
+    path = opened.path
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or model.head is None:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
@@ -107,3 +107,21 @@ def _check_targets(targets: Tensor, num_classes: int) -> None:
             f"target = {int(wrong[0])}: is no class of the model, which has {num_classes} (0 to {num_classes - 1}). "
             "Evaluate on images with labels of these classes."
         )
+
+
+def autocast_logits(
+    model: nn.Module, place: Place, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """Make a function from images to float32 logits that computes in a given precision.
+
+    Args:
+        model: Images (N, C, H, W) to logits (N, classes).
+        place: This rank.
+        dtype: The precision of the forward pass.
+    """
+
+    def logits(images: Tensor) -> Tensor:
+        with place.autocast(dtype):
+            return model(images).float()
+
+    return logits

@@ -14,14 +14,48 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.data.loader import PREFETCH, resolve_workers
-from convnextv2.distributed import Place, available_memory, say
+from convnextv2.distributed import Place, available_memory, choose_precision, say
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.training.memory import estimated_fit, out_of_memory
+from convnextv2.training.memory import estimated_fit, memory_notes, out_of_memory
 from convnextv2.training.optim import build_optimizer
 
 _SPARE = 0.1
 """Share of a device's free memory that stays free when a batch is tried: it is never all usable."""
+
+
+def settle_batch(
+    recipe: Recipe,
+    model: nn.Module,
+    forward: Callable[[nn.Module, int], Tensor],
+    place: Place,
+    depths: Sequence[int] = (),
+) -> Recipe:
+    """Decide how many images go through the network at once, and say if they may not fit.
+
+    Args:
+        recipe: What the user wants.
+        model: The model that is trained, on any device; it stays as it is.
+        forward: See `resolve_batch`.
+        place: This rank.
+        depths: The encoder's, for layer decay.
+
+    Returns:
+        The recipe with batch_size and accumulate as numbers.
+    """
+    precision = choose_precision(recipe.precision, place.device)
+    settled = resolve_batch(recipe, model, forward, precision=precision, place=place, depths=depths)
+    if recipe.batch_size != "auto":
+        for line in memory_notes(
+            model,
+            forward,
+            batch_size=settled.images_per_batch(),
+            averaged=settled.ema,
+            precision=precision,
+            place=place,
+        ):
+            say(line)
+    return settled
 
 
 def resolve_batch(

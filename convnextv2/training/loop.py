@@ -1,7 +1,7 @@
 """The only training loop.
 
-Supervised training, fine-tuning and FCMAE differ in the `loss_fn` that they pass. The loop never
-looks inside a batch. Each thing that does not happen in every step is an `if`.
+All tasks share it; what differs is in the `Task` that they pass. The loop never looks inside a
+batch. Each thing that does not happen in every step is an `if`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from types import FrameType
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import MOST_SKIPPED, LossWatch, gradient_norm
 from convnextv2.training.progress import Display
 from convnextv2.training.state import Progress
+from convnextv2.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,23 @@ class BadStep:
     gradient_norm: float
 
 
-class Stoppable(Protocol):
-    """Something that may wait for long, and gives up when a stop is asked for."""
+class Keeper(Protocol):
+    """What the loop needs of `training.keeper.Keeper`."""
 
-    stop_asked: Callable[[], bool]
+    def log(self, record: dict[str, Any]) -> None:
+        """Take a record."""
+
+    def save(self, wait: bool) -> None:
+        """Write a checkpoint; if `wait`, it must be on the disk when this returns."""
+
+    def keep_best(self, figures: dict[str, float]) -> None:
+        """Remember an evaluation of the weights that the model holds."""
+
+    def close_epoch(self) -> None:
+        """Do what follows from an epoch's evaluation, after it was logged."""
+
+    def keep_bad(self, bad: BadStep) -> str:
+        """Keep the batches of a step that is not finite, and say where and what they are."""
 
 
 def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
@@ -89,8 +104,8 @@ def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
 
 def fit(
     model: nn.Module,
-    batches: Callable[[int, int], Iterable[Any]],
-    loss_fn: Callable[[nn.Module, Any, torch.Generator], Tensor],
+    task: Task,
+    keeper: Keeper,
     *,
     pace: Pace,
     optimizer: torch.optim.Optimizer,
@@ -99,22 +114,16 @@ def fit(
     scaler: torch.amp.GradScaler,
     progress: Progress,
     place: Place,
-    log: Callable[[dict[str, Any]], None],
-    evaluate: Callable[[], dict[str, float]] | None,
-    save: Callable[[bool], None],
-    close: Callable[[], None],
-    size: Callable[[Any], int] = lambda batch: 1,
-    keep: Callable[[BadStep], str] = lambda bad: "",
     watch: LossWatch | None = None,
-    also_stops: Stoppable | None = None,
     tree: GradientTree | None = None,
 ) -> None:
     """Train from `progress` to the end of `pace.epochs`.
 
     Args:
-        model: In its place, wrapped where gradients are averaged over ranks.
-        batches: (epoch, first batch) to the batches of this rank from there on.
-        loss_fn: (model, batch, CPU generator) to a scalar.
+        model: In its place, wrapped if gradients are averaged over ranks.
+        task: Its batches, its loss and its evaluation. The loop puts the averaged weights into the
+            model before it evaluates.
+        keeper: Takes what must outlive the process.
         pace: How long, and how often what.
         optimizer: Its groups have "lr_scale".
         lr_at: Step to learning rate.
@@ -122,16 +131,9 @@ def fit(
         scaler: Of gradients in float16; disabled in every other precision.
         progress: Where the run stands; changed as it goes on.
         place: This rank.
-        log: Takes one record.
-        evaluate: Measures the model as it is; the loop puts the averaged weights in.
-        save: Writes a checkpoint; True: it must be on the disk when it returns.
-        close: Called after the evaluation of an epoch was logged, for what follows from it.
-        size: Images in a batch. One without images counts as a batch and teaches nothing.
-        keep: Keeps the batches of a step that is not finite, and says where and what they are.
         watch: Looks at the losses of the log; None for nobody.
-        also_stops: What waits for batches, and has to know that a stop is asked for.
-        tree: Adds gradients in an order that does not depend on the ranks; None where they are
-            added as it is fastest.
+        tree: Adds gradients in an order that does not depend on the ranks; None to add them as it
+            is fastest.
 
     Raises:
         TrainingError: The loss, the gradient or the weights are not finite.
@@ -149,14 +151,15 @@ def fit(
 
     def close_epoch(began: float, trained_s: float) -> None:
         figures = {}
-        if evaluate is not None and is_due(
+        if task.score is not None and is_due(
             progress.epoch, every=pace.val_every_epochs, last=pace.epochs
         ):
             model.eval()
             with average.in_model() if average is not None else nullcontext():
-                figures = evaluate()
+                figures = task.evaluate()
+                keeper.keep_best(figures)
             record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
-            log(record)
+            keeper.log(record)
             display.line(record)
         total_s = time.perf_counter() - began
         times = {
@@ -165,16 +168,15 @@ def fit(
             "total_s": round(total_s, 2),
         }
         where = {"kind": "epoch", "step": progress.step, "epoch": progress.epoch}
-        log({**where, "last_loss": progress.last_loss, **times, **figures})
+        keeper.log({**where, "last_loss": progress.last_loss, **times, **figures})
         progress.closed = progress.epoch
-        close()
+        keeper.close_epoch()
 
     with (
         Display(total_steps, done=progress.step, main=place.is_main) as display,
         stop_requests() as stop_requested,
     ):
-        if also_stops is not None:
-            also_stops.stop_asked = stop_requested
+        task.loader.patience.stop_asked = stop_requested
         try:
             if (
                 not progress.is_closed
@@ -183,7 +185,7 @@ def fit(
             while progress.epoch < pace.epochs:
                 model.train()
                 epoch_started = time.perf_counter()
-                groups = iter(in_groups(batches(progress.epoch, progress.batch), pace.accumulate))
+                groups = iter(in_groups(rest_of_epoch(task, pace, progress), pace.accumulate))
                 teaches = progress.batch > 0  # what came before a stop is not known here
                 while True:
                     place.at_step(progress.step)
@@ -199,25 +201,25 @@ def fit(
                     lr = lr_at(progress.step)
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = lr * parameters["lr_scale"]
-                    learned_from = [batch for batch in group if size(batch)]
+                    learned_from = [batch for batch in group if task.size(batch)]
                     learns = bool(learned_from)
                     losses = []
                     if tree is not None:
                         for i, batch in enumerate(group):
-                            if size(batch):
+                            if task.size(batch):
                                 generator = tree.chance(pace.seed, progress.step, i)
                                 seed_from(generator)
                                 with place.autocast(pace.autocast):
-                                    loss = loss_fn(model, batch, generator)
+                                    loss = task.loss(model, batch, generator)
                                 scaler.scale(loss).backward()
                                 losses.append(loss.detach())
-                            tree.take(taught=size(batch) > 0)
+                            tree.take(taught=task.size(batch) > 0)
                         learns = tree.add() > 0
                     else:
                         for i, batch in enumerate(learned_from):
                             with nullcontext() if i == len(learned_from) - 1 else no_sync(model):
                                 with place.autocast(pace.autocast):
-                                    loss = loss_fn(model, batch, generator)
+                                    loss = task.loss(model, batch, generator)
                                 scaler.scale(loss / len(learned_from)).backward()
                             losses.append(loss.detach())
                     teaches = teaches or learns
@@ -259,7 +261,7 @@ def fit(
                             [float(loss) for loss in losses],
                             float(norm),
                         )
-                        where = keep(found)
+                        where = keeper.keep_bad(found)
                         if not pace.skip_bad or skipped_in_a_row > MOST_SKIPPED:
                             raise TrainingError(complaint(found, where, is_exact=looks_always))
                         told = {
@@ -267,7 +269,7 @@ def fit(
                             "step": progress.step + 1,
                             "epoch": round(epoch_now, 4),
                         }
-                        log({**told, "kept": where})
+                        keeper.log({**told, "kept": where})
                         display.text(
                             f"step {progress.step + 1}: not finite, so left out. It is kept in {where}."
                         )
@@ -295,7 +297,7 @@ def fit(
                             "epoch": round(epoch_now, 4),
                             "lr": lr,
                         }
-                        log({**record, **figures})
+                        keeper.log({**record, **figures})
                         display.line({**record, **figures})
                         if watch is not None and (line := watch.look(figures["loss"])):
                             display.text(line)
@@ -309,7 +311,7 @@ def fit(
                         )
                     if saves_now:
                         window.remember(progress)
-                        save(False)
+                        keeper.save(False)
                         saved_at = time.monotonic()
 
                 if not teaches:
@@ -324,7 +326,7 @@ def fit(
                 window.remember(progress)
                 trained_s = time.perf_counter() - epoch_started
                 if is_due(progress.epoch, every=pace.save_every_epochs, last=pace.epochs):
-                    save(False)  # before the evaluation, which may fail
+                    keeper.save(False)  # before the evaluation, which may fail
                     saved_at = time.monotonic()
                 if place.share(stop_requested())[
                     0
@@ -338,7 +340,7 @@ def fit(
                     if place.world_size == 1:
                         window.settle(place)
                     window.remember(progress)
-                    save(True)
+                    keeper.save(True)
                 except (OSError, TrainingError) as failure:  # the disk may be what went wrong
                     why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
                     error.add_note(f"The steps since the last checkpoint are not saved{why}.")
@@ -478,6 +480,18 @@ class Window:
         }
         self.restart()
         return figures
+
+
+def rest_of_epoch(task: Task, pace: Pace, progress: Progress) -> Iterable[Any]:
+    """The batches of the current epoch that are not done.
+
+    With other ranks than at its start, a run's loader may have a batch or two more in an epoch; the
+    run keeps the number that it had.
+    """
+    batches = task.loader.batches(progress.epoch, progress.batch)
+    if len(task.loader) > pace.batches_per_epoch:
+        return islice(batches, pace.batches_per_epoch - progress.batch)
+    return batches
 
 
 def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:

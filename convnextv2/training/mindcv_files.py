@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.load import Weights
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 from convnextv2.weights.names import depths_of, detect, name_table, to_canonical, to_foreign
 
@@ -183,34 +183,51 @@ def copy_as_optim(newest: Path, model: str) -> None:
     os.replace(temporary, target)
 
 
-def position_of(path: Path, steps_per_epoch: int) -> Position:
-    """The epoch that a MindSpore checkpoint has finished: from its name, else from its step counter, else 0."""
-    if match := re.search(r"-(\d+)_(\d+)\.ckpt$", path.name):
+def position_of(name: str, tensors: Mapping[str, Tensor], steps_per_epoch: int) -> Position:
+    """The epoch that a MindSpore checkpoint has finished: by its name, else its step counter, else 0."""
+    if match := re.search(r"-(\d+)_(\d+)\.ckpt$", name):
         return Position(int(match[1]), "from its name")
-    step = read_ckpt(path).get("global_step")
+    step = tensors.get("global_step")
     if step is not None and step.numel() == 1:
         return Position(int(step) // steps_per_epoch, f"from its global_step, {int(step)}")
     return Position(0, "neither its name nor its content has an epoch")
 
 
-def average_of(path: Path) -> tuple[dict[str, Tensor], int] | None:
-    """The moving average in a MindSpore checkpoint, by canonical name, and the number of its updates; None without one."""
-    tensors = read_ckpt(path)
+def average_of(weights: Weights) -> tuple[dict[str, Tensor], int] | None:
+    """The moving average in a MindSpore checkpoint, and the number of its updates.
+
+    Returns:
+        Canonical name to tensor, and the number; None if the checkpoint has no average.
+    """
+    tensors = weights.container.tensors
     if not any(name.startswith("ema.") for name in tensors):
         return None
     updates = tensors.get("updates", tensors.get("global_step", torch.zeros(1)))
-    return open_weights(path, average=True).tensors, int(updates) if updates.numel() == 1 else 0
+    return weights.average().tensors, int(updates) if updates.numel() == 1 else 0
 
 
 def optimizer_state(
-    path: Path, model: str, steps: int, batches: int | None = None
+    weights: Weights, model: str, steps: int, batches: int | None = None
 ) -> dict[str, Tensor]:
-    """AdamW's moments, as `training.state.load_optimizer` takes them, from a MindSpore checkpoint or from the optim_{model}.ckpt
-    beside it. steps: what its counter must say; MindCV overwrites that file at each save, so it may be of another epoch. batches:
-    what it may say instead, since MindCV's counts every batch where gradients are accumulated.
+    """Read AdamW's moments from a MindSpore checkpoint, or from the optim_{model}.ckpt beside it.
 
-    Raises CheckpointError where there are none, or of another step."""
-    source, tensors = path, read_ckpt(path)
+    MindCV overwrites the latter at each save, so it may belong to another epoch.
+
+    Args:
+        weights: The opened checkpoint.
+        model: The model's name, which the name of the file beside it has.
+        steps: What the counter in the state must say.
+        batches: What it may say instead, because MindCV counts every batch if gradients are
+            accumulated.
+
+    Returns:
+        The moments, as `training.state.load_optimizer` takes them.
+
+    Raises:
+        CheckpointError: There are none, or they belong to another step.
+    """
+    path = source = weights.path
+    tensors = weights.container.tensors
     if not any(name.startswith("adam_m.") for name in tensors):
         source = path.with_name(f"optim_{model}.ckpt")
         if not source.exists():

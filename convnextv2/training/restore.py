@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from convnextv2.checkpoint import Checkpoint, read_checkpoint
 from convnextv2.distributed import Place, say
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.run import Run, continues_inside, find_weights
+from convnextv2.run import Run
 from convnextv2.training import mindcv_files
 from convnextv2.training.ema import WeightAverage
+from convnextv2.training.keeper import Learner
 from convnextv2.training.loop import Pace
 from convnextv2.training.resume import (
     Conditions,
@@ -27,18 +28,8 @@ from convnextv2.training.resume import (
 )
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer
-from convnextv2.weights.files import WEIGHTS, Description, read_model_json
-from convnextv2.weights.load import open_weights
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What learns, and what a checkpoint restores: a model, its optimizer, average and scaler."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
-    scaler: torch.amp.GradScaler
+from convnextv2.weights.files import Description, read_model_json
+from convnextv2.weights.load import Weights
 
 
 def resume_run(
@@ -145,19 +136,45 @@ def _heal_last(run: Run, checkpoint: Checkpoint) -> None:
         run.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
 
 
-def continue_mindcv(recipe: Recipe, run: Run, state: Learner, pace: Pace, place: Place) -> Progress:
-    """The position of the MindSpore checkpoint in `init`, whose weights the model has already, with its average, and with
-    `resume_opt` the optimizer's state. Inside the run's own folder, what stands there is continued too."""
-    path = find_weights(recipe.init)
+def continue_mindcv(
+    recipe: Recipe,
+    run: Run,
+    weights: Weights,
+    state: Learner,
+    pace: Pace,
+    place: Place,
+    *,
+    inside: bool,
+) -> Progress:
+    """Go on from a MindSpore checkpoint.
+
+    Args:
+        recipe: With `resume_opt`, the optimizer's state is taken over too.
+        run: The run folder.
+        weights: The opened checkpoint. The model has these weights already.
+        state: Gets the average, and the optimizer's state if it is asked for.
+        pace: The pace of the run.
+        place: This rank.
+        inside: Whether the checkpoint lies in the run folder. What stands there is continued too.
+
+    Returns:
+        The position after the last epoch that the checkpoint has finished.
+
+    Raises:
+        RecipeError: The file is none of MindSpore's, or nothing is left to do.
+        CheckpointError: The optimizer's state is missing, or belongs to another step.
+    """
+    path = weights.path
     if path.suffix != ".ckpt":
         raise RecipeError(
             f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run."
         )
-    inside = continues_inside(recipe, run.path)
-    epoch, how = mindcv_files.position_of(path, pace.steps_per_epoch)
-    best = run.path / "best" / WEIGHTS
+    epoch, how = mindcv_files.position_of(
+        path.name, weights.container.tensors, pace.steps_per_epoch
+    )
+    best = run.path / "best" / "model.json"
     if inside and path.name == f"{recipe.model}_best.ckpt" and best.exists():
-        epoch, how = int(open_weights(best).description.training["epoch"]), "as best/ says"
+        epoch, how = int(read_model_json(best).training["epoch"]), "as best/ says"
     if epoch >= recipe.epochs:
         raise RecipeError(
             f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
@@ -179,11 +196,11 @@ def continue_mindcv(recipe: Recipe, run: Run, state: Learner, pace: Pace, place:
                 f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
             )
         moments = mindcv_files.optimizer_state(
-            path, recipe.model, progress.step, epoch * pace.batches_per_epoch
+            weights, recipe.model, progress.step, epoch * pace.batches_per_epoch
         )
         load_optimizer(state.optimizer, state.model, moments, progress.step)
     if state.average is not None:
-        _continue_average(path, state.average, progress)
+        _continue_average(weights, state.average, progress)
     if inside:
         records = _history(run, epoch, pace.steps_per_epoch)
         progress.best = max(
@@ -207,17 +224,17 @@ def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]
     return [record for record in records if record["epoch"] <= epoch]
 
 
-def _continue_average(path: Path, average: WeightAverage, progress: Progress) -> None:
+def _continue_average(weights: Weights, average: WeightAverage, progress: Progress) -> None:
     """Put the average of a MindSpore checkpoint back; where it has none, that starts anew from the weights."""
-    found = mindcv_files.average_of(path)
+    found = mindcv_files.average_of(weights)
     if found is None or shapes_of(found[0]) != shapes_of(average.tensors):
         why = "has none" if found is None else "has that of another head or stem"
-        say(f"ema: {path.name} {why}, so the average starts at the weights.")
+        say(f"ema: {weights.path.name} {why}, so the average starts at the weights.")
         progress.average_ahead = -progress.step
         return
     average.load(found[0])
     progress.average_ahead = found[1] - progress.step
-    say(f"ema: the average of {path.name} is continued, after {found[1]} updates.")
+    say(f"ema: the average of {weights.path.name} is continued, after {found[1]} updates.")
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
-from convnextv2.run import find_weights
 from convnextv2.text import plain
 from convnextv2.verbs.options import ConvertOptions
 from convnextv2.weights.convert import convert_weights

@@ -16,12 +16,13 @@ from convnextv2.deploy.export import Evidence, Form, export_artifact
 from convnextv2.deploy.repository import check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
+from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
-from convnextv2.run import Run, find_weights, open_run_weights, run_of
+from convnextv2.run import Run
+from convnextv2.tasks.classification.rows import labelled_images
 from convnextv2.verbs.options import ExportOptions
-from convnextv2.verbs.report import labelled_images
 from convnextv2.weights.files import Description
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.load import restore

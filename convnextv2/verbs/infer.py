@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 from convnextv2.errors import CheckpointError, DataError
+from convnextv2.find import find_weights, open_run_weights
 from convnextv2.recipe.mindcv import RENAMED
 from convnextv2.recipe.options import takes
-from convnextv2.run import find_weights
-from convnextv2.verbs.options import InferOptions
-from convnextv2.verbs.predict import predict
-from convnextv2.weights.load import open_weights
+from convnextv2.verbs.options import InferOptions, PredictOptions
+from convnextv2.verbs.predict import classify
 
 
 @takes(InferOptions)
@@ -36,7 +33,8 @@ def infer(options: InferOptions) -> dict[str, float]:
         raise CheckpointError(
             "ckpt_path is missing: there are no weights to use. Give --ckpt_path CHECKPOINT."
         )
-    held = open_weights(find_weights(ckpt_path)).description.model
+    opened = open_run_weights(find_weights(ckpt_path))
+    held = opened.description.model
     if options.model and options.model != held:
         raise CheckpointError(
             f"model = {options.model}: {ckpt_path} holds {held}. Leave model out, or give the weights "
@@ -46,8 +44,10 @@ def infer(options: InferOptions) -> dict[str, float]:
     if idle:
         print(f"No effect here: {', '.join(idle)}.", file=sys.stderr)
     used = {name: value for name, value in knobs.items() if name not in idle}
-    with redirect_stdout(StringIO()):
-        results = predict(ckpt_path, image_path, top_k=options.top_k, **used)
+    recipe, notes = PredictOptions.read({"run": ckpt_path, "images": [image_path], **used}).recipe()
+    for note in notes:
+        print(note, file=sys.stderr)
+    results = list(classify(opened, [image_path], recipe, top_k=options.top_k))
     if not results:
         raise DataError(
             f"{image_path}: cannot be read, so there is nothing to classify. Give another image."

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
-from convnextv2.run import find_weights
 from convnextv2.text import plain
 from convnextv2.verbs.options import InspectOptions
 from convnextv2.weights.load import OURS, Weights, brief, open_weights

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json as json_format
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
 from convnextv2.data.sources import files
+from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import top
 from convnextv2.deploy.scorer import open_scorer
@@ -18,6 +21,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.options import PredictOptions
+from convnextv2.weights.load import Weights
 
 
 @takes(PredictOptions)
@@ -32,12 +36,37 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         print(note, file=sys.stderr)
     if options.server:
         return _predict_remotely(options, recipe)
+    results = []
+    for result in classify(options.run, options.images, recipe, top_k=options.top_k):
+        results.append(result)
+        _show(result, options.json)
+    return results
+
+
+def classify(
+    classifier: str | Path | Weights | Artifact,
+    images: Sequence[str | Path],
+    recipe: Recipe,
+    *,
+    top_k: int,
+) -> Iterator[dict[str, Any]]:
+    """Classify images here, and say on stderr which cannot be read.
+
+    Args:
+        classifier: A run folder, weights or an artifact; it may be open already.
+        images: Files and folders.
+        recipe: Its device, precision, batch_size, workers, bad_images and max_image_pixels count.
+        top_k: How many classes are named for each image.
+
+    Yields:
+        {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}, image by image.
+    """
     native.choose(recipe.kernels)
-    scorer = open_scorer(options.run, device=recipe.device, precision=recipe.precision)
+    scorer = open_scorer(classifier, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
         print(line, file=sys.stderr)  # the output is for machines, too
     transform = scorer.transform
-    source = files(options.images, max_pixels=recipe.max_image_pixels)
+    source = files(images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line, file=sys.stderr)
     loader = EvaluationLoader(
@@ -51,19 +80,14 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         else 0,
         bad_images=recipe.bad_images,
     )
-    results = []
     for batch in loader:
         for index, probs in zip(batch.indices.tolist(), scorer(batch.pixels).probs, strict=True):
-            results.append(
-                {
-                    "image": source.names[index],
-                    "predictions": top(probs, scorer.class_names, options.top_k),
-                }
-            )
-            _show(results[-1], options.json)
+            yield {
+                "image": source.names[index],
+                "predictions": top(probs, scorer.class_names, top_k),
+            }
     for name in sorted(loader.skipped):
         print(f"{name}: not readable, skipped.", file=sys.stderr)
-    return results
 
 
 def _predict_remotely(options: PredictOptions, recipe: Recipe) -> list[dict[str, Any]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from convnextv2.distributed import leave, say
+from convnextv2.distributed import say
+from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
-from convnextv2.training.masked import train_masked
+from convnextv2.tasks.masked.report import report_pretraining
+from convnextv2.tasks.masked.task import MaskedPretraining
 from convnextv2.verbs.options import PretrainOptions
-from convnextv2.verbs.report import report_run
-from convnextv2.verbs.session import new_run
+from convnextv2.verbs.session import new_run, run_task
+from convnextv2.weights.load import open_weights
 
 
 @takes(PretrainOptions)
@@ -18,16 +20,12 @@ def pretrain(options: PretrainOptions) -> Run:
     Returns:
         The run.
     """
-    with new_run(options) as (recipe, run, place):
-        before = run.last_checkpoint() if run.is_reported() else None
-        train_masked(recipe, run, place)
-        leave()  # the report may take longer than ranks wait for each other
-        if place.is_main and before is not None and before == run.last_checkpoint():
-            say(f"{run.path} is done ({recipe.epochs} epochs). Report: {run.report}")
-        elif place.is_main:
-            report_run(run, place)
+    with new_run(options) as start:
+        run = start.run
+        if run_task(MaskedPretraining(start), start):
+            report_pretraining(run, open_weights(find_weights(run.path)))
             say(f"Report: {run.report}")
             say(
                 f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
             )
-    return run
+    return start.run

@@ -18,9 +18,9 @@ from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run, open_run
+from convnextv2.tasks.classification.task import build_criterion
 from convnextv2.training.bad_step import KeptStep, bad_steps, read_bad_step
 from convnextv2.training.health import gradient_norm
-from convnextv2.training.supervised import build_criterion
 from convnextv2.verbs.options import ReplayOptions
 from convnextv2.weights.files import WEIGHTS
 from convnextv2.weights.load import load_model

@@ -9,27 +9,29 @@ from pathlib import Path
 from types import FrameType
 
 from convnextv2.checkpoint import read_progress
-from convnextv2.distributed import Place, joined, say
+from convnextv2.distributed import Place, joined, leave, say
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
 from convnextv2.lock import locked
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe, with_inferred
-from convnextv2.run import Run, continues_inside, create_run, decide_resume, open_run
-from convnextv2.training.assembly import infer_from_init, infer_from_run
+from convnextv2.run import Run, open_run
 from convnextv2.training.resume import Conditions, keep_global_batch
+from convnextv2.training.start import Start, Way, decide, make_folder, prepare
 from convnextv2.training.state import Progress
+from convnextv2.training.task import Task
+from convnextv2.training.train import train_task
 from convnextv2.verbs.options import PretrainOptions, TrainOptions
 
 
 @contextmanager
-def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, Run, Place]]:
+def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
     """Begin a run, or go on with one: recipe, ranks, folder and its lock; leave all of it at the end.
 
     Args:
         options: Of the verb. A run that goes on without a recipe has its own.
 
     Yields:
-        The recipe, the run and this rank's place.
+        How the run starts, and where.
 
     Raises:
         Stopped: SIGINT or SIGTERM asked for it.
@@ -37,16 +39,13 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, R
     """
     verb, config = options.command, options.config
     asked, notes = options.recipe(config)
-    recipe = decide_resume(asked, _folder(verb, asked))
-    if recipe.resume and config is None and recipe.out:
+    recipe, way = decide(asked, _folder(verb, asked))
+    if way is Way.RESUME and config is None and recipe.out:
         own = open_run(Path(recipe.out)).path / "recipe.yaml"
         recipe, notes = options.recipe(own, above={"resume": True}, is_own=True)
     path = _folder(verb, recipe)
-    if recipe.resume or continues_inside(recipe, path):
-        recipe = infer_from_run(recipe, path)
-    else:
-        recipe, inferred = infer_from_init(recipe)
-        notes += inferred
+    recipe, weights, inferred = prepare(recipe, path, way)
+    notes += inferred
     with (
         _sigterm_stops(),
         joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more),
@@ -55,21 +54,44 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[tuple[Recipe, R
         recipe, shortened = _wait_in_time(recipe, place)
         notes += shortened
         if place.is_main:
-            if decide_resume(asked, path).resume != recipe.resume:
+            if decide(asked, path)[1] is not way:
                 raise RunError(
                     f"out = {path}: another process wrote that run meanwhile. Start again."
                 )
-            create_run(recipe, path)
+            make_folder(recipe, path, way)
         place.barrier()
         run = Run(path)
-        if recipe.resume:
+        if way is Way.RESUME:
             recipe, batch = _keep_batch(recipe, run, place)
             notes += batch
         for note in (*notes, *more, *_notes(verb, recipe), *_kernels(recipe, place), unlocked):
             if note:
                 say(note)
         say(f"Run folder: {path}")
-        yield recipe, run, place
+        yield Start(recipe, run, place, way, weights)
+
+
+def run_task(task: Task, start: Start) -> bool:
+    """Train a task to its end, and leave the ranks.
+
+    Args:
+        task: What is learned.
+        start: How the run starts, and where.
+
+    Returns:
+        Whether this process has to write the report. If the run was done before, and has a report,
+        a line says so.
+    """
+    run, place = start.run, start.place
+    before = run.last_checkpoint() if run.is_reported() else None
+    train_task(task, start)
+    leave()  # the report may take longer than ranks wait for each other
+    if not place.is_main:
+        return False
+    if before is not None and before == run.last_checkpoint():
+        say(f"{run.path} is done ({task.recipe.epochs} epochs). Report: {run.report}")
+        return False
+    return True
 
 
 def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from convnextv2.deploy.artifact import is_artifact, open_artifact
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.distributed import joined, say
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import group_of
 from convnextv2.recipe.options import takes
-from convnextv2.run import Run, find_weights, run_of
+from convnextv2.run import Run
+from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.tasks.classification.report import write_evaluation_report
 from convnextv2.verbs.options import ValidateOptions
-from convnextv2.verbs.report import evaluate_weights, write_evaluation_report
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.load import Weights
 
 _IN_THE_ARTIFACT = {
     *(
@@ -46,9 +47,10 @@ def validate(options: ValidateOptions) -> Evaluation:
     """
     run, config, knobs = options.run, options.config, options.knob_values
     beneath: dict[str, Any] = {}
+    opened: Weights | Artifact | None = None
     if run is not None and is_artifact(run):
-        weights = open_artifact(run).path
-        owner = run_of(weights)
+        opened = open_artifact(run)
+        owner = run_of(opened.path)
         if config is None and owner is not None:
             beneath = _data_knobs(owner)
         if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
@@ -56,32 +58,32 @@ def validate(options: ValidateOptions) -> Evaluation:
                 f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. Leave {wrong[0]} out."
             )
     elif run is not None:
-        weights = find_weights(run)
-        owner = run_of(weights)
+        opened = open_run_weights(find_weights(run))
+        owner = run_of(opened.path)
         if config is None and owner is not None:
             config = owner.path / "recipe.yaml"
         if config is None:
-            beneath = _preprocessing_knobs(weights)
+            beneath = _preprocessing_knobs(opened)
     recipe, notes = options.recipe(config, beneath=beneath)
     native.choose(recipe.kernels)
-    if run is None:
+    if opened is None:
         if not recipe.init:
             raise CheckpointError(
                 "ckpt_path is missing: there are no weights to validate. Give --ckpt_path CHECKPOINT, or a run folder."
             )
-        weights = find_weights(recipe.init)
+        opened = open_run_weights(find_weights(recipe.init))
     with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
         for note in notes + more:
             say(note)
-        measured = evaluate_weights(weights, recipe, place)
+        measured = evaluate_weights(opened, recipe, place)
         for note in measured.notes():
             say(note)
-        say(f"Weights: {weights}")
+        say(f"Weights: {opened.path}")
         say(measured.evaluation.table())
         if recipe.mindcv_files:
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
-            say(f"Report: {write_evaluation_report(weights, measured, recipe)}")
+            say(f"Report: {write_evaluation_report(opened.path, measured, recipe)}")
     return measured.evaluation
 
 
@@ -105,8 +107,8 @@ def _data_knobs(owner: Run) -> dict[str, Any]:
     }
 
 
-def _preprocessing_knobs(weights: Path) -> dict[str, Any]:
+def _preprocessing_knobs(weights: Weights) -> dict[str, Any]:
     """How a weights file on its own says its images are prepared."""
-    knobs = dict(open_weights(weights).description.preprocessing)
+    knobs = dict(weights.description.preprocessing)
     knobs["in_channels"] = knobs.pop("channels", 3)
     return knobs

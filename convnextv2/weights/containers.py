@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,13 @@ class Container:
         """Of all its files."""
         return sum(path.stat().st_size for path in self.files)
 
+    @cached_property
     def sha256(self) -> str:
-        """Of the weights file, or of all shards one after the other, as hexadecimal digits."""
+        """The SHA-256 of the weights file, or of all shards one after the other, as hex digits."""
         digest = hashlib.sha256()
         for path in self.files:
             with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         return digest.hexdigest()
 
 

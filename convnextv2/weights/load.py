@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,45 @@ class Origin:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of any format under canonical names, and what they describe.
+    """An opened weights file of any format: its tensors under canonical names, and what they describe.
 
-    left_out: name and reason, of what the file holds beside them. notes: what people should know of them. has_average: a moving
-    average is beside them. is_average: these are it."""
+    The file is read and hashed once, when it is opened. Whoever needs it later is given this object.
+
+    Attributes:
+        tensors: Canonical name to tensor, on the CPU.
+        description: The network that the tensors belong to.
+        origin: The file.
+        container: The file's content under its own names.
+        left_out: Name and reason of each tensor that is not part of the network.
+        notes: Lines for people about the weights.
+        is_average: Whether these are the moving average that the file keeps beside its weights.
+    """
 
     tensors: dict[str, Tensor]
     description: Description
     origin: Origin
+    container: Container = field(repr=False)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    has_average: bool = False
     is_average: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that was opened."""
+        return Path(self.origin.path)
+
+    @cached_property
+    def has_average(self) -> bool:
+        """Whether the file keeps a moving average of the weights beside them."""
+        return not is_ours(self.container.metadata) and bool(_averaged_tensors(self.container))
+
+    def average(self) -> Weights:
+        """The moving average that the file keeps beside its weights, without reading it again.
+
+        Raises:
+            CheckpointError: The file has none.
+        """
+        return _interpret(self.container, self.path, average=True)
 
     def lines(self) -> list[str]:
         """For people: what the file is, what is to be known of it, and its licence; each a plain line, whatever it holds."""
@@ -127,11 +155,24 @@ class LoadReport:
 
 
 def open_weights(path: Path, *, average: bool = False) -> Weights:
-    """Weights from a file or Hub folder of any known format, renamed; size, channels, classes and the rest are inferred.
+    """Open a weights file or Hub folder of any known format.
 
-    average: the moving average that a training checkpoint of MindCV ("ema.") or of PyTorch code keeps beside the weights. Raises
-    CheckpointError where the format is unknown, a tensor is missing, unexpected or of a wrong shape, or the file is damaged."""
-    container = open_container(path)
+    Names become canonical ones, and the size, channels, classes and the rest are inferred.
+
+    Args:
+        path: The file or folder.
+        average: Whether to take the moving average that a training checkpoint of MindCV ("ema.") or
+            of PyTorch code keeps beside its weights.
+
+    Raises:
+        CheckpointError: The format is unknown, a tensor is missing, unexpected or of the wrong
+            shape, there is no average, or the file is damaged.
+    """
+    return _interpret(open_container(path), path, average=average)
+
+
+def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
+    """Find out what a container holds; see `open_weights`."""
     if is_ours(container.metadata):
         if average:
             raise CheckpointError(
@@ -140,16 +181,14 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
         description = read_description(container.metadata, path)
         _check_complete(container.tensors, description, path)
         notice = str(description.provenance.get("notice", ""))
-        origin = Origin(
-            str(path), OURS, container.title, container.sha256(), notice, container.nbytes()
+        return Weights(
+            container.tensors, description, _origin(path, OURS, container, notice), container
         )
-        return Weights(container.tensors, description, origin)
     tensors = container.tensors
-    averaged = container.average or _average_beside(tensors)
     if average:
-        if not averaged:
+        tensors = _averaged_tensors(container)
+        if not tensors:
             raise CheckpointError(f"{path}: no averaged weights in it. Use its plain weights.")
-        tensors = averaged
     found = detect(tensors)
     if found is None:
         raise CheckpointError(
@@ -170,18 +209,24 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
     if decoder:
         canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
     _check_complete(canonical, description, path)
-    left_out += container.beside
-    origin = Origin(
-        str(path),
-        key,
-        container.title,
-        container.sha256(),
-        notice_of(key, container),
-        container.nbytes(),
-    )
     return Weights(
-        canonical, description, origin, left_out, container.notes + notes, bool(averaged), average
+        canonical,
+        description,
+        _origin(path, key, container, notice_of(key, container)),
+        container,
+        left_out + container.beside,
+        container.notes + notes,
+        average,
     )
+
+
+def _origin(path: Path, format: str, container: Container, notice: str) -> Origin:
+    return Origin(str(path), format, container.title, container.sha256, notice, container.nbytes())
+
+
+def _averaged_tensors(container: Container) -> dict[str, Tensor]:
+    """The moving average of the weights in a container; empty if it has none."""
+    return container.average or _average_beside(container.tensors)
 
 
 def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from runs import SMALL, weights
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.verbs import report
+from convnextv2.tasks.classification.measure import evaluate_weights
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_an_image_that_goes_away_before_the_report_costs_an_example_only(
 ) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    measure = report.evaluate_weights
+    measure = evaluate_weights
 
     def measure_and_lose(*arguments):
         measured = measure(*arguments)

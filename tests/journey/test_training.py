@@ -12,7 +12,7 @@ import convnextv2
 from convnextv2.cli import main
 from convnextv2.errors import RunError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.run import decide_resume
+from convnextv2.training.start import settle_auto
 from convnextv2.weights.load import open_weights
 
 
@@ -393,7 +393,7 @@ def test_resume_auto_keeps_copies_of_checkpoints(kept: str, tmp_path: Path) -> N
     (tmp_path / "bad_steps").mkdir()
     for name in ("recipe.yaml", "metrics.jsonl", "recipe.yaml.tmp", ".lock", "quarantine.jsonl"):
         (tmp_path / name).touch()
-    assert decide_resume(Recipe(resume="auto"), tmp_path).overwrite  # a kill left all of that
+    assert settle_auto(Recipe(resume="auto"), tmp_path).overwrite  # a kill left all of that
     (tmp_path / "checkpoints" / kept).mkdir()
     with pytest.raises(RunError, match=kept):
-        decide_resume(Recipe(resume="auto"), tmp_path)
+        settle_auto(Recipe(resume="auto"), tmp_path)

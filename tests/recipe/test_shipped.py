@@ -17,7 +17,7 @@ from convnextv2.data.transforms import (
 )
 from convnextv2.recipe.read import list_recipes, read_recipe
 from convnextv2.run import Run
-from convnextv2.training.assembly import build_network
+from convnextv2.training.build import build_network
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))

@@ -1,6 +1,7 @@
 import math
 import signal
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,9 +60,21 @@ class Bench:
         return (model(batch / 10 + noise) - 1).square().mean()
 
     def fit(self, pace: Pace = PACE, **changes) -> None:
-        arguments = {
+        parts = {
             "batches": self.batches,
-            "loss_fn": self.loss,
+            "loss": self.loss,
+            "size": lambda batch: 1,
+            "evaluate": lambda: {"top1": 0.5},
+            "log": self.records.append,
+            "save": lambda wait: self.saves.append(self.progress.step),
+            "close_epoch": lambda: self.closed.append(self.progress.epoch),
+            "keep_best": lambda figures: None,
+            "keep_bad": lambda bad: "",
+        }
+        own = {name: changes.pop(name) for name in list(changes) if name in parts}
+        parts = SimpleNamespace(**(parts | own), score="top1")
+        parts.loader = Loader(parts.batches)
+        arguments = {
             "pace": pace,
             "optimizer": self.optimizer,
             "lr_at": lambda step: 0.1,
@@ -69,12 +82,18 @@ class Bench:
             "scaler": torch.amp.GradScaler("cpu", enabled=False),
             "progress": self.progress,
             "place": PLACE,
-            "log": self.records.append,
-            "evaluate": lambda: {"top1": 0.5},
-            "save": lambda wait: self.saves.append(self.progress.step),
-            "close": lambda: self.closed.append(self.progress.epoch),
         }
-        fit(self.model, **(arguments | changes))
+        fit(self.model, parts, parts, **(arguments | changes))
+
+
+class Loader:
+    """The loader of a task, from a function that returns the batches of an epoch."""
+
+    def __init__(self, batches) -> None:
+        self.batches, self.patience = batches, SimpleNamespace(stop_asked=None)
+
+    def __len__(self) -> int:
+        return 0  # an epoch is never cut short
 
 
 def test_loop_logs_evaluates_and_saves_when_due() -> None:
@@ -125,7 +144,7 @@ def test_the_log_of_a_resumed_run_is_that_of_a_straight_one(stop_at: int) -> Non
         return halted.loss(model, batch, generator)
 
     with pytest.raises(KeyboardInterrupt):
-        halted.fit(replace(PACE, log_every_steps=4), loss_fn=stop)
+        halted.fit(replace(PACE, log_every_steps=4), loss=stop)
     assert halted.progress.step == stop_at
     halted.progress = Progress.read(asdict(halted.progress))
     halted.fit(replace(PACE, log_every_steps=4))
@@ -196,7 +215,7 @@ def test_accumulation_equals_the_joint_batch() -> None:
         bench.fit(
             pace,
             batches=lambda epoch, first: iter(batches),
-            loss_fn=lambda model, batch, generator: model(batch).square().mean(),
+            loss=lambda model, batch, generator: model(batch).square().mean(),
         )
         return bench.model.weight
 
@@ -241,7 +260,7 @@ def test_a_step_that_is_not_finite_is_kept_and_not_taken(only_gradient: bool) ->
 
     what = "the gradient's norm = (nan|inf)" if only_gradient else "loss = nan"
     with pytest.raises(TrainingError, match=rf"{what} at step 7, .*kept\.safetensors \(a\.jpg\)"):
-        bench.fit(loss_fn=Poisoned(bench, range(6, 7), only_gradient=only_gradient), keep=keep)
+        bench.fit(loss=Poisoned(bench, range(6, 7), only_gradient=only_gradient), keep_bad=keep)
     (bad,) = kept
     assert bad.number == 6 and torch.equal(bad.batches[0], torch.full((2, 3), 11.0))
     assert bench.saves == [5, 6]  # the steps before it are good
@@ -257,15 +276,13 @@ def test_a_step_that_is_not_finite_is_kept_and_not_taken(only_gradient: bool) ->
 
 def test_a_step_that_is_not_finite_can_be_left_out() -> None:
     bench = Bench()
-    bench.fit(
-        replace(PACE, skip_bad=True), loss_fn=Poisoned(bench, range(6, 8), only_gradient=False)
-    )
+    bench.fit(replace(PACE, skip_bad=True), loss=Poisoned(bench, range(6, 8), only_gradient=False))
     assert bench.progress.step == 15 and torch.isfinite(bench.model.weight).all()
     assert [record["step"] for record in bench.records if record["kind"] == "bad step"] == [7, 8]
     with pytest.raises(TrainingError):  # this many in a row are no accident
         bench = Bench()
         bench.fit(
-            replace(PACE, skip_bad=True), loss_fn=Poisoned(bench, range(2, 99), only_gradient=False)
+            replace(PACE, skip_bad=True), loss=Poisoned(bench, range(2, 99), only_gradient=False)
         )
     assert bench.progress.step == 2 + MOST_SKIPPED
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,23 +12,22 @@ from convnextv2.data.chance import stream
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.load import Weights, restore
 
 
 class Reconstructor:
     """A pre-trained model that shows what it makes of masked images.
 
     Args:
-        weights: The file or folder of its weights.
+        weights: Its weights.
     """
 
-    def __init__(self, weights: Path) -> None:
-        opened = open_weights(weights)
-        model = restore(opened)
+    def __init__(self, weights: Weights) -> None:
+        model = restore(weights)
         assert isinstance(model, FCMAE)
         self.model = model.eval()
-        self.transform = EvalTransform.from_description(opened.description.preprocessing)
-        self.sha256, self.notes = opened.origin.sha256, opened.lines()
+        self.transform = EvalTransform.from_description(weights.description.preprocessing)
+        self.sha256, self.notes = weights.origin.sha256, weights.lines()
 
     def __call__(self, pixels: Tensor, mask_ratio: float, seed: int) -> tuple[str, str]:
         """Reconstruct one image.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convnextv2.deploy.artifact import CARD, is_artifact
 from convnextv2.errors import RunError
-from convnextv2.run import find_weights
+from convnextv2.find import find_weights
 from convnextv2.weights.hub import is_hub_name
 
 _LABELLED = re.compile(r"[\w.-]+(@[\w.-]+)?=")

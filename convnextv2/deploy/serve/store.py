@@ -16,7 +16,7 @@ from torch import Tensor
 
 from convnextv2.data.decode import open_picture
 from convnextv2.data.transforms import EvalTransform
-from convnextv2.deploy.artifact import is_artifact
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.scorer import Scorer, open_scorer
 from convnextv2.deploy.serve.batcher import Batcher, Queue
 from convnextv2.deploy.serve.limits import Limits, Refusal
@@ -25,8 +25,8 @@ from convnextv2.deploy.serve.reconstructor import Reconstructor
 from convnextv2.deploy.serve.specs import Spec, age, fingerprint, is_number, parse_specs
 from convnextv2.distributed import available_cores
 from convnextv2.errors import DataError, ImageSizeError, MissingPackageError, RunError
-from convnextv2.run import find_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.find import find_weights, open_run_weights
+from convnextv2.weights.load import Weights
 
 _WARM_UP_S = 0.2
 """How long the largest batch of a warm-up may take: requests for other models, and for this one's old version, wait for it."""
@@ -343,17 +343,15 @@ class Store:
 
     def _open(self, spec: Spec, version: str) -> Served:
         mark = fingerprint(spec.source)
-        if not is_artifact(spec.source):
-            weights = find_weights(spec.source)
-            if open_weights(weights).description.kind == "fcmae":
-                return Served(spec, version, mark, None, Reconstructor(weights))
-        return Served(
-            spec,
-            version,
-            mark,
-            open_scorer(spec.source, device=self.device, precision=self.precision),
-            None,
-        )
+        opened: Weights | Artifact
+        if is_artifact(spec.source):
+            opened = open_artifact(spec.source)
+        else:
+            opened = open_run_weights(find_weights(spec.source))
+            if opened.description.kind == "fcmae":
+                return Served(spec, version, mark, None, Reconstructor(opened))
+        scorer = open_scorer(opened, device=self.device, precision=self.precision)
+        return Served(spec, version, mark, scorer, None)
 
     async def _begin(self, served: Served) -> None:
         """Warm up, so that no request pays for it, then take requests."""

@@ -1,0 +1,1 @@
+"""Classification of images: its training, its measurement, its report."""

@@ -1,0 +1,82 @@
+"""Which row of a classifier's head stands for which class of the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from convnextv2.data.named import default_class_names
+from convnextv2.data.source import Source
+from convnextv2.data.sources import validation_source
+from convnextv2.distributed import say
+from convnextv2.errors import CheckpointError
+from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
+from convnextv2.find import run_of
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.weights.files import Description
+from convnextv2.weights.load import OURS, brief
+
+
+def labelled_images(
+    weights: Path, description: Description, recipe: Recipe
+) -> tuple[Source, Description]:
+    """The recipe's validation images for a classifier, with its rows as targets; and its description, every row with a name."""
+    owner, rows = run_of(weights), description.arguments["num_classes"]
+    trained_on = (
+        owner is not None
+        and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
+    )
+    # Weights of others need not name their classes, or name them as the folders are named.
+    # A run of ours names them: its `class_order` was about the weights that it started from.
+    foreign = order_of(description) != OURS
+    names = [] if foreign else description.class_names
+    source = validation_source(recipe, names, trained_on=trained_on)
+    if len(source.class_names) > rows:
+        raise CheckpointError(
+            f"{weights}: a classifier of {rows} classes, the data have {len(source.class_names)}. "
+            "Fine-tune it first: convnextv2 train --init."
+        )
+    if foreign:
+        source = with_rows(source, description, rows, weights, recipe.class_order)
+        description = replace(description, class_names=list(source.class_names))
+    return source, description
+
+
+def with_rows(
+    source: Source, description: Description, rows: int, weights: Path, order: str
+) -> Source:
+    """The source with the rows of a head as its targets, and a name for each row.
+
+    Says by which rule they were found. Raises CheckpointError where that cannot be known.
+    """
+    classes, names = source.class_names, description.class_names
+    match = match_rows(classes, names, rows, format=order_of(description), order=order)
+    if isinstance(match, str):
+        theirs = f" ({brief(list(names))})" if names else ""
+        raise CheckpointError(
+            f"{weights}: {match}{theirs}; the data's classes are {brief(list(classes))}. Which row "
+            "is which class? Set class_order to text, natural or number, or to a file with one "
+            "class name in each line, row by row."
+        )
+    for name, row in zip(classes, match.rows, strict=True):
+        if row is None and names.count(name) > 1:
+            raise CheckpointError(
+                f"{weights}: {names.count(name)} of its classes are called {name!r}. Which is meant?"
+            )
+        if row is None:
+            listed = f" ({brief(list(names))})" if names else ""
+            where = order if order not in ORDERS else f"its {rows}{listed}"
+            raise CheckpointError(
+                f"{weights}: class {name!r} of the data is not among {where}. Name the folders as "
+                "the rows are named, or set class_order."
+            )
+    part = f"{len(classes)} of {rows}" if len(classes) < rows else str(rows)
+    say(f"Rows of {part} classes: {match.how} ({pairs(classes, match)}).")
+    found = np.array(match.rows, dtype=np.int64)
+    called = list(names) if len(names) == rows else default_class_names(rows)
+    for row, name in zip(found.tolist(), classes, strict=True):
+        called[row] = name
+    assert source.targets is not None
+    return replace(source, targets=found[source.targets], class_names=tuple(called))

@@ -1,0 +1,1 @@
+"""FCMAE pre-training: its training, its pictures, its report."""

@@ -1,0 +1,115 @@
+"""Pictures of what a pre-trained model makes of images that it sees in part."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from convnextv2.data.chance import stream
+from convnextv2.data.left_out import BadImages, Quarantine
+from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.notices import left_out_line
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources
+from convnextv2.data.storage import Patience
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.distributed import choose_device, say
+from convnextv2.errors import CheckpointError, DataError
+from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.run import Run
+from convnextv2.weights.load import Weights, restore
+
+_IMAGES = 8
+"""Images in the gallery of a run."""
+
+
+def run_gallery(
+    run: Run, weights: Weights, quarantine: Quarantine | None = None
+) -> Image.Image | None:
+    """Reconstructions of images of a pre-training run.
+
+    Args:
+        run: The run, which may be an older one.
+        weights: Its weights.
+        quarantine: Its list of bad images, if the run is the one that is reported.
+
+    Returns:
+        The picture, or None where there is none, which is said: the run that is reported is
+        finished, and its weights are whole.
+    """
+    recipe = run.recipe
+    try:
+        source, validation = find_sources(recipe, labelled=False)
+        picture, skipped = reconstruct_source(
+            weights,
+            validation or source,
+            count=_IMAGES,
+            mask_ratio=recipe.mask_ratio,
+            seed=recipe.seed,
+            device=recipe.device,
+            bad_images=recipe.bad_images,
+            quarantine=quarantine,
+            patience=Patience(recipe.data_wait_s),
+        )
+    except DataError as error:
+        say(f"No reconstructions in the report: {error}")
+        return None
+    if skipped:
+        say(f"{left_out_line(skipped, 'gallery image')}.")
+    return picture
+
+
+def reconstruct_source(
+    weights: Weights,
+    source: Source,
+    *,
+    count: int,
+    mask_ratio: float,
+    seed: int,
+    device: str = "auto",
+    bad_images: BadImages = "fail",
+    quarantine: Quarantine | None = None,
+    patience: Patience | None = None,
+) -> tuple[Image.Image, list[str]]:
+    """Make the gallery of at most `count` images of a source, evenly spread.
+
+    Returns:
+        The picture, and the names of images that could not be read.
+
+    Raises:
+        DataError: None of the images can be read, or one and `bad_images` is "fail".
+        CheckpointError: The weights are not of a pre-training run.
+    """
+    model, description = restore(weights), weights.description
+    if not isinstance(model, FCMAE):
+        raise CheckpointError(
+            f"{weights.path}: a classifier, which cannot reconstruct. Give a run of: convnextv2 pretrain."
+        )
+    chosen_device = choose_device(device)
+    model.to(chosen_device)
+    transform = EvalTransform.from_description(description.preprocessing)
+    spread = torch.linspace(0, len(source) - 1, min(count, len(source)))
+    chosen = spread.round().int().tolist()
+    loader = EvaluationLoader(
+        source.subset(chosen),
+        transform,
+        batch_size=len(chosen),
+        channels=transform.channels,
+        bad_images=bad_images,
+        quarantine=quarantine,
+        patience=patience,
+    )
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise DataError(f"none of {len(chosen)} images can be read, such as {min(loader.skipped)}.")
+    normalisation = BatchTransform(transform.mean, transform.std)
+    images = normalisation.normalise(batch.pixels.to(chosen_device))
+    grid = model.grid(*transform.image_size)
+    masks = draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
+    visible, masked = (indices.to(chosen_device) for indices in masks)
+    made = model.reconstruct(images, visible, masked)
+    reconstructed = to_pixels(made, transform.mean, transform.std).cpu()
+    seen = hide(batch.pixels, visible.cpu(), grid, model.tile)
+    gallery = reconstruction_gallery(batch.pixels, seen, reconstructed)
+    return gallery, sorted(loader.skipped)

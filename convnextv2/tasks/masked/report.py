@@ -1,0 +1,42 @@
+"""The page of a pre-training run."""
+
+from __future__ import annotations
+
+from convnextv2.data.left_out import Quarantine
+from convnextv2.evaluation.report import build_report, write_report
+from convnextv2.run import Run
+from convnextv2.tasks.masked.gallery import run_gallery
+from convnextv2.tasks.title import title
+from convnextv2.weights.load import Weights
+
+
+def report_pretraining(run: Run, weights: Weights) -> None:
+    """Write the report of a finished pre-training run.
+
+    Args:
+        run: The run.
+        weights: Its weights, for reconstructions of some of its images.
+    """
+    recipe = run.recipe
+    quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
+    fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
+    page = build_report(
+        f"FCMAE pre-training: {title(recipe)}",
+        summary={
+            "model": recipe.model.removeprefix("convnextv2_"),
+            "masked": f"{recipe.mask_ratio:.0%}",
+            "epochs": str(recipe.epochs),
+        },
+        recipe=recipe.model_dump(),
+        pretrain_metrics=run.metrics(),
+        gallery=run_gallery(run, weights, quarantine),
+        channels=recipe.in_channels,
+        next_steps=[
+            (fine_tune, "Fine-tune the encoder on labelled images."),
+            (
+                f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER",
+                "See what it makes of other images.",
+            ),
+        ],
+    )
+    write_report(run.report, page)

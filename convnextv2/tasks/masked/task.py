@@ -1,0 +1,91 @@
+"""FCMAE pre-training: reconstruct the masked tiles of images. Labels are not needed, and not read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.data.left_out import Quarantine
+from convnextv2.data.loader import Batch, build_training_loader
+from convnextv2.data.sources import find_sources
+from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
+from convnextv2.distributed import say
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.training.announce import say_notes
+from convnextv2.training.batch import settle_batch
+from convnextv2.training.build import build_network
+from convnextv2.training.start import Start
+from convnextv2.weights.files import Description
+
+
+class MaskedPretraining:
+    """Learn an encoder and its decoder on images without labels. See `training.task.Task`."""
+
+    score = None
+    depths = ()
+
+    def __init__(self, start: Start) -> None:
+        """Find the images and build the network.
+
+        Args:
+            start: How the run starts, and where.
+        """
+        recipe, place = start.recipe, start.place
+        self._place = place
+        source, _ = find_sources(recipe, labelled=False)
+        say_notes(source)
+        say(f"{len(source):,} images for pre-training.")
+        torch.manual_seed(recipe.seed)
+        encoder = build_network(recipe, None)
+        provenance = start.load_into(encoder)
+        self.model = FCMAE(
+            encoder,
+            tile=recipe.tile,
+            norm_target=recipe.norm_target,
+            decoder_dim=recipe.decoder_dim,
+            decoder_depth=recipe.decoder_depth,
+        )
+        preprocessing = describe_preprocessing(recipe)
+        self._size: tuple[int, int] = tuple(preprocessing["image_size"])
+        self._grid = self.model.grid(*self._size)
+        self.recipe = recipe  # `_trial` reads it
+        self.recipe = recipe = settle_batch(recipe, self.model, self._trial, place)
+        # A target of mean 0 and variance 1 is predicted with a loss of 1 by a constant.
+        self.usual_loss = 1.0 if recipe.norm_target else None
+        self._normalise = build_batch_transform(recipe, num_classes=0).normalise
+        self.description = Description(
+            kind="fcmae",
+            model=recipe.model,
+            arguments=encoder.arguments,
+            fcmae=self.model.arguments,
+            preprocessing=preprocessing,
+            provenance=provenance,
+        )
+        quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
+        self.loader = build_training_loader(recipe, source, place, quarantine)
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Compute the mean squared error on the masked tiles, with masks from the generator."""
+        images = self._normalise(batch.pixels.to(self._place.device))
+        return self._reconstruction_loss(model, images, generator)
+
+    def size(self, batch: Batch) -> int:
+        """Count the images in a batch."""
+        return len(batch.indices)
+
+    def evaluate(self) -> dict[str, float]:
+        """Raise: there is no figure for how good a pre-trained encoder is."""
+        raise AssertionError("a task without a score is never evaluated")
+
+    def _trial(self, model: nn.Module, images: int) -> Tensor:
+        device = next(model.parameters()).device
+        blank = torch.zeros(images, self.recipe.in_channels, *self._size, device=device)
+        return self._reconstruction_loss(model, blank, torch.Generator())
+
+    def _reconstruction_loss(
+        self, model: nn.Module, images: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        masks = draw_masks(len(images), self._grid, self.recipe.mask_ratio, generator)
+        visible, masked = (indices.to(images.device) for indices in masks)
+        loss: Tensor = model(images, visible, masked)
+        return loss

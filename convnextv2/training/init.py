@@ -1,0 +1,151 @@
+"""Start from weights: what they tell the recipe, and what the network takes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from convnextv2.distributed import say
+from convnextv2.errors import RecipeError
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.recipe.channels import channel_mistakes, is_colour
+from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.values import show
+from convnextv2.run import Run
+from convnextv2.training.head import HEAD, start_head
+from convnextv2.weights.load import Weights, load_encoder
+
+_INFERRED = (
+    *("model", "depths", "dims", "stem_stride", "gelu", "norm_eps", "in_channels"),
+    *("value_range", "mean", "std"),
+)
+
+
+def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe of a run that goes on, with what its own weights told it when it was started.
+
+    Args:
+        recipe: As the command says; what it sets stays.
+        path: The run folder.
+    """
+    if not (path / "recipe.yaml").is_file():  # MindCV's
+        return recipe
+    own = Run(path).recipe
+    names = [name for name in _INFERRED if name not in recipe.model_fields_set]
+    return with_inferred(recipe, {name: getattr(own, name) for name in names})
+
+
+def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
+    """Add to a recipe what its initial weights tell, where nobody set it.
+
+    These are size, channels, stem, form of GELU and epsilon. For images with other channels or a range
+    of values, the statistics that belong to them are taken over too.
+
+    Args:
+        recipe: The recipe of the run.
+        weights: The weights to start from.
+
+    Returns:
+        The recipe, and a line that says what was added.
+
+    Raises:
+        RecipeError: Something does not go with the number of channels.
+    """
+    description = weights.description
+    arguments = description.arguments
+    told: dict[str, Any] = {"model": description.model}
+    if description.model == "custom":
+        told |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
+    told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps")}
+    told["in_channels"] = arguments["in_channels"]
+    told |= _statistics(recipe, description.preprocessing)
+    new = {
+        name: value
+        for name, value in told.items()
+        if name not in recipe.model_fields_set and value != getattr(recipe, name)
+    }
+    if not new.keys() & {"model"}:
+        new = {name: value for name, value in new.items() if name not in ("depths", "dims")}
+    recipe = with_inferred(recipe, new)
+    if mistakes := channel_mistakes(recipe):
+        raise RecipeError("\n".join(mistakes))
+    if not new:
+        return recipe, []
+    return recipe, [
+        f"From init: {', '.join(f'{name} {show(value)}' for name, value in new.items())}."
+    ]
+
+
+def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the statistics of images that are no photographs, as the weights state them.
+
+    Args:
+        recipe: Its own numbers win. A mean of its own does not go with a deviation of others.
+        preprocessing: Of the weights' description.
+
+    Returns:
+        Values of value_range, mean and std, as far as they belong to the recipe's images.
+    """
+    found: dict[str, Any] = {}
+    if not preprocessing or not (
+        preprocessing.get("value_range") or not is_colour(preprocessing["channels"])
+    ):
+        return found  # for photographs it is ImageNet's, whatever the weights were made with
+    if preprocessing.get("value_range"):
+        found["value_range"] = tuple(preprocessing["value_range"])
+    same = (
+        "in_channels" not in recipe.model_fields_set
+        or recipe.in_channels == preprocessing["channels"]
+    )
+    if same and not recipe.model_fields_set & {"mean", "std"}:
+        found |= {name: tuple(preprocessing[name]) for name in ("mean", "std")}
+    return found
+
+
+def load_init(
+    model: ConvNeXtV2,
+    weights: Weights,
+    *,
+    classes: Sequence[str],
+    class_order: str,
+    named: int,
+    keeps_classes: bool,
+) -> dict[str, Any]:
+    """Put weights into a network, and say what became of each.
+
+    Args:
+        model: The network, with random weights.
+        weights: The weights to start from.
+        classes: Names of the rows of the network's head; empty without a head.
+        class_order: The knob of that name: how the rows of the weights' head are matched.
+        named: How many of the rows are classes of the data.
+        keeps_classes: Whether the head is known to have the same classes in the same order.
+
+    Returns:
+        The provenance of what is trained from the weights: their licence holds for it too.
+    """
+    for line in weights.lines():
+        say(line)
+    theirs = weights.description.arguments
+    for name in ("gelu", "norm_eps", "grn_scope"):
+        if theirs[name] != model.arguments[name]:
+            say(
+                f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: the features will differ."
+            )
+    tensors, left_out = weights.tensors, weights.left_out
+    if model.head is not None and HEAD[0] in tensors and not keeps_classes:
+        head, lines = start_head(model.head, weights, classes, class_order, named=named)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD} | head
+        if not head:
+            rows, own = len(weights.tensors[HEAD[0]]), model.num_classes
+            why = "a head of other classes"
+            why = f"a head of {rows} classes, the model has {own}" if rows != own else why
+            left_out = [*left_out, *((name, why) for name in HEAD)]
+        for line in lines:
+            say(line)
+    report = load_encoder(model, tensors, source=weights.origin.path)
+    for line in replace(report, left_out=report.left_out + left_out).lines():
+        say(line)
+    return {"init": weights.provenance(), "notice": weights.origin.notice}

@@ -1,0 +1,236 @@
+"""What a run keeps while it trains: its log, its checkpoints, its best weights, its bad steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from convnextv2.checkpoint import Checkpoint, rewrite_progress
+from convnextv2.data.notices import left_out_line
+from convnextv2.distributed import Place, say
+from convnextv2.run import Run
+from convnextv2.training import mindcv_files
+from convnextv2.training.bad_step import save_bad_step
+from convnextv2.training.ema import WeightAverage
+from convnextv2.training.health import check_weights
+from convnextv2.training.loop import BadStep
+from convnextv2.training.saver import Saver
+from convnextv2.training.state import Progress, optimizer_tensors
+from convnextv2.training.task import Task
+from convnextv2.weights.files import Description, write_text
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and what a checkpoint restores.
+
+    Attributes:
+        average: The moving average of the weights; None without one.
+        scaler: Scales the loss in float16; disabled in every other precision.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    scaler: torch.amp.GradScaler
+
+
+class Keeper:
+    """Writes what must outlive the process into the run folder. Only the main rank writes.
+
+    Args:
+        task: What is learned.
+        run: The run folder.
+        place: This rank.
+        learner: What is saved.
+        progress: Where the run stands; the loop changes it.
+        rates: Returns the learning rate of every step of the run, for MindCV's files.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        run: Run,
+        place: Place,
+        learner: Learner,
+        progress: Progress,
+        rates: Callable[[], list[float]],
+    ) -> None:
+        self._task, self._run, self._place = task, run, place
+        self._learner, self._progress, self._rates = learner, progress, rates
+        self._recipe = task.recipe
+        self._saver = Saver(self._write, in_background=self._recipe.async_save)
+        self._told: set[str] = set()  # the images whose loss was announced
+        self._writer: SummaryWriter | None = None
+        if self._recipe.tensorboard and place.is_main:
+            # TensorBoard drops the events from this step on. Those of the step itself that stay
+            # are added again.
+            self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step)
+            for record in run.metrics():
+                if record["step"] == progress.step:
+                    add_scalars(self._writer, record)
+
+    @property
+    def _averaged(self) -> Mapping[str, torch.Tensor]:
+        return self._learner.average.tensors if self._learner.average else {}
+
+    @property
+    def _writes_mindcv(self) -> bool:
+        return bool(self._recipe.mindcv_files and self._task.depths)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a record to the log and to TensorBoard."""
+        self._saver.look()
+        if self._place.is_main:
+            self._run.log(record)
+            if self._recipe.mindcv_files and record["kind"] == "epoch":
+                text = mindcv_files.result_log(self._run.metrics())
+                write_text(self._run.path / "result.log", text)
+        if self._writer:
+            add_scalars(self._writer, record)
+
+    def save(self, wait: bool) -> None:
+        """Save a checkpoint.
+
+        Args:
+            wait: Whether it must be on the disk when this returns.
+
+        Raises:
+            TrainingError: The weights are no longer finite.
+            OSError: It cannot be written.
+        """
+        if not self._place.is_main:
+            return
+        model, progress = self._learner.model, self._progress
+        weights = model.state_dict()
+        check_weights(weights, progress.step)
+        progress.scaler = self._learner.scaler.state_dict()
+        tensors = optimizer_tensors(self._learner.optimizer, model)
+        checkpoint = Checkpoint(
+            self._described({}), weights, self._averaged, tensors, asdict(progress)
+        )
+        self._saver.save(checkpoint, wait=wait)
+
+    def keep_best(self, figures: Mapping[str, float]) -> None:
+        """Remember an evaluation, and write best/ if the model is better than ever before.
+
+        The model must hold the weights that were evaluated.
+        """
+        assert self._task.score is not None
+        score, progress = figures[self._task.score], self._progress
+        progress.score = score
+        if progress.best is not None and score <= progress.best:
+            return
+        progress.best = score
+        if not self._place.is_main:
+            return
+        weights = self._learner.model.state_dict()
+        self._run.save_best(weights, self._described(figures))
+        if self._writes_mindcv:
+            path = self._run.path / f"{self._recipe.model}_best.ckpt"
+            mindcv_files.write_plain_checkpoint(path, weights, self._task.depths)
+
+    def close_epoch(self) -> None:
+        """Do what follows from the evaluation of an epoch, after it was logged."""
+        skipped = self._task.loader.skipped
+        _tell_skipped(set(skipped) - self._told, self._place)
+        self._told.update(skipped)
+        self._saver.wait()
+        folder = self._run.checkpoint_of(self._progress.epoch, self._progress.step)
+        if not self._place.is_main or folder is None:
+            return
+        if self._writes_mindcv:
+            self._write_mindcv_files()
+        rewrite_progress(folder, asdict(self._progress))
+        self._prune()
+
+    def keep_bad(self, bad: BadStep) -> str:
+        """Keep the batches of a step that is not finite.
+
+        Returns:
+            Where they are, and the names of their images.
+        """
+        source, rank = self._task.loader.source, self._place.rank
+        path = save_bad_step(self._run.path, bad, source.names, self._progress.epoch, rank)
+        names = [source.names[i] for batch in bad.batches for i in batch.indices.tolist()]
+        return f"{path} ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
+
+    def finish(self) -> None:
+        """Wait for the last save, at the end of a run that went well.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        self._saver.wait()
+
+    def give_up(self) -> None:
+        """Wait for the last save and say what was left out, at the end of a run that failed."""
+        with suppress(OSError):
+            self._saver.wait()
+        _tell_skipped(set(self._task.loader.skipped) - self._told)
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        if self._writer:
+            self._writer.close()
+
+    def _described(self, figures: Mapping[str, Any]) -> Description:
+        training = {"step": self._progress.step, "epoch": self._progress.epoch, **figures}
+        return replace(self._task.description, training=training)
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        self._run.save_checkpoint(checkpoint)
+        # At the end of an epoch, what to keep follows from its evaluation.
+        if checkpoint.progress["batch"]:
+            self._prune()
+
+    def _prune(self) -> None:
+        self._run.prune(self._recipe.keep_checkpoints, self._recipe.keep_policy)
+
+    def _write_mindcv_files(self) -> None:
+        recipe, run, progress = self._recipe, self._run, self._progress
+        batches = len(self._task.loader)
+        path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, batches)
+        mindcv_files.write_training_checkpoint(
+            path,
+            self._learner.model.state_dict(),
+            depths=self._task.depths,
+            average=self._averaged,
+            optimizer=optimizer_tensors(self._learner.optimizer, self._learner.model),
+            step=progress.step,
+            updates=progress.step + progress.average_ahead,
+            betas=recipe.betas or (0.9, 0.999),
+            lrs=self._rates(),
+        )
+        mindcv_files.copy_as_optim(path, recipe.model)
+        validated = [
+            record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record
+        ]
+        mindcv_files.prune(
+            run.path,
+            recipe.model,
+            progress.epoch,
+            keep=recipe.keep_checkpoints,
+            policy=recipe.keep_policy,
+            top1={record["epoch"]: record["top1"] for record in validated},
+        )
+
+
+def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
+    """Write the figures of a record as TensorBoard events."""
+    for name, value in record.items():
+        if isinstance(value, int | float) and name not in ("step", "epoch"):
+            writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+
+def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:
+    """Say which images were left out: on all ranks, or without a place on this one."""
+    names = set(skipped) if place is None else set().union(*place.gather(sorted(skipped)))
+    if names:
+        say(f"{left_out_line(names, 'training image')}.")

@@ -1,0 +1,224 @@
+"""How a run starts.
+
+A run starts in one of five ways. The first that applies is taken:
+
+1. Resume: go on exactly from the newest whole checkpoint of the run folder (`resume: True`, or
+   `resume: auto` where there is a checkpoint).
+2. Continue inside: go on from a MindSpore checkpoint that lies in the run folder, as MindCV's
+   `--ckpt_path ckpt/tiny-3_1251.ckpt` does. If the run has its own checkpoint of that epoch, it goes
+   on exactly from that one.
+3. Continue: take the weights, the average and the position of a MindSpore checkpoint from elsewhere
+   (`init` with `resume_init` or `resume_opt`).
+4. From weights: take the encoder, and what fits of the head, from any weights (`init`).
+5. From scratch: random weights.
+
+Only this module decides which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from convnextv2.distributed import Place
+from convnextv2.errors import RunError
+from convnextv2.find import find_weights
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
+from convnextv2.training.init import infer_from_run, infer_from_weights, load_init
+from convnextv2.weights.load import Weights, open_weights
+
+
+class Way(Enum):
+    """The way in which a run starts; see the top of this module."""
+
+    RESUME = "resume"
+    CONTINUE_INSIDE = "continue inside"
+    CONTINUE = "continue"
+    WEIGHTS = "from weights"
+    SCRATCH = "from scratch"
+
+    @property
+    def continues_mindcv(self) -> bool:
+        """Whether the run goes on from a MindSpore checkpoint."""
+        return self in (Way.CONTINUE_INSIDE, Way.CONTINUE)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that a run starts with.
+
+    Attributes:
+        recipe: The recipe, with what the initial weights tell.
+        run: The run folder.
+        place: This rank.
+        way: How the run starts.
+        weights: The opened file that `init` names; None if the run resumes or starts from scratch.
+    """
+
+    recipe: Recipe
+    run: Run
+    place: Place
+    way: Way
+    weights: Weights | None = None
+
+    def load_into(
+        self, model: ConvNeXtV2, classes: Sequence[str] = (), named: int = 0
+    ) -> dict[str, Any]:
+        """Put the initial weights into a network, and say what became of each.
+
+        A run that resumes gets its weights from its checkpoint instead.
+
+        Args:
+            model: The network, with random weights.
+            classes: Names of the rows of its head; empty without a head.
+            named: How many of these rows are classes of the data.
+
+        Returns:
+            The provenance of what is trained: the licence of the initial weights holds for it too.
+        """
+        if self.way is Way.RESUME:
+            return self.run.provenance()
+        if self.weights is None:
+            return {}
+        return load_init(
+            model,
+            self.weights,
+            classes=classes,
+            class_order=self.recipe.class_order,
+            named=named,
+            keeps_classes=self.way.continues_mindcv,
+        )
+
+
+def decide(recipe: Recipe, path: Path) -> tuple[Recipe, Way]:
+    """Decide how a run starts.
+
+    Args:
+        recipe: What the user asks for.
+        path: The run folder, which need not exist.
+
+    Returns:
+        The recipe, in which `resume: auto` has become True or False, and the way.
+
+    Raises:
+        RunError: `resume: auto` can do neither; see `settle_auto`.
+    """
+    recipe = settle_auto(recipe, path)
+    if recipe.resume:
+        return recipe, Way.RESUME
+    if recipe.init and (recipe.resume_init or recipe.resume_opt):
+        inside = not recipe.overwrite and _is_inside(recipe.init, path)
+        return recipe, Way.CONTINUE_INSIDE if inside else Way.CONTINUE
+    return recipe, Way.WEIGHTS if recipe.init else Way.SCRATCH
+
+
+def settle_auto(recipe: Recipe, path: Path) -> Recipe:
+    """Decide what `resume: auto` means for a folder.
+
+    Args:
+        recipe: Any recipe; only one with `resume: auto` is changed.
+        path: The run folder, which need not exist.
+
+    Returns:
+        The recipe. `resume` is True if the folder has a checkpoint. If the folder is a run that was
+        killed before its first checkpoint, starting anew loses nothing, so `overwrite` is True.
+
+    Raises:
+        RunError: The folder has weights but no checkpoint to go on from, or starting anew would
+            delete what no run without a checkpoint leaves there.
+    """
+    if recipe.resume != "auto":
+        return recipe
+    run = Run(path)
+    if run.last_checkpoint() is not None:
+        return recipe.model_copy(update={"resume": True})
+    if (path / "last").exists():
+        raise RunError(
+            f"resume = auto: {path} has weights in last/, but no checkpoint to go on from. Use "
+            "another folder for out, or --overwrite to delete them."
+        )
+    is_run = (path / "recipe.yaml").is_file()
+    # The user may have named any folder, such as the one with the recipe and the images.
+    if is_run and (others := run.foreign_content(recipe.model)):
+        raise RunError(
+            f"resume = auto: {path} has no checkpoint to go on from, and starting anew would delete "
+            f"what no run has left there: {', '.join(others)}. Use another folder for out, or "
+            "--overwrite to delete them."
+        )
+    return recipe.model_copy(update={"resume": False, "overwrite": is_run})
+
+
+def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | None, list[str]]:
+    """Open the initial weights, and add to the recipe what they tell where the user set nothing.
+
+    Args:
+        recipe: The recipe that `decide` returned.
+        path: The run folder.
+        way: How the run starts.
+
+    Returns:
+        The recipe, the opened weights (None if the way has none), and lines for people.
+    """
+    weights = None
+    if way not in (Way.RESUME, Way.SCRATCH):
+        weights = open_weights(find_weights(recipe.init))
+    if way in (Way.RESUME, Way.CONTINUE_INSIDE):
+        return infer_from_run(recipe, path), weights, []
+    if weights is None:
+        return recipe, None, []
+    recipe, notes = infer_from_weights(recipe, weights)
+    return recipe, weights, notes
+
+
+def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
+    """Make the folder of a new run, or find that of a run that goes on.
+
+    Args:
+        recipe: With `overwrite`, a run that lies there is deleted.
+        path: The run folder.
+        way: How the run starts.
+
+    Raises:
+        RunError: There is nothing to resume, the folder holds something that is not to be
+            overwritten, or it is to be overwritten but is no run or holds the initial weights.
+    """
+    run = Run(path)
+    if way is Way.RESUME:
+        if run.last_checkpoint() is None:
+            raise RunError(
+                f"resume = True: {path} has no checkpoint. Leave resume out to start a run there, or "
+                "use resume: auto, which does either."
+            )
+        return run
+    if way is Way.CONTINUE_INSIDE:  # it may still turn out not to fit the run
+        return run
+    if path.exists() and not (path.is_dir() and run.has_only_a_start()):
+        if recipe.overwrite and _is_inside(recipe.init, path):
+            raise RunError(
+                f"overwrite = True: would delete the weights to start from, {recipe.init}. Choose "
+                "another folder for out."
+            )
+        if not recipe.overwrite:
+            raise RunError(
+                f"out = {path}: exists already. Use --resume to continue it, --overwrite to start "
+                "anew, or another folder."
+            )
+        if not (path / "recipe.yaml").is_file():
+            raise RunError(
+                f"out = {path}: is not a run folder (no recipe.yaml in it), so it is not "
+                "overwritten. Choose another folder."
+            )
+        run.clear()
+    path.mkdir(parents=True, exist_ok=True)
+    run.save_recipe(recipe)
+    return run
+
+
+def _is_inside(init: str, path: Path) -> bool:
+    """Whether the initial weights lie in this folder."""
+    return bool(init) and path.resolve() in Path(init).resolve().parents

@@ -1,0 +1,99 @@
+"""What training needs to know of a task.
+
+The loop knows nothing of classes, masks or boxes. Everything that differs from task to task is one
+object, which the loop, the keeper and the start of a run take. It has no base class: a plain class
+with these attributes and methods is a task. The tasks of this package are in `convnextv2.tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.data.source import Source
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.weights.files import Description
+
+
+class Stoppable(Protocol):
+    """Something that may wait for a long time, and gives up if a stop is asked for."""
+
+    stop_asked: Callable[[], bool]
+
+
+class Batches(Protocol):
+    """A rank's training batches, such as `data.loader.TrainingLoader`."""
+
+    @property
+    def source(self) -> Source:
+        """The images."""
+
+    @property
+    def patience(self) -> Stoppable:
+        """What waits for images that are out of reach."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The images that were left out until now: name and reason."""
+
+    def __len__(self) -> int:
+        """Return the number of batches in a whole epoch."""
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Iterable[Any]:
+        """Return the batches of an epoch from one of them on."""
+
+
+class Task(Protocol):
+    """What a run learns. Plain attributes do for the properties."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, in which `batch_size` and `accumulate` are numbers."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that learns."""
+
+    @property
+    def description(self) -> Description:
+        """What the run's weights files say about the network."""
+
+    @property
+    def depths(self) -> Sequence[int]:
+        """Blocks in each stage of the encoder, for layer decay; empty without stages."""
+
+    @property
+    def loader(self) -> Batches:
+        """The training batches of this rank."""
+
+    @property
+    def score(self) -> str | None:
+        """The figure that decides which weights are best (the larger, the better).
+
+        None if the task is never evaluated.
+        """
+
+    @property
+    def usual_loss(self) -> float | None:
+        """The loss of a model that has learned nothing; None if it is not known."""
+
+    def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            model: The network, wrapped if gradients are averaged over ranks.
+            batch: A batch of the loader.
+            generator: On the CPU. All randomness of the loss must come from it.
+
+        Returns:
+            A scalar.
+        """
+
+    def size(self, batch: Any) -> int:
+        """Count the images in a batch; one without images teaches nothing."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the model as it is. Never called if `score` is None."""

@@ -1,0 +1,185 @@
+"""Train a task from its start to a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from convnextv2.distributed import Place, choose_precision, say
+from convnextv2.errors import DataError, TrainingError
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.training.announce import announcements
+from convnextv2.training.elastic import GradientTree, check_micro_batches, fix_threads, start_alike
+from convnextv2.training.ema import WeightAverage
+from convnextv2.training.health import LossWatch
+from convnextv2.training.keeper import Keeper, Learner
+from convnextv2.training.loop import Pace, fit
+from convnextv2.training.memory import out_of_memory, out_of_memory_text
+from convnextv2.training.optim import build_optimizer
+from convnextv2.training.restore import continue_mindcv, resume_run
+from convnextv2.training.resume import conditions
+from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.start import Start, Way
+from convnextv2.training.state import Progress
+from convnextv2.training.task import Task
+
+
+def train_task(task: Task, start: Start) -> None:
+    """Train a model as its recipe says, and leave best/ and last/ in the run.
+
+    Args:
+        task: What is learned.
+        start: How the run starts, and where.
+
+    Raises:
+        DataError: There are too few images for one batch.
+        TrainingError: The memory does not suffice, or the loss is not finite.
+    """
+    recipe, run, place, model = task.recipe, start.run, start.place, task.model
+    check_images(task, place)
+    if recipe.elastic:
+        check_micro_batches(recipe.accumulate, place.world_size)
+        if line := fix_threads(place.device):
+            say(line)
+    dtype = choose_precision(recipe.precision, place.device)
+    pace = build_pace(recipe, len(task.loader), dtype)
+    global_batch = recipe.images_per_batch() * recipe.accumulate * place.world_size
+    lr, min_lr = scaled_lr(recipe, global_batch)
+    for line in announcements(recipe, global_batch, lr, dtype, place):
+        say(line)
+
+    model.to(place.device)
+    learner = Learner(
+        model,
+        build_optimizer(recipe, model, task.depths),
+        WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None,
+        build_scaler(recipe, dtype, place.device),
+    )
+    progress, pace = _take_up(task, start, learner, pace, dtype)
+    if place.is_main:
+        run.save_recipe(recipe)
+        run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # a kill may have come before it
+        run.sweep()
+    lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
+    if recipe.compile:
+        model.compile(dynamic=False)
+    if recipe.elastic:
+        start_alike(model)
+    losses = [record["loss"] for record in run.metrics() if record["kind"] == "train"]
+    total_steps = pace.epochs * pace.steps_per_epoch
+    keeper = Keeper(
+        task, run, place, learner, progress, lambda: [lr_at(step) for step in range(total_steps)]
+    )
+    try:
+        fit(
+            model if recipe.elastic else _data_parallel(model, place),
+            task,
+            keeper,
+            pace=pace,
+            optimizer=learner.optimizer,
+            lr_at=lr_at,
+            average=learner.average,
+            scaler=learner.scaler,
+            progress=progress,
+            place=place,
+            watch=LossWatch(task.usual_loss, losses),
+            tree=GradientTree(model, recipe.accumulate, place) if recipe.elastic else None,
+        )
+        keeper.finish()
+    except BaseException as error:
+        keeper.give_up()
+        if not out_of_memory(error):
+            raise
+        text = out_of_memory_text(
+            error, batch_size=pace.batch_size, accumulate=pace.accumulate, device=place.device
+        )
+        raise TrainingError(text) from error
+    finally:
+        keeper.close()
+
+
+def check_images(task: Task, place: Place) -> None:
+    """Check that there are enough images for a step.
+
+    Raises:
+        DataError: There are not.
+    """
+    if len(task.loader):
+        return
+    recipe, images = task.recipe, len(task.loader.source)
+    if recipe.elastic:
+        ranks = place.world_size
+        raise DataError(
+            f"elastic = True: a step takes accumulate x batch_size x ranks = {recipe.accumulate} x "
+            f"{recipe.batch_size} x {ranks} images, and there are {images} for training. Use a "
+            "smaller accumulate or batch_size."
+        )
+    raise DataError(
+        f"batch_size = {recipe.batch_size}: larger than this rank's share of the {images} training "
+        "images. Use a smaller one, or drop_last: False."
+    )
+
+
+def _take_up(
+    task: Task, start: Start, learner: Learner, pace: Pace, dtype: torch.dtype
+) -> tuple[Progress, Pace]:
+    """Put the learner where the run stands.
+
+    Returns:
+        The position, and the pace: a run that goes on with other ranks keeps the steps of its
+        epochs.
+    """
+    recipe, run, place = task.recipe, start.run, start.place
+    asked = recipe.images_per_batch(), recipe.accumulate
+    here = conditions(recipe, place, task.loader.source, dtype, pace.steps_per_epoch, asked)
+    progress = Progress()
+    if start.way is Way.RESUME:
+        progress, pace, here = resume_run(recipe, run, place, learner, task.description, pace, here)
+        say(
+            f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch "
+            f"{progress.batch})."
+        )
+    elif start.way.continues_mindcv:
+        assert start.weights is not None
+        inside = start.way is Way.CONTINUE_INSIDE
+        progress = continue_mindcv(recipe, run, start.weights, learner, pace, place, inside=inside)
+    progress.conditions = asdict(here)
+    return progress, pace
+
+
+def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
+    """How long the loop runs and what it does how often, as the recipe says."""
+    minutes = recipe.save_every_minutes
+    return Pace(
+        epochs=recipe.epochs,
+        batches_per_epoch=batches_per_epoch,
+        batch_size=recipe.images_per_batch(),
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        log_every_steps=recipe.log_every_steps,
+        val_every_epochs=recipe.val_every_epochs,
+        save_every_epochs=recipe.save_every_epochs,
+        save_every_steps=recipe.save_every_steps,
+        save_every_s=None if minutes is None else 60 * minutes,
+        skip_bad=recipe.bad_steps == "skip",
+        seed=recipe.seed,
+        autocast=dtype,
+    )
+
+
+def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
+    """Build the scaler that keeps gradients above the smallest float16; it is idle otherwise."""
+    return torch.amp.GradScaler(
+        device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16
+    )
+
+
+def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
+    """Return the model, wrapped by DistributedDataParallel if there are several ranks."""
+    if place.world_size == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=None if place.device.type == "cpu" else [place.device.index]
+    )

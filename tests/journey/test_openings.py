@@ -1,0 +1,89 @@
+"""A weights file is read once and hashed once by whatever uses it."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from runs import SMALL
+
+from convnextv2.cli import main
+from convnextv2.weights import files
+
+Counts = tuple[Counter[Path], Counter[Path]]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """How often each file's tensors are read, and how often it is hashed."""
+    read, hashed = Counter[Path](), Counter[Path]()
+    safe_open, file_digest = files.safe_open, hashlib.file_digest
+
+    def counting_open(path, *args, **options):
+        read[Path(path).resolve()] += 1
+        return safe_open(path, *args, **options)
+
+    def counting_digest(file, digest):
+        hashed[Path(file.name).resolve()] += 1
+        return file_digest(file, digest)
+
+    monkeypatch.setattr(files, "safe_open", counting_open)
+    monkeypatch.setattr(hashlib, "file_digest", counting_digest)
+    return read, hashed
+
+
+def weights_of(run: Path, counts: Counter[Path]) -> dict[str, int]:
+    """The counts of best/ and last/ of a run."""
+    return {
+        str(path.relative_to(run.resolve())): count
+        for path, count in counts.items()
+        if path.parent.parent == run.resolve() and path.parent.name in ("best", "last")
+    }
+
+
+def test_training_from_a_run_opens_its_weights_once(
+    photos: Path, pretrained: Path, tmp_path: Path, counted: Counts
+) -> None:
+    out = tmp_path / "run"
+    command = ["train", "--data_dir", str(photos), "--out", str(out), "--init", str(pretrained)]
+    assert main([*command, "--epochs", "1", *SMALL]) == 0
+    for counts in counted:
+        assert weights_of(pretrained, counts) == {"last/model.safetensors": 1}
+        assert weights_of(out, counts) == {"best/model.safetensors": 1}  # for the report
+
+
+def test_validating_a_run_opens_its_weights_once(
+    trained: Path, pretrained: Path, counted: Counts
+) -> None:
+    assert main(["validate", str(trained)]) == 0
+    for counts in counted:
+        assert weights_of(trained, counts) == {"best/model.safetensors": 1}
+        # The report shows what the run was started from.
+        assert weights_of(pretrained, counts) == {"last/model.safetensors": 1}
+
+
+@pytest.mark.parametrize("verb", ["predict", "infer", "reconstruct", "export", "inspect"])
+def test_using_a_run_opens_its_weights_once(
+    verb: str, photos: Path, trained: Path, pretrained: Path, tmp_path: Path, counted: Counts
+) -> None:
+    image = str(photos / "val" / "red" / "0.png")
+    best = str(trained / "best" / "model.safetensors")
+    command = {
+        "predict": [str(trained), image],
+        "infer": ["--image_path", image, "--ckpt_path", best],
+        "reconstruct": [str(pretrained), image, "--out", str(tmp_path / "made.png")],
+        "export": [
+            str(trained),
+            "--format",
+            "torch",
+            "--out",
+            str(tmp_path / "made"),
+            "--seconds",
+            "0.1",
+        ],
+        "inspect": [str(trained)],
+    }[verb]
+    assert main([verb, *command]) == 0
+    run, part = (pretrained, "last") if verb == "reconstruct" else (trained, "best")
+    for counts in counted:
+        assert weights_of(run, counts) == {f"{part}/model.safetensors": 1}
