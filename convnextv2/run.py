@@ -28,8 +28,9 @@ from torch import Tensor
 from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_progress, write_checkpoint
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
 from convnextv2.lock import LOCK
+from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.read import dump_recipe, read_recipe
+from convnextv2.recipe.read import read_recipe
 from convnextv2.weights.files import (
     Description,
     read_model_json,

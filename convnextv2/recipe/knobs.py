@@ -12,8 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from convnextv2.recipe.channels import channel_mistakes
-from convnextv2.recipe.columns import read_columns
+from convnextv2.recipe.pairs import pair_mistakes
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 
@@ -631,113 +630,15 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Recipe:
-        """Knobs that only make sense together. Each message starts with the knob it belongs to."""
-        mistakes = []
-        if (self.model == "custom") != (self.depths is not None and self.dims is not None):
-            mistakes.append(
-                f"model = {self.model!r}: depths and dims go with model: custom, and only with it."
-            )
-        if self.resume and self.overwrite:
-            mistakes.append(f"resume = {self.resume}: cannot go together with overwrite. Drop one.")
-        of_no_knob = ("images", "classes", "ranks")
-        odd = [
-            name
-            for name in self.resume_allow or ()
-            if name not in (*type(self).model_fields, *of_no_knob)
-        ]
-        if odd:
-            mistakes.append(
-                f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(of_no_knob)}."
-            )
-        if len(self.mean) != len(self.std):
-            mistakes.append(
-                f"std = {self.std}: expected as many numbers as mean has ({len(self.mean)})."
-            )
-        if self.scale_lr and self.lr_batch_size is None:
-            mistakes.append(
-                "scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too."
-            )
-        if self.dataset_download and self.dataset in ("", "imagenet"):
-            mistakes.append(
-                "dataset_download = True: image folders cannot be downloaded. Drop it, or set dataset: cifar10, ..."
-            )
-        for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
-            least, most = getattr(self, name)
-            if not 0 < least <= most:
-                mistakes.append(f"{name} = {getattr(self, name)}: expected 0 < least <= most.")
-        # Bounds that Field cannot hold, because the knob may also be a word or several numbers.
-        bounds = {
-            "workers": 0,
-            "batch_size": 1,
-            "image_size": 1,
-            "depths": 1,
-            "dims": 1,
-            "color_jitter": 0,
-        }
-        for name, least_allowed in bounds.items():
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(
-                isinstance(number, int | float) and number < least_allowed for number in numbers
-            ):
-                mistakes.append(f"{name} = {value}: expected nothing below {least_allowed}.")
-        if isinstance(self.color_jitter, tuple) and len(self.color_jitter) not in (3, 4):
-            mistakes.append(f"color_jitter = {self.color_jitter}: expected one number, 3 or 4.")
-        if min(self.std) <= 0:
-            mistakes.append(f"std = {self.std}: expected numbers > 0.")
-        try:
-            read_columns(self.columns)
-        except ValueError as error:
-            mistakes.append(
-                f"columns = {self.columns!r}: {error}, such as path=image_id,label=class."
-            )
-        if set(self.image_suffix) & {"/", "\\"}:
-            mistakes.append(
-                f"image_suffix = {self.image_suffix!r}: expected an ending such as .jpg."
-            )
-        if not all(0 <= beta < 1 for beta in self.betas or ()):
-            mistakes.append(f"betas = {self.betas}: expected 2 numbers >= 0 and < 1.")
-        if self.elastic and self.batch_size == "auto":
-            mistakes.append(
-                "elastic = True: sums depend on the batch, which auto fits to a machine. Give batch_size."
-            )
-        if self.elastic and not self.drop_last:
-            mistakes.append("elastic = True: takes whole steps only. Set drop_last = True.")
-        if self.schedule in ("one_cycle", "cyclic") and (self.warmup_epochs or self.lr_epoch_stair):
-            mistakes.append(
-                f"schedule = {self.schedule}: has a warm-up of its own. Set warmup_epochs = 0, lr_epoch_stair = False."
-            )
-        if self.keep_policy == "top_k" and not self.val_while_train:
-            mistakes.append(
-                "keep_policy = top_k: which checkpoints are best shows in validation. Set val_while_train = True."
-            )
-        if self.loss == "jsd" and self.aug_splits != 3:
-            mistakes.append(
-                "loss = jsd: compares three versions of each image. Set aug_splits = 3."
-            )
-        if self.aug_splits and not self.auto_augment:
-            mistakes.append(
-                f"aug_splits = {self.aug_splits}: needs a policy for the augmented copies. Set auto_augment."
-            )
-        if self.aug_splits and self.mixup + self.cutmix > 0:
-            mistakes.append(
-                f"aug_splits = {self.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = 0."
-            )
-        if self.nesterov and self.optimizer != "sgd":
-            mistakes.append(
-                f"nesterov = True: {self.optimizer} has no such form. Use sgd, or nadam in place of adam."
-            )
-        if self.loss_reduction == "sum" and self.loss not in ("ce", "bce"):
-            mistakes.append(
-                f"loss_reduction = sum: {self.loss} is a mean over the images. Use mean."
-            )
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            mistakes.append(f"value_range = {self.value_range}: expected two numbers, low < high.")
-        if not self.init:  # weights tell how many channels there are, and what was measured of them: `infer_from_init`
-            mistakes += channel_mistakes(self)
-        if mistakes:
+        """Check knobs that only make sense together."""
+        if mistakes := list(pair_mistakes(self)):
             raise ValueError("\n".join(mistakes))
         return self
+
+
+def default_of(name: str) -> Any:
+    """The default of a knob."""
+    return Recipe.model_fields[name].default
 
 
 def _extra(name: str, key: str) -> Any:

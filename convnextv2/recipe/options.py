@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from convnextv2.errors import RecipeError
-from convnextv2.recipe import mindcv
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import Option, bounds, knob, show
 
@@ -122,7 +122,7 @@ class Options:
         for spelled, value in values.items():
             name = spelled.replace("-", "_")
             if name not in declared:
-                if cls.takes_recipe or name in Recipe.model_fields or name in mindcv.NAMES:
+                if cls.takes_recipe or name in Recipe.model_fields or name in keys.NAMES:
                     others[spelled] = value
                 else:
                     mistakes.append(_unknown(cls, name, value))
@@ -148,9 +148,7 @@ class Options:
 
     @classmethod
     def _uses(cls, names: Collection[str]) -> bool:
-        ours = [
-            mindcv.RENAMED.get(name.replace("-", "_"), name.replace("-", "_")) for name in names
-        ]
+        ours = [keys.RENAMED.get(name.replace("-", "_"), name.replace("-", "_")) for name in names]
         return all(name in cls.knobs for name in ours if name in Recipe.model_fields)
 
     def recipe(

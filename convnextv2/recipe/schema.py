@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnextv2.recipe import mindcv
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.mindcv import keys
 
 _OURS = ("group", "mindcv", "only", "idle", "unit")
 """Keys in a knob's declaration that are not keywords of JSON schema."""
@@ -15,7 +15,7 @@ def json_schema() -> dict[str, Any]:
     """Describe recipe files, MindCV's keys among them, in JSON schema draft 2020-12."""
     schema: dict[str, Any] = Recipe.model_json_schema()
     knobs = schema["properties"]
-    foreign = {key: {"description": "A key of MindCV."} for key in sorted(mindcv.KEYS)}
+    foreign = {key: {"description": "A key of MindCV."} for key in sorted(keys.KEYS)}
     for name, about in knobs.items():
         said = {key: about.pop(key) for key in _OURS}
         if said["unit"]:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from convnextv2.errors import RecipeError
+from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.options import takes
-from convnextv2.recipe.read import find_recipe, list_recipes
 from convnextv2.recipe.schema import json_schema
 from convnextv2.verbs.options import RecipesOptions
 

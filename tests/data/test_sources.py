@@ -15,8 +15,9 @@ from convnextv2.data.folders import files, image_folder, unlabelled
 from convnextv2.data.imagenet import imagenet_names, synsets
 from convnextv2.data.sources import Source, find_sources, validation_source
 from convnextv2.errors import DataError
+from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.read import dump_recipe, read_recipe
+from convnextv2.recipe.read import read_recipe
 
 
 def picture(path: Path, grey: int = 0) -> None:

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from convnextv2.errors import RecipeError
+from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.read import dump_recipe, read_recipe
+from convnextv2.recipe.read import read_recipe
 
 FIVE = {
     "data_dir": "fields",

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from convnextv2.errors import RecipeError
-from convnextv2.recipe import mindcv
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import read_value
 
@@ -142,7 +142,7 @@ def test_no_key_of_mindcv_is_ignored_in_silence(key, fate, tmp_path):
     if kind == "same":
         assert key in Recipe.model_fields
     elif kind == "->":
-        assert mindcv.RENAMED[key] == argument in Recipe.model_fields
+        assert keys.RENAMED[key] == argument in Recipe.model_fields
     elif kind == "none":
         value = "fixed" if key == "loss_scale_type" else 1
         _, notes = read_recipe({}, config=write(tmp_path, f"{COMPLETE}{key}: {value}\n"))
@@ -173,8 +173,8 @@ def test_the_documentation_has_every_key_with_its_fate():
 
 def test_tables_have_no_key_that_mindcv_has_not():
     known = {key for key, fate in FATES.items() if fate != "same"}
-    assert known - mindcv.KEYS == {"enable_modelarts"}
-    assert mindcv.KEYS <= known
+    assert known - keys.KEYS == {"enable_modelarts"}
+    assert keys.KEYS <= known
 
 
 def test_the_shipped_recipe_is_mindcvs():
@@ -197,9 +197,9 @@ def test_the_shipped_recipe_is_mindcvs():
 
 
 def test_defaults_are_values_of_our_knobs():
-    for name, value in mindcv.DEFAULTS.items():
+    for name, value in keys.DEFAULTS.items():
         assert read_value(name, value) == value, name
-    Recipe(**mindcv.DEFAULTS)
+    Recipe(**keys.DEFAULTS)
 
 
 def test_mindcvs_defaults_hold_where_the_yaml_has_its_keys(tmp_path):

@@ -7,9 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convnextv2.errors import RecipeError
-from convnextv2.recipe import read
+from convnextv2.recipe import files
+from convnextv2.recipe.files import dump_recipe, find_recipe, list_recipes
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.read import dump_recipe, find_recipe, list_recipes, read_recipe
+from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import read_value
 
 KNOBS = list(Recipe.model_fields)
@@ -302,7 +303,7 @@ def test_a_path_goes_before_a_shipped_recipe_and_names_need_no_suffix(tmp_path, 
 
 
 def test_recipes_inside_the_installed_package_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "_PACKAGE", tmp_path / "convnextv2")
+    monkeypatch.setattr(files, "_PACKAGE", tmp_path / "convnextv2")
     (tmp_path / "convnextv2/configs/sub").mkdir(parents=True)
     (tmp_path / "convnextv2/configs/sub/one.yaml").write_text("# The first.\n# More.\nlr: 2\n")
     (tmp_path / "convnextv2/configs/two.yaml").write_text("lr: 3\n")

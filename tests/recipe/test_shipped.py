@@ -15,7 +15,8 @@ from convnextv2.data.transforms import (
     build_eval_transform,
     build_train_transform,
 )
-from convnextv2.recipe.read import list_recipes, read_recipe
+from convnextv2.recipe.files import list_recipes
+from convnextv2.recipe.read import read_recipe
 from convnextv2.run import Run
 from convnextv2.training.build import build_network
 

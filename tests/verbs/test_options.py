@@ -17,9 +17,9 @@ import convnextv2
 from convnextv2 import cli
 from convnextv2.cli import main
 from convnextv2.errors import RecipeError
+from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import REQUIRED, borrowed_options, own_options
-from convnextv2.recipe.read import find_recipe, list_recipes
 from convnextv2.verbs.options import VERBS
 
 ROOT = Path(__file__).parents[2]

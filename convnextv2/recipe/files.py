@@ -1,0 +1,115 @@
+"""Recipe files: those of a user, those that come with the package, and those that a run writes."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.given import Mistake, report
+from convnextv2.recipe.knobs import Recipe
+
+SET = "set"
+"""A key in the recipe.yaml of a run: the knobs that somebody set. The others are defaults."""
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
+    """Read key, value and line number of every entry of a YAML file, repeated keys included.
+
+    Raises:
+        RecipeError: It cannot be read, or is not a mapping.
+    """
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
+            return []
+        if isinstance(node, yaml.MappingNode):
+            return [
+                (
+                    str(loader.construct_object(key, deep=True)),
+                    loader.construct_object(value, deep=True),
+                    key.start_mark.line + 1,
+                )
+                for key, value in node.value
+            ]
+        what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
+        found = f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found {what}."
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        found = f"line {line}: this is no YAML: {error.problem or error.context}."
+    except (
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: bytes that are no text, or a date that does not exist
+        found = f"cannot be read as YAML: {' '.join(str(error).split())}."
+    raise RecipeError(report([Mistake(path.name, found)]))
+
+
+def _shipped() -> Path:
+    """The folder of the shipped recipes: inside an installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def find_recipe(name: str | Path) -> Path:
+    """Find the file of a recipe.
+
+    Args:
+        name: A path, or the name of a shipped recipe, with or without its folder and ".yaml".
+
+    Raises:
+        RecipeError: There is none; the message names the nearest ones.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    wanted = re.sub(r"\.ya?ml$", "", Path(name).as_posix()).removeprefix("configs/")
+    names = [shipped for shipped, _ in list_recipes()]
+    matches = (
+        [wanted]
+        if wanted in names
+        else [shipped for shipped in names if Path(shipped).name == wanted]
+    )
+    if len(matches) == 1:
+        return _shipped() / f"{matches[0]}.yaml"
+    near = matches or get_close_matches(wanted, names, n=3, cutoff=0.4)
+    found = "a folder" if Path(name).is_dir() else "neither a file nor a recipe of this package"
+    remedy = (
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"Shipped recipes: {', '.join(names) or 'none'}."
+    )
+    raise RecipeError(f"config = {name}: {found}. {remedy}")
+
+
+def list_recipes() -> list[tuple[str, str]]:
+    """List the name and the first comment line of every shipped recipe, sorted by name."""
+    recipes = []
+    for path in sorted(_shipped().rglob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        name = path.relative_to(_shipped()).with_suffix("").as_posix()
+        recipes.append((name, first.lstrip("# ") if first.startswith("#") else ""))
+    return recipes
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write every knob as YAML, in the order of declaration, and the names of those that were set.
+
+    `read_recipe` makes an equal recipe of it, with the same `model_fields_set`.
+    """
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in recipe.model_dump().items()
+    }
+    settings[SET] = sorted(recipe.model_fields_set)
+    text: str = yaml.safe_dump(
+        settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=10_000
+    )
+    return text

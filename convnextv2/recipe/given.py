@@ -1,0 +1,78 @@
+"""What somebody gave for a recipe, before it is one: knobs with their sources, and the mistakes found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, NamedTuple, get_args
+
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.mindcv import keys
+from convnextv2.recipe.values import expected, show
+
+COMMAND = "this command"
+"""The source of values from a command line or a Python call."""
+
+
+class Given(NamedTuple):
+    """A knob that was given.
+
+    Attributes:
+        key: How its name was spelled.
+        value: Its value as it stood, text or of any type.
+        source: Where it stood: the name of a file, or `COMMAND`.
+    """
+
+    key: str
+    value: Any
+    source: str
+
+
+class Mistake(NamedTuple):
+    """A line about a mistake, and the source that it is in."""
+
+    source: str
+    line: str
+
+
+class Idle(NamedTuple):
+    """A key that does nothing here, and why."""
+
+    key: str
+    why: str
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return a question with the nearest name, or nothing if none is near."""
+    near = get_close_matches(word, list(names), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def wrong_value(name: str, item: Given) -> str:
+    """Say what a knob expects instead of the value that was given."""
+    field = Recipe.model_fields[name]
+    options = [*keys.VALUES.get(item.key, ())] if item.key != name else []
+    wanted = f"one of {', '.join(options)}" if options else expected(name)
+    kinds = (field.annotation, *get_args(field.annotation))
+    remedy = did_you_mean(
+        str(item.value), options or [str(option) for kind in kinds for option in get_args(kind)]
+    )
+    if str in kinds and isinstance(item.value, int | float):
+        remedy = f" Put it in quotes: {str(item.value)!r}."
+    if not remedy and not wanted.startswith("one of"):
+        remedy = f" {field.description}"
+    return f"{item.key} = {show(item.value)}: expected {wanted}.{remedy}"
+
+
+def report(mistakes: list[Mistake]) -> str:
+    """Join all mistakes, each source under its own header; a single one of the command is one line."""
+    if len(mistakes) == 1 and mistakes[0].source == COMMAND:
+        return mistakes[0].line
+    lines = []
+    for source in dict.fromkeys(mistake.source for mistake in mistakes):
+        mine = [mistake.line for mistake in mistakes if mistake.source == source]
+        lines += [
+            f"{source} has {len(mine)} error{'s' * (len(mine) != 1)}:",
+            *(f"  {line}" for line in mine),
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""MindCV's recipes: its keys and values in our terms, and what else its recipes imply."""

@@ -1,0 +1,174 @@
+"""What MindCV's recipes imply: its defaults, and keys that mean more than one knob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convnextv2.recipe.given import Given, Idle, Mistake
+from convnextv2.recipe.knobs import Recipe, default_of
+from convnextv2.recipe.mindcv import keys
+from convnextv2.recipe.values import convert, is_empty, read_value, show
+
+META = "defaults"
+"""A key beside the knobs: whose defaults hold for what is left out."""
+
+
+def wants_mindcv(meta: Given | None, has_foreign: bool, mistakes: list[Mistake]) -> bool:
+    """Whether MindCV's defaults hold for what is left out.
+
+    Args:
+        meta: The key `defaults`, if it was given.
+        has_foreign: Whether the file has keys that only MindCV has.
+        mistakes: Takes a line if `defaults` is neither.
+    """
+    if meta is None:
+        return has_foreign
+    if meta.value not in ("mindcv", "convnextv2"):
+        mistakes.append(
+            Mistake(meta.source, f"{META} = {show(meta.value)}: expected mindcv or convnextv2.")
+        )
+    return bool(meta.value == "mindcv")
+
+
+def without_foreign(
+    given: dict[str, Given], mistakes: list[Mistake], idle: list[Idle]
+) -> dict[str, Given]:
+    """Make one knob of clip_grad and clip_value, and leave out the keys that only MindCV has.
+
+    Args:
+        given: By our names, or by MindCV's for what we do not have.
+        mistakes: Takes a line for each value that MindCV would not take, or that we cannot honour.
+        idle: Takes the keys that do nothing here.
+    """
+    clip = given.get("clip_norm")
+    if clip and clip.key == "clip_grad":
+        try:
+            if convert(bool, clip.value):
+                given["clip_norm"] = given.pop("clip_value", clip._replace(value=keys.CLIP_VALUE))
+            else:
+                given["clip_norm"] = clip._replace(value=None)
+        except ValueError:
+            line = (
+                f"clip_grad = {show(clip.value)}: expected True or False. clip_value is the norm."
+            )
+            mistakes.append(Mistake(clip.source, line))
+            del given["clip_norm"]
+    for name, item in given.items():
+        if name in keys.ONLY and not keys.is_accepted(name, item.value):
+            mistakes.append(
+                Mistake(item.source, f"{item.key} = {show(item.value)}: {keys.ONLY[name][1]}")
+            )
+        if name in keys.TYPES and not is_empty(item.value):
+            kind, words = keys.TYPES[name]
+            try:
+                convert(kind, item.value)
+            except ValueError:
+                mistakes.append(
+                    Mistake(item.source, f"{item.key} = {show(item.value)}: expected {words}.")
+                )
+                continue
+        if name in keys.NO_EFFECT:
+            idle.append(Idle(item.key, keys.NO_EFFECT[name]))
+    return {name: item for name, item in given.items() if name in Recipe.model_fields}
+
+
+def implied(
+    given: dict[str, Given],
+    like_mindcv: bool,
+    origin: str,
+    idle: list[Idle],
+    mistakes: list[Mistake],
+) -> dict[str, Any]:
+    """Find the knobs that follow from MindCV's keys beside the knob that each key stands for.
+
+    Args:
+        given: What was given; loses what MindCV would overrule.
+        like_mindcv: Whether MindCV's defaults hold.
+        origin: The name of the file.
+        idle: Takes the keys that do nothing here.
+        mistakes: Takes a line for each contradiction.
+
+    Returns:
+        Knob to value.
+    """
+    found: dict[str, Any] = {}
+    for item in given.values():
+        other = keys.IMPLIED.get((item.key, str(item.value).strip().lower()))
+        if other and other[0] not in given:
+            found[other[0]] = other[1]
+    _drop_idle_nesterov(given, like_mindcv, idle)
+    found |= _initial_weights(given, mistakes, found)
+    if like_mindcv:
+        rule = str(given["optimizer"].value).lower() if "optimizer" in given else ""
+        if rule == "rmsprop":
+            found["eps"] = keys.RMSPROP_EPS
+        elif "eps" in given and given["eps"].source == origin:
+            idle.append(Idle(given.pop("eps").key, "in MindCV it reaches rmsprop only"))
+    return found
+
+
+def _drop_idle_nesterov(given: dict[str, Given], like_mindcv: bool, idle: list[Idle]) -> None:
+    """Take use_nesterov away where MindCV does not look at it: it means something to sgd and adam."""
+    nesterov, optimizer = given.get("nesterov"), given.get("optimizer")
+    default = keys.DEFAULTS["optimizer"] if like_mindcv else default_of("optimizer")
+    rule = str(keys.to_ours(optimizer.key, optimizer.value) if optimizer else default).lower()
+    if nesterov and nesterov.key == "use_nesterov" and rule not in ("sgd", "adam"):
+        idle.append(Idle(given.pop("nesterov").key, "only sgd has it"))
+
+
+def _initial_weights(
+    given: dict[str, Given], mistakes: list[Mistake], found: dict[str, Any]
+) -> dict[str, Any]:
+    """What `ckpt_path` and `pretrained` mean for `init` and `resume_init`."""
+    more: dict[str, Any] = {}
+    init = given.get("init")
+    if init and init.key == "ckpt_path" and str(init.value).endswith(".ckpt"):
+        more["resume_init"] = found.get("resume_init", True)
+    pretrained = given.get("pretrained")
+    if pretrained and str(pretrained.value).strip().lower() in ("true", "yes", "1"):
+        if init and not is_empty(init.value):
+            mistakes.append(
+                Mistake(
+                    pretrained.source,
+                    "pretrained = True: cannot go together with ckpt_path. Drop one of them.",
+                )
+            )
+        else:
+            given.pop("init", None)  # the empty ckpt_path that every YAML of MindCV has
+        model = str(given["model"].value) if "model" in given else "convnextv2_atto"
+        more["init"] = f"facebook/{model.replace('_', '-')}-1k-224"
+    return more
+
+
+def defaults_for(given: dict[str, Given], origin: str, idle: list[Idle]) -> dict[str, Any]:
+    """MindCV's defaults for the data set that is given.
+
+    Args:
+        given: What was given; loses what MindCV does not look at for that data set.
+        origin: The name of the file.
+        idle: Takes the keys that do nothing here.
+    """
+    dataset = str(given["dataset"].value).strip().lower() if "dataset" in given else ""
+    prepared = keys.PREPARED.get(dataset, {})
+    own = dict.fromkeys([*prepared, "scale", "ratio"] if prepared else [])
+    for name in own:
+        if name != "in_channels" and name in given and given[name].source == origin:
+            idle.append(Idle(given.pop(name).key, f"MindCV prepares {dataset} in a way of its own"))
+    return keys.DEFAULTS | prepared
+
+
+def defaults_line(
+    origin: str, foreign: list[str], given: Mapping[str, Given], defaults: Mapping[str, Any]
+) -> str:
+    """Say which defaults are MindCV's, as far as they differ from ours."""
+    left_out = {name: value for name, value in defaults.items() if name not in given}
+    differing = {
+        name: value
+        for name, value in left_out.items()
+        if value != read_value(name, default_of(name))
+    }
+    keys = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
+    who = f"{origin} has MindCV's keys ({keys})" if foreign else "MindCV's defaults"
+    settings = ", ".join(f"{name} {show(value)}" for name, value in differing.items())
+    return f"{who}: what is left out is as in MindCV: {settings}. With {META}: convnextv2 it is as elsewhere here."

@@ -1,0 +1,130 @@
+"""What a recipe's knobs must be together.
+
+Each mistake is one line that starts with the knob it belongs to and ends with the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from convnextv2.recipe.channels import channel_mistakes
+from convnextv2.recipe.columns import read_columns
+
+if TYPE_CHECKING:
+    from convnextv2.recipe.knobs import Recipe
+
+NOT_KNOBS = ("images", "classes", "ranks")
+"""What `resume_allow` may name beside knobs."""
+
+_LEAST = {
+    "workers": 0,
+    "batch_size": 1,
+    "image_size": 1,
+    "depths": 1,
+    "dims": 1,
+    "color_jitter": 0,
+}
+"""Bounds that the declaration cannot hold, because the knob may also be a word or several numbers."""
+
+
+def pair_mistakes(recipe: Recipe) -> Iterator[str]:
+    """Yield one line for each mistake."""
+    yield from _of_the_run(recipe)
+    yield from _of_numbers(recipe)
+    yield from _of_the_data(recipe)
+    yield from _of_augmentation(recipe)
+    yield from _of_optimization(recipe)
+    if not recipe.init:  # weights tell their channels, and what was measured of their images
+        yield from channel_mistakes(recipe)
+
+
+def _of_the_run(recipe: Recipe) -> Iterator[str]:
+    if (recipe.model == "custom") != (recipe.depths is not None and recipe.dims is not None):
+        yield f"model = {recipe.model!r}: depths and dims go with model: custom, and only with it."
+    if recipe.resume and recipe.overwrite:
+        yield f"resume = {recipe.resume}: cannot go together with overwrite. Drop one."
+    known = (*type(recipe).model_fields, *NOT_KNOBS)
+    if odd := [name for name in recipe.resume_allow or () if name not in known]:
+        yield f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(NOT_KNOBS)}."
+    if recipe.keep_policy == "top_k" and not recipe.val_while_train:
+        yield (
+            "keep_policy = top_k: which checkpoints are best shows in validation. Set "
+            "val_while_train = True."
+        )
+    if recipe.elastic and recipe.batch_size == "auto":
+        yield (
+            "elastic = True: sums depend on the batch, which auto fits to a machine. Give batch_size."
+        )
+    if recipe.elastic and not recipe.drop_last:
+        yield "elastic = True: takes whole steps only. Set drop_last = True."
+
+
+def _of_numbers(recipe: Recipe) -> Iterator[str]:
+    for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
+        least, most = getattr(recipe, name)
+        if not 0 < least <= most:
+            yield f"{name} = {getattr(recipe, name)}: expected 0 < least <= most."
+    for name, least in _LEAST.items():
+        value = getattr(recipe, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int | float) and number < least for number in numbers):
+            yield f"{name} = {value}: expected nothing below {least}."
+    if isinstance(recipe.color_jitter, tuple) and len(recipe.color_jitter) not in (3, 4):
+        yield f"color_jitter = {recipe.color_jitter}: expected one number, 3 or 4."
+    if not all(0 <= beta < 1 for beta in recipe.betas or ()):
+        yield f"betas = {recipe.betas}: expected 2 numbers >= 0 and < 1."
+
+
+def _of_the_data(recipe: Recipe) -> Iterator[str]:
+    if len(recipe.mean) != len(recipe.std):
+        yield f"std = {recipe.std}: expected as many numbers as mean has ({len(recipe.mean)})."
+    if min(recipe.std) <= 0:
+        yield f"std = {recipe.std}: expected numbers > 0."
+    if recipe.value_range is not None and not recipe.value_range[0] < recipe.value_range[1]:
+        yield f"value_range = {recipe.value_range}: expected two numbers, low < high."
+    if recipe.dataset_download and recipe.dataset in ("", "imagenet"):
+        yield (
+            "dataset_download = True: image folders cannot be downloaded. Drop it, or set dataset: "
+            "cifar10, ..."
+        )
+    try:
+        read_columns(recipe.columns)
+    except ValueError as error:
+        yield f"columns = {recipe.columns!r}: {error}, such as path=image_id,label=class."
+    if set(recipe.image_suffix) & {"/", "\\"}:
+        yield f"image_suffix = {recipe.image_suffix!r}: expected an ending such as .jpg."
+
+
+def _of_augmentation(recipe: Recipe) -> Iterator[str]:
+    if recipe.loss == "jsd" and recipe.aug_splits != 3:
+        yield "loss = jsd: compares three versions of each image. Set aug_splits = 3."
+    if recipe.aug_splits and not recipe.auto_augment:
+        yield (
+            f"aug_splits = {recipe.aug_splits}: needs a policy for the augmented copies. Set "
+            "auto_augment."
+        )
+    if recipe.aug_splits and recipe.mixup + recipe.cutmix > 0:
+        yield (
+            f"aug_splits = {recipe.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = 0."
+        )
+
+
+def _of_optimization(recipe: Recipe) -> Iterator[str]:
+    if recipe.scale_lr and recipe.lr_batch_size is None:
+        yield (
+            "scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too."
+        )
+    warms_up = recipe.warmup_epochs or recipe.lr_epoch_stair
+    if recipe.schedule in ("one_cycle", "cyclic") and warms_up:
+        yield (
+            f"schedule = {recipe.schedule}: has a warm-up of its own. Set warmup_epochs = 0, "
+            "lr_epoch_stair = False."
+        )
+    if recipe.nesterov and recipe.optimizer != "sgd":
+        yield (
+            f"nesterov = True: {recipe.optimizer} has no such form. Use sgd, or nadam in place of "
+            "adam."
+        )
+    if recipe.loss_reduction == "sum" and recipe.loss not in ("ce", "bce"):
+        yield f"loss_reduction = sum: {recipe.loss} is a mean over the images. Use mean."
