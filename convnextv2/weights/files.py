@@ -119,7 +119,7 @@ class _Content(TypedDict):
     """What the JSON of a `Description` may be; a file of anyone's may hold anything."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
-    kind: Literal["classifier", "encoder", "fcmae"]
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     model: str
     arguments: _Arguments
     fcmae: _Fcmae

@@ -32,6 +32,7 @@ from convnextv2.weights.names import (
 )
 
 OURS = "convnextv2"
+_KINDS = ("classifier", "encoder", "fcmae")
 
 _TRAINING_STATE = re.compile(
     r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
@@ -69,19 +70,19 @@ class Weights:
         tensors: Canonical name to tensor, on the CPU.
         description: The network that the tensors belong to.
         origin: The file.
-        container: The file's content under its own names.
         left_out: Name and reason of each tensor that is not part of the network.
         notes: Lines for people about the weights.
         is_average: Whether these are the moving average that the file keeps beside its weights.
+        container: The file's content under its own names; empty for weights that are no file.
     """
 
     tensors: dict[str, Tensor]
     description: Description
     origin: Origin
-    container: Container = field(repr=False)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     is_average: bool = False
+    container: Container = field(default_factory=lambda: Container("", {}, []), repr=False)
 
     @property
     def path(self) -> Path:
@@ -181,9 +182,8 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
         description = read_description(container.metadata, path)
         _check_complete(container.tensors, description, path)
         notice = str(description.provenance.get("notice", ""))
-        return Weights(
-            container.tensors, description, _origin(path, OURS, container, notice), container
-        )
+        origin = _origin(path, OURS, container, notice)
+        return Weights(container.tensors, description, origin, container=container)
     tensors = container.tensors
     if average:
         tensors = _averaged_tensors(container)
@@ -213,10 +213,10 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
         canonical,
         description,
         _origin(path, key, container, notice_of(key, container)),
-        container,
         left_out + container.beside,
         container.notes + notes,
         average,
+        container,
     )
 
 
@@ -247,7 +247,16 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_model(description: Description, *, drop_path_rate: float = 0.0) -> ConvNeXtV2 | FCMAE:
-    """The model that a description describes, with random weights."""
+    """Build the model that a description describes, with random weights.
+
+    Raises:
+        CheckpointError: It belongs to a task that this version does not know, or cannot be built.
+    """
+    if description.kind not in _KINDS:
+        raise CheckpointError(
+            f"kind = {description.kind}: weights of a task that this version does not know, expected "
+            f"one of {', '.join(_KINDS)}. Use the program that wrote them."
+        )
     try:
         network = ConvNeXtV2(**description.arguments, drop_path_rate=drop_path_rate)
         return FCMAE(network, **description.fcmae) if description.kind == "fcmae" else network

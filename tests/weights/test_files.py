@@ -56,7 +56,7 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
         ({"arguments": {"gelu": "zzz"}}, "arguments.gelu = 'zzz'"),
         ({"arguments": {"grn_scope": 7}}, "arguments.grn_scope = 7"),
         ({"arguments": {"norm_eps": "x"}}, "arguments.norm_eps = 'x'"),
-        ({"kind": "zebra"}, "kind = 'zebra'"),
+        ({"kind": "Zebra!"}, "kind = 'Zebra!'"),
         ({"model": None}, "model = None"),
         ({"unknown": 1}, "unknown = 1"),
     ],
