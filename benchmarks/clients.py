@@ -33,14 +33,14 @@ import tritonclient.http as triton
 import uvicorn
 from tritonclient.utils import InferenceServerException
 
-from convnextv2.deploy.client import predict_remotely
-from convnextv2.deploy.serve.app import build_app
-from convnextv2.deploy.serve.keys import Keys
-from convnextv2.deploy.serve.limits import Limits
-from convnextv2.deploy.serve.metrics import Metrics
-from convnextv2.deploy.serve.server import _DrainingServer, _TimedProtocol, bind
-from convnextv2.deploy.serve.store import Store
 from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.server.app import build_app
+from convnextv2.server.client import predict_remotely
+from convnextv2.server.keys import Keys
+from convnextv2.server.limits import Limits
+from convnextv2.server.metrics import Metrics
+from convnextv2.server.models import Store
+from convnextv2.server.process import _DrainingServer, _TimedProtocol, bind
 
 KEY = "secret"
 JPEG = "image/jpeg"

@@ -32,9 +32,9 @@ from make_photographs import make
 from masked_dense import MaskedDense, check
 from torch import Tensor, nn
 
-from convnextv2.deploy.engines import build_engine
 from convnextv2.distributed import choose_precision, peak_memory
 from convnextv2.evaluation.timing import ratio, take_turns
+from convnextv2.inference.engines import build_engine
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native

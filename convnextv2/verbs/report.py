@@ -20,7 +20,6 @@ from convnextv2.data.split_names import kind_of
 from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import is_artifact, open_artifact
-from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError, DataError
 from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
@@ -28,6 +27,7 @@ from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.report import Example, build_report, write_report
+from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run, find_weights, open_run_weights, run_of

@@ -8,13 +8,13 @@ from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from convnextv2.deploy.serve.signals import hold
 from convnextv2.errors import DeviceError, MissingPackageError, RecipeError
 from convnextv2.recipe.options import takes
+from convnextv2.server.signals import hold
 from convnextv2.verbs.options import ServeOptions
 
 if TYPE_CHECKING:
-    from convnextv2.deploy.serve.store import Store
+    from convnextv2.server.models import Store
 
 _NEEDS = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
@@ -35,14 +35,14 @@ def serve(options: ServeOptions) -> None:
         if not find_spec(module):
             raise MissingPackageError(module.replace("_", "-"), "serve")
 
-    from convnextv2.deploy.serve.app import build_app
-    from convnextv2.deploy.serve.keys import Keys
-    from convnextv2.deploy.serve.limits import Limits
-    from convnextv2.deploy.serve.metrics import Metrics
-    from convnextv2.deploy.serve.server import bind, run_server
-    from convnextv2.deploy.serve.store import Store
-    from convnextv2.deploy.serve.tls import read_certificate
     from convnextv2.model.kernels import native
+    from convnextv2.server.app import build_app
+    from convnextv2.server.keys import Keys
+    from convnextv2.server.limits import Limits
+    from convnextv2.server.metrics import Metrics
+    from convnextv2.server.models import Store
+    from convnextv2.server.process import bind, run_server
+    from convnextv2.server.tls import read_certificate
 
     origins = _read_origins(options.cors_origins)
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})

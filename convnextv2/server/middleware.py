@@ -1,0 +1,105 @@
+"""The middleware of every request: its id, the API key, the counts and the log."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from convnextv2.server.access_log import AccessLog, request_id
+from convnextv2.server.keys import Keys
+from convnextv2.server.limits import ASGIApp, Message, Receive, Refusal, Send
+from convnextv2.server.models import Store
+from convnextv2.server.refusal import CODE_HEADER, GONE, send_refusal
+
+_POLICY = (
+    b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    b"frame-ancestors 'none'"
+)
+_OURS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", _POLICY)]
+_WITH_KEY = ("/v1", "/v2/models", "/v2/repository", "/metrics")
+
+
+class Guard:
+    """ASGI middleware that checks keys, answers HEAD, counts, measures and logs.
+
+    HEAD is answered as GET would be, without the body.
+
+    Args:
+        app: The application that answers.
+        store: Has the metrics, and knows whether the server is about to end.
+        keys: If there are any, a request must have one of them. The page, the health checks, /v2
+            itself and /openapi.json need none.
+        log: Is told of every request.
+    """
+
+    def __init__(self, app: ASGIApp, store: Store, keys: Keys, log: AccessLog) -> None:
+        self.app, self.store, self.keys, self.log = app, store, keys, log
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        metrics, began = self.store.metrics, perf_counter()
+        headers = dict(scope["headers"])
+        answer = _Answer(
+            send,
+            request_id(headers.get(b"x-request-id", b"")),
+            scope["method"] == "HEAD",
+            self.store,
+        )
+        inner = {**scope, "method": "GET"} if answer.is_head else scope
+        metrics.in_flight.inc()
+        try:
+            if self._wants_key(scope["path"]) and not self.keys.know(headers):
+                metrics.rejected.labels("unauthorized").inc()
+                await send_refusal(
+                    _unauthorized(b"authorization" in headers), scope["path"], answer.send
+                )
+            else:
+                await self.app(inner, receive, answer.send)
+        finally:
+            metrics.in_flight.dec()
+            route = getattr(inner.get("route"), "path", "other")
+            status, seconds = answer.status or GONE, perf_counter() - began
+            metrics.requests.labels(route, str(status)).inc()
+            metrics.answered.labels(route, str(status)).observe(seconds)
+            self.log(scope, id=answer.id, status=status, code=answer.code, seconds=seconds)
+
+    def _wants_key(self, path: str) -> bool:
+        return self.keys.are_asked_for and path.startswith(_WITH_KEY)
+
+
+class _Answer:
+    """Passes an answer on, with headers that every answer has, and remembers what it was."""
+
+    def __init__(self, send: Send, id: str, is_head: bool, store: Store) -> None:
+        self._send, self._store = send, store
+        self.id, self.is_head = id, is_head
+        self.status, self.code = 0, ""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = list(message.get("headers", []))
+            self.code = dict(given).get(CODE_HEADER.lower().encode(), b"").decode()
+            more = [*_OURS, (b"x-request-id", self.id.encode())]
+            if (
+                self._store.is_draining
+            ):  # so that nobody sends more on a connection that is about to be closed
+                more.append((b"connection", b"close"))
+            message["headers"] = [*given, *more]
+        elif self.is_head:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def _unauthorized(is_given: bool) -> Refusal:
+    """RFC 6750, 3: the error is named only where a token was sent."""
+    challenge = 'Bearer realm="convnextv2"' + (', error="invalid_token"' if is_given else "")
+    return Refusal(
+        401,
+        "unauthorized",
+        "The API key is missing or wrong.",
+        more_headers={"WWW-Authenticate": challenge},
+    )

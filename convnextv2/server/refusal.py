@@ -1,0 +1,139 @@
+"""The bodies of errors, which have one form, except under /v2, where KServe's protocol sets it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
+
+from convnextv2.server.limits import Refusal, Send
+
+CODE_HEADER = "X-Error-Code"
+"""Has the refusal's code wherever the body has no room for it."""
+
+GONE = 499
+"""nginx's number for a client that has left before its answer."""
+
+
+def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
+    """The JSON of an error.
+
+    Args:
+        refusal: The error.
+        path: The path of the request. KServe's clients print what `error` holds, so that it is a
+            string under /v2.
+    """
+    is_kserve = path == "/v2" or path.startswith("/v2/")
+    return {"error": refusal.message} if is_kserve else refusal.body()
+
+
+def answer_of(refusal: Refusal, path: str) -> JSONResponse:
+    """The whole answer of an error; see `body_of`."""
+    return JSONResponse(
+        body_of(refusal, path), refusal.status, refusal.headers() | {CODE_HEADER: refusal.code}
+    )
+
+
+async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
+    """Answer with an error outside of the application, and close the connection.
+
+    Args:
+        refusal: The error.
+        path: What was asked for.
+        send: ASGI's.
+    """
+    answer = answer_of(refusal, path)
+    headers = [*answer.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def malformed_request() -> bytes:
+    """The answer, head and all, to what is not HTTP."""
+    body = json.dumps(
+        Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
+    ).encode()
+    head = (
+        "HTTP/1.1 400 Bad Request\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"{CODE_HEADER}: malformed_http\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class Cors(CORSMiddleware):
+    """Starlette's CORS middleware, with our form of errors."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a browser that asks whether a page may call the server."""
+        answer = super().preflight_response(request_headers)
+        if not isinstance(answer, PlainTextResponse) or answer.status_code < 400:
+            return answer
+        refused = answer_of(
+            Refusal(answer.status_code, "cors_refused", bytes(answer.body).decode() + "."), ""
+        )
+        kept = [
+            pair
+            for pair in answer.raw_headers
+            if pair[0] not in (b"content-type", b"content-length")
+        ]
+        refused.raw_headers.extend(kept)
+        return refused
+
+
+def handle_errors(app: FastAPI, count: Any) -> None:
+    """Turn what is raised while a request is answered into answers.
+
+    Args:
+        app: The application.
+        count: Called with the code of every refusal.
+    """
+
+    def refused(request: Request, refusal: Refusal) -> Response:
+        count(refusal.code)
+        return answer_of(refusal, request.url.path)
+
+    async def on_refusal(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return refused(request, error)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]  # of a path or a query, which are short
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        return refused(request, Refusal(422, "invalid_value", f"{where}: {first['msg']}"))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "no_such_path", 405: "method_not_allowed"}.get(
+            error.status_code, "bad_request"
+        )
+        answer = refused(request, Refusal(error.status_code, code, str(error.detail)))
+        for name, value in (error.headers or {}).items():
+            answer.headers[name] = f"{value}, HEAD" if name == "Allow" and "GET" in value else value
+        return answer
+
+    async def on_leaving(request: Request, error: Exception) -> Response:
+        return Response(status_code=GONE)  # nobody hears it
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        refusal = Refusal(
+            500, "internal_error", "The server has failed on this request; its log says more."
+        )
+        return answer_of(
+            refusal, request.url.path
+        )  # not counted: what ends the reading of a refused body comes here, too
+
+    app.add_exception_handler(Exception, on_bug)
+    app.add_exception_handler(ClientDisconnect, on_leaving)
+    app.add_exception_handler(Refusal, on_refusal)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)

@@ -1,0 +1,93 @@
+"""KServe's model repository extension: an index of the models, and a way to load one again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from convnextv2.server import schemas
+from convnextv2.server.bodies import INDEX_BODY, LOAD_BODY, validated
+from convnextv2.server.limits import Refusal
+from convnextv2.server.routes import StoreOf
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: schemas.V2_REFUSALS[status] for status in (400, 401, 404, 422)
+}
+_BODY_REFUSALS = _REFUSALS | {status: schemas.V2_REFUSALS[status] for status in (408, 413, 429)}
+_RELOAD_REFUSALS: dict[int | str, dict[str, Any]] = _BODY_REFUSALS | {
+    403: {
+        "model": schemas.V2Error,
+        "description": "The server has no API key, so that anybody could ask for this.",
+    },
+    503: schemas.V2_REFUSALS[503],
+}
+_MOST_VALUES = 100
+
+router = APIRouter(tags=["kserve v2"])
+
+
+@router.post("/v2/repository/index", responses=_BODY_REFUSALS, openapi_extra=INDEX_BODY)
+async def index(store: StoreOf, request: Request) -> list[schemas.V2Indexed]:
+    """All versions of all classifiers."""
+    body = await request.body()
+    only_ready = (
+        bool(body) and validated(schemas.V2IndexRequest, body, _MOST_VALUES, "values").ready
+    )
+    found = []
+    for name in store.names:
+        for served in store.versions(name):
+            is_ready = store.is_ready and served.is_alive
+            if served.scorer and (is_ready or not only_ready):
+                reason = "" if is_ready else "it is being loaded, or its queue has failed"
+                found.append(
+                    schemas.V2Indexed(
+                        name=name,
+                        version=served.version,
+                        state="READY" if is_ready else "UNAVAILABLE",
+                        reason=reason,
+                    )
+                )
+    return found
+
+
+@router.post(
+    "/v2/repository/models/{name}/load", responses=_RELOAD_REFUSALS, openapi_extra=LOAD_BODY
+)
+async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
+    """Load a model again from where it lies, as SIGHUP does for all models.
+
+    The answer says whether that worked. Only a server with an API key permits it.
+    """
+    if not request.app.state.keys.are_asked_for:
+        raise Refusal(
+            403,
+            "no_api_key",
+            "Models are loaded again by SIGHUP, or here where the server has an API key.",
+        )
+    store.check_ready()
+    body = await request.body()
+    if body and validated(schemas.V2LoadRequest, body, _MOST_VALUES, "values").parameters:
+        raise Refusal(
+            400,
+            "unsupported",
+            "parameters: a model is loaded from where it lies, as it lies there. Leave them out.",
+        )
+    store.versions(name)
+    changes = await store.reload(name)
+    for change in changes:
+        print(change.text, flush=True)
+    if failed := [change.text for change in changes if change.failed]:
+        raise Refusal(400, "not_loaded", " ".join(" ".join(failed).split())[:1000])
+    return schemas.V2Loaded(name=name, changes=[change.text for change in changes])
+
+
+@router.post("/v2/repository/models/{name}/unload", responses=_REFUSALS)
+async def unload(store: StoreOf, name: str) -> schemas.V2Loaded:
+    """Always refused: which models are served is decided where the server is started."""
+    store.versions(name)
+    raise Refusal(
+        400,
+        "unsupported",
+        "Models are not unloaded: what is served is decided where the server is started.",
+    )
