@@ -40,7 +40,8 @@ from convnextv2.server.keys import Keys
 from convnextv2.server.limits import Limits
 from convnextv2.server.metrics import Metrics
 from convnextv2.server.models import Store
-from convnextv2.server.process import _DrainingServer, _TimedProtocol, bind
+from convnextv2.server.process import DrainingServer, bind
+from convnextv2.server.protocol import TimedProtocol
 
 KEY = "secret"
 JPEG = "image/jpeg"
@@ -82,14 +83,14 @@ class Server:
         self.store = Store(sources, limits, Metrics(), device="cpu", precision="float32")
         app = build_app(self.store, keys=Keys(KEY), access_log="off")
 
-        class Protocol(_TimedProtocol):
+        class Protocol(TimedProtocol):
             timeout_s = limits.read_timeout_s
 
         self.bound = bind("127.0.0.1", 0)
         self.port = self.bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(app, http=Protocol, ws="none", log_level="critical", lifespan="on")
-        self.server = _DrainingServer(config, self.store, 0)
+        self.server = DrainingServer(config, self.store, 0)
         self.thread = threading.Thread(target=self.server.run, args=([self.bound],))
         self.thread.start()
         while not self.store.is_ready:

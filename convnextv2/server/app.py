@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version as version_of
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Send
 
 from convnextv2.server.access_log import AccessLog
 from convnextv2.server.keys import Keys
-from convnextv2.server.limits import ASGIApp, LimitBody, Linger, Refusal, Send
-from convnextv2.server.middleware import Guard
+from convnextv2.server.middleware.body_limit import LimitBody
+from convnextv2.server.middleware.cors import Cors
+from convnextv2.server.middleware.guard import Guard
+from convnextv2.server.middleware.linger import Linger
 from convnextv2.server.models import Store
 from convnextv2.server.notify import notify
-from convnextv2.server.refusal import CODE_HEADER, Cors, handle_errors, send_refusal
+from convnextv2.server.refusal import CODE_HEADER, Refusal, handle_errors, send_refusal
 from convnextv2.server.routes import health, kserve, models, page, repository
 from convnextv2.server.tensors import LENGTH_HEADER
 

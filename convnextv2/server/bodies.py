@@ -11,7 +11,8 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from convnextv2.server.limits import Limits, Refusal
+from convnextv2.server.limits import Limits
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.schemas import ImagesJson, V2IndexRequest, V2LoadRequest, V2Request
 
 MOST_NUMBERS = 2_000_000

@@ -1,4 +1,4 @@
-"""The process: connections, signals, and an end at which no accepted request is lost."""
+"""The process: its socket, its signals, and an end at which no accepted request is lost."""
 
 from __future__ import annotations
 
@@ -6,41 +6,25 @@ import asyncio
 import os
 import signal
 import socket
-import struct
 import threading
-from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-import httptools
 import uvicorn
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
 
 from convnextv2.errors import DeviceError, RecipeError
 from convnextv2.server.keys import Keys
-from convnextv2.server.limits import ASGIApp, Limits
+from convnextv2.server.limits import Limits
 from convnextv2.server.models import Store
 from convnextv2.server.notify import notify, notify_reloading
-from convnextv2.server.refusal import malformed_request
+from convnextv2.server.protocol import KEEP_ALIVE_S, TimedProtocol
 from convnextv2.server.signals import was_hung_up
 from convnextv2.server.tls import Certificate
 
-_KEEP_ALIVE_S = 30
-
 _ARRIVING_S, _LONGEST_ARRIVING_S = 0.2, 2.0
 """How long after the last connection its request may still be on its way; and where some have sent nothing yet, at most."""
-
-_MOST_BEHIND = 100
-"""Requests that may wait behind the one that is answered on a connection (pipelining). Each holds a few kilobytes, and a small
-packet can bring thousands."""
-
-_LONGEST_HEAD = 1 << 16
-"""Bytes of a request's head, beside the first packet."""
-
-_SLOWEST_BYTES = 1 << 16
-"""Of an answer, that a client has to take within `read_timeout_s`."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -81,7 +65,7 @@ def run_server(
         DeviceError: A model does not run.
     """
 
-    class Protocol(_TimedProtocol):
+    class Protocol(TimedProtocol):
         timeout_s = limits.read_timeout_s
 
     config = uvicorn.Config(
@@ -91,198 +75,19 @@ def run_server(
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(limits.deadline_s + 2 * limits.read_timeout_s) + 1,
         backlog=1024,
         lifespan="on",
         ssl_certfile=certificate.certfile if certificate else None,
         ssl_keyfile=certificate.keyfile if certificate else None,
     )
-    _DrainingServer(config, store, limits.drain_s, keys, certificate).run(sockets=[bound])
+    DrainingServer(config, store, limits.drain_s, keys, certificate).run(sockets=[bound])
     if store.failure:
         raise DeviceError(f"a model does not run: {store.failure}")
 
 
-class _Flow(FlowControl):
-    """Reads nothing while requests of the connection wait. uvicorn reads on at each answer, and so would hold ever more of what
-    a client sends that never reads."""
-
-    def __init__(self, transport: asyncio.Transport, behind: Collection[Any]) -> None:
-        super().__init__(transport)
-        self._behind = behind
-
-    def resume_reading(self) -> None:
-        if not self._behind:
-            super().resume_reading()
-
-
-class _TimedProtocol(HttpToolsProtocol):
-    """Cuts off clients that do not finish a request's head in time, those that do not take their answer, and those that ask for
-    much more than they are answered; uvicorn waits for the first two for ever."""
-
-    timeout_s: float
-    _timer: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
-    _heard_all = False
-    _is_in_head = False
-    _head_bytes = 0
-    _running: Any = None
-    _framing = b""
-    _is_replaying = False
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.flow = _Flow(transport, self.pipeline)
-        self._await_head()
-
-    def data_received(self, data: bytes) -> None:
-        was_in_head = self._is_in_head
-        self._unset_keepalive_if_required()
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self.send_400_response("")
-            return
-        self._head_bytes = self._head_bytes + len(data) if was_in_head and self._is_in_head else 0
-        if len(self.pipeline) > _MOST_BEHIND or self._head_bytes > _LONGEST_HEAD:
-            self.pipeline.clear()
-            self.transport.abort()
-
-    def _feed(self, data: bytes) -> None:
-        """Parse what has come. Nothing is upgraded here, so a request that offers it (as Java's client offers HTTP/2) is
-        answered as it is (RFC 9110, 7.8). The parser takes such a request for ended and its body for another protocol: a new
-        parser, told of the body alone, goes on with that and with what follows."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            rest = data[stopped.args[0] :]
-            framing, self._framing = self._framing, b""
-            self.parser = httptools.HttpRequestParser(self)
-            if framing:
-                self._is_replaying = True
-                self.parser.feed_data(b"POST / HTTP/1.1\r\nHost: h\r\n" + framing + b"\r\n")
-                self._is_replaying = False
-            if rest:
-                self._feed(rest)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer to what is not HTTP, in the form of all errors."""
-        self.transport.write(malformed_request())
-        self._cut()
-
-    def on_message_begin(self) -> None:
-        if not self._is_replaying:
-            self._is_in_head, self._framing = True, b""
-            super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self._is_replaying:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_replaying:
-            return
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._framing += name + b": " + value + b"\r\n"
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._is_replaying:
-            return
-        self._is_in_head = False
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        if not (self.parser.should_upgrade() and self._framing):  # else its body comes yet
-            super().on_message_complete()
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
-        """A client that has said all may still listen; one that breaks off has left."""
-        self._heard_all = self._is_answering() and not self.cycle.more_body
-        return (
-            self._heard_all and self.transport.get_extra_info("sslcontext") is None
-        )  # TLS has no half-closed connections
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():
-            self._await_reader()
-        elif self._is_answering():  # a request that came behind this one
-            return
-        elif self._heard_all:
-            self._cut()
-        else:
-            self._await_head(_KEEP_ALIVE_S)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._await_reader()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if not self.transport.is_closing():
-            self._stop_watching()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        if self.transport.is_closing():
-            self._await_reader()
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if (
-            self._running is not None
-        ):  # uvicorn tells only the last request that came, which may be one behind it
-            self._running.disconnected = True
-            self._running.message_event.set()
-        self._stop_waiting()
-        self._stop_watching()
-        super().connection_lost(exc)
-
-    def _is_answering(self) -> bool:
-        return bool(self.cycle and not self.cycle.response_complete)
-
-    def _await_head(self, more_s: float = 0) -> None:
-        self._stop_waiting()
-        self._timer = self.loop.call_later(self.timeout_s + more_s, self._cut)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _cut(self) -> None:
-        self.transport.close()
-        self._await_reader()
-
-    def _await_reader(self) -> None:
-        if self._unread is None:
-            self._unread = self.loop.call_later(
-                self.timeout_s, self._check_reader, self.transport.get_write_buffer_size()
-            )
-
-    def _stop_watching(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
-    def _check_reader(self, before: int) -> None:
-        self._unread = None
-        left = self.transport.get_write_buffer_size()
-        if left > max(0, before - _SLOWEST_BYTES):
-            # Reset: the system, too, would wait for such a client for minutes, with all that was written.
-            connection = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.transport.abort()
-        elif left:
-            self._await_reader()
-
-
-class _DrainingServer(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """Goes in two steps: first it says that it is not ready and closes each connection after its next answer, still taking
     requests; `drain_s` later it stops to listen and finishes what it has."""
 

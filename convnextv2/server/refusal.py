@@ -1,26 +1,64 @@
-"""The bodies of errors, which have one form, except under /v2, where KServe's protocol sets it."""
+"""How the server says no: a refusal, and the answers that carry it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse
-
-from convnextv2.server.limits import Refusal, Send
+from starlette.types import Send
 
 CODE_HEADER = "X-Error-Code"
 """Has the refusal's code wherever the body has no room for it."""
 
+
 GONE = 499
 """nginx's number for a client that has left before its answer."""
+
+
+class Refusal(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: HTTP's.
+        code: Stable, for programs.
+        message: For people.
+        retry_after_s: When trying again may help; None where it will not.
+        more_headers: What the answer has beside.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_s: int | None = None,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after_s = (
+            status,
+            code,
+            message,
+            retry_after_s,
+        )
+        self.more_headers = more_headers
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """The same for every error."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+    def headers(self) -> dict[str, str]:
+        """Retry-After, in whole seconds, and what belongs to this refusal alone."""
+        return (
+            {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        ) | dict(self.more_headers)
 
 
 def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
@@ -67,26 +105,6 @@ def malformed_request() -> bytes:
         f"{CODE_HEADER}: malformed_http\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-class Cors(CORSMiddleware):
-    """Starlette's CORS middleware, with our form of errors."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser that asks whether a page may call the server."""
-        answer = super().preflight_response(request_headers)
-        if not isinstance(answer, PlainTextResponse) or answer.status_code < 400:
-            return answer
-        refused = answer_of(
-            Refusal(answer.status_code, "cors_refused", bytes(answer.body).decode() + "."), ""
-        )
-        kept = [
-            pair
-            for pair in answer.raw_headers
-            if pair[0] not in (b"content-type", b"content-length")
-        ]
-        refused.raw_headers.extend(kept)
-        return refused
 
 
 def handle_errors(app: FastAPI, count: Any) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
 from convnextv2.server.batcher import Batcher, late
-from convnextv2.server.limits import Refusal
-from convnextv2.server.models import Prepared, Served, Store
+from convnextv2.server.models import Prepared, Store
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.schemas import V2Tensor
+from convnextv2.server.served import Served
 
 Result = TypeVar("Result")
 

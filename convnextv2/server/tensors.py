@@ -20,7 +20,8 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
 from convnextv2.server.bodies import check_encoding, content_type, plain, validated
-from convnextv2.server.limits import Limits, Refusal
+from convnextv2.server.limits import Limits
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.schemas import V2Request, V2Tensor, V2Wanted
 
 LENGTH_HEADER = "Inference-Header-Content-Length"

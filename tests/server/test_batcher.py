@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
-from convnextv2.server.batcher import Batcher, Queue
-from convnextv2.server.limits import Limits, Refusal
+from convnextv2.server.batcher import Batcher
+from convnextv2.server.limits import Limits
+from convnextv2.server.queue import Queue
+from convnextv2.server.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
 

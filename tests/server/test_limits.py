@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from convnextv2.server.limits import LimitBody, Limits, Linger, Refusal
+from convnextv2.server.limits import Limits
+from convnextv2.server.middleware.body_limit import LimitBody
+from convnextv2.server.middleware.linger import Linger
+from convnextv2.server.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,8 @@ from convnextv2.server.access_log import AccessLog, request_id
 from convnextv2.server.app import build_app
 from convnextv2.server.bodies import decode_base64
 from convnextv2.server.keys import Keys
-from convnextv2.server.limits import Limits, Refusal
+from convnextv2.server.limits import Limits
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.spec import parse_specs
 
 pytestmark = pytest.mark.anyio

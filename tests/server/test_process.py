@@ -26,7 +26,8 @@ from convnextv2.deploy.formats import installed_formats
 from convnextv2.errors import DataError, ServerError
 from convnextv2.inference.predictor import Predictor
 from convnextv2.server.client import predict_remotely
-from convnextv2.server.process import _DrainingServer, _Flow, _TimedProtocol, bind
+from convnextv2.server.process import DrainingServer, bind
+from convnextv2.server.protocol import TimedProtocol, _Flow
 
 pytestmark = pytest.mark.anyio
 
@@ -508,13 +509,13 @@ async def test_who_has_connected_before_it_stops_to_listen_is_answered(seen: boo
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    class Protocol(_TimedProtocol):
+    class Protocol(TimedProtocol):
         timeout_s = 5.0
 
     bound = bind("127.0.0.1", 0)
     config = uvicorn.Config(app, http=Protocol, lifespan="off", log_level="warning")
     config.load()
-    server = _DrainingServer(config, Mock(), drain_s=0)
+    server = DrainingServer(config, Mock(), drain_s=0)
     server.lifespan = config.lifespan_class(config)
     await server.startup([bound])
     with socket.create_connection(bound.getsockname(), timeout=10) as client:

@@ -1,8 +1,8 @@
 """What the server takes for granted of uvicorn without uvicorn documenting it.
 
-`server.process` overrides methods and reads attributes that a new version may rename without
-a word; an override that nothing calls any more would fail in silence. The names are listed here,
-and pyproject.toml keeps uvicorn below the first version that has not passed.
+`server.process` and `server.protocol` override methods and read attributes that a new version may
+rename without a word; an override that nothing calls any more would fail in silence. The names are
+listed here, and pyproject.toml keeps uvicorn below the first version that has not passed.
 """
 
 import ast
@@ -17,11 +17,11 @@ import uvicorn
 from uvicorn.protocols.http import flow_control, httptools_impl
 from uvicorn.server import ServerState
 
-from convnextv2.server import process as ours
+from convnextv2.server import process, protocol
 
 OVERRIDDEN = {
     "_Flow": {"resume_reading"},
-    "_TimedProtocol": {
+    "TimedProtocol": {
         "connection_made",
         "data_received",
         "eof_received",
@@ -38,12 +38,12 @@ OVERRIDDEN = {
         "on_url",
         "send_400_response",
     },
-    "_DrainingServer": {"startup", "handle_exit", "shutdown"},
+    "DrainingServer": {"startup", "handle_exit", "shutdown"},
 }
 BASES = {
     "_Flow": flow_control.FlowControl,
-    "_TimedProtocol": httptools_impl.HttpToolsProtocol,
-    "_DrainingServer": uvicorn.Server,
+    "TimedProtocol": httptools_impl.HttpToolsProtocol,
+    "DrainingServer": uvicorn.Server,
 }
 CALLED_BY_UVICORN = (
     "_start_asgi_task",
@@ -62,7 +62,8 @@ def test_what_is_overridden_is_there() -> None:
             for item in node.body
             if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
         }
-        for node in ast.parse(inspect.getsource(ours)).body
+        for module in (process, protocol)
+        for node in ast.parse(inspect.getsource(module)).body
         if isinstance(node, ast.ClassDef)
     }
     for name, base in BASES.items():

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from convnextv2.server import schemas
 from convnextv2.server.bodies import MOST_NUMBERS, V2_BODY, decode_base64
-from convnextv2.server.limits import Refusal
 from convnextv2.server.models import Store
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.routes import StoreOf
 from convnextv2.server.scoring import score, score_pixels
 from convnextv2.server.tensors import (

@@ -12,10 +12,11 @@ from pydantic import BaseModel, Field
 from convnextv2.inference.predictor import top
 from convnextv2.server import schemas
 from convnextv2.server.bodies import IMAGE_BODY, IMAGES_BODY, read_images
-from convnextv2.server.limits import Refusal
-from convnextv2.server.models import Prepared, Served, Store
+from convnextv2.server.models import Prepared, Store
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.routes import StoreOf
 from convnextv2.server.scoring import score, together
+from convnextv2.server.served import Served
 
 router = APIRouter(tags=["models"])
 

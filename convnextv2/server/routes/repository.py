@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from convnextv2.server import schemas
 from convnextv2.server.bodies import INDEX_BODY, LOAD_BODY, validated
-from convnextv2.server.limits import Refusal
+from convnextv2.server.refusal import Refusal
 from convnextv2.server.routes import StoreOf
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {

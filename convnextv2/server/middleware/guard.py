@@ -1,21 +1,25 @@
-"""The middleware of every request: its id, the API key, the counts and the log."""
+"""The id of every request, its API key, the counts and the log."""
 
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convnextv2.server.access_log import AccessLog, request_id
 from convnextv2.server.keys import Keys
-from convnextv2.server.limits import ASGIApp, Message, Receive, Refusal, Send
 from convnextv2.server.models import Store
-from convnextv2.server.refusal import CODE_HEADER, GONE, send_refusal
+from convnextv2.server.refusal import CODE_HEADER, GONE, Refusal, send_refusal
 
 _POLICY = (
     b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     b"frame-ancestors 'none'"
 )
+
+
 _OURS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", _POLICY)]
+
+
 _WITH_KEY = ("/v1", "/v2/models", "/v2/repository", "/metrics")
 
 
@@ -35,7 +39,7 @@ class Guard:
     def __init__(self, app: ASGIApp, store: Store, keys: Keys, log: AccessLog) -> None:
         self.app, self.store, self.keys, self.log = app, store, keys, log
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
