@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version as version_of
 
 from fastapi import FastAPI
@@ -17,27 +17,33 @@ from convnextv2.server.middleware.body_limit import LimitBody
 from convnextv2.server.middleware.cors import Cors
 from convnextv2.server.middleware.guard import Guard
 from convnextv2.server.middleware.linger import Linger
-from convnextv2.server.models import Store
+from convnextv2.server.models import Models
 from convnextv2.server.notify import notify
 from convnextv2.server.refusal import CODE_HEADER, Refusal, handle_errors, send_refusal
-from convnextv2.server.routes import health, kserve, models, page, repository
+from convnextv2.server.routes import ROUTERS
 from convnextv2.server.tensors import LENGTH_HEADER
+
+_DESCRIPTION = (
+    "Image classification by ConvNeXt V2. Every error has the same body and a stable code, which "
+    f"also stands in the header {CODE_HEADER}. Under /v2 the body is that of KServe's protocol."
+)
 
 
 def build_app(
-    store: Store,
+    models: Models,
     *,
     keys: Keys | None = None,
     cors_origins: Sequence[str] = (),
     access_log: str = "failed",
 ) -> ASGIApp:
-    """The ASGI application that serves models.
+    """Build the ASGI application that serves models.
 
     Args:
-        store: The models.
-        keys: Asked for in `Authorization: Bearer` or `X-API-Key` where there are any; see `Guard` for which paths.
-        cors_origins: Whose pages may call.
-        access_log: Key of `access_log.KINDS`.
+        models: The models.
+        keys: If there are any, a request must have one in `Authorization: Bearer` or `X-API-Key`;
+            see `Guard` for the paths.
+        cors_origins: Whose pages may call the server.
+        access_log: Which requests are written down; see `AccessLog`.
 
     Returns:
         The application. It warms the models up when it starts, and answers health checks meanwhile.
@@ -46,57 +52,56 @@ def build_app(
     app = FastAPI(
         title="convnextv2",
         version=version_of("convnextv2"),
-        description="Image classification by ConvNeXt V2. Every error has the same body and a stable code, which the header "
-        f"{CODE_HEADER} has, too; under /v2 the body is that of KServe's protocol.",
-        lifespan=_life_of(store),
-        docs_url=None,  # these pages take their scripts from elsewhere
+        description=_DESCRIPTION,
+        lifespan=_life_of(models),
+        docs_url=None,  # these pages load their scripts from other servers
         redoc_url=None,
     )
-    app.state.store, app.state.keys = store, keys
-    for routes in (health, models, kserve, repository, page):
-        app.include_router(routes.router)
+    app.state.models, app.state.keys = models, keys
+    for router in ROUTERS:
+        app.include_router(router)
 
     def count(code: str) -> None:
-        store.metrics.rejected.labels(code).inc()
+        models.metrics.rejected.labels(code).inc()
 
     async def refuse(refusal: Refusal, path: str, send: Send) -> None:
         count(refusal.code)
         await send_refusal(refusal, path, send)
 
     handle_errors(app, count)
-    limited = LimitBody(app, store.limits, refuse)
-    guarded: ASGIApp = Linger(
-        Guard(limited, store, keys, AccessLog(access_log)), store.limits.read_timeout_s
+    limited = LimitBody(app, models.limits, refuse)
+    guarded = Guard(limited, models, keys, AccessLog(access_log))
+    lingering = Linger(guarded, models.limits.read_timeout_s)
+    if not cors_origins:
+        return lingering
+    return Cors(
+        lingering,
+        allow_origins=list(cors_origins),
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=("Retry-After", "X-Request-ID", CODE_HEADER, LENGTH_HEADER),
     )
-    if cors_origins:
-        shown = ("Retry-After", "X-Request-ID", CODE_HEADER, LENGTH_HEADER)
-        guarded = Cors(
-            guarded,
-            allow_origins=list(cors_origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=shown,
-        )
-    return guarded
 
 
-def _life_of(store: Store):  # type: ignore[no-untyped-def]  # FastAPI's own type names private things
+def _life_of(models: Models) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What the application does when it starts, and when it ends."""
+
     def warmed_up(warm_up: asyncio.Task[None]) -> None:
         if warm_up.cancelled():
             return
         if error := warm_up.exception():
-            store.failure = error
+            models.failure = error
             signal.raise_signal(signal.SIGTERM)
         else:
             notify("READY=1")
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        warm_up = asyncio.create_task(store.start())  # health checks are answered meanwhile
+        warm_up = asyncio.create_task(models.start())  # health checks are answered meanwhile
         warm_up.add_done_callback(warmed_up)
         yield
-        warm_up.cancel()  # if it is not done: nobody waits for a model that will not be asked
+        warm_up.cancel()  # nobody waits for a model that will not be asked
         await asyncio.wait([warm_up])
-        await store.stop()
+        await models.stop()
 
     return life

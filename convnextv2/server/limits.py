@@ -14,7 +14,7 @@ class Limits:
     max_body_mb: float = option(32.0, "Maximum request body.", metavar="MB", unit="MB", gt=0)
     max_bodies_mb: float = option(
         512.0,
-        "Maximum of all bodies that are being read or answered.",
+        "Maximum of all request bodies together that are being received or answered.",
         metavar="MB",
         unit="MB",
         gt=0,
@@ -22,14 +22,14 @@ class Limits:
     max_images: int = option(64, "Maximum number of images in a request.", metavar="N", gt=0)
     max_image_pixels: int = option(
         64_000_000,
-        "Largest image that is decoded, by its header; twice as many pixels are decoded at once.",
+        "Largest image to decode, judged by its header. Twice as many pixels are decoded at once.",
         metavar="N",
         unit="pixels",
         gt=0,
     )
     max_queue: int = option(
         256,
-        "Images that may wait, of all requests; beyond that requests are refused.",
+        "Maximum number of images that wait, over all requests. Further requests are refused.",
         metavar="N",
         gt=0,
     )
@@ -44,11 +44,16 @@ class Limits:
         ge=0,
     )
     deadline_s: float = option(
-        10.0, "Time from a request's last byte to its answer.", metavar="S", unit="s", gt=0
+        10.0,
+        "Maximum time from the last byte of a request to its answer.",
+        metavar="S",
+        unit="s",
+        gt=0,
     )
     read_timeout_s: float = option(
         20.0,
-        "Time allowed to receive a request's head, and its body, and for the client to take the answer.",
+        "Time allowed to receive a request's head, then its body, and for the client to take the "
+        "answer.",
         metavar="S",
         unit="s",
         gt=0,

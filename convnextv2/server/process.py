@@ -17,18 +17,31 @@ from starlette.types import ASGIApp
 from convnextv2.errors import DeviceError, RecipeError
 from convnextv2.server.keys import Keys
 from convnextv2.server.limits import Limits
-from convnextv2.server.models import Store
+from convnextv2.server.models import Models
 from convnextv2.server.notify import notify, notify_reloading
 from convnextv2.server.protocol import KEEP_ALIVE_S, TimedProtocol
 from convnextv2.server.signals import was_hung_up
 from convnextv2.server.tls import Certificate
 
 _ARRIVING_S, _LONGEST_ARRIVING_S = 0.2, 2.0
-"""How long after the last connection its request may still be on its way; and where some have sent nothing yet, at most."""
+"""How long the request of a connection may still be on its way when the server stops to listen.
+
+The first number holds for all connections, the second at most if some have sent nothing yet."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket for `run_server`, which nobody can connect to yet. port: 0 for any. Raises OSError where the port is taken."""
+    """Bind a socket for `run_server`, to which nobody can connect yet.
+
+    Args:
+        host: The address.
+        port: The port; 0 for any that is free.
+
+    Returns:
+        The socket.
+
+    Raises:
+        OSError: The port is taken, or the address is not this machine's.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -44,22 +57,22 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run_server(
     app: ASGIApp,
-    store: Store,
+    models: Models,
     limits: Limits,
     bound: socket.socket,
     *,
     keys: Keys,
     certificate: Certificate | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads models, keys and the certificate.
+    """Serve until SIGTERM or SIGINT. SIGHUP reloads the models, the keys and the certificate.
 
     Args:
         app: The application.
-        store: Its models.
+        models: Its models.
         limits: Its limits.
         bound: The socket to listen on.
         keys: Its keys.
-        certificate: To speak HTTPS; None for HTTP.
+        certificate: The certificate for HTTPS; None for HTTP.
 
     Raises:
         DeviceError: A model does not run.
@@ -82,34 +95,45 @@ def run_server(
         ssl_certfile=certificate.certfile if certificate else None,
         ssl_keyfile=certificate.keyfile if certificate else None,
     )
-    DrainingServer(config, store, limits.drain_s, keys, certificate).run(sockets=[bound])
-    if store.failure:
-        raise DeviceError(f"a model does not run: {store.failure}")
+    DrainingServer(config, models, limits.drain_s, keys, certificate).run(sockets=[bound])
+    if models.failure:
+        raise DeviceError(f"a model does not run: {models.failure}")
 
 
 class DrainingServer(uvicorn.Server):
-    """Goes in two steps: first it says that it is not ready and closes each connection after its next answer, still taking
-    requests; `drain_s` later it stops to listen and finishes what it has."""
+    """uvicorn's server, which ends in two steps and reloads at SIGHUP.
+
+    When it is told to end, it first says that it is not ready and closes each connection after its
+    next answer, but still takes requests. `drain_s` later it stops to listen, and finishes what it
+    has.
+
+    Args:
+        config: uvicorn's settings.
+        models: The models that are served.
+        drain_s: How long the first step takes, in seconds.
+        keys: The API keys.
+        certificate: The certificate for HTTPS; None for HTTP.
+    """
 
     def __init__(
         self,
         config: uvicorn.Config,
-        store: Store,
+        models: Models,
         drain_s: float,
         keys: Keys | None = None,
         certificate: Certificate | None = None,
     ) -> None:
         super().__init__(config)
-        self.store, self.drain_s, self.keys, self.certificate = (
-            store,
-            drain_s,
-            keys or Keys(),
-            certificate,
-        )
+        self.models, self.drain_s = models, drain_s
+        self.keys, self.certificate = keys or Keys(), certificate
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, and take SIGHUP. One that has come before is answered now: what it was for may have been loaded already."""
+        """Listen, and take SIGHUP from now on.
+
+        A SIGHUP that has come before is answered now, because what it announced may have come after
+        the models were opened.
+        """
         await super().startup(sockets)
         if (
             not hasattr(signal, "SIGHUP")
@@ -122,21 +146,20 @@ class DrainingServer(uvicorn.Server):
             with suppress(RuntimeError):  # the loop is closed: the process is about to end
                 loop.call_soon_threadsafe(self._reload)
 
-        signal.signal(
-            signal.SIGHUP, hang_up
-        )  # not the loop's own way, which brings the default back at its end
+        # Not `loop.add_signal_handler`, which restores the default, a death, when the loop ends.
+        signal.signal(signal.SIGHUP, hang_up)
         if was_hung_up():
             self._reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Of SIGTERM and SIGINT. A second one does not wait."""
-        if self.store.is_draining:
+        """Begin to end at SIGTERM or SIGINT. A second signal ends the process at once."""
+        if self.models.is_draining:
             with suppress(OSError, RuntimeError):
                 print("Ended at once, without finishing.", flush=True)
-            os._exit(1)  # a model that computes is not interrupted by less
-        self.store.is_draining = True
+            os._exit(1)  # nothing less interrupts a model that computes
+        self.models.is_draining = True
         notify("STOPPING=1")
-        if not self.store.is_ready:  # nobody was told to send anything yet
+        if not self.models.is_ready:  # nobody was told to send anything yet
             self.should_exit = True
             return
         loop = self.servers[0].get_loop()
@@ -148,8 +171,11 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop to listen and finish what there is. Whoever has connected is accepted first, and what is sent within
-        `_ARRIVING_S` is read: closing would reset both."""
+        """Stop to listen, and finish what there is.
+
+        Closing the socket would reset the connections that are not accepted yet, and those whose
+        request is still on its way. So the former are accepted, and the latter get `_ARRIVING_S`.
+        """
         try:
             if not self.force_exit:
                 await self._accept_the_last(sockets or [])
@@ -157,50 +183,66 @@ class DrainingServer(uvicorn.Server):
             await super().shutdown(sockets)
 
     async def _accept_the_last(self, sockets: list[socket.socket]) -> None:
-        accepted = []
-        for bound in sockets:
-            bound.setblocking(False)
-            with suppress(
-                OSError
-            ):  # BlockingIOError where there is no other; or there are no more file descriptors
-                for _ in range(self.config.backlog):
-                    with suppress(ConnectionAbortedError):
-                        accepted.append(bound.accept()[0])
+        accepted = self._accept_waiting(sockets)
         for server in self.servers:
             server.close()
         for bound in sockets:
             bound.close()
-        loop, protocol = asyncio.get_running_loop(), self.config.http_protocol_class
+        loop = asyncio.get_running_loop()
         for connection in accepted:
-            with suppress(OSError):  # it has left
+            with suppress(OSError):  # its client has left
                 await loop.connect_accepted_socket(
-                    lambda: protocol(
-                        config=self.config,
-                        server_state=self.server_state,
-                        app_state=self.lifespan.state,
-                    ),  # type: ignore[call-arg]
-                    connection,
-                    ssl=self.config.ssl,
+                    self._build_protocol, connection, ssl=self.config.ssl
                 )
         await asyncio.sleep(_ARRIVING_S)
         end = loop.time() + _LONGEST_ARRIVING_S - _ARRIVING_S
-        while loop.time() < end and any(one.cycle is None for one in self.server_state.connections):  # type: ignore[union-attr]
+        connections = self.server_state.connections
+        while loop.time() < end and any(one.cycle is None for one in connections):  # type: ignore[union-attr]
             await asyncio.sleep(0.02)
 
+    def _accept_waiting(self, sockets: list[socket.socket]) -> list[socket.socket]:
+        """Accept the clients that have connected and wait for it."""
+        accepted = []
+        for bound in sockets:
+            bound.setblocking(False)
+            # BlockingIOError says that there is no other; or there are no more file descriptors.
+            with suppress(OSError):
+                for _ in range(self.config.backlog):
+                    with suppress(ConnectionAbortedError):
+                        accepted.append(bound.accept()[0])
+        return accepted
+
+    def _build_protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    def _reload(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._renew())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
     async def _renew(self) -> None:
+        """Read everything again, and say what has changed."""
         notify_reloading()
         lines = self._renew_keys()
         try:
-            lines += [change.text for change in await self.store.reload()]
-        except Exception as error:  # of a mistake of ours: all that is served goes on
+            lines += [change.text for change in await self.models.reload()]
+        except Exception as error:  # a mistake of ours: what is served goes on
             lines.append(f"Models stay as they were: {error!r}")
-        for line in lines or ["Nothing has changed."]:
+        lines = lines or ["Nothing has changed."]
+        for line in lines:
             with suppress(OSError):  # nobody may read what is printed
                 print(line, flush=True)
-        notify("READY=1", f"STATUS={(lines or ['Nothing has changed.'])[-1][:200]}")
+        notify("READY=1", f"STATUS={lines[-1][:200]}")
 
     def _renew_keys(self) -> list[str]:
-        """Read the keys and the certificate again. Returns lines for people; what cannot be read stays as it was."""
+        """Read the keys and the certificate again; what cannot be read stays as it was.
+
+        Returns:
+            Lines for people.
+        """
         lines = []
         try:
             if self.keys.read():
@@ -214,8 +256,3 @@ class DrainingServer(uvicorn.Server):
             except RecipeError as error:
                 lines.append(f"The certificate stays as it was: {error}")
         return lines
-
-    def _reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._renew())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)

@@ -1,4 +1,4 @@
-"""The queue of all images that wait, which cannot grow without end."""
+"""The queue of a server: how many images may wait, over all of its models."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from convnextv2.server.limits import Limits
 from convnextv2.server.refusal import Refusal
 
 _SHARE_OF_DEADLINE = 0.5
-"""How much of the deadline images may be expected to wait: the model shares the processor with decoding, so the wait may be twice
-what its pace says."""
+"""The share of the deadline that images may be expected to wait.
+
+The models share the processor with decoding, so that the wait may be twice what the pace says."""
 
 
 @dataclass
 class Queue:
-    """Images that wait, over all models of a server, so that one bound holds for its memory."""
+    """Counts the images that wait, over all models, so that one bound holds for their memory.
+
+    Attributes:
+        limits: The server's limits.
+        waiting: How many images wait.
+        pace: The moving average of what the models score, in images/s; 0 before the first batch.
+    """
 
     limits: Limits
     waiting: int = 0
     pace: float = 0.0
 
     def check(self, images: int) -> None:
-        """Raises Refusal where there is no room for so many, or where they would wait for longer than the deadline."""
+        """Check that there is room.
+
+        Args:
+            images: How many images want to wait.
+
+        Raises:
+            Refusal: There is no room for so many, or they would wait longer than the deadline.
+        """
         if self.waiting + images > self.limits.max_queue:
             raise Refusal(
                 429,
@@ -39,15 +53,20 @@ class Queue:
             )
 
     def take(self, images: int) -> None:
-        """Make room for so many. Raises Refusal as `check` does."""
+        """Take images in. Raises Refusal as `check` does."""
         self.check(images)
         self.waiting += images
 
+    def give_back(self, images: int) -> None:
+        """Make room: so many images wait no longer."""
+        self.waiting -= images
+
     def finished(self, images: int, seconds: float) -> None:
-        """A model took so long for so many images; pace is the moving average of images/s."""
+        """Update the pace.
+
+        Args:
+            images: The size of a batch.
+            seconds: How long a model took for it.
+        """
         pace = images / max(seconds, 1e-6)
         self.pace = pace if not self.pace else 0.9 * self.pace + 0.1 * pace
-
-    def give_back(self, images: int) -> None:
-        """They wait no more."""
-        self.waiting -= images

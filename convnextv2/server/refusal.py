@@ -1,9 +1,12 @@
-"""How the server says no: a refusal, and the answers that carry it."""
+"""How the server says no: a refusal, and the answers that carry it.
+
+Every error has the same body, except under /v2, where KServe's protocol sets the form.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,22 +18,21 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 CODE_HEADER = "X-Error-Code"
-"""Has the refusal's code wherever the body has no room for it."""
-
+"""The header that holds a refusal's code, also where the body has no room for it."""
 
 GONE = 499
-"""nginx's number for a client that has left before its answer."""
+"""The status, as nginx numbers it, of a request whose client left before the answer."""
 
 
 class Refusal(Exception):
     """A request that is answered with an error.
 
     Args:
-        status: HTTP's.
-        code: Stable, for programs.
-        message: For people.
-        retry_after_s: When trying again may help; None where it will not.
-        more_headers: What the answer has beside.
+        status: HTTP's status.
+        code: What is wrong, for programs. It stays the same between versions.
+        message: What is wrong, for people.
+        retry_after_s: After how many seconds another try may help; None if none will.
+        more_headers: Headers that only this answer has.
     """
 
     def __init__(
@@ -42,39 +44,33 @@ class Refusal(Exception):
         more_headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after_s = (
-            status,
-            code,
-            message,
-            retry_after_s,
-        )
-        self.more_headers = more_headers
+        self.status, self.code, self.message = status, code, message
+        self.retry_after_s, self.more_headers = retry_after_s, more_headers
 
     def body(self) -> dict[str, dict[str, str]]:
-        """The same for every error."""
+        """Return the JSON of the error, in the form that all have outside of /v2."""
         return {"error": {"code": self.code, "message": self.message}}
 
     def headers(self) -> dict[str, str]:
-        """Retry-After, in whole seconds, and what belongs to this refusal alone."""
-        return (
-            {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-        ) | dict(self.more_headers)
+        """Return Retry-After, if another try may help, and the headers of this refusal alone."""
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return retry | dict(self.more_headers)
 
 
 def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
-    """The JSON of an error.
+    """Return the JSON of an error.
 
     Args:
         refusal: The error.
-        path: The path of the request. KServe's clients print what `error` holds, so that it is a
-            string under /v2.
+        path: The path of the request. Clients of KServe print what `error` holds, so under /v2 it
+            is a string.
     """
     is_kserve = path == "/v2" or path.startswith("/v2/")
     return {"error": refusal.message} if is_kserve else refusal.body()
 
 
 def answer_of(refusal: Refusal, path: str) -> JSONResponse:
-    """The whole answer of an error; see `body_of`."""
+    """Return the whole answer of an error; see `body_of`."""
     return JSONResponse(
         body_of(refusal, path), refusal.status, refusal.headers() | {CODE_HEADER: refusal.code}
     )
@@ -85,8 +81,8 @@ async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
 
     Args:
         refusal: The error.
-        path: What was asked for.
-        send: ASGI's.
+        path: The path of the request.
+        send: ASGI's function.
     """
     answer = answer_of(refusal, path)
     headers = [*answer.raw_headers, (b"connection", b"close")]
@@ -95,7 +91,7 @@ async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
 
 
 def malformed_request() -> bytes:
-    """The answer, head and all, to what is not HTTP."""
+    """Return the answer to what is not HTTP, with its head."""
     body = json.dumps(
         Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
     ).encode()
@@ -107,8 +103,8 @@ def malformed_request() -> bytes:
     return head.encode() + body
 
 
-def handle_errors(app: FastAPI, count: Any) -> None:
-    """Turn what is raised while a request is answered into answers.
+def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
+    """Turn the exceptions that are raised while a request is answered into answers.
 
     Args:
         app: The application.
@@ -125,7 +121,7 @@ def handle_errors(app: FastAPI, count: Any) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]  # of a path or a query, which are short
+        first = error.errors()[0]  # it concerns the path or the query, which are short
         where = ".".join(str(part) for part in first["loc"])[:200]
         return refused(request, Refusal(422, "invalid_value", f"{where}: {first['msg']}"))
 
@@ -143,12 +139,11 @@ def handle_errors(app: FastAPI, count: Any) -> None:
         return Response(status_code=GONE)  # nobody hears it
 
     async def on_bug(request: Request, error: Exception) -> Response:
+        # It is not counted: the exception by which `LimitBody` stops the reading comes here too.
         refusal = Refusal(
             500, "internal_error", "The server has failed on this request; its log says more."
         )
-        return answer_of(
-            refusal, request.url.path
-        )  # not counted: what ends the reading of a refused body comes here, too
+        return answer_of(refusal, request.url.path)
 
     app.add_exception_handler(Exception, on_bug)
     app.add_exception_handler(ClientDisconnect, on_leaving)

@@ -12,8 +12,9 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
-from convnextv2.server.batcher import Batcher, late
-from convnextv2.server.models import Prepared, Store
+from convnextv2.server.batcher import late
+from convnextv2.server.decoders import Prepared
+from convnextv2.server.models import Models
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.schemas import V2Tensor
 from convnextv2.server.served import Served
@@ -22,30 +23,67 @@ Result = TypeVar("Result")
 
 
 async def score(
-    request: Request, store: Store, served: Served, files: Sequence[tuple[str, bytes]]
+    request: Request, models: Models, served: Served, files: Sequence[tuple[str, bytes]]
 ) -> list[tuple[Prepared, Scores]]:
-    """Decode, wait for the model, score; all images of a request or none."""
-    deadline = asyncio.get_running_loop().time() + store.limits.deadline_s
-    batches = served.batches
+    """Decode and score all images of a request, or none.
+
+    Args:
+        request: The request.
+        models: The server's models.
+        served: The model that scores.
+        files: Name and content of each image file.
+
+    Returns:
+        Each image as the model got it, and its scores.
+
+    Raises:
+        Refusal: There is no room, an image cannot be used, or the deadline has passed.
+        ClientDisconnect: The client has left.
+    """
+    deadline = asyncio.get_running_loop().time() + models.limits.deadline_s
+    batcher = served.running_batcher
 
     async def one(name: str, data: bytes) -> tuple[Prepared, Scores]:
-        prepared = await store.prepare(data, name, served.transform)
-        return prepared, await batches(prepared.pixels, deadline)
+        prepared = await models.decoders.prepare(data, name, served.transform)
+        return prepared, await batcher(prepared.pixels, deadline)
 
-    return await together(request, store, deadline, [one(name, data) for name, data in files])
+    return await together(request, models, deadline, [one(name, data) for name, data in files])
 
 
 async def score_pixels(
-    request: Request, store: Store, served: Served, given: V2Tensor
+    request: Request, models: Models, served: Served, given: V2Tensor
 ) -> list[Scores]:
-    """The same for pixels that come at the model's size."""
-    batches = served.batches
+    """Score pixels that come at the model's size.
+
+    Args:
+        request: The request.
+        models: The server's models.
+        served: The model that scores.
+        given: The tensor, uint8 (N, H, W, C).
+
+    Returns:
+        The scores of each image.
+
+    Raises:
+        Refusal: The tensor does not fit, there is no room, or the deadline has passed.
+        ClientDisconnect: The client has left.
+    """
+    batcher = served.running_batcher
+    pixels = _read_pixels(given, served, models.limits.max_images)
+    deadline = asyncio.get_running_loop().time() + models.limits.deadline_s
+    works = [batcher(image, deadline) for image in pixels.permute(0, 3, 1, 2)]
+    return await together(request, models, deadline, works)
+
+
+def _read_pixels(given: V2Tensor, served: Served, max_images: int) -> Tensor:
+    """The values of a tensor, uint8 (N, H, W, C). Raises Refusal if they do not fit the model."""
     size = [*served.transform.image_size, served.transform.channels]
-    if given.shape[1:] != size or not 1 <= given.shape[0] <= store.limits.max_images:
+    if given.shape[1:] != size or not 1 <= given.shape[0] <= max_images:
         raise Refusal(
             400,
             "bad_shape",
-            f"shape {given.shape}: expected [N, {size[0]}, {size[1]}, {size[2]}], N at most {store.limits.max_images}.",
+            f"shape {given.shape}: expected [N, {size[0]}, {size[1]}, {size[2]}], N at most "
+            f"{max_images}.",
         )
     count = torch.Size(given.shape).numel()
     if given.raw is not None:
@@ -53,12 +91,7 @@ async def score_pixels(
             raise Refusal(
                 400, "bad_data", f"{len(given.raw)} bytes: expected {count}, one for each value."
             )
-        return await _score_images(
-            request,
-            store,
-            batches,
-            torch.frombuffer(bytearray(given.raw), dtype=torch.uint8).view(given.shape),
-        )
+        return torch.frombuffer(bytearray(given.raw), dtype=torch.uint8).view(given.shape)
     try:
         pixels = torch.tensor(given.data)
     except (ValueError, TypeError, RuntimeError, OverflowError):
@@ -69,33 +102,37 @@ async def score_pixels(
         or bool(((pixels < 0) | (pixels > 255)).any())
     ):
         raise Refusal(400, "bad_data", f"data: expected {count} whole numbers from 0 to 255.")
-    return await _score_images(request, store, batches, pixels.to(torch.uint8).view(given.shape))
-
-
-async def _score_images(
-    request: Request, store: Store, batches: Batcher, pixels: Tensor
-) -> list[Scores]:
-    images = pixels.permute(0, 3, 1, 2)
-    deadline = asyncio.get_running_loop().time() + store.limits.deadline_s
-    return await together(request, store, deadline, [batches(image, deadline) for image in images])
+    return pixels.to(torch.uint8).view(given.shape)
 
 
 async def together(
-    request: Request, store: Store, deadline: float, works: list[Coroutine[Any, Any, Result]]
+    request: Request, models: Models, deadline: float, works: list[Coroutine[Any, Any, Result]]
 ) -> list[Result]:
-    """Await all works, in their order, within the deadline, as images of the queue; where one fails, or the client leaves, none
-    goes on."""
+    """Await the work on all images of a request. If one fails, or the client leaves, all end.
+
+    Args:
+        request: The request.
+        models: The server's models, in whose queue the images wait.
+        deadline: When the answer is too late, by the event loop's clock.
+        works: The work on each image.
+
+    Returns:
+        The results, in the order of the works.
+
+    Raises:
+        Refusal: There is no room in the queue, or the deadline has passed.
+        ClientDisconnect: The client has left.
+    """
     try:
-        store.queue.take(len(works))
+        models.queue.take(len(works))
     except Refusal:
         for work in works:
             work.close()
         raise
     tasks = [asyncio.create_task(work) for work in works]
     results = asyncio.gather(*tasks)
-    results.add_done_callback(
-        lambda done: done.cancelled() or done.exception()
-    )  # else asyncio complains of each that is late
+    # Somebody has to look at the outcome, or else asyncio complains of each request that is late.
+    results.add_done_callback(lambda done: done.cancelled() or done.exception())
     leaving = asyncio.create_task(_leaving(request))
     try:
         async with asyncio.timeout_at(deadline):
@@ -104,15 +141,15 @@ async def together(
                 raise ClientDisconnect
             return list(await results)
     except TimeoutError:
-        raise late(store.limits) from None
+        raise late(models.limits) from None
     finally:
         results.cancel()
         for task in (*tasks, leaving):
             task.cancel()
-        store.queue.give_back(len(tasks))
+        models.queue.give_back(len(tasks))
 
 
 async def _leaving(request: Request) -> None:
-    """Returns when the client is gone. Its body has been read."""
+    """Return when the client is gone. The body has been read before, so that nothing else comes."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -6,16 +6,32 @@ import asyncio
 from dataclasses import dataclass, field
 
 from convnextv2.data.transforms import EvalTransform
+from convnextv2.deploy.artifact import is_artifact
 from convnextv2.inference.reconstructor import Reconstructor
-from convnextv2.inference.scorer import Scorer
+from convnextv2.inference.scorer import Scorer, open_scorer
+from convnextv2.run import find_weights
 from convnextv2.server.batcher import Batcher
 from convnextv2.server.refusal import Refusal
-from convnextv2.server.spec import Spec
+from convnextv2.server.spec import Spec, fingerprint
+from convnextv2.weights.load import open_weights
 
 
 @dataclass(eq=False)
 class Served:
-    """One version of a model. Exactly one of scorer (with its batcher) and reconstructor is there."""
+    """One version of a model.
+
+    Exactly one of scorer and reconstructor is there, and a scorer has a batcher once it is warm.
+
+    Attributes:
+        spec: What the user named.
+        version: Its version.
+        fingerprint: What lay at its source when it was opened; see `spec.fingerprint`.
+        scorer: A classifier.
+        reconstructor: A pre-trained model.
+        batcher: Gathers images for the scorer.
+        users: How many requests use it now.
+        idle: Set when the last of them is answered.
+    """
 
     spec: Spec
     version: str
@@ -28,7 +44,7 @@ class Served:
 
     @property
     def classifier(self) -> Scorer:
-        """Raises Refusal where it is none."""
+        """The scorer. Raises Refusal if this is not a classifier."""
         if self.scorer is None:
             raise Refusal(
                 404,
@@ -38,14 +54,14 @@ class Served:
         return self.scorer
 
     @property
-    def batches(self) -> Batcher:
-        """Raises Refusal where it is no classifier."""
+    def running_batcher(self) -> Batcher:
+        """The batcher. Raises Refusal if this is not a classifier."""
         assert self.classifier and self.batcher
         return self.batcher
 
     @property
     def pretrained(self) -> Reconstructor:
-        """Raises Refusal where it is none."""
+        """The reconstructor. Raises Refusal if this is a classifier."""
         if self.reconstructor is None:
             raise Refusal(
                 404,
@@ -61,7 +77,7 @@ class Served:
 
     @property
     def sha256(self) -> str:
-        """Of its weights or artifact."""
+        """The SHA-256 of its weights or artifact."""
         return (self.scorer or self.pretrained).sha256
 
     @property
@@ -76,5 +92,29 @@ class Served:
 
     @property
     def engine(self) -> str:
-        """What computes."""
+        """What computes it, in words."""
         return self.scorer.engine if self.scorer else "PyTorch on cpu, float32"
+
+
+def open_served(spec: Spec, version: str, *, device: str, precision: str) -> Served:
+    """Open a model without warming it up.
+
+    Args:
+        spec: What the user named.
+        version: Its version.
+        device: Where a classifier runs; see `open_scorer`.
+        precision: The arithmetic of a classifier; see `open_scorer`.
+
+    Returns:
+        The model, without a batcher.
+
+    Raises:
+        ConvNeXtV2Error: It cannot be opened.
+    """
+    mark = fingerprint(spec.source)
+    if not is_artifact(spec.source):
+        weights = find_weights(spec.source)
+        if open_weights(weights).description.kind == "fcmae":
+            return Served(spec, version, mark, None, Reconstructor(weights))
+    scorer = open_scorer(spec.source, device=device, precision=precision)
+    return Served(spec, version, mark, scorer, None)

@@ -202,9 +202,9 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
     from convnextv2.data.sources import files, image_folder
     from convnextv2.server.limits import Limits
     from convnextv2.server.metrics import Metrics
-    from convnextv2.server.models import Store
+    from convnextv2.server.models import Models
 
-    store = Store([str(weights)], Limits(), Metrics(), device="cpu", precision="float32")
+    models = Models([str(weights)], Limits(), Metrics(), device="cpu", precision="float32")
     of_weights, of_artifact = (
         open_scorer(weights).transform,
         open_scorer(exported("torch")).transform,
@@ -215,7 +215,7 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
         path = tmp_path / name / "class" / name
         path.write_bytes(data)
         tensors = {
-            "server": asyncio.run(store.prepare(data, name, of_weights)).pixels,
+            "server": asyncio.run(models.decoders.prepare(data, name, of_weights)).pixels,
             "bytes": of_artifact(open_picture(data, name=name, max_pixels=10**9).decode()),
         }
         for verb, source in (

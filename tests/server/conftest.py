@@ -17,7 +17,7 @@ from convnextv2.server.app import build_app
 from convnextv2.server.keys import Keys
 from convnextv2.server.limits import Limits
 from convnextv2.server.metrics import Metrics
-from convnextv2.server.models import Store
+from convnextv2.server.models import Models
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ class Server:
         self, sources: tuple[str, ...], api_key: str, cors_origins: tuple[str, ...], **limits: float
     ) -> None:
         self.limits = Limits(**{"max_delay_ms": 0.0} | limits)  # type: ignore[arg-type]
-        self.store = Store(sources, self.limits, Metrics(), device="cpu", precision="float32")
+        self.models = Models(sources, self.limits, Metrics(), device="cpu", precision="float32")
         self.app = build_app(
-            self.store, keys=Keys(api_key), cors_origins=cors_origins, access_log="off"
+            self.models, keys=Keys(api_key), cors_origins=cors_origins, access_log="off"
         )
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app), base_url="http://server", timeout=30
@@ -102,7 +102,7 @@ class Server:
     def busy(self) -> Iterator[None]:
         """The model is held, so that nothing is scored meanwhile."""
         self._gate.clear()
-        self.store.engine.submit(self._gate.wait)
+        self.models.model_thread.submit(self._gate.wait)
         try:
             yield
         finally:
@@ -117,7 +117,7 @@ class Server:
 
     async def reload(self) -> list[str]:
         """What a reload says."""
-        return [change.text for change in await self.store.reload()]
+        return [change.text for change in await self.models.reload()]
 
     async def figures(self) -> dict[str, float]:
         """What /metrics says."""
@@ -130,13 +130,13 @@ class Server:
     async def waiting(self, images: int) -> None:
         """Returns as soon as so many images wait."""
         async with asyncio.timeout(10):
-            while self.store.queue.waiting < images:
+            while self.models.queue.waiting < images:
                 await asyncio.sleep(0.001)
 
     async def ready(self) -> None:
         """Returns as soon as the models are warm."""
         async with asyncio.timeout(30):
-            while not self.store.is_ready:
+            while not self.models.is_ready:
                 await asyncio.sleep(0.001)
 
     @asynccontextmanager

@@ -586,13 +586,13 @@ async def test_the_server_is_ready_when_it_is_warm_and_no_longer_when_it_ends(
         == (await client.get("/v2/models/trees/ready")).json()
         == {"ready": True}
     )
-    server.store.is_draining = True
+    server.models.is_draining = True
     for path in ("/readyz", "/v2/health/ready", "/v2/models/trees/ready"):
         check_refused(await client.get(path), 503, "shutting_down", 2)
     late = await server.predict(images[0])
     check(late, expected[:1])
     assert late.headers["Connection"] == "close"
-    await server.store.stop()
+    await server.models.stop()
     check_refused(await server.predict(images[0]), 503, "not_ready", 2)
     await life.__aexit__(None, None, None)
 
@@ -606,7 +606,7 @@ async def test_what_was_accepted_is_answered_when_the_server_ends(
         waiting = [asyncio.create_task(server.predict(image)) for image in images[:3]]
         await server.waiting(3)
         await asyncio.sleep(0.1)
-        await server.store.stop()
+        await server.models.stop()
         for request, right in zip(waiting, expected, strict=False):
             check(await request, [right])
 
@@ -849,7 +849,7 @@ async def test_nothing_is_scored_for_a_client_that_has_left(
         left.set()
         async with asyncio.timeout(5):
             await request
-        assert server.store.queue.waiting == 0
+        assert server.models.queue.waiting == 0
     assert sent[0]["status"] == 499
     route = "/v1/models/{name}/predict"
     figures = await server.figures()
@@ -922,7 +922,7 @@ async def test_a_version_that_was_named_keeps_its_name_when_it_is_reloaded(
 ) -> None:
     source = save(network(seed=2), tmp_path / "first")
     server = await serve(f"trees@1={source}", f"trees@2={weights}")
-    old = server.store.find("trees", "1").sha256
+    old = server.models.find("trees", "1").sha256
     save(network(seed=1), tmp_path / "first")
     assert "trees@1: PyTorch on cpu" in (await server.reload())[0]
     versions = (await server.client.get("/v1/models/trees")).json()["versions"]

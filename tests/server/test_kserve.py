@@ -314,12 +314,12 @@ async def test_the_index_lists_versions_and_whether_they_answer(
         422,
         "invalid_value",
     )
-    server.store.find("trees", "1").batcher.is_alive = False
+    server.models.find("trees", "1").batcher.is_alive = False
     states = [one["state"] for one in (await server.client.post("/v2/repository/index")).json()]
     assert states == ["UNAVAILABLE", "READY"]
     ready = (await server.client.post("/v2/repository/index", json={"ready": True})).json()
     assert [one["version"] for one in ready] == ["2"]
-    server.store.find("trees", "1").batcher.is_alive = True
+    server.models.find("trees", "1").batcher.is_alive = True
 
 
 async def test_a_model_is_loaded_again_where_a_key_is_asked_for_and_the_answer_says_how_it_went(
@@ -345,7 +345,7 @@ async def test_a_model_is_loaded_again_where_a_key_is_asked_for_and_the_answer_s
     )
     (tmp_path / "trees" / "model.safetensors").write_bytes(b"half a file")
     assert "trees@2: stays as it was: " in check_refused(await load(), 400, "not_loaded")
-    assert server.store.find("trees").version == "2"
+    assert server.models.find("trees").version == "2"
     assert (await load("other")).json() == {"name": "other", "changes": []}
     check_refused(await load("shoes"), 404, "no_such_model")
     check_refused(await load(json={"parameters": {"config": "{}"}}), 400, "unsupported")
@@ -357,7 +357,7 @@ async def test_a_queue_that_fails_is_reported_and_starts_again(
     serve: Serve, images: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = await serve()
-    batcher = server.store.find("trees").batcher
+    batcher = server.models.find("trees").batcher
     await server.predict(images[0])  # after which the queue waits
 
     async def broken() -> None:

@@ -149,7 +149,7 @@ async def test_the_log_has_a_line_for_what_it_is_told_to(
     server = await serve()
 
     async def said(kind: str) -> list[str]:
-        app = build_app(server.store, access_log=kind)
+        app = build_app(server.models, access_log=kind)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://s"
         ) as client:
@@ -157,9 +157,9 @@ async def test_the_log_has_a_line_for_what_it_is_told_to(
             await client.post(PREDICT, content=images[0], headers={"X-Request-ID": "good"})
             await client.post(PREDICT, content=b"no image", headers={"X-Request-ID": "bad"})
             await client.get("/v1/models/%0aforged%1b[2K", headers={"X-Request-ID": "odd"})
-            server.store.is_ready = False
+            server.models.is_ready = False
             await client.get("/readyz")
-            server.store.is_ready = True
+            server.models.is_ready = True
         return capsys.readouterr().out.splitlines()
 
     assert await said("off") == []
@@ -371,7 +371,7 @@ def test_a_repository_of_the_hub_is_served_by_its_name(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from convnextv2.server.metrics import Metrics
-    from convnextv2.server.models import Store
+    from convnextv2.server.models import Models
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
@@ -379,5 +379,5 @@ def test_a_repository_of_the_hub_is_served_by_its_name(
         lambda name: weights if name == "owner/trees" else pytest.fail(name),
     )
     for source, name in (("owner/trees", "trees"), ("mine=owner/trees", "mine")):
-        store = Store([source], Limits(), Metrics(), device="cpu", precision="float32")
-        assert store.names == [name] and store.find(name).scorer is not None
+        models = Models([source], Limits(), Metrics(), device="cpu", precision="float32")
+        assert models.names == [name] and models.find(name).scorer is not None

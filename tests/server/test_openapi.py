@@ -37,7 +37,7 @@ def api(build: Callable[..., Any], weights: Path, pretrained: Path) -> Iterator[
     server = uvicorn.Server(uvicorn.Config(served.app, port=0, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not (server.started and served.store.is_ready):
+    while not (server.started and served.models.is_ready):
         assert thread.is_alive()
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]

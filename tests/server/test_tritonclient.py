@@ -37,7 +37,7 @@ def server(build: Callable[..., Any], weights: Path, pretrained: Path) -> Iterat
     )
     thread = threading.Thread(target=process.run)
     thread.start()
-    while not (process.started and served.store.is_ready):
+    while not (process.started and served.models.is_ready):
         assert thread.is_alive()
         time.sleep(0.01)
     served.address = f"127.0.0.1:{process.servers[0].sockets[0].getsockname()[1]}"
@@ -124,12 +124,12 @@ def test_it_can_print_every_refusal(server: Any, client: Any, images: list[bytes
     assert refused(415, images[:1], request_compression_algorithm="gzip").startswith(
         "Content-Encoding 'gzip'"
     )
-    server.store.queue.waiting = 20
+    server.models.queue.waiting = 20
     assert refused(429, images[:1]) == "20 images are waiting, 20 may. Try again later."
-    server.store.queue.waiting = 0
-    server.store.is_ready = False
+    server.models.queue.waiting = 0
+    server.models.is_ready = False
     assert refused(503, images[:1]).startswith("The server is starting")
-    server.store.is_ready = True
+    server.models.is_ready = True
 
 
 def test_it_sees_what_is_served_and_loads_it_again(client: Any) -> None:

@@ -1,4 +1,4 @@
-"""Bodies that are too long, or come too slowly, are refused here."""
+"""Bodies that are too long, too many, or too slow are refused before the application sees them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from convnextv2.server.refusal import Refusal
 
 
 class _Refused(Exception):
-    """Ends the application's reading. No error that it knows: it must not answer, nor count, what is answered here."""
+    """Stops the application from reading the body.
+
+    It is deliberately not a `Refusal`: this middleware sends and counts the response, so the
+    application's handlers must not."""
 
 
 class LimitBody:
-    """ASGI middleware: refuses bodies that are too long (413), by what they say of their length or by what comes, and those that
-    come too slowly (408). Nothing behind it has to look.
+    """ASGI middleware that refuses bodies, so that nothing behind it has to look at their size.
 
-    answer: sends a refusal to what was asked for at a path."""
+    It refuses those that are too long (413), whether by their Content-Length or by what comes,
+    those that come too slowly (408), and those that would hold too much memory together with the
+    bodies of other requests (429).
+
+    Args:
+        app: The application.
+        limits: The server's limits.
+        answer: Sends a refusal to a request, given its path.
+    """
 
     def __init__(
         self, app: ASGIApp, limits: Limits, answer: Callable[[Refusal, str, Send], Awaitable[None]]
@@ -32,77 +42,99 @@ class LimitBody:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = int(self.limits.max_body_mb * 1e6)
-        too_long = Refusal(
+        refusal = self._judge_length(dict(scope["headers"]).get(b"content-length", b"0"))
+        if refusal is None:
+            body = _Body(self, receive)
+            answer = _Answer(send, body)
+            try:
+                await self.app(scope, body.receive, answer.send)
+            except Exception:
+                if answer.has_begun or not body.refusal:
+                    raise
+            finally:
+                self.held -= body.seen
+            refusal = None if answer.has_begun else body.refusal
+        if refusal:
+            await self.answer(refusal, scope.get("path", ""), closing(send))
+
+    def _judge_length(self, length: bytes) -> Refusal | None:
+        """Refuse a body by its Content-Length; None if it may come."""
+        if not length.isdigit():
+            return Refusal(400, "bad_request", "Content-Length is not a number.")
+        return self.too_long() if int(length) > self.max_bytes else None
+
+    @property
+    def max_bytes(self) -> int:
+        """The longest body."""
+        return int(self.limits.max_body_mb * 1e6)
+
+    def too_long(self) -> Refusal:
+        """Return the refusal of a body that is too long."""
+        return Refusal(
             413, "body_too_large", f"The body is longer than {self.limits.max_body_mb:g} MB."
         )
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > most:
-            refusal = (
-                too_long
-                if length.isdigit()
-                else Refusal(400, "bad_request", "Content-Length is no number.")
-            )
-            await self.answer(refusal, scope.get("path", ""), closing(send))
-            return
-        end = asyncio.get_running_loop().time() + self.limits.read_timeout_s
-        seen, complete, began = 0, False, False
-        refused: Refusal | None = None
 
-        async def counted() -> Message:
-            nonlocal seen, complete, refused
-            if (
-                refused
-            ):  # frameworks turn what is raised here into errors of their own, and may ask again
-                raise _Refused
-            if complete:  # only the end of the connection can follow
-                return await receive()
-            try:
-                async with asyncio.timeout_at(end):
-                    message = await receive()
-            except TimeoutError:
-                refused = Refusal(
-                    408,
-                    "too_slow",
-                    f"The body did not arrive within {self.limits.read_timeout_s:g} s.",
-                )
-                raise _Refused from None
-            came = len(message.get("body", b""))
-            seen, self.held = seen + came, self.held + came
-            complete = not message.get("more_body", False)
-            if seen > most:
-                refused = too_long
-            elif self.held > self.limits.max_bodies_mb * 1e6:
-                refused = Refusal(
-                    429,
-                    "too_many_bodies",
-                    "Too many requests are being read at once. Try again later.",
-                    1,
-                )
-            if refused:
-                raise _Refused
-            return message
 
-        async def noted(message: Message) -> None:
-            nonlocal began
-            if refused and not began:
-                return
-            began = True
-            await send(message)
+class _Body:
+    """The body of one request, counted while it comes."""
 
+    def __init__(self, limit: LimitBody, receive: Receive) -> None:
+        self._limit, self._receive = limit, receive
+        self._end = asyncio.get_running_loop().time() + limit.limits.read_timeout_s
+        self._is_complete = False
+        self.seen = 0
+        self.refusal: Refusal | None = None
+
+    async def receive(self) -> Message:
+        if self.refusal:  # frameworks turn the exception into one of their own, and may ask again
+            raise _Refused
+        if self._is_complete:  # only the end of the connection can follow
+            return await self._receive()
+        limits = self._limit.limits
         try:
-            await self.app(scope, counted, noted)
-        except Exception:
-            if began or not refused:
-                raise
-        finally:
-            self.held -= seen
-        if refused and not began:
-            await self.answer(refused, scope.get("path", ""), closing(send))
+            async with asyncio.timeout_at(self._end):
+                message = await self._receive()
+        except TimeoutError:
+            self.refusal = Refusal(
+                408, "too_slow", f"The body did not arrive within {limits.read_timeout_s:g} s."
+            )
+            raise _Refused from None
+        came = len(message.get("body", b""))
+        self.seen, self._limit.held = self.seen + came, self._limit.held + came
+        self._is_complete = not message.get("more_body", False)
+        if self.seen > self._limit.max_bytes:
+            self.refusal = self._limit.too_long()
+        elif self._limit.held > limits.max_bodies_mb * 1e6:
+            self.refusal = Refusal(
+                429,
+                "too_many_bodies",
+                "Too many requests are being read at once. Try again later.",
+                1,
+            )
+        if self.refusal:
+            raise _Refused
+        return message
+
+
+class _Answer:
+    """Passes the application's answer on, unless the body was refused before the answer began."""
+
+    def __init__(self, send: Send, body: _Body) -> None:
+        self._send, self._body = send, body
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        if self._body.refusal and not self.has_begun:
+            return
+        self.has_begun = True
+        await self._send(message)
 
 
 def closing(send: Send) -> Send:
-    """The same, of an answer after which the connection is closed: nobody reads the rest of its body."""
+    """Return ASGI's `send` for an answer after which the connection is closed.
+
+    Nobody reads the rest of the body, so that the connection cannot be used again.
+    """
 
     async def marked(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Pages of other origins."""
+"""Which other pages may call the server (CORS)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convnextv2.server.refusal import Refusal, answer_of
 
 
 class Cors(CORSMiddleware):
-    """Starlette's CORS middleware, with our form of errors."""
+    """Starlette's CORS middleware, with errors in our form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer a browser that asks whether a page may call the server."""

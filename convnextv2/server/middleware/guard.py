@@ -1,4 +1,4 @@
-"""The id of every request, its API key, the counts and the log."""
+"""What every request meets first: its id, its API key, the counts and the log."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convnextv2.server.access_log import AccessLog, request_id
 from convnextv2.server.keys import Keys
-from convnextv2.server.models import Store
+from convnextv2.server.models import Models
 from convnextv2.server.refusal import CODE_HEADER, GONE, Refusal, send_refusal
 
 _POLICY = (
     b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     b"frame-ancestors 'none'"
 )
-
-
-_OURS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", _POLICY)]
-
-
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", _POLICY)]
 _WITH_KEY = ("/v1", "/v2/models", "/v2/repository", "/metrics")
 
 
@@ -29,28 +25,29 @@ class Guard:
     HEAD is answered as GET would be, without the body.
 
     Args:
-        app: The application that answers.
-        store: Has the metrics, and knows whether the server is about to end.
+        app: The application.
+        models: The server's models, which hold the metrics and know whether the server is about to
+            end.
         keys: If there are any, a request must have one of them. The page, the health checks, /v2
             itself and /openapi.json need none.
         log: Is told of every request.
     """
 
-    def __init__(self, app: ASGIApp, store: Store, keys: Keys, log: AccessLog) -> None:
-        self.app, self.store, self.keys, self.log = app, store, keys, log
+    def __init__(self, app: ASGIApp, models: Models, keys: Keys, log: AccessLog) -> None:
+        self.app, self.models, self.keys, self.log = app, models, keys, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        metrics, began = self.store.metrics, perf_counter()
+        metrics, began = self.models.metrics, perf_counter()
         headers = dict(scope["headers"])
         answer = _Answer(
             send,
             request_id(headers.get(b"x-request-id", b"")),
             scope["method"] == "HEAD",
-            self.store,
+            self.models,
         )
         inner = {**scope, "method": "GET"} if answer.is_head else scope
         metrics.in_flight.inc()
@@ -75,10 +72,10 @@ class Guard:
 
 
 class _Answer:
-    """Passes an answer on, with headers that every answer has, and remembers what it was."""
+    """Passes an answer on with the headers that every answer has, and remembers what it was."""
 
-    def __init__(self, send: Send, id: str, is_head: bool, store: Store) -> None:
-        self._send, self._store = send, store
+    def __init__(self, send: Send, id: str, is_head: bool, models: Models) -> None:
+        self._send, self._models = send, models
         self.id, self.is_head = id, is_head
         self.status, self.code = 0, ""
 
@@ -87,10 +84,8 @@ class _Answer:
             self.status = message["status"]
             given = list(message.get("headers", []))
             self.code = dict(given).get(CODE_HEADER.lower().encode(), b"").decode()
-            more = [*_OURS, (b"x-request-id", self.id.encode())]
-            if (
-                self._store.is_draining
-            ):  # so that nobody sends more on a connection that is about to be closed
+            more = [*_HEADERS, (b"x-request-id", self.id.encode())]
+            if self._models.is_draining:  # nobody shall send more on a connection that will close
                 more.append((b"connection", b"close"))
             message["headers"] = [*given, *more]
         elif self.is_head:
@@ -99,7 +94,11 @@ class _Answer:
 
 
 def _unauthorized(is_given: bool) -> Refusal:
-    """RFC 6750, 3: the error is named only where a token was sent."""
+    """The refusal of a request without a valid key.
+
+    Args:
+        is_given: Whether the request has a token. Only then is the error named (RFC 6750, 3).
+    """
     challenge = 'Bearer realm="convnextv2"' + (', error="invalid_token"' if is_given else "")
     return Refusal(
         401,

@@ -1,4 +1,4 @@
-"""A client that still sends gets to know its answer."""
+"""Clients that still send are read from until they know their answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Linger:
-    """ASGI middleware: where a request is answered before its body has come, reads on for a while and forgets what comes. A
-    connection that is closed on a client while it still sends is reset, and the client never learns what the answer was (nginx:
-    lingering_close)."""
+    """ASGI middleware that reads on after an answer that came before the end of the body.
+
+    What it reads is thrown away. If a connection is closed while its client still sends, the client
+    gets a reset and never learns what the answer was (nginx: lingering_close).
+
+    Args:
+        app: The application.
+        seconds: How long it reads on at most.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app, self.seconds = app, seconds
@@ -19,36 +25,31 @@ class Linger:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = dict(scope.get("headers", []))
-        complete = (
+        has_no_body = (
             headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
         )
-        if (
-            scope["type"] != "http" or complete or b"expect" in headers
-        ):  # who asks first whether to send, sends nothing
+        # A client that asks first whether to send its body (Expect) sends none if it is refused.
+        if scope["type"] != "http" or has_no_body or b"expect" in headers:
             await self.app(scope, receive, send)
             return
+        is_complete = False
 
-        async def noted() -> Message:
-            nonlocal complete
+        async def read() -> Message:
+            nonlocal is_complete
             message = await receive()
-            complete = not message.get(
-                "more_body", False
-            )  # a client that has left says no more, too
+            is_complete = not message.get("more_body", False)  # true of a disconnect as well
             return message
 
-        async def last(message: Message) -> None:
-            if (
-                complete
-                or message["type"] != "http.response.body"
-                or message.get("more_body", False)
-            ):
+        async def send_then_linger(message: Message) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_complete or not is_last:
                 await send(message)
                 return
             await send({**message, "more_body": True})
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.seconds):
-                    while not complete:
-                        await noted()
+                    while not is_complete:
+                        await read()
             await send({"type": "http.response.body", "body": b""})
 
-        await self.app(scope, noted, last)
+        await self.app(scope, read, send_then_linger)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from convnextv2.inference.scorer import Scores
 from convnextv2.server import schemas
 from convnextv2.server.bodies import MOST_NUMBERS, V2_BODY, decode_base64
-from convnextv2.server.models import Store
+from convnextv2.server.models import Models
 from convnextv2.server.refusal import Refusal
-from convnextv2.server.routes import StoreOf
+from convnextv2.server.routes.dependencies import ModelsOf
 from convnextv2.server.scoring import score, score_pixels
+from convnextv2.server.served import Served
 from convnextv2.server.tensors import (
     Column,
     answer,
@@ -54,68 +56,68 @@ async def server() -> schemas.V2Server:
 
 @router.get("/v2/health/live")
 async def live() -> schemas.V2Live:
-    """As /healthz."""
+    """Say that the process is alive, as /healthz does."""
     return schemas.V2Live(live=True)
 
 
 @router.get("/v2/health/ready", responses={503: schemas.V2_REFUSALS[503]})
-async def ready(store: StoreOf) -> schemas.V2Ready:
-    """As /readyz."""
-    store.check_open()
+async def ready(models: ModelsOf) -> schemas.V2Ready:
+    """Say that all models are warmed up and the server is not shutting down, as /readyz does."""
+    models.check_open()
     return schemas.V2Ready(ready=True)
 
 
 @router.get("/v2/models/{name}", responses=_SOME)
-async def metadata(store: StoreOf, name: str) -> schemas.V2Metadata:
-    """Inputs and outputs of a model."""
-    return _metadata(store, name, None)
+async def metadata(models: ModelsOf, name: str) -> schemas.V2Metadata:
+    """Describe the inputs and outputs of a model."""
+    return _metadata(models, name, None)
 
 
 @router.get("/v2/models/{name}/versions/{version}", responses=_SOME)
-async def metadata_by_version(store: StoreOf, name: str, version: str) -> schemas.V2Metadata:
-    """Inputs and outputs of a version."""
-    return _metadata(store, name, version)
+async def metadata_by_version(models: ModelsOf, name: str, version: str) -> schemas.V2Metadata:
+    """Describe the inputs and outputs of a version."""
+    return _metadata(models, name, version)
 
 
 @router.get("/v2/models/{name}/config", responses=_SOME)
-async def config(store: StoreOf, name: str) -> schemas.V2Config:
-    """Inputs and outputs of a model, in the form of Triton's model configuration."""
-    return _config(store, name, None)
+async def config(models: ModelsOf, name: str) -> schemas.V2Config:
+    """Describe a model in the form of Triton's model configuration."""
+    return _config(models, name, None)
 
 
 @router.get("/v2/models/{name}/versions/{version}/config", responses=_SOME)
-async def config_by_version(store: StoreOf, name: str, version: str) -> schemas.V2Config:
-    """The same of a version."""
-    return _config(store, name, version)
+async def config_by_version(models: ModelsOf, name: str, version: str) -> schemas.V2Config:
+    """Describe a version in the form of Triton's model configuration."""
+    return _config(models, name, version)
 
 
 @router.get("/v2/models/{name}/ready", responses=_READY)
-async def model_ready(store: StoreOf, name: str) -> schemas.V2Ready:
-    """Return whether a model answers."""
-    return _is_ready(store, name, None)
+async def model_ready(models: ModelsOf, name: str) -> schemas.V2Ready:
+    """Say whether a model answers."""
+    return _is_ready(models, name, None)
 
 
 @router.get("/v2/models/{name}/versions/{version}/ready", responses=_READY)
-async def version_ready(store: StoreOf, name: str, version: str) -> schemas.V2Ready:
-    """Return whether a version answers."""
-    return _is_ready(store, name, version)
+async def version_ready(models: ModelsOf, name: str, version: str) -> schemas.V2Ready:
+    """Say whether a version answers."""
+    return _is_ready(models, name, version)
 
 
 @router.post("/v2/models/{name}/infer", **_INFER)
-async def infer(store: StoreOf, request: Request, name: str) -> Response:
-    """Classify by the newest version."""
-    return await _infer(store, request, name, None)
+async def infer(models: ModelsOf, request: Request, name: str) -> Response:
+    """Classify images with the newest version of a model."""
+    return await _infer(models, request, name, None)
 
 
 @router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
-async def infer_by_version(store: StoreOf, request: Request, name: str, version: str) -> Response:
-    """Classify by a certain version."""
-    return await _infer(store, request, name, version)
+async def infer_by_version(models: ModelsOf, request: Request, name: str, version: str) -> Response:
+    """Classify images with a certain version of a model."""
+    return await _infer(models, request, name, version)
 
 
-def _metadata(store: Store, name: str, version: str | None) -> schemas.V2Metadata:
-    versions = store.versions(name)
-    served = store.find(name, version)
+def _metadata(models: Models, name: str, version: str | None) -> schemas.V2Metadata:
+    versions = models.versions(name)
+    served = models.find(name, version)
     classes = len(served.classifier.class_names)
     size = [-1, *served.transform.image_size, served.transform.channels]
     return schemas.V2Metadata(
@@ -133,8 +135,8 @@ def _metadata(store: Store, name: str, version: str | None) -> schemas.V2Metadat
     )
 
 
-def _config(store: Store, name: str, version: str | None) -> schemas.V2Config:
-    told = _metadata(store, name, version)
+def _config(models: Models, name: str, version: str | None) -> schemas.V2Config:
+    told = _metadata(models, name, version)
 
     def triton(tensor: dict[str, Any]) -> dict[str, Any]:
         kind = {"BYTES": "STRING"}.get(tensor["datatype"], tensor["datatype"])
@@ -146,16 +148,16 @@ def _config(store: Store, name: str, version: str | None) -> schemas.V2Config:
         name=name,
         platform=told.platform,
         backend="convnextv2",
-        max_batch_size=store.limits.max_images,
+        max_batch_size=models.limits.max_images,
         input=inputs,
         output=[triton(tensor) for tensor in told.outputs],
     )
 
 
-def _is_ready(store: Store, name: str, version: str | None) -> schemas.V2Ready:
-    served = store.find(name, version)
+def _is_ready(models: Models, name: str, version: str | None) -> schemas.V2Ready:
+    served = models.find(name, version)
     assert served.classifier  # raises a Refusal for a pre-trained model, which has no outputs here
-    store.check_open()
+    models.check_open()
     if not served.is_alive:
         raise Refusal(
             503, "model_failed", f"The queue of model {name} has failed and is started again.", 2
@@ -163,31 +165,18 @@ def _is_ready(store: Store, name: str, version: str | None) -> schemas.V2Ready:
     return schemas.V2Ready(ready=True)
 
 
-async def _infer(store: Store, http: Request, name: str, version: str | None) -> Response:
-    store.check_ready()
-    async with store.use(name, version) as served:
+async def _infer(models: Models, http: Request, name: str, version: str | None) -> Response:
+    models.check_ready()
+    async with models.use(name, version) as served:
         class_names = served.classifier.class_names
-        store.queue.check(1)  # before the body is read and taken apart
+        models.queue.check(1)  # before the body is read and taken apart
         request = await read_request(http, MOST_NUMBERS)
-        given = request.inputs[0]
         wanted = request.outputs or [
             schemas.V2Wanted(name="probs"),
             schemas.V2Wanted(name="embedding"),
         ]
         counts = [class_count(output) for output in wanted]
-        if given.datatype != {"image_files": "BYTES", "pixels": "UINT8"}[given.name]:
-            raise Refusal(400, "bad_datatype", f"input {given.name}: is no {given.datatype}.")
-        if given.datatype == "BYTES":
-            files = _files(given, store)
-            if given.shape not in ([len(files)], [len(files), 1]):
-                raise Refusal(
-                    400,
-                    "bad_shape",
-                    f"shape {given.shape}: expected [{len(files)}], one for each image.",
-                )
-            scored = [scores for _, scores in await score(http, store, served, files)]
-        else:
-            scored = await score_pixels(http, store, served, given)
+        scored = await _score(models, http, served, request.inputs[0])
     found = {
         "probs": np.concatenate([scores.probs for scores in scored]),
         "embedding": np.concatenate([scores.embedding for scores in scored]),
@@ -204,10 +193,26 @@ async def _infer(store: Store, http: Request, name: str, version: str | None) ->
     return answer(request, name, served.version, columns)
 
 
-def _files(given: schemas.V2Tensor, store: Store) -> list[tuple[str, bytes]]:
+async def _score(
+    models: Models, http: Request, served: Served, given: schemas.V2Tensor
+) -> list[Scores]:
+    """Score the images of a tensor, which holds files or pixels."""
+    if given.datatype != {"image_files": "BYTES", "pixels": "UINT8"}[given.name]:
+        raise Refusal(400, "bad_datatype", f"input {given.name}: is not of type {given.datatype}.")
+    if given.datatype == "UINT8":
+        return await score_pixels(http, models, served, given)
+    files = _files(given, models)
+    if given.shape not in ([len(files)], [len(files), 1]):
+        raise Refusal(
+            400, "bad_shape", f"shape {given.shape}: expected [{len(files)}], one for each image."
+        )
+    return [scores for _, scores in await score(http, models, served, files)]
+
+
+def _files(given: schemas.V2Tensor, models: Models) -> list[tuple[str, bytes]]:
     if given.raw is None:
-        return decode_base64(given.data or [], store.limits)
-    files = [(f"image {i}", data) for i, data in enumerate(elements(given.raw, store.limits))]
+        return decode_base64(given.data or [], models.limits)
+    files = [(f"image {i}", data) for i, data in enumerate(elements(given.raw, models.limits))]
     if not files:
         raise Refusal(400, "no_image", "There is no image in the body.")
     return files

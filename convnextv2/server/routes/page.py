@@ -1,4 +1,4 @@
-"""The page to try models on."""
+"""The page on which people try models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KServe's model repository extension: an index of the models, and a way to load one again."""
+"""KServe's model repository extension: the index of the models, and how to load one again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from convnextv2.server import schemas
 from convnextv2.server.bodies import INDEX_BODY, LOAD_BODY, validated
 from convnextv2.server.refusal import Refusal
-from convnextv2.server.routes import StoreOf
+from convnextv2.server.routes.dependencies import ModelsOf
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: schemas.V2_REFUSALS[status] for status in (400, 401, 404, 422)
@@ -28,16 +28,16 @@ router = APIRouter(tags=["kserve v2"])
 
 
 @router.post("/v2/repository/index", responses=_BODY_REFUSALS, openapi_extra=INDEX_BODY)
-async def index(store: StoreOf, request: Request) -> list[schemas.V2Indexed]:
-    """All versions of all classifiers."""
+async def index(models: ModelsOf, request: Request) -> list[schemas.V2Indexed]:
+    """List all versions of all classifiers."""
     body = await request.body()
     only_ready = (
         bool(body) and validated(schemas.V2IndexRequest, body, _MOST_VALUES, "values").ready
     )
     found = []
-    for name in store.names:
-        for served in store.versions(name):
-            is_ready = store.is_ready and served.is_alive
+    for name in models.names:
+        for served in models.versions(name):
+            is_ready = models.is_ready and served.is_alive
             if served.scorer and (is_ready or not only_ready):
                 reason = "" if is_ready else "it is being loaded, or its queue has failed"
                 found.append(
@@ -54,7 +54,7 @@ async def index(store: StoreOf, request: Request) -> list[schemas.V2Indexed]:
 @router.post(
     "/v2/repository/models/{name}/load", responses=_RELOAD_REFUSALS, openapi_extra=LOAD_BODY
 )
-async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
+async def load(models: ModelsOf, request: Request, name: str) -> schemas.V2Loaded:
     """Load a model again from where it lies, as SIGHUP does for all models.
 
     The answer says whether that worked. Only a server with an API key permits it.
@@ -65,7 +65,7 @@ async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
             "no_api_key",
             "Models are loaded again by SIGHUP, or here where the server has an API key.",
         )
-    store.check_ready()
+    models.check_ready()
     body = await request.body()
     if body and validated(schemas.V2LoadRequest, body, _MOST_VALUES, "values").parameters:
         raise Refusal(
@@ -73,8 +73,8 @@ async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
             "unsupported",
             "parameters: a model is loaded from where it lies, as it lies there. Leave them out.",
         )
-    store.versions(name)
-    changes = await store.reload(name)
+    models.versions(name)
+    changes = await models.reload(name)
     for change in changes:
         print(change.text, flush=True)
     if failed := [change.text for change in changes if change.failed]:
@@ -83,9 +83,9 @@ async def load(store: StoreOf, request: Request, name: str) -> schemas.V2Loaded:
 
 
 @router.post("/v2/repository/models/{name}/unload", responses=_REFUSALS)
-async def unload(store: StoreOf, name: str) -> schemas.V2Loaded:
+async def unload(models: ModelsOf, name: str) -> schemas.V2Loaded:
     """Always refused: which models are served is decided where the server is started."""
-    store.versions(name)
+    models.versions(name)
     raise Refusal(
         400,
         "unsupported",
