@@ -1,4 +1,4 @@
-"""One line for each request."""
+"""The access log: one line for each request."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _OFTEN_ASKED = ("/healthz", "/readyz", "/metrics", "/v2/health/")
 
 
 def request_id(given: bytes) -> str:
-    """The id of a request.
+    """Return the id of a request.
 
     Args:
         given: The client's X-Request-ID; empty for none.
 
     Returns:
-        The client's, if it is a plain word, else a new one.
+        The client's id if it is a plain word, else a new one.
     """
     return given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class AccessLog:
-    """Writes to the standard output; a line that nobody can take is dropped.
+    """Writes requests to the standard output. A line that nobody can take is dropped.
 
     Args:
         kind: "failed" writes the requests that were refused or failed, except for health checks;
@@ -50,9 +50,9 @@ class AccessLog:
         Args:
             scope: The request's ASGI scope.
             id: The request's id.
-            status: The answer's status; 499 where the client has left before there was one.
-            code: Of a refusal; empty for none.
-            seconds: From the request's head to the answer's end.
+            status: The answer's status; 499 if the client left before there was one.
+            code: The code of the refusal; empty if the request was not refused.
+            seconds: The time from the head of the request to the end of the answer.
         """
         path = scope.get("raw_path") or b""
         shown = "".join(

@@ -1,4 +1,4 @@
-"""What comes in the body of a request, in each form that is taken."""
+"""The body of a request, in each form that the server takes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from convnextv2.server.limits import Limits
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.schemas import ImagesJson, V2IndexRequest, V2LoadRequest, V2Request
 
-MOST_NUMBERS = 2_000_000
-"""In the JSON of a request: while they are parsed, for about half a second, nothing else runs. For more there are image files."""
+MAX_NUMBERS = 2_000_000
+"""How many numbers the JSON of a request may hold.
 
-_MOST_KEYS = 32
-"""In the JSON of a request, beside its lists."""
+While they are parsed, for about half a second, nothing else runs. Image files take less."""
+
+_MAX_KEYS = 32
+"""How many values the JSON of a request may hold outside of its lists."""
 
 _BLANKS = dict.fromkeys(map(ord, " \t\r\n"))
 """What the command base64 and mail programs put into the text, as a table for `str.translate`."""
@@ -28,74 +30,92 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Names and contents of the images in a request's body, whatever its form."""
+    """Read the images in the body of a request, whatever its form.
+
+    Args:
+        request: The request.
+        limits: The server's limits.
+
+    Returns:
+        The name and the content of each image file, at least one.
+
+    Raises:
+        Refusal: The body is of another kind, cannot be read, or holds no images or too many.
+    """
     check_encoding(request)
-    kind, most = content_type(request), limits.max_images
+    kind = content_type(request)
     if kind == "multipart/form-data":
-        try:
-            form = await _InMemory(
-                request.headers,
-                request.stream(),
-                max_files=most,
-                max_fields=0,
-                max_part_size=int(limits.max_body_mb * 1e6),
-            ).parse()
-            uploads = [part for _, part in form.multi_items() if not isinstance(part, str)]
-            files = [
-                (plain(part.filename or f"image {i}")[:200], await part.read())
-                for i, part in enumerate(uploads)
-            ]
-            await form.close()
-        except (UnicodeError, LookupError):  # of a charset that the request names
-            raise Refusal(
-                400,
-                "bad_request",
-                "The multipart body cannot be read: its text is of no known encoding.",
-            ) from None
-        except MultiPartException as error:
-            if "Too many files" in error.message:
-                raise Refusal(
-                    413,
-                    "too_many_images",
-                    f"More than {most} images. Send them in several requests.",
-                ) from None
-            raise Refusal(
-                400, "bad_request", f"The multipart body cannot be read: {error.message[:200]}"
-            ) from None
+        files = await _read_multipart(request, limits)
     elif kind == "application/json":
-        parsed = validated(ImagesJson, await request.body(), most, "images")
+        parsed = validated(ImagesJson, await request.body(), limits.max_images, "images")
         files = decode_base64(parsed.images, limits)
     elif kind in (
         "application/octet-stream",
-        "application/x-www-form-urlencoded",
+        "application/x-www-form-urlencoded",  # what curl calls a file that it posts
         "",
     ) or kind.startswith("image/"):
-        body = await request.body()  # by its content; curl calls a posted file a form
+        body = await request.body()
         files = [("image 0", body)] if body else []
     else:
         raise Refusal(
             415,
             "content_type",
-            f"Content-Type {kind[:100]!r}: expected an image, multipart/form-data or application/json.",
+            f"Content-Type {kind[:100]!r}: expected an image, multipart/form-data or "
+            "application/json.",
         )
     if not files:
         raise Refusal(400, "no_image", "There is no image in the body.")
     return files
 
 
+async def _read_multipart(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
+    """Names and contents of the files in a form."""
+    try:
+        form = await _InMemory(
+            request.headers,
+            request.stream(),
+            max_files=limits.max_images,
+            max_fields=0,
+            max_part_size=int(limits.max_body_mb * 1e6),
+        ).parse()
+        uploads = [part for _, part in form.multi_items() if not isinstance(part, str)]
+        files = [
+            (plain(part.filename or f"image {i}")[:200], await part.read())
+            for i, part in enumerate(uploads)
+        ]
+        await form.close()
+    except (UnicodeError, LookupError):  # the request names an encoding that is wrong or unknown
+        raise Refusal(
+            400,
+            "bad_request",
+            "The multipart body cannot be read: its text is of no known encoding.",
+        ) from None
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise Refusal(
+                413,
+                "too_many_images",
+                f"More than {limits.max_images} images. Send them in several requests.",
+            ) from None
+        raise Refusal(
+            400, "bad_request", f"The multipart body cannot be read: {error.message[:200]}"
+        ) from None
+    return files
+
+
 class _InMemory(MultiPartParser):
-    """Bodies are bounded, so that none needs a file."""
+    """A parser that writes no files: the length of a body is bounded, so memory holds it."""
 
     spool_max_size = 1 << 40
 
 
 def content_type(request: Request) -> str:
-    """A request's, in lower case and without parameters."""
+    """Return the type of a request's body, in lower case and without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def check_encoding(request: Request) -> None:
-    """Raises Refusal for a compressed body: what it holds is not known before it has been unpacked."""
+    """Raise Refusal for a compressed body, whose size is not known before it is unpacked."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise Refusal(
@@ -104,22 +124,24 @@ def check_encoding(request: Request) -> None:
 
 
 def validated(form: type[Body], body: bytes, most: int, what: str) -> Body:
-    """A JSON body of at most so many values in lists. They are counted before it is parsed: that takes many times the memory of
-    the text, and nothing else runs meanwhile.
+    """Parse a body of JSON.
+
+    The values in its lists are counted before it is parsed, because parsing takes many times the
+    memory of the text, and nothing else runs meanwhile.
 
     Args:
-        form: What it must be.
+        form: What the body must be.
         body: The text.
         most: How many values it may have in lists.
-        what: Those values, in the plural.
+        what: What those values are, in the plural.
 
     Returns:
-        What it says.
+        The parsed body.
 
     Raises:
-        Refusal: It is something else, or too much.
+        Refusal: It is something else, or holds too much.
     """
-    if body.count(b",") > most + _MOST_KEYS:
+    if body.count(b",") > most + _MAX_KEYS:
         code = "too_many_images" if what == "images" else "body_too_large"
         raise Refusal(413, code, f"More than {most} {what}. Send them in several requests.")
     try:
@@ -131,22 +153,22 @@ def validated(form: type[Body], body: bytes, most: int, what: str) -> Body:
 
 
 def plain(text: str) -> str:
-    """Without the halves of characters that JSON can spell and UTF-8 cannot."""
+    """Replace halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
 def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes]]:
-    """Names and contents of images.
+    """Decode images that come as text.
 
     Args:
         texts: Base64, which may be wrapped into lines and may be a data: URI.
-        limits: How many images there may be.
+        limits: The server's limits.
 
     Returns:
-        A name for each image, and its file.
+        A name for each image, and the content of its file.
 
     Raises:
-        Refusal: There are none, too many, or one is something else.
+        Refusal: There are no images or too many, or one is something else.
     """
     if len(texts) > limits.max_images:
         raise Refusal(
@@ -162,7 +184,8 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
             raise Refusal(
                 400,
                 "bad_base64",
-                f"image {i}: is not base64. Expected the file's bytes so encoded, or a data: URI of them.",
+                f"image {i}: is not base64. Expected the file's bytes so encoded, or a data: URI "
+                "of them.",
             ) from None
     if not files:
         raise Refusal(400, "no_image", "There is no image in the body.")
@@ -170,7 +193,7 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
 
 
 def _from_base64(text: str) -> bytes:
-    """Raises ValueError and its kin for what is something else."""
+    """Decode one text. Raises ValueError and its kin if it is something else."""
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
@@ -179,7 +202,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a body, all in one, for routes that parse it themselves."""
+    """The JSON schema of a body without references, for routes that parse it themselves."""
     schema = body.model_json_schema()
     parts = schema.pop("$defs", {})
 

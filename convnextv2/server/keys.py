@@ -15,7 +15,7 @@ class Keys:
     Args:
         key: A key; empty for none.
         file: A file with a key on each line; empty for none. Blank lines and lines that begin with
-            "#" are passed over.
+            "#" are ignored.
 
     Raises:
         RecipeError: The file cannot be read, or holds no key.
@@ -28,11 +28,11 @@ class Keys:
 
     @property
     def are_asked_for(self) -> bool:
-        """Return whether there is any."""
+        """Whether there are any keys."""
         return bool(self._keys)
 
     def read(self) -> bool:
-        """Read the file again; where that fails, the keys stay.
+        """Read the file again. If that fails, the keys stay as they are.
 
         Returns:
             Whether other keys are valid now.
@@ -73,7 +73,6 @@ class Keys:
         """
         scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
         given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
-        matches = [
-            hmac.compare_digest(given, key) for key in self._keys
-        ]  # all, so that the time says nothing
+        # All keys are compared, so that the time does not tell which of them begins alike.
+        matches = [hmac.compare_digest(given, key) for key in self._keys]
         return any(matches)

@@ -1,4 +1,4 @@
-"""What Prometheus reads from the server."""
+"""The server's metrics, which Prometheus reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """One server's metrics, in a registry of their own."""
+    """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -25,7 +25,7 @@ class Metrics:
         )
         self.answered = Histogram(
             "convnextv2_request_seconds",
-            "From a request's head to the end of its answer.",
+            "Time from a request's head to the end of its answer.",
             ("route", "code"),
             buckets=_SECONDS,
             registry=registry,
@@ -37,39 +37,39 @@ class Metrics:
             registry=registry,
         )
         self.rejected = Counter(
-            "convnextv2_rejected", "Refused requests, by why.", ("reason",), registry=registry
+            "convnextv2_rejected", "Refused requests, by reason.", ("reason",), registry=registry
         )
         self.in_flight = Gauge(
             "convnextv2_requests_in_flight", "Requests that are being answered.", registry=registry
         )
         self.queue = Gauge(
             "convnextv2_queue_images",
-            "Images that were taken and are not answered yet.",
+            "Images that were accepted and are not answered yet.",
             registry=registry,
         )
         self.images = Counter("convnextv2_images", "Images scored.", ("model",), registry=registry)
         self.batch = Histogram(
             "convnextv2_batch_images",
-            "Images of a batch.",
+            "Number of images in a batch.",
             ("model",),
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=registry,
         )
         self.waited = Histogram(
             "convnextv2_queue_seconds",
-            "An image's wait for the model.",
+            "Time that an image waited for the model.",
             buckets=_SECONDS,
             registry=registry,
         )
         self.decoded = Histogram(
             "convnextv2_decode_seconds",
-            "Decoding and resizing of an image.",
+            "Time to decode and resize an image.",
             buckets=_SECONDS,
             registry=registry,
         )
         self.scored = Histogram(
             "convnextv2_model_seconds",
-            "The model on a batch.",
+            "Time of the model for a batch.",
             ("model",),
             buckets=_SECONDS,
             registry=registry,
@@ -82,5 +82,5 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """The exposition format."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -173,7 +173,7 @@ class Models:
                     await self._begin(served)
         if self.is_draining:
             return
-        # What is there now stays. To search it for garbage again and again took a fifth of the time.
+        # What is there now stays. Searching it for garbage took a fifth of the time.
         gc.collect()
         gc.freeze()
         self.is_ready = True

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def notify(*lines: str) -> None:
-    """Send assignments such as READY=1; does nothing where systemd does not listen.
+    """Send assignments such as READY=1 to systemd, if it listens.
 
     Args:
         lines: The assignments.
@@ -28,5 +28,5 @@ def notify(*lines: str) -> None:
 
 
 def notify_reloading() -> None:
-    """A reload has begun; READY=1 ends it."""
+    """Say that a reload has begun. READY=1 ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

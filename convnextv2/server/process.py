@@ -196,8 +196,8 @@ class DrainingServer(uvicorn.Server):
                 )
         await asyncio.sleep(_ARRIVING_S)
         end = loop.time() + _LONGEST_ARRIVING_S - _ARRIVING_S
-        connections = self.server_state.connections
-        while loop.time() < end and any(one.cycle is None for one in connections):  # type: ignore[union-attr]
+        connections: set[Any] = self.server_state.connections
+        while loop.time() < end and any(one.cycle is None for one in connections):
             await asyncio.sleep(0.02)
 
     def _accept_waiting(self, sockets: list[socket.socket]) -> list[socket.socket]:

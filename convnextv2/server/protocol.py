@@ -22,7 +22,7 @@ KEEP_ALIVE_S = 30
 """How long a connection may stay open between two requests, in seconds."""
 
 _MAX_PIPELINED = 100
-"""How many requests may wait behind the one that is being answered on their connection (pipelining).
+"""How many requests of a connection may wait while one is being answered (pipelining).
 
 Each of them holds a few kilobytes, and one small packet can bring thousands."""
 

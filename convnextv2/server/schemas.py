@@ -1,4 +1,4 @@
-"""What goes over the wire, for OpenAPI and for the checks."""
+"""The JSON of requests and answers: what OpenAPI shows, and what requests are checked against."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr
 
 
 class ErrorDetail(BaseModel):
-    """code: stable, for programs. message: for people."""
+    """What went wrong. `code` is for programs and stays the same, `message` is for people."""
 
     code: str
     message: str
 
 
 class ErrorBody(BaseModel):
-    """The body of every error, but under /v2."""
+    """The body of every error outside of /v2."""
 
     error: ErrorDetail
 
 
 class V2Error(BaseModel):
-    """The body of every error under /v2: the message alone, as KServe's protocol has it. The code is in X-Error-Code."""
+    """The body of every error under /v2.
+
+    KServe's protocol has the message alone. The code stands in the header X-Error-Code.
+    """
 
     error: str
 
 
 class ImagesJson(BaseModel):
-    """A request in JSON. images: image files, base64."""
+    """A request in JSON. `images` holds image files in base64."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,15 +47,18 @@ class ClassProbability(BaseModel):
 
 
 class Explanation(BaseModel):
-    """How much each part of what the network saw adds to the logit of the most probable class. map: rows of numbers. seen: top,
-    left, height and width of what the network saw, as shares of the upright image."""
+    """How much each part of the image adds to the logit of the most probable class.
+
+    `map` holds rows of numbers, for the part of the image that the network saw. `seen` is the top,
+    left, height and width of that part, as shares of the upright image.
+    """
 
     map: list[list[float]]
     seen: tuple[float, float, float, float]
 
 
 class ImagePrediction(BaseModel):
-    """Of one image."""
+    """What a classifier says of one image."""
 
     image: str
     predictions: list[ClassProbability]
@@ -61,7 +67,7 @@ class ImagePrediction(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """Of one request, in the images' order."""
+    """What a classifier says of the images of a request, in their order."""
 
     model: str
     version: str
@@ -69,7 +75,11 @@ class PredictResponse(BaseModel):
 
 
 class ReconstructResponse(BaseModel):
-    """PNG files, base64: what the network sees of the image, what is left of it, and the reconstruction."""
+    """What a pre-trained model makes of an image, as PNG files in base64.
+
+    `masked` is what the network sees. `reconstruction` has the visible tiles put back. `seen` is
+    the top, left, height and width of the part of the upright image that both show, as shares.
+    """
 
     model: str
     version: str
@@ -93,20 +103,20 @@ class ModelVersion(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """One model, its newest version last."""
+    """One model. The newest version comes last."""
 
     name: str
     versions: list[ModelVersion]
 
 
 class ModelList(BaseModel):
-    """All models."""
+    """The names of all models."""
 
     models: list[str]
 
 
 class Status(BaseModel):
-    """Of the server."""
+    """The state of the server."""
 
     status: Literal["ok", "ready"]
 
@@ -115,8 +125,12 @@ class Status(BaseModel):
 
 
 class V2Tensor(BaseModel):
-    """A tensor of a request. image_files (BYTES): image files, in JSON as base64. pixels (UINT8): at the model's size,
-    (N, H, W, C), row by row. data: None where parameters has binary_data_size."""
+    """A tensor of a request.
+
+    `image_files` (BYTES) are image files, which JSON holds in base64. `pixels` (UINT8) have the
+    model's size, (N, H, W, C), row by row. A tensor has either `data` or, in `parameters`,
+    `binary_data_size`.
+    """
 
     name: Literal["image_files", "pixels"]
     shape: Annotated[list[int], FailFast()] = Field(min_length=1, max_length=4)
@@ -127,7 +141,7 @@ class V2Tensor(BaseModel):
 
     @property
     def raw(self) -> bytes | None:
-        """The values in binary form, where they came so."""
+        """The values, if they came in binary form."""
         return self._raw
 
     @raw.setter
@@ -136,14 +150,22 @@ class V2Tensor(BaseModel):
 
 
 class V2Wanted(BaseModel):
-    """An output that a request asks for. parameters: binary_data for the binary form; classification for the best classes."""
+    """An output that a request asks for.
+
+    Its `parameters` may hold `binary_data` (the binary form) and `classification` (how many of the
+    most probable classes).
+    """
 
     name: Literal["probs", "embedding"]
     parameters: dict[str, Any] = {}
 
 
 class V2Request(BaseModel):
-    """A request: one input. outputs: those that are wanted, or none for all. parameters: binary_data_output for all outputs."""
+    """A request with one input.
+
+    `outputs` names those that are wanted; if it is empty, all are. The parameter
+    `binary_data_output` asks for the binary form of all outputs.
+    """
 
     id: str = ""
     inputs: Annotated[list[V2Tensor], FailFast()] = Field(min_length=1, max_length=1)
@@ -152,7 +174,7 @@ class V2Request(BaseModel):
 
 
 class V2Output(BaseModel):
-    """A tensor of an answer. data: None where parameters has binary_data_size."""
+    """A tensor of an answer. It has either `data` or, in `parameters`, `binary_data_size`."""
 
     name: str
     shape: list[int]
@@ -162,7 +184,7 @@ class V2Output(BaseModel):
 
 
 class V2Response(BaseModel):
-    """An answer."""
+    """An answer with its outputs."""
 
     id: str
     model_name: str
@@ -201,7 +223,7 @@ class V2Indexed(BaseModel):
 
 
 class V2IndexRequest(BaseModel):
-    """What the index shall hold. ready: only what answers."""
+    """What the index shall hold: with `ready`, only the versions that answer."""
 
     ready: bool = False
 
@@ -213,14 +235,14 @@ class V2LoadRequest(BaseModel):
 
 
 class V2Loaded(BaseModel):
-    """What loading a model again has changed; nothing where it lies there as before."""
+    """What has changed by loading a model again; nothing if it lies there as before."""
 
     name: str
     changes: list[str]
 
 
 class V2Server(BaseModel):
-    """What the server is."""
+    """The server's name, its version, and the extensions of the protocol that it has."""
 
     name: str
     version: str
@@ -228,13 +250,13 @@ class V2Server(BaseModel):
 
 
 class V2Live(BaseModel):
-    """Liveness."""
+    """Whether the server is alive."""
 
     live: bool
 
 
 class V2Ready(BaseModel):
-    """Readiness, of the server or of a model."""
+    """Whether the server or a model is ready."""
 
     ready: bool
 
@@ -245,19 +267,20 @@ _WHY = {
     404: "There is no such model or version.",
     408: "The body came too slowly.",
     413: "The body, the number of images or an image is too large.",
-    415: "What was sent is no image that is read here, or of another content type.",
+    415: "What was sent is not an image that the server reads, or has another content type.",
     422: "A parameter has a wrong value.",
     429: "Too much is waiting. Retry-After says when to come again.",
-    503: "Not ready, shutting down, or no answer within the deadline. Retry-After says when to come again.",
+    503: "Not ready, shutting down, or no answer within the deadline. Retry-After says when to "
+    "come again.",
 }
 """What each status of a refusal means."""
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": why} for status, why in _WHY.items()
 }
-"""Of every path that takes a request's body."""
+"""The refusals of every path that takes a body, for OpenAPI."""
 
 V2_REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": V2Error, "description": why} for status, why in _WHY.items()
 }
-"""Of every path under /v2 that does."""
+"""The refusals of every path under /v2 that takes a body, for OpenAPI."""

@@ -1,6 +1,6 @@
-"""Signals that come before the server can take them.
+"""Signals that come before the server is there to take them.
 
-Only the standard library is imported here, so that this is at work early.
+Only the standard library is imported here, so that this is in place early.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names, versions and places of the models that are to be served."""
+"""Which models are served: their names, their versions and where they lie."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Spec:
 
     Attributes:
         name: The model's name.
-        version: Empty where nobody has named one. Such a model counts up when it changes.
+        version: Empty if the user named none. Such a model counts up when it changes.
         source: A path, or OWNER/NAME on the Hub.
     """
 
@@ -86,13 +86,13 @@ def age(version: str) -> tuple[bool, int]:
 
 
 def fingerprint(source: Path) -> tuple[tuple[int, ...], ...]:
-    """Something that changes with what lies there.
+    """Return a value that changes when the files at a source change.
 
     Args:
         source: An artifact, a run, weights, or OWNER/NAME of the Hub, which is fetched anew.
 
     Returns:
-        Time of change, size and inode of each file that counts.
+        The time of change, the size and the inode of each file that counts.
     """
     if is_artifact(source):
         folder = source if source.is_dir() else source.parent
@@ -105,6 +105,7 @@ def fingerprint(source: Path) -> tuple[tuple[int, ...], ...]:
 
 
 def _exists(source: Path) -> bool:
+    """Whether there is something. Raises RunError if that cannot be known."""
     try:
         return source.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered
@@ -112,6 +113,7 @@ def _exists(source: Path) -> bool:
 
 
 def _versions(source: Path) -> list[Path]:
+    """The numbered folders of a model repository, in order; none in any other source."""
     try:
         if not source.is_dir():
             return []

@@ -1,10 +1,9 @@
-"""KServe's tensors, as JSON and as bytes behind the JSON (the extension "binary tensor data").
+"""KServe's tensors, as JSON and as bytes after the JSON (the extension "binary tensor data").
 
-A request in binary form begins with the JSON, whose length the header
-Inference-Header-Content-Length says. The values of each input that names its `binary_data_size`
-follow in order. Numbers are little-endian and row by row. Each element of a BYTES tensor is
-preceded by its length in four bytes. An answer has the same form for the outputs that are asked
-for in binary.
+A request in binary form begins with JSON, whose length the header Inference-Header-Content-Length
+gives. The values of each input that has a `binary_data_size` follow in order. Numbers are
+little-endian and row by row. Each element of a BYTES tensor is preceded by its length in four
+bytes. An answer has the same form for the outputs that are asked for in binary.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from convnextv2.server.schemas import V2Request, V2Tensor, V2Wanted
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _FOREIGN = ("shared_memory_region", "sequence_id")
-"""Parameters of other extensions, without which the request means something else."""
+"""Parameters of extensions that are not here. To ignore one would change what the request means."""
 
 Column = tuple[Literal["FP32", "BYTES"], NDArray[Any]]
-"""Datatype and values of an output."""
+"""The datatype and the values of an output."""
 
 
 async def read_request(http: Request, most: int) -> V2Request:
-    """A request in either form, its binary inputs with their bytes as `raw`.
+    """Read a request in either form.
 
     Args:
         http: The request.
         most: How many values its JSON may have.
 
     Returns:
-        The request.
+        The request. An input in binary form has its bytes as `raw`.
 
     Raises:
         Refusal: It cannot be understood, or needs an extension that is not here.
@@ -57,37 +56,40 @@ async def read_request(http: Request, most: int) -> V2Request:
             415, "content_type", f"Content-Type {kind[:100]!r}: expected application/json."
         )
     body = await http.body()
-    if length is None:
-        request = validated(V2Request, body, most, "numbers")
-        rest = b""
-    else:
-        if not (
-            length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)
-        ):
-            raise Refusal(
-                400,
-                "bad_request",
-                f"{LENGTH_HEADER} {length[:20]!r}: expected a length within the body.",
-            )
-        request, rest = (
-            validated(V2Request, body[: int(length)], most, "numbers"),
-            body[int(length) :],
+    end = len(body) if length is None else _json_length(length, body)
+    request = validated(V2Request, body[:end], most, "numbers")
+    _check_extensions(request)
+    _share_out(request.inputs, body[end:])
+    return request
+
+
+def _json_length(length: str, body: bytes) -> int:
+    """The length of the JSON, as the header says it."""
+    is_number = length.isascii() and length.isdigit() and len(length) < 12
+    if not is_number or int(length) > len(body):
+        raise Refusal(
+            400,
+            "bad_request",
+            f"{LENGTH_HEADER} {length[:20]!r}: expected a length within the body.",
         )
-    of_tensors = [tensor.parameters for tensor in request.inputs] + [
-        output.parameters for output in request.outputs
-    ]
-    for parameters in (request.parameters, *of_tensors):
+    return int(length)
+
+
+def _check_extensions(request: V2Request) -> None:
+    """Raise Refusal if a parameter belongs to an extension that is not here."""
+    inputs = [tensor.parameters for tensor in request.inputs]
+    outputs = [output.parameters for output in request.outputs]
+    for parameters in (request.parameters, *inputs, *outputs):
         if foreign := [name for name in _FOREIGN if name in parameters]:
             raise Refusal(
                 400,
                 "unsupported",
                 f"{foreign[0]}: there is no such extension here. Send the tensor's values.",
             )
-    _share_out(request.inputs, rest)
-    return request
 
 
 def _share_out(inputs: Sequence[V2Tensor], rest: bytes) -> None:
+    """Give each input in binary form its part of the bytes after the JSON."""
     at = 0
     for tensor in inputs:
         size = tensor.parameters.get("binary_data_size")
@@ -110,23 +112,21 @@ def _share_out(inputs: Sequence[V2Tensor], rest: bytes) -> None:
             )
         tensor.raw, at = rest[at : at + size], at + size
     if at != len(rest):
-        raise Refusal(
-            400, "bad_data", f"{len(rest) - at} bytes behind the JSON belong to no input."
-        )
+        raise Refusal(400, "bad_data", f"{len(rest) - at} bytes after the JSON belong to no input.")
 
 
 def elements(raw: bytes, limits: Limits) -> list[bytes]:
-    """The elements of a BYTES tensor in binary form.
+    """Take a BYTES tensor in binary form apart.
 
     Args:
         raw: The tensor's bytes.
-        limits: How many images there may be.
+        limits: The server's limits, which say how many images there may be.
 
     Returns:
         Each element.
 
     Raises:
-        Refusal: The lengths do not fit, or there are too many.
+        Refusal: The lengths do not fit, or there are too many elements.
     """
     found: list[bytes] = []
     at = 0
@@ -142,8 +142,8 @@ def elements(raw: bytes, limits: Limits) -> list[bytes]:
             raise Refusal(
                 400,
                 "bad_data",
-                f"element {len(found)}: is cut. Expected its length in four bytes, then as many "
-                "bytes.",
+                f"element {len(found)}: is cut short. Expected its length in four bytes, then as "
+                "many bytes.",
             )
         found.append(raw[at + 4 : at + 4 + length])
         at += 4 + length
@@ -151,15 +151,15 @@ def elements(raw: bytes, limits: Limits) -> list[bytes]:
 
 
 def classes_of(probs: NDArray[np.float32], names: Sequence[str], count: int) -> Column:
-    """An output as the extension "classification" wants it.
+    """Write an output as the extension "classification" wants it.
 
     Args:
-        probs: Of each image, float32 (N, classes).
-        names: Of the classes.
-        count: How many classes of each image.
+        probs: The probabilities, float32 (N, classes).
+        names: The names of the classes.
+        count: How many classes of each image to write.
 
     Returns:
-        "value:index:name" of the best, strings (N, count).
+        "value:index:name" of the most probable classes, strings (N, count).
     """
     best = np.argsort(-probs, axis=1, kind="stable")[:, :count]
     rows = [[f"{probs[n, k]:f}:{k}:{names[k]}" for k in row] for n, row in enumerate(best)]
@@ -169,8 +169,11 @@ def classes_of(probs: NDArray[np.float32], names: Sequence[str], count: int) -> 
 def class_count(wanted: V2Wanted) -> int:
     """Say how many classes of each image a client wants by the extension "classification".
 
+    Args:
+        wanted: The output that the client asks for.
+
     Returns:
-        The number of classes; 0 where all probabilities are wanted.
+        The number of classes; 0 if all probabilities are wanted.
 
     Raises:
         Refusal: The value is not a number, or an output other than the probabilities is meant.
@@ -194,16 +197,16 @@ def class_count(wanted: V2Wanted) -> int:
 def answer(
     request: V2Request, name: str, version: str, columns: Sequence[tuple[V2Wanted, Column]]
 ) -> Response:
-    """An answer, in the form that the request asks for.
+    """Build an answer in the form that the request asks for.
 
     Args:
         request: The request.
-        name: The model's.
-        version: The model's.
-        columns: Each output, as it was asked for, and its values.
+        name: The model's name.
+        version: The model's version.
+        columns: Each output as it was asked for, and its values.
 
     Returns:
-        JSON; where an output is wanted in binary form, with its bytes behind.
+        JSON, followed by the bytes of the outputs that are wanted in binary form.
     """
     default = request.parameters.get("binary_data_output", False)
     outputs, blocks = [], []
@@ -236,6 +239,7 @@ def answer(
 
 
 def _packed(datatype: str, values: NDArray[Any]) -> bytes:
+    """The values of an output in binary form."""
     if datatype == "FP32":
         return values.astype("<f4").tobytes()
     texts = [text.encode() for text in values.ravel()]

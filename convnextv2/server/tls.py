@@ -1,4 +1,4 @@
-"""The certificate of a server that speaks HTTPS by itself."""
+"""The certificate of a server that speaks HTTPS without a proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class Certificate:
     keyfile: str
 
     def load(self, context: ssl.SSLContext) -> None:
-        """Put it into a context; connections from now on get it.
+        """Load the certificate into a context, which shows it to new connections.
+
+        Args:
+            context: The server's TLS settings.
 
         Raises:
             RecipeError: A file cannot be read, or they do not belong together.
@@ -36,18 +39,22 @@ class Certificate:
             ) from None
 
     def _refuse(self) -> str:
+        """Instead of a password: without it, OpenSSL would ask for one on the terminal."""
         raise ValueError("the key is encrypted")
 
 
 def read_certificate(certfile: str, keyfile: str) -> Certificate | None:
-    """The certificate in two files, or None where neither is given.
+    """Read a certificate.
 
     Args:
-        certfile: See `Certificate`.
-        keyfile: See `Certificate`.
+        certfile: See `Certificate`; empty for none.
+        keyfile: See `Certificate`; empty for none.
+
+    Returns:
+        The certificate; None if neither file is given.
 
     Raises:
-        RecipeError: Only one of them is given, or they cannot be used.
+        RecipeError: Only one of the files is given, or they cannot be used.
     """
     if not certfile and not keyfile:
         return None

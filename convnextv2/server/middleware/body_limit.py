@@ -15,7 +15,8 @@ class _Refused(Exception):
     """Stops the application from reading the body.
 
     It is deliberately not a `Refusal`: this middleware sends and counts the response, so the
-    application's handlers must not."""
+    application's handlers must not.
+    """
 
 
 class LimitBody:

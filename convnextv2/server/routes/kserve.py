@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from convnextv2.inference.scorer import Scores
 from convnextv2.server import schemas
-from convnextv2.server.bodies import MOST_NUMBERS, V2_BODY, decode_base64
+from convnextv2.server.bodies import MAX_NUMBERS, V2_BODY, decode_base64
 from convnextv2.server.models import Models
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.routes.dependencies import ModelsOf
@@ -170,7 +170,7 @@ async def _infer(models: Models, http: Request, name: str, version: str | None) 
     async with models.use(name, version) as served:
         class_names = served.classifier.class_names
         models.queue.check(1)  # before the body is read and taken apart
-        request = await read_request(http, MOST_NUMBERS)
+        request = await read_request(http, MAX_NUMBERS)
         wanted = request.outputs or [
             schemas.V2Wanted(name="probs"),
             schemas.V2Wanted(name="embedding"),
