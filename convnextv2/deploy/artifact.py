@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convnextv2.data.transforms import EvalTransform
-from convnextv2.deploy.formats import FORMATS, Array, Files, Runner, check_format
+from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
+from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import output_names
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.weights.files import check_preprocessing, write_json
@@ -59,7 +60,7 @@ class Card(BaseModel):
     @model_validator(mode="after")
     def _agrees(self) -> Card:
         """What is said in two places must be the same: people edit this file."""
-        file = FORMATS[self.format].file
+        file = ARTIFACT_FORMATS[self.format].file
         if file not in self.files:
             raise ValueError(f"files does not name {file}, the model")
         if tuple(self.outputs) != output_names(self.kind, self.input):
@@ -91,7 +92,7 @@ class Artifact:
     @property
     def sha256(self) -> str:
         """Of the model's first file; stands for the artifact."""
-        return self.card.files[FORMATS[self.card.format].file]
+        return self.card.files[ARTIFACT_FORMATS[self.card.format].file]
 
     def open(self, threads: int) -> Runner:
         """Load the model.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnextv2.deploy.formats import Runner
+from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.deploy.graph import Graph
 from convnextv2.errors import ArtifactError
 from convnextv2.evaluation.timing import take_turns

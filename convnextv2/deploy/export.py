@@ -16,7 +16,8 @@ from torch import Tensor
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, Card, save_card, sha256_of
 from convnextv2.deploy.certificate import certify, check_int8
-from convnextv2.deploy.formats import FORMATS, check_format, onnx_needs, read_files
+from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, read_files
+from convnextv2.deploy.formats.onnx import onnx_needs
 from convnextv2.deploy.graph import Graph, Input, Outputs
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
@@ -156,7 +157,7 @@ def export_artifact(
             notice=notice,
             versions={
                 package: _version(package)
-                for package in ("convnextv2", "torch", *FORMATS[form.format].engine)
+                for package in ("convnextv2", "torch", *ARTIFACT_FORMATS[form.format].run_packages)
             },
             requires=onnx_needs(path.read_bytes()) if form.format == "onnx" else {},
         )

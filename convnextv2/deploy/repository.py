@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from convnextv2.deploy.artifact import CARD, CERTIFICATE, Artifact
-from convnextv2.deploy.formats import FORMATS
+from convnextv2.deploy.formats import ARTIFACT_FORMATS
 from convnextv2.errors import ArtifactError, RunError
 
 LAYOUTS = ("folder", "triton", "ovms")
@@ -77,7 +77,7 @@ def triton_config(artifact: Artifact, name: str) -> str:
     return (
         f'name: "{name}"\n'
         f'backend: "{_BACKENDS[card.format]}"\n'
-        f'default_model_filename: "{FORMATS[card.format].file}"\n'
+        f'default_model_filename: "{ARTIFACT_FORMATS[card.format].file}"\n'
         f"max_batch_size: {_MOST_BATCH}\n"
         f"input [\n  {tensor(card.input, 'TYPE_UINT8' if card.input == 'pixels' else 'TYPE_FP32')}\n]\n"
         f"output [\n  {outputs}\n]\n"
