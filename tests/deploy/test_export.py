@@ -446,7 +446,7 @@ def test_an_encoder_without_head_is_exported_as_features_only(
         export(
             path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0
         )
-    with pytest.raises(ArtifactError, match="int8: is judged by the classes it finds"):
+    with pytest.raises(ArtifactError, match="int8: is judged by the classes that it finds"):
         export(
             path,
             format="onnx",
