@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http import flow_control, httptools_impl
 from uvicorn.server import ServerState
@@ -40,6 +41,28 @@ OVERRIDDEN = {
     },
     "DrainingServer": {"startup", "handle_exit", "shutdown"},
 }
+INHERITED = {
+    "_Flow": set(),
+    "TimedProtocol": {
+        "_unset_keepalive_if_required",
+        "cycle",
+        "flow",
+        "loop",
+        "parser",
+        "pipeline",
+        "transport",
+    },
+    "DrainingServer": {
+        "config",
+        "force_exit",
+        "lifespan",
+        "server_state",
+        "servers",
+        "should_exit",
+    },
+}
+"""Attributes of `self` that uvicorn's classes give to ours."""
+
 BASES = {
     "_Flow": flow_control.FlowControl,
     "TimedProtocol": httptools_impl.HttpToolsProtocol,
@@ -54,20 +77,59 @@ CALLED_BY_UVICORN = (
 """Those that asyncio and httptools do not call."""
 
 
-def test_what_is_overridden_is_there() -> None:
-    """Checked against our source too, so that the list is whole."""
-    classes = {
-        node.name: {
-            item.name
-            for item in node.body
-            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
+def our_classes() -> dict[str, ast.ClassDef]:
+    return {
+        node.name: node
         for module in (process, protocol)
         for node in ast.parse(inspect.getsource(module)).body
         if isinstance(node, ast.ClassDef)
     }
+
+
+def methods(node: ast.ClassDef) -> dict[str, ast.AST]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return {item.name: item for item in node.body if isinstance(item, kinds)}
+
+
+def of_self(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    """Attributes of `self` that are read, or written, somewhere below a node."""
+    return {
+        item.attr
+        for item in ast.walk(node)
+        if isinstance(item, ast.Attribute) and isinstance(item.ctx, context)
+        if isinstance(item.value, ast.Name) and item.value.id == "self"
+    }
+
+
+def test_what_is_overridden_is_there() -> None:
+    """Checked against our source too, so that the list is whole."""
+    classes = our_classes()
     for name, base in BASES.items():
-        assert classes[name] & {*dir(base)} - {"__init__"} == OVERRIDDEN[name], name
+        overridden = methods(classes[name]).keys() & {*dir(base)} - {"__init__"}
+        assert overridden == OVERRIDDEN[name], name
+
+
+def test_every_inherited_attribute_is_listed() -> None:
+    for name, node in our_classes().items():
+        if name not in BASES:
+            continue
+        own = set(methods(node))
+        own |= {
+            item.target.id
+            for item in node.body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        }
+        own |= {
+            target.id
+            for item in node.body
+            if isinstance(item, ast.Assign)
+            for target in item.targets
+            if isinstance(target, ast.Name)
+        }
+        if "__init__" in methods(node):
+            own |= of_self(methods(node)["__init__"], ast.Store)
+        used = of_self(node, ast.Load) | of_self(node, ast.Store)
+        assert used - own == INHERITED[name], name
 
 
 def test_what_is_overridden_is_called() -> None:
@@ -94,6 +156,10 @@ async def test_attributes_of_a_connection_with_a_request(anyio_backend: str) -> 
     assert isinstance(protocol.flow, flow_control.FlowControl)
     assert protocol.transport is transport and protocol.loop is asyncio.get_running_loop()
     assert list(protocol.pipeline) == []
+    for name in INHERITED["TimedProtocol"]:
+        assert hasattr(protocol, name), name
+    assert callable(protocol._unset_keepalive_if_required)
+    assert isinstance(protocol.parser, httptools.HttpRequestParser)
     protocol.data_received(b"hello" + 2 * b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert len(protocol.pipeline) == 2  # those behind
     protocol.pipeline.clear()
@@ -109,7 +175,10 @@ async def test_attributes_of_the_server(anyio_backend: str) -> None:
     assert isinstance(server.server_state, ServerState)
     assert config.backlog == 7 and config.http_protocol_class is httptools_impl.HttpToolsProtocol
     assert server.lifespan.state == {}
+    for name in INHERITED["DrainingServer"] - {"servers"}:
+        assert hasattr(server, name), name
     assert "self.servers" in inspect.getsource(uvicorn.Server.startup)
+    assert config.ssl is None and server.server_state.connections == set()
 
 
 def test_versions_are_bounded() -> None:
