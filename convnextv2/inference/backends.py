@@ -1,4 +1,4 @@
-"""The engines that can run a model here: PyTorch eager, compiled, or ahead of time; ONNX Runtime; OpenVINO."""
+"""The backends: PyTorch eager, compiled or ahead of time, ONNX Runtime, and OpenVINO."""
 
 from __future__ import annotations
 
@@ -15,22 +15,35 @@ from convnextv2.deploy.graph import Graph
 from convnextv2.errors import DeviceError
 from convnextv2.model.convnext import ConvNeXtV2
 
-Engine = Callable[[Tensor], Tensor]
-
 _FORMATS = {"aoti": "aoti", "onnxruntime": "onnx", "openvino": "openvino"}
-ENGINES = ("eager", "compiled", *_FORMATS)
+"""The backends that run an artifact, and its format."""
+
+BACKENDS = ("eager", "compiled", *_FORMATS)
 
 
-def installed_engines() -> list[str]:
-    """Those of `ENGINES` whose packages are here."""
-    return [name for name in ENGINES if _FORMATS.get(name) in (None, *installed_formats())]
+def installed_backends() -> list[str]:
+    """Return those of `BACKENDS` whose packages are installed."""
+    return [name for name in BACKENDS if _FORMATS.get(name) in (None, *installed_formats())]
 
 
-def build_engine(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) -> Engine:
-    """A function from images of one shape to float32 logits.
+def build_backend(
+    name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """Build a function from images to logits.
 
-    name: of `ENGINES`. model: in evaluation mode. images: float32 (N, C, H, W), an example of that shape on the model's device.
-    dtype: of the arithmetic. Raises MissingPackageError, and DeviceError where the engine has no such arithmetic or device."""
+    Args:
+        name: One of `BACKENDS`.
+        model: The classifier in evaluation mode. It is not changed.
+        images: An example of the images, float32 (N, C, H, W), on the model's device.
+        dtype: The type of the arithmetic.
+
+    Returns:
+        The function, for images of that shape. Its logits are float32 (N, classes).
+
+    Raises:
+        MissingPackageError: A package is not installed.
+        DeviceError: The backend does not have this arithmetic or this device.
+    """
     if name in _FORMATS:
         return _exported(_FORMATS[name], model, images, dtype)
     autocast = torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32)
@@ -45,22 +58,20 @@ def build_engine(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtyp
     return run
 
 
-def _exported(name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype) -> Engine:
+def _exported(
+    name: str, model: ConvNeXtV2, images: Tensor, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """Write the model in a format for any batch size, as users get it, and open it."""
     if images.device.type != "cpu":
         raise DeviceError(
-            f"format {name}: runs on the CPU here. Use device cpu, or the backends eager or compiled."
+            f"format {name}: runs on the CPU here. Use device cpu, or the backends eager or "
+            "compiled."
         )
     precision = str(dtype).removeprefix("torch.")
     chosen = check_format(name, precision, to_write=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / chosen.file
-        # As users get it: for any batch size.
-        chosen.write(
-            Graph(copy.deepcopy(model), "classifier").eval(),
-            images.contiguous(),
-            path,
-            precision,
-            False,
-        )
+        graph = Graph(copy.deepcopy(model), "classifier").eval()
+        chosen.write(graph, images.contiguous(), path, precision, False)
         runner = chosen.open(read_files(path.parent), precision, torch.get_num_threads())
     return lambda images: torch.from_numpy(runner(images.numpy())[0])

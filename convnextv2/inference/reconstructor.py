@@ -1,4 +1,4 @@
-"""A pre-trained model that shows what it makes of masked images."""
+"""The reconstructor: what a pre-trained model makes of masked images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class Reconstructor:
 
     Args:
         weights: The file or folder of its weights.
+
+    Attributes:
+        transform: How its images are prepared.
+        sha256: The SHA-256 of its weights.
+        notes: What people should know of it, its licence above all.
     """
 
     def __init__(self, weights: Path) -> None:
@@ -36,8 +41,8 @@ class Reconstructor:
 
         Args:
             pixels: uint8 (C, H, W), as `transform` makes them.
-            mask_ratio: Share of the tiles that is hidden.
-            seed: Decides which tiles.
+            mask_ratio: The share of the tiles that is hidden.
+            seed: Decides which tiles are hidden.
 
         Returns:
             Two PNGs in base64: what the encoder sees, and the reconstruction with the visible tiles
@@ -54,6 +59,7 @@ class Reconstructor:
 
 
 def _png(pixels: Tensor) -> str:
+    """A PNG of pixels, uint8 (C, H, W), in base64."""
     file = io.BytesIO()
     to_picture(pixels).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

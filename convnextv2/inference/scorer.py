@@ -1,4 +1,4 @@
-"""A classifier that is ready to use, whatever it was opened from: a run, weights of any format, or an artifact."""
+"""A classifier that is ready to use, opened from a run, weights of any format, or an artifact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from convnextv2.weights.load import Weights, restore
 
 @dataclass(frozen=True)
 class Scores:
-    """Of N images: probs float32 (N, classes), embedding float32 (N, D), explanation float32 (N, h, w), see `graph.OUTPUTS`."""
+    """What a classifier says of N images; see `graph.OUTPUTS`.
+
+    Attributes:
+        probs: The probabilities, float32 (N, classes).
+        embedding: The pooled and normalised features, float32 (N, D).
+        explanation: The class activation maps, float32 (N, h, w).
+    """
 
     probs: NDArray[np.float32]
     embedding: NDArray[np.float32]
@@ -36,11 +42,23 @@ class Scores:
 
 
 class Scorer:
-    """From pixels to scores. Threads may share it; it runs one batch at a time, on all of the threads that PyTorch has.
+    """Turns pixels into scores.
 
-    name: what it was opened from. transform: how its images are prepared. class_names: distinct, one per column of probs. engine:
-    what computes, in words. sha256: of the weights or the artifact. notes: what people should know of them. certificate: of an
-    artifact."""
+    Threads may share it. It runs one batch at a time, on all of PyTorch's threads.
+
+    Args:
+        name: What it was opened from.
+        run: Turns pixels, uint8 (N, C, H, W), into logits or probabilities, embedding and
+            explanation.
+        transform: How its images are prepared.
+        class_names: A distinct name for each column of the probabilities.
+        engine: What computes, in words.
+        sha256: The SHA-256 of the weights or the artifact.
+        notes: What people should know of it, its licence above all.
+        logits_temperature: The number by which logits are divided before softmax; None if `run`
+            returns probabilities.
+        certificate: The certificate of an artifact; empty for other sources.
+    """
 
     def __init__(
         self,
@@ -61,26 +79,34 @@ class Scorer:
         self._lock = threading.Lock()
 
     def __call__(self, pixels: Tensor) -> Scores:
-        """pixels: uint8 (N, C, H, W), as `transform` makes them."""
+        """Score images.
+
+        Args:
+            pixels: uint8 (N, C, H, W), as `transform` makes them.
+
+        Raises:
+            ArtifactError: The artifact returns another number of classes than it has names.
+        """
         with self._lock:
             first, embedding, explanation = self._run(pixels)
         if first.shape[-1] != len(self.class_names):
             raise ArtifactError(
-                f"{self.name}: returns {first.shape[-1]} columns for {len(self.class_names)} class names."
+                f"{self.name}: returns {first.shape[-1]} columns for {len(self.class_names)} class "
+                "names."
             )
         if self._temperature is not None:
             first = softmax(first / self._temperature)
         return Scores(first, embedding, explanation)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """What the softmax of which is the probabilities.
+        """Return numbers whose softmax is the probabilities.
 
         Args:
             pixels: uint8 (N, C, H, W), as `transform` makes them.
 
         Returns:
-            float32 (N, classes): logits divided by the temperature, or where the artifact returns probabilities, in which
-            that has been done, their logarithms.
+            float32 (N, classes): the logits divided by the temperature. If the artifact returns
+            probabilities, for which that has been done, their logarithms.
         """
         with self._lock:
             first = torch.from_numpy(self._run(pixels)[0])
@@ -89,24 +115,32 @@ class Scorer:
         return first / self._temperature
 
 
-def open_scorer(
-    source: str | Path, *, device: str = "auto", precision: str = "auto", average: bool = False
-) -> Scorer:
-    """A classifier from a run folder, checkpoint, weights file or artifact.
+def open_scorer(source: str | Path, *, device: str = "auto", precision: str = "auto") -> Scorer:
+    """Open a classifier.
 
-    device, precision: of PyTorch; an artifact has its own. Raises our errors where it is no classifier."""
+    Args:
+        source: A run folder, checkpoint, weights file or artifact.
+        device: Where PyTorch computes. An artifact runs on the CPU.
+        precision: PyTorch's arithmetic. An artifact has its own.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        ConvNeXtV2Error: The source cannot be opened, or is not a classifier.
+    """
     if is_artifact(source):
-        return _of_artifact(open_artifact(source), device, precision)
+        return _from_artifact(open_artifact(source), device, precision)
     weights = find_weights(source)
-    return _of_weights(open_run_weights(weights, average=average), weights, device, precision)
+    return _from_weights(open_run_weights(weights), weights, device, precision)
 
 
-def _of_weights(opened: Weights, path: Path, device_name: str, precision: str) -> Scorer:
+def _from_weights(opened: Weights, path: Path, device_name: str, precision: str) -> Scorer:
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or model.head is None:
         raise CheckpointError(
-            f"{path}: a pre-trained encoder without a classifier. Train one with: convnextv2 train --init {path}, or see "
-            "convnextv2 reconstruct."
+            f"{path}: a pre-trained encoder without a classifier. Train one with: convnextv2 train "
+            f"--init {path}, or see convnextv2 reconstruct."
         )
     if not description.preprocessing:
         raise CheckpointError(
@@ -140,19 +174,22 @@ def _of_weights(opened: Weights, path: Path, device_name: str, precision: str) -
     )
 
 
-def _of_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
+def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
     card, transform = artifact.card, artifact.transform
     if card.kind != "classifier":
         raise ArtifactError(
-            f"{artifact.path}: returns {', '.join(card.outputs)}, no classes. Export it with --outputs classifier."
+            f"{artifact.path}: returns {', '.join(card.outputs)}, no classes. Export it with "
+            "--outputs classifier."
         )
     if choose_device(device).type != "cpu" and device != "auto":
         raise DeviceError(
-            f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run itself."
+            f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run "
+            "itself."
         )
     if precision not in ("auto", card.precision):
         raise DeviceError(
-            f"precision = {precision}: {artifact.path} computes in {card.precision}. Leave precision out."
+            f"precision = {precision}: {artifact.path} computes in {card.precision}. Leave "
+            "precision out."
         )
     runner = artifact.open(torch.get_num_threads())
     normalise = BatchTransform(transform.mean, transform.std).normalise
@@ -181,6 +218,6 @@ def _of_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Of each row, in float32."""
+    """Return the softmax of each row, in float32."""
     found: NDArray[np.float32] = torch.from_numpy(logits).softmax(-1).numpy()
     return found

@@ -26,14 +26,10 @@ class Prepared:
     Attributes:
         pixels: uint8 (C, H, W).
         seen: The part of the image that the model sees; see `EvalTransform.seen`.
-        height: Of the upright image, in px.
-        width: Of the upright image, in px.
     """
 
     pixels: Tensor
     seen: tuple[float, float, float, float]
-    height: int
-    width: int
 
 
 class Decoders:
@@ -92,9 +88,7 @@ class Decoders:
         except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self._measure(perf_counter() - began)
-        return Prepared(
-            pixels, transform.seen(picture.height, picture.width), picture.height, picture.width
-        )
+        return Prepared(pixels, transform.seen(picture.height, picture.width))
 
     def shut_down(self) -> None:
         """Finish the images that are being decoded, and drop the others."""

@@ -27,12 +27,10 @@ class Change:
     """What a reload has done to a model, or could not do.
 
     Attributes:
-        model: The model's name; empty if it concerns all of them.
         text: What has happened, for people.
         failed: Whether it could not be done.
     """
 
-    model: str
     text: str
     failed: bool = False
 
@@ -205,7 +203,7 @@ class Models:
             try:
                 specs = await asyncio.to_thread(parse_specs, self.sources)
             except (RunError, OSError) as error:
-                return [Change(only, f"All stays as it was: {error}", failed=True)]
+                return [Change(f"All stays as it was: {error}", failed=True)]
             specs = [spec for spec in specs if only in ("", spec.name)]
             changes = [change for spec in specs for change in await self._renew(spec)]
             return changes + await self._drop_missing(specs, only)
@@ -222,7 +220,7 @@ class Models:
             await self._begin(new)
         except Exception as error:
             outcome = f"{old.version}: stays as it was" if old else f"{version}: is not served"
-            return [Change(spec.name, f"{spec.name}@{outcome}: {error}", failed=True)]
+            return [Change(f"{spec.name}@{outcome}: {error}", failed=True)]
         if old:
             versions.remove(old)
         versions.append(new)
@@ -233,7 +231,7 @@ class Models:
         self._announce(new)
         instead = f", in place of {old.version}" if old else ""
         text = f"{spec.name}@{version}: {new.engine}, sha256 {new.sha256[:16]}{instead}"
-        return [Change(spec.name, text)]
+        return [Change(text)]
 
     async def _drop_missing(self, specs: Sequence[Spec], only: str) -> list[Change]:
         """Retire the versions whose source is gone, but never the last one of a model."""
@@ -247,7 +245,7 @@ class Models:
                     break
                 versions.remove(served)
                 await self._retire(served)
-                changes.append(Change(name, f"{name}@{served.version}: is gone"))
+                changes.append(Change(f"{name}@{served.version}: is gone"))
         return changes
 
     async def _retire(self, old: Served) -> None:
