@@ -122,14 +122,8 @@ def export_artifact(
         made = Path(temporary) / "artifact"
         made.mkdir()
         written_as = "float32" if form.precision == "int8" else form.precision
-        # The graph of a copy, because half precision converts the weights in place.
-        chosen.write(
-            graph(copy.deepcopy(model)).eval(),
-            example,
-            made / chosen.file,
-            written_as,
-            form.dynamic_size,
-        )
+        copied = graph(copy.deepcopy(model)).eval()  # half precision converts weights in place
+        chosen.write(copied, example, made / chosen.file, written_as, form.dynamic_size)
         measure = _quantised if form.precision == "int8" else _measured
         runner, certificate = measure(chosen, made, form, reference, evidence, normalise)
         card = Card(
@@ -151,10 +145,7 @@ def export_artifact(
             requires=onnx_needs((made / chosen.file).read_bytes()) if form.format == "onnx" else {},
         )
         save_card(made, card, certificate)
-        if folder.exists():
-            # It is deleted once the new one is there, because a server may be looking.
-            folder.rename(Path(temporary) / "old")
-        made.rename(folder)
+        _put(made, folder)
     return Artifact(folder, card, certificate)
 
 
@@ -278,6 +269,18 @@ def _speed_in_float32(
     )
     ratio: float = certificate["speed"]["ratio"]
     return ratio
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Move an artifact into its place. A server may be looking, so the old one goes last.
+
+    Args:
+        made: The artifact in a temporary folder, which the caller deletes.
+        folder: Its place.
+    """
+    if folder.exists():
+        folder.rename(made.with_name("old"))
+    made.rename(folder)
 
 
 def _shapes(
