@@ -156,7 +156,7 @@ class Artifact:
         return found
 
     def _checked(self, run: Runner) -> Runner:
-        """The same model, with a check of its input."""
+        """Add a check of the input to an opened model."""
         expected = self.card.shapes[self.card.input]
 
         def checked(x: Array) -> list[Array]:

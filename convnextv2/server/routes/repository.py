@@ -55,7 +55,7 @@ async def index(models: ModelsOf, request: Request) -> list[schemas.V2Indexed]:
     "/v2/repository/models/{name}/load", responses=_RELOAD_REFUSALS, openapi_extra=LOAD_BODY
 )
 async def load(models: ModelsOf, request: Request, name: str) -> schemas.V2Loaded:
-    """Load a model again from where it lies, as SIGHUP does for all models.
+    """Load a model again from its source, as SIGHUP does for all models.
 
     The answer says whether that worked. Only a server with an API key permits it.
     """
@@ -71,7 +71,7 @@ async def load(models: ModelsOf, request: Request, name: str) -> schemas.V2Loade
         raise Refusal(
             400,
             "unsupported",
-            "parameters: a model is loaded from where it lies, as it lies there. Leave them out.",
+            "parameters: a model is loaded from its source as it is. Leave them out.",
         )
     models.versions(name)
     changes = await models.reload(name)
