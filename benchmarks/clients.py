@@ -33,14 +33,15 @@ import tritonclient.http as triton
 import uvicorn
 from tritonclient.utils import InferenceServerException
 
-from convnextv2.deploy.client import predict_remotely
-from convnextv2.deploy.serve.app import build_app
-from convnextv2.deploy.serve.keys import Keys
-from convnextv2.deploy.serve.limits import Limits
-from convnextv2.deploy.serve.metrics import Metrics
-from convnextv2.deploy.serve.server import _DrainingServer, _TimedProtocol, bind
-from convnextv2.deploy.serve.store import Store
 from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.server.app import build_app
+from convnextv2.server.client import predict_remotely
+from convnextv2.server.keys import Keys
+from convnextv2.server.limits import Limits
+from convnextv2.server.metrics import Metrics
+from convnextv2.server.models import Models
+from convnextv2.server.process import DrainingServer, bind
+from convnextv2.server.protocol import TimedProtocol
 
 KEY = "secret"
 JPEG = "image/jpeg"
@@ -79,20 +80,20 @@ class Server:
             read_timeout_s=1.0,
             max_image_pixels=4_000_000,
         )
-        self.store = Store(sources, limits, Metrics(), device="cpu", precision="float32")
-        app = build_app(self.store, keys=Keys(KEY), access_log="off")
+        self.models = Models(sources, limits, Metrics(), device="cpu", precision="float32")
+        app = build_app(self.models, keys=Keys(KEY), access_log="off")
 
-        class Protocol(_TimedProtocol):
+        class Protocol(TimedProtocol):
             timeout_s = limits.read_timeout_s
 
         self.bound = bind("127.0.0.1", 0)
         self.port = self.bound.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(app, http=Protocol, ws="none", log_level="critical", lifespan="on")
-        self.server = _DrainingServer(config, self.store, 0)
+        self.server = DrainingServer(config, self.models, 0)
         self.thread = threading.Thread(target=self.server.run, args=([self.bound],))
         self.thread.start()
-        while not self.store.is_ready:
+        while not self.models.is_ready:
             assert self.thread.is_alive()
             time.sleep(0.01)
 
@@ -105,7 +106,7 @@ class Server:
     def busy(self) -> Iterator[None]:
         """The model is held."""
         gate = threading.Event()
-        self.store.engine.submit(gate.wait)
+        self.models.model_thread.submit(gate.wait)
         try:
             yield
         finally:
@@ -124,7 +125,7 @@ class Server:
 
 def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
     """All that the server can answer."""
-    store = server.store
+    models = server.models
     text = base64.b64encode(photo).decode()
     huge = b"P6 5000 5000 255\n"  # 25 million pixels, by the header
     pixels = np.zeros((1, *size, 3), np.uint8)
@@ -132,7 +133,7 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
     def as_json(images: list[str]) -> bytes:
         return json.dumps({"images": images}).encode()
 
-    full = lambda: server.having(store.queue, "waiting", 4)  # noqa: E731
+    full = lambda: server.having(models.queue, "waiting", 4)  # noqa: E731
     return [
         Case("200", photo, files=[photo]),
         Case("200, pixels", array=pixels),
@@ -170,21 +171,21 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
         Case(
             "500 internal_error",
             photo,
-            state=lambda: server.having(store.find("m").scorer, "_run", None),
+            state=lambda: server.having(models.find("m").scorer, "_run", None),
             files=[photo],
         ),
         Case("503 deadline_exceeded", photo, state=server.busy, files=[photo]),
         Case(
             "503 not_ready",
             photo,
-            state=lambda: server.having(store, "is_ready", False),
+            state=lambda: server.having(models, "is_ready", False),
             files=[photo],
         ),
         Case(
             "503 shutting_down",
             path="/readyz",
             method="GET",
-            state=lambda: server.having(store, "is_draining", True),
+            state=lambda: server.having(models, "is_draining", True),
         ),
     ]
 
@@ -357,7 +358,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as name, opened_page(server.address) as page:
             folder = Path(name)
-            size = server.store.find("m").transform.image_size
+            size = server.models.find("m").transform.image_size
             for case in cases(server, Path(given.photo).read_bytes(), size):
                 message, cells = "", ["-"] * 4
                 with case.state():

@@ -9,8 +9,8 @@ from fastapi import Request
 from torch import Tensor
 
 from convnextv2.data.decode import decode
-from convnextv2.deploy.predictor import top
-from convnextv2.deploy.scorer import open_scorer
+from convnextv2.inference.predictor import top
+from convnextv2.inference.scorer import open_scorer
 
 
 class Api(litserve.LitAPI):  # type: ignore[misc]

@@ -32,9 +32,9 @@ from make_photographs import make
 from masked_dense import MaskedDense, check
 from torch import Tensor, nn
 
-from convnextv2.deploy.engines import build_engine
 from convnextv2.distributed import choose_precision, peak_memory
 from convnextv2.evaluation.timing import ratio, take_turns
+from convnextv2.inference.backends import build_backend
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
@@ -221,7 +221,7 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
     works["convnextv2, compiled"] = logits(torch.compile(ours, dynamic=False), "native")
     if DEVICE.type != "cpu":
         return works
-    engine = build_engine("aoti", ours, images, dtype)  # as `export --format aoti` writes it
+    engine = build_backend("aoti", ours, images, dtype)  # as `export --format aoti` writes it
     works["convnextv2, ahead of time"] = lambda: engine(images)
     works["timm, ahead of time, frozen"] = ahead_work(
         copy.deepcopy(theirs).to(dtype), nhwc.to(dtype)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from convnextv2.errors import ConvNeXtV2Error
 
 if TYPE_CHECKING:
-    from convnextv2.deploy.predictor import Predictor
+    from convnextv2.inference.predictor import Predictor
     from convnextv2.model.convnext import ConvNeXtV2, create_model
     from convnextv2.model.fcmae import FCMAE
     from convnextv2.verbs.benchmark import benchmark
@@ -37,7 +37,7 @@ _HOME = {
     "ConvNeXtV2": "model.convnext",
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
-    "Predictor": "deploy.predictor",
+    "Predictor": "inference.predictor",
     **{
         verb: f"verbs.{verb}"
         for verb in ("pretrain", "train", "validate", "predict", "reconstruct")

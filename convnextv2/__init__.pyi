@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from convnextv2.deploy.predictor import Predictor as Predictor
+from convnextv2.inference.predictor import Predictor as Predictor
 from convnextv2.errors import ConvNeXtV2Error as ConvNeXtV2Error
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.model.convnext import ConvNeXtV2 as ConvNeXtV2
@@ -726,14 +726,14 @@ def serve(
     Args:
         models: [NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME of the Hub.
         max_body_mb: Maximum request body.
-        max_bodies_mb: Maximum of all bodies that are being read or answered.
+        max_bodies_mb: Maximum of all request bodies together that are being received or answered.
         max_images: Maximum number of images in a request.
-        max_image_pixels: Largest image that is decoded, by its header; twice as many pixels are decoded at once.
-        max_queue: Images that may wait, of all requests; beyond that requests are refused.
+        max_image_pixels: Largest image to decode, judged by its header. Twice as many pixels are decoded at once.
+        max_queue: Maximum number of images that wait, over all requests. Further requests are refused.
         max_batch: Maximum number of images that the model gets at once.
         max_delay_ms: Time that the first image of a batch waits for others while the model is idle.
-        deadline_s: Time from a request's last byte to its answer.
-        read_timeout_s: Time allowed to receive a request's head, and its body, and for the client to take the answer.
+        deadline_s: Maximum time from the last byte of a request to its answer.
+        read_timeout_s: Time allowed to receive a request's head, then its body, and for the client to take the answer.
         drain_s: Time to go on taking requests after SIGTERM, so that a load balancer can look away.
         host: Address to listen on; 0.0.0.0 for all.
         port: Port to listen on; 0 for any that is free.

@@ -20,7 +20,7 @@ def main() -> int:
                 signal.signal(number, signal.SIG_IGN)
         return code
     # First of all, and to the last: a service may be reloaded or stopped while this is being imported, or ends.
-    from convnextv2.deploy.serve.signals import hold, ignore
+    from convnextv2.server.signals import hold, ignore
 
     hold()
     try:

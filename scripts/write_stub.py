@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from convnextv2.deploy.predictor import Predictor as Predictor
+from convnextv2.inference.predictor import Predictor as Predictor
 from convnextv2.errors import ConvNeXtV2Error as ConvNeXtV2Error
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.model.convnext import ConvNeXtV2 as ConvNeXtV2

@@ -7,6 +7,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import their slow references by name
 
+pytest_plugins = ["artifacts"]
+
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 # Also for the processes that tests start: more threads than cores would take twice the time.
 torch.set_num_threads(

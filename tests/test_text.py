@@ -9,7 +9,7 @@ from trees import network, photograph, save
 
 from convnextv2 import predict
 from convnextv2.cli import main
-from convnextv2.deploy.scorer import open_scorer
+from convnextv2.inference.scorer import open_scorer
 from convnextv2.text import plain
 from convnextv2.weights.files import Description, save_weights
 from convnextv2.weights.load import open_weights

@@ -1,7 +1,7 @@
-"""The artifact: a folder with an exported model and all that is needed to use it and to trust it.
+"""The artifact: a folder with an exported model and all that is needed to use and to trust it.
 
-model.onnx | model.pt2 | model.xml and model.bin
-artifact.json       what goes in and comes out, preprocessing, class names, provenance, licence, hashes
+model.onnx, or model.pt2, or model.xml and model.bin
+artifact.json       input, outputs, preprocessing, class names, provenance, licence, hashes
 certificate.json    how closely it agreed with the PyTorch model, on what, and at what speed
 """
 
@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convnextv2.data.transforms import EvalTransform
-from convnextv2.deploy.formats import FORMATS, Array, Files, Runner, check_format
+from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
+from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import output_names
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.weights.files import check_preprocessing, write_json
@@ -28,13 +29,28 @@ CERTIFICATE = "certificate.json"
 
 
 class Card(BaseModel):
-    """artifact.json.
+    """The content of artifact.json.
 
-    files: name and sha256 of each file of the model. model: the size's name. arguments: of `ConvNeXtV2`. outputs: names, in
-    order, see `graph.OUTPUTS`. shapes: of input and outputs, None for what may be of any size. preprocessing: of
-    `EvalTransform`. temperature: by which logits are divided before softmax. provenance: where the weights came from. versions:
-    of the packages that made it. requires: what it takes to run it: of ONNX the opset, the file's IR version and the least ONNX
-    Runtime."""
+    Attributes:
+        artifact: The version of this description.
+        format: A key of `formats.ARTIFACT_FORMATS`.
+        precision: The arithmetic.
+        kind: What the model returns; see `graph.OUTPUTS`.
+        files: The name and the SHA-256 of each file of the model.
+        model: The name of the model's size.
+        arguments: The arguments of `ConvNeXtV2`.
+        input: What the model takes; see `graph.Graph`.
+        outputs: The names of the outputs, in order.
+        shapes: The shapes of input and outputs, with None for what may be of any size.
+        preprocessing: How images are prepared; see `EvalTransform.from_description`.
+        class_names: The names of the classes.
+        temperature: The number by which logits are divided before softmax.
+        provenance: Where the weights came from.
+        notice: The licence of the weights.
+        versions: The versions of the packages that made it.
+        requires: What it takes to run an ONNX file: its opset, the version of its form (IR), and
+            the oldest ONNX Runtime that reads both.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
 
@@ -58,8 +74,8 @@ class Card(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Card:
-        """What is said in two places must be the same: people edit this file."""
-        file = FORMATS[self.format].file
+        """Check what is said in two places, because people edit this file."""
+        file = ARTIFACT_FORMATS[self.format].file
         if file not in self.files:
             raise ValueError(f"files does not name {file}, the model")
         if tuple(self.outputs) != output_names(self.kind, self.input):
@@ -70,14 +86,21 @@ class Card(BaseModel):
         is_wrong = columns and columns[0] not in (None, len(self.class_names))
         if self.kind == "classifier" and self.class_names and is_wrong:
             raise ValueError(
-                f"class_names has {len(self.class_names)} names for the {columns[0]} columns of {self.outputs[0]}"
+                f"class_names has {len(self.class_names)} names for the {columns[0]} columns of "
+                f"{self.outputs[0]}"
             )
         return self
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact's folder and what it says of itself."""
+    """An artifact that lies in a folder.
+
+    Attributes:
+        path: The folder.
+        card: What artifact.json says.
+        certificate: What certificate.json says.
+    """
 
     path: Path
     card: Card
@@ -90,8 +113,8 @@ class Artifact:
 
     @property
     def sha256(self) -> str:
-        """Of the model's first file; stands for the artifact."""
-        return self.card.files[FORMATS[self.card.format].file]
+        """The SHA-256 of the model's first file, which stands for the artifact."""
+        return self.card.files[ARTIFACT_FORMATS[self.card.format].file]
 
     def open(self, threads: int) -> Runner:
         """Load the model.
@@ -100,10 +123,11 @@ class Artifact:
             threads: How many threads compute.
 
         Returns:
-            The model. It raises ArtifactError for an input of another shape than `card.shapes` says, whatever the engine does.
+            The model. Whatever the engine does, it raises ArtifactError for an input of another
+            shape than `card.shapes` says.
 
         Raises:
-            ArtifactError: The files cannot be loaded, or have changed since they were looked at.
+            ArtifactError: The files cannot be loaded, or have changed since they were checked.
             DeviceError: This machine cannot compute in this precision.
             MissingPackageError: The engine is not installed.
         """
@@ -114,9 +138,7 @@ class Artifact:
             raise ArtifactError(f"{self.path}: {error}") from None
         except ConvNeXtV2Error:
             raise
-        except (
-            Exception
-        ) as error:  # each engine has errors of its own for files that it cannot read
+        except Exception as error:  # each engine has its own errors for files that it cannot read
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise ArtifactError(
                 f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again."
@@ -124,7 +146,7 @@ class Artifact:
         return self._checked(run)
 
     def _files(self) -> Files:
-        """The content of the model's files, each read once: what was checked is what is loaded."""
+        """Read each of the model's files once, so that what was checked is what is loaded."""
         found = {name: _read(self.path / name) for name in self.card.files}
         for name, content in found.items():
             if hashlib.sha256(content).hexdigest() != self.card.files[name]:
@@ -134,6 +156,7 @@ class Artifact:
         return found
 
     def _checked(self, run: Runner) -> Runner:
+        """Add a check of the input to an opened model."""
         expected = self.card.shapes[self.card.input]
 
         def checked(x: Array) -> list[Array]:
@@ -144,7 +167,8 @@ class Artifact:
             if not fits or x.dtype != dtype:
                 wanted = ", ".join("any" if size is None else str(size) for size in expected)
                 raise ArtifactError(
-                    f"{self.path}: input {self.card.input} of shape {x.shape}, {x.dtype}. Expected ({wanted}), {np.dtype(dtype)}."
+                    f"{self.path}: input {self.card.input} of shape {x.shape}, {x.dtype}. Expected "
+                    f"({wanted}), {np.dtype(dtype)}."
                 )
             return run(x)
 
@@ -152,13 +176,23 @@ class Artifact:
 
 
 def is_artifact(path: str | Path) -> bool:
-    """Whether this folder, or the file's folder, is an artifact's."""
+    """Say whether a folder, or the folder of a file, is an artifact."""
     path = Path(path)
     return (path / CARD).is_file() or (path.is_file() and (path.parent / CARD).is_file())
 
 
 def open_artifact(path: str | Path) -> Artifact:
-    """The artifact in this folder. Raises ArtifactError where it is none, is damaged, or was changed since it was made."""
+    """Open the artifact in a folder.
+
+    Args:
+        path: The folder, or a file in it.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        ArtifactError: It is not an artifact, is damaged, or has changed since it was made.
+    """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     try:
@@ -190,7 +224,16 @@ def open_artifact(path: str | Path) -> Artifact:
 
 
 def save_card(folder: Path, card: Card, certificate: Mapping[str, Any]) -> Artifact:
-    """Write both descriptions beside the model."""
+    """Write both descriptions beside the model.
+
+    Args:
+        folder: The artifact's folder.
+        card: The content of artifact.json.
+        certificate: The content of certificate.json.
+
+    Returns:
+        The artifact.
+    """
     write_json(folder / CARD, card.model_dump())
     write_json(folder / CERTIFICATE, certificate)
     return Artifact(folder, card, certificate)
@@ -206,14 +249,14 @@ def _read(file: Path) -> bytes:
 
 
 def sha256_of(file: Path) -> str:
-    """Of a file's content."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def json_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError where it holds something else."""
+    """Read the object in a JSON file. Raises ValueError if it holds something else."""
     found = json.loads(file.read_text())
     if not isinstance(found, dict):
-        raise ValueError(f"{file.name} holds no object")
+        raise ValueError(f"{file.name} does not hold an object")
     return found

@@ -1,10 +1,13 @@
-"""The certificate: an artifact beside the PyTorch model it was made from, on real and on adversarial inputs."""
+"""The certificate: how an artifact compares with the PyTorch model that it was made from.
+
+They are compared on real images, and on adversarial and other unusual ones.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +16,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnextv2.deploy.formats import Runner
+from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.deploy.graph import Graph
 from convnextv2.errors import ArtifactError
 from convnextv2.evaluation.timing import take_turns
 
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
-"""The largest difference of an output that an artifact may have, as a share of how far the outputs reach (`agreement`). For int8
-the bounds are LEAST_AGREEMENT and LARGEST_LOSS."""
+"""The largest difference of an output that an artifact may have, as a share of its reach.
+
+The reach of an output is the `scale` of `agreement`. Artifacts in int8 are judged by
+LEAST_AGREEMENT and LARGEST_LOSS instead."""
 
 LEAST_AGREEMENT = 0.97
-"""Of the most probable class, on real images; one may always differ."""
+"""The share of real images for which the most probable class must be the same.
+
+One image may always differ."""
 
 LARGEST_LOSS = 0.01
-"""Of top-1 accuracy."""
+"""How much top-1 accuracy an artifact in int8 may lose."""
 
-_EPSILON = 4  # of the adversarial images: levels of 255
+_EPSILON = 4
+"""How far a pixel of an adversarial image is moved, in levels of 255."""
+
+_ADVERSARIAL_IMAGES = 8
+
+Pairs = Mapping[str, tuple[Tensor, Tensor]]
+"""Each output by name: of the model and of the artifact, flattened to (N, D)."""
 
 
 def certify(
@@ -43,67 +56,103 @@ def certify(
     seconds: float,
     other_size: bool = False,
 ) -> dict[str, Any]:
-    """Compare an artifact with the model; returns the certificate. Raises ArtifactError where the artifact returns what is no
-    number, or differs by more than its precision explains.
+    """Compare an artifact with the model that it was made from.
 
-    reference: the same graph in float32, in PyTorch. pixels: uint8 (N, C, H, W), real images at the model's size. targets: int64
-    (N,), classes, -1 where not known; None where there are none. normalise: pixels to images. batch_size: of the comparison of
-    speeds, which takes about `seconds`. other_size: compare at another image size, too."""
+    Args:
+        reference: The graph that the artifact was made from, in float32, in PyTorch.
+        runner: The opened artifact.
+        precision: The artifact's precision.
+        pixels: Real images at the model's size, uint8 (N, C, H, W).
+        targets: The images' classes, int64 (N,), -1 for those that are not known; None if none is.
+        normalise: Turns pixels into images.
+        batch_size: The batch size of the comparison of speeds.
+        seconds: How long the comparison of speeds takes, in seconds.
+        other_size: Whether to compare at another image size too.
 
-    def prepare(pixels: Tensor) -> Tensor:
-        return (
-            pixels.permute(0, 2, 3, 1).contiguous()
-            if reference.input == "pixels"
-            else normalise(pixels).contiguous()
-        )
+    Returns:
+        The certificate.
 
-    def outputs(pixels: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of the model and the artifact: each output, flattened to (N, D)."""
-        parts = []
-        for part in pixels.split(batch_size):
-            x = prepare(part)
-            with torch.inference_mode():
-                expected = reference(x)
-            parts.append(
-                (expected, [torch.from_numpy(np.asarray(output)) for output in runner(x.numpy())])
-            )
-        return {
-            name: (
-                torch.cat([e[i].flatten(1) for e, _ in parts]),
-                torch.cat([f[i].flatten(1) for _, f in parts]),
-            )
-            for i, name in enumerate(reference.output_names)
-        }
-
+    Raises:
+        ArtifactError: The artifact returns NaN or infinity, or differs by more than its precision
+            explains.
+    """
     certificate: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "output": reference.output_names[0],
     }
-    groups = {
-        "real": pixels,
-        "adversarial": torch.cat(
-            [stress_images(pixels), *_adversarial(reference, pixels, normalise)]
-        ),
-    }
+    for group, some in _groups(reference, pixels, normalise, batch_size, other_size).items():
+        inputs = (input_of(reference.input, part, normalise) for part in some.split(batch_size))
+        outputs = _outputs(reference, runner, inputs)
+        certificate[group] = _compare(reference, precision, group, outputs)
+        if group == "real" and targets is not None and reference.outputs == "classifier":
+            certificate["accuracy"] = _accuracy(*outputs[reference.output_names[0]], targets)
+    batch = pixels[torch.arange(batch_size) % len(pixels)]
+    timed = input_of(reference.input, batch, normalise)
+    certificate["speed"] = _speed(reference, runner, timed, seconds)
+    return certificate
+
+
+def input_of(input: str, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """Turn pixels into what a graph takes.
+
+    Args:
+        input: The graph's input, "images" or "pixels".
+        pixels: uint8 (N, C, H, W).
+        normalise: Turns pixels into images.
+
+    Returns:
+        Images, float32 (N, C, H, W); or the pixels, uint8 (N, H, W, C).
+    """
+    given = pixels.permute(0, 2, 3, 1) if input == "pixels" else normalise(pixels)
+    return given.contiguous()
+
+
+def _groups(
+    reference: Graph,
+    pixels: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+    batch_size: int,
+    other_size: bool,
+) -> dict[str, Tensor]:
+    """The images of each comparison, uint8 (N, C, H, W)."""
+    unusual = [stress_images(pixels)]
+    if reference.outputs == "classifier":
+        unusual.append(_adversarial(reference, pixels[:_ADVERSARIAL_IMAGES], normalise))
+    groups = {"real": pixels, "adversarial": torch.cat(unusual)}
     if other_size:
         groups["other_size"] = resized_by(pixels[:batch_size], reference.model.total_stride)
-    for group, some in groups.items():
-        found = outputs(some)
-        certificate[group] = _compare(reference, precision, group, found)
-        if group == "real" and targets is not None and reference.outputs == "classifier":
-            known = targets >= 0
-            hits = [
-                float((of.argmax(-1) == targets)[known].double().mean())
-                for of in found[reference.output_names[0]]
-            ]
-            certificate["accuracy"] = {
-                "images": int(known.sum()),
-                "pytorch_top1": hits[0],
-                "artifact_top1": hits[1],
-            }
+    return groups
 
-    x = prepare(pixels[torch.arange(batch_size) % len(pixels)])
-    array = x.numpy()
+
+def _outputs(reference: Graph, runner: Runner, inputs: Iterable[Tensor]) -> Pairs:
+    """What the model and the artifact return for some batches."""
+    parts = []
+    for x in inputs:
+        with torch.inference_mode():
+            expected = reference(x)
+        found = [torch.from_numpy(np.asarray(output)) for output in runner(x.numpy())]
+        parts.append((expected, found))
+    return {
+        name: (
+            torch.cat([expected[i].flatten(1) for expected, _ in parts]),
+            torch.cat([found[i].flatten(1) for _, found in parts]),
+        )
+        for i, name in enumerate(reference.output_names)
+    }
+
+
+def _accuracy(expected: Tensor, found: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Top-1 accuracy of the model and of the artifact, on the images whose class is known."""
+    known = targets >= 0
+    pytorch, artifact = (
+        float((output.argmax(-1) == targets)[known].double().mean()) for output in (expected, found)
+    )
+    return {"images": int(known.sum()), "pytorch_top1": pytorch, "artifact_top1": artifact}
+
+
+def _speed(reference: Graph, runner: Runner, x: Tensor, seconds: float) -> dict[str, Any]:
+    """The speeds of the model and of the artifact, measured in turns on one batch."""
+    array, batch_size = x.numpy(), len(x)
 
     def in_pytorch() -> None:
         with torch.inference_mode():
@@ -112,65 +161,84 @@ def certify(
     timings = take_turns(
         {"pytorch": in_pytorch, "artifact": lambda: runner(array)}, seconds=seconds
     )
-    certificate["speed"] = {
+    pytorch, artifact = timings["pytorch"].median, timings["artifact"].median
+    return {
         "batch": batch_size,
         "threads": torch.get_num_threads(),
         "processor": processor(),
-        "pytorch_images_per_second": batch_size / timings["pytorch"].median,
-        "artifact_images_per_second": batch_size / timings["artifact"].median,
-        "ratio": timings["pytorch"].median / timings["artifact"].median,
+        "pytorch_images_per_second": batch_size / pytorch,
+        "artifact_images_per_second": batch_size / artifact,
+        "ratio": pytorch / artifact,
     }
-    return certificate
 
 
-def _compare(
-    reference: Graph, precision: str, group: str, outputs: Mapping[str, tuple[Tensor, Tensor]]
-) -> dict[str, Any]:
-    """Agreement of the first output, and under "others" of the rest."""
+def _compare(reference: Graph, precision: str, group: str, outputs: Pairs) -> dict[str, Any]:
+    """Compare the outputs for one group of images.
+
+    Returns:
+        The agreement of the first output, and under "others" that of the rest.
+    """
     found: dict[str, Any] = {}
-    best = [of.argmax(-1) for of in next(iter(outputs.values()))]
+    best = [output.argmax(-1) for output in next(iter(outputs.values()))]
+    same = best[0] == best[1]
     for name, (expected, output) in outputs.items():
         if not output.isfinite().all():
             raise ArtifactError(
-                f"precision = {precision}: on {group} inputs the artifact's {name} holds NaN or infinity; the model's does not. "
-                "Use float32."
+                f"precision = {precision}: on {group} inputs the artifact's {name} holds NaN or "
+                "infinity; the model's does not. Use float32."
             )
-        if (
-            name == "explanation"
-        ):  # it explains the most probable class: comparable where that is the same
-            same = best[0] == best[1]
-            expected, output = expected[same], output[same]
-        found[name] = agreement(expected, output)
-        difference = found[name]["max_difference"] / max(found[name]["scale"], 1e-12)
-        if (
-            precision in TOLERANCE
-            and name != "explanation"
-            and not difference <= TOLERANCE[precision]
-        ):
-            raise ArtifactError(
-                f"precision = {precision}: on {group} inputs the artifact's {name} differs from the model's by {difference:.2g} "
-                f"of its reach, more than {TOLERANCE[precision]:g}. Use a finer precision."
-            )
+        if name == "explanation":  # it explains the most probable class, which must be the same
+            found[name] = agreement(expected[same], output[same])
+        else:
+            found[name] = agreement(expected, output)
+            _check_difference(found[name], precision, group, name)
     first, *others = found
     summary: dict[str, Any] = found[first] | {"others": {name: found[name] for name in others}}
     if reference.outputs == "classifier":
-        same = best[0] == best[1]
         summary["top1_agreement"] = float(same.double().mean())
-        if (
-            precision in TOLERANCE
-            and group == "real"
-            and int((~same).sum()) > max(1, (1 - LEAST_AGREEMENT) * len(same))
-        ):
-            raise ArtifactError(
-                f"precision = {precision}: the artifact agrees with the model on the class of {summary['top1_agreement']:.1%} "
-                f"of {len(same)} images (at least {LEAST_AGREEMENT:.0%} asked). Use a finer precision."
-            )
+        if group == "real" and precision in TOLERANCE:
+            _check_classes(same, precision)
     return summary
 
 
+def _check_difference(found: Mapping[str, Any], precision: str, group: str, name: str) -> None:
+    """Raise ArtifactError if an output differs by more than its precision explains."""
+    difference = found["max_difference"] / max(found["scale"], 1e-12)
+    if precision in TOLERANCE and not difference <= TOLERANCE[precision]:
+        raise ArtifactError(
+            f"precision = {precision}: on {group} inputs the artifact's {name} differs from the "
+            f"model's by {difference:.2g} of its reach, more than {TOLERANCE[precision]:g}. Use a "
+            "finer precision."
+        )
+
+
+def _check_classes(same: Tensor, precision: str) -> None:
+    """Raise ArtifactError if too many real images get another class.
+
+    Args:
+        same: Whether the most probable class of each image is the same, bool (N,).
+        precision: The artifact's precision.
+    """
+    if int((~same).sum()) > max(1, (1 - LEAST_AGREEMENT) * len(same)):
+        raise ArtifactError(
+            f"precision = {precision}: the artifact agrees with the model on the class of "
+            f"{float(same.double().mean()):.1%} of {len(same)} images (at least "
+            f"{LEAST_AGREEMENT:.0%} asked). Use a finer precision."
+        )
+
+
 def agreement(expected: Tensor, found: Tensor) -> dict[str, Any]:
-    """How far two sets of outputs (N, D) are apart. scale: the largest distance of an expected value from the mean of its row, as
-    what all classes have in common decides nothing."""
+    """Measure how far two sets of outputs are apart.
+
+    Args:
+        expected: The model's, (N, D).
+        found: The artifact's, (N, D).
+
+    Returns:
+        The number of images, the largest and the mean difference, and the scale: the largest
+        distance of an expected value from the mean of its row. What all classes have in common
+        decides nothing, so it does not count.
+    """
     if not expected.numel():
         return {"images": 0, "max_difference": 0.0, "mean_difference": 0.0, "scale": 0.0}
     difference = (found.double() - expected.double()).abs()
@@ -183,7 +251,15 @@ def agreement(expected: Tensor, found: Tensor) -> dict[str, Any]:
 
 
 def resized_by(pixels: Tensor, stride: int) -> Tensor:
-    """The same images (N, C, H, W), one stride higher and two wider, mirrored at the edges."""
+    """Make images larger by mirroring them at their edges.
+
+    Args:
+        pixels: The images (N, C, H, W).
+        stride: How much to add, in px.
+
+    Returns:
+        The images, one stride higher and two strides wider.
+    """
     height, width = pixels.shape[2] + stride, pixels.shape[3] + 2 * stride
     rows, columns = (
         torch.cat([torch.arange(size), torch.arange(size).flip(0)]).repeat(wanted // size + 1)[
@@ -194,40 +270,52 @@ def resized_by(pixels: Tensor, stride: int) -> Tensor:
     return pixels[:, :, rows][..., columns]
 
 
-def check_int8(certificate: dict[str, Any], float32_ratio: float) -> None:
-    """Raises ArtifactError where an int8 artifact is not accurate enough, or no faster than the same format in float32.
+def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
+    """Check that an artifact in int8 is worth having.
 
-    float32_ratio: the speed of that against PyTorch."""
-    real, accuracy, ratio = (
-        certificate["real"],
-        certificate.get("accuracy"),
-        certificate["speed"]["ratio"],
-    )
-    lost = (
-        round(accuracy["pytorch_top1"] - accuracy["artifact_top1"], 6) if accuracy else 0.0
-    )  # 0.63 - 0.62 is more than 0.01
+    Args:
+        certificate: Its certificate.
+        float32_ratio: The speed of the same format in float32, as a multiple of PyTorch's.
+
+    Raises:
+        ArtifactError: It is not accurate enough, or no faster than in float32.
+    """
+    real, accuracy = certificate["real"], certificate.get("accuracy")
+    ratio = certificate["speed"]["ratio"]
+    lost = accuracy["pytorch_top1"] - accuracy["artifact_top1"] if accuracy else 0.0
+    lost = round(lost, 6)  # in floats, 0.63 - 0.62 is more than 0.01
     if real["top1_agreement"] < LEAST_AGREEMENT or lost > LARGEST_LOSS:
         raise ArtifactError(
-            f"precision = int8: not accurate enough, so nothing is kept: agrees with the model on {real['top1_agreement']:.1%} "
-            f"of {real['images']} images (at least {LEAST_AGREEMENT:.0%} asked), top-1 falls by {100 * lost:.1f} points (at most "
+            "precision = int8: not accurate enough, so nothing is kept: agrees with the model on "
+            f"{real['top1_agreement']:.1%} of {real['images']} images (at least "
+            f"{LEAST_AGREEMENT:.0%} asked), top-1 falls by {100 * lost:.1f} points (at most "
             f"{100 * LARGEST_LOSS:.0f}). Use float32."
         )
     if ratio <= float32_ratio:
         raise ArtifactError(
-            f"precision = int8: no faster than float32 here, so nothing is kept: {ratio:.2f} times PyTorch's pace, float32 "
-            f"{float32_ratio:.2f} times. Use float32."
+            "precision = int8: no faster than float32 here, so nothing is kept: "
+            f"{ratio:.2f} times PyTorch's pace, float32 {float32_ratio:.2f} times. Use float32."
         )
 
 
 def stress_images(like: Tensor) -> Tensor:
-    """uint8 images of the shape of `like` (N, C, H, W) that photographs never are: black, white, noise, checkerboards and stripes
-    of full contrast, one white pixel, one channel alone."""
+    """Make images that photographs never are.
+
+    They are black, white, noise, checkerboards and stripes of full contrast, one white pixel, and
+    one channel alone.
+
+    Args:
+        like: Images of the wanted shape (N, C, H, W).
+
+    Returns:
+        The images, uint8 (M, C, H, W).
+    """
     channels, height, width = like.shape[1:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    plain = torch.zeros(height, width)
+    black = torch.zeros(height, width)
     planes = [
-        plain,
-        plain + 1,
+        black,
+        black + 1,
         ((rows + columns) % 2).float(),
         ((rows // 4 + columns // 4) % 2).float(),
         (rows % 2 + 0 * columns).float(),
@@ -242,24 +330,29 @@ def stress_images(like: Tensor) -> Tensor:
     return torch.cat([images, noise.float(), alone]).to(torch.uint8)
 
 
-def _adversarial(
-    reference: Graph, pixels: Tensor, normalise: Callable[[Tensor], Tensor], count: int = 8
-) -> Iterator[Tensor]:
-    """Real images moved a little to where the model is least sure (Goodfellow et al. 2015): there small differences show."""
-    if reference.outputs != "classifier":
-        return
+def _adversarial(reference: Graph, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """Move images a little to where the model is least sure (Goodfellow et al. 2015).
+
+    Small differences between the model and the artifact show there.
+
+    Args:
+        reference: A classifier.
+        pixels: Real images, uint8 (N, C, H, W).
+        normalise: Turns pixels into images.
+
+    Returns:
+        The moved images, uint8 (N, C, H, W).
+    """
     model = reference.model
-    start = normalise(pixels[:count]).clone().requires_grad_()
+    start = normalise(pixels).clone().requires_grad_()
     with torch.enable_grad():
         best = model(start).topk(min(2, model.num_classes or 1), dim=-1).values
         (gradient,) = torch.autograd.grad((best[:, 0] - best[:, -1]).sum(), start)
-    yield (
-        (pixels[:count].float() - _EPSILON * gradient.sign()).round().clamp(0, 255).to(torch.uint8)
-    )
+    return (pixels.float() - _EPSILON * gradient.sign()).round().clamp(0, 255).to(torch.uint8)
 
 
 def processor() -> str:
-    """What this machine computes with, in words."""
+    """Name this machine's processor and the number of its cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,30 @@ from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, Card, save_card, sha256_of
-from convnextv2.deploy.certificate import certify, check_int8
-from convnextv2.deploy.formats import FORMATS, check_format, onnx_needs, read_files
+from convnextv2.deploy.certificate import certify, check_int8, input_of
+from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, read_files
+from convnextv2.deploy.formats.artifact_format import ArtifactFormat, Runner
+from convnextv2.deploy.formats.onnx import onnx_needs
 from convnextv2.deploy.graph import Graph, Input, Outputs
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
 from convnextv2.model.convnext import ConvNeXtV2
 
+_FLOAT32_IMAGES = 64
+"""On how many images the float32 form of an int8 artifact is measured. Only its speed counts."""
+
 
 @dataclass(frozen=True)
 class Form:
-    """What an artifact is to be. format, precision: see `formats`. outputs, input: see `graph`. dynamic_size: images of any
-    multiple of the total stride, where the format can."""
+    """What an artifact is to be.
+
+    Attributes:
+        format: A key of `formats.ARTIFACT_FORMATS`.
+        precision: One of the format's precisions.
+        outputs: What it returns; see `graph.OUTPUTS`.
+        input: What it takes; see `graph.Graph`.
+        dynamic_size: Whether it takes images of any multiple of the total stride.
+    """
 
     format: str
     precision: str = "float32"
@@ -37,8 +50,15 @@ class Form:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """On what an artifact is measured. pixels: uint8 (N, C, H, W), real images at the model's size. targets: int64 (N,), or None
-    where they are not known. origin: in words. batch_size, seconds: of the comparison of speeds."""
+    """What an artifact is measured on.
+
+    Attributes:
+        pixels: Real images at the model's size, uint8 (N, C, H, W).
+        targets: Their classes, int64 (N,); None if they are not known.
+        origin: Where the images come from, in words.
+        batch_size: The batch size of the comparison of speeds.
+        seconds: How long the comparison of speeds takes, in seconds.
+    """
 
     pixels: Tensor
     targets: Tensor | None
@@ -60,12 +80,77 @@ def export_artifact(
     provenance: Mapping[str, Any],
     notice: str,
 ) -> Artifact:
-    """Write an artifact into `folder`, which appears only once it has been measured and found good.
+    """Write an artifact into a folder that appears only once the artifact is found good.
 
-    model: float32, in evaluation mode; not changed. Raises ArtifactError where the artifact is not as good as its precision
-    allows, and DeviceError or MissingPackageError where the format cannot do it here."""
+    Args:
+        model: The model in float32 and in evaluation mode. It is not changed.
+        form: What the artifact is to be.
+        folder: The folder. If it exists, it is replaced.
+        evidence: What the artifact is measured on.
+        preprocessing: How images are prepared; see `EvalTransform.from_description`.
+        class_names: The names of the classes.
+        temperature: The number by which logits are divided before softmax.
+        name: The name of the model's size.
+        provenance: Where the weights came from.
+        notice: The licence of the weights.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        ArtifactError: The model does not have these outputs, or the artifact is not as good as its
+            precision allows.
+        DeviceError: The format cannot do it on this machine.
+        MissingPackageError: A package is not installed.
+    """
     chosen = check_format(form.format, form.precision, to_write=True)
+    _check_form(form, model)
     transform = EvalTransform.from_description(dict(preprocessing))
+    normalise = BatchTransform(transform.mean, transform.std).normalise
+    graph = partial(
+        Graph,
+        outputs=form.outputs,
+        input=form.input,
+        mean=transform.mean,
+        std=transform.std,
+        temperature=temperature,
+    )
+    reference = graph(model).eval()
+    example = input_of(form.input, evidence.pixels[:1], normalise)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
+        made = Path(temporary) / "artifact"
+        made.mkdir()
+        written_as = "float32" if form.precision == "int8" else form.precision
+        copied = graph(copy.deepcopy(model)).eval()  # half precision converts weights in place
+        chosen.write(copied, example, made / chosen.file, written_as, form.dynamic_size)
+        measure = _quantised if form.precision == "int8" else _measured
+        runner, certificate = measure(chosen, made, form, reference, evidence, normalise)
+        card = Card(
+            format=form.format,  # type: ignore[arg-type]
+            precision=form.precision,  # type: ignore[arg-type]
+            kind=form.outputs,
+            files={file.name: sha256_of(file) for file in sorted(made.iterdir())},
+            model=name,
+            arguments=dict(model.arguments),
+            input=form.input,
+            outputs=list(reference.output_names),
+            shapes=_shapes(form, reference, example, runner),
+            preprocessing=dict(preprocessing),
+            class_names=class_names,
+            temperature=temperature,
+            provenance=dict(provenance),
+            notice=notice,
+            versions=_versions(form.format),
+            requires=onnx_needs((made / chosen.file).read_bytes()) if form.format == "onnx" else {},
+        )
+        save_card(made, card, certificate)
+        _put(made, folder)
+    return Artifact(folder, card, certificate)
+
+
+def _check_form(form: Form, model: ConvNeXtV2) -> None:
+    """Raise ArtifactError if the model does not have the outputs."""
     if form.outputs == "classifier" and model.head is None:
         raise ArtifactError(
             "outputs = classifier: the model has no head. Use outputs features or backbone."
@@ -76,97 +161,135 @@ def export_artifact(
         )
     if form.precision == "int8" and form.outputs != "classifier":
         raise ArtifactError(
-            "precision = int8: is judged by the classes it finds. Use outputs classifier, or float16."
+            "precision = int8: is judged by the classes that it finds. Use outputs classifier, or "
+            "float16."
         )
 
-    def graph(of: ConvNeXtV2) -> Graph:
-        return Graph(
-            of, form.outputs, form.input, transform.mean, transform.std, temperature
-        ).eval()
 
-    reference = graph(model)
-    normalise = BatchTransform(transform.mean, transform.std).normalise
-    pixels, targets = evidence.pixels, evidence.targets
-    example = pixels[:1].permute(0, 2, 3, 1) if form.input == "pixels" else normalise(pixels[:1])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
-        made = Path(temporary) / "artifact"
-        made.mkdir()
-        path, threads = made / chosen.file, torch.get_num_threads()
-        written_as = "float32" if form.precision == "int8" else form.precision
-        # A copy: half precision converts the weights in place.
-        chosen.write(
-            graph(copy.deepcopy(model)), example.contiguous(), path, written_as, form.dynamic_size
-        )
-        measure = {
-            "normalise": normalise,
-            "batch_size": evidence.batch_size,
-            "seconds": evidence.seconds,
-        }
-        unquantised = 0.0
-        if form.precision == "int8":
-            runner = chosen.open(read_files(made), "float32", threads)
-            plain = certify(reference, runner, "float32", pixels[:64], None, **measure)  # type: ignore[arg-type]
-            unquantised = plain["speed"]["ratio"]
-            del runner
-            calibrates = calibration_images(len(pixels))
-            images = (
-                pixels[calibrates].permute(0, 2, 3, 1)
-                if form.input == "pixels"
-                else normalise(pixels[calibrates])
-            )
-            quantise(form.format, path, form.input, images.contiguous().numpy())
-            pixels, targets = (
-                pixels[~calibrates],
-                targets[~calibrates] if targets is not None else None,
-            )
-        runner = chosen.open(read_files(made), form.precision, threads)
-        certificate = certify(
-            reference,
-            runner,
-            form.precision,
-            pixels,
-            targets,
-            other_size=form.dynamic_size,
-            **measure,  # type: ignore[arg-type]
-        )
-        certificate["images_from"] = evidence.origin
-        if form.precision == "int8":
-            certificate["calibrated_on"] = int(calibrates.sum())
-            certificate["speed"]["float32_ratio"] = unquantised
-            check_int8(certificate, unquantised)
-        outputs = dict(
-            zip(reference.output_names, runner(example.contiguous().numpy()), strict=True)
-        )
-        card = Card(
-            format=form.format,  # type: ignore[arg-type]
-            precision=form.precision,  # type: ignore[arg-type]
-            kind=form.outputs,
-            files={file.name: sha256_of(file) for file in sorted(made.iterdir())},
-            model=name,
-            arguments=dict(model.arguments),
-            input=form.input,
-            outputs=list(reference.output_names),
-            shapes={form.input: _open_sizes(example.shape, form)}
-            | {key: _open_maps(value.shape, form) for key, value in outputs.items()},
-            preprocessing=dict(preprocessing),
-            class_names=class_names,
-            temperature=temperature,
-            provenance=dict(provenance),
-            notice=notice,
-            versions={
-                package: _version(package)
-                for package in ("convnextv2", "torch", *FORMATS[form.format].engine)
-            },
-            requires=onnx_needs(path.read_bytes()) if form.format == "onnx" else {},
-        )
-        save_card(made, card, certificate)
-        if folder.exists():
-            folder.rename(
-                Path(temporary) / "old"
-            )  # deleted once the new one is there: a server may be looking
-        made.rename(folder)
-    return Artifact(folder, card, certificate)
+def _measured(
+    chosen: ArtifactFormat,
+    made: Path,
+    form: Form,
+    reference: Graph,
+    evidence: Evidence,
+    normalise: Callable[[Tensor], Tensor],
+) -> tuple[Runner, dict[str, Any]]:
+    """Open a model that was just written, and measure it.
+
+    Args:
+        chosen: The format.
+        made: The folder with the model's files.
+        form: What the artifact is to be.
+        reference: The graph that the model was written from.
+        evidence: What it is measured on.
+        normalise: Turns pixels into images.
+
+    Returns:
+        The opened model, and its certificate.
+    """
+    runner = chosen.open(read_files(made), form.precision, torch.get_num_threads())
+    certificate = certify(
+        reference,
+        runner,
+        form.precision,
+        evidence.pixels,
+        evidence.targets,
+        normalise=normalise,
+        batch_size=evidence.batch_size,
+        seconds=evidence.seconds,
+        other_size=form.dynamic_size,
+    )
+    return runner, certificate | {"images_from": evidence.origin}
+
+
+def _quantised(
+    chosen: ArtifactFormat,
+    made: Path,
+    form: Form,
+    reference: Graph,
+    evidence: Evidence,
+    normalise: Callable[[Tensor], Tensor],
+) -> tuple[Runner, dict[str, Any]]:
+    """Replace a float32 model that was just written by its int8 form, and measure that.
+
+    Some of the images calibrate it. It is measured on the others, and beside the float32 model.
+
+    Args:
+        chosen: The format.
+        made: The folder with the model's files.
+        form: What the artifact is to be.
+        reference: The graph that the model was written from.
+        evidence: What it is calibrated and measured on.
+        normalise: Turns pixels into images.
+
+    Returns:
+        The opened model, and its certificate.
+
+    Raises:
+        ArtifactError: It is not accurate enough, or no faster than in float32.
+    """
+    ratio = _speed_in_float32(chosen, made, reference, evidence, normalise)
+    calibrates = calibration_images(len(evidence.pixels))
+    images = input_of(form.input, evidence.pixels[calibrates], normalise)
+    quantise(form.format, made / chosen.file, form.input, images.numpy())
+    rest = Evidence(
+        evidence.pixels[~calibrates],
+        evidence.targets[~calibrates] if evidence.targets is not None else None,
+        evidence.origin,
+        evidence.batch_size,
+        evidence.seconds,
+    )
+    runner, certificate = _measured(chosen, made, form, reference, rest, normalise)
+    certificate["calibrated_on"] = int(calibrates.sum())
+    certificate["speed"]["float32_ratio"] = ratio
+    check_int8(certificate, ratio)
+    return runner, certificate
+
+
+def _speed_in_float32(
+    chosen: ArtifactFormat,
+    made: Path,
+    reference: Graph,
+    evidence: Evidence,
+    normalise: Callable[[Tensor], Tensor],
+) -> float:
+    """The speed of a float32 model, as a multiple of PyTorch's.
+
+    The model is closed before this returns, so that its files can be replaced.
+    """
+    certificate = certify(
+        reference,
+        chosen.open(read_files(made), "float32", torch.get_num_threads()),
+        "float32",
+        evidence.pixels[:_FLOAT32_IMAGES],
+        None,
+        normalise=normalise,
+        batch_size=evidence.batch_size,
+        seconds=evidence.seconds,
+    )
+    ratio: float = certificate["speed"]["ratio"]
+    return ratio
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Move an artifact into its place. A server may be looking, so the old one goes last.
+
+    Args:
+        made: The artifact in a temporary folder, which the caller deletes.
+        folder: Its place.
+    """
+    if folder.exists():
+        folder.rename(made.with_name("old"))
+    made.rename(folder)
+
+
+def _shapes(
+    form: Form, reference: Graph, example: Tensor, runner: Runner
+) -> dict[str, list[int | None]]:
+    """The shapes of the input and the outputs, with None for what may be of any size."""
+    outputs = dict(zip(reference.output_names, runner(example.numpy()), strict=True))
+    shapes = {form.input: _open_sizes(example.shape, form)}
+    return shapes | {name: _open_maps(value.shape, form) for name, value in outputs.items()}
 
 
 def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
@@ -179,11 +302,17 @@ def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
 
 
 def _open_maps(shape: tuple[int, ...], form: Form) -> list[int | None]:
-    """An output's shape likewise: rows and columns are the last two axes of maps, which are all that is not (N, D)."""
+    """An output's shape likewise. All that is not (N, D) is a map, with rows and columns last."""
     sizes: list[int | None] = [None, *shape[1:]]
     if form.dynamic_size and len(shape) > 2:
         sizes[-2:] = [None, None]
     return sizes
+
+
+def _versions(format: str) -> dict[str, str]:
+    """The versions of the packages that make and run a format."""
+    packages = ("convnextv2", "torch", *ARTIFACT_FORMATS[format].run_packages)
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""What an artifact computes: a model with named inputs and outputs, ready to be exported."""
+"""The graph: a network with named inputs and outputs, from which artifacts are made."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "features": ("embedding",),
     "backbone": ("stage1", "stage2", "stage3", "stage4"),
 }
-"""Names of what each kind of artifact returns. logits: (N, classes). embedding: (N, dims[3]), pooled and normalised. explanation:
-(N, h, w), how much each position adds to the logit of the most probable class. stage1 to stage4: (N, dims[i], h, w)."""
+"""What each kind of artifact returns, by name.
+
+    logits            (N, classes)
+    embedding         (N, dims[3]), the pooled and normalised features
+    explanation       (N, h, w), how much each position adds to the logit of the most probable class
+    stage1 to stage4  (N, dims[i], h, w), the maps of the stages
+"""
 
 
 def output_names(outputs: str, input: str) -> tuple[str, ...]:
-    """Names of what a graph returns.
+    """Name the outputs of a graph.
 
     Args:
-        outputs: Key of `OUTPUTS`.
+        outputs: A key of `OUTPUTS`.
         input: "images" or "pixels"; a classifier of pixels returns probabilities.
 
     Returns:
@@ -37,11 +42,18 @@ def output_names(outputs: str, input: str) -> tuple[str, ...]:
 
 
 class Graph(nn.Module):
-    """A model from its input to the outputs of its kind, all float32.
+    """A network from its input to named outputs, which are all float32.
 
-    model: in evaluation mode; its floating-point dtype is that of the arithmetic. input: "images", normalised float32 (N, C, H,
-    W); or "pixels", uint8 (N, H, W, C), which the graph normalises: what remains outside is decoding, resizing and cropping. A
-    classifier of pixels returns "probs" in place of "logits". mean, std: per channel, on the scale 0 to 1; for pixels."""
+    Args:
+        model: The network in evaluation mode. The type of its weights is that of the arithmetic.
+        outputs: What it returns; a key of `OUTPUTS`.
+        input: "images", normalised float32 (N, C, H, W); or "pixels", uint8 (N, H, W, C), which the
+            graph normalises, so that only decoding, resizing and cropping remain outside. A
+            classifier of pixels returns "probs" in place of "logits".
+        mean: The mean of each channel on the scale 0 to 1; for pixels.
+        std: The standard deviation of each channel on the scale 0 to 1; for pixels.
+        temperature: The number by which logits are divided before softmax; for pixels.
+    """
 
     mean: Tensor
     std: Tensor
@@ -64,11 +76,15 @@ class Graph(nn.Module):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Of what `forward` returns, in its order."""
+        """The names of what `forward` returns, in its order."""
         return output_names(self.outputs, self.input)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The outputs that `output_names` lists."""
+        """Compute the outputs that `output_names` lists.
+
+        Args:
+            x: Images or pixels, as `input` says.
+        """
         if self.input == "pixels":
             x = ((x.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         model = self.model
@@ -77,7 +93,7 @@ class Graph(nn.Module):
             return tuple(stage.float() for stage in model.features(x))
         encoded = model.encode(x)
         assert model.norm is not None
-        # As in ConvNeXtV2.forward, but what follows the encoder costs next to nothing, so it stays in float32.
+        # As in ConvNeXtV2.forward, but in float32: what follows the encoder costs next to nothing.
         encoded = encoded.float()
         pooled = encoded.mean((1, 2))
         weight, bias, eps = model.norm.weight.float(), model.norm.bias.float(), model.norm.eps
@@ -94,11 +110,22 @@ class Graph(nn.Module):
 
     @staticmethod
     def _explain(encoded: Tensor, pooled: Tensor, row: Tensor, eps: float) -> Tensor:
-        """Class activation map (Zhou et al. 2016). With the final norm's deviation held at what it is for the pooled vector, a
-        logit is the mean over positions of what this returns, plus what does not depend on the image."""
+        """Compute the class activation map (Zhou et al. 2016).
+
+        If the deviation in the final norm is held at that of the pooled vector, a logit is the mean
+        of the map over its positions, plus a number that does not depend on the image.
+
+        Args:
+            encoded: What the encoder returns (N, h, w, D).
+            pooled: Its mean over the positions (N, D).
+            row: The row of the head for the most probable class, times the norm's weight (N, D).
+            eps: The norm's epsilon.
+
+        Returns:
+            The map (N, h, w).
+        """
         mean = pooled.mean(-1, keepdim=True)
         deviation = ((pooled - mean).square().mean(-1, keepdim=True) + eps).sqrt()
-        centred = row - row.mean(
-            -1, keepdim=True
-        )  # the norm takes the mean over channels from each position's vector
+        # The norm subtracts the mean over channels from the vector of each position.
+        centred = row - row.mean(-1, keepdim=True)
         return (encoded * (centred / deviation)[:, None, None, :]).sum(-1)

@@ -1,4 +1,7 @@
-"""Post-training quantisation to int8, calibrated on real images: weights per channel, activations per tensor."""
+"""Post-training quantisation to int8, calibrated on real images.
+
+Weights are quantised per channel, activations per tensor.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,33 @@ from torch import Tensor
 from convnextv2.errors import DataError, MissingPackageError
 
 CALIBRATION_IMAGES = 128
-"""How many at most."""
+"""How many images calibrate at most."""
 
 LEAST_IMAGES = 50
-"""To calibrate, and as many to measure on."""
+"""How many images calibrate at least. As many are left to measure on."""
 
 _BATCH = 8
 
 
 def calibration_images(count: int) -> Tensor:
-    """Which of so many images calibrate, bool (count,): evenly spread ones, at most half. On the others int8 is measured, as it
-    flatters itself on those it has seen. Raises DataError where too few are left."""
+    """Choose the images that calibrate.
+
+    They are evenly spread, and at most half of all. An int8 model flatters itself on the images
+    that it was calibrated on, so it is measured on the others.
+
+    Args:
+        count: How many images there are.
+
+    Returns:
+        Whether each image calibrates, bool (count,).
+
+    Raises:
+        DataError: There are too few images to calibrate and to measure on.
+    """
     if count < 2 * LEAST_IMAGES:
         raise DataError(
-            f"precision = int8: {count} images to calibrate and to measure on. Give at least {2 * LEAST_IMAGES}, with data_dir "
-            "or a larger number of images."
+            f"precision = int8: {count} images to calibrate and to measure on. Give at least "
+            f"{2 * LEAST_IMAGES}, with data_dir or a larger number of images."
         )
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[torch.linspace(0, count - 1, min(count // 2, CALIBRATION_IMAGES)).round().long()] = True
@@ -40,8 +55,17 @@ def calibration_images(count: int) -> Tensor:
 
 
 def quantise(format: str, path: Path, input: str, images: NDArray[Any]) -> None:
-    """Replace the float32 model of an artifact by its int8 form. images: inputs of the model, (N, ...), on which it is
-    calibrated."""
+    """Replace the float32 model of an artifact by its int8 form.
+
+    Args:
+        format: "onnx" or "openvino".
+        path: The model's file.
+        input: The name of the model's input.
+        images: Inputs of the model, (N, ...), on which it is calibrated.
+
+    Raises:
+        MissingPackageError: A package is not installed.
+    """
     parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
     {"onnx": _onnx, "openvino": _openvino}[format](path, input, parts)
 
@@ -65,7 +89,8 @@ def _onnx(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
 
     prepared, quantised = path.with_name("prepared.onnx"), path.with_name("quantised.onnx")
     quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    # Matrix products are nine tenths of the arithmetic. The depthwise convolution and the norms lose accuracy and gain nothing.
+    # Matrix products are nine tenths of the arithmetic. The depthwise convolution and the norms
+    # would lose accuracy and gain nothing.
     quantize_static(
         str(prepared),
         str(quantised),
@@ -83,9 +108,8 @@ def _onnx(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
 def _openvino(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
     if not find_spec("nncf"):
         raise MissingPackageError("nncf", "export")
-    with contextlib.redirect_stdout(
-        io.StringIO()
-    ):  # it draws progress bars, and logs that there is no GPU
+    # nncf draws progress bars, and logs that there is no GPU.
+    with contextlib.redirect_stdout(io.StringIO()):
         import nncf
         import openvino
 
@@ -98,7 +122,7 @@ def _openvino(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(parts),
         )
-    del model  # it holds its weights' file open
+    del model  # it holds the file of its weights open
     for suffix in (".xml", ".bin"):
         path.with_suffix(suffix).unlink(missing_ok=True)
     openvino.save_model(quantised, str(path), compress_to_fp16=False)

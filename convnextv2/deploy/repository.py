@@ -1,8 +1,10 @@
-"""Model repositories of other servers, made from an artifact: NVIDIA Triton's and OpenVINO Model Server's.
+"""Model repositories of other servers, made from an artifact.
 
-NAME/config.pbtxt   Triton's description: inputs, outputs, batching
-NAME/1/model.onnx   (or model.xml and model.bin)
-NAME/1/artifact.json, certificate.json
+These servers are NVIDIA Triton and OpenVINO Model Server. A repository has this form:
+
+    NAME/config.pbtxt   Triton's description: inputs, outputs, batching
+    NAME/1/model.onnx   (or model.xml and model.bin)
+    NAME/1/artifact.json, certificate.json
 """
 
 from __future__ import annotations
@@ -13,17 +15,28 @@ import tempfile
 from pathlib import Path
 
 from convnextv2.deploy.artifact import CARD, CERTIFICATE, Artifact
-from convnextv2.deploy.formats import FORMATS
+from convnextv2.deploy.formats import ARTIFACT_FORMATS
 from convnextv2.errors import ArtifactError, RunError
 
-LAYOUTS = ("folder", "triton", "ovms")
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
-_MOST_BATCH, _DELAY_US = 32, 2000
+"""Triton's names of what runs a format."""
+
+_MAX_BATCH, _DELAY_US = 32, 2000
 
 
 def check_layout(layout: str, format: str, root: Path, name: str) -> None:
-    """Raises ArtifactError for a format that these servers do not run, and for a name that is no plain word; RunError where
-    `root` is no folder."""
+    """Check that a model repository can take an artifact.
+
+    Args:
+        layout: "triton" or "ovms".
+        format: The artifact's format.
+        root: The repository's folder, which need not exist.
+        name: The model's name there.
+
+    Raises:
+        ArtifactError: These servers do not run the format, or the name is not a plain word.
+        RunError: The root is a file.
+    """
     if format not in _BACKENDS:
         raise ArtifactError(
             f"layout = {layout}: runs formats onnx and openvino, not {format}. Choose one of these."
@@ -35,10 +48,21 @@ def check_layout(layout: str, format: str, root: Path, name: str) -> None:
 
 
 def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
-    """Add an artifact to a model repository as a new version of the model `name`; returns the version's folder, which appears
-    complete, as servers may be watching.
+    """Add an artifact to a model repository as a new version of a model.
 
-    layout: "triton" or "ovms". Raises as `check_layout`, and RunError where another model has that name."""
+    Args:
+        artifact: The artifact.
+        layout: "triton" or "ovms".
+        root: The repository's folder.
+        name: The model's name.
+
+    Returns:
+        The version's folder. It appears complete, as servers may be watching.
+
+    Raises:
+        ArtifactError: As `check_layout` raises it.
+        RunError: The root is a file, or another model has that name.
+    """
     card = artifact.card
     check_layout(layout, card.format, root, name)
     model = root / name
@@ -48,7 +72,8 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
         existing = model / "config.pbtxt"
         if existing.is_file() and existing.read_text() != config:
             raise RunError(
-                f"{existing}: is there already and describes another model. Choose another name or folder."
+                f"{existing}: is there already and describes another model. Choose another name or "
+                "folder."
             )
         existing.write_text(config)
     # Not str.isdigit, which is true of ² as well.
@@ -66,20 +91,30 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
 
 
 def triton_config(artifact: Artifact, name: str) -> str:
-    """config.pbtxt. The first axis is the batch, which Triton does not want to be listed."""
+    """Write Triton's description of a model.
+
+    Args:
+        artifact: The artifact.
+        name: The model's name.
+
+    Returns:
+        The text of config.pbtxt.
+    """
     card = artifact.card
 
     def tensor(key: str, kind: str) -> str:
+        # The first axis is the batch, which Triton does not want to be listed.
         sizes = ", ".join(str(-1 if size is None else size) for size in card.shapes[key][1:])
         return f'{{ name: "{key}", data_type: {kind}, dims: [ {sizes} ] }}'
 
+    kind = "TYPE_UINT8" if card.input == "pixels" else "TYPE_FP32"
     outputs = ",\n  ".join(tensor(output, "TYPE_FP32") for output in card.outputs)
     return (
         f'name: "{name}"\n'
         f'backend: "{_BACKENDS[card.format]}"\n'
-        f'default_model_filename: "{FORMATS[card.format].file}"\n'
-        f"max_batch_size: {_MOST_BATCH}\n"
-        f"input [\n  {tensor(card.input, 'TYPE_UINT8' if card.input == 'pixels' else 'TYPE_FP32')}\n]\n"
+        f'default_model_filename: "{ARTIFACT_FORMATS[card.format].file}"\n'
+        f"max_batch_size: {_MAX_BATCH}\n"
+        f"input [\n  {tensor(card.input, kind)}\n]\n"
         f"output [\n  {outputs}\n]\n"
         f"dynamic_batching {{ max_queue_delay_microseconds: {_DELAY_US} }}\n"
     )

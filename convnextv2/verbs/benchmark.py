@@ -17,10 +17,10 @@ from torch import nn
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
-from convnextv2.deploy.engines import ENGINES, build_engine, installed_engines
 from convnextv2.distributed import Place, choose_device, choose_precision, peak_memory
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.evaluation.timing import take_turns
+from convnextv2.inference.backends import BACKENDS, build_backend, installed_backends
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.model.kernels import native
@@ -51,12 +51,12 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
         work for work in WORKS if work != "loader" or recipe.data_dir or recipe.dataset
     ]
     engines = (
-        installed_engines() if options.backends == "installed" else options.backends.split(",")
+        installed_backends() if options.backends == "installed" else options.backends.split(",")
     )
     names = [name if name in SIZES else f"convnextv2_{name}" for name in options.models.split(",")]
     for what, values, allowed in (
         ("works", chosen, WORKS),
-        ("backends", engines, ENGINES),
+        ("backends", engines, BACKENDS),
         ("models", names, tuple(SIZES)),
     ):
         if wrong := [value for value in values if value not in allowed]:
@@ -194,7 +194,7 @@ def _inference(
 ) -> tuple[Callable[[], object], int]:
     model = create_model(name, in_channels=recipe.in_channels).to(device).eval()
     images = _images(recipe, device)
-    run = build_engine(engine, model, images, choose_precision(recipe.precision, device))
+    run = build_backend(engine, model, images, choose_precision(recipe.precision, device))
     return lambda: run(images), len(images)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convnextv2.deploy.serve.limits import Limits
 from convnextv2.recipe.knobs import Recipe, group_of, knobs_of
 from convnextv2.recipe.options import REQUIRED, Options, PathLike, argument, option
+from convnextv2.server.limits import Limits
 
 INFERENCE = (
     *("device", "precision", "kernels", "batch_size", "workers", "bad_images"),

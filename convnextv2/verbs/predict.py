@@ -12,13 +12,13 @@ from typing import Any
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
 from convnextv2.data.sources import files
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.deploy.client import predict_remotely
-from convnextv2.deploy.predictor import top
-from convnextv2.deploy.scorer import open_scorer
 from convnextv2.errors import RecipeError
+from convnextv2.inference.predictor import top
+from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
+from convnextv2.server.client import predict_remotely
 from convnextv2.text import plain
 from convnextv2.verbs.options import PredictOptions
 from convnextv2.weights.load import Weights

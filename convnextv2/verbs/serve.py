@@ -8,13 +8,13 @@ from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from convnextv2.deploy.serve.signals import hold
 from convnextv2.errors import DeviceError, MissingPackageError, RecipeError
 from convnextv2.recipe.options import takes
+from convnextv2.server.signals import hold
 from convnextv2.verbs.options import ServeOptions
 
 if TYPE_CHECKING:
-    from convnextv2.deploy.serve.store import Store
+    from convnextv2.server.models import Models
 
 _NEEDS = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
@@ -35,14 +35,14 @@ def serve(options: ServeOptions) -> None:
         if not find_spec(module):
             raise MissingPackageError(module.replace("_", "-"), "serve")
 
-    from convnextv2.deploy.serve.app import build_app
-    from convnextv2.deploy.serve.keys import Keys
-    from convnextv2.deploy.serve.limits import Limits
-    from convnextv2.deploy.serve.metrics import Metrics
-    from convnextv2.deploy.serve.server import bind, run_server
-    from convnextv2.deploy.serve.store import Store
-    from convnextv2.deploy.serve.tls import read_certificate
     from convnextv2.model.kernels import native
+    from convnextv2.server.app import build_app
+    from convnextv2.server.keys import Keys
+    from convnextv2.server.limits import Limits
+    from convnextv2.server.metrics import Metrics
+    from convnextv2.server.models import Models
+    from convnextv2.server.process import bind, run_server
+    from convnextv2.server.tls import read_certificate
 
     origins = _read_origins(options.cors_origins)
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
@@ -62,23 +62,23 @@ def serve(options: ServeOptions) -> None:
             f"port = {number}: cannot listen on {host} ({why}). Choose another port or host."
         ) from None
     number = bound.getsockname()[1]
-    store = Store(
+    models = Models(
         [str(model) for model in options.models],
         limits,
         Metrics(),
         device=recipe.device,
         precision=recipe.precision,
     )
-    _show(store)
+    _show(models)
     if host not in ("127.0.0.1", "localhost", "::1") and not keys.are_asked_for:
         print(f"Anyone who reaches {host}:{number} may use the server: it has no api_key.")
-    app = build_app(store, keys=keys, cors_origins=origins, access_log=options.access_log)
+    app = build_app(models, keys=keys, cors_origins=origins, access_log=options.access_log)
     shown = f"[{host}]" if ":" in host else host
     print(
         f"{'https' if certificate else 'http'}://{shown}:{number} (page), /openapi.json, /metrics",
         flush=True,
     )
-    run_server(app, store, limits, bound, keys=keys, certificate=certificate)
+    run_server(app, models, limits, bound, keys=keys, certificate=certificate)
 
 
 def _read_origins(text: str) -> list[str]:
@@ -94,9 +94,9 @@ def _read_origins(text: str) -> list[str]:
     return origins
 
 
-def _show(store: Store) -> None:
-    for name in store.names:
-        for served in store.versions(name):
+def _show(models: Models) -> None:
+    for name in models.names:
+        for served in models.versions(name):
             print(f"{name}@{served.version}: {served.engine}, sha256 {served.sha256[:16]}")
             for line in served.notes:
                 print(f"  {line}")

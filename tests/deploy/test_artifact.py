@@ -16,8 +16,8 @@ from trees import CLASSES, photograph
 from convnextv2 import validate
 from convnextv2.deploy.artifact import open_artifact
 from convnextv2.deploy.formats import installed_formats
-from convnextv2.deploy.scorer import open_scorer
 from convnextv2.errors import ArtifactError
+from convnextv2.inference.scorer import open_scorer
 
 Exported = Callable[..., Path]
 WRONG = [(1, 3, 96, 96), (1, 3, 128, 64), (1, 1, 64, 64), (1, 64, 64, 3)]

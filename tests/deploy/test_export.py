@@ -19,7 +19,7 @@ from convnextv2 import export
 from convnextv2.deploy.artifact import open_artifact
 from convnextv2.deploy.certificate import agreement, certify, check_int8, resized_by
 from convnextv2.deploy.export import Evidence, Form, export_artifact
-from convnextv2.deploy.formats import FORMATS, check_format, installed_formats, read_files
+from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, installed_formats, read_files
 from convnextv2.deploy.graph import Graph
 from convnextv2.deploy.quantise import calibration_images
 from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError, RunError
@@ -446,7 +446,7 @@ def test_an_encoder_without_head_is_exported_as_features_only(
         export(
             path, format="torch", data_dir=str(pictures), out=tmp_path / "a", workers=0, seconds=0
         )
-    with pytest.raises(ArtifactError, match="int8: is judged by the classes it finds"):
+    with pytest.raises(ArtifactError, match="int8: is judged by the classes that it finds"):
         export(
             path,
             format="onnx",
@@ -602,4 +602,8 @@ def test_a_half_precision_that_changes_classes_is_refused(weights: Path, picture
 
 
 def test_every_format_says_which_file_it_is() -> None:
-    assert {chosen.file for chosen in FORMATS.values()} == {"model.pt2", "model.onnx", "model.xml"}
+    assert {chosen.file for chosen in ARTIFACT_FORMATS.values()} == {
+        "model.pt2",
+        "model.onnx",
+        "model.xml",
+    }

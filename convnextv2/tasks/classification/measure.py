@@ -12,12 +12,12 @@ from convnextv2.data.source import Source
 from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.deploy.scorer import open_scorer
 from convnextv2.distributed import Place, choose_precision, say
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.evaluate import Predictions, autocast_logits, evaluate
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.find import run_of
+from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.classification.rows import labelled_images

@@ -1,0 +1,60 @@
+"""PyTorch's program of a graph, from which every format is made."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnextv2.deploy.formats.artifact_format import DTYPES
+from convnextv2.deploy.graph import Graph
+
+
+def export_program(
+    graph: Graph, example: Tensor, precision: str, dynamic: bool
+) -> torch.export.ExportedProgram:
+    """Export a graph for any batch size.
+
+    Args:
+        graph: The graph. Its weights are converted to the precision in place.
+        example: An input of the graph.
+        precision: The arithmetic; a key of `DTYPES`.
+        dynamic: Whether the program takes images of any multiple of the total stride.
+
+    Returns:
+        The program.
+    """
+    graph.model.to(DTYPES[precision])
+    batch, stride = torch.export.Dim("batch", min=1, max=4096), graph.model.total_stride
+    shape: dict[int, Any] = {0: batch}
+    if dynamic:
+        first = 2 if graph.input == "images" else 1
+        shape |= {
+            first + i: stride * torch.export.Dim(name, min=1, max=512)
+            for i, name in enumerate(("rows", "columns"))
+        }
+    # The example has two images, because a size of one is taken for a constant.
+    example = example[:1].expand(2, *example.shape[1:]).contiguous()
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes=(shape,))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence exporters, which warn and log about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,110 @@
+"""PyTorch's own formats: its exported program, and the program compiled ahead of time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnextv2.deploy.formats.artifact_format import Array, ArtifactFormat, Files, Runner
+from convnextv2.deploy.formats.program import export_program, quiet
+from convnextv2.deploy.graph import Graph
+from convnextv2.errors import ArtifactError, DeviceError
+
+_FILE = "model.pt2"
+_PRECISIONS = ("float32", "float16", "bfloat16")
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""The environment variable that makes `torch.load` safe, whatever its callers ask for."""
+
+
+def _write_torch(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    program = export_program(graph, example, precision, dynamic)
+    program._example_inputs = None  # they would be pickled, and nothing reads them
+    torch.export.save(program, path)
+
+
+def _open_torch(files: Files, precision: str, threads: int) -> Runner:
+    content = io.BytesIO(files[_FILE])
+    try:
+        _check_constants(content)
+        content.seek(0)
+        with _plain_pickles():
+            program = torch.export.load(content)
+    except pickle.UnpicklingError:
+        raise ArtifactError(
+            "holds pickled objects, which could run code. Export the model again."
+        ) from None
+    return _as_runner(program.module())
+
+
+def _check_constants(content: io.BytesIO) -> None:
+    """Raise UnpicklingError if a constant is an object, as PyTorch would unpickle any object."""
+    # PyTorch's own reader refuses the layout of older versions.
+    with zipfile.ZipFile(content) as archive:
+        for name in archive.namelist():
+            if name.endswith("constants_config.json"):
+                for constant in json.loads(archive.read(name))["config"].values():
+                    if not constant["path_name"].startswith("tensor_"):
+                        raise pickle.UnpicklingError
+
+
+@contextlib.contextmanager
+def _plain_pickles() -> Iterator[None]:
+    """Let nothing be unpickled but tensors and plain values.
+
+    `torch.export.load` by itself unpickles anything.
+    """
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = before
+
+
+def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+    with quiet(), torch.no_grad():
+        program = export_program(graph, example, precision, dynamic)
+        try:
+            # Freezing lays the weights out for the processor once and for all, and makes GELU a
+            # part of the layer before it.
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs={"freezing": True}
+            )
+        except RuntimeError as error:
+            reason = next(
+                (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+            )
+            raise DeviceError(
+                f"format aoti: PyTorch cannot compile it here ({reason[:160]}). Is there a C++ "
+                "compiler?"
+            ) from None
+
+
+def _open_aoti(files: Files, precision: str, threads: int) -> Runner:
+    # PyTorch unpacks the package to the temporary folder and loads the library from there.
+    return _as_runner(torch._inductor.aoti_load_package(io.BytesIO(files[_FILE])))
+
+
+def _as_runner(model: Callable[[Tensor], Any]) -> Runner:
+    def run(x: Array) -> list[Array]:
+        with torch.inference_mode():
+            return [output.numpy() for output in model(torch.from_numpy(x))]
+
+    return run
+
+
+TORCH = ArtifactFormat(_FILE, (), (), _PRECISIONS, _write_torch, _open_torch)
+AOTI = ArtifactFormat(_FILE, (), (), _PRECISIONS, _write_aoti, _open_aoti)

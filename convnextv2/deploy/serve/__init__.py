@@ -1,1 +1,0 @@
-"""The HTTP server: limits, batching, models, application, page."""

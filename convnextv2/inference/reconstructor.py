@@ -1,0 +1,63 @@
+"""The reconstructor: what a pre-trained model makes of masked images."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import torch
+from torch import Tensor
+
+from convnextv2.data.chance import stream
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
+from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.weights.load import Weights, restore
+
+
+class Reconstructor:
+    """A pre-trained model that shows what it makes of masked images.
+
+    Args:
+        weights: Its weights.
+
+    Attributes:
+        transform: How its images are prepared.
+        sha256: The SHA-256 of its weights.
+        notes: What people should know of it, its licence above all.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        model = restore(weights)
+        assert isinstance(model, FCMAE)
+        self.model = model.eval()
+        self.transform = EvalTransform.from_description(weights.description.preprocessing)
+        self.sha256, self.notes = weights.origin.sha256, weights.lines()
+
+    def __call__(self, pixels: Tensor, mask_ratio: float, seed: int) -> tuple[str, str]:
+        """Reconstruct one image.
+
+        Args:
+            pixels: uint8 (C, H, W), as `transform` makes them.
+            mask_ratio: The share of the tiles that is hidden.
+            seed: Decides which tiles are hidden.
+
+        Returns:
+            Two PNGs in base64: what the encoder sees, and the reconstruction with the visible tiles
+            put back.
+        """
+        mean, std = self.transform.mean, self.transform.std
+        batch = pixels[None]
+        images = BatchTransform(mean, std).normalise(batch)
+        grid = self.model.grid(*self.transform.image_size)
+        visible, masked = draw_masks(1, grid, mask_ratio, stream(seed, "reconstruct"))
+        with torch.inference_mode():
+            made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)
+        return _png(hide(batch, visible, grid, self.model.tile)[0]), _png(made[0])
+
+
+def _png(pixels: Tensor) -> str:
+    """A PNG of pixels, uint8 (C, H, W), in base64."""
+    file = io.BytesIO()
+    to_picture(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,228 @@
+"""A classifier that is ready to use, opened from a run, weights of any format, or an artifact."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.data.named import default_class_names
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.graph import Graph
+from convnextv2.distributed import choose_device, choose_precision
+from convnextv2.errors import ArtifactError, CheckpointError, DeviceError
+from convnextv2.find import find_weights, open_run_weights
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.text import plain
+from convnextv2.weights.describe import distinct
+from convnextv2.weights.load import Weights, restore
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier says of N images; see `graph.OUTPUTS`.
+
+    Attributes:
+        probs: The probabilities, float32 (N, classes).
+        embedding: The pooled and normalised features, float32 (N, D).
+        explanation: The class activation maps, float32 (N, h, w).
+    """
+
+    probs: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    explanation: NDArray[np.float32]
+
+
+class Scorer:
+    """Turns pixels into scores.
+
+    Threads may share it. It runs one batch at a time, on all of PyTorch's threads.
+
+    Args:
+        name: What it was opened from.
+        run: Turns pixels, uint8 (N, C, H, W), into logits or probabilities, embedding and
+            explanation.
+        transform: How its images are prepared.
+        class_names: A distinct name for each column of the probabilities.
+        engine: What computes, in words.
+        sha256: The SHA-256 of the weights or the artifact.
+        notes: What people should know of it, its licence above all.
+        logits_temperature: The number by which logits are divided before softmax; None if `run`
+            returns probabilities.
+        certificate: The certificate of an artifact; empty for other sources.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Tensor], list[NDArray[Any]]],
+        *,
+        transform: EvalTransform,
+        class_names: list[str],
+        engine: str,
+        sha256: str,
+        notes: list[str],
+        logits_temperature: float | None,
+        certificate: Mapping[str, Any],
+    ) -> None:
+        self.name, self.transform, self.class_names = name, transform, class_names
+        self.engine, self.sha256, self.notes, self.certificate = engine, sha256, notes, certificate
+        self._run, self._temperature = run, logits_temperature
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: Tensor) -> Scores:
+        """Score images.
+
+        Args:
+            pixels: uint8 (N, C, H, W), as `transform` makes them.
+
+        Raises:
+            ArtifactError: The artifact returns another number of classes than it has names.
+        """
+        with self._lock:
+            first, embedding, explanation = self._run(pixels)
+        if first.shape[-1] != len(self.class_names):
+            raise ArtifactError(
+                f"{self.name}: returns {first.shape[-1]} columns for {len(self.class_names)} class "
+                "names."
+            )
+        if self._temperature is not None:
+            first = softmax(first / self._temperature)
+        return Scores(first, embedding, explanation)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return numbers whose softmax is the probabilities.
+
+        Args:
+            pixels: uint8 (N, C, H, W), as `transform` makes them.
+
+        Returns:
+            float32 (N, classes): the logits divided by the temperature. If the artifact returns
+            probabilities, for which that has been done, their logarithms.
+        """
+        with self._lock:
+            first = torch.from_numpy(self._run(pixels)[0])
+        if self._temperature is None:
+            return first.clamp_min(torch.finfo(first.dtype).tiny).log()
+        return first / self._temperature
+
+
+def open_scorer(
+    source: str | Path | Weights | Artifact, *, device: str = "auto", precision: str = "auto"
+) -> Scorer:
+    """Open a classifier.
+
+    Args:
+        source: A run folder, checkpoint, weights file or artifact, or one that is open already.
+        device: Where PyTorch computes. An artifact runs on the CPU.
+        precision: PyTorch's arithmetic. An artifact has its own.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        ConvNeXtV2Error: The source cannot be opened, or is not a classifier.
+    """
+    if isinstance(source, str | Path):
+        is_exported = is_artifact(source)
+        source = open_artifact(source) if is_exported else open_run_weights(find_weights(source))
+    if isinstance(source, Artifact):
+        return _from_artifact(source, device, precision)
+    return _from_weights(source, device, precision)
+
+
+def _from_weights(opened: Weights, device_name: str, precision: str) -> Scorer:
+    path = opened.path
+    model, description = restore(opened), opened.description
+    if not isinstance(model, ConvNeXtV2) or model.head is None:
+        raise CheckpointError(
+            f"{path}: a pre-trained encoder without a classifier. Train one with: convnextv2 train "
+            f"--init {path}, or see convnextv2 reconstruct."
+        )
+    if not description.preprocessing:
+        raise CheckpointError(
+            f"{path}: does not say how its images are prepared. Write it with its preprocessing."
+        )
+    device = choose_device(device_name)
+    dtype = choose_precision(precision, device)
+    transform = EvalTransform.from_description(description.preprocessing)
+    graph = Graph(model.to(device).eval(), "classifier")
+    normalise = BatchTransform(transform.mean, transform.std).normalise
+
+    def run(pixels: Tensor) -> list[NDArray[Any]]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        ):
+            return [output.float().cpu().numpy() for output in graph(normalise(pixels.to(device)))]
+
+    return Scorer(
+        str(path),
+        run,
+        transform=transform,
+        class_names=distinct(
+            description.class_names or default_class_names(model.head.out_features)
+        ),
+        engine=f"PyTorch on {device}, {str(dtype).removeprefix('torch.')}",
+        sha256=opened.origin.sha256,
+        notes=opened.lines(),
+        logits_temperature=1.0,
+        certificate={},
+    )
+
+
+def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
+    card, transform = artifact.card, artifact.transform
+    if card.kind != "classifier":
+        raise ArtifactError(
+            f"{artifact.path}: returns {', '.join(card.outputs)}, no classes. Export it with "
+            "--outputs classifier."
+        )
+    if choose_device(device).type != "cpu" and device != "auto":
+        raise DeviceError(
+            f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run "
+            "itself."
+        )
+    if precision not in ("auto", card.precision):
+        raise DeviceError(
+            f"precision = {precision}: {artifact.path} computes in {card.precision}. Leave "
+            "precision out."
+        )
+    runner = artifact.open(torch.get_num_threads())
+    normalise = BatchTransform(transform.mean, transform.std).normalise
+
+    def run(pixels: Tensor) -> list[NDArray[Any]]:
+        if card.input == "pixels":
+            return runner(pixels.permute(0, 2, 3, 1).contiguous().numpy())
+        return runner(normalise(pixels).contiguous().numpy())
+
+    notes = [
+        f"{artifact.path}: artifact, {card.format}, {card.precision}, sha256 {artifact.sha256[:16]}"
+    ]
+    return Scorer(
+        str(artifact.path),
+        run,
+        transform=transform,
+        class_names=distinct(
+            card.class_names or default_class_names(card.shapes[card.outputs[0]][1] or 0)
+        ),
+        engine=f"{card.format}, {card.precision}",
+        sha256=artifact.sha256,
+        notes=[*map(plain, notes + [f"Licence: {card.notice}"] * bool(card.notice))],
+        logits_temperature=card.temperature if card.input == "images" else None,
+        certificate=artifact.certificate,
+    )
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the softmax of each row, in float32."""
+    found: NDArray[np.float32] = torch.from_numpy(logits).softmax(-1).numpy()
+    return found

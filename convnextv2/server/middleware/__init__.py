@@ -1,0 +1,1 @@
+"""What stands before the application: one ASGI middleware in each module."""

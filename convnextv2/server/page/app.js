@@ -1,0 +1,398 @@
+// The page of the server, which shows predictions or reconstructions of images.
+// It has no dependencies, and asks no server but its own.
+
+const $ = (id) => document.getElementById(id);
+const MOST_SHOWN = 24;
+const ALL_CLASSES_TO = 10; // if there are more classes, the five most probable are shown
+let info = null; // what the server says of the chosen model's newest version
+let files = []; // the last images, for the slider and for another model
+// Counts the models and reconstructions that were asked for. A late answer to an older question is
+// dropped.
+let turn = 0;
+
+const address = () => `v1/models/${encodeURIComponent($("model").value)}`;
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+function say(text, isError = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("error", isError);
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+async function call(path, body) {
+  const headers = body ? { "Content-Type": "application/octet-stream" } : {};
+  if ($("api-key").value) headers.Authorization = `Bearer ${$("api-key").value}`;
+  let response;
+  try {
+    response = await fetch(path, { method: body ? "POST" : "GET", body, headers });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
+  // A proxy in front of the server may answer in another form.
+  const answer = await response.json().catch(() => ({}));
+  if (response.status === 401) $("key").hidden = false;
+  if (response.ok) return answer;
+  const message = answer.error?.message ?? `The server answered ${response.status}.`;
+  throw new Error(message.replace(/^image 0: /, "")); // the page knows the file's name, and says it
+}
+
+// ---- the model ----
+
+async function showModels() {
+  try {
+    const { models } = await call("v1/models");
+    $("key").hidden = true;
+    $("model").replaceChildren(
+      ...models.map((name) => element("option", { value: name, textContent: name })),
+    );
+    $("choice").hidden = false;
+    say("");
+    await showModel();
+  } catch (error) {
+    say(error.message, true);
+    if (!$("key").hidden) $("api-key").focus();
+  }
+}
+
+async function showModel() {
+  const mine = ++turn;
+  info = null;
+  clear();
+  const { versions } = await call(address());
+  if (mine !== turn) return;
+  info = versions.at(-1);
+  const pretrained = info.kind === "pre-trained";
+  const size = `${info.image_size.join(" × ")} px`;
+  const names = info.class_names;
+  $("task").textContent = pretrained
+    ? `pre-trained, reconstructs at ${size}`
+    : `classifier, ${names.length} classes, ${size}`;
+  $("results").classList.toggle("reconstructed", pretrained);
+  const facts = [
+    ["Version", info.version],
+    ["Engine", info.engine],
+    ["Image size", size],
+    ["SHA-256", info.sha256],
+  ];
+  const { channels } = info.preprocessing;
+  if (channels !== 1 && channels !== 3)
+    facts.push([
+      "Channels",
+      `${channels}, of which ${channels > 2 ? "1 to 3 are shown, as RGB" : "1 is shown, as grey"}`,
+    ]);
+  if (names.length)
+    facts.push([
+      `${names.length} classes`,
+      names.slice(0, 20).join(", ") + (names.length > 20 ? ", …" : ""),
+    ]);
+  for (const note of info.notes) {
+    if (note.startsWith("Licence: ")) facts.push(["Licence", note.slice("Licence: ".length)]);
+    // The note with the hash says what the model was opened from, which is shown already.
+    else if (!note.includes(info.sha256.slice(0, 16))) facts.push(["Note", note]);
+  }
+  fill($("facts"), facts);
+  const { real, accuracy, speed, made } = info.certificate;
+  const proofs = [];
+  if (real)
+    proofs.push([
+      "Agreement",
+      `with PyTorch on ${percent(real.top1_agreement, 2)} of ${real.images} images; ` +
+        `outputs differ by at most ${real.max_difference.toPrecision(2)}`,
+    ]);
+  if (accuracy)
+    proofs.push([
+      "Top-1",
+      `${percent(accuracy.artifact_top1, 2)} (PyTorch ${percent(accuracy.pytorch_top1, 2)})`,
+    ]);
+  if (speed)
+    proofs.push([
+      "Pace",
+      `${speed.artifact_images_per_second.toFixed(1)} images/s, ` +
+        `${speed.ratio.toFixed(2)} times PyTorch, on ${speed.processor}`,
+    ]);
+  if (made) proofs.push(["Made", `${made.slice(0, 16).replace("T", " ")} UTC`]);
+  fill($("certificate"), proofs);
+  $("uncertified").hidden = proofs.length > 0;
+  $("card").hidden = $("images").hidden = false;
+}
+
+function fill(where, facts) {
+  where.replaceChildren(
+    ...facts.flatMap(([name, value]) => [
+      element("dt", { textContent: name }),
+      element("dd", { textContent: value }),
+    ]),
+  );
+}
+
+function clear() {
+  $("list").replaceChildren();
+  $("results").hidden = true;
+}
+
+// ---- images ----
+
+async function take(given) {
+  if (!info)
+    return say(
+      "No model is loaded, so images cannot be classified. " +
+        "Choose a model above, or load the page again.",
+      true,
+    );
+  const all = [...given];
+  // Some systems know few types, so a file without one may be an image.
+  const images = all.filter((file) => file.type.startsWith("image/") || file.type === "");
+  const others = all
+    .filter((file) => !images.includes(file))
+    .map((file) => `${file.name}: is not an image.`);
+  if (!images.length) return say(others.join("\n") || "There is no file in this.", true);
+  files = images;
+  await (info.kind === "pre-trained" ? reconstruct() : classify(others));
+}
+
+async function classify(failures = []) {
+  const mine = turn;
+  const images = files.slice(0, MOST_SHOWN);
+  const of =
+    images.length < files.length ? ` of ${files.length}, which is as many as are shown` : "";
+  const shown = info.class_names.length <= ALL_CLASSES_TO ? ALL_CLASSES_TO : 5;
+  const next = $("list").firstChild; // new results come above the old ones, in their order
+  let last = "";
+  let done = 0;
+  for (const file of images) {
+    say(`Looking at ${file.name} …`);
+    try {
+      const answer = await call(`${address()}/predict?top_k=${shown}&explanation=true`, file);
+      const made = await resultOf(file, answer.images[0]);
+      if (mine !== turn) return;
+      $("list").insertBefore(made, next?.isConnected ? next : null);
+      $("results").hidden = false;
+      const [best] = answer.images[0].predictions;
+      last = `${file.name}: ${best.class}, ${percent(best.prob)}.`;
+      done += 1;
+    } catch (error) {
+      if (mine !== turn) return;
+      failures.push(`${file.name}: ${error.message}`);
+    }
+  }
+  while ($("list").children.length > MOST_SHOWN) $("list").lastElementChild.remove();
+  if (done !== 1) last = `${done} images classified${of}.`;
+  say([...failures, ...(done ? [last] : [])].join("\n"), failures.length > 0);
+}
+
+// Shows a file, in its right shape from the beginning. If the browser does not know its format,
+// which the server may know, a sentence says so.
+async function pictureOf(file) {
+  const image = element("img", { alt: file.name, src: URL.createObjectURL(file) });
+  const picture = element("div", { className: "picture" }, image);
+  try {
+    await image.decode();
+    picture.style.setProperty("--aspect", image.naturalWidth / image.naturalHeight);
+  } catch {
+    image.replaceWith(
+      element("p", {
+        textContent: `${file.name}: this browser cannot show images of this format.`,
+      }),
+    );
+    picture.classList.add("unseen"); // there is nothing to lay a shade over
+  }
+  URL.revokeObjectURL(image.src);
+  return picture;
+}
+
+async function resultOf(file, { predictions, explanation }) {
+  const picture = await pictureOf(file);
+  picture.append(explanationOf(explanation));
+  const bars = element("ol", { role: "list", ariaLabel: "Classes, the most probable first" });
+  for (const { class: name, prob } of predictions) {
+    const length = element("span");
+    length.style.width = `${100 * prob}%`;
+    const bar = element("span", { className: "bar", ariaHidden: "true" }, length);
+    bars.append(
+      element(
+        "li",
+        {},
+        element("span", { className: "name", textContent: name }),
+        bar,
+        element("span", { className: "prob", textContent: percent(prob) }),
+      ),
+    );
+  }
+  const others = info.class_names.length - predictions.length;
+  const rest = Math.max(0, 1 - predictions.reduce((sum, { prob }) => sum + prob, 0));
+  const right = element("div", {}, element("h3", { textContent: file.name }), bars);
+  if (others > 0)
+    right.append(
+      element("p", { className: "rest", textContent: `${others} other classes: ${percent(rest)}` }),
+    );
+  return element("article", {}, picture, right);
+}
+
+// Draws the class activation map as a shade over the image. There is no shade where most speaks for
+// the class, so that every colour can be judged.
+function explanationOf({ map, seen }) {
+  const canvas = element("canvas", {
+    width: map[0].length,
+    height: map.length,
+    ariaHidden: "true",
+  });
+  const most = Math.max(...map.flat(), 1e-9);
+  const context = canvas.getContext("2d");
+  map.forEach((row, y) =>
+    row.forEach((value, x) => {
+      context.fillStyle = `rgba(10, 16, 20, ${0.75 * (1 - Math.max(0, value / most))})`;
+      context.fillRect(x, y, 1, 1);
+    }),
+  );
+  const [top, left, height, width] = seen.map((share) => `${100 * share}%`);
+  Object.assign(canvas.style, { top, left, height, width });
+  return canvas;
+}
+
+async function reconstruct() {
+  const [file] = files;
+  const mine = ++turn;
+  const hidden = percent($("ratio").value / 100, 0);
+  say(`Hiding ${hidden} of ${file.name} …`);
+  try {
+    const answer = await call(
+      `${address()}/reconstruct?mask_ratio=${$("ratio").value / 100}`,
+      file,
+    );
+    const whole = await pictureOf(file);
+    if (mine !== turn) return;
+    crop(whole, answer.seen);
+    const picture = (png, alt) =>
+      element(
+        "div",
+        { className: "picture" },
+        element("img", { alt, src: `data:image/png;base64,${png}` }),
+      );
+    const figure = (title, shown) =>
+      element("figure", {}, shown, element("figcaption", { textContent: title }));
+    const figures = element(
+      "div",
+      { className: "triple" },
+      figure("Image", whole),
+      figure("What it sees", picture(answer.masked, `${file.name}, ${hidden} of it grey`)),
+      figure(
+        "Reconstruction",
+        picture(answer.reconstruction, `${file.name}, its hidden part as the model imagines it`),
+      ),
+    );
+    for (const { style } of figures.querySelectorAll(".picture"))
+      style.setProperty("--aspect", info.image_size[1] / info.image_size[0]);
+    $("list").replaceChildren(
+      element("article", {}, element("h3", { textContent: file.name }), figures),
+    );
+    $("results").hidden = false;
+    say(
+      `${file.name}: ${hidden} hidden.` +
+        (files.length > 1 ? ` One image at a time: this is the first of ${files.length}.` : ""),
+    );
+  } catch (error) {
+    if (mine === turn) say(`${file.name}: ${error.message}`, true);
+  }
+}
+
+// Shows only the part of a picture that the network sees, to be compared with what comes back.
+function crop(picture, [top, left, height, width]) {
+  const image = picture.querySelector("img");
+  if (!image) return;
+  Object.assign(image.style, {
+    position: "absolute",
+    maxWidth: "none",
+    width: `${100 / width}%`,
+    height: `${100 / height}%`,
+    left: `${(-100 * left) / width}%`,
+    top: `${(-100 * top) / height}%`,
+  });
+}
+
+$("model").onchange = async () => {
+  try {
+    say("");
+    await showModel();
+    if (info && files.length) await (info.kind === "pre-trained" ? reconstruct() : classify());
+  } catch (error) {
+    say(error.message, true);
+  }
+};
+$("key").onsubmit = (event) => {
+  event.preventDefault();
+  showModels();
+};
+$("choose").onclick = () => $("file").click();
+$("file").onchange = () => {
+  take($("file").files);
+  $("file").value = "";
+};
+$("look").onchange = () => $("results").classList.toggle("looking", $("look").checked);
+$("ratio").oninput = () => {
+  $("percent").textContent = $("ratio").ariaValueText = `${$("ratio").value} %`;
+};
+$("ratio").onchange = reconstruct;
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) take(event.clipboardData.files);
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("drop").classList.toggle("over", event.dataTransfer.types.includes("Files"));
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) $("drop").classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  take(event.dataTransfer.files);
+});
+
+// ---- the camera ----
+
+$("camera").onclick = async () => {
+  $("camera").disabled = true;
+  try {
+    $("video").srcObject = await navigator.mediaDevices.getUserMedia({
+      video: { facingMode: "environment" },
+    });
+    $("viewfinder").hidden = false;
+    await $("video").play();
+    $("shoot").focus();
+  } catch {
+    closeCamera();
+    say(
+      "The camera cannot be used here: there is none, it was refused, or the page did not come " +
+        "by HTTPS or from this machine.",
+      true,
+    );
+  }
+};
+function closeCamera() {
+  $("video")
+    .srcObject?.getTracks()
+    .forEach((track) => track.stop());
+  $("video").srcObject = null;
+  $("viewfinder").hidden = true;
+  $("camera").disabled = false;
+  $("camera").focus();
+}
+$("stop").onclick = closeCamera;
+$("shoot").onclick = () => {
+  const { videoWidth: width, videoHeight: height } = $("video");
+  const canvas = element("canvas", { width, height });
+  canvas.getContext("2d").drawImage($("video"), 0, 0);
+  closeCamera();
+  canvas.toBlob(
+    (blob) => take([new File([blob], "camera.jpg", { type: "image/jpeg" })]),
+    "image/jpeg",
+    0.92,
+  );
+};
+
+showModels();

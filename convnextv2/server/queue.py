@@ -1,0 +1,72 @@
+"""The queue of a server: how many images may wait, over all of its models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convnextv2.server.limits import Limits
+from convnextv2.server.refusal import Refusal
+
+_SHARE_OF_DEADLINE = 0.5
+"""The share of the deadline that images may be expected to wait.
+
+The models share the processor with decoding, so that the wait may be twice what the pace says."""
+
+
+@dataclass
+class Queue:
+    """Counts the images that wait, over all models, so that one bound holds for their memory.
+
+    Attributes:
+        limits: The server's limits.
+        waiting: How many images wait.
+        pace: The moving average of what the models score, in images/s; 0 before the first batch.
+    """
+
+    limits: Limits
+    waiting: int = 0
+    pace: float = 0.0
+
+    def check(self, images: int) -> None:
+        """Check that there is room.
+
+        Args:
+            images: How many images want to wait.
+
+        Raises:
+            Refusal: There is no room for so many, or they would wait longer than the deadline.
+        """
+        if self.waiting + images > self.limits.max_queue:
+            raise Refusal(
+                429,
+                "queue_full",
+                f"{self.waiting} images are waiting, {self.limits.max_queue} may. Try again later.",
+                1,
+            )
+        wait_s = (self.waiting + images) / self.pace if self.pace and self.waiting else 0.0
+        if wait_s > _SHARE_OF_DEADLINE * self.limits.deadline_s:
+            raise Refusal(
+                429,
+                "queue_full",
+                f"{self.waiting} images are waiting, for about {wait_s:.0f} s. Try again later.",
+                1,
+            )
+
+    def take(self, images: int) -> None:
+        """Take images in. Raises Refusal as `check` does."""
+        self.check(images)
+        self.waiting += images
+
+    def give_back(self, images: int) -> None:
+        """Make room: so many images wait no longer."""
+        self.waiting -= images
+
+    def finished(self, images: int, seconds: float) -> None:
+        """Update the pace.
+
+        Args:
+            images: The size of a batch.
+            seconds: How long a model took for it.
+        """
+        pace = images / max(seconds, 1e-6)
+        self.pace = pace if not self.pace else 0.9 * self.pace + 0.1 * pace

@@ -1,0 +1,152 @@
+"""How the server says no: a refusal, and the answers that carry it.
+
+Every error has the same body, except under /v2, where KServe's protocol sets the form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Send
+
+CODE_HEADER = "X-Error-Code"
+"""The header that holds a refusal's code, also where the body has no room for it."""
+
+GONE = 499
+"""The status, as nginx numbers it, of a request whose client left before the answer."""
+
+
+class Refusal(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: HTTP's status.
+        code: What is wrong, for programs. It stays the same between versions.
+        message: What is wrong, for people.
+        retry_after_s: After how many seconds another try may help; None if none will.
+        more_headers: Headers that only this answer has.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_s: int | None = None,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.retry_after_s, self.more_headers = retry_after_s, more_headers
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """Return the JSON of the error, in the form that all have outside of /v2."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+    def headers(self) -> dict[str, str]:
+        """Return Retry-After, if another try may help, and the headers of this refusal alone."""
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return retry | dict(self.more_headers)
+
+
+def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
+    """Return the JSON of an error.
+
+    Args:
+        refusal: The error.
+        path: The path of the request. Clients of KServe print what `error` holds, so under /v2 it
+            is a string.
+    """
+    is_kserve = path == "/v2" or path.startswith("/v2/")
+    return {"error": refusal.message} if is_kserve else refusal.body()
+
+
+def answer_of(refusal: Refusal, path: str) -> JSONResponse:
+    """Return the whole answer of an error; see `body_of`."""
+    return JSONResponse(
+        body_of(refusal, path), refusal.status, refusal.headers() | {CODE_HEADER: refusal.code}
+    )
+
+
+async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
+    """Answer with an error outside of the application, and close the connection.
+
+    Args:
+        refusal: The error.
+        path: The path of the request.
+        send: ASGI's function.
+    """
+    answer = answer_of(refusal, path)
+    headers = [*answer.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def malformed_request() -> bytes:
+    """Return the answer to what is not HTTP, with its head."""
+    body = json.dumps(
+        Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
+    ).encode()
+    head = (
+        "HTTP/1.1 400 Bad Request\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"{CODE_HEADER}: malformed_http\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
+    """Turn the exceptions that are raised while a request is answered into answers.
+
+    Args:
+        app: The application.
+        count: Called with the code of every refusal.
+    """
+
+    def refused(request: Request, refusal: Refusal) -> Response:
+        count(refusal.code)
+        return answer_of(refusal, request.url.path)
+
+    async def on_refusal(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return refused(request, error)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]  # it concerns the path or the query, which are short
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        return refused(request, Refusal(422, "invalid_value", f"{where}: {first['msg']}"))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "no_such_path", 405: "method_not_allowed"}.get(
+            error.status_code, "bad_request"
+        )
+        answer = refused(request, Refusal(error.status_code, code, str(error.detail)))
+        for name, value in (error.headers or {}).items():
+            answer.headers[name] = f"{value}, HEAD" if name == "Allow" and "GET" in value else value
+        return answer
+
+    async def on_leaving(request: Request, error: Exception) -> Response:
+        return Response(status_code=GONE)  # nobody hears it
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        # It is not counted: the exception by which `LimitBody` stops the reading comes here too.
+        refusal = Refusal(
+            500, "internal_error", "The server has failed on this request; its log says more."
+        )
+        return answer_of(refusal, request.url.path)
+
+    app.add_exception_handler(Exception, on_bug)
+    app.add_exception_handler(ClientDisconnect, on_leaving)
+    app.add_exception_handler(Refusal, on_refusal)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)

@@ -1,0 +1,156 @@
+"""Our own paths: what models there are, and what they say of images."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from convnextv2.inference.predictor import top
+from convnextv2.inference.scorer import Scores
+from convnextv2.server import schemas
+from convnextv2.server.bodies import IMAGE_BODY, IMAGES_BODY, read_images
+from convnextv2.server.decoders import Prepared
+from convnextv2.server.models import Models
+from convnextv2.server.refusal import Refusal
+from convnextv2.server.routes.dependencies import ModelsOf
+from convnextv2.server.scoring import score, together
+from convnextv2.server.served import Served
+
+router = APIRouter(tags=["models"])
+
+
+class Wanted(BaseModel):
+    """The parts of an answer that a client wants for each image."""
+
+    top_k: int = Field(5, ge=1, le=1000, description="How many classes of each image to return.")
+    threshold: float = Field(
+        0.0, ge=0, le=1, description="Leave out classes that are less probable than this."
+    )
+    embedding: bool = Field(False, description="Also return the pooled features.")
+    explanation: bool = Field(
+        False, description="Also return the class activation map of the most probable class."
+    )
+
+
+@router.get("/v1/models", responses={401: schemas.REFUSALS[401]})
+async def list_models(models: ModelsOf) -> schemas.ModelList:
+    """List the names of all models."""
+    return schemas.ModelList(models=models.names)
+
+
+@router.get("/v1/models/{name}", responses={401: schemas.REFUSALS[401], 404: schemas.REFUSALS[404]})
+async def describe_model(models: ModelsOf, name: str) -> schemas.ModelInfo:
+    """Describe a model: versions, hashes, classes, preprocessing, licences and certificates."""
+    return schemas.ModelInfo(
+        name=name, versions=[_describe(served) for served in models.versions(name)]
+    )
+
+
+_PREDICT: dict[str, Any] = {
+    "responses": schemas.REFUSALS,
+    "response_model": schemas.PredictResponse,
+    "openapi_extra": IMAGES_BODY,
+}
+
+
+@router.post("/v1/models/{name}/predict", **_PREDICT)
+async def predict(
+    models: ModelsOf, request: Request, name: str, wanted: Annotated[Wanted, Query()]
+) -> Response:
+    """Classify the images in the body with the newest version of a model.
+
+    The body is one image file as it is, several files as multipart, or JSON with files in base64.
+    """
+    return await _predict(models, request, name, None, wanted)
+
+
+@router.post("/v1/models/{name}/versions/{version}/predict", **_PREDICT)
+async def predict_by_version(
+    models: ModelsOf, request: Request, name: str, version: str, wanted: Annotated[Wanted, Query()]
+) -> Response:
+    """Classify the images in the body with a certain version of a model."""
+    return await _predict(models, request, name, version, wanted)
+
+
+async def _predict(
+    models: Models, request: Request, name: str, version: str | None, wanted: Wanted
+) -> Response:
+    models.check_ready()
+    async with models.use(name, version) as served:
+        class_names = served.classifier.class_names
+        models.queue.check(1)  # before the body is read and taken apart
+        files = await read_images(request, models.limits)
+        scored = await score(request, models, served, files)
+        images = [
+            _prediction(title, prepared, scores, class_names, wanted)
+            for (title, _), (prepared, scores) in zip(files, scored, strict=True)
+        ]
+    return JSONResponse({"model": name, "version": served.version, "images": images})
+
+
+def _prediction(
+    title: str, prepared: Prepared, scores: Scores, class_names: list[str], wanted: Wanted
+) -> dict[str, Any]:
+    """The part of an answer that is about one image."""
+    best = top(scores.probs[0], class_names, wanted.top_k)
+    found: dict[str, Any] = {
+        "image": title,
+        "predictions": [one for one in best if one["prob"] >= wanted.threshold],
+    }
+    if wanted.embedding:
+        found["embedding"] = scores.embedding[0].tolist()
+    if wanted.explanation:
+        found["explanation"] = {"map": scores.explanation[0].tolist(), "seen": prepared.seen}
+    return found
+
+
+@router.post("/v1/models/{name}/reconstruct", responses=schemas.REFUSALS, openapi_extra=IMAGE_BODY)
+async def reconstruct(
+    models: ModelsOf,
+    request: Request,
+    name: str,
+    mask_ratio: Annotated[
+        float, Query(gt=0, lt=1, description="Share of the tiles that is hidden.")
+    ] = 0.6,
+    seed: Annotated[int, Query(ge=0, le=2**31, description="Decides which tiles are hidden.")] = 0,
+) -> schemas.ReconstructResponse:
+    """Reconstruct the image in the body with a pre-trained model, which sees only some tiles."""
+    models.check_ready()
+    async with models.use(name) as served:
+        model = served.pretrained
+        models.queue.check(1)
+        files = await read_images(request, models.limits)
+        if len(files) != 1:
+            raise Refusal(400, "bad_request", f"{len(files)} images. Expected one.")
+        loop = asyncio.get_running_loop()
+
+        async def work(name: str, data: bytes) -> tuple[Prepared, tuple[str, str]]:
+            prepared = await models.decoders.prepare(data, name, served.transform)
+            return prepared, await loop.run_in_executor(
+                models.model_thread, model, prepared.pixels, mask_ratio, seed
+            )
+
+        deadline = loop.time() + models.limits.deadline_s
+        [(prepared, (masked, made))] = await together(request, models, deadline, [work(*files[0])])
+    return schemas.ReconstructResponse(
+        model=name, version=served.version, masked=masked, reconstruction=made, seen=prepared.seen
+    )
+
+
+def _describe(served: Served) -> schemas.ModelVersion:
+    scorer, transform = served.scorer, served.transform
+    return schemas.ModelVersion(
+        version=served.version,
+        engine=served.engine,
+        sha256=served.sha256,
+        kind="classifier" if scorer else "pre-trained",
+        image_size=transform.image_size,
+        class_names=scorer.class_names if scorer else [],
+        preprocessing=dict(vars(transform)),
+        notes=served.notes,
+        certificate=dict(scorer.certificate) if scorer else {},
+    )

@@ -1,0 +1,286 @@
+"""The JSON of requests and answers: what OpenAPI shows, and what requests are checked against."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong. `code` is for programs and stays the same, `message` is for people."""
+
+    code: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error outside of /v2."""
+
+    error: ErrorDetail
+
+
+class V2Error(BaseModel):
+    """The body of every error under /v2.
+
+    KServe's protocol has the message alone. The code stands in the header X-Error-Code.
+    """
+
+    error: str
+
+
+class ImagesJson(BaseModel):
+    """A request in JSON. `images` holds image files in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: Annotated[list[str], FailFast()] = Field(min_length=1)
+
+
+class ClassProbability(BaseModel):
+    """One class of one image."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(alias="class")
+    prob: float
+
+
+class Explanation(BaseModel):
+    """How much each part of the image adds to the logit of the most probable class.
+
+    `map` holds rows of numbers, for the part of the image that the network saw. `seen` is the top,
+    left, height and width of that part, as shares of the upright image.
+    """
+
+    map: list[list[float]]
+    seen: tuple[float, float, float, float]
+
+
+class ImagePrediction(BaseModel):
+    """What a classifier says of one image."""
+
+    image: str
+    predictions: list[ClassProbability]
+    embedding: list[float] | None = None
+    explanation: Explanation | None = None
+
+
+class PredictResponse(BaseModel):
+    """What a classifier says of the images of a request, in their order."""
+
+    model: str
+    version: str
+    images: list[ImagePrediction]
+
+
+class ReconstructResponse(BaseModel):
+    """What a pre-trained model makes of an image, as PNG files in base64.
+
+    `masked` is what the network sees. `reconstruction` has the visible tiles put back. `seen` is
+    the top, left, height and width of the part of the upright image that both show, as shares.
+    """
+
+    model: str
+    version: str
+    masked: str
+    reconstruction: str
+    seen: tuple[float, float, float, float]
+
+
+class ModelVersion(BaseModel):
+    """One version of a model."""
+
+    version: str
+    engine: str
+    sha256: str
+    kind: Literal["classifier", "pre-trained"]
+    image_size: tuple[int, int]
+    class_names: list[str]
+    preprocessing: dict[str, Any]
+    notes: list[str]
+    certificate: dict[str, Any]
+
+
+class ModelInfo(BaseModel):
+    """One model. The newest version comes last."""
+
+    name: str
+    versions: list[ModelVersion]
+
+
+class ModelList(BaseModel):
+    """The names of all models."""
+
+    models: list[str]
+
+
+class Status(BaseModel):
+    """The state of the server."""
+
+    status: Literal["ok", "ready"]
+
+
+# ---- KServe's inference protocol, version 2 ----
+
+
+class V2Tensor(BaseModel):
+    """A tensor of a request.
+
+    `image_files` (BYTES) are image files, which JSON holds in base64. `pixels` (UINT8) have the
+    model's size, (N, H, W, C), row by row. A tensor has either `data` or, in `parameters`,
+    `binary_data_size`.
+    """
+
+    name: Literal["image_files", "pixels"]
+    shape: Annotated[list[int], FailFast()] = Field(min_length=1, max_length=4)
+    datatype: Literal["BYTES", "UINT8"]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
+    _raw: bytes | None = PrivateAttr(None)
+
+    @property
+    def raw(self) -> bytes | None:
+        """The values, if they came in binary form."""
+        return self._raw
+
+    @raw.setter
+    def raw(self, value: bytes) -> None:
+        self._raw = value
+
+
+class V2Wanted(BaseModel):
+    """An output that a request asks for.
+
+    Its `parameters` may hold `binary_data` (the binary form) and `classification` (how many of the
+    most probable classes).
+    """
+
+    name: Literal["probs", "embedding"]
+    parameters: dict[str, Any] = {}
+
+
+class V2Request(BaseModel):
+    """A request with one input.
+
+    `outputs` names those that are wanted; if it is empty, all are. The parameter
+    `binary_data_output` asks for the binary form of all outputs.
+    """
+
+    id: str = ""
+    inputs: Annotated[list[V2Tensor], FailFast()] = Field(min_length=1, max_length=1)
+    parameters: dict[str, Any] = {}
+    outputs: Annotated[list[V2Wanted], FailFast()] = Field([], max_length=2)
+
+
+class V2Output(BaseModel):
+    """A tensor of an answer. It has either `data` or, in `parameters`, `binary_data_size`."""
+
+    name: str
+    shape: list[int]
+    datatype: Literal["FP32", "BYTES"]
+    data: list[float | str] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class V2Response(BaseModel):
+    """An answer with its outputs."""
+
+    id: str
+    model_name: str
+    model_version: str
+    outputs: list[V2Output]
+
+
+class V2Metadata(BaseModel):
+    """What a model takes and returns."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+
+
+class V2Config(BaseModel):
+    """What a model takes and returns, in the form of Triton's model configuration."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[dict[str, Any]]
+    output: list[dict[str, Any]]
+
+
+class V2Indexed(BaseModel):
+    """One version in the model repository."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
+class V2IndexRequest(BaseModel):
+    """What the index shall hold: with `ready`, only the versions that answer."""
+
+    ready: bool = False
+
+
+class V2LoadRequest(BaseModel):
+    """How a model shall be loaded."""
+
+    parameters: dict[str, Any] = {}
+
+
+class V2Loaded(BaseModel):
+    """What has changed by loading a model again; nothing if it lies there as before."""
+
+    name: str
+    changes: list[str]
+
+
+class V2Server(BaseModel):
+    """The server's name, its version, and the extensions of the protocol that it has."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class V2Live(BaseModel):
+    """Whether the server is alive."""
+
+    live: bool
+
+
+class V2Ready(BaseModel):
+    """Whether the server or a model is ready."""
+
+    ready: bool
+
+
+_WHY = {
+    400: "The request cannot be understood.",
+    401: "The API key is missing or wrong.",
+    404: "There is no such model or version.",
+    408: "The body came too slowly.",
+    413: "The body, the number of images or an image is too large.",
+    415: "What was sent is not an image that the server reads, or has another content type.",
+    422: "A parameter has a wrong value.",
+    429: "Too much is waiting. Retry-After says when to come again.",
+    503: "Not ready, shutting down, or no answer within the deadline. Retry-After says when to "
+    "come again.",
+}
+"""What each status of a refusal means."""
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": why} for status, why in _WHY.items()
+}
+"""The refusals of every path that takes a body, for OpenAPI."""
+
+V2_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": V2Error, "description": why} for status, why in _WHY.items()
+}
+"""The refusals of every path under /v2 that takes a body, for OpenAPI."""

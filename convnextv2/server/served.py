@@ -1,0 +1,123 @@
+"""One version of a model, as it is served."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from convnextv2.data.transforms import EvalTransform
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.reconstructor import Reconstructor
+from convnextv2.inference.scorer import Scorer, open_scorer
+from convnextv2.server.batcher import Batcher
+from convnextv2.server.refusal import Refusal
+from convnextv2.server.spec import Spec, fingerprint
+from convnextv2.weights.load import Weights
+
+
+@dataclass(eq=False)
+class Served:
+    """One version of a model.
+
+    Exactly one of scorer and reconstructor is there, and a scorer has a batcher once it is warm.
+
+    Attributes:
+        spec: What the user named.
+        version: Its version.
+        fingerprint: What lay at its source when it was opened; see `spec.fingerprint`.
+        scorer: A classifier.
+        reconstructor: A pre-trained model.
+        batcher: Gathers images for the scorer.
+        users: How many requests use it now.
+        idle: Set when the last of them is answered.
+    """
+
+    spec: Spec
+    version: str
+    fingerprint: tuple[tuple[int, ...], ...]
+    scorer: Scorer | None
+    reconstructor: Reconstructor | None
+    batcher: Batcher | None = None
+    users: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def classifier(self) -> Scorer:
+        """The scorer. Raises Refusal if this is not a classifier."""
+        if self.scorer is None:
+            raise Refusal(
+                404,
+                "not_a_classifier",
+                f"Model {self.spec.name} is pre-trained only: it reconstructs, and has no classes.",
+            )
+        return self.scorer
+
+    @property
+    def running_batcher(self) -> Batcher:
+        """The batcher. Raises Refusal if this is not a classifier."""
+        assert self.classifier and self.batcher
+        return self.batcher
+
+    @property
+    def pretrained(self) -> Reconstructor:
+        """The reconstructor. Raises Refusal if this is a classifier."""
+        if self.reconstructor is None:
+            raise Refusal(
+                404,
+                "not_pretrained",
+                f"Model {self.spec.name} is a classifier, which cannot reconstruct.",
+            )
+        return self.reconstructor
+
+    @property
+    def transform(self) -> EvalTransform:
+        """How its images are prepared."""
+        return (self.scorer or self.pretrained).transform
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of its weights or artifact."""
+        return (self.scorer or self.pretrained).sha256
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of it, its licence above all."""
+        return (self.scorer or self.pretrained).notes
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its batcher, if it has one, is at work."""
+        return self.batcher is None or self.batcher.is_alive
+
+    @property
+    def engine(self) -> str:
+        """What computes it, in words."""
+        return self.scorer.engine if self.scorer else "PyTorch on cpu, float32"
+
+
+def open_served(spec: Spec, version: str, *, device: str, precision: str) -> Served:
+    """Open a model without warming it up.
+
+    Args:
+        spec: What the user named.
+        version: Its version.
+        device: Where a classifier runs; see `open_scorer`.
+        precision: The arithmetic of a classifier; see `open_scorer`.
+
+    Returns:
+        The model, without a batcher.
+
+    Raises:
+        ConvNeXtV2Error: It cannot be opened.
+    """
+    mark = fingerprint(spec.source)
+    opened: Weights | Artifact
+    if is_artifact(spec.source):
+        opened = open_artifact(spec.source)
+    else:
+        opened = open_run_weights(find_weights(spec.source))
+        if opened.description.kind == "fcmae":
+            return Served(spec, version, mark, None, Reconstructor(opened))
+    scorer = open_scorer(opened, device=device, precision=precision)
+    return Served(spec, version, mark, scorer, None)

@@ -1,0 +1,55 @@
+"""Signals that come before the server is there to take them.
+
+Only the standard library is imported here, so that this is in place early.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+
+_hangups = 0
+
+
+def hold() -> None:
+    """Remember a SIGHUP from now on, and end the process with exit code 0 on SIGTERM.
+
+    By default a SIGHUP ends the process. Neither signal ends the first process of a container.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, _remember)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def ignore() -> None:
+    """Ignore both signals from now on.
+
+    When Python ends, it restores the default of every handler except this one.
+    """
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def was_hung_up() -> bool:
+    """Return whether a SIGHUP has come since `hold`."""
+    return _hangups > 0
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    global _hangups
+    _hangups += 1
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not interrupt the end
+    with suppress(OSError, RuntimeError, ValueError):  # nobody may read what is printed
+        print("Ended before the server had begun.", flush=True)
+    # Not sys.exit: packages written in C drop an exception that is raised while they import others,
+    # and the server would go on. Nothing has been accepted yet that could be lost.
+    os._exit(0)

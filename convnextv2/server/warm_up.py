@@ -1,0 +1,61 @@
+"""The warm-up of a model, so that no request pays for it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from convnextv2.data.transforms import EvalTransform
+from convnextv2.inference.reconstructor import Reconstructor
+from convnextv2.inference.scorer import Scorer
+
+_LARGEST_S = 0.2
+"""How long the largest batch of a warm-up may take, in seconds.
+
+Requests for other models, and for the old version of this one, wait for it."""
+
+
+async def warm_up(scorer: Scorer, model_thread: Executor, max_batch: int) -> tuple[int, float]:
+    """Score ever larger batches of grey images, until one takes as long as others may wait.
+
+    Between two batches the model thread takes what has come for other models.
+
+    Args:
+        scorer: The model.
+        model_thread: The thread in which models compute.
+        max_batch: The largest batch.
+
+    Returns:
+        The number of images of the last batch, and the seconds that it took.
+    """
+    loop, images, is_first = asyncio.get_running_loop(), 1, True
+    while True:
+        began = perf_counter()
+        await loop.run_in_executor(model_thread, scorer, _grey(scorer.transform, images))
+        seconds = perf_counter() - began
+        if is_first:  # this one has paid for setting up engines and kernels
+            is_first = False
+        elif images == max_batch or 2 * seconds > _LARGEST_S:
+            return images, seconds
+        else:
+            images = min(2 * images, max_batch)
+
+
+async def warm_up_pretrained(model: Reconstructor, model_thread: Executor) -> None:
+    """Reconstruct one grey image.
+
+    Args:
+        model: The model.
+        model_thread: The thread in which models compute.
+    """
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(model_thread, model, _grey(model.transform, 1)[0], 0.6, 0)
+
+
+def _grey(transform: EvalTransform, images: int) -> Tensor:
+    """Pixels of grey images, uint8 (images, C, H, W)."""
+    return torch.full((images, transform.channels, *transform.image_size), 128, dtype=torch.uint8)
