@@ -620,7 +620,7 @@ def predict(
         workers: Processes that decode and augment; 0: none beside the main one.
 
     Returns:
-        A list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}.
+        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
     """
 
 def export(
