@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference from the declarations of the package, before Sphinx reads them.
+"""Writes the pages of docs/reference from the declarations of the package, before the build.
 
 A verb's options come from `verbs/options.py`, the knobs from `recipe/knobs.py`, the recipes from
 configs/, and the public names from `convnextv2.__all__`. The pages are git-ignored. What has no
@@ -179,10 +179,10 @@ def _knob(one: Option) -> str:
         other = "pretrain" if extra["only"] == "train" else "train"
         assert one.name not in knobs_of(other)
         notes.append(f"`{other}` has no use for it and refuses it.")
-    for idle in idle_of(one.name):
-        notes.append(f"No effect if {idle.why}." if " " in idle.why else "")
+    if reasons := "; ".join(_escaped(idle.why) for idle in idle_of(one.name)):
+        notes.append(f"The run says where it has no effect: {reasons}.")
     head = f":type: {_takes(one)}\n:default: {_default(one)}"
-    return f"````{{confval}} {one.name}\n{head}\n\n{_prose(one)}\n\n{' '.join(filter(None, notes))}\n````"
+    return f"````{{confval}} {one.name}\n{head}\n\n{_prose(one)}\n\n{' '.join(notes)}\n````"
 
 
 def _argument(one: OwnOption) -> str:
@@ -255,7 +255,7 @@ def _public(name: str) -> str:
 
 
 def _to_rst(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings have code in single backquotes and no other markup; Sphinx reads reStructuredText."""
+    """Make reStructuredText of a docstring, which has code in backquotes and no other markup."""
     lines[:] = _with_code(re.sub(r"`+", "`", "\n".join(lines))).split("`")
     for i in range(0, len(lines), 2):
         lines[i] = re.sub(r"(?<=\w)_(?!\w)|[*|]", r"\\\g<0>", lines[i])

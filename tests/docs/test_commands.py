@@ -136,7 +136,7 @@ def free_port() -> int:
 
 
 def use_and_stop(page: Path, port: int, clients: list[str], answers: list[str]) -> None:
-    """Once the server of this process is ready, a prediction, the clients of the page, and its end."""
+    """Once the server of this process is ready: a prediction, the page's clients, and its end."""
     for _ in range(600):
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
