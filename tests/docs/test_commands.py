@@ -90,7 +90,9 @@ def options_at_the_end(page: Path, verb: str, words: list[str]) -> list[str]:
     elif verb == "demo":
         chosen = {"quick": True}
     elif verb == "export":
-        chosen = {"seconds": 0}
+        chosen = {"seconds": 0, "workers": 0}
+    elif verb == "validate":
+        chosen = {"workers": 0}
     if verb == "plan":
         chosen["probe_seconds"] = 1
     if page.stem == "from-mindcv" and verb in ("train", "validate"):
@@ -169,7 +171,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     few_bundled_images(tmp_path / "bundled")
     monkeypatch.setattr(named, "BUNDLED", tmp_path / "bundled")
-    quick = {"epochs": 1, "warmup_epochs": 0}
+    quick = {"epochs": 1, "warmup_epochs": 0, "workers": 0}
     monkeypatch.setattr(importlib.import_module("convnextv2.verbs.demo"), "QUICK", quick)
     train = functools.partial(convnextv2.train)
     small = {**SHORT, **SMALL, **FEW}
