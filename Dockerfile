@@ -1,4 +1,4 @@
-# The server in a container; docs/deploy.md says how to build and run it.
+# The server in a container; docs/how-to/deploy.md says how to build and run it.
 FROM python:3.12-slim AS build
 # The address of a package index that has PyTorch's wheels for CPUs. Without one, PyTorch comes
 # from where pip takes everything: it works as well, and has some gigabytes of CUDA with it.

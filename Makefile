@@ -1,4 +1,5 @@
-# One command for each check. `make demo` and `make test` need nothing but Python 3.11 or newer: the environment is made on first use.
+# One command for each check. `make demo` and `make test` need nothing but Python 3.11 or newer: the
+# environment is made on first use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,8 +7,10 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_PYTHON ?= python3.11
 TESTS ?= tests
+# A fresh, complete and strict build: a warning or an unknown reference is an error.
+SPHINX := -m sphinx --fresh-env --fail-on-warning --keep-going --nitpicky --quiet docs
 
-.PHONY: demo test test-lowest lint check install clean
+.PHONY: demo test test-lowest lint docs docs-lowest check install clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/convnextv2 demo
@@ -24,7 +27,14 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
+docs: $(VENV)/docs.stamp
+	$(BIN)/python $(SPHINX) docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+docs-lowest: $(LOWEST)/dev.stamp
+	$(LOWEST)/bin/python $(SPHINX) docs/_build/lowest
+
+check: lint test docs
 
 install: $(VENV)/dev.stamp
 
@@ -37,10 +47,15 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+$(VENV)/docs.stamp: $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 $(LOWEST)/dev.stamp: pyproject.toml tests/lowest.txt
 	test -x $(LOWEST)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[dev,benchmarks]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt \
+	    -e '.[dev,benchmarks,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) build dist docs/_build docs/reference *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

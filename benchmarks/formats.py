@@ -1,4 +1,4 @@
-"""Every format in every precision: docs/deploy.md's matrix.
+"""Every format in every precision: docs/how-to/deploy.md's matrix.
 
     python benchmarks/formats.py OUT RUN... [--images N]
 

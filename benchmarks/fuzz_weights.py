@@ -1,4 +1,4 @@
-"""Open thousands of damaged and hostile checkpoints of each kind: docs/weights.md states what came out.
+"""Open thousands of damaged and hostile checkpoints of each kind: docs/how-to/weights.md states what came out.
 
     python benchmarks/fuzz_weights.py [--count 5000] [--seed 0] [--kind WORD] [--shard 1/2]
 

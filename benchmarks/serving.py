@@ -1,4 +1,4 @@
-"""The server under load: docs/deploy.md's figures.
+"""The server under load: docs/how-to/deploy.md's figures.
 
     python benchmarks/serving.py load ARTIFACT PHOTO         pace, latency and memory, beside the engine alone and LitServe
     python benchmarks/serving.py lose ARTIFACT PHOTO         requests lost at SIGTERM and during a reload

@@ -169,8 +169,8 @@ def pretrain(
         workers: Processes that decode and augment; 0: none beside the main one.
         cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
         image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/preprocessing.md says.
+        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
+        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
         scale: Share of the image's area that a random crop keeps: least, most.
         ratio: Width/height of a random crop: least, most.
         crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
@@ -186,7 +186,7 @@ def pretrain(
         erase_attempts: Tries to place the rectangle; failing that, the image stays whole.
         aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
         aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
-        eval_preset: How evaluation images are prepared (docs/preprocessing.md).
+        eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
         mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
         std: Channel standard deviations, on the scale of `mean`.
@@ -412,8 +412,8 @@ def train(
         workers: Processes that decode and augment; 0: none beside the main one.
         cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
         image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/preprocessing.md says.
+        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
+        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
         scale: Share of the image's area that a random crop keeps: least, most.
         ratio: Width/height of a random crop: least, most.
         crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
@@ -434,7 +434,7 @@ def train(
         mix_switch_prob: Probability of cutmix where both are on.
         aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
         aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
-        eval_preset: How evaluation images are prepared (docs/preprocessing.md).
+        eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
         mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
         std: Channel standard deviations, on the scale of `mean`.
@@ -567,11 +567,11 @@ def validate(
         batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
         workers: Processes that decode and augment; 0: none beside the main one.
         image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/preprocessing.md says.
+        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
+        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
         interpolation: How images are resized.
         antialias: Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).
-        eval_preset: How evaluation images are prepared (docs/preprocessing.md).
+        eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
         mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
         std: Channel standard deviations, on the scale of `mean`.
@@ -620,7 +620,7 @@ def predict(
         workers: Processes that decode and augment; 0: none beside the main one.
 
     Returns:
-        A list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}.
+        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
     """
 
 def export(
@@ -911,7 +911,7 @@ def statistics(
         image_suffix: Ending to add to names in a table that have none, such as .jpg.
         max_image_pixels: Largest image that is decoded.
         workers: Processes that decode and augment; 0: none beside the main one.
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/preprocessing.md says.
+        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
 
     Returns:
         images, in_channels, mean, std, value_range (None for files of 8 bits) and what else was
@@ -1108,8 +1108,8 @@ def plan(
         workers: Processes that decode and augment; 0: none beside the main one.
         cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
         image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/preprocessing.md says.
+        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
+        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
         scale: Share of the image's area that a random crop keeps: least, most.
         ratio: Width/height of a random crop: least, most.
         crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
@@ -1130,7 +1130,7 @@ def plan(
         mix_switch_prob: Probability of cutmix where both are on.
         aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
         aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
-        eval_preset: How evaluation images are prepared (docs/preprocessing.md).
+        eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
         mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
         std: Channel standard deviations, on the scale of `mean`.
@@ -1287,8 +1287,8 @@ def benchmark(
         workers: Processes that decode and augment; 0: none beside the main one.
         cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
         image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/preprocessing.md says.
+        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
+        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
         scale: Share of the image's area that a random crop keeps: least, most.
         ratio: Width/height of a random crop: least, most.
         crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
@@ -1309,7 +1309,7 @@ def benchmark(
         mix_switch_prob: Probability of cutmix where both are on.
         aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
         aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
-        eval_preset: How evaluation images are prepared (docs/preprocessing.md).
+        eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
         crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
         mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
         std: Channel standard deviations, on the scale of `mean`.

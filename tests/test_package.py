@@ -1,27 +1,19 @@
-"""The package as a product: its public face, its start-up, its wheel, its README."""
+"""The package as a product: its public face, its start-up, its wheel."""
 
-import contextlib
-import json
 import os
 import re
-import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 import tomllib
-import urllib.request
 import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 import convnextv2
 from convnextv2 import errors
-from convnextv2.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +36,11 @@ def test_help_and_recipes_do_not_import_torch() -> None:
 def test_changelog_begins_with_the_version() -> None:
     newest = re.search(r"^## \[(\d.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest and newest[1] == convnextv2.__version__
+
+
+def test_citation_names_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == convnextv2.__version__
 
 
 def requirements() -> dict[str, str]:
@@ -186,64 +183,3 @@ def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(
     assert done.returncode == 0, done.stderr
     assert "small_data" in done.stdout
     assert (tmp_path / "runs" / "demo" / "train" / "report.html").stat().st_size > 50_000
-
-
-def readme_commands() -> list[str]:
-    """The lines of the README's journey."""
-    text = (ROOT / "README.md").read_text()
-    journey = text[text.index("## The journey") :]
-    block = re.search(r"```bash\n(.*?)```", journey, re.DOTALL)
-    assert block
-    return [line for line in block[1].splitlines() if line and not line.startswith("#")]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def ask_and_stop(port: int, answers: list[str]) -> None:
-    """Once the server of this process is ready, a prediction and its end."""
-    for _ in range(600):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz").close()
-            break
-        time.sleep(0.1)
-    with contextlib.suppress(OSError):
-        image = Path("new.jpg").read_bytes()
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{port}/v1/models/shoes/predict", image
-        ) as answer:
-            answers.append(json.load(answer)["model"])
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.filterwarnings("ignore")  # of exporters
-def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image
-
-    for split, count in (("train", 6), ("val", 2)):
-        for name in ("boots", "sandals"):
-            for i in range(count):
-                path = tmp_path / "shoes" / split / name / f"{i}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.effect_noise((80, 90), 40 + 10 * i).convert("RGB").save(path)
-    Image.new("RGB", (50, 60), "brown").save(tmp_path / "new.jpg")
-    monkeypatch.chdir(tmp_path)
-    commands, answers = readme_commands(), []
-    assert len(commands) >= 5
-    tiny = "--epochs 1 --batch_size 2 --workers 0 --model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --device cpu"
-    for command in commands:
-        program, verb, *rest = shlex.split(command, comments=True)
-        assert program == "convnextv2"
-        small = tiny.split() if verb in ("pretrain", "train", "plan") else []
-        if verb == "benchmark":
-            small = "--backends eager --seconds 0 --image_size 64 --batch_size 2".split()
-        if verb == "export":
-            small = ["--seconds", "0"]
-        if verb == "serve":
-            small = ["--port", str(port := free_port()), "--drain_s", "0"]
-            threading.Thread(target=ask_and_stop, args=(port, answers), daemon=True).start()
-        assert main([verb, *rest, *small]) == 0, command
-    assert answers == ["shoes"]

@@ -1,6 +1,6 @@
 """Measure what a run loses by kills, signals and faults, and what saving costs.
 
-The figures stand in docs/runs.md.
+The figures stand in docs/how-to/runs.md.
 
     python benchmarks/faults operations     a kill before, in and after every file operation
     python benchmarks/faults moments        kills at random moments

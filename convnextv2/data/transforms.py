@@ -113,7 +113,7 @@ class TrainTransform:
         """Return how much smaller a file may be decoded for a crop of this size.
 
         It is a power of two that leaves 1.5 times image_size. Antialiasing would average those pixels
-        anyway; docs/preprocessing.md says how little the result differs.
+        anyway; docs/how-to/preprocessing.md says how little the result differs.
         """
         if not self.antialias or self.interpolation == "nearest":
             return 1

@@ -65,7 +65,7 @@ class Evaluation:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """The matrix of all pairs: int64 (K, K), rows are targets, columns predictions."""
+        """The matrix of all pairs, int64 (K, K). Rows are targets, columns are predictions."""
         matrix = np.zeros((len(self.support), len(self.support)), dtype=np.int64)
         targets, predicted, images = self.pairs.T
         matrix[targets, predicted] = images

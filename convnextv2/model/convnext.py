@@ -32,18 +32,29 @@ SIZES: dict[
 
 
 class ConvNeXtV2(nn.Module):
-    """ConvNeXt V2 for classification, for pooled or multi-scale features, or as the encoder of FCMAE.
+    """ConvNeXt V2 for classification, for pooled or multi-scale features, or as FCMAE's encoder.
 
-    depths, dims: blocks and channels of each stage.
-    in_channels: channels of the images.
-    num_classes: rows of the head; 0 for pooled features (final norm, no head); None for the bare encoder (neither).
-    stem_stride: 4 for photographs; 2 or 1 let small images keep their positions. The total stride is 8 times that.
-    drop_path_rate: stochastic depth of the last block; the rates grow linearly from 0 over all blocks.
-    head_init_scale: factor on the head's initial weights.
-    gelu: "exact" (erf) or "tanh".
-    grn_scope: "image" or "batch", see `GlobalResponseNorm`.
-    norm_eps: epsilon of the final norm (transformers' checkpoints use 1e-12; the other norms have 1e-6 everywhere).
-    grad_checkpoint: recompute the blocks in the backward pass instead of keeping their activations."""
+    Args:
+        depths: Blocks of each of the four stages.
+        dims: Channels of each of the four stages.
+        in_channels: Channels of the images.
+        num_classes: Rows of the head. 0 gives pooled features (final norm, no head), and None the
+            bare encoder (neither).
+        stem_stride: 4 for photographs; 2 or 1 let small images keep their positions. The total
+            stride is 8 times that.
+        drop_path_rate: Stochastic depth of the last block. The rates grow linearly from 0 over all
+            blocks.
+        head_init_scale: Factor on the head's initial weights.
+        gelu: "exact" (erf) or "tanh".
+        grn_scope: "image" or "batch", see `GlobalResponseNorm`.
+        norm_eps: Epsilon of the final norm. Checkpoints of transformers use 1e-12; the other norms
+            have 1e-6 everywhere.
+        grad_checkpoint: Recompute the blocks in the backward pass instead of keeping their
+            activations.
+
+    Raises:
+        ConvNeXtV2Error: depths, dims or stem_stride cannot be.
+    """
 
     def __init__(
         self,
@@ -105,11 +116,16 @@ class ConvNeXtV2(nn.Module):
                 self.head.weight.mul_(head_init_scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) to logits (N, num_classes); to pooled features (N, dims[3]) where there is no head; to the last
-        feature map (N, dims[3], h, w) where there is no norm either.
+        """Classify images.
 
-        Any height and width from the total stride up; rows and columns that do not fill a stride are ignored, as by the official
-        code."""
+        Args:
+            images: (N, C, H, W), of any height and width from the total stride up. Rows and columns
+                that do not fill a stride are ignored, as by the official code.
+
+        Returns:
+            Logits (N, num_classes); without a head, pooled features (N, dims[3]); without the final
+            norm, the last feature map (N, dims[3], h, w).
+        """
         x = self.encode(images)
         if self.norm is None:
             return x.permute(0, 3, 1, 2)
@@ -117,14 +133,27 @@ class ConvNeXtV2(nn.Module):
         return pooled if self.head is None else self.head(pooled)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Images (N, C, H, W) to the outputs of the four stages, (N, dims[i], H // stride, W // stride) with stride stem_stride *
-        2^i."""
+        """Give the feature maps of the four stages.
+
+        Args:
+            images: (N, C, H, W).
+
+        Returns:
+            Four maps, (N, dims[i], H // stride, W // stride) with stride = stem_stride * 2**i.
+        """
         return [x.permute(0, 3, 1, 2) for x in self._stage_outputs(images, None)]
 
     def encode(self, images: Tensor, visible: Tiles | None = None) -> Tensor:
-        """The last stage's output, channels-last: (N, h, w, dims[3]), or of visible tiles only (N, V, k, k, dims[3]).
+        """Give the output of the last stage, channels-last.
 
-        images: (N, C, H, W). visible: tiles whose side is a multiple k of the total stride; what is masked is never read."""
+        Args:
+            images: (N, C, H, W).
+            visible: Tiles whose side is a multiple k of the total stride. What is masked is never
+                read. None: the whole images.
+
+        Returns:
+            (N, h, w, dims[3]), or of visible tiles only (N, V, k, k, dims[3]).
+        """
         return self._stage_outputs(images, visible)[-1]
 
     def _stage_outputs(self, images: Tensor, visible: Tiles | None) -> list[Tensor]:
@@ -155,9 +184,19 @@ class ConvNeXtV2(nn.Module):
 
 
 def create_model(name: str, **arguments: Any) -> ConvNeXtV2:
-    """A ConvNeXt V2 by name ("convnextv2_atto" to "convnextv2_huge"), with random weights; arguments as for `ConvNeXtV2`.
+    """Build a ConvNeXt V2 by name, with random weights.
 
-    Raises ConvNeXtV2Error for an unknown name."""
+    Args:
+        name: "convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano",
+            "convnextv2_tiny", "convnextv2_base", "convnextv2_large" or "convnextv2_huge".
+        **arguments: Those of `ConvNeXtV2`, but for depths and dims.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConvNeXtV2Error: There is no size of that name.
+    """
     if name not in SIZES:
         raise ConvNeXtV2Error(f"model = {name!r}: expected one of {', '.join(SIZES)}.")
     depths, dims = SIZES[name]

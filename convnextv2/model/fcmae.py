@@ -48,9 +48,18 @@ def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> Tensor:
 class FCMAE(nn.Module):
     """Masked autoencoder around a bare encoder (`num_classes=None`).
 
-    tile: side in px of what is seen or hidden as a whole; a multiple of the encoder's total stride, by default equal to it. With
-    a larger tile each cell of total stride x total stride is predicted and normalised by itself (docs/decisions/0002).
-    norm_target: compare with the normalised pixels of each cell (the official default)."""
+    Args:
+        encoder: A `ConvNeXtV2` without head and final norm.
+        tile: Side in px of what is seen or hidden as a whole, a multiple of the encoder's total
+            stride; by default equal to it. With a larger tile each cell of total stride x total
+            stride is predicted and normalised by itself (docs/decisions/0002).
+        norm_target: Compare with the normalised pixels of each cell, as the official code does.
+        decoder_dim: Channels of the decoder.
+        decoder_depth: Blocks of the decoder.
+
+    Raises:
+        ConvNeXtV2Error: The tile is not a multiple of the total stride.
+    """
 
     def __init__(
         self,
@@ -90,8 +99,18 @@ class FCMAE(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tiles in an image of that many px. Raises ConvNeXtV2Error where tiles do not fill it, or are fewer
-        than two."""
+        """Divide an image into tiles.
+
+        Args:
+            height: Of the image, in px.
+            width: Of the image, in px.
+
+        Returns:
+            Rows and columns of tiles.
+
+        Raises:
+            ConvNeXtV2Error: Tiles do not fill the image, or are fewer than two.
+        """
         rows, columns = height // self.tile, width // self.tile
         if height % self.tile or width % self.tile or rows * columns < 2:
             raise ConvNeXtV2Error(
@@ -101,9 +120,19 @@ class FCMAE(nn.Module):
         return rows, columns
 
     def forward(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """The loss: mean squared error over the masked tiles, a float32 scalar.
+        """Compute the loss, the mean squared error over the masked tiles.
 
-        images: (N, C, H, W), normalised. visible, masked: int64 (N, V) and (N, L - V), see `draw_masks`; masked is not empty."""
+        Args:
+            images: (N, C, H, W), normalised.
+            visible: int64 (N, V), the indices of the visible tiles; see `draw_masks`.
+            masked: int64 (N, L - V), the indices of the others, at least one.
+
+        Returns:
+            A float32 scalar.
+
+        Raises:
+            ConvNeXtV2Error: Nothing is masked.
+        """
         if masked.shape[1] == 0:
             raise ConvNeXtV2Error(
                 "mask_ratio = 0: nothing is masked, so there is no loss. Use a ratio above 0."
@@ -119,10 +148,19 @@ class FCMAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Images (N, C, H, W) whose masked tiles are replaced by what the model predicts from the visible ones.
+        """Replace masked tiles by what the model predicts from the visible ones.
 
-        With `norm_target`, the mean and deviation of each cell are taken from the original image: the model does not predict
-        them."""
+        With `norm_target`, the mean and deviation of each cell are taken from the original image,
+        because the model does not predict them.
+
+        Args:
+            images: (N, C, H, W), normalised.
+            visible: int64 (N, V), the indices of the visible tiles.
+            masked: int64 (N, L - V), the indices of the others.
+
+        Returns:
+            Images (N, C, H, W).
+        """
         grid = self.grid(*images.shape[-2:])
         canvas = Tiles(masked, grid).canvas(self.tile)
         original = images.permute(0, 2, 3, 1)

@@ -308,13 +308,14 @@ class Recipe(BaseModel):
     )
     in_channels: int = _data(
         3,
-        "Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/preprocessing.md).",
+        "Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files "
+        "have (docs/how-to/preprocessing.md).",
         ge=1,
     )
     value_range: tuple[float, float] | None = _data(
         None,
         "For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies "
-        "outside is cut off. Empty: as docs/preprocessing.md says.",
+        "outside is cut off. Empty: as docs/how-to/preprocessing.md says.",
         idle=("has_8_bits",),
     )
 
@@ -410,7 +411,7 @@ class Recipe(BaseModel):
         "3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.",
     )
     eval_preset: Literal["timm", "official", "mindcv"] = _augment(
-        "timm", "How evaluation images are prepared (docs/preprocessing.md)."
+        "timm", "How evaluation images are prepared (docs/how-to/preprocessing.md)."
     )
     crop_pct: float = _augment(
         0.875,

@@ -29,7 +29,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     """Print the most probable classes of images, and return them.
 
     Returns:
-        A list of {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}.
+        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
     """
     recipe, notes = options.recipe()
     for note in notes:

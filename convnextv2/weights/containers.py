@@ -1,6 +1,6 @@
 """Open a file of anyone's weights safely: safetensors, PyTorch's formats, MindSpore's .ckpt, folders of the Hugging Face Hub.
 
-No code in a file is ever executed. Opening one takes less memory than twice its size and a constant (`docs/weights.md`).
+No code in a file is ever executed. Opening one takes less memory than twice its size and a constant (`docs/how-to/weights.md`).
 """
 
 from __future__ import annotations

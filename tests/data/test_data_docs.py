@@ -1,4 +1,4 @@
-"""Every row of the tables in docs/data.md: what it says is said, and what it promises happens."""
+"""Every row of the tables in docs/how-to/data.md: what it says is said, and what it promises happens."""
 
 import codecs
 import re

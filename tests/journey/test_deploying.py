@@ -1,4 +1,4 @@
-"""From a run to an artifact, with the commands of docs/deploy.md."""
+"""From a run to an artifact, with the commands of docs/how-to/deploy.md."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from .bombs import as_archive, as_old, large_bombs, many_entries, small_bombs
 
 MIB = 1 << 20
 CONSTANT = 256 * MIB
-"""What docs/weights.md states beside twice the file's size."""
+"""What docs/how-to/weights.md states beside twice the file's size."""
 
 
 def measure(paths: list[Path]) -> list[dict]:
