@@ -40,8 +40,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convnextv2.distributed import peak_memory
+from convnextv2.kernels import native
 from convnextv2.model.convnext import create_model
-from convnextv2.model.kernels import native
 from convnextv2.training.elastic import add_over_ranks
 
 Gradients = list[Tensor]

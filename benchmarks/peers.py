@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from convnextv2.deploy.engines import build_engine
 from convnextv2.distributed import choose_precision, peak_memory
 from convnextv2.evaluation.timing import ratio, take_turns
+from convnextv2.kernels import native
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.kernels import native
 
 Work = Callable[[], object]
 BATCH = {"atto": 32, "tiny": 16}

@@ -19,7 +19,7 @@ from convnextv2.data.chance import stream
 from convnextv2.data.notices import MOST_NAMED, notice
 from convnextv2.data.sampler import Position
 from convnextv2.errors import DataError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.model.tiles import Canvas, fold
 
 

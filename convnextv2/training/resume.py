@@ -16,7 +16,7 @@ import torch
 from convnextv2.data.source import Source, Targets
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
 from convnextv2.training.state import Progress

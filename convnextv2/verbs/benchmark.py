@@ -21,9 +21,9 @@ from convnextv2.deploy.engines import ENGINES, build_engine, installed_engines
 from convnextv2.distributed import Place, choose_device, choose_precision, peak_memory
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.evaluation.timing import take_turns
+from convnextv2.kernels import native
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.training.optim import build_optimizer

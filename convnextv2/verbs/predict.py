@@ -13,7 +13,7 @@ from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import top
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.errors import RecipeError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain

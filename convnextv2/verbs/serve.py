@@ -42,7 +42,7 @@ def serve(options: ServeOptions) -> None:
     from convnextv2.deploy.serve.server import bind, run_server
     from convnextv2.deploy.serve.store import Store
     from convnextv2.deploy.serve.tls import read_certificate
-    from convnextv2.model.kernels import native
+    from convnextv2.kernels import native
 
     origins = _read_origins(options.cors_origins)
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})

@@ -11,8 +11,8 @@ from types import FrameType
 from convnextv2.checkpoint import read_progress
 from convnextv2.distributed import Place, joined, say
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
+from convnextv2.kernels import native
 from convnextv2.lock import locked
-from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.run import Run, continues_inside, create_run, decide_resume, open_run
 from convnextv2.training.assembly import infer_from_init, infer_from_run

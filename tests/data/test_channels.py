@@ -27,7 +27,7 @@ from convnextv2.data.transforms import (
 )
 from convnextv2.distributed import Place
 from convnextv2.errors import MissingPackageError, RecipeError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.recipe.knobs import Recipe
 
 COUNTS = (2, 4, 5, 13)

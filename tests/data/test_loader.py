@@ -19,7 +19,7 @@ from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.recipe.knobs import Recipe
 
 CPU = Place(torch.device("cpu"))

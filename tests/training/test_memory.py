@@ -47,7 +47,7 @@ def test_recomputed_activations_count_where_they_are_alive() -> None:
 PEAK = """
 import torch
 from convnextv2.model.convnext import create_model
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.training.memory import ALLOCATOR, estimate
 native.choose("plain")
 model = create_model("convnextv2_atto", num_classes=3)

@@ -7,7 +7,7 @@ import torch
 from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.resume import (
     Conditions,

@@ -5,7 +5,7 @@ import torch
 
 import convnextv2
 from convnextv2.errors import ConvNeXtV2Error, DeviceError, RecipeError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.verbs import benchmark, plan
 

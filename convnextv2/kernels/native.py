@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from convnextv2.errors import DeviceError
-from convnextv2.model.kernels.library import IS_X86, load_library
-from convnextv2.model.kernels.selfcheck import disagreement
+from convnextv2.kernels.library import IS_X86, load_library
+from convnextv2.kernels.selfcheck import disagreement
 
 Choice = Literal["auto", "native", "plain"]
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform
+from convnextv2.kernels import native
+from convnextv2.kernels.selfcheck import disagreement
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.kernels import native
-from convnextv2.model.kernels.selfcheck import disagreement
 from convnextv2.model.layers import Block, DepthwiseConv, GlobalResponseNorm, init_weights
 from convnextv2.model.tiles import Tiles
 
@@ -429,7 +429,7 @@ def test_an_exported_graph_has_plain_operations() -> None:
 
 
 def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
-    code = "from convnextv2.model.kernels import native; print(native.choose('auto')); native.choose('native')"
+    code = "from convnextv2.kernels import native; print(native.choose('auto')); native.choose('native')"
     environment = os.environ | {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
@@ -473,7 +473,7 @@ def test_the_first_use_may_be_inside_inference_and_autocast(tmp_path: Path) -> N
     script = """
 import torch
 from convnextv2.model.convnext import create_model
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 model = torch.compile(create_model("convnextv2_atto", num_classes=3).eval(), backend="eager")
 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
     model(torch.rand(1, 3, 32, 32))

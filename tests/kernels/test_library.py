@@ -17,8 +17,8 @@ from unittest.mock import DEFAULT, Mock
 
 import pytest
 
-from convnextv2.model.kernels import library, native
-from convnextv2.model.kernels.library import load_library
+from convnextv2.kernels import library, native
+from convnextv2.kernels.library import load_library
 
 pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
 
@@ -230,7 +230,7 @@ def test_workers_and_other_ranks_do_not_repeat_a_line(
 
 PROCESS = """
 import sys, pathlib, time
-from convnextv2.model.kernels import native
+from convnextv2.kernels import native
 pathlib.Path(sys.argv[1]).touch()
 while len(list(pathlib.Path(sys.argv[1]).parent.glob("ready-*"))) < 2:
     time.sleep(0.01)

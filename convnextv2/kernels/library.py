@@ -25,7 +25,7 @@ from pathlib import Path
 from torch.utils.data import get_worker_info
 
 from convnextv2.distributed import find_launch
-from convnextv2.model.kernels.folders import cache_folders, distrust
+from convnextv2.kernels.folders import cache_folders, distrust
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
