@@ -19,7 +19,7 @@ from convnextv2.data.chance import stream
 from convnextv2.data.notices import MOST_NAMED, notice
 from convnextv2.data.sampler import Position
 from convnextv2.errors import DataError
-from convnextv2.kernels import native
+from convnextv2.kernels import choice
 
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
@@ -104,7 +104,7 @@ class Workers(Generic[Item, Prepared]):
             prefetch_factor=PREFETCH if count else None,
             persistent_workers=persistent and count > 0,
             pin_memory=pin_memory,
-            worker_init_fn=partial(_start, native.chosen()),
+            worker_init_fn=partial(_start, choice.chosen()),
         )
         self._loader = self._fresh()
         self._iterator: Any = None  # torch's, which knows the processes
@@ -321,11 +321,11 @@ def _how(exitcode: int | None) -> str:
     return f"was ended by {number.name}{_SIGNS.get(number, '')}"
 
 
-def _start(kernels: native.Choice, worker: int) -> None:
+def _start(kernels: choice.Choice, worker: int) -> None:
     # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
     # died of it would fail the rank, which has to save first. Workers end when their rank does.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     # Only a forked worker inherits the choice. "auto" is what it begins with, and nothing has to be compiled for it here.
     if kernels == "plain":
-        native.choose("plain")
+        choice.choose("plain")

@@ -1,4 +1,4 @@
-"""Whether what a compiler made of native.cpp computes what PyTorch's own operations compute, on one small case each.
+"""Whether what a compiler made of the C++ files computes what PyTorch's own operations compute, on one small case each.
 
 It runs once, after the compiler; the tests hold the kernels to tighter bounds, at many sizes.
 """
@@ -27,7 +27,7 @@ class _Check(NamedTuple):
 def disagreement(call: Callable[..., None]) -> str:
     """Which function differs and by how much, relative to its largest value; "" where none does.
 
-    call: (name, tensor of the dtype that is meant, arguments...) runs a function of native.cpp."""
+    call: (name, tensor of the dtype that is meant, arguments...) runs a function of the library."""
     # Kernels may be asked for first inside inference, autocast, another default device or another default dtype.
     with (
         torch.device("cpu"),

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnextv2.kernels import native
+from convnextv2.kernels import layers as native
+from convnextv2.kernels.choice import are_used_for
 from convnextv2.model.tiles import Canvas, fold
 
 
@@ -93,7 +94,7 @@ class DepthwiseConv(nn.Module):
     def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
         """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
         channels, _, kernel_size, _ = self.weight.shape
-        if kernel_size == 7 and native.are_used_for(x):
+        if kernel_size == 7 and are_used_for(x):
             places, size = (
                 (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
             )
@@ -184,7 +185,7 @@ class Block(nn.Module):
 
         wanted: tiles of a dense x that are asked for, (N, V, side, side, C): GRN is the last to look at any other position."""
         y = self.norm(self.dwconv(x, canvas))
-        if native.are_used_for(y):
+        if are_used_for(y):
             images = x.shape[0] if self.grn.scope == "image" else 1
             tanh = self.gelu_form == "tanh"
             grn = self.grn.gamma, self.grn.beta

@@ -13,7 +13,7 @@ from convnextv2.deploy.client import predict_remotely
 from convnextv2.deploy.predictor import top
 from convnextv2.deploy.scorer import open_scorer
 from convnextv2.errors import RecipeError
-from convnextv2.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
@@ -32,7 +32,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         print(note, file=sys.stderr)
     if options.server:
         return _predict_remotely(options, recipe)
-    native.choose(recipe.kernels)
+    choice.choose(recipe.kernels)
     scorer = open_scorer(options.run, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
         print(line, file=sys.stderr)  # the output is for machines, too

@@ -42,12 +42,12 @@ def serve(options: ServeOptions) -> None:
     from convnextv2.deploy.serve.server import bind, run_server
     from convnextv2.deploy.serve.store import Store
     from convnextv2.deploy.serve.tls import read_certificate
-    from convnextv2.kernels import native
+    from convnextv2.kernels import choice
 
     origins = _read_origins(options.cors_origins)
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
     recipe, notes = options.recipe()
-    native.choose(recipe.kernels)
+    choice.choose(recipe.kernels)
     for note in notes:
         print(note)
     keys = Keys(options.api_key or os.environ.get("CONVNEXTV2_API_KEY", ""), options.api_key_file)

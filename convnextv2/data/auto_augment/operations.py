@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from convnextv2.kernels import native
+from convnextv2.kernels import pixels as native
 
 
 class Canvas(NamedTuple):

@@ -17,10 +17,10 @@ from unittest.mock import DEFAULT, Mock
 
 import pytest
 
-from convnextv2.kernels import library, native
-from convnextv2.kernels.library import load_library
+from convnextv2.kernels import build, choice
+from convnextv2.kernels.build import load_library
 
-pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C++ compiler")
 
 NOBODY = 65_534
 COMPILER = """#!/bin/sh
@@ -158,7 +158,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
 def test_a_folder_that_is_read_only_serves_what_it_has(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(library.tempfile, "TemporaryDirectory", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", Mock(side_effect=AssertionError))
     cache.chmod(0o555)
     assert loads() and builds(cache.parent) == 1 and said(capsys) == []
 
@@ -166,14 +166,14 @@ def test_a_folder_that_is_read_only_serves_what_it_has(
 def test_a_folder_that_is_read_only_is_replaced_by_the_temporary_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    temporary_directory = library.tempfile.TemporaryDirectory
+    temporary_directory = build.tempfile.TemporaryDirectory
 
     def refuse(dir: Path, **options: object) -> object:
         if dir == cache:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
         return temporary_directory(dir=dir, **options)
 
-    monkeypatch.setattr(library.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", refuse)
     kept(cache).unlink()
     assert loads() and builds(cache.parent) == 2
     (line,) = said(capsys)
@@ -230,11 +230,11 @@ def test_workers_and_other_ranks_do_not_repeat_a_line(
 
 PROCESS = """
 import sys, pathlib, time
-from convnextv2.kernels import native
+from convnextv2.kernels import choice
 pathlib.Path(sys.argv[1]).touch()
 while len(list(pathlib.Path(sys.argv[1]).parent.glob("ready-*"))) < 2:
     time.sleep(0.01)
-print(native.choose("auto"))
+print(choice.choose("auto"))
 """
 
 
@@ -273,7 +273,7 @@ def test_many_first_uses_at_once_leave_one_whole_library(cache: Path) -> None:
 def test_a_compiler_may_be_several_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failure = subprocess.SubprocessError("stop here")
     run = Mock(return_value=Mock(stdout=b"1"), side_effect=[DEFAULT, failure])
-    monkeypatch.setattr(library.subprocess, "run", run)
+    monkeypatch.setattr(build.subprocess, "run", run)
     monkeypatch.setenv("CXX", shlex.join(["ccache", "g++"]))
     monkeypatch.setenv("CONVNEXTV2_CACHE", str(tmp_path))
     assert load_library(lambda built: "") == "ccache g++ did not build them: stop here"

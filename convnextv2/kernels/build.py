@@ -1,0 +1,190 @@
+"""Building the library of the C++ files beside this one, keeping it, and loading what was kept.
+
+The name of a kept library has two hashes. The first is of all that it was made from: source,
+flags, compiler and processor. The second is of the file itself. A file that was cut, or replaced,
+no longer has the hash in its name, so it is built again and never loaded: loading it could end the
+process without a word (SIGBUS), or run anything. One rename puts the library and its hash in place
+together, so that processes which build at the same time cannot mix them up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from torch.utils.data import get_worker_info
+
+from convnextv2.distributed import find_launch
+from convnextv2.kernels.folders import cache_folders, distrust
+
+_SOURCES = [
+    Path(__file__).with_name(name) for name in ("depthwise.cpp", "gelu_grn.cpp", "pixels.cpp")
+]
+_HEADER = Path(__file__).with_name("bfloat16.h")
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+# No -ffast-math: linked into a shared library it flushes denormals in the whole process.
+_FLAGS = (
+    f"-std=c++17 -O3 {'-march=native ' * IS_X86}-fno-math-errno -fno-trapping-math -fopenmp "
+    "-shared -fPIC"
+).split()
+_BUILD_LIMIT_S = 120
+_DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+
+
+class _FolderError(Exception):
+    """A library cannot be kept in a folder, for a reason that is the folder's."""
+
+
+def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | str:
+    """Load the library that was kept, or build it and keep it.
+
+    What is passed over, and what is built again, is said on stderr in one line each.
+
+    Args:
+        disagreement: Says what a library that was just built computes wrongly; "" if nothing.
+
+    Returns:
+        The library, or why there is none.
+    """
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
+    words = shlex.split(compiler)  # "ccache g++" is a compiler too
+    if not words:
+        return "no C++ compiler found"
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        _say(line)
+
+    try:
+        key = _key(words)
+        for folder in cache_folders(tell):
+            if kept := _load_kept(folder, key, tell):
+                return kept
+            try:
+                return _build(words, folder, key, disagreement)
+            except _FolderError as error:
+                tell(f"{folder} cannot keep what is built ({error}).")
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{compiler} did not build them: {_first_line(error)}"
+    return f"no folder can keep them: {told[-1].rstrip('.')}"
+
+
+def _key(words: list[str]) -> str:
+    """The hash of all that a library is made from."""
+    version = subprocess.run(
+        [*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S
+    ).stdout
+    sources = [path.read_bytes() for path in (*_SOURCES, _HEADER)]
+    parts = [*sources, " ".join(_FLAGS).encode(), version, _processor()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _load_kept(folder: Path, key: str, say: Callable[[str], None]) -> ctypes.CDLL | None:
+    """Load the library of this key that lies in a folder, if one is as it was built."""
+    for path in sorted(folder.glob(f"native-{key}-*.so")):
+        try:
+            reason = distrust(path)
+            if not reason and path.name == _name(key, path.read_bytes()):
+                return ctypes.CDLL(str(path))
+            reason = reason or f"{path} is not what was built (its SHA-256 differs)"
+        except OSError as error:
+            reason = f"{path} cannot be used ({_first_line(error)})"
+        say(f"{reason}, so it is built again.")
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return None
+
+
+def _build(
+    words: list[str], folder: Path, key: str, disagreement: Callable[[ctypes.CDLL], str]
+) -> ctypes.CDLL | str:
+    """Compile, compare, load and keep the library.
+
+    Raises:
+        _FolderError: The folder cannot take it.
+        OSError, subprocess.SubprocessError: The compiler does not work.
+    """
+    try:
+        scratch = tempfile.TemporaryDirectory(
+            dir=folder, prefix="build-", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise _FolderError(_first_line(error)) from error
+    with scratch as name:
+        built = Path(name) / "native.so"
+        try:
+            subprocess.run(
+                [*words, *_FLAGS, *map(str, _SOURCES), "-o", str(built)],
+                capture_output=True,
+                check=True,
+                timeout=_BUILD_LIMIT_S,
+                env=os.environ | {"LC_ALL": "C"},  # for _DISK
+            )
+        except subprocess.CalledProcessError as error:
+            if reason := next((text for text in _DISK if text.encode() in error.stderr), ""):
+                raise _FolderError(reason) from error
+            raise
+        try:
+            # Loaded here, not after the rename: another process may replace or remove that file.
+            library = ctypes.CDLL(str(built))
+        except OSError as error:  # of a folder where nothing may be executed, too
+            raise _FolderError(_first_line(error)) from error
+        if wrong := disagreement(library):
+            return f"what {shlex.join(words)} built does not agree with PyTorch: {wrong}"
+        try:
+            built.chmod(0o644)  # whatever the umask: see `distrust`
+            with built.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(built, folder / _name(key, built.read_bytes()))
+            _sync(folder)
+        except OSError as error:
+            raise _FolderError(_first_line(error)) from error
+    return library
+
+
+def _name(key: str, content: bytes) -> str:
+    return f"native-{key}-{hashlib.sha256(content).hexdigest()}.so"
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on the disk, so that they outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _processor() -> bytes:
+    """What decides which instructions -march=native stands for."""
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            telling = (b"flags", b"Features", b"model name")
+            return b"".join(sorted({line for line in file if line.startswith(telling)}))
+    except OSError:
+        return platform.processor().encode()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    detail = getattr(error, "stderr", b"") or str(error).encode()
+    lines: Iterable[str] = detail.decode(errors="replace").strip().splitlines()
+    return next(iter(lines), type(error).__name__)
+
+
+def _say(line: str) -> None:
+    """Print a line once for all processes of a job on this machine."""
+    if find_launch(os.environ).local_rank == 0 and get_worker_info() is None:
+        print(f"Kernel cache: {line}", file=sys.stderr, flush=True)
