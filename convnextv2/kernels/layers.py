@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 import convnextv2.kernels.operations  # noqa: F401 - registers torch.ops.convnextv2
+from convnextv2.kernels.choice import are_used_for
 
 
 class _Depthwise(torch.autograd.Function):
@@ -112,7 +114,7 @@ def gelu_grn(
     return y
 
 
-def mlp(
+def mlp_without_gradients(
     x: Tensor,
     weight1: Tensor,
     bias1: Tensor,
@@ -144,3 +146,71 @@ def mlp(
             y = torch.addcmul(beta.to(dtype), y, scale[:, None].to(dtype))
             y = F.linear(y, weight2.to(dtype), bias2.to(dtype))
         return y.view(*x.shape[:-1], outputs)
+
+
+class ResponseNorm(Protocol):
+    """The GRN in the middle of `mlp`: its parameters, and a call for its plain form."""
+
+    gamma: nn.Parameter
+    beta: nn.Parameter
+    scope: str
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor: ...  # noqa: D102
+
+
+def mlp(
+    x: Tensor,
+    first: nn.Module,
+    grn: ResponseNorm,
+    second: nn.Module,
+    *,
+    gelu: str,
+    pick: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Compute second(pick(grn(gelu(first(x))))) in the fastest form that this tensor and these layers allow.
+
+    Args:
+        x: (N, ..., I).
+        first: A layer from I to C channels.
+        grn: The layer between the two.
+        second: A layer from C to O channels.
+        gelu: "none" or "tanh", as `torch.nn.functional.gelu` takes it.
+        pick: Which positions the second layer sees; None for all.
+
+    Returns:
+        (N, ..., O).
+    """
+    if are_used_for(x):
+        images = x.shape[0] if grn.scope == "image" else 1
+        tanh = gelu == "tanh"
+        alone = pick is None and not torch.is_grad_enabled()
+        if alone and _is_bare_linear(first) and _is_bare_linear(second):
+            return mlp_without_gradients(
+                x,
+                first.weight,
+                first.bias,
+                grn.gamma,
+                grn.beta,
+                second.weight,
+                second.bias,
+                images=images,
+                eps=grn.eps,
+                tanh=tanh,
+            )
+        y = gelu_grn(first(x), grn.gamma, grn.beta, images=images, eps=grn.eps, tanh=tanh)
+    else:
+        y = grn(F.gelu(first(x), approximate=gelu))
+    return second(y if pick is None else pick(y))
+
+
+def _is_bare_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether nothing but a linear layer with a bias happens where this module is called: no adapter, no quantised form, no
+    hook, no other `forward` put in place of its own."""
+    return (
+        type(module) is nn.Linear
+        and module.bias is not None
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and "forward" not in module.__dict__
+    )

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnextv2.kernels import layers as native
 from convnextv2.kernels.choice import are_used_for
+from convnextv2.kernels.layers import depthwise, mlp
 from convnextv2.model.tiles import Canvas, fold
 
 
@@ -98,9 +98,7 @@ class DepthwiseConv(nn.Module):
             places, size = (
                 (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
             )
-            return native.depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(
-                x.shape
-            )
+            return depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(x.shape)
         dense = x if canvas is None else canvas.paint(x)
         # As NCHW this is a channels-last view: neither the input nor the output is copied.
         y = F.conv2d(
@@ -145,18 +143,6 @@ class DropPath(nn.Module):
         return x * (kept / (1 - self.rate)).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
-def _is_bare_linear(module: nn.Module) -> bool:
-    """Whether nothing but a linear layer with a bias happens where this module is called: no adapter, no quantised form, no
-    hook, no other `forward` put in place of its own."""
-    return (
-        type(module) is nn.Linear
-        and module.bias is not None
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and "forward" not in module.__dict__
-    )
-
-
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x)))))."""
 
@@ -185,22 +171,6 @@ class Block(nn.Module):
 
         wanted: tiles of a dense x that are asked for, (N, V, side, side, C): GRN is the last to look at any other position."""
         y = self.norm(self.dwconv(x, canvas))
-        if are_used_for(y):
-            images = x.shape[0] if self.grn.scope == "image" else 1
-            tanh = self.gelu_form == "tanh"
-            grn = self.grn.gamma, self.grn.beta
-            bare = _is_bare_linear(self.pwconv1) and _is_bare_linear(self.pwconv2)
-            if bare and wanted is None and not torch.is_grad_enabled():
-                first, second = (
-                    (self.pwconv1.weight, self.pwconv1.bias),
-                    (self.pwconv2.weight, self.pwconv2.bias),
-                )
-                return x + self.drop_path(
-                    native.mlp(y, *first, *grn, *second, images=images, eps=self.grn.eps, tanh=tanh)
-                )
-            y = native.gelu_grn(self.pwconv1(y), *grn, images=images, eps=self.grn.eps, tanh=tanh)
-        else:
-            y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))
-        if wanted is not None:
-            x, y = wanted.pick(x), wanted.pick(y)
-        return x + self.drop_path(self.pwconv2(y))
+        pick = None if wanted is None else wanted.pick
+        y = mlp(y, self.pwconv1, self.grn, self.pwconv2, gelu=self.gelu_form, pick=pick)
+        return (x if pick is None else pick(x)) + self.drop_path(y)

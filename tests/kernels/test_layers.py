@@ -126,7 +126,7 @@ def test_mlp_without_gradients(
     parameters = *first.parameters(), *norm.parameters(), *second.parameters()
     with torch.no_grad():
         expected = doubles[2](doubles[1](F.gelu(doubles[0](x.double()), approximate=form)))
-        y = layers.mlp(
+        y = layers.mlp_without_gradients(
             x, *parameters, images=2 if scope == "image" else 1, eps=norm.eps, tanh=form == "tanh"
         )
     assert y.dtype == dtype and torch.equal(x, before)
