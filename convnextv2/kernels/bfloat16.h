@@ -1,4 +1,4 @@
-// bfloat16 as a type, and single numbers of it and of float32 to and from float32.
+// bfloat16 as a type, and the conversion of single numbers.
 
 #pragma once
 
@@ -19,7 +19,8 @@ inline float to_float(bfloat16 x) {
     return value;
 }
 inline void put(float &at, float x) { at = x; }
-inline void put(bfloat16 &at, float x) {  // to nearest, ties to even; the high bits of a NaN stay a NaN
+// Rounds to nearest, ties to even. The high bits of a NaN stay a NaN.
+inline void put(bfloat16 &at, float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;

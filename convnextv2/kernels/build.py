@@ -1,4 +1,4 @@
-"""Building the library of the C++ files beside this one, keeping it, and loading what was kept.
+"""Builds the library from the C++ files of this folder, keeps it, and loads what was kept.
 
 The name of a kept library has two hashes. The first is of all that it was made from: source,
 flags, compiler and processor. The second is of the file itself. A file that was cut, or replaced,
@@ -81,7 +81,7 @@ def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | st
 
 
 def _key(words: list[str]) -> str:
-    """The hash of all that a library is made from."""
+    """Return the hash of all that a library is made from."""
     version = subprocess.run(
         [*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S
     ).stdout
@@ -138,7 +138,7 @@ def _build(
         try:
             # Loaded here, not after the rename: another process may replace or remove that file.
             library = ctypes.CDLL(str(built))
-        except OSError as error:  # of a folder where nothing may be executed, too
+        except OSError as error:  # in a folder where nothing may be executed, too
             raise _FolderError(_first_line(error)) from error
         if wrong := disagreement(library):
             return f"what {shlex.join(words)} built does not agree with PyTorch: {wrong}"
@@ -167,7 +167,7 @@ def _sync(folder: Path) -> None:
 
 
 def _processor() -> bytes:
-    """What decides which instructions -march=native stands for."""
+    """Return what decides which instructions -march=native stands for."""
     try:
         with open("/proc/cpuinfo", "rb") as file:
             telling = (b"flags", b"Features", b"model name")

@@ -1,6 +1,7 @@
-"""Which kernels this process runs on the CPU: those of the compiled library, or PyTorch's operations.
+"""Which kernels this process runs on the CPU: the compiled library's, or PyTorch's operations.
 
-Without a compiler, where the library does not agree, and on every device but the CPU, the plain PyTorch forms run.
+The plain PyTorch forms run if there is no compiler, if the library does not agree with PyTorch, and
+on every device but the CPU.
 """
 
 from __future__ import annotations
@@ -20,11 +21,21 @@ _choice: Choice = "auto"
 
 
 def choose(choice: Choice) -> str:
-    """Set for this process which kernels run on the CPU; returns what that comes to, in words.
+    """Set which kernels run on the CPU in this process.
 
-    "auto": native where they can be compiled. "native": the same, and DeviceError with the reason where they cannot. "plain":
-    PyTorch's operations only. Where that is a change, what torch.compile has made in this process so far is made anew: compiled
-    graphs hold the kernels of the time when they were traced."""
+    A change makes torch.compile start anew, because compiled graphs hold the kernels of the time
+    when they were traced.
+
+    Args:
+        choice: "auto" takes the native kernels if they can be compiled. "native" insists on them.
+            "plain" takes PyTorch's operations only.
+
+    Returns:
+        What the choice comes to on this machine: "native", "plain", or "plain" and the reason.
+
+    Raises:
+        DeviceError: The choice is "native", and the kernels cannot be compiled.
+    """
     global _choice
     changed = (choice == "plain") != (_choice == "plain")
     _choice = choice
@@ -44,18 +55,21 @@ def choose(choice: Choice) -> str:
 
 
 def chosen() -> Choice:
-    """What `choose` has set, for processes that are to do the same."""
+    """Return what `choose` has set, for other processes that are to do the same."""
     return _choice
 
 
 def in_use() -> str:
-    """Which kernels run on the CPU, "native" or "plain": what the choice comes to on this machine."""
+    """Return which kernels run on the CPU of this machine, "native" or "plain"."""
     return "native" if are_on() else "plain"
 
 
 def are_used_for(x: Tensor) -> bool:
-    """Whether the native kernels take this tensor: on the CPU, float32 or bfloat16, in autocast too, and not while a graph is
-    exported."""
+    """Say whether the native kernels take a tensor.
+
+    They take float32 and bfloat16 on the CPU, under autocast to one of these too. They do not while
+    a graph is exported, because its reader does not have them.
+    """
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
@@ -70,12 +84,13 @@ def are_used_for(x: Tensor) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def are_on() -> bool:
-    """Whether the library is there and is to be used, whatever the tensor."""
+    """Say whether the library is there and is to be used, whatever the tensor."""
     return _choice != "plain" and not isinstance(load(), str)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_traced() -> bool:
-    # Asked here, not where torch.compile reads on: there, PyTorch 2.9 and 2.10 take every compilation
-    # for an export. The state is that of torch.jit.trace, by which OpenVINO reads a model.
+    # This is asked here and not where torch.compile reads on: there, PyTorch 2.9 and 2.10 take
+    # every compilation for an export. The state is that of torch.jit.trace, with which OpenVINO
+    # reads a model.
     return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None

@@ -1,4 +1,7 @@
-"""Layers of ConvNeXt V2 on the library's operations, with their gradients."""
+"""Layers of ConvNeXt V2 on the library's operations, with their gradients.
+
+Activations are channels-last, (N, ..., C), float32 or bfloat16. Statistics and sums are float32.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +46,33 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _by_tap(weight: Tensor) -> Tensor:
-    """(C, 1, 7, 7) to float (49, C)."""
+    """Turn a weight (C, 1, 7, 7) into float32 (49, C), one row for each tap."""
     return weight.detach().permute(2, 3, 1, 0).reshape(49, -1).float()
 
 
 def depthwise(
     x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, size: tuple[int, int]
 ) -> Tensor:
-    """7 x 7 depthwise convolution with zero padding, of some runs of positions on a canvas of zeros, at those positions.
+    """Convolve each channel of some positions by itself, with a 7 x 7 kernel.
 
-    x: float32 or bfloat16 (N, runs, run, C). weight: (C, 1, 7, 7). bias: (C,). places: int64 (N * runs,), each run's place among
-    the N * height * (width // run) of the canvases; None where x is the whole canvas. size: height and width.
-    Returns x's shape and dtype; sums are float32. Raises IndexError for a place outside its image's canvas."""
+    The positions lie in runs, each within one row of a canvas that is 0 elsewhere and beyond its
+    edges. The result is computed at the same positions.
+
+    Args:
+        x: float32 or bfloat16 (N, runs, run, C).
+        weight: (C, 1, 7, 7).
+        bias: (C,).
+        places: int64 (N * runs,), each run's place among the N * height * (width // run) of all
+            canvases. None if x is the whole canvas.
+        size: Height and width of a canvas, in positions.
+
+    Returns:
+        x's shape, in its dtype or in autocast's.
+
+    Raises:
+        IndexError: A place is outside its image's canvas.
+        ValueError: The runs do not fit on canvases of this size.
+    """
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     images, runs, run, channels = x.shape
@@ -106,10 +124,19 @@ class _GeluGRN(torch.autograd.Function):
 def gelu_grn(
     x: Tensor, gamma: Tensor, beta: Tensor, *, images: int, eps: float, tanh: bool
 ) -> Tensor:
-    """GRN of the GELU of x, which is all that the backward pass keeps.
+    """Compute GRN(GELU(x)). The backward pass keeps x and nothing else of its size.
 
-    x: float32 or bfloat16 (N, ..., C). gamma, beta: (C,). images: N for statistics of each image, 1 for those of all.
-    Returns x's shape and dtype; statistics are float32."""
+    Args:
+        x: float32 or bfloat16 (N, ..., C).
+        gamma: (C,).
+        beta: (C,).
+        images: N for statistics of each image, 1 for those of all together.
+        eps: What is added to the mean norm before the division.
+        tanh: Whether GELU has its tanh form, and not the exact one.
+
+    Returns:
+        x's shape and dtype.
+    """
     y: Tensor = _GeluGRN.apply(x, gamma, beta, images, eps, tanh)[0]
     return y
 
@@ -127,11 +154,26 @@ def mlp_without_gradients(
     eps: float,
     tanh: bool,
 ) -> Tensor:
-    """W2 GRN(GELU(W1 x)) without gradients: GELU is part of the first linear layer, and where an image has more than twice as
-    many positions as the second has outputs, GRN goes into that layer's weight and bias.
+    """Compute W2 GRN(GELU(W1 x)) without gradients.
 
-    x, gamma, beta, images: as in `gelu_grn`. weight1: (C, I). weight2: (O, C). Returns (N, ..., O) of x's dtype, or of
-    autocast's."""
+    GELU is part of the first linear layer. If an image has more than twice as many positions as
+    the second layer has outputs, GRN goes into that layer's weight and bias.
+
+    Args:
+        x: float32 or bfloat16 (N, ..., I).
+        weight1: (C, I).
+        bias1: (C,).
+        gamma: (C,).
+        beta: (C,).
+        weight2: (O, C).
+        bias2: (O,).
+        images: N for statistics of each image, 1 for those of all together.
+        eps: What is added to the mean norm before the division.
+        tanh: Whether GELU has its tanh form, and not the exact one.
+
+    Returns:
+        (N, ..., O), in x's dtype or in autocast's.
+    """
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
     dtype, (outputs, channels) = x.dtype, weight2.shape
@@ -168,7 +210,9 @@ def mlp(
     gelu: str,
     pick: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Compute second(pick(grn(gelu(first(x))))) in the fastest form that this tensor and these layers allow.
+    """Compute second(pick(grn(gelu(first(x))))) in the fastest form that is allowed here.
+
+    What is allowed follows from the tensor, the layers, and whether gradients are asked for.
 
     Args:
         x: (N, ..., I).
@@ -205,8 +249,10 @@ def mlp(
 
 
 def _is_bare_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether nothing but a linear layer with a bias happens where this module is called: no adapter, no quantised form, no
-    hook, no other `forward` put in place of its own."""
+    """Say whether calling a module does nothing but a linear layer with a bias.
+
+    An adapter, a quantised form, a hook or another `forward` in place of its own would do more.
+    """
     return (
         type(module) is nn.Linear
         and module.bias is not None

@@ -1,4 +1,7 @@
-"""The library of this process: loaded when it is first asked for, compared with PyTorch if it was just built, and called."""
+"""The library of this process: loaded when it is first asked for, and called.
+
+If it was just built, it is first compared with PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,19 @@ _SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.uint8: "uin
 
 @cache
 def load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+    """Return the library, or why there is none."""
     return load_library(lambda library: disagreement(partial(_call_in, library)))
 
 
 def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
-    """Call `name` of the library in its form for x's dtype; every tensor is contiguous and of the length that the C++ says."""
+    """Call a function of the library, which writes its result into one of the arguments.
+
+    Args:
+        name: The function's name without the suffix for its dtype.
+        x: A tensor whose dtype decides which form is called.
+        *arguments: What the function takes, in order. Nothing is checked: every tensor must be
+            contiguous and of the length that the C++ expects.
+    """
     library = load()
     assert not isinstance(library, str)
     _call_in(library, name, x, *arguments)
@@ -40,5 +50,8 @@ def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | in
 
 
 def floats(values: Tensor) -> Tensor:
-    """As the library reads them: of a model that was cast to another dtype, too."""
+    """Bring values into the form that the library reads: contiguous float32.
+
+    A model that was cast to another dtype has other ones.
+    """
     return values.float().contiguous()

@@ -1,4 +1,7 @@
-"""The library's functions as operations of PyTorch, so that torch.compile takes them into its graphs as they are."""
+"""The library's functions as operations of PyTorch.
+
+torch.compile takes them into its graphs as they are.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,12 @@ def _depthwise_weight(
 
 
 def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | None:
-    """The places, contiguous. Raises ValueError for sizes, IndexError for places, by which the library would leave its memory."""
+    """Return the places, contiguous, after checking that the library stays within its memory.
+
+    Raises:
+        ValueError: The runs do not fit on the canvases.
+        IndexError: A place is outside its image's canvas.
+    """
     images, runs, run, height, width, channels = shape
     fits = (
         runs * run == height * width
@@ -54,7 +62,8 @@ def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | Non
     )
     if x.numel() != images * runs * run * channels or width % run or not fits:
         raise ValueError(
-            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x {width}"
+            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x "
+            f"{width}"
         )
     if places is None:
         return None
@@ -64,7 +73,8 @@ def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | Non
     least, most = places.view(images, runs).aminmax(dim=1)
     if bool(((least < first) | (most >= first + per_image)).any()):
         raise IndexError(
-            f"places lie outside their image's canvas of {height} x {width}: a tile's index is out of range"
+            f"places lie outside their image's canvas of {height} x {width}: a tile's index is out "
+            "of range"
         )
     return places
 
@@ -87,9 +97,12 @@ def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
 
 
 def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
-    """GELU of a linear layer; of its float32 sums, where PyTorch's oneDNN has that as one operation for this dtype and processor.
+    """Compute GELU(W x + b).
 
-    It is what torch.compile makes of the two as well, and no public part of PyTorch, so it may be missing."""
+    If PyTorch's oneDNN has the two as one operation for this dtype and processor, GELU is taken of
+    the float32 sums. torch.compile uses that operation too, but it is not a public part of PyTorch,
+    so it may be missing.
+    """
     form, fused = "tanh" if tanh else "none", torch.ops.mkldnn
     if (
         IS_X86

@@ -1,4 +1,4 @@
-"""Pixels of uint8: normalised in one pass, and warped as Pillow does."""
+"""Work on uint8 pixels: they are normalised in one pass, and warped as Pillow does."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from convnextv2.kernels.library import call, floats
 
 
 def can_take_pixels() -> bool:
-    """Whether `warp` and `normalise` are there."""
+    """Say whether `warp` and `normalise` can be called."""
     return are_on()
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(pixels - mean) / std, bit for bit, in one pass over memory.
+    """Compute (pixels - mean) / std in one pass over memory, with the same bits as PyTorch.
 
-    pixels: uint8 (N, C, H, W), channels-last. mean, std: float32, C values. Returns float32 (N, C, H, W), channels-last."""
+    Args:
+        pixels: uint8 (N, C, H, W), channels-last.
+        mean: C values from 0 to 255.
+        std: C values, on the same scale.
+
+    Returns:
+        float32 (N, C, H, W), channels-last.
+    """
     images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
     channels = pixels.shape[1]
     assert (
@@ -40,10 +47,18 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def warp(image: Tensor, matrix: Sequence[float], *, bicubic: bool, fill: Sequence[int]) -> Tensor:
-    """Pillow's affine transform of an image of the same size, several times as fast; equal within one level.
+    """Apply Pillow's affine transform, several times as fast and equal within one level.
 
-    image: uint8 (H, W, C), C 1 or 3. matrix: (a, b, c, d, e, f), which takes output pixels (x, y) to (a x + b y + c, d x + e y +
-    f). bicubic: else bilinear. fill: C levels, for what comes in from outside."""
+    Args:
+        image: uint8 (H, W, C), with one or three channels.
+        matrix: (a, b, c, d, e, f). The output pixel (x, y) shows what lies at
+            (a x + b y + c, d x + e y + f) in the image.
+        bicubic: Whether to interpolate bicubically, and not bilinearly.
+        fill: C levels from 0 to 255, for what comes in from outside.
+
+    Returns:
+        uint8 (H, W, C).
+    """
     assert (
         image.dim() == 3
         and image.dtype == torch.uint8
