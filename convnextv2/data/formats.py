@@ -29,7 +29,7 @@ SUFFIXES = _suffixes()
 
 
 def sniff(data: bytes) -> str | None:
-    """The format of a file, by its first bytes; None where it is none of FORMATS."""
+    """Return the format of a file by its first bytes, or None if it is none of FORMATS."""
     for format, mark in _MARKS.items():
         if mark.match(data):
             return format

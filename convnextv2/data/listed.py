@@ -120,7 +120,7 @@ def listed_images(
 
 
 def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[str]:
-    """The words in a column of splits that mean one split.
+    """Return the words in a column of splits that mean one split.
 
     A user may name several with commas between them, such as the folds 0,1,2.
     """

@@ -154,7 +154,7 @@ def _why_not(error: Exception, root: str, recipe: Recipe) -> str:
 
 
 def default_class_names(num_classes: int) -> list[str]:
-    """Names for a head that has none.
+    """Make names for a head that has none.
 
     Args:
         num_classes: Rows of the head.

@@ -192,7 +192,10 @@ def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _check_classes(training: Source, recipe: Recipe) -> None:
-    """One class leaves nothing to learn: every image has it, so accuracy is always 100 %."""
+    """Check that there is something to learn.
+
+    If every image is of one class, accuracy is always 100 %.
+    """
     if len(training.class_names) > 1 or recipe.num_classes:
         return
     (name,) = training.class_names
@@ -210,7 +213,7 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
 
 
 def _folder_of_classes(image: str, only: str) -> Path | None:
-    """The folder below that of the only class in which several folders lie, if there is one."""
+    """Find the folder below that of the only class in which several folders lie."""
     parents = list(Path(image).parents)
     inner = next((folder for folder in parents if class_name_of(folder.name) == only), None)
     while inner is not None:
@@ -311,7 +314,7 @@ def _hold_out(source: Source, recipe: Recipe, why: str) -> tuple[Source, Source 
 
 
 def _what_was_held_out(source: Source, recipe: Recipe) -> Source:
-    """Those images of a source without a split that training did not see."""
+    """Return the images of a source without a split that training did not see."""
     where = recipe.data_dir
     if not recipe.val_while_train:
         raise DataError(

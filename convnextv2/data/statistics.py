@@ -131,7 +131,7 @@ class Tally:
             self.coarse[c] += np.bincount(_bins(counted), minlength=_COARSE)
 
     def percentile(self, c: int, share: float) -> float:
-        """The value that so large a share of a channel's finite values does not exceed.
+        """Return the value that so large a share of a channel's finite values does not exceed.
 
         Args:
             c: The channel.
@@ -224,7 +224,7 @@ def measure(
 
 
 def _proposed(tally: Tally) -> tuple[float, float]:
-    """The percentiles of all channels together; where they are equal, something around them."""
+    """Return the percentiles of all channels together, or something around them if equal."""
     ends = [
         [
             value
@@ -240,7 +240,7 @@ def _proposed(tally: Tally) -> tuple[float, float]:
 
 
 def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
-    """The pixels of each level, from the values that were counted one by one."""
+    """Count the pixels of each level, from the values that were counted one by one."""
     every = np.arange(_LEAST, _MOST + 1, dtype=np.int32)[None, :, None]
     level = from_array(every, 1, value_range, name="values").flatten().numpy()
     assert tally.whole is not None or tally.empty.any()
@@ -275,7 +275,7 @@ def _bins(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _middles() -> NDArray[np.float64]:
-    """The value in the middle of each bin."""
+    """Return the value in the middle of each bin."""
     ordered = (np.arange(_COARSE, dtype=np.uint32) << 16) | 0x8000
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
     with np.errstate(invalid="ignore"):  # the outermost bins are those of NaN

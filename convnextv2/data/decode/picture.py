@@ -193,7 +193,7 @@ def decode(
     max_pixels: int,
     value_range: tuple[float, float] | None = None,
 ) -> Tensor:
-    """The pixels of an image file; see `open_picture` and `Picture.decode`."""
+    """Return the pixels of an image file; see `open_picture` and `Picture.decode`."""
     picture = open_picture(
         data, name=name, channels=channels, max_pixels=max_pixels, value_range=value_range
     )
@@ -270,7 +270,7 @@ def _values_of(stack: stacks.Stack) -> Callable[[], Values]:
 
 
 def _open_by_pillow(data: bytes, kind: str, name: str) -> tuple[bytes, ImageFile.ImageFile] | None:
-    """The file as it is given to Pillow, and open; None for a TIFF of a mode that Pillow lacks."""
+    """Open a file with Pillow; None for a TIFF of a mode that Pillow lacks."""
     feature, version = _FEATURES.get(kind, ("", ""))
     if feature and not features.check(feature):
         raise DataError(
@@ -343,7 +343,7 @@ def _picture(
 def _deep(
     data: bytes, image: ImageFile.ImageFile, name: str, channels: int, max_pixels: int
 ) -> Callable[[], Values] | None:
-    """How to read the values of a file that Pillow has opened; None where they have 8 bits."""
+    """Choose how to read the values of an open file; None if they have 8 bits."""
     if png.is_wide(image):
         return lambda: Values(png.wide_values(image, data, name))
     if is_ranged(image):
@@ -364,7 +364,7 @@ def _read(
     orientation: int,
     reduction: int,
 ) -> Tensor:
-    """The pixels of a file that Pillow has opened."""
+    """Return the pixels of a file that Pillow has opened."""
     if image.format in ("JPEG", "MPO"):
         if image.format == "JPEG" and image.mode in ("L", "RGB") and channels in (1, 3):
             pixels = jpeg.decode_fast(data, channels, image.size, reduction)

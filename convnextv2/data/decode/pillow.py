@@ -81,7 +81,7 @@ def check_bands(bands: int, channels: int, name: str) -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    """Return the EXIF orientation, 1 to 8, or 1 if there is none that can be read."""
     try:
         # Not the image's own method: for PNG, that decodes the pixels.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
@@ -124,7 +124,7 @@ def deep_values(image: Image.Image) -> tuple[NDArray[Any], float | None]:
 
 
 def bands_of(image: Image.Image) -> int:
-    """How many bands an image has that may not be loaded yet; of a palette those of its colours."""
+    """Count an image's bands, loaded or not; a palette has those of its colours."""
     return 3 if image.mode == "P" else len(image.getbands())
 
 
@@ -151,7 +151,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def _as_bands(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """A part of an image with its bands as they are; a palette gives those of its colours."""
+    """Cut out a part with its bands as they are; a palette gives those of its colours."""
     part = image.crop(box)
     if part.mode == "P":
         return part.convert("RGBA" if part.has_transparency_data else "RGB")

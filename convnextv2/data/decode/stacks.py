@@ -129,7 +129,7 @@ def _tifffile() -> ModuleType:
 
 
 def _full_pages(file: Any, channels: int) -> list[Any]:
-    """As many pages as matter, without previews and masks."""
+    """List as many pages as matter, without previews and masks."""
     pages: list[Any] = []
     for page in file.pages:
         page = page.aspage()

@@ -59,7 +59,7 @@ def to_pixels(
 
 
 def is_no_data(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
-    """Where values are NaN, or the one that stands for no measurement."""
+    """Find values that are NaN, or the one that stands for no measurement."""
     is_empty = np.isnan(values)
     if no_data is not None:
         with np.errstate(over="ignore"):

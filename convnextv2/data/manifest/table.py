@@ -133,7 +133,7 @@ def read_table(
 
 
 def _base(path: Path, images_dir: str | Path | None) -> Path:
-    """The folder that paths start from."""
+    """Return the folder that paths start from."""
     if not images_dir:
         return path.parent
     folder = Path(images_dir).expanduser()
@@ -164,7 +164,7 @@ def _with_first(sheet: Sheet, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _splits(path: Path, content: Content, columns: Columns) -> tuple[Words | None, tuple[str, ...]]:
-    """The words of the column of splits, unless it turns out to be something else."""
+    """Return the words of the column of splits, unless it turns out to be something else."""
     if content.splits is None or columns.split is None:
         return None, ()
     name = quoted(columns.names[columns.split])
