@@ -14,7 +14,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 some run other programs (EPS)."""
 
 # JPEG: names that browsers and cameras give. BMP: device-independent bitmaps, which have its
-# header in practice. AVIF: Pillow names these only where it was built with libavif.
+# header in practice. AVIF: Pillow names these only if it was built with libavif.
 _OTHERS = (".pjpeg", ".pjp", ".mpo", ".dib", ".btf", ".tf8", ".avif", ".avifs", ".npy")
 
 

@@ -41,7 +41,7 @@ class Listed:
 
     Attributes:
         images: Those of each kind that was asked for and is there; under "train" all of them
-            where the table has no column of splits.
+            if the table has no column of splits.
         has_splits: The table has such a column.
         unused: Words of that column, and their rows, that are none of the kinds asked for.
     """

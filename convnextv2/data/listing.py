@@ -225,7 +225,7 @@ def visible_folders(root: Path) -> tuple[dict[str, Path], set[str]]:
 
 
 def scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-    """Open a folder for `with`. Raises DataError where that is not possible."""
+    """Open a folder for `with`. Raises DataError if that is not possible."""
     try:
         return os.scandir(folder)
     except OSError as error:

@@ -467,7 +467,7 @@ class _Images(Dataset[_Item]):
 def _collate(
     targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], items: Sequence[_Item]
 ) -> _Prepared:
-    """shape: of an image, where there are none to tell it."""
+    """Join prepared images to a batch; `shape` is an image's, if there are none to tell it."""
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
     failures = {index: why for index, why in items if not isinstance(why, Tensor)}
     try:

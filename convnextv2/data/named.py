@@ -73,7 +73,7 @@ def _bundled(recipe: Recipe) -> tuple[Part, Part]:
 
 
 def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
-    """Debian's package dataset-fashion-mnist where it is installed, else torchvision's copy."""
+    """Debian's package dataset-fashion-mnist if it is installed, else torchvision's copy."""
     if not DEBIAN_FASHION_MNIST.is_dir():
         return _torchvision(recipe)
 

@@ -25,7 +25,7 @@ class Source:
     """Images by index. It holds no open file, so worker processes can have copies of it.
 
     Attributes:
-        names: What messages and predictions call the images; the path where it is a file.
+        names: What messages and predictions call the images; the path if it is a file.
         targets: int64 (N,), class indices; None without labels.
         class_names: One for each class.
         arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory; None where

@@ -36,8 +36,8 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
 
     Args:
         recipe: Names the data.
-        labelled: False where only images count, as for pre-training. Where the data have a
-            training split, nothing else is used then.
+        labelled: False if only images count, as for pre-training. If the data have a training
+            split, nothing else is used then.
 
     Returns:
         Training images, and validation images or None.
@@ -71,12 +71,12 @@ def validation_source(
 
     Args:
         recipe: Names the data.
-        class_names: The model's classes, in the order of its rows; empty where it names none.
+        class_names: The model's classes, in the order of its rows; empty if it names none.
         trained_on: The model was trained on these data.
 
     Returns:
-        The validation split, where the data have one. Of data without splits, those images that
-        training held out, or all of them where the model was not trained on these data.
+        The validation split, if the data have one. If they have no splits, the images that training
+        held out, or all of them if the model was not trained on these data.
 
     Raises:
         DataError: A class is not among the model's, or the data have a training split only.

@@ -30,9 +30,9 @@ class SplitFolders:
     """Where the images of a data set lie.
 
     Attributes:
-        root: The folder that holds the splits, or the classes where there are no splits.
-        training: The training split; None where there is none.
-        validation: The validation split; None where there is none.
+        root: The folder that holds the splits, or the classes if there are no splits.
+        training: The training split; None if there is none.
+        validation: The validation split; None if there is none.
         left_alone: Names of the folders in `root` that belong to no split in use.
         notes: Lines that say what was found.
     """

@@ -1,7 +1,7 @@
 """Statistics of images, channel by channel: what a recipe has to know of them.
 
 The pixels, as the network gets them, have 256 levels; they are counted level by level, so mean and
-deviation are exact. The values of deeper files are counted one by one where they are whole numbers
+deviation are exact. The values of deeper files are counted one by one if they are whole numbers
 of 16 bits, so their percentiles are exact too; all others are counted in bins that are at most
 0.8 % of the value wide.
 """
@@ -139,7 +139,7 @@ class Tally:
 
         Returns:
             One of the values, or the middle of its bin, but never beyond the smallest and the
-            largest value; NaN where there is none.
+            largest value; NaN if there is none.
         """
         values, counts = [], []
         for histogram, of in ((self.whole, np.arange(_LEAST, _MOST + 1)), (self.coarse, _MIDDLES)):
@@ -162,10 +162,10 @@ class Statistics:
     Attributes:
         tally: What was counted.
         value_range: What files of more than 8 bits were scaled by: as given, or as proposed by the
-            percentiles; None where there are none.
+            percentiles; None if there are none.
         mean: Of the pixels of each channel, from 0 to 1. NaN and no data count as 0.
         std: Their standard deviation.
-        low: Percentile LOW of the values of each channel; empty where no file has more than 8 bits.
+        low: Percentile LOW of the values of each channel; empty if no file has more than 8 bits.
         high: Percentile HIGH.
         is_exact: Whether these are exact.
     """
@@ -200,8 +200,8 @@ def measure(
         more than 16 bits, or mixed to luma, cannot be counted one by one.
 
     Raises:
-        DataError: Where no image can be read.
-        MissingPackageError: Where a package for these files is missing.
+        DataError: No image can be read.
+        MissingPackageError: A package for these files is missing.
     """
     tally = _count(source, channels, value_range, workers)
     if not tally.images:

@@ -245,7 +245,7 @@ class _Plan:
 
 
 class _Watched(Dataset[Item]):
-    """Images, and which one each process has in hand: where it dies, that one is named."""
+    """Images, and which one each process has in hand, so that it can be named if it dies."""
 
     def __init__(self, images: Dataset[Item], in_hand: torch.Tensor) -> None:
         self.images, self.in_hand = images, in_hand

@@ -65,8 +65,8 @@ def read_header(data: bytes, channels: int, name: str, max_pixels: int) -> Array
         max_pixels: The most pixels of an image.
 
     Raises:
-        DataError: Where it holds no image, or another number of bands, or is cut short.
-        ImageSizeError: Where it is too large.
+        DataError: It holds no image, or another number of bands, or is cut short.
+        ImageSizeError: It is too large.
     """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)

@@ -35,7 +35,7 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
         name: Not used; nothing is refused here.
 
     Raises:
-        ValueError, struct.error: Where the file cannot be read, or holds no frame.
+        ValueError, struct.error: The file cannot be read, or holds no frame.
     """
     top = boxes(data, 0, len(data))
     meta, moov = first(top, b"meta"), first(top, b"moov")

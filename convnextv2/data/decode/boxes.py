@@ -26,7 +26,7 @@ def boxes(data: bytes, begin: int, end: int) -> list[Box]:
     """List the boxes that lie side by side in a part of a file.
 
     Raises:
-        ValueError, struct.error: Where one is shorter than its head.
+        ValueError, struct.error: One is shorter than its head.
     """
     found: list[Box] = []
     while begin + 8 <= end and len(found) < _MOST_BOXES:

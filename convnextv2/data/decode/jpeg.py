@@ -70,7 +70,7 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
         max_pixels: The most pixels of an image.
 
     Raises:
-        DataError: Where there are more scans than an image of this size may have.
+        DataError: There are more scans than an image of this size may have.
     """
     most = min(_MOST_SCANS, _MOST_FULL_SCANS * max_pixels // max(1, pixels))
     # The quick count includes what follows the image, such as a film.
@@ -134,7 +134,7 @@ def load(data: bytes, channels: int, reduction: int, name: str) -> Image.Image:
         The image with its pixels.
 
     Raises:
-        DataError: Where the file is cut short; with how much of it is there.
+        DataError: The file is cut short; with how much of it is there.
     """
     try:
         return _draft(data, channels, reduction)

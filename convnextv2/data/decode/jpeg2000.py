@@ -60,8 +60,8 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
         name: The file, for the message.
 
     Raises:
-        DataError: Where the file asks for very many tables.
-        ValueError, struct.error: Where it cannot be read.
+        DataError: The file asks for very many tables.
+        ValueError, struct.error: It cannot be read.
     """
     begin = 0
     if not data.startswith(_START):

@@ -106,8 +106,8 @@ class Picture:
             the network reads.
 
         Raises:
-            DataError: Where the file is damaged or cut short.
-            MissingPackageError: Where a package is missing.
+            DataError: The file is damaged or cut short.
+            MissingPackageError: A package is missing.
         """
         if self._orientation != 1 and (self.height % reduction or self.width % reduction):
             reduction = 1
@@ -120,11 +120,11 @@ class Picture:
         """Decode the values as the file has them, for what `decode` would turn into 8 bits.
 
         Returns:
-            Not turned as EXIF says; None where the file has 8 bits, or all of them are not at hand.
+            Not turned as EXIF says; None if the file has 8 bits, or all of them are not at hand.
 
         Raises:
-            DataError: Where the file is damaged or cut short.
-            MissingPackageError: Where a package is missing.
+            DataError: The file is damaged or cut short.
+            MissingPackageError: A package is missing.
         """
         if self._read_values is None:
             return None
@@ -151,16 +151,16 @@ def open_picture(
             animation the first frame counts.
         max_pixels: The largest image that is decoded, and the largest tile or frame that its
             decoder may allocate, in pixels.
-        value_range: The values that become 0 and 255 where the file is deeper than 8 bits; None:
+        value_range: The values that become 0 and 255 if the file is deeper than 8 bits; None:
             by the rule of `values`. 8 bits are taken as they are.
 
     Returns:
         The picture. Nothing of its pixels is decoded yet.
 
     Raises:
-        DataError: Where it is no image that can be read, or has another number of bands.
-        ImageSizeError: Where it is too large.
-        MissingPackageError: Where a package is missing.
+        DataError: It is no image that can be read, or has another number of bands.
+        ImageSizeError: It is too large.
+        MissingPackageError: A package is missing.
     """
     assert channels >= 1, channels
     assert value_range is None or value_range[0] < value_range[1], value_range
@@ -313,7 +313,7 @@ def _picture(
     value_range: tuple[float, float] | None,
     held: int,
 ) -> Picture:
-    # Of TIFF, newer versions of Pillow give the upright size here and the stored one there.
+    # For TIFF, newer versions of Pillow give the upright size here and the stored one there.
     width, height = getattr(image, "_tile_size", image.size)
     held = max(held, check_parts([Part("", width, height)], name, max_pixels))
     if image.format in ("JPEG", "MPO"):

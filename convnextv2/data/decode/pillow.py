@@ -40,7 +40,7 @@ def from_pillow(
         uint8 (channels, H, W), upright.
 
     Raises:
-        DataError: Where it has another number of bands, or no finite value.
+        DataError: It has another number of bands, or no finite value.
     """
     image.load()  # of TIFF, this turns it, and takes the orientation away
     orientation = orientation_of(image)
@@ -70,7 +70,7 @@ def from_pillow(
 
 
 def check_bands(bands: int, channels: int, name: str) -> None:
-    """Raise a ChannelsError where a file has another number of bands than the network takes."""
+    """Raise a ChannelsError if a file has another number of bands than the network takes."""
     if bands != channels:
         plural = "" if bands == 1 else "s"
         raise ChannelsError(
@@ -83,7 +83,7 @@ def check_bands(bands: int, channels: int, name: str) -> None:
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, or 1 if there is none that can be read."""
     try:
-        # Not the image's own method: for PNG, that decodes the pixels.
+        # The image's own method would decode the pixels of a PNG.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except Exception:  # of the many kinds that damaged metadata raise
         return 1

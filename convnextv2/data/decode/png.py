@@ -24,7 +24,7 @@ class Chunk(NamedTuple):
     """A chunk of a PNG file.
 
     Attributes:
-        kind: Four letters; the first is a capital one where the pixels need it.
+        kind: Four letters; the first is a capital one if the pixels need it.
         content: Without length and check sum.
         whole: With them.
         is_sound: Whether the check sum is right.
@@ -47,7 +47,7 @@ def essence(data: bytes, name: str) -> bytes:
         name: The file, for the message.
 
     Raises:
-        DataError: Where there are very many chunks.
+        DataError: There are very many chunks.
     """
     before: list[bytes | memoryview] = []
     pixels: list[bytes | memoryview] = []

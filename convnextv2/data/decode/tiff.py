@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     Attributes:
         tag: Its number.
         at: Where it stands in the file.
-        code: How to unpack its numbers; empty where they are no whole numbers.
+        code: How to unpack its numbers; empty if they are no whole numbers.
         number: How many there are.
         begin: Where they stand.
     """
@@ -101,8 +101,8 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
         name: The file, for the message.
 
     Raises:
-        DataError: Where decoding would take for ever.
-        ValueError, struct.error: Where the file cannot be read.
+        DataError: Decoding would take for ever.
+        ValueError, struct.error: The file cannot be read.
     """
     directory = Directory(data)
     widths, heights = directory.numbers(_WIDTH), directory.numbers(_HEIGHT)

@@ -68,8 +68,8 @@ class Columns:
         path: Index of the column with the paths.
         label: Index of the column with the labels, or indices of one column for each class.
         split: Index of the column with the splits.
-        flag: The split that a true value in the column `split` stands for; None where it has words.
-        is_weak: The column is a split only where its words are names of splits.
+        flag: The split that a true value in the column `split` stands for; None if it has words.
+        is_weak: The column is a split only if its words are names of splits.
         notes: What was guessed, and which columns are not used.
     """
 

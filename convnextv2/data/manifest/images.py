@@ -72,7 +72,7 @@ class _Listing:
 
         Returns:
             The file's name, and what differs: nothing (""), its Unicode form, its letter case, or
-            its ending, which the table leaves out. Two empty texts where no single file fits.
+            its ending, which the table leaves out. Two empty texts if no single file fits.
         """
         if name in self.names:
             return name, ""
@@ -179,7 +179,7 @@ def find_images(
         content: Its rows.
         used: bool (N,), the rows whose images are wanted. The others are only looked at for images
             that stand in two splits.
-        labels: Labels of the rows that are used, in order; None where they do not matter.
+        labels: Labels of the rows that are used, in order; None if they do not matter.
         base: Folder that paths start from.
 
     Returns:

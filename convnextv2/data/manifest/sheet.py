@@ -57,7 +57,7 @@ class Sheet:
         may_lack_header: Whether `first` may be a row already.
         rows: Yields the rows after the first line. Argument: the indices of the columns that
             will be used; only their values must be texts or numbers.
-        separated_by: "commas", "blanks", ...; "" where there is a single column, or keys.
+        separated_by: "commas", "blanks", ...; "" if there is a single column, or keys.
         notes: What was guessed or adapted.
     """
 
