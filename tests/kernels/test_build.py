@@ -75,6 +75,15 @@ def kept(cache: Path) -> Path:
     return path
 
 
+def put(path: Path, content: bytes) -> None:
+    """Put another file in the place of one that this process may have loaded.
+
+    Writing to that one would take the code away that runs when the process ends.
+    """
+    path.unlink()
+    path.write_bytes(content)
+
+
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     out, err = capsys.readouterr()
     assert not out
@@ -95,7 +104,7 @@ def test_a_cut_library_is_built_again_and_never_loaded(
 ) -> None:
     path = kept(cache)
     whole = path.read_bytes()
-    path.write_bytes(whole[:length])
+    put(path, whole[:length])
     assert loads()
     (line,) = said(capsys)
     assert line.startswith(f"Kernel cache: {path} is not what was built")
@@ -107,7 +116,7 @@ def test_a_flipped_bit_is_found(cache: Path, capsys: pytest.CaptureFixture[str])
     path = kept(cache)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    put(path, bytes(content))
     assert loads() and builds(cache.parent) == 2
     assert "SHA-256" in "".join(said(capsys))
 
@@ -122,7 +131,7 @@ def test_another_library_in_its_place_does_not_run(
     )
     other = tmp_path / "other.so"
     subprocess.run(["c++", "-shared", "-fPIC", str(source), "-o", str(other)], check=True)
-    kept(cache).write_bytes(other.read_bytes())
+    put(kept(cache), other.read_bytes())
     assert loads() and builds(cache.parent) == 2 and not trace.exists()
     assert len(said(capsys)) == 1
     ctypes.CDLL(str(other))
@@ -260,7 +269,7 @@ def test_processes_that_build_at_once_leave_one_whole_library(real: Path, tmp_pa
 def test_many_first_uses_at_once_leave_one_whole_library(cache: Path) -> None:
     whole = kept(cache).read_bytes()
     for begin in (b"", whole[:60_000]):
-        kept(cache).write_bytes(begin)
+        put(kept(cache), begin)
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(lambda _: loads(), range(8)))
         assert kept(cache).read_bytes() == whole
