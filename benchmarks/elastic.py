@@ -40,8 +40,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convnextv2.distributed import peak_memory
+from convnextv2.kernels import choice
 from convnextv2.model.convnext import create_model
-from convnextv2.model.kernels import native
 from convnextv2.training.elastic import add_over_ranks
 
 Gradients = list[Tensor]
@@ -162,7 +162,7 @@ def rank_equal(arguments: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for precision, dtype in PRECISIONS.items():
         for kernels in ("native", "plain"):
-            native.choose(kernels)
+            choice.choose(kernels)
             for way in WAYS:
                 trainer = Trainer(way, arguments, dtype)
                 for _ in range(arguments.steps):
@@ -182,7 +182,7 @@ def rank_equal(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def rank_cost(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a step by each way; the ways take turns."""
-    native.choose("native")
+    choice.choose("native")
     dtype = PRECISIONS[arguments.precision]
     trainers = {way: Trainer(way, arguments, dtype) for way in WAYS}
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -199,7 +199,7 @@ def rank_cost(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def rank_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     """The peak of this rank after some steps by one way."""
-    native.choose("native")
+    choice.choose("native")
     trainer = Trainer(arguments.way, arguments, PRECISIONS[arguments.precision])
     before = peak_memory(os.getpid())
     for _ in range(3):

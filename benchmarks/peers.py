@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from convnextv2.distributed import choose_precision, peak_memory
 from convnextv2.evaluation.timing import ratio, take_turns
 from convnextv2.inference.backends import build_backend
+from convnextv2.kernels import choice
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.kernels import native
 
 Work = Callable[[], object]
 BATCH = {"atto": 32, "tiny": 16}
@@ -70,7 +70,7 @@ def precisions() -> list[torch.dtype]:
 def choose(kernels: str) -> None:
     """Our kernels: "native" or "plain"; with "", for models that are not ours, whatever they were."""
     if kernels:
-        native.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
+        choice.choose(kernels if DEVICE.type == "cpu" else "plain")  # type: ignore[arg-type]
 
 
 def step(model: nn.Module, loss_of: Callable[[], Tensor], dtype: torch.dtype, kernels: str) -> Work:
@@ -122,7 +122,7 @@ def fcmae(
         if DEVICE.type != "cpu" and "kernels" in name:
             continue  # the native kernels are for the processor: elsewhere this is the same as another contestant
         model = FCMAE(create_model(f"convnextv2_{size}", num_classes=None)).to(DEVICE)
-        native.choose("plain")
+        choice.choose("plain")
         assert check(model, images[:2], *(mask[:2] for mask in masks)) < 1e-4
         used: nn.Module = MaskedDense(model) if dense else model
         called = torch.compile(used, dynamic=False) if compiled else used
@@ -148,7 +148,7 @@ def validity(size: str, *, batch: int) -> dict[str, Work]:
     visible = visible.to(DEVICE)
 
     def work() -> None:
-        native.choose("plain")
+        choice.choose("plain")
         encoder.encoded(images, visible).sum().backward()  # type: ignore[no-untyped-call]
         encoder.zero_grad()
 
@@ -234,7 +234,7 @@ def inference(size: str, dtype: torch.dtype, *, batch: int) -> dict[str, Work]:
     ):
         works["timm in ONNX Runtime"] = onnx_work(plain_theirs, images)
     if importlib.util.find_spec("openvino"):
-        native.choose("plain")
+        choice.choose("plain")
         works["timm in OpenVINO"] = openvino_work(plain_theirs, images, dtype)
         works["convnextv2 in OpenVINO"] = openvino_work(ours, images, dtype)
     return works

@@ -9,9 +9,8 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-_SHARED = Path(
-    "/dev/shm"
-)  # where Linux keeps memory that processes share; containers often get very little
+# Linux keeps memory that processes share here. Containers often get very little.
+_SHARED = Path("/dev/shm")
 
 
 class DecodedCache:
@@ -19,20 +18,19 @@ class DecodedCache:
 
     Args:
         images: The number of indices.
-        megabytes: Memory in 10^6 bytes. It is allocated up front, so that a shortage fails here instead
-            of killing a worker with SIGBUS in mid-epoch.
+        megabytes: Memory in 10^6 bytes. It is allocated up front, so that a shortage fails here
+            instead of killing a worker with SIGBUS in mid-epoch.
     """
 
     def __init__(self, images: int, megabytes: int) -> None:
         self._pixels = torch.empty(megabytes * 10**6, dtype=torch.uint8).share_memory_()
-        self._places = torch.full(
-            (images, 4), -1
-        ).share_memory_()  # offset, channels, height, width; -1: not there
+        # Each row has offset, channels, height and width; -1 for an image that is not there.
+        self._places = torch.full((images, 4), -1).share_memory_()
         self._used = torch.zeros((), dtype=torch.int64).share_memory_()
         self._lock = multiprocessing.get_context().Lock()
 
     def get(self, index: int) -> Tensor | None:
-        """uint8 (C, H, W), not to be changed; or None."""
+        """Return an image, uint8 (C, H, W), which must not be changed; None if it is not there."""
         with self._lock:
             offset, channels, height, width = self._places[index].tolist()
         if offset < 0:
@@ -41,28 +39,36 @@ class DecodedCache:
         return self._pixels[offset : offset + length].view(height, width, channels).permute(2, 0, 1)
 
     def put(self, index: int, pixels: Tensor) -> None:
-        """Keep pixels, uint8 (C, H, W), where there is room left."""
+        """Keep pixels, uint8 (C, H, W), if there is room left."""
         length = pixels.numel()
         with self._lock:
             offset = int(self._used)
             if self._places[index, 0] >= 0 or offset + length > len(self._pixels):
                 return
-            # Written under the lock: whoever finds the place also finds the pixels. In this order,
-            # since a process may be killed between any two of these lines: its part is lost then.
+            # This is written under the lock, so whoever finds the place also finds the pixels. The
+            # order matters, because a process may be killed between any two of these lines. Its
+            # part is lost then.
             self._used += length
             self._pixels[offset : offset + length] = pixels.permute(1, 2, 0).reshape(-1)
             self._places[index, 1:] = torch.tensor(pixels.shape)
             self._places[index, 0] = offset
 
     def renew_lock(self) -> None:
-        """Forget who holds the lock: a process that was killed. No other one may use the cache."""
+        """Forget that a process which was killed holds the lock. No other one may use the cache."""
         self._lock = multiprocessing.get_context().Lock()
 
 
 def affordable(megabytes: int, *, batches: int = 0, ranks: int = 1) -> tuple[int, str]:
-    """How many of so many MB a rank can share here, and a line to announce where that is fewer.
+    """Limit a cache to what shared memory has room for.
 
-    batches: bytes that the rank's workers need there beside it. ranks: on this machine, each with a cache of its own."""
+    Args:
+        megabytes: The size that is asked for, in 10^6 bytes.
+        batches: Bytes that the rank's workers need in shared memory beside it.
+        ranks: The number of ranks on this machine, each with a cache of its own.
+
+    Returns:
+        The size that a rank can have, and a line to announce if it is smaller.
+    """
     free = shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else None
     if free is None or megabytes * 10**6 <= 0.9 * free / ranks - batches:
         return megabytes, ""

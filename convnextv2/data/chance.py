@@ -14,8 +14,8 @@ import torch
 
 
 def stream(*key: int | str) -> torch.Generator:
-    """Return a CPU generator that depends on the key alone, on every machine and in every process."""
-    # Not hash(): Python salts it in each process.
+    """Return a CPU generator that depends on the key alone, on every machine and in any process."""
+    # Python salts hash() in each process.
     digest = hashlib.blake2b(
         repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(),
         digest_size=8,
@@ -24,32 +24,32 @@ def stream(*key: int | str) -> torch.Generator:
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
-    """A number in [low, high)."""
+    """Draw a number from [low, high)."""
     return low + (high - low) * float(torch.rand((), dtype=torch.float64, generator=generator))
 
 
 def log_uniform(generator: torch.Generator, low: float, high: float) -> float:
-    """A number in [low, high) whose logarithm is uniform; low and high positive."""
+    """Draw a number from [low, high), both positive, whose logarithm is uniform."""
     return math.exp(uniform(generator, math.log(low), math.log(high)))
 
 
 def normal(generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> float:
-    """A number from the normal distribution."""
+    """Draw a number from the normal distribution."""
     return mean + std * float(torch.randn((), dtype=torch.float64, generator=generator))
 
 
 def integer(generator: torch.Generator, low: int, high: int) -> int:
-    """A whole number in [low, high), high excluded."""
+    """Draw a whole number from [low, high), which excludes high."""
     return int(torch.randint(low, high, (), generator=generator))
 
 
 def happens(generator: torch.Generator, probability: float) -> bool:
-    """True with this probability; one draw is made whatever it is."""
+    """Return True with this probability. One draw is made whatever the probability is."""
     return uniform(generator) < probability
 
 
 def dirichlet(generator: torch.Generator, *alphas: float) -> list[float]:
-    """Shares that sum to 1. With two equal alphas the first share is Beta(alpha, alpha)."""
+    """Draw shares that sum to 1. With two equal alphas, the first one is Beta(alpha, alpha)."""
     # torch draws from Beta and Dirichlet by its global generator only.
     return [
         float(share)

@@ -22,7 +22,7 @@ from convnextv2.errors import DataError
 def image_folder(
     root: Path, class_names: Sequence[str] | None = None, *, left_alone: Collection[str] = ()
 ) -> Source:
-    """Images below one folder for each class.
+    """List images that lie below one folder for each class.
 
     Args:
         root: The folder that holds the folders of classes.
@@ -75,7 +75,7 @@ def image_folder(
 
 
 def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
-    """Every image in a folder and those below it, sorted by path.
+    """List every image in a folder and those below it, sorted by path.
 
     Args:
         root: The folder.
@@ -120,7 +120,7 @@ def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Sourc
 def _class_folders(
     root: Path, left_alone: Collection[str]
 ) -> tuple[dict[str, list[Path]], tuple[str, ...], set[str]]:
-    """The folders of each class by its name, lines for people, and the system's folders."""
+    """Return the folders of each class by name, lines for people, and the system's folders."""
     found, system = visible_folders(root)
     folders: dict[str, list[Path]] = {}
     for name, path in found.items():
@@ -142,7 +142,7 @@ def _class_folders(
 
 
 def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
-    """The folders by the given names.
+    """Return the folders by the given names.
 
     These may be written in another form of Unicode, or be ImageNet's names of folders that are
     called by their WordNet ids.
@@ -155,7 +155,10 @@ def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[st
 
 
 def _check_spelling(folder: Path) -> None:
-    """Names become part of the weights file, which is UTF-8, and of lines for people."""
+    """Check that a name can be written.
+
+    Names become part of the weights file, which is UTF-8, and of lines for people.
+    """
     try:
         folder.name.encode()
         wrong = "" if folder.name.isprintable() and folder.name.strip() else "blank or unprintable"
@@ -168,7 +171,7 @@ def _check_spelling(folder: Path) -> None:
 
 
 def _check_splits_inside(root: Path, walk: Walk) -> None:
-    """Images for testing must not be trained on because they lie inside of the classes."""
+    """Check that no images for testing are trained on because they lie inside of the classes."""
     for folder, names in walk.inner.items():
         if folder == str(root):  # whose own folders are the splits or the classes
             continue

@@ -14,7 +14,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 some run other programs (EPS)."""
 
 # JPEG: names that browsers and cameras give. BMP: device-independent bitmaps, which have its
-# header in practice. AVIF: Pillow names these only where it was built with libavif.
+# header in practice. AVIF: Pillow names these only if it was built with libavif.
 _OTHERS = (".pjpeg", ".pjp", ".mpo", ".dib", ".btf", ".tf8", ".avif", ".avifs", ".npy")
 
 
@@ -29,7 +29,7 @@ SUFFIXES = _suffixes()
 
 
 def sniff(data: bytes) -> str | None:
-    """The format of a file, by its first bytes; None where it is none of FORMATS."""
+    """Return the format of a file by its first bytes, or None if it is none of FORMATS."""
     for format, mark in _MARKS.items():
         if mark.match(data):
             return format

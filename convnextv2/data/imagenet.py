@@ -1,7 +1,7 @@
-"""The classes of ImageNet-1K: their WordNet ids and their names, in the order of every published
-head.
+"""The classes of ImageNet-1K: their WordNet ids and their names.
 
-The ids are those of the ILSVRC 2012 development kit, sorted; the names are torchvision's.
+They have the order of every published head. The ids are those of the ILSVRC 2012 development kit,
+sorted; the names are torchvision's.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ CLASSES = 1000
 
 @cache
 def synsets() -> tuple[str, ...]:
-    """WordNet ids, such as n01440764, row by row."""
+    """Return WordNet ids, such as n01440764, row by row."""
     text = files("convnextv2.data").joinpath("imagenet_synsets.txt").read_text("ascii")
     return tuple(text.split())
 
 
 @cache
 def categories() -> tuple[str, ...]:
-    """Names in English, row by row. In some versions two pairs of classes share one (crane)."""
+    """Return names in English, row by row.
+
+    In some versions, two pairs of classes share one, such as crane.
+    """
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     return tuple(_IMAGENET_CATEGORIES)
@@ -56,7 +59,7 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
             `imagenet_names` writes them.
 
     Returns:
-        The row of each class; None where one is no class of ImageNet, or could be two.
+        The row of each class; None if one is no class of ImageNet, or could be two.
     """
     rows = {wnid: row for row, wnid in enumerate(synsets())}
     plain = [_plain(name) for name in categories()]
@@ -67,7 +70,7 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
 
 
 def _identity(name: str) -> str:
-    """The id in "crane (n02012849)", or the name as it is."""
+    """Return the id in "crane (n02012849)", or the name as it is."""
     told = re.search(r"\((n\d{8})\)$", name)
     return told[1] if told else name
 

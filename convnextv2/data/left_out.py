@@ -123,7 +123,7 @@ class LeftOut:
             self.quarantine.refresh()
 
     def is_listed(self, index: int) -> bool:
-        """Whether an image is on the list, and so left out."""
+        """Say whether an image is on the list, and so left out."""
         if self.quarantine is None or not self.quarantine.reasons:
             return False
         name = self.source.names[index]
@@ -133,7 +133,7 @@ class LeftOut:
         return reason is not None
 
     def without_listed(self, batch: list[Position]) -> list[Position]:
-        """The positions whose images are not on the list."""
+        """Return the positions whose images are not on the list."""
         return [position for position in batch if not self.is_listed(position.index)]
 
     def judge(self, failures: Mapping[int, Failure]) -> None:
@@ -153,7 +153,7 @@ class LeftOut:
         for name, reason in self._named(failures):
             if self.bad_images == "fail":
                 raise DataError(
-                    f"{name}: {reason} Mend or replace the file, or set bad_images = skip. (Where it "
+                    f"{name}: {reason} Mend or replace the file, or set bad_images = skip. (If it "
                     "is removed, a run goes on with --resume_allow images.)"
                 )
             self.reasons[name] = reason

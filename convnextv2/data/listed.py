@@ -41,7 +41,7 @@ class Listed:
 
     Attributes:
         images: Those of each kind that was asked for and is there; under "train" all of them
-            where the table has no column of splits.
+            if the table has no column of splits.
         has_splits: The table has such a column.
         unused: Words of that column, and their rows, that are none of the kinds asked for.
     """
@@ -120,7 +120,7 @@ def listed_images(
 
 
 def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[str]:
-    """The words in a column of splits that mean one split.
+    """Return the words in a column of splits that mean one split.
 
     A user may name several with commas between them, such as the folds 0,1,2.
     """

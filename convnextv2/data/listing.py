@@ -144,7 +144,7 @@ class Walk:
     def _entries(
         self, folder: str, spellings: tuple[str, str], outside: set[str]
     ) -> tuple[list[str], list[str]]:
-        """Names of the images and of the folders in a folder, unsorted."""
+        """Return the names of the images and of the folders in a folder, unsorted."""
         found: list[tuple[str, str]] = []
         links = []
         with scan(folder) as entries:
@@ -210,7 +210,7 @@ def describe(passed_over: Counter[str]) -> str:
 
 
 def visible_folders(root: Path) -> tuple[dict[str, Path], set[str]]:
-    """The folders in a folder by name, sorted, and the names of those of the system.
+    """Return the folders in a folder by name, sorted, and the names of those of the system.
 
     Raises:
         DataError: The folder cannot be read.
@@ -225,7 +225,7 @@ def visible_folders(root: Path) -> tuple[dict[str, Path], set[str]]:
 
 
 def scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-    """Open a folder for `with`. Raises DataError where that is not possible."""
+    """Open a folder for `with`. Raises DataError if that is not possible."""
     try:
         return os.scandir(folder)
     except OSError as error:
@@ -257,7 +257,7 @@ def _in_order(
 
 
 def _ancestors(folder: Path) -> set[Identity]:
-    """The folder's parents: a link to one of them would list everything again."""
+    """Return the folder's parents: a link to one of them would list everything again."""
     return {_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents}
 
 
@@ -270,7 +270,7 @@ def _identity(folder: str) -> Identity:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return "folder", "file", or "" for a pipe or a device, which could be waited for without end."""
+    """Return "folder", "file", or "" for a pipe or a device, which could be waited for for ever."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
     return "file" if entry.is_file(follow_symlinks=False) else ""

@@ -1,4 +1,4 @@
-"""Loader: batches of prepared pixels, from this process or from workers; the same ones either way.
+"""Loader: batches of prepared pixels, the same ones from this process or from workers.
 
 What a worker cannot read comes back as a value and is judged in the main process. A bad file is
 therefore one line with its name and not a traceback out of a worker.
@@ -42,8 +42,8 @@ MOST_WORKERS = 16
 class Batch(NamedTuple):
     """One batch.
 
-    If the transform makes several versions of each image, the first version of all of them comes first,
-    and targets and indices are repeated.
+    If the transform makes several versions of each image, the first version of all of them comes
+    first, and targets and indices are repeated.
 
     Attributes:
         pixels: uint8 (N, C, H, W), channels-last in memory.
@@ -87,8 +87,8 @@ class TrainingLoader:
 
         Args:
             source: The images.
-            transform: (pixels, CPU generator) to uint8 (C, H, W) of one size, or (versions, C, H, W).
-                The generator follows from the sampler's seed and the position.
+            transform: Maps (pixels, CPU generator) to uint8 (C, H, W) of one size, or to
+                (versions, C, H, W). The generator follows from the sampler's seed and the position.
             sampler: Which images are in which batch.
             channels: See `open_picture`.
             value_range: See `open_picture`.
@@ -111,7 +111,8 @@ class TrainingLoader:
             whole=whole or cache is not None,
         )
         self._reader = _Reader(
-            images, (channels, *transform.image_size), workers, LeftOut(source, bad_images, "training", quarantine),
+            images, (channels, *transform.image_size), workers,
+            LeftOut(source, bad_images, "training", quarantine),
             patience or Patience(), persistent=True, pin_memory=pin_memory,
         )  # fmt: skip
         self.patience = self._reader.patience
@@ -131,7 +132,7 @@ class TrainingLoader:
         return self._reader.workers.replaced
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from number first_batch on.
+        """Prepare the epoch's batches from number first_batch on.
 
         There is one for each batch of the sampler. If none of its images can be read, it has 0
         images, so that batches can be counted.
@@ -206,13 +207,13 @@ class EvaluationLoader:
         return self._reader.workers.replaced
 
     def __iter__(self) -> Iterator[Batch]:
-        # Copies, since they may be cut down to what is not on the list of bad images.
+        # These are copies, because they may be cut down to what is not on the list of bad images.
         batches = self._reader.read(lambda done: iter(self._batches[done:]))
         return (batch for batch in batches if len(batch.indices))
 
 
 def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
-    """The order in which this rank takes so many training images, as the recipe says."""
+    """Build the order in which this rank takes so many training images, as the recipe says."""
     return EpochSampler(
         length,
         recipe.images_per_batch(),
@@ -229,7 +230,14 @@ def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
 def build_training_loader(
     recipe: Recipe, source: Source, place: Place, quarantine: Quarantine | None = None
 ) -> TrainingLoader:
-    """The training batches of this rank, as the recipe says; with the run's list of bad images."""
+    """Build the training batches of this rank, as the recipe says.
+
+    Args:
+        recipe: Says which batches there are, and how images are prepared.
+        source: The images.
+        place: This rank.
+        quarantine: The run's list of bad images.
+    """
     sampler = build_sampler(recipe, len(source), place)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
@@ -259,13 +267,13 @@ def build_training_loader(
         patience=Patience(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
         cache=DecodedCache(len(source), cache_mb) if cache_mb else None,
-        # Also where nothing fits: the same recipe gives the same pixels on every machine.
+        # This holds even if nothing fits, so that a recipe gives the same pixels on every machine.
         whole=recipe.cache_mb > 0,
     )
 
 
 def idle_knobs(recipe: Recipe, source: Source) -> str:
-    """A line that names the knobs which were set and do nothing for images in memory, or none."""
+    """Return a line that names the knobs which do nothing for images in memory, or ""."""
     if source.arrays is None:
         return ""
     names = ("cache_mb", "bad_images", "data_wait_s", "max_image_pixels", "value_range")
@@ -281,7 +289,7 @@ def build_evaluation_loader(
     quarantine: Quarantine | None = None,
     patience: Patience | None = None,
 ) -> EvaluationLoader:
-    """The evaluation batches of this rank, as the recipe says.
+    """Build the evaluation batches of this rank, as the recipe says.
 
     Whoever builds it tells what it left out (`skipped`).
 
@@ -290,7 +298,7 @@ def build_evaluation_loader(
         source: The images.
         place: This rank.
         quarantine: The run's list of bad images.
-        patience: That of the run's training, if that waits here.
+        patience: The patience of the run's training, if that waits here.
     """
     return EvaluationLoader(
         source,
@@ -311,8 +319,8 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
     """Return the number of worker processes of a rank, and a line if it is not the one asked for.
 
     Args:
-        setting: A number, which is limited to the rank's share of the cores; or "auto" for that share
-            less one core for the rank itself, at most MOST_WORKERS.
+        setting: A number, which is limited to the rank's share of the cores; or "auto" for that
+            share less one core for the rank itself, at most MOST_WORKERS.
         local_ranks: The number of ranks on this machine.
     """
     share = max(1, available_cores() // local_ranks)
@@ -348,7 +356,10 @@ class _Prepared(NamedTuple):
 
 
 class _Reader:
-    """Prepares batches, judges what failed, and waits for what is out of reach, for both loaders."""
+    """Prepares batches, judges what failed, and waits for what is out of reach.
+
+    Both loaders read through it.
+    """
 
     def __init__(
         self,
@@ -373,7 +384,10 @@ class _Reader:
         )
 
     def read(self, rest: Rest) -> Iterator[Batch]:
-        """A batch for each one of `rest`, see `Workers.run`; empty where nothing of it can be read."""
+        """Prepare a batch for each one of `rest`, see `Workers.run`.
+
+        A batch is empty if nothing of it can be read.
+        """
         self.left_out.refresh()
         done = 0
         while True:
@@ -391,18 +405,21 @@ class _Reader:
             else:
                 return
             index, why = next(iter(away.items()))
-            self.patience.wait(why, lambda: not self.images.source.is_out_of_reach(index))  # noqa: B023
+            self.patience.wait(
+                why,
+                lambda: not self.images.source.is_out_of_reach(index),  # noqa: B023
+            )
 
     def _rest(self, rest: Rest, done: int, more: int) -> Iterator[list[Position]]:
         return map(self.left_out.without_listed, rest(done + more))
 
     def _without_listed(self, batch: Batch) -> Batch:
-        """The batch without images that came on the list while it was prepared."""
+        """Return the batch without images that came on the list while it was prepared."""
         listed = [self.left_out.is_listed(index) for index in batch.indices.tolist()]
         if not any(listed):
             return batch
         keep = ~torch.tensor(listed)
-        # As it lies in memory, channels last.
+        # The images are taken as they lie in memory, channels last.
         pixels = batch.pixels.permute(0, 2, 3, 1)[keep].permute(0, 3, 1, 2)
         return Batch(pixels, batch.targets[keep], batch.indices[keep])
 
@@ -450,7 +467,7 @@ class _Images(Dataset[_Item]):
 def _collate(
     targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], items: Sequence[_Item]
 ) -> _Prepared:
-    """shape: of an image, where there are none to tell it."""
+    """Join prepared images to a batch; `shape` is an image's, if there are none to tell it."""
     good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
     failures = {index: why for index, why in items if not isinstance(why, Tensor)}
     try:
@@ -477,7 +494,7 @@ def _collate(
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
-    """The images, channels-last, as they lie in memory and as the network reads them."""
+    """Stack the images, channels-last, as they lie in memory and as the network reads them."""
     last = [pixels.movedim(-3, -1) for pixels in images]
     if get_worker_info() is None:
         return torch.stack(last)
@@ -489,7 +506,7 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
     except RuntimeError as error:
         size = f"{batch.numel() / 1e6:.1f} MB"
         raise StorageError(
-            f"/dev/shm has no room for a batch of {size} ({error}). Use fewer workers or a smaller cache_mb, or raise a "
-            "container's --shm-size."
+            f"/dev/shm has no room for a batch of {size} ({error}). Use fewer workers or a smaller "
+            "cache_mb, or raise a container's --shm-size."
         ) from None
     return torch.stack(last, out=batch)

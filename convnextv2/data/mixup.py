@@ -93,8 +93,8 @@ class Erasing:
         prob: The probability for each image.
         scale: The least and the largest share of the area.
         ratio: The least and the largest height / width.
-        value: "random" for noise from N(0, 1) for each pixel and channel, or normalised values to fill
-            with, one number or one for each channel.
+        value: "random" for noise from N(0, 1) for each pixel and channel, or normalised values to
+            fill with, one number or one for each channel.
         attempts: Tries to find a rectangle that fits. After them, the image stays whole.
     """
 
@@ -105,7 +105,7 @@ class Erasing:
     attempts: int = 10
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """images: float (N, C, H, W), changed in place and returned."""
+        """Erase in images, float (N, C, H, W), which are changed in place and returned."""
         if self.prob == 0:
             return images
         noise = torch.Generator(images.device).manual_seed(integer(generator, 0, 2**63 - 1))
@@ -119,7 +119,7 @@ class Erasing:
                 continue
             erased = image[:, box[0], box[1]]
             if self.value == "random":
-                # Drawn in float32 whatever the images are: generators differ between dtypes.
+                # Noise is float32 whatever the images are: generators differ between dtypes.
                 erased.copy_(torch.randn(erased.shape, generator=noise, device=images.device))
             else:
                 erased.copy_(torch.tensor(self.value, dtype=images.dtype).view(-1, 1, 1))

@@ -73,7 +73,7 @@ def _bundled(recipe: Recipe) -> tuple[Part, Part]:
 
 
 def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
-    """Debian's package dataset-fashion-mnist where it is installed, else torchvision's copy."""
+    """Debian's package dataset-fashion-mnist if it is installed, else torchvision's copy."""
     if not DEBIAN_FASHION_MNIST.is_dir():
         return _torchvision(recipe)
 
@@ -154,7 +154,7 @@ def _why_not(error: Exception, root: str, recipe: Recipe) -> str:
 
 
 def default_class_names(num_classes: int) -> list[str]:
-    """Names for a head that has none.
+    """Make names for a head that has none.
 
     Args:
         num_classes: Rows of the head.

@@ -29,20 +29,20 @@ class Position(NamedTuple):
 class EpochSampler(Sampler[list[Position]]):
     """The batches of one rank, epoch by epoch.
 
-    All ranks share one order, which follows from (seed, epoch). Each takes every world_size-th entry of
-    it, so that ranks are disjoint and have equally many batches.
+    All ranks share one order, which follows from (seed, epoch). Each takes every world_size-th
+    entry of it, so that ranks are disjoint and have equally many batches.
 
     Args:
         length: The number of images in the data set.
         batch_size: Images in a batch of one rank.
-        drop_last: Drop the final partial batch. If False, keep it, and wrap around to the start of the
-            order so that every rank has the same number of batches.
-        repeats: If n > 0, put each image n times in a row, as copies 0 to n - 1, which go to different
-            ranks. An epoch keeps its length and sees about 1 / n of the images. Source: Hoffer et al.
-            2020, as in MindCV.
+        drop_last: Drop the final partial batch. If False, keep it, and wrap around to the start of
+            the order so that every rank has the same number of batches.
+        repeats: If n > 0, put each image n times in a row, as copies 0 to n - 1, which go to
+            different ranks. An epoch keeps its length and sees about 1 / n of the images. Source:
+            Hoffer et al. 2020, as in MindCV.
         micro_batches: If n > 0, cut the order into steps of n batches, of which each rank takes
-            neighbours. The batches then do not depend on the number of ranks. What does not fill a step
-            is dropped.
+            neighbours. The batches then do not depend on the number of ranks. What does not fill a
+            step is dropped.
     """
 
     def __init__(

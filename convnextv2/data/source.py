@@ -25,7 +25,7 @@ class Source:
     """Images by index. It holds no open file, so worker processes can have copies of it.
 
     Attributes:
-        names: What messages and predictions call the images; the path where it is a file.
+        names: What messages and predictions call the images; the path if it is a file.
         targets: int64 (N,), class indices; None without labels.
         class_names: One for each class.
         arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory; None where
@@ -67,7 +67,7 @@ class Source:
     def picture(
         self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None
     ) -> Tensor | Picture:
-        """The same, not decoded yet where it is a file."""
+        """Return the same, not decoded yet if it is a file."""
         if self.arrays is not None:
             return _channels_first(self.arrays[index], channels)
         return open_picture(
@@ -79,7 +79,7 @@ class Source:
         )
 
     def is_out_of_reach(self, index: int) -> bool:
-        """Whether an image's file cannot be read because of what it lies on."""
+        """Say whether an image's file cannot be read because of what it lies on."""
         if self.arrays is not None:
             return False
         try:
@@ -91,7 +91,7 @@ class Source:
         return False
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Source:
-        """The images at these indices, in this order."""
+        """Return the images at these indices, in this order."""
         chosen = np.asarray(indices, np.int64)
         if isinstance(self.names, PathList):
             names: Sequence[str] = self.names.take(chosen)

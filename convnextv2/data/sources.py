@@ -36,8 +36,8 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
 
     Args:
         recipe: Names the data.
-        labelled: False where only images count, as for pre-training. Where the data have a
-            training split, nothing else is used then.
+        labelled: False if only images count, as for pre-training. If the data have a training
+            split, nothing else is used then.
 
     Returns:
         Training images, and validation images or None.
@@ -71,12 +71,12 @@ def validation_source(
 
     Args:
         recipe: Names the data.
-        class_names: The model's classes, in the order of its rows; empty where it names none.
+        class_names: The model's classes, in the order of its rows; empty if it names none.
         trained_on: The model was trained on these data.
 
     Returns:
-        The validation split, where the data have one. Of data without splits, those images that
-        training held out, or all of them where the model was not trained on these data.
+        The validation split, if the data have one. If they have no splits, the images that training
+        held out, or all of them if the model was not trained on these data.
 
     Raises:
         DataError: A class is not among the model's, or the data have a training split only.
@@ -192,7 +192,10 @@ def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _check_classes(training: Source, recipe: Recipe) -> None:
-    """One class leaves nothing to learn: every image has it, so accuracy is always 100 %."""
+    """Check that there is something to learn.
+
+    If every image is of one class, accuracy is always 100 %.
+    """
     if len(training.class_names) > 1 or recipe.num_classes:
         return
     (name,) = training.class_names
@@ -210,7 +213,7 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
 
 
 def _folder_of_classes(image: str, only: str) -> Path | None:
-    """The folder below that of the only class in which several folders lie, if there is one."""
+    """Find the folder below that of the only class in which several folders lie."""
     parents = list(Path(image).parents)
     inner = next((folder for folder in parents if class_name_of(folder.name) == only), None)
     while inner is not None:
@@ -311,7 +314,7 @@ def _hold_out(source: Source, recipe: Recipe, why: str) -> tuple[Source, Source 
 
 
 def _what_was_held_out(source: Source, recipe: Recipe) -> Source:
-    """Those images of a source without a split that training did not see."""
+    """Return the images of a source without a split that training did not see."""
     where = recipe.data_dir
     if not recipe.val_while_train:
         raise DataError(

@@ -1,5 +1,7 @@
-"""Splits of a data set: folders for training and validation by their usual names, and held-out
-images where there are none."""
+"""Splits of a data set: folders for training and validation, or images that are held out.
+
+Folders are known by their usual names. Images are held out if there is no folder for validation.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ class SplitFolders:
     """Where the images of a data set lie.
 
     Attributes:
-        root: The folder that holds the splits, or the classes where there are no splits.
-        training: The training split; None where there is none.
-        validation: The validation split; None where there is none.
+        root: The folder that holds the splits, or the classes if there are no splits.
+        training: The training split; None if there is none.
+        validation: The validation split; None if there is none.
         left_alone: Names of the folders in `root` that belong to no split in use.
         notes: Lines that say what was found.
     """
@@ -110,7 +112,7 @@ def held_out(
 
 
 def _check_no_splits_in(training: Path) -> None:
-    """A split inside of the training split is not a class, and not to be trained on."""
+    """Check that no split lies inside of the training split, where it would be a class."""
     for name, folder in visible_folders(training)[0].items():
         if kind_of(name) in ("validation", "test") and visible_folders(folder)[0]:
             raise DataError(
@@ -120,7 +122,7 @@ def _check_no_splits_in(training: Path) -> None:
 
 
 def _descend(root: Path, train_split: str | None) -> Path:
-    """The folder with the splits, which archives often wrap in another one."""
+    """Return the folder with the splits, which archives often wrap in another one."""
     inner = root
     for _ in range(_MOST_NESTED):
         folders = visible_folders(inner)[0]
@@ -144,7 +146,7 @@ def _named(root: Path, split: str | None) -> Path | None:
 
 
 def _usual(root: Path, names: list[str], kind: Kind, given: str | None) -> Path | None:
-    """The one folder whose name means this split, unless the user gave a name."""
+    """Return the one folder whose name means this split, unless the user gave a name."""
     if given is not None:
         return None
     found = [name for name in names if kind_of(name) == kind]

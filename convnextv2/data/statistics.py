@@ -1,7 +1,7 @@
 """Statistics of images, channel by channel: what a recipe has to know of them.
 
 The pixels, as the network gets them, have 256 levels; they are counted level by level, so mean and
-deviation are exact. The values of deeper files are counted one by one where they are whole numbers
+deviation are exact. The values of deeper files are counted one by one if they are whole numbers
 of 16 bits, so their percentiles are exact too; all others are counted in bins that are at most
 0.8 % of the value wide.
 """
@@ -131,7 +131,7 @@ class Tally:
             self.coarse[c] += np.bincount(_bins(counted), minlength=_COARSE)
 
     def percentile(self, c: int, share: float) -> float:
-        """The value that so large a share of a channel's finite values does not exceed.
+        """Return the value that so large a share of a channel's finite values does not exceed.
 
         Args:
             c: The channel.
@@ -139,7 +139,7 @@ class Tally:
 
         Returns:
             One of the values, or the middle of its bin, but never beyond the smallest and the
-            largest value; NaN where there is none.
+            largest value; NaN if there is none.
         """
         values, counts = [], []
         for histogram, of in ((self.whole, np.arange(_LEAST, _MOST + 1)), (self.coarse, _MIDDLES)):
@@ -162,10 +162,10 @@ class Statistics:
     Attributes:
         tally: What was counted.
         value_range: What files of more than 8 bits were scaled by: as given, or as proposed by the
-            percentiles; None where there are none.
+            percentiles; None if there are none.
         mean: Of the pixels of each channel, from 0 to 1. NaN and no data count as 0.
         std: Their standard deviation.
-        low: Percentile LOW of the values of each channel; empty where no file has more than 8 bits.
+        low: Percentile LOW of the values of each channel; empty if no file has more than 8 bits.
         high: Percentile HIGH.
         is_exact: Whether these are exact.
     """
@@ -200,8 +200,8 @@ def measure(
         more than 16 bits, or mixed to luma, cannot be counted one by one.
 
     Raises:
-        DataError: Where no image can be read.
-        MissingPackageError: Where a package for these files is missing.
+        DataError: No image can be read.
+        MissingPackageError: A package for these files is missing.
     """
     tally = _count(source, channels, value_range, workers)
     if not tally.images:
@@ -224,7 +224,7 @@ def measure(
 
 
 def _proposed(tally: Tally) -> tuple[float, float]:
-    """The percentiles of all channels together; where they are equal, something around them."""
+    """Return the percentiles of all channels together, or something around them if equal."""
     ends = [
         [
             value
@@ -240,7 +240,7 @@ def _proposed(tally: Tally) -> tuple[float, float]:
 
 
 def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
-    """The pixels of each level, from the values that were counted one by one."""
+    """Count the pixels of each level, from the values that were counted one by one."""
     every = np.arange(_LEAST, _MOST + 1, dtype=np.int32)[None, :, None]
     level = from_array(every, 1, value_range, name="values").flatten().numpy()
     assert tally.whole is not None or tally.empty.any()
@@ -275,7 +275,7 @@ def _bins(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _middles() -> NDArray[np.float64]:
-    """The value in the middle of each bin."""
+    """Return the value in the middle of each bin."""
     ordered = (np.arange(_COARSE, dtype=np.uint32) << 16) | 0x8000
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
     with np.errstate(invalid="ignore"):  # the outermost bins are those of NaN

@@ -50,9 +50,9 @@ def read_file(names: Sequence[str], index: int) -> bytes:
 
 
 def _is_folder_gone(names: Sequence[str], name: str) -> bool:
-    """Whether not only the file is missing.
+    """Say whether more than the file is missing.
 
-    Listing found the folder. Where a server is away, the folder is missing with all that is above
+    Listing found the folder. If a server is away, the folder is missing with all that is above
     it up to the mount point, or is the mount point itself, which is then empty.
     """
     folder = os.path.dirname(name) or "."

@@ -23,7 +23,7 @@ from convnextv2.data.chance import happens, integer, log_uniform, uniform
 from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.errors import RecipeError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import pixels as native
 from convnextv2.recipe.channels import is_colour, wrong_count
 from convnextv2.recipe.knobs import Interpolation, Recipe
 

@@ -19,7 +19,7 @@ from convnextv2.data.chance import stream
 from convnextv2.data.notices import MOST_NAMED, notice
 from convnextv2.data.sampler import Position
 from convnextv2.errors import DataError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
@@ -104,7 +104,7 @@ class Workers(Generic[Item, Prepared]):
             prefetch_factor=PREFETCH if count else None,
             persistent_workers=persistent and count > 0,
             pin_memory=pin_memory,
-            worker_init_fn=partial(_start, native.chosen()),
+            worker_init_fn=partial(_start, choice.chosen()),
         )
         self._loader = self._fresh()
         self._iterator: Any = None  # torch's, which knows the processes
@@ -179,10 +179,10 @@ class Workers(Generic[Item, Prepared]):
         _keep_signals_away(self._iterator)
 
     def _deaths(self, error: Exception) -> list[Death]:
-        """The processes that are dead, if that may be why an error was raised."""
+        """Return the processes that are dead, if that may be why an error was raised."""
         processes = _processes(self._iterator)
-        # Of a dead process one cannot fetch what it had ready. That shows at once, while the system
-        # is still ending it.
+        # What a dead process had ready cannot be fetched. That shows at once, while the system is
+        # still ending the process.
         deadline = time.monotonic() + _END_S
         while _all_live(self._iterator) and processes and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -196,7 +196,7 @@ class Workers(Generic[Item, Prepared]):
         return found
 
     def _current(self, iterator: Any) -> Any:
-        """This iterator, or that of persistent processes; it has a length, so it may be false."""
+        """Return this iterator, or that of persistent processes, which may be false."""
         return getattr(self._loader, "_iterator", None) if iterator is None else iterator
 
     def _replace(self, deaths: Sequence[Death]) -> None:
@@ -216,9 +216,9 @@ class Workers(Generic[Item, Prepared]):
         more = ", ..." if len(names) > MOST_NAMED else ""
         return (
             f"worker processes ended {len(incidents)} times before one batch was ready; the last "
-            f"{deaths[-1].how}. They had these images in hand: {', '.join(names[:MOST_NAMED])}{more}. "
-            "Use fewer workers or smaller images, give the job more memory, or remove the image if "
-            "it is always the same one."
+            f"{deaths[-1].how}. They had these images in hand: "
+            f"{', '.join(names[:MOST_NAMED])}{more}. Use fewer workers or smaller images, give the "
+            "job more memory, or remove the image if it is always the same one."
         )
 
 
@@ -245,7 +245,7 @@ class _Plan:
 
 
 class _Watched(Dataset[Item]):
-    """Images, and which one each process has in hand: where it dies, that one is named."""
+    """Images, and which one each process has in hand, so that it can be named if it dies."""
 
     def __init__(self, images: Dataset[Item], in_hand: torch.Tensor) -> None:
         self.images, self.in_hand = images, in_hand
@@ -321,11 +321,12 @@ def _how(exitcode: int | None) -> str:
     return f"was ended by {number.name}{_SIGNS.get(number, '')}"
 
 
-def _start(kernels: native.Choice, worker: int) -> None:
+def _start(kernels: choice.Choice, worker: int) -> None:
     # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
     # died of it would fail the rank, which has to save first. Workers end when their rank does.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    # Only a forked worker inherits the choice. "auto" is what it begins with, and nothing has to be compiled for it here.
+    # Only a forked worker inherits the choice. Others begin with "auto", and nothing has to be
+    # compiled for that here.
     if kernels == "plain":
-        native.choose("plain")
+        choice.choose("plain")

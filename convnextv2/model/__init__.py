@@ -1,1 +1,4 @@
-"""The network: layers, ConvNeXt V2, the visible-tiles layout, FCMAE. Imports torch and our errors, nothing else of ours."""
+"""The network: layers, ConvNeXt V2, the visible-tiles layout and FCMAE.
+
+It imports torch, the native kernels and our errors, and nothing else of ours.
+"""

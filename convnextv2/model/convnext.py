@@ -1,7 +1,7 @@
 """ConvNeXt V2 (arXiv 2301.00808): the network, its eight sizes, and `create_model`.
 
-Tensors are named as in the official dense checkpoints. Images and feature maps are (N, C, H, W) in public; inside they are
-channels-last.
+Tensors are named as in the official dense checkpoints. Images and feature maps are (N, C, H, W) in
+public; inside they are channels-last.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.model.layers import Block, LayerNorm, PatchConv, init_weights, statistics_dtype
 from convnextv2.model.tiles import Tiles
 
-SIZES: dict[
-    str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
-] = {  # depths, dims; paper appendix A.1
+# Name -> (depths, dims), from appendix A.1 of the paper.
+SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
     "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
     "convnextv2_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
@@ -35,10 +34,10 @@ class ConvNeXtV2(nn.Module):
     """ConvNeXt V2 for classification, for pooled or multi-scale features, or as FCMAE's encoder.
 
     Args:
-        depths: Blocks of each of the four stages.
-        dims: Channels of each of the four stages.
+        depths: Blocks of each stage, four numbers.
+        dims: Channels of each stage, four numbers.
         in_channels: Channels of the images.
-        num_classes: Rows of the head. 0 gives pooled features (final norm, no head), and None the
+        num_classes: Rows of the head. 0 for pooled features (final norm, no head), None for the
             bare encoder (neither).
         stem_stride: 4 for photographs; 2 or 1 let small images keep their positions. The total
             stride is 8 times that.
@@ -53,7 +52,7 @@ class ConvNeXtV2(nn.Module):
             activations.
 
     Raises:
-        ConvNeXtV2Error: depths, dims or stem_stride cannot be.
+        ConvNeXtV2Error: depths, dims or stem_stride are not as described.
     """
 
     def __init__(
@@ -74,7 +73,8 @@ class ConvNeXtV2(nn.Module):
         super().__init__()
         if len(depths) != 4 or len(dims) != 4 or min(*depths, *dims) < 1:
             raise ConvNeXtV2Error(
-                f"depths = {tuple(depths)}, dims = {tuple(dims)}: expected four positive numbers each."
+                f"depths = {tuple(depths)}, dims = {tuple(dims)}: expected four positive numbers "
+                "each."
             )
         if stem_stride not in (1, 2, 4):
             raise ConvNeXtV2Error(f"stem_stride = {stem_stride}: expected 4, 2 or 1.")
@@ -116,15 +116,19 @@ class ConvNeXtV2(nn.Module):
                 self.head.weight.mul_(head_init_scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
+        """Compute the logits, or what the network ends with.
+
+        Rows and columns of an image that do not fill a stride are ignored, as by the official code.
 
         Args:
-            images: (N, C, H, W), of any height and width from the total stride up. Rows and columns
-                that do not fill a stride are ignored, as by the official code.
+            images: (N, C, H, W), normalised, with H and W from the total stride up.
 
         Returns:
-            Logits (N, num_classes); without a head, pooled features (N, dims[3]); without the final
-            norm, the last feature map (N, dims[3], h, w).
+            Logits (N, num_classes). Pooled features (N, dims[3]) if there is no head. The last
+            feature map (N, dims[3], h, w) if there is no norm either.
+
+        Raises:
+            ConvNeXtV2Error: The images are too small, or have another number of channels.
         """
         x = self.encode(images)
         if self.norm is None:
@@ -133,26 +137,32 @@ class ConvNeXtV2(nn.Module):
         return pooled if self.head is None else self.head(pooled)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Give the feature maps of the four stages.
+        """Compute the outputs of the four stages.
 
         Args:
-            images: (N, C, H, W).
+            images: (N, C, H, W), normalised, with H and W from the total stride up.
 
         Returns:
-            Four maps, (N, dims[i], H // stride, W // stride) with stride = stem_stride * 2**i.
+            For stage i, (N, dims[i], H // stride, W // stride) with a stride of stem_stride * 2^i.
+
+        Raises:
+            ConvNeXtV2Error: The images are too small, or have another number of channels.
         """
         return [x.permute(0, 3, 1, 2) for x in self._stage_outputs(images, None)]
 
     def encode(self, images: Tensor, visible: Tiles | None = None) -> Tensor:
-        """Give the output of the last stage, channels-last.
+        """Compute the last stage's output, channels-last.
 
         Args:
-            images: (N, C, H, W).
-            visible: Tiles whose side is a multiple k of the total stride. What is masked is never
-                read. None: the whole images.
+            images: (N, C, H, W), normalised, with H and W from the total stride up.
+            visible: Tiles whose side is k times the total stride; None for the whole images. What
+                is masked is never read.
 
         Returns:
-            (N, h, w, dims[3]), or of visible tiles only (N, V, k, k, dims[3]).
+            (N, h, w, dims[3]), or (N, V, k, k, dims[3]) of the visible tiles.
+
+        Raises:
+            ConvNeXtV2Error: The images are too small, or have another number of channels.
         """
         return self._stage_outputs(images, visible)[-1]
 
@@ -160,12 +170,13 @@ class ConvNeXtV2(nn.Module):
         n, channels, height, width = images.shape
         if channels != self.in_channels:
             raise ConvNeXtV2Error(
-                f"images have {channels} channels: the model expects {self.in_channels}. Build it with in_channels={channels}."
+                f"images have {channels} channels: the model expects {self.in_channels}. Build it "
+                f"with in_channels={channels}."
             )
         if min(height, width) < self.total_stride:
             raise ConvNeXtV2Error(
-                f"images are {height} x {width} px: the model needs at least {self.total_stride} px a side. Enlarge them, or "
-                "use a smaller stem_stride."
+                f"images are {height} x {width} px: the model needs at least {self.total_stride} "
+                "px a side. Enlarge them, or use a smaller stem_stride."
             )
         x = images.permute(0, 2, 3, 1) if visible is None else visible.cut(images)
         canvas = None
@@ -187,15 +198,14 @@ def create_model(name: str, **arguments: Any) -> ConvNeXtV2:
     """Build a ConvNeXt V2 by name, with random weights.
 
     Args:
-        name: "convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano",
-            "convnextv2_tiny", "convnextv2_base", "convnextv2_large" or "convnextv2_huge".
-        **arguments: Those of `ConvNeXtV2`, but for depths and dims.
+        name: "convnextv2_atto" to "convnextv2_huge", one of `SIZES`.
+        **arguments: As for `ConvNeXtV2`.
 
     Returns:
-        The network.
+        The model, on the CPU and in training mode.
 
     Raises:
-        ConvNeXtV2Error: There is no size of that name.
+        ConvNeXtV2Error: The name is unknown.
     """
     if name not in SIZES:
         raise ConvNeXtV2Error(f"model = {name!r}: expected one of {', '.join(SIZES)}.")

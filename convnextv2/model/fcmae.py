@@ -1,8 +1,10 @@
-"""FCMAE, fully convolutional masked autoencoder (arXiv 2301.00808, section 3): masks, target, decoder, loss.
+"""FCMAE, the fully convolutional masked autoencoder: masks, target, decoder and loss.
 
-Differences from the official PyTorch code, each on purpose: GRN per image over visible positions (there: over the whole batch),
-standard deviation 0.02 for every initial weight (there: 1.0 for most), any image size and number of channels
-(docs/decisions/0001). Tensors are named as in the official pre-training checkpoints.
+It is described in section 3 of arXiv 2301.00808. It differs from the official PyTorch code on
+purpose: GRN runs over the visible positions of each image (there: of the whole batch), every
+initial weight has a standard deviation of 0.02 (there: 1.0 for most), and images may have any size
+and number of channels (docs/decisions/0001). Tensors are named as in the official pre-training
+checkpoints.
 """
 
 from __future__ import annotations
@@ -18,8 +20,18 @@ from convnextv2.model.tiles import Tiles, fold, unfold
 
 
 def visible_count(tiles: int, mask_ratio: float) -> int:
-    """How many of `tiles` stay visible: int(tiles * (1 - mask_ratio)), as in the official code, but at least 1 and, where
-    anything is masked, at most tiles - 1."""
+    """Count the tiles that stay visible.
+
+    As in the official code, they are int(tiles * (1 - mask_ratio)). But at least one is visible,
+    and unless the ratio is 0 at least one is masked.
+
+    Args:
+        tiles: Tiles of an image.
+        mask_ratio: Share of them to mask, from 0 to 1.
+
+    Returns:
+        The number of visible tiles.
+    """
     if mask_ratio == 0:
         return tiles
     return max(1, min(int(tiles * (1 - mask_ratio)), tiles - 1))
@@ -28,10 +40,18 @@ def visible_count(tiles: int, mask_ratio: float) -> int:
 def draw_masks(
     n: int, grid: tuple[int, int], mask_ratio: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A random choice of visible tiles for each of n images: sorted indices, visible int64 (n, V) and masked int64 (n, L - V), on
-    CPU.
+    """Choose visible tiles at random for each image.
 
-    generator: a CPU generator, so that one seed gives one mask on every device."""
+    Args:
+        n: Images.
+        grid: Rows and columns of tiles in an image.
+        mask_ratio: Share of the tiles to mask, from 0 to 1.
+        generator: A generator on the CPU, so that one seed gives one mask on every device.
+
+    Returns:
+        The visible tiles, int64 (n, V), and the masked ones, int64 (n, L - V). Both are sorted
+        indices on the CPU.
+    """
     tiles = grid[0] * grid[1]
     order = torch.rand(n, tiles, generator=generator).argsort(dim=1)
     visible = visible_count(tiles, mask_ratio)
@@ -39,26 +59,35 @@ def draw_masks(
 
 
 def normalise_tiles(pixels: Tensor, eps: float = 1e-6) -> Tensor:
-    """Each row of (..., D) less its mean, divided by sqrt(unbiased variance + eps)."""
-    # Layer norm, in one pass, divides by the biased deviation: that is the unbiased one times sqrt(1 - 1 / D).
+    """Subtract the mean of each row and divide by sqrt(unbiased variance + eps).
+
+    Args:
+        pixels: (..., D), one row for each tile.
+        eps: What is added to the variance.
+
+    Returns:
+        (..., D), in the same dtype.
+    """
+    # Layer norm does this in one pass, but divides by the biased deviation, which is the unbiased
+    # one times sqrt(1 - 1 / D).
     share = 1 - 1 / pixels.shape[-1]
     return F.layer_norm(pixels, pixels.shape[-1:], eps=eps * share) * share**0.5
 
 
 class FCMAE(nn.Module):
-    """Masked autoencoder around a bare encoder (`num_classes=None`).
+    """Masked autoencoder around a bare encoder.
 
     Args:
-        encoder: A `ConvNeXtV2` without head and final norm.
-        tile: Side in px of what is seen or hidden as a whole, a multiple of the encoder's total
-            stride; by default equal to it. With a larger tile each cell of total stride x total
-            stride is predicted and normalised by itself (docs/decisions/0002).
-        norm_target: Compare with the normalised pixels of each cell, as the official code does.
+        encoder: A network that was built with `num_classes=None`.
+        tile: Side in px of the square that is seen or hidden as a whole, a multiple of the
+            encoder's total stride; None for that stride. In a larger tile, each cell of total
+            stride x total stride is predicted and normalised by itself (docs/decisions/0002).
+        norm_target: Compare with the normalised pixels of each cell, as is the official default.
         decoder_dim: Channels of the decoder.
         decoder_depth: Blocks of the decoder.
 
     Raises:
-        ConvNeXtV2Error: The tile is not a multiple of the total stride.
+        ConvNeXtV2Error: `tile` is not a multiple of the total stride.
     """
 
     def __init__(
@@ -99,23 +128,20 @@ class FCMAE(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Divide an image into tiles.
+        """Return the rows and columns of tiles in an image.
 
         Args:
-            height: Of the image, in px.
-            width: Of the image, in px.
-
-        Returns:
-            Rows and columns of tiles.
+            height: Height of the image in px.
+            width: Width of the image in px.
 
         Raises:
-            ConvNeXtV2Error: Tiles do not fill the image, or are fewer than two.
+            ConvNeXtV2Error: Whole tiles do not fill the image, or there are fewer than two.
         """
         rows, columns = height // self.tile, width // self.tile
         if height % self.tile or width % self.tile or rows * columns < 2:
             raise ConvNeXtV2Error(
-                f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} px, a multiple of "
-                f"{self.tile} a side."
+                f"image_size = {height} x {width}: expected two or more whole tiles of {self.tile} "
+                f"px, a multiple of {self.tile} a side."
             )
         return rows, columns
 
@@ -124,14 +150,14 @@ class FCMAE(nn.Module):
 
         Args:
             images: (N, C, H, W), normalised.
-            visible: int64 (N, V), the indices of the visible tiles; see `draw_masks`.
-            masked: int64 (N, L - V), the indices of the others, at least one.
+            visible: int64 (N, V), the tiles that the encoder sees, from `draw_masks`.
+            masked: int64 (N, L - V), the tiles that are predicted.
 
         Returns:
             A float32 scalar.
 
         Raises:
-            ConvNeXtV2Error: Nothing is masked.
+            ConvNeXtV2Error: Nothing is masked, or the images are not two or more whole tiles.
         """
         if masked.shape[1] == 0:
             raise ConvNeXtV2Error(
@@ -148,18 +174,18 @@ class FCMAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Replace masked tiles by what the model predicts from the visible ones.
+        """Replace the masked tiles of images by what the model predicts from the visible ones.
 
         With `norm_target`, the mean and deviation of each cell are taken from the original image,
         because the model does not predict them.
 
         Args:
             images: (N, C, H, W), normalised.
-            visible: int64 (N, V), the indices of the visible tiles.
-            masked: int64 (N, L - V), the indices of the others.
+            visible: int64 (N, V), the tiles that the encoder sees, from `draw_masks`.
+            masked: int64 (N, L - V), the tiles that are predicted.
 
         Returns:
-            Images (N, C, H, W).
+            (N, C, H, W), normalised.
         """
         grid = self.grid(*images.shape[-2:])
         canvas = Tiles(masked, grid).canvas(self.tile)
@@ -173,7 +199,11 @@ class FCMAE(nn.Module):
         return canvas.paint(unfold(cells, self.cell), onto=original).permute(0, 3, 1, 2)
 
     def _predict(self, images: Tensor, visible: Tiles, masked: Tiles) -> Tensor:
-        """Predictions for the masked tiles, (N, L - V, k, k, cell * cell * C), each row ordered row, column, channel."""
+        """Predict the masked tiles.
+
+        Returns:
+            (N, L - V, k, k, cell * cell * C). Each row is ordered by row, column and channel.
+        """
         encoded = self.proj(self.encoder.encode(images, visible))
         cells_per_side = self.tile // self.cell
         x = visible.canvas(cells_per_side).paint(encoded, onto=self.mask_token)

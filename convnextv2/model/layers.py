@@ -1,8 +1,8 @@
 """The layers of ConvNeXt V2 (arXiv 2301.00808). Activations are channels-last, (..., C).
 
-Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, C). Only the depthwise convolution must be told
-which: `canvas` is None for a dense image. GRN sees it from the shape, because its statistics run over all axes between image and
-channel.
+Each layer takes a dense image (N, H, W, C) or visible tiles (N, V, side, side, C). Only the
+depthwise convolution must be told which: `canvas` is None for a dense image. GRN sees it from the
+shape, because its statistics run over all axes between image and channel.
 """
 
 from __future__ import annotations
@@ -13,30 +13,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnextv2.model.kernels import native
+from convnextv2.kernels.choice import are_used_for
+from convnextv2.kernels.layers import depthwise, mlp
 from convnextv2.model.tiles import Canvas, fold
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Statistics are at least float32: a float16 sum of squares overflows from a channel RMS of 4.6 at 56 x 56 positions."""
+    """Return the dtype in which statistics of `dtype` are taken, which is at least float32.
+
+    In float16, the sum of squares over 56 x 56 positions overflows from a channel RMS of 4.6 on.
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Leave autocast: inside, operations run in the dtype of their arguments. (The meta device has no autocast to leave.)"""
+    """Leave autocast, so that operations inside run in the dtype of their arguments."""
+    # The meta device has no autocast to leave.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def init_weights(module: nn.Module) -> None:
-    """Weights of convolutions and linear layers normal with deviation 0.02, biases 0 (the official `_init_weights`); for
-    `Module.apply`."""
+    """Give a convolution or linear layer its initial values, as the official `_init_weights` does.
+
+    Weights are normal with a standard deviation of 0.02, and biases are 0. Other modules stay as
+    they are.
+
+    Args:
+        module: Each module in turn, from `Module.apply`.
+    """
     if isinstance(module, PatchConv | DepthwiseConv | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis. The kernel keeps its statistics in float32 for half-precision activations."""
+    """Layer normalisation over the last axis.
+
+    PyTorch's kernel keeps the statistics of half-precision activations in float32.
+
+    Args:
+        dim: Channels.
+        eps: What is added to the variance before the root.
+    """
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -45,7 +63,7 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) to (..., C), same dtype."""
+        """Normalise (..., C) to the same shape and dtype."""
         with full_precision(x.device):
             return F.layer_norm(
                 x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
@@ -53,11 +71,17 @@ class LayerNorm(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """GRN, Algorithm 1 of the paper: x + gamma * x * n + beta, where n is the channel's L2 norm over the positions, divided by
-    its mean over channels.
+    """GRN, Algorithm 1 of the paper: x + gamma * x * n + beta.
 
-    scope: "image" takes the norm over the positions of one image (the paper, the dense code); "batch" over those of all images,
-    as the official sparse code does (facebookresearch/ConvNeXt-V2 issue 86)."""
+    n is the channel's L2 norm over the positions, divided by the mean of these norms over channels.
+
+    Args:
+        dim: Channels.
+        scope: "image" takes the norm over the positions of one image, as the paper and the official
+            dense code do. "batch" takes it over those of all images, as the official sparse code
+            does (facebookresearch/ConvNeXt-V2 issue 86).
+        eps: What is added to the mean norm before the division.
+    """
 
     def __init__(self, dim: int, scope: str = "image", eps: float = 1e-6) -> None:
         super().__init__()
@@ -68,10 +92,11 @@ class GlobalResponseNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, ..., C) to (N, ..., C), same dtype; the norm runs over the positions that exist."""
+        """Normalise (N, ..., C) to the same shape and dtype, over the positions that exist."""
         positions = list(range(1 if self.scope == "image" else 0, x.dim() - 1))
         with full_precision(x.device):
-            # vector_norm, unlike sqrt(sum of squares), has gradient 0 and not NaN where a channel is 0 at every position.
+            # For a channel that is 0 at every position, vector_norm has gradient 0, while
+            # sqrt(sum of squares) has NaN.
             norm = torch.linalg.vector_norm(
                 x, dim=positions, keepdim=True, dtype=statistics_dtype(x.dtype)
             )
@@ -80,28 +105,40 @@ class GlobalResponseNorm(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """7 x 7 depthwise convolution with zero padding; weight (C, 1, 7, 7), bias (C,)."""
+    """7 x 7 depthwise convolution with zero padding; weight (C, 1, 7, 7), bias (C,).
+
+    Args:
+        dim: Channels.
+        kernel_size: Side of the kernel in positions, an odd number.
+    """
 
     def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__()
-        # Channels-last strides, those of its gradient: distributed training then needs no copy between them.
+        # The weight has channels-last strides, as its gradient has, so that distributed training
+        # needs no copy between them.
         self.weight = nn.Parameter(
             torch.empty(dim, 1, kernel_size, kernel_size).to(memory_format=torch.channels_last)
         )
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, canvas: Canvas | None = None) -> Tensor:
-        """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape."""
+        """Convolve each channel by itself.
+
+        Args:
+            x: (N, H, W, C), or with a canvas (N, V, side, side, C).
+            canvas: Where the tiles lie; None for dense images.
+
+        Returns:
+            x's shape.
+        """
         channels, _, kernel_size, _ = self.weight.shape
-        if kernel_size == 7 and native.are_used_for(x):
+        if kernel_size == 7 and are_used_for(x):
             places, size = (
                 (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
             )
-            return native.depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(
-                x.shape
-            )
+            return depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(x.shape)
         dense = x if canvas is None else canvas.paint(x)
-        # As NCHW this is a channels-last view: neither the input nor the output is copied.
+        # As NCHW this is a channels-last view, so neither the input nor the output is copied.
         y = F.conv2d(
             dense.permute(0, 3, 1, 2),
             self.weight,
@@ -113,10 +150,16 @@ class DepthwiseConv(nn.Module):
 
 
 class PatchConv(nn.Module):
-    """Convolution whose kernel equals its stride, as a linear layer on folded positions; weight (O, I, stride, stride), bias
-    (O,).
+    """Convolution whose kernel equals its stride; weight (O, I, stride, stride), bias (O,).
 
-    It reads inside one patch only, so it needs no mask. A kernel larger than its stride would leak masked pixels."""
+    It is computed as a linear layer on folded positions. It reads inside one patch only, so it
+    needs no mask. A kernel larger than its stride would leak masked pixels.
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        stride: Side of a patch in positions.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -125,39 +168,41 @@ class PatchConv(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., H, W, I) to (..., H // stride, W // stride, O)."""
+        """Map (..., H, W, I) to (..., H // stride, W // stride, O)."""
         return F.linear(fold(x, self.stride), self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, drop the branch of an image with probability `rate` and divide the others by 1 - rate."""
+    """Stochastic depth: in training, drop the branch of some images and enlarge the others.
+
+    Args:
+        rate: The probability that an image's branch is dropped. The others are divided by 1 - rate.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, ...) to (N, ...); one draw per image from the default generator of x's device."""
+        """Map (N, ...) to the same shape.
+
+        There is one draw for each image, from the default generator of x's device.
+        """
         if not self.training or self.rate == 0:
             return x
         kept = torch.rand(x.shape[0], device=x.device) >= self.rate
         return x * (kept / (1 - self.rate)).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
-def _is_bare_linear(module: nn.Module) -> bool:
-    """Whether nothing but a linear layer with a bias happens where this module is called: no adapter, no quantised form, no
-    hook, no other `forward` put in place of its own."""
-    return (
-        type(module) is nn.Linear
-        and module.bias is not None
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and "forward" not in module.__dict__
-    )
-
-
 class Block(nn.Module):
-    """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x)))))."""
+    """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x))))).
+
+    Args:
+        dim: Channels.
+        drop_path_rate: The probability that an image's branch is dropped in training.
+        gelu: "exact" or "tanh".
+        grn_scope: "image" or "batch", see `GlobalResponseNorm`.
+    """
 
     def __init__(
         self,
@@ -180,26 +225,18 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, canvas: Canvas | None = None, wanted: Canvas | None = None
     ) -> Tensor:
-        """(N, H, W, C), or with a canvas (N, V, side, side, C), to the same shape.
+        """Compute the block.
 
-        wanted: tiles of a dense x that are asked for, (N, V, side, side, C): GRN is the last to look at any other position."""
+        Args:
+            x: (N, H, W, C), or with a canvas (N, V, side, side, C).
+            canvas: Where the tiles of x lie; None if x is dense.
+            wanted: The tiles of a dense x that are asked for; None for all of x. No layer after GRN
+                looks at any other position.
+
+        Returns:
+            x's shape, or (N, V, side, side, C) of the tiles that are wanted.
+        """
         y = self.norm(self.dwconv(x, canvas))
-        if native.are_used_for(y):
-            images = x.shape[0] if self.grn.scope == "image" else 1
-            tanh = self.gelu_form == "tanh"
-            grn = self.grn.gamma, self.grn.beta
-            bare = _is_bare_linear(self.pwconv1) and _is_bare_linear(self.pwconv2)
-            if bare and wanted is None and not torch.is_grad_enabled():
-                first, second = (
-                    (self.pwconv1.weight, self.pwconv1.bias),
-                    (self.pwconv2.weight, self.pwconv2.bias),
-                )
-                return x + self.drop_path(
-                    native.mlp(y, *first, *grn, *second, images=images, eps=self.grn.eps, tanh=tanh)
-                )
-            y = native.gelu_grn(self.pwconv1(y), *grn, images=images, eps=self.grn.eps, tanh=tanh)
-        else:
-            y = self.grn(F.gelu(self.pwconv1(y), approximate=self.gelu_form))
-        if wanted is not None:
-            x, y = wanted.pick(x), wanted.pick(y)
-        return x + self.drop_path(self.pwconv2(y))
+        pick = None if wanted is None else wanted.pick
+        y = mlp(y, self.pwconv1, self.grn, self.pwconv2, gelu=self.gelu_form, pick=pick)
+        return (x if pick is None else pick(x)) + self.drop_path(y)

@@ -1,13 +1,14 @@
 """The visible-tiles layout: masked pre-training without computing what is masked.
 
-An image of (H, W) pixels is a grid of square tiles. The encoder sees V of them, chosen for each image, as one compact tensor
-(N, V, side, side, C); `side` shrinks from the tile's pixels to the cells of the last stage. Whatever acts on single positions
-runs on that tensor as it is. The depthwise convolution needs neighbours, so it paints the tiles onto a canvas of zeros,
-convolves, and picks the same tiles again. That equals submanifold sparse convolution at visible positions (FCMAE, arXiv
-2301.00808, section 3).
+An image of (H, W) pixels is a grid of square tiles. The encoder sees V of them, chosen for each
+image, as one compact tensor (N, V, side, side, C); `side` shrinks from the tile's pixels to the
+cells of the last stage. Whatever acts on single positions runs on that tensor as it is. The
+depthwise convolution needs neighbours, so it paints the tiles onto a canvas of zeros, convolves,
+and picks the same tiles again. That equals submanifold sparse convolution at visible positions
+(FCMAE, arXiv 2301.00808, section 3).
 
-All shapes follow from (N, V, grid), never from which tiles are visible: nothing synchronises with the device, and one compiled
-graph serves every mask.
+All shapes follow from (N, V, grid), never from which tiles are visible. So nothing synchronises
+with the device, and one compiled graph serves every mask.
 """
 
 from __future__ import annotations
@@ -21,18 +22,27 @@ from torch import Tensor
 class Canvas(NamedTuple):
     """Where the tiles lie in the image, at one resolution.
 
-    rows: int64 (N * V * side,), for each row of pixels of each tile its place among the (N * gh * side * gw) such rows of the
-    canvas.
-    shape: (N, V, side) of the tiles.
-    size: (height, width) of the canvas in positions."""
+    Attributes:
+        rows: int64 (N * V * side,). For each row of positions of each tile, its place among the
+            N * gh * side * gw such rows of all canvases.
+        shape: (N, V, side) of the tiles.
+        size: (height, width) of a canvas in positions.
+    """
 
     rows: Tensor
     shape: tuple[int, int, int]
     size: tuple[int, int]
 
     def paint(self, tiles: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Tiles (N, V, side, side, C) at their places in a canvas (N, height, width, C); `onto` is what lies below (default
-        zeros)."""
+        """Put tiles at their places on canvases.
+
+        Args:
+            tiles: (N, V, side, side, C).
+            onto: What lies below, in a shape that expands to the canvases'. None for zeros.
+
+        Returns:
+            (N, height, width, C), in the tiles' dtype.
+        """
         n, _, side = self.shape
         height, width = self.size
         channels = tiles.shape[-1]
@@ -46,7 +56,7 @@ class Canvas(NamedTuple):
         )
 
     def pick(self, canvas: Tensor) -> Tensor:
-        """The inverse: canvas (N, height, width, C) to the tiles (N, V, side, side, C) that lie on it."""
+        """Take the tiles (N, V, side, side, C) off canvases (N, height, width, C)."""
         n, tiles, side = self.shape
         channels = canvas.shape[-1]
         picked = canvas.reshape(-1, side * channels).index_select(0, self.rows)
@@ -54,13 +64,18 @@ class Canvas(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Some tiles of each image: indices int64 (N, V), numbered row by row, over a grid of (gh, gw) tiles."""
+    """Some tiles of each image.
+
+    Attributes:
+        indices: int64 (N, V), numbered row by row.
+        grid: Rows and columns of tiles in an image, (gh, gw).
+    """
 
     indices: Tensor
     grid: tuple[int, int]
 
     def canvas(self, side: int) -> Canvas:
-        """The canvas on which one tile is `side` x `side` positions."""
+        """Return the canvas on which one tile has `side` x `side` positions."""
         n, count = self.indices.shape
         gh, gw = self.grid
         images = torch.arange(n, device=self.indices.device).view(n, 1, 1)
@@ -70,7 +85,14 @@ class Tiles(NamedTuple):
         return Canvas(rows.flatten(), (n, count, side), (gh * side, gw * side))
 
     def cut(self, images: Tensor) -> Tensor:
-        """These tiles of images (N, C, H, W), which the grid divides evenly: (N, V, side, side, C). Others are not read."""
+        """Cut these tiles out of images, without reading any other.
+
+        Args:
+            images: (N, C, H, W). The grid divides H and W evenly.
+
+        Returns:
+            (N, V, side, side, C), contiguous.
+        """
         n, channels, height, _ = images.shape
         gh, gw = self.grid
         side = height // gh
@@ -85,9 +107,18 @@ class Tiles(NamedTuple):
 
 
 def fold(x: Tensor, stride: int) -> Tensor:
-    """Space to depth: (..., H, W, C) to (..., H // stride, W // stride, stride * stride * C), ordered row, column, channel.
+    """Move space to depth.
 
-    Rows and columns beyond a multiple of the stride are left out, as a strided convolution without padding does."""
+    Rows and columns beyond a multiple of the stride are left out, as by a strided convolution
+    without padding.
+
+    Args:
+        x: (..., H, W, C).
+        stride: Side of the square of positions that becomes one.
+
+    Returns:
+        (..., H // stride, W // stride, stride * stride * C), ordered by row, column and channel.
+    """
     if stride == 1:
         return x
     height, width = x.shape[-3] // stride, x.shape[-2] // stride
@@ -101,7 +132,15 @@ def fold(x: Tensor, stride: int) -> Tensor:
 
 
 def unfold(x: Tensor, stride: int) -> Tensor:
-    """Depth to space, the inverse of `fold`: (..., h, w, stride * stride * C) to (..., h * stride, w * stride, C)."""
+    """Move depth to space, the inverse of `fold`.
+
+    Args:
+        x: (..., h, w, stride * stride * C).
+        stride: Side of the square of positions that one becomes.
+
+    Returns:
+        (..., h * stride, w * stride, C).
+    """
     if stride == 1:
         return x
     channels = x.shape[-1] // stride**2

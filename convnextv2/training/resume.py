@@ -16,7 +16,7 @@ import torch
 from convnextv2.data.source import Source, Targets
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
 from convnextv2.training.state import Progress
@@ -96,7 +96,7 @@ def conditions(
     asked: tuple[int, int],
 ) -> Conditions:
     """What holds for this run now; for the arguments see `Conditions`."""
-    kernels = native.in_use() if place.device.type == "cpu" else "PyTorch's"
+    kernels = choice.in_use() if place.device.type == "cpu" else "PyTorch's"
     assert isinstance(recipe.batch_size, int)
     return Conditions(
         images=len(source),

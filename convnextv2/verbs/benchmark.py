@@ -21,9 +21,9 @@ from convnextv2.distributed import Place, choose_device, choose_precision, peak_
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.evaluation.timing import take_turns
 from convnextv2.inference.backends import BACKENDS, build_backend, installed_backends
+from convnextv2.kernels import choice
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.training.optim import build_optimizer
@@ -64,7 +64,7 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     limit_s = options.seconds
     device = choose_device(recipe.device)
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
-    kernels = native.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
+    kernels = choice.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
     print(
         f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch {torch.__version__}."
     )
@@ -107,7 +107,7 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
     warnings.simplefilter("ignore")  # of exporters and compilers, about themselves
     device = choose_device(recipe.device)
     if device.type == "cpu":
-        native.choose(recipe.kernels)
+        choice.choose(recipe.kernels)
         before = peak_memory(os.getpid())
     run, images = {
         "pretrain": _pretrain,

@@ -15,7 +15,7 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import RecipeError
 from convnextv2.inference.predictor import top
 from convnextv2.inference.scorer import open_scorer
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.server.client import predict_remotely
@@ -61,7 +61,7 @@ def classify(
     Yields:
         {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}, image by image.
     """
-    native.choose(recipe.kernels)
+    choice.choose(recipe.kernels)
     scorer = open_scorer(classifier, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
         print(line, file=sys.stderr)  # the output is for machines, too

@@ -35,7 +35,7 @@ def serve(options: ServeOptions) -> None:
         if not find_spec(module):
             raise MissingPackageError(module.replace("_", "-"), "serve")
 
-    from convnextv2.model.kernels import native
+    from convnextv2.kernels import choice
     from convnextv2.server.app import build_app
     from convnextv2.server.keys import Keys
     from convnextv2.server.limits import Limits
@@ -47,7 +47,7 @@ def serve(options: ServeOptions) -> None:
     origins = _read_origins(options.cors_origins)
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
     recipe, notes = options.recipe()
-    native.choose(recipe.kernels)
+    choice.choose(recipe.kernels)
     for note in notes:
         print(note)
     keys = Keys(options.api_key or os.environ.get("CONVNEXTV2_API_KEY", ""), options.api_key_file)

@@ -11,8 +11,8 @@ from types import FrameType
 from convnextv2.checkpoint import read_progress
 from convnextv2.distributed import Place, joined, leave, say
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
+from convnextv2.kernels import choice
 from convnextv2.lock import locked
-from convnextv2.model.kernels import native
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.run import Run, open_run
 from convnextv2.training.resume import Conditions, keep_global_batch
@@ -166,7 +166,7 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
     """Choose the kernels of this process; a line where they are not those that were to be expected."""
     if place.device.type != "cpu":
         return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
-    chosen = native.choose(recipe.kernels)
+    chosen = choice.choose(recipe.kernels)
     return (
         []
         if chosen == recipe.kernels or chosen == "native"

@@ -9,7 +9,7 @@ from convnextv2.distributed import joined, say
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.find import find_weights, open_run_weights, run_of
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import group_of
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
@@ -65,7 +65,7 @@ def validate(options: ValidateOptions) -> Evaluation:
         if config is None:
             beneath = _preprocessing_knobs(opened)
     recipe, notes = options.recipe(config, beneath=beneath)
-    native.choose(recipe.kernels)
+    choice.choose(recipe.kernels)
     if opened is None:
         if not recipe.init:
             raise CheckpointError(

@@ -27,7 +27,8 @@ from convnextv2.data.transforms import (
 )
 from convnextv2.distributed import Place
 from convnextv2.errors import MissingPackageError, RecipeError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
+from convnextv2.kernels import pixels as native
 from convnextv2.recipe.knobs import Recipe
 
 COUNTS = (2, 4, 5, 13)
@@ -203,7 +204,7 @@ def test_weighted_choice_without_colour_has_one_operation_less():
 @pytest.mark.parametrize("kernels", ["native", "plain"])
 @pytest.mark.parametrize("channels", COUNTS)
 def test_normalisation_erasing_and_mixing_of_many_channels(channels, kernels):
-    native.choose(kernels)
+    choice.choose(kernels)
     try:
         pixels = torch.stack([image(channels, 32, 32, seed) for seed in range(4)])
         pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -217,7 +218,7 @@ def test_normalisation_erasing_and_mixing_of_many_channels(channels, kernels):
         ]
         assert torch.allclose(images.double(), expected, atol=1e-5)
     finally:
-        native.choose("auto")
+        choice.choose("auto")
     values = tuple(float(i) for i in range(channels))
     erased = Erasing(1.0, value=values)(images.clone(), stream(1))
     changed = (erased != images).any(1)

@@ -19,7 +19,7 @@ from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 
 CPU = Place(torch.device("cpu"))
@@ -117,7 +117,7 @@ def test_a_bad_image_fails_with_one_line_that_names_it(workers):
     except DataError as error:
         message = str(error)
     assert "\n" not in message and message.endswith(
-        ".jpg: the file is truncated. Mend or replace the file, or set bad_images = skip. (Where it is "
+        ".jpg: the file is truncated. Mend or replace the file, or set bad_images = skip. (If it is "
         "removed, a run goes on with --resume_allow images.)"
     )
 
@@ -245,12 +245,12 @@ def test_versions_of_an_image_come_version_by_version():
 def test_the_choice_of_kernels_reaches_workers_that_do_not_inherit_it():
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        native.choose("plain")
+        choice.choose("plain")
         start_worker = training(Noise(), workers=1)._reader.workers._loader.worker_init_fn
-        native.choose("auto")  # as a spawned process begins
+        choice.choose("auto")  # as a spawned process begins
         start_worker(0)
-        assert native.chosen() == "plain"
+        assert choice.chosen() == "plain"
     finally:
-        native.choose("auto")
+        choice.choose("auto")
         for number, handler in handlers.items():  # of this process, which is no worker
             signal.signal(number, handler)

@@ -79,7 +79,8 @@ def test_an_image_that_ends_every_process_is_named(how: signal.Signals) -> None:
     said: list[str] = []
     with pytest.raises(DataError, match=r"ended 3 times .*in hand: 7\.jpg\. "):
         list(workers(Numbers(7, how), 1, said).run(rest(0)))
-    assert len(said) == 3 and how.name in said[0]
+    # A process that died before its last batches were fetched costs one line more.
+    assert len(said) >= 3 and all(how.name in line for line in said)
 
 
 def test_a_death_is_no_error_wherever_the_main_process_is() -> None:

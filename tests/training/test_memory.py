@@ -47,9 +47,9 @@ def test_recomputed_activations_count_where_they_are_alive() -> None:
 PEAK = """
 import torch
 from convnextv2.model.convnext import create_model
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.training.memory import ALLOCATOR, estimate
-native.choose("plain")
+choice.choose("plain")
 model = create_model("convnextv2_atto", num_classes=3)
 def forward(model, n):
     return model(torch.zeros(n, 3, 160, 160, device=next(model.parameters()).device)).sum()

@@ -7,7 +7,7 @@ import torch
 from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.resume import (
     Conditions,
@@ -64,10 +64,10 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
         here = conditions(RECIPE, place, source, torch.float32, 1, (6, 1))
         return here.versions["kernels"]
 
-    native.choose("auto")
-    monkeypatch.setattr(native, "_load", lambda: object())
+    choice.choose("auto")
+    monkeypatch.setattr(choice, "load", lambda: object())
     assert found() == "native"
-    monkeypatch.setattr(native, "_load", lambda: "no C++ compiler found")
+    monkeypatch.setattr(choice, "load", lambda: "no C++ compiler found")
     assert found() == "plain"
 
 

@@ -5,7 +5,7 @@ import torch
 
 import convnextv2
 from convnextv2.errors import ConvNeXtV2Error, DeviceError, RecipeError
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.verbs import benchmark, plan
 
@@ -41,12 +41,12 @@ def test_mistakes_are_one_line(wrong: dict[str, object], message: str) -> None:
 
 
 def test_native_kernels_that_cannot_be_built_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_load", lambda: "no C++ compiler found")
+    monkeypatch.setattr(choice, "load", lambda: "no C++ compiler found")
     try:
         with pytest.raises(DeviceError, match="kernels = native: no C.. compiler found. Install"):
             convnextv2.benchmark(**SMALL, kernels="native")
     finally:
-        native.choose("auto")
+        choice.choose("auto")
 
 
 def test_plan_measures_the_recipe_itself(

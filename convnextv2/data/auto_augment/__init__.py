@@ -1,4 +1,7 @@
-"""Automatic augmentation: a policy written as text, such as randaug-m9-mstd0.5-inc1, as a transform of uint8 pixels."""
+"""Automatic augmentation, which a policy describes as text, such as randaug-m9-mstd0.5-inc1.
+
+A policy becomes a transform of uint8 pixels.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,24 @@ from convnextv2.recipe.channels import COLOUR_POLICIES, is_colour
 
 @dataclass(frozen=True)
 class PolicyTransform:
-    """A policy, which acts on Pillow images, for tensors of 1 or 3 channels."""
+    """A policy, which acts on Pillow images, for tensors of one or three channels.
+
+    Args:
+        policy: What is done to an image.
+    """
 
     policy: Policy
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """pixels: uint8 (C, H, W). Returns the same shape; all choices are drawn from the generator."""
+        """Augment an image.
+
+        Args:
+            pixels: uint8 (C, H, W), with one or three channels.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            uint8 (C, H, W).
+        """
         grey = len(pixels) == 1
         bands = [Image.fromarray(band) for band in pixels.contiguous().numpy()]
         image = bands[0] if grey else Image.merge("RGB", bands)
@@ -46,18 +61,27 @@ class PolicyTransform:
 class ChannelwiseTransform:
     """The same operations, equally strong, on each channel as a grey image of its own.
 
-    transforms: one for each channel, which differ in what they fill with."""
+    Args:
+        transforms: One for each channel. They differ in what they fill with.
+    """
 
     transforms: tuple[PolicyTransform, ...]
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """pixels: uint8 (C, H, W). Returns the same shape; the choices are drawn from the generator once."""
+        """Augment an image.
+
+        Args:
+            pixels: uint8 (C, H, W), with as many channels as there are transforms.
+            generator: On the CPU; the choices are drawn from it once for all channels.
+
+        Returns:
+            uint8 (C, H, W).
+        """
         before = generator.get_state()
         changed = []
         for transform, band in zip(self.transforms, pixels, strict=True):
-            generator.set_state(
-                before
-            )  # no choice depends on the pixels, so each channel sees the same ones
+            # No choice depends on the pixels, so each channel gets the same ones.
+            generator.set_state(before)
             changed.append(transform(band[None], generator))
         return torch.cat(changed)
 
@@ -73,16 +97,18 @@ _RESAMPLING = {
 def build_policy(
     text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic"
 ) -> PolicyTransform | ChannelwiseTransform:
-    """The policy that the text describes (`grammar.POLICIES`).
+    """Build the policy that a text describes (`grammar.POLICIES`).
 
     Args:
-        text: Such as randaug-m9-mstd0.5-inc1.
-        fill: 0 to 255 for each channel, for what comes in from outside. Of other than 1 and 3 channels each is a grey
-            image of its own, and the policy does without the operation Color.
-        interpolation: Of shear, rotation and translation.
+        text: The policy, such as randaug-m9-mstd0.5-inc1.
+        fill: 0 to 255 for each channel, for what comes in from outside. If there are not one or
+            three channels, each is a grey image of its own, and the policy does without the
+            operation Color.
+        interpolation: How shear, rotation and translation interpolate.
 
     Raises:
-        RecipeError: Part of the text is wrong, or there are too few operations for it; the message names the part.
+        RecipeError: Part of the text is wrong, or there are too few operations for it. The message
+            names the part.
     """
     resample = _RESAMPLING[interpolation]
     if is_colour(len(fill)):
@@ -97,7 +123,7 @@ def build_policy(
 
 
 def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
-    """The policy that the text describes, of these operations."""
+    """Build the policy that a text describes, with these operations only."""
     name, numbers = parse(text)
     assert "Color" in usable or name not in COLOUR_POLICIES, "the recipe checks that"
     policy: Policy
@@ -111,7 +137,8 @@ def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
             choice = sum(weight > 0 for weight in weights.values())
             if numbers["w"] == 0 and numbers["n"] > choice:
                 raise RecipeError(
-                    f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {choice} operations. Use n{choice}."
+                    f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {choice} operations. Use "
+                    f"n{choice}."
                 )
             policy = RandAugment(
                 canvas,

@@ -1,6 +1,7 @@
-"""The text of an augmentation policy, for example randaug-m9-mstd0.5-inc1: a name, then parts of a letter or word and a number.
+"""The text of an augmentation policy, for example randaug-m9-mstd0.5-inc1.
 
-It is the grammar of timm and MindCV. `POLICIES` holds all of it.
+A name comes first, then parts that are a letter or word and a number. It is the grammar of timm and
+MindCV. `POLICIES` holds all of it.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _AUTOAUG = {"mstd": Number(0.5, 0)}
 
 POLICIES: dict[str, dict[str, Number]] = {
     "randaug": _RANDAUG,
-    "rand": _RANDAUG
-    | {"mstd": Number(0, 0)},  # timm's name; there the magnitude only varies where mstd is given
+    # This is timm's name. There, the magnitude varies only if mstd is given.
+    "rand": _RANDAUG | {"mstd": Number(0, 0)},
     "autoaug": _AUTOAUG,
     "autoaugr": _AUTOAUG,
     "3a": _AUTOAUG,
@@ -46,18 +47,36 @@ POLICIES: dict[str, dict[str, Number]] = {
     },
     "trivialaugwide": {"m": Number(31, 2, whole=True)},
 }
-"""Name of a policy -> its keys. RandAugment: m magnitude, n operations per image, w 0 for weighted choice among them (-1: even),
-mstd standard deviation of the magnitude (above 100: uniform from 0 to m), mmax its upper bound, inc 1 for operations that all
-grow stronger with it. AugMix: m magnitude, w chains, d operations in each (-1: 1 to 3), a alpha. TrivialAugment: m number of
-strengths."""
+"""The keys of each policy, by its name.
+
+RandAugment: m is the magnitude and mmax its upper bound; mstd is its standard deviation (above 100,
+it is uniform from 0 to m); n is the number of operations for an image; w is 0 for a weighted choice
+among them and -1 for an even one; inc is 1 if all operations grow stronger with the magnitude.
+
+AugMix: m is the magnitude, w the number of chains, d the number of operations in each (-1 for 1 to
+3), a the alpha.
+
+TrivialAugment: m is the number of strengths.
+"""
 
 
 def parse(text: str) -> tuple[str, dict[str, float]]:
-    """The policy's name and all of its numbers, the defaults filled in. Raises RecipeError naming the part that is wrong."""
-    name, *parts = re.split(r"-(?=[a-z])", text.strip())  # the minus of d-1 stays
+    """Read the text of a policy.
+
+    Args:
+        text: The policy, such as randaug-m9-mstd0.5-inc1.
+
+    Returns:
+        The policy's name, and the number of each of its keys, with the defaults filled in.
+
+    Raises:
+        RecipeError: Part of the text is wrong. The message names the part.
+    """
+    name, *parts = re.split(r"-(?=[a-z])", text.strip())  # which leaves the minus of d-1
     if name not in POLICIES:
         raise RecipeError(
-            f"auto_augment = {text!r}: unknown policy {name!r}. Expected one of {', '.join(POLICIES)}."
+            f"auto_augment = {text!r}: unknown policy {name!r}. Expected one of "
+            f"{', '.join(POLICIES)}."
         )
     keys = POLICIES[name]
     numbers = {key: number.default for key, number in keys.items()}
@@ -66,7 +85,8 @@ def parse(text: str) -> tuple[str, dict[str, float]]:
         match = re.fullmatch(r"([a-z]+)(-?\d+(?:\.\d*)?)", part)
         if match is None or match[1] not in keys:
             raise RecipeError(
-                f"auto_augment = {text!r}: cannot read {part!r}. Expected a number after one of {', '.join(keys)}."
+                f"auto_augment = {text!r}: cannot read {part!r}. Expected a number after one of "
+                f"{', '.join(keys)}."
             )
         key, value = match[1], float(match[2])
         if key in seen:
@@ -79,7 +99,8 @@ def parse(text: str) -> tuple[str, dict[str, float]]:
         ):
             bounds = f">= {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
             raise RecipeError(
-                f"auto_augment = {text!r}: {part!r} is out of range. Expected a {'whole ' if whole else ''}number {bounds}."
+                f"auto_augment = {text!r}: {part!r} is out of range. Expected a "
+                f"{'whole ' if whole else ''}number {bounds}."
             )
         seen.add(key)
         numbers[key] = value

@@ -1,7 +1,8 @@
-"""The operations of the policies, on Pillow images, each by its physical strength: degrees, pixels, a factor, bits.
+"""The operations of the policies, each by its physical strength: degrees, pixels, a factor, bits.
 
-On Pillow and not on tensors: the published recipes were trained so, torchvision does not move tensors bicubically, and on one
-core Pillow is as fast or faster. Only for moving pixels there is a native kernel, three times as fast and the same to one level.
+They act on Pillow images and not on tensors, because the published recipes were trained so,
+torchvision does not move tensors bicubically, and on one core Pillow is as fast or faster. Only
+moving pixels has a native kernel, which is three times as fast and the same to one level.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from convnextv2.model.kernels import native
+from convnextv2.kernels import pixels as native
 
 
 class Canvas(NamedTuple):
-    """How an image is moved. fill: 0..255 per channel, for what comes in from outside. resample: of the pixels."""
+    """How an image is moved.
+
+    Attributes:
+        fill: 0 to 255 for each channel, for what comes in from outside.
+        resample: How pixels are interpolated.
+    """
 
     fill: tuple[int, ...]
     resample: Image.Resampling
 
 
 def _move(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Image.Image:
-    # The matrix takes output coordinates to input coordinates.
+    # The matrix maps output coordinates to input coordinates.
     if native.can_take_pixels() and canvas.resample in (
         Image.Resampling.BILINEAR,
         Image.Resampling.BICUBIC,
@@ -45,7 +51,7 @@ def _move(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Imag
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
-    # Around the centre, as Image.rotate does.
+    # The image turns around its centre, as in Image.rotate.
     angle = math.radians(degrees)
     a, b, d, e = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
     x, y = image.width / 2, image.height / 2
@@ -62,9 +68,8 @@ def _brighten_dark(image: Image.Image, amount: float, canvas: Canvas) -> Image.I
 
 
 def _posterize(image: Image.Image, bits: float, canvas: Canvas) -> Image.Image:
-    return ImageOps.posterize(
-        image, min(8, max(1, int(bits)))
-    )  # no bit at all would leave nothing to see
+    # No bit at all would leave nothing to see.
+    return ImageOps.posterize(image, min(8, max(1, int(bits))))
 
 
 def _enhance(by: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
@@ -91,7 +96,10 @@ OPERATIONS: dict[str, Operation] = {
     "TranslateY": lambda image, pixels, canvas: _move(image, (1, 0, 0, 0, 1, pixels), canvas),
     "GaussianBlur": lambda image, radius, canvas: image.filter(ImageFilter.GaussianBlur(radius)),
 }
-"""Name -> (image, strength, canvas) to an image of the same size and mode. Rotate: degrees, counter-clockwise. Posterize: bits
-kept. Solarize: threshold from which pixels are inverted. SolarizeAdd: what is added below 128. Color, Contrast, Brightness,
-Sharpness: factor, 1 changes nothing. ShearX, ShearY: pixels per pixel. TranslateX, TranslateY, GaussianBlur: pixels. The others
-need none."""
+"""Each operation by its name: (image, strength, canvas) to an image of the same size and mode.
+
+The strength is, of Rotate, degrees counter-clockwise; of Posterize, the bits that are kept; of
+Solarize, the threshold from which pixels are inverted; of SolarizeAdd, what is added below 128; of
+Color, Contrast, Brightness and Sharpness, a factor, where 1 changes nothing; of ShearX and ShearY,
+pixels per pixel; of TranslateX, TranslateY and GaussianBlur, pixels. The others need none.
+"""

@@ -1,4 +1,7 @@
-"""The policies: which operations an image gets, and how strong. All choices are drawn from the generator that is passed in."""
+"""The policies: which operations an image gets, and how strong they are.
+
+All choices are drawn from the generator that is passed in.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ RANDAUG_WEIGHTS = {
     "TranslateX": 0.1,
     "TranslateY": 0.1,
 }
-"""RandAugment's operations, and how often each comes up where the choice is weighted."""
+"""RandAugment's operations, and how often each comes up if the choice is weighted."""
 
 AUGMIX = tuple(name for name in RANDAUG_WEIGHTS if name not in ("Invert", "SolarizeAdd"))
 
@@ -68,18 +71,29 @@ AUTOAUGMENT = (
     (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
     (("Equalize", 0.8, 8), ("Equalize", 0.6, 3)),
 )
-"""AutoAugment's policy for ImageNet (Cubuk et al. 2019, table 9): pairs of (operation, probability, magnitude)."""
+"""AutoAugment's policy for ImageNet (Cubuk et al. 2019, table 9).
+
+It is made of pairs of (operation, probability, magnitude).
+"""
 
 Pixels = Image.Image
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`layers` operations in a row (Cubuk et al. 2020), each applied with probability 1/2 (timm).
+    """Some operations in a row (Cubuk et al. 2020), each applied with probability 1/2, as in timm.
 
-    weights: the operations, and how often each comes up where the choice is weighted.
-    std: of the magnitude, above 100 it is uniform from 0. increasing: see `strength`. weighted: choose by the weights, no
-    operation twice; otherwise evenly, and the same one may come again."""
+    Args:
+        canvas: How an image is moved.
+        weights: The operations, and how often each comes up if the choice is weighted.
+        magnitude: The mean magnitude, where 10 is the end of an operation's range.
+        layers: How many operations are in a row.
+        std: The magnitude's standard deviation. Above 100, it is uniform from 0 to `magnitude`.
+        most: The magnitude's upper bound.
+        increasing: See `strength`.
+        weighted: Choose by the weights, and no operation twice. Otherwise all are equally likely,
+            and the same one may come again.
+    """
 
     canvas: Canvas
     weights: Mapping[str, float] = field(default_factory=lambda: RANDAUG_WEIGHTS)
@@ -91,7 +105,15 @@ class RandAugment:
     weighted: bool = False
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
-        """image: mode L or RGB. Returns one of the same size and mode."""
+        """Augment an image.
+
+        Args:
+            image: In mode L or RGB.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            An image of the same size and mode.
+        """
         names = list(self.weights)
         weights = torch.tensor(list(self.weights.values()) if self.weighted else [1.0] * len(names))
         for i in torch.multinomial(
@@ -106,15 +128,29 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """One of AutoAugment's 25 pairs of operations. increasing_posterize: fewer bits at higher magnitude, 4 to 1, instead of more,
-    4 to 8."""
+    """One of AutoAugment's 25 pairs of operations.
+
+    Args:
+        canvas: How an image is moved.
+        std: The magnitude's standard deviation.
+        increasing_posterize: Whether a higher magnitude leaves fewer bits, 4 to 1, instead of more,
+            4 to 8.
+    """
 
     canvas: Canvas
     std: float = 0.5
     increasing_posterize: bool = False
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
-        """image: mode L or RGB. Returns one of the same size and mode."""
+        """Augment an image.
+
+        Args:
+            image: In mode L or RGB.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            An image of the same size and mode.
+        """
         for name, probability, magnitude in AUTOAUGMENT[integer(generator, 0, len(AUTOAUGMENT))]:
             if happens(generator, probability):
                 level = draw_magnitude(magnitude, self.std, FULL, generator)
@@ -128,13 +164,26 @@ class AutoAugment:
 
 @dataclass(frozen=True)
 class ThreeAugment:
-    """Grey, solarized or blurred, one of the three (Touvron et al. 2022), with the strengths that timm gives them."""
+    """One of three: grey, solarized or blurred (Touvron et al. 2022), as strong as timm has them.
+
+    Args:
+        canvas: How an image is moved.
+        std: The magnitude's standard deviation.
+    """
 
     canvas: Canvas
     std: float = 0.5
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
-        """image: mode L or RGB. Returns one of the same size and mode."""
+        """Augment an image.
+
+        Args:
+            image: In mode L or RGB.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            An image of the same size and mode.
+        """
         name, magnitude = (("Solarize", 5), ("Color", 10), ("GaussianBlur", 10))[
             integer(generator, 0, 3)
         ]
@@ -150,12 +199,16 @@ class ThreeAugment:
 
 @dataclass(frozen=True)
 class AugMix:
-    """The image blended with a mixture of `width` chains of operations (Hendrycks et al. 2020), which are `depth` long, or 1 to 3
-    for -1.
+    """The image blended with a mixture of chains of operations (Hendrycks et al. 2020).
 
-    names: the operations.
-    Magnitudes are uniform from 0 to `magnitude`. alpha: of the Dirichlet weights of the chains and the Beta weight of their
-    mixture."""
+    Args:
+        canvas: How an image is moved.
+        names: The operations.
+        magnitude: The largest magnitude; they are uniform from 0.
+        width: The number of chains.
+        depth: The number of operations in a chain, or -1 for 1 to 3.
+        alpha: Of the chains' Dirichlet weights and of the mixture's Beta weight.
+    """
 
     canvas: Canvas
     names: tuple[str, ...] = AUGMIX
@@ -165,7 +218,15 @@ class AugMix:
     alpha: float = 1.0
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
-        """image: mode L or RGB. Returns one of the same size and mode."""
+        """Augment an image.
+
+        Args:
+            image: In mode L or RGB.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            An image of the same size and mode.
+        """
         mixture = np.zeros_like(image, dtype=np.float32)
         for weight in dirichlet(generator, *[self.alpha] * self.width):
             changed = image
@@ -182,14 +243,28 @@ class AugMix:
 
 @dataclass(frozen=True)
 class TrivialAugmentWide:
-    """One operation of `names` at one of `bins` evenly spaced strengths over a wide range (Mueller and Hutter 2021)."""
+    """One operation at one of some strengths over a wide range (Mueller and Hutter 2021).
+
+    Args:
+        canvas: How an image is moved.
+        names: The operations.
+        bins: The number of strengths, which are evenly spaced.
+    """
 
     canvas: Canvas
     names: tuple[str, ...] = TRIVIALAUGMENT
     bins: int = 31
 
     def __call__(self, image: Pixels, generator: torch.Generator) -> Pixels:
-        """image: mode L or RGB. Returns one of the same size and mode."""
+        """Augment an image.
+
+        Args:
+            image: In mode L or RGB.
+            generator: On the CPU; all choices are drawn from it.
+
+        Returns:
+            An image of the same size and mode.
+        """
         name = self.names[integer(generator, 0, len(self.names))]
         share = integer(generator, 0, self.bins) / (self.bins - 1)
         sign = 1 if happens(generator, 0.5) else -1
@@ -217,7 +292,17 @@ Policy = RandAugment | AutoAugment | ThreeAugment | AugMix | TrivialAugmentWide
 
 
 def draw_magnitude(magnitude: float, std: float, most: float, generator: torch.Generator) -> float:
-    """A magnitude around the given one, from 0 to `most`."""
+    """Draw a magnitude around a given one.
+
+    Args:
+        magnitude: The mean.
+        std: The standard deviation. Above 100, the magnitude is uniform from 0 to `magnitude`.
+        most: The upper bound.
+        generator: On the CPU; the draw comes from it, unless `std` is 0.
+
+    Returns:
+        A number from 0 to `most`.
+    """
     drawn = (
         uniform(generator, 0, magnitude)
         if std > 100
@@ -231,10 +316,19 @@ def draw_magnitude(magnitude: float, std: float, most: float, generator: torch.G
 def strength(
     name: str, level: float, image: Pixels, generator: torch.Generator, *, increasing: bool = False
 ) -> float:
-    """What an operation takes at this magnitude, with a random sign where it has a direction (ranges as in timm).
+    """Turn a magnitude into the strength that an operation takes, with the ranges of timm.
 
-    increasing: the enhancers go away from 1 either way instead of from 0.1 to 1.9; Posterize and Solarize change more at a higher
-    magnitude, not less."""
+    Args:
+        name: The operation.
+        level: The magnitude, where 10 is the end of the range.
+        image: What is changed; translations are a share of its sides.
+        generator: On the CPU; the sign is drawn from it if the operation has a direction.
+        increasing: Whether the enhancers go away from 1 either way, instead of from 0.1 to 1.9, and
+            Posterize and Solarize change more at a higher magnitude, not less.
+
+    Returns:
+        A value for `OPERATIONS`.
+    """
     share = level / FULL
     if name in SIGNED or (name in ENHANCERS and increasing):
         share = share if happens(generator, 0.5) else -share

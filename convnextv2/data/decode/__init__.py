@@ -1,6 +1,6 @@
 """Bytes of an image file to pixels, upright and with the requested number of channels.
 
-Plain JPEG files go through simplejpeg where it is installed, stacks of bands through tifffile or
+Plain JPEG files go through simplejpeg if it is installed, stacks of bands through tifffile or
 NumPy, everything else through Pillow. simplejpeg and Pillow both use libjpeg-turbo with the exact
 settings, so the pixels do not depend on which of them is installed.
 

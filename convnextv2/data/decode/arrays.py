@@ -65,8 +65,8 @@ def read_header(data: bytes, channels: int, name: str, max_pixels: int) -> Array
         max_pixels: The most pixels of an image.
 
     Raises:
-        DataError: Where it holds no image, or another number of bands, or is cut short.
-        ImageSizeError: Where it is too large.
+        DataError: It holds no image, or another number of bands, or is cut short.
+        ImageSizeError: It is too large.
     """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
@@ -104,7 +104,7 @@ def _shape(whole: tuple[int, ...], channels: int, name: str) -> Shape:
 
 
 def values_of(data: bytes, array: Array) -> NDArray[Any]:
-    """The values of a .npy file, (H, W, C), a view of its bytes."""
+    """Return the values of a .npy file, (H, W, C), as a view of its bytes."""
     count = math.prod(array.whole)
     values = np.frombuffer(data, array.dtype, count, array.begin)
     values = values.reshape(array.whole, order="F" if array.is_fortran else "C")

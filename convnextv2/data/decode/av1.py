@@ -49,7 +49,7 @@ def frame_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
         stream: Of one item or sample.
 
     Raises:
-        ValueError: Where it cannot be read.
+        ValueError: It cannot be read.
     """
     sequence = None
     for kind, unit in _units(stream):

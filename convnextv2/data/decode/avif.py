@@ -28,14 +28,14 @@ class Item(NamedTuple):
 
 
 def parts(data: bytes, name: str) -> Iterator[Part]:
-    """The image, then the frames that belong to it, those of other items included.
+    """List the image, then the frames that belong to it, those of other items included.
 
     Args:
         data: The file.
         name: Not used; nothing is refused here.
 
     Raises:
-        ValueError, struct.error: Where the file cannot be read, or holds no frame.
+        ValueError, struct.error: The file cannot be read, or holds no frame.
     """
     top = boxes(data, 0, len(data))
     meta, moov = first(top, b"meta"), first(top, b"moov")
@@ -52,7 +52,7 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
 
 
 def without_exif(data: bytes) -> bytes:
-    """The same file, its EXIF made an item of unknown kind, which decoders pass over."""
+    """Return the file with its EXIF as an item of unknown kind, which decoders pass over."""
     meta = first(boxes(data, 0, len(data)), b"meta")
     changed = bytearray(data)
     for item in _items(data, meta).values() if meta else ():
@@ -62,7 +62,7 @@ def without_exif(data: bytes) -> bytes:
 
 
 def _stated(data: bytes, meta: Box | None, moov: Box | None) -> Iterator[Part]:
-    """The sizes that the file's own boxes state."""
+    """Return the sizes that the file's own boxes state."""
     ipco = inside(data, meta, b"iprp", b"ipco", skip=4)
     for box in boxes(data, ipco.begin, ipco.end) if ipco else ():
         if box.kind == b"ispe":
@@ -79,7 +79,7 @@ def _tracks(data: bytes, moov: Box | None) -> list[Box]:
 
 
 def _samples(data: bytes, moov: Box | None) -> Iterator[bytes]:
-    """The first sample of each track, which is the only one that is decoded."""
+    """Return the first sample of each track, which is the only one that is decoded."""
     for track in _tracks(data, moov):
         table = inside(data, track, b"mdia", b"minf", b"stbl")
         children = boxes(data, table.begin, table.end) if table else []

@@ -1,4 +1,4 @@
-"""Reading numbers of a few bits."""
+"""Reads numbers of a few bits."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from __future__ import annotations
 class Bits:
     """The bits of some bytes, from the highest of the first byte on.
 
-    Reading past the end raises ValueError."""
+    Reading past the end raises ValueError.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._number = int.from_bytes(data, "big")
         self._left = 8 * len(data)
 
     def take(self, count: int) -> int:
-        """The next so many bits as a number."""
+        """Return the next so many bits as a number."""
         self._left -= count
         if self._left < 0:
             raise ValueError("ends too early")

@@ -23,10 +23,10 @@ class Box(NamedTuple):
 
 
 def boxes(data: bytes, begin: int, end: int) -> list[Box]:
-    """The boxes that lie side by side in a part of a file.
+    """List the boxes that lie side by side in a part of a file.
 
     Raises:
-        ValueError, struct.error: Where one is shorter than its head.
+        ValueError, struct.error: One is shorter than its head.
     """
     found: list[Box] = []
     while begin + 8 <= end and len(found) < _MOST_BOXES:
@@ -43,12 +43,15 @@ def boxes(data: bytes, begin: int, end: int) -> list[Box]:
 
 
 def first(found: list[Box], kind: bytes) -> Box | None:
-    """The first box of a kind."""
+    """Return the first box of a kind."""
     return next((box for box in found if box.kind == kind), None)
 
 
 def inside(data: bytes, box: Box | None, *path: bytes, skip: int = 0) -> Box | None:
-    """The first box along a path of kinds; skip: bytes before the first box's children."""
+    """Return the first box along a path of kinds.
+
+    `skip` is the number of bytes before the first box's children.
+    """
     for kind in path:
         box = box and first(boxes(data, box.begin + skip, box.end), kind)
         skip = 0

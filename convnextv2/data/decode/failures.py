@@ -23,7 +23,7 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
 
     Args:
         name: The file, for the message.
-        kind: Its format, where that is known.
+        kind: Its format, if that is known.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def is_heic(data: bytes) -> bool:
 
 
 def refuse_unknown(data: bytes, name: str) -> NoReturn:
-    """Say of a file of no known format what it is, where one can see it.
+    """Say what a file of no known format is, if that can be seen.
 
     Raises:
         DataError: Always.

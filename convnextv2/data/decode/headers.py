@@ -9,7 +9,7 @@ from convnextv2.data.decode.limits import Part
 
 
 def gif(data: bytes, name: str) -> Iterator[Part]:
-    """The canvas, which the first frame may enlarge."""
+    """Return the canvas, which the first frame may enlarge."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     yield Part("", width, height)
     at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
@@ -26,7 +26,7 @@ def gif(data: bytes, name: str) -> Iterator[Part]:
 
 
 def webp(data: bytes, name: str) -> Iterator[Part]:
-    """The canvas; libwebp refuses frames that leave it."""
+    """Return the canvas; libwebp refuses frames that leave it."""
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))

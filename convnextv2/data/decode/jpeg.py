@@ -51,7 +51,7 @@ class Segment(NamedTuple):
 
 
 def segments(jpeg: bytes) -> Iterator[Segment]:
-    """The segments of a JPEG file, up to the image's end."""
+    """List the segments of a JPEG file, up to the image's end."""
     at = 2
     while (found := _MARKER.search(jpeg, at)) is not None and found[1] != _END[1:]:
         begin = found.end()
@@ -70,7 +70,7 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
         max_pixels: The most pixels of an image.
 
     Raises:
-        DataError: Where there are more scans than an image of this size may have.
+        DataError: There are more scans than an image of this size may have.
     """
     most = min(_MOST_SCANS, _MOST_FULL_SCANS * max_pixels // max(1, pixels))
     # The quick count includes what follows the image, such as a film.
@@ -134,7 +134,7 @@ def load(data: bytes, channels: int, reduction: int, name: str) -> Image.Image:
         The image with its pixels.
 
     Raises:
-        DataError: Where the file is cut short; with how much of it is there.
+        DataError: The file is cut short; with how much of it is there.
     """
     try:
         return _draft(data, channels, reduction)
@@ -156,10 +156,11 @@ def _draft(data: bytes, channels: int, reduction: int) -> Image.Image:
 
 
 def _checked_whole(data: bytes, name: str) -> bytes:
-    """The file with its end marker, if that is all that it lacks.
+    """Return the file with its end marker, if that is all that it lacks.
 
     What the decoder makes of the missing part shows where it begins: behind the last byte that
-    matters, different bytes make no difference."""
+    matters, different bytes make no difference.
+    """
     if not _has_all_scans(data):
         raise DataError(f"{name}: is cut short: it ends before the last of its scans begins.")
     data = data.rstrip(b"\0") if data.endswith(b"\0\0\0") else data  # a download that broke off
@@ -184,7 +185,7 @@ def _shown(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 def _equal_rows(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
-    """How many rows at the top are the same."""
+    """Count the rows at the top that are the same."""
     differs = (one != other).reshape(len(one), -1).any(1)
     return int(differs.argmax()) if differs.any() else len(one)
 

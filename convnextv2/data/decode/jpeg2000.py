@@ -53,15 +53,15 @@ class Header(NamedTuple):
 
 
 def parts(data: bytes, name: str) -> Iterator[Part]:
-    """The image. Its tiles are never larger.
+    """List the image, whose tiles are never larger.
 
     Args:
         data: The file.
         name: The file, for the message.
 
     Raises:
-        DataError: Where the file asks for very many tables.
-        ValueError, struct.error: Where it cannot be read.
+        DataError: The file asks for very many tables.
+        ValueError, struct.error: It cannot be read.
     """
     begin = 0
     if not data.startswith(_START):
@@ -126,7 +126,7 @@ def _block(segment: Segment) -> tuple[int, int]:
 
 
 def _segments(data: bytes, at: int) -> Iterator[Segment]:
-    """The segments of the main header and of the heads of all tile parts."""
+    """List the segments of the main header and of the heads of all tile parts."""
     part_begin = part_length = 0
     for _ in range(_MOST_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] == _END:

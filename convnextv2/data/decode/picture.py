@@ -106,8 +106,8 @@ class Picture:
             the network reads.
 
         Raises:
-            DataError: Where the file is damaged or cut short.
-            MissingPackageError: Where a package is missing.
+            DataError: The file is damaged or cut short.
+            MissingPackageError: A package is missing.
         """
         if self._orientation != 1 and (self.height % reduction or self.width % reduction):
             reduction = 1
@@ -120,11 +120,11 @@ class Picture:
         """Decode the values as the file has them, for what `decode` would turn into 8 bits.
 
         Returns:
-            Not turned as EXIF says; None where the file has 8 bits, or all of them are not at hand.
+            Not turned as EXIF says; None if the file has 8 bits, or all of them are not at hand.
 
         Raises:
-            DataError: Where the file is damaged or cut short.
-            MissingPackageError: Where a package is missing.
+            DataError: The file is damaged or cut short.
+            MissingPackageError: A package is missing.
         """
         if self._read_values is None:
             return None
@@ -151,16 +151,16 @@ def open_picture(
             animation the first frame counts.
         max_pixels: The largest image that is decoded, and the largest tile or frame that its
             decoder may allocate, in pixels.
-        value_range: The values that become 0 and 255 where the file is deeper than 8 bits; None:
+        value_range: The values that become 0 and 255 if the file is deeper than 8 bits; None:
             by the rule of `values`. 8 bits are taken as they are.
 
     Returns:
         The picture. Nothing of its pixels is decoded yet.
 
     Raises:
-        DataError: Where it is no image that can be read, or has another number of bands.
-        ImageSizeError: Where it is too large.
-        MissingPackageError: Where a package is missing.
+        DataError: It is no image that can be read, or has another number of bands.
+        ImageSizeError: It is too large.
+        MissingPackageError: A package is missing.
     """
     assert channels >= 1, channels
     assert value_range is None or value_range[0] < value_range[1], value_range
@@ -193,7 +193,7 @@ def decode(
     max_pixels: int,
     value_range: tuple[float, float] | None = None,
 ) -> Tensor:
-    """The pixels of an image file; see `open_picture` and `Picture.decode`."""
+    """Return the pixels of an image file; see `open_picture` and `Picture.decode`."""
     picture = open_picture(
         data, name=name, channels=channels, max_pixels=max_pixels, value_range=value_range
     )
@@ -270,7 +270,7 @@ def _values_of(stack: stacks.Stack) -> Callable[[], Values]:
 
 
 def _open_by_pillow(data: bytes, kind: str, name: str) -> tuple[bytes, ImageFile.ImageFile] | None:
-    """The file as it is given to Pillow, and open; None for a TIFF of a mode that Pillow lacks."""
+    """Open a file with Pillow; None for a TIFF of a mode that Pillow lacks."""
     feature, version = _FEATURES.get(kind, ("", ""))
     if feature and not features.check(feature):
         raise DataError(
@@ -313,7 +313,7 @@ def _picture(
     value_range: tuple[float, float] | None,
     held: int,
 ) -> Picture:
-    # Of TIFF, newer versions of Pillow give the upright size here and the stored one there.
+    # For TIFF, newer versions of Pillow give the upright size here and the stored one there.
     width, height = getattr(image, "_tile_size", image.size)
     held = max(held, check_parts([Part("", width, height)], name, max_pixels))
     if image.format in ("JPEG", "MPO"):
@@ -343,7 +343,7 @@ def _picture(
 def _deep(
     data: bytes, image: ImageFile.ImageFile, name: str, channels: int, max_pixels: int
 ) -> Callable[[], Values] | None:
-    """How to read the values of a file that Pillow has opened; None where they have 8 bits."""
+    """Choose how to read the values of an open file; None if they have 8 bits."""
     if png.is_wide(image):
         return lambda: Values(png.wide_values(image, data, name))
     if is_ranged(image):
@@ -364,7 +364,7 @@ def _read(
     orientation: int,
     reduction: int,
 ) -> Tensor:
-    """The pixels of a file that Pillow has opened."""
+    """Return the pixels of a file that Pillow has opened."""
     if image.format in ("JPEG", "MPO"):
         if image.format == "JPEG" and image.mode in ("L", "RGB") and channels in (1, 3):
             pixels = jpeg.decode_fast(data, channels, image.size, reduction)

@@ -40,7 +40,7 @@ def from_pillow(
         uint8 (channels, H, W), upright.
 
     Raises:
-        DataError: Where it has another number of bands, or no finite value.
+        DataError: It has another number of bands, or no finite value.
     """
     image.load()  # of TIFF, this turns it, and takes the orientation away
     orientation = orientation_of(image)
@@ -70,7 +70,7 @@ def from_pillow(
 
 
 def check_bands(bands: int, channels: int, name: str) -> None:
-    """Raise a ChannelsError where a file has another number of bands than the network takes."""
+    """Raise a ChannelsError if a file has another number of bands than the network takes."""
     if bands != channels:
         plural = "" if bands == 1 else "s"
         raise ChannelsError(
@@ -81,9 +81,9 @@ def check_bands(bands: int, channels: int, name: str) -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    """Return the EXIF orientation, 1 to 8, or 1 if there is none that can be read."""
     try:
-        # Not the image's own method: for PNG, that decodes the pixels.
+        # The image's own method would decode the pixels of a PNG.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except Exception:  # of the many kinds that damaged metadata raise
         return 1
@@ -124,7 +124,7 @@ def deep_values(image: Image.Image) -> tuple[NDArray[Any], float | None]:
 
 
 def bands_of(image: Image.Image) -> int:
-    """How many bands an image has that may not be loaded yet; of a palette those of its colours."""
+    """Count an image's bands, loaded or not; a palette has those of its colours."""
     return 3 if image.mode == "P" else len(image.getbands())
 
 
@@ -151,7 +151,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def _as_bands(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """A part of an image with its bands as they are; a palette gives those of its colours."""
+    """Cut out a part with its bands as they are; a palette gives those of its colours."""
     part = image.crop(box)
     if part.mode == "P":
         return part.convert("RGBA" if part.has_transparency_data else "RGB")

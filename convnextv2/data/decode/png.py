@@ -24,7 +24,7 @@ class Chunk(NamedTuple):
     """A chunk of a PNG file.
 
     Attributes:
-        kind: Four letters; the first is a capital one where the pixels need it.
+        kind: Four letters; the first is a capital one if the pixels need it.
         content: Without length and check sum.
         whole: With them.
         is_sound: Whether the check sum is right.
@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 
 
 def essence(data: bytes, name: str) -> bytes:
-    """The same image without texts, profiles and animation, however long or damaged they are.
+    """Return the image without texts, profiles and animation, however long or damaged they are.
 
     The orientation stays, and comes before the pixels. What is damaged in a chunk that the pixels
     need is left to the decoder.
@@ -47,7 +47,7 @@ def essence(data: bytes, name: str) -> bytes:
         name: The file, for the message.
 
     Raises:
-        DataError: Where there are very many chunks.
+        DataError: There are very many chunks.
     """
     before: list[bytes | memoryview] = []
     pixels: list[bytes | memoryview] = []
@@ -74,7 +74,7 @@ def essence(data: bytes, name: str) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks that are whole."""
+    """List the chunks that are whole."""
     view, at = memoryview(data), len(_SIGNATURE)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(view[at : at + 4], "big")
@@ -126,7 +126,7 @@ def is_wide(image: ImageFile.ImageFile) -> bool:
 
 
 def wide_values(image: ImageFile.ImageFile, data: bytes, name: str) -> NDArray[np.uint16]:
-    """All 16 bits of the colours of a PNG file.
+    """Return all 16 bits of the colours of a PNG file.
 
     Pillow reads either byte of each value, so it does so twice.
 

@@ -1,5 +1,7 @@
-"""PBM, PGM and PPM files of more than 8 bits, or of a range of their own, which Pillow decodes
-value by value in Python."""
+"""PBM, PGM and PPM files of more than 8 bits, or of a range of their own.
+
+Pillow decodes them value by value in Python.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ def is_ranged(image: ImageFile.ImageFile) -> bool:
 
 
 def largest(image: ImageFile.ImageFile) -> int:
-    """The largest value that an image for which `is_ranged` is true may have."""
+    """Return the largest value that an image for which `is_ranged` is true may have."""
     arguments = image.tile[0][3]
     assert isinstance(arguments, tuple)
     return int(arguments[1])
 
 
 def ranged_values(image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], int]:
-    """The values as the file has them.
+    """Return the values as the file has them.
 
     Args:
         image: For which `is_ranged` is true.

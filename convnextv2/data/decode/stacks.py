@@ -45,9 +45,9 @@ class Stack:
             max_pixels: The most pixels of an image.
 
         Raises:
-            DataError: Where it has another number of bands and pages.
-            ImageSizeError: Where it, or what its decoder allocates, is too large.
-            MissingPackageError: Where tifffile is not installed.
+            DataError: It has another number of bands and pages.
+            ImageSizeError: It, or what its decoder allocates, is too large.
+            MissingPackageError: Tifffile is not installed.
         """
         self._name = name
         file = _tifffile().TiffFile(io.BytesIO(data))
@@ -129,7 +129,7 @@ def _tifffile() -> ModuleType:
 
 
 def _full_pages(file: Any, channels: int) -> list[Any]:
-    """As many pages as matter, without previews and masks."""
+    """List as many pages as matter, without previews and masks."""
     pages: list[Any] = []
     for page in file.pages:
         page = page.aspage()

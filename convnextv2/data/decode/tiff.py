@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     Attributes:
         tag: Its number.
         at: Where it stands in the file.
-        code: How to unpack its numbers; empty where they are no whole numbers.
+        code: How to unpack its numbers; empty if they are no whole numbers.
         number: How many there are.
         begin: Where they stand.
     """
@@ -57,7 +57,7 @@ class Directory:
         self.entries = list(self._read())
 
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """All numbers of a tag, also of its repetitions; () where it has none."""
+        """Return all numbers of a tag, those of its repetitions too; () if it has none."""
         found: tuple[int, ...] = ()
         for entry in self.entries:
             if entry.tag == tag and entry.code:
@@ -65,7 +65,7 @@ class Directory:
         return found
 
     def count(self, tag: int) -> int:
-        """How many values a tag states."""
+        """Return how many values a tag states."""
         return sum(entry.number for entry in self.entries if entry.tag == tag)
 
     def _numbers(self, entry: Entry) -> tuple[int, ...]:
@@ -94,15 +94,15 @@ class Directory:
 
 
 def parts(data: bytes, name: str) -> Iterator[Part]:
-    """The image, then its tiles, which the decoder holds whole however small the image is.
+    """List the image, then its tiles, which the decoder holds whole however small the image is.
 
     Args:
         data: The file.
         name: The file, for the message.
 
     Raises:
-        DataError: Where decoding would take for ever.
-        ValueError, struct.error: Where the file cannot be read.
+        DataError: Decoding would take for ever.
+        ValueError, struct.error: The file cannot be read.
     """
     directory = Directory(data)
     widths, heights = directory.numbers(_WIDTH), directory.numbers(_HEIGHT)
@@ -119,7 +119,10 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
 
 
 def _check_scans(data: bytes, directory: Directory, name: str) -> None:
-    """Each strip and tile is a JPEG file of its own, and several may share one place."""
+    """Check the scans of each strip and tile.
+
+    Each is a JPEG file of its own, and several may share one place.
+    """
     begins = directory.numbers(_STRIPS) + directory.numbers(_TILES)
     lengths = directory.numbers(_STRIP_BYTES) + directory.numbers(_TILE_BYTES)
     spans = set(zip(begins, lengths, strict=False))
@@ -133,7 +136,7 @@ def _check_scans(data: bytes, directory: Directory, name: str) -> None:
 
 
 def without_exif(data: bytes) -> bytes:
-    """The same file, its EXIF and GPS data made something that readers pass over."""
+    """Return the file with its EXIF and GPS data made something that readers pass over."""
     directory = Directory(data)
     changed = bytearray(data)
     for number, entry in enumerate(directory.entries):
@@ -143,7 +146,7 @@ def without_exif(data: bytes) -> bytes:
 
 
 def bits(data: bytes) -> int:
-    """How many bits the values have; 1 where the file does not say, as the format has it."""
+    """Return how many bits the values have: 1 if the file does not say, as the format has it."""
     return max(Directory(data).numbers(_BITS) or (1,))
 
 

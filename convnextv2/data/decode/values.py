@@ -3,7 +3,7 @@
 The rule: NaN and the file's no-data value become 0; everything else is scaled so that a range
 becomes 0 to 255, and what lies outside of it, infinities included, is clipped. Unless it is given,
 the range is: of whole numbers of 16 bits without a sign, 0 to 65535, and of other whole numbers of
-16 bits and more too where none lies outside of that; 0 to 1 of numbers that lie within it; else the
+16 bits and more too if none lies outside of that; 0 to 1 of numbers that lie within it; else the
 smallest and the largest of the image's finite values, over all its channels.
 """
 
@@ -42,7 +42,7 @@ def to_pixels(
         name: The file, for the message.
 
     Raises:
-        DataError: Where there is nothing but NaN, infinities and no data.
+        DataError: There is nothing but NaN, infinities and no data.
     """
     height = len(out)
     rows = max(1, STRIP_VALUES // (out.shape[1] * out.shape[2]))
@@ -59,7 +59,7 @@ def to_pixels(
 
 
 def is_no_data(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
-    """Where values are NaN, or the one that stands for no measurement."""
+    """Find values that are NaN, or the one that stands for no measurement."""
     is_empty = np.isnan(values)
     if no_data is not None:
         with np.errstate(over="ignore"):

@@ -68,8 +68,8 @@ class Columns:
         path: Index of the column with the paths.
         label: Index of the column with the labels, or indices of one column for each class.
         split: Index of the column with the splits.
-        flag: The split that a true value in the column `split` stands for; None where it has words.
-        is_weak: The column is a split only where its words are names of splits.
+        flag: The split that a true value in the column `split` stands for; None if it has words.
+        is_weak: The column is a split only if its words are names of splits.
         notes: What was guessed, and which columns are not used.
     """
 
@@ -241,7 +241,7 @@ def _named_columns(
 def _say(
     path: Path, sheet: Sheet, fields: Sequence[str], used: Mapping[str, int], rest: Sequence[int]
 ) -> tuple[str, ...]:
-    """One note on names that are not the roles' own, and on columns that nothing is read from."""
+    """Write one note on names that are not the roles' own, and on columns that are not read."""
     parts = []
     other = {role: i for role, i in used.items() if _plain(fields[i]) != role}
     for number, (role, i) in enumerate(other.items()):
@@ -299,7 +299,7 @@ def _list(fields: Sequence[str]) -> str:
 
 
 def _remedy(fields: Sequence[str], chosen: Mapping[str, int], roles: Sequence[str]) -> str:
-    """The option that names the columns: with the real names where there are just as many."""
+    """Return the option that names the columns, with the real names if there are just as many."""
     rest = [fields[i] for i in _named(fields) if i not in chosen.values()]
     names = rest if len(rest) == len(roles) else ["COLUMN"] * len(roles)
     pairs = ",".join(f"{role}={name}" for role, name in zip(roles, names, strict=True))

@@ -29,7 +29,7 @@ class Content:
         lines: int32 (N,), the number of each row's line.
         unit: What these numbers count, "line" or "entry".
         paths: The images as they are written, but with "/" between folders and the ending added.
-        labels: As they are written, or None where they were not asked for.
+        labels: As they are written, or None if they were not asked for.
         splits: Stripped, or None without such a column.
         notes: What was adapted.
     """
@@ -75,7 +75,7 @@ class Mistakes:
 
 
 def rows_with(what: str, lines: Sequence[int], unit: str) -> str:
-    """Say which rows have something, as in "12 rows have no label, first in line 7."
+    """Say which rows have something, as in "12 rows have no label, first in line 7".
 
     Args:
         what: Ends the sentence "N rows ..."; "{have}" in it becomes "has" or "have".

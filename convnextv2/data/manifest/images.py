@@ -72,7 +72,7 @@ class _Listing:
 
         Returns:
             The file's name, and what differs: nothing (""), its Unicode form, its letter case, or
-            its ending, which the table leaves out. Two empty texts where no single file fits.
+            its ending, which the table leaves out. Two empty texts if no single file fits.
         """
         if name in self.names:
             return name, ""
@@ -139,7 +139,7 @@ class _Folders:
         return None
 
     def _spelled(self, text: str) -> str | None:
-        """The folder, also where its Unicode form or letter case differs."""
+        """Return the folder, even if its Unicode form or letter case differs."""
         if text.startswith("~"):
             text = os.path.expanduser(text)
         full = os.path.normpath(os.path.join(self._base, text))
@@ -160,7 +160,7 @@ class _Folders:
         return here
 
     def _deepest(self, full: str) -> Iterator[str]:
-        """The deepest folder that exists on a path, then the parts below it."""
+        """Return the deepest folder that exists on a path, then the parts below it."""
         parts: list[str] = []
         while not os.path.isdir(full or "."):
             full, part = os.path.split(full)
@@ -179,7 +179,7 @@ def find_images(
         content: Its rows.
         used: bool (N,), the rows whose images are wanted. The others are only looked at for images
             that stand in two splits.
-        labels: Labels of the rows that are used, in order; None where they do not matter.
+        labels: Labels of the rows that are used, in order; None if they do not matter.
         base: Folder that paths start from.
 
     Returns:
@@ -245,7 +245,7 @@ def find_images(
 
 
 def _places(paths: PathList, folders: _Folders) -> tuple[list[str], NDArray[np.int32]]:
-    """The distinct folders on this machine, and for each row the index of its own, or -1."""
+    """Return the distinct folders on this machine, and for each row the index of its own, or -1."""
     samples = np.full(len(paths.folders), -1, np.int64)
     samples[paths.codes[::-1]] = np.arange(len(paths))[::-1]  # the first row of each folder
     index: dict[str, int] = {}
@@ -257,7 +257,7 @@ def _places(paths: PathList, folders: _Folders) -> tuple[list[str], NDArray[np.i
 
 
 def _by_place(place_of: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """The rows of each place, ascending."""
+    """Return the rows of each place, ascending."""
     order = np.argsort(place_of, kind="stable")
     ordered = place_of[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-2))
@@ -271,7 +271,7 @@ def _facts(
     labels: NDArray[np.int32],
     splits: NDArray[np.int32],
 ) -> Iterator[tuple[int, bool, int, int]]:
-    """Each row with what holds for it, as Python's own numbers, which are faster to work with."""
+    """Join each row to what holds for it, in Python's own numbers, which are faster to use."""
     for start in range(0, len(rows), 65_536):
         some = rows[start : start + 65_536]
         facts = (array[some].tolist() for array in (used, labels, splits))
@@ -309,7 +309,7 @@ def _refuse(
 
 
 def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base: Path) -> str:
-    """One line on images that do not exist: how many, the first three, where to look instead."""
+    """Write a line on images that do not exist: how many, the first three, where to look."""
     written = content.paths
     lines = [f"{quoted(written[row])} ({content.unit} {content.lines[row]:,})" for row in rows[:3]]
     folder = written.folders[written.codes[rows[0]]]
@@ -348,7 +348,7 @@ def _remedy(text: str, base: Path) -> str:
 
 
 def _search(base: Path, text: str) -> Path | None:
-    """A folder below the base from which a path is found; folders near the base come first."""
+    """Find a folder below the base that a path starts from; folders near the base come first."""
     queue, looked = [str(base)], 0
     for folder in queue:
         looked += 1

@@ -66,7 +66,7 @@ def clean_splits(splits: Words, flag: Kind | None) -> Words | None:
 
     Args:
         splits: The texts of all rows.
-        flag: The split that a true value stands for, or None where the texts are words.
+        flag: The split that a true value stands for, or None if the texts are words.
 
     Returns:
         The words without blanks at their ends; None for a column of flags that has other values.

@@ -57,7 +57,7 @@ class Sheet:
         may_lack_header: Whether `first` may be a row already.
         rows: Yields the rows after the first line. Argument: the indices of the columns that
             will be used; only their values must be texts or numbers.
-        separated_by: "commas", "blanks", ...; "" where there is a single column, or keys.
+        separated_by: "commas", "blanks", ...; "" if there is a single column, or keys.
         notes: What was guessed or adapted.
     """
 
@@ -222,7 +222,7 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
-    """Rows of CSV. Quotes are taken seriously: one that is not closed would swallow rows."""
+    """Yield the rows of CSV. A quote that is not closed is an error: it would swallow rows."""
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     line = 0
     try:
@@ -242,7 +242,7 @@ def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
 
 
 def _blank_separated(file: TextIO, is_list: bool) -> Iterator[Row]:
-    """Rows whose fields have no blanks; of a list, only the last field has none."""
+    """Yield rows whose fields have no blanks; in a list, only the last field has none."""
     for number, line in enumerate(file, start=1):
         if fields := line.rsplit(maxsplit=1) if is_list else line.split():
             yield number, fields

@@ -27,9 +27,9 @@ class Table:
 
     Attributes:
         paths: Of image files that exist, each once in a split, as they can be opened.
-        labels: One for each image, in NFC and without blanks at their ends; None where they were
+        labels: One for each image, in NFC and without blanks at their ends; None if they were
             not asked for.
-        splits: One word for each image, as in the table; None where it has no column of splits.
+        splits: One word for each image, as in the table; None if it has no column of splits.
         notes: What was guessed, adapted or passed over, one line each.
     """
 
@@ -83,9 +83,9 @@ def read_table(
 
     Args:
         path: The file.
-        columns: Role (path, label or split) -> name of its column, or its number from 1, where the
+        columns: Role (path, label or split) -> name of its column, or its number from 1, if the
             usual names are not enough. "" for split: no column is one.
-        images_dir: Folder that paths in the table start from; where it does not exist, it is looked
+        images_dir: Folder that paths in the table start from; if it does not exist, it is looked
             for beside the table. Default: the table's own folder.
         suffix: Ending to add to names that have none of an image, such as ".jpg".
         labelled: Whether labels are needed.
@@ -133,7 +133,7 @@ def read_table(
 
 
 def _base(path: Path, images_dir: str | Path | None) -> Path:
-    """The folder that paths start from."""
+    """Return the folder that paths start from."""
     if not images_dir:
         return path.parent
     folder = Path(images_dir).expanduser()
@@ -164,7 +164,7 @@ def _with_first(sheet: Sheet, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _splits(path: Path, content: Content, columns: Columns) -> tuple[Words | None, tuple[str, ...]]:
-    """The words of the column of splits, unless it turns out to be something else."""
+    """Return the words of the column of splits, unless it turns out to be something else."""
     if content.splits is None or columns.split is None:
         return None, ()
     name = quoted(columns.names[columns.split])

@@ -4,7 +4,7 @@ from PIL import Image
 from timm.data import auto_augment as timm
 
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
-from convnextv2.model.kernels import native
+from convnextv2.kernels import pixels as native
 
 FILL = (124, 116, 104)
 BICUBIC = Canvas(FILL, Image.Resampling.BICUBIC)

@@ -1,37 +1,23 @@
-"""The native kernels against PyTorch's own operations in float64."""
+"""The native layers against PyTorch's own operations in float64."""
 
 import copy
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kernels.reference import TOLERANCE, both_kernels, gradients, relative
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform
+from convnextv2.kernels import choice, layers, library
+from convnextv2.kernels import pixels as native
+from convnextv2.kernels.selfcheck import disagreement
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.model.kernels import native
-from convnextv2.model.kernels.selfcheck import disagreement
 from convnextv2.model.layers import Block, DepthwiseConv, GlobalResponseNorm, init_weights
 from convnextv2.model.tiles import Tiles
 
-pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
-
-TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.detach().double(), expected.detach().double()
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
-def gradients(y: Tensor, weights: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    return list(torch.autograd.grad((y * weights.to(y.dtype)).sum(), leaves))
+pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C++ compiler")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -51,7 +37,7 @@ def test_depthwise_convolution_of_dense_images(
         exact[0].permute(0, 3, 1, 2), exact[1], exact[2], padding=3, groups=channels
     ).permute(0, 2, 3, 1)
     x.requires_grad_()
-    assert native.are_used_for(x)
+    assert choice.are_used_for(x)
     y = conv(x)
     assert y.dtype == dtype
     found = [y, *gradients(y, gy, [x, conv.weight, conv.bias])]
@@ -101,7 +87,7 @@ def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
     y64 = double(F.gelu(x64, approximate=form))
     x.requires_grad_()
     images = 2 if scope == "image" else 1
-    y = native.gelu_grn(x, norm.gamma, norm.beta, images=images, eps=norm.eps, tanh=form == "tanh")
+    y = layers.gelu_grn(x, norm.gamma, norm.beta, images=images, eps=norm.eps, tanh=form == "tanh")
     found = [y, *gradients(y, gy, [x, norm.gamma, norm.beta])]
     for result, expected in zip(
         found, [y64, *gradients(y64, gy, [x64, double.gamma, double.beta])], strict=True
@@ -140,7 +126,7 @@ def test_mlp_without_gradients(
     parameters = *first.parameters(), *norm.parameters(), *second.parameters()
     with torch.no_grad():
         expected = doubles[2](doubles[1](F.gelu(doubles[0](x.double()), approximate=form)))
-        y = native.mlp(
+        y = layers.mlp_without_gradients(
             x, *parameters, images=2 if scope == "image" else 1, eps=norm.eps, tanh=form == "tanh"
         )
     assert y.dtype == dtype and torch.equal(x, before)
@@ -182,38 +168,18 @@ def test_without_gradients_a_block_computes_what_it_does_with_them_whatever_its_
             torch.testing.assert_close(block(x), expected)
 
 
-@pytest.mark.parametrize("form", ["none", "tanh"])
-def test_gelu_over_its_whole_range(form: str) -> None:
-    x = torch.linspace(-40, 40, 100_001).view(1, -1, 1)
-    y = torch.ops.convnextv2.gelu_scale(x, torch.ones(1, 1), torch.zeros(1), form == "tanh")
-    exact = F.gelu(x.double(), approximate=form)
-    assert (y.double() - exact).abs().max() < 4e-6
-    assert (y.double() - exact).abs()[x.abs() < 6].max() < 1e-6
-    assert bool((y[x < -6].abs() < 1e-8).all()) and torch.equal(y[x > 6], x[x > 6])
-
-
 def test_what_is_not_a_number_stays_so() -> None:
     x = torch.full((1, 4, 4, 8), float("nan"))
     for dtype in TOLERANCE:
         assert (
-            native.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4))
+            layers.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4))
             .isnan()
             .all()
         )
-        scaled = native.gelu_grn(
+        scaled = layers.gelu_grn(
             x.to(dtype), torch.ones(8), torch.zeros(8), images=1, eps=1e-6, tanh=False
         )
         assert scaled.isnan().all()
-
-
-def both_kernels(run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """What the native kernels compute, and what PyTorch's operations do."""
-    try:
-        native.choose("plain")
-        expected = run()
-    finally:
-        native.choose("auto")
-    return run(), expected
 
 
 def test_a_model_in_bfloat16_computes_what_the_plain_one_does() -> None:
@@ -244,7 +210,7 @@ def test_no_default_dtype_or_device_changes_results() -> None:
     image, shift = pixels[0].permute(1, 2, 0), (1.0, 0.5, 0.0, 0.0, 1.0, 0.0)
 
     def results() -> list[Tensor]:
-        y = native.gelu_grn(conv(x), gamma, beta, images=1, eps=1e-6, tanh=False)
+        y = layers.gelu_grn(conv(x), gamma, beta, images=1, eps=1e-6, tanh=False)
         normalised = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(pixels)
         warped = native.warp(image, shift, bicubic=True, fill=(1, 2, 3))
         return [
@@ -259,7 +225,7 @@ def test_no_default_dtype_or_device_changes_results() -> None:
         torch.set_default_dtype(torch.float64)
         with torch.device("meta"):
             found = results()
-            assert disagreement(native._call) == ""
+            assert disagreement(library.call) == ""
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
@@ -270,14 +236,14 @@ def test_a_place_outside_its_image_is_an_error(place: int) -> None:
     x, places = torch.randn(2, 2, 2, 8, requires_grad=True), torch.tensor([0, 1, 24, 25])
     conv = DepthwiseConv(8)
     torch.nn.init.normal_(conv.weight)
-    y = native.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
+    y = layers.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
         torch.ops.convnextv2.depthwise_weight(
             x, y, torch.tensor([place, 1, 24, 25]), [2, 2, 2, 6, 8, 8]
         )
     places[0] = place
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
-        native.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
+        layers.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
 
 
 def test_a_visible_tile_outside_the_grid_is_an_error() -> None:
@@ -297,7 +263,7 @@ def test_sizes_that_do_not_fit_are_errors() -> None:
         (torch.zeros(4), (4, 3)),
     ):
         with pytest.raises(ValueError, match="do not fit on canvases"):
-            native.depthwise(x, weight, bias, places, size)
+            layers.depthwise(x, weight, bias, places, size)
     for shape in ((4, 4, 2), (4, 4), (0, 4, 3)):
         with pytest.raises(AssertionError):
             native.warp(
@@ -327,42 +293,11 @@ def test_second_derivatives_are_an_error() -> None:
     x = torch.randn(1, 4, 4, 8, requires_grad=True)
     for y in (
         block.dwconv(x),
-        native.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False),
+        layers.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False),
     ):
         (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
             gradient.square().sum().backward()
-
-
-def test_in_autocast_to_float16_the_plain_forms_run() -> None:
-    conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8)
-    torch.nn.init.normal_(conv.weight)
-    with torch.autocast("cpu", torch.float16):
-        found, expected = both_kernels(lambda: conv(x))
-    assert found.dtype == expected.dtype == torch.float16
-    assert torch.equal(found, expected)
-
-
-def test_a_choice_holds_in_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    call = native._call
-    monkeypatch.setattr(
-        native, "_call", lambda name, *arguments: calls.append(name) or call(name, *arguments)
-    )
-    conv, x = DepthwiseConv(8), torch.randn(1, 4, 4, 8)
-    compiled, another = (
-        torch.compile(module, backend="aot_eager") for module in (conv, DepthwiseConv(8))
-    )
-    try:
-        for module in (compiled, another):
-            for choice, expected in (("plain", []), ("native", ["depthwise"]), ("plain", [])):
-                native.choose(choice)
-                calls.clear()
-                with torch.no_grad():
-                    module(x)
-                assert calls == expected
-    finally:
-        native.choose("auto")
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
@@ -374,7 +309,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            y = native.gelu_grn(
+            y = layers.gelu_grn(
                 conv(x), torch.ones(20), torch.zeros(20), images=5, eps=1e-6, tanh=False
             )
             squares = torch.ops.convnextv2.squares(y.detach(), 5)
@@ -383,118 +318,3 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         torch.set_num_threads(threads)
     for one, three in zip(*results, strict=True):
         assert torch.equal(one, three)
-
-
-def test_operations_say_what_they_return() -> None:
-    """PyTorch's own check of schema, fake shapes and dispatch."""
-    x, images = torch.randn(2, 6, 6, 8), 2
-    ops, shape = torch.ops.convnextv2, [2, 6, 6, 6, 6, 8]
-    moments = (torch.randn(2, 8), torch.randn(2, 8))
-    for operation, arguments in (
-        (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, shape)),
-        (ops.depthwise_weight, (x, x, None, shape)),
-        (ops.gelu_squares, (x, images, False)),
-        (ops.squares, (x, images)),
-        (ops.linear_gelu, (x, torch.randn(5, x.shape[-1]), torch.randn(5), True)),
-        (ops.gelu_scale, (x, moments[0], torch.randn(8), True)),
-        (ops.gelu_products, (x, x, images, False)),
-        (ops.gelu_backward, (x, x, *moments, False)),
-    ):
-        torch.library.opcheck(
-            operation.default, arguments, test_utils=("test_schema", "test_faketensor")
-        )
-
-
-def test_one_compiled_graph_has_them_inside() -> None:
-    torch.manual_seed(0)
-    model = FCMAE(ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=None), decoder_dim=8)
-    images, masks = torch.randn(2, 3, 64, 64), draw_masks(2, (2, 2), 0.5, torch.Generator())
-    loss = model(images, *masks)
-    loss.backward()
-    expected = [
-        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
-    ]
-    model.zero_grad()
-    compiled = torch.compile(model, fullgraph=True, dynamic=False)
-    again = compiled(images, *masks)
-    again.backward()
-    torch.testing.assert_close(again, loss)
-    torch.testing.assert_close([p.grad for p in model.parameters() if p.grad is not None], expected)
-
-
-def test_an_exported_graph_has_plain_operations() -> None:
-    model = ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=3).eval()
-    graph = torch.export.export(model, (torch.randn(1, 3, 32, 32),)).graph
-    assert not [node for node in graph.nodes if "convnextv2" in str(node.target)]
-
-
-def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
-    code = "from convnextv2.model.kernels import native; print(native.choose('auto')); native.choose('native')"
-    environment = os.environ | {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.startswith("plain (no-such-compiler did not build them")
-    assert (
-        "DeviceError: kernels = native: no-such-compiler did not build them" in done.stderr
-        and not list(tmp_path.iterdir())
-    )
-
-
-def test_plain_can_be_chosen() -> None:
-    try:
-        assert native.choose("plain") == "plain" and not native.are_used_for(torch.ones(1))
-    finally:
-        native.choose("auto")
-
-
-def test_a_library_that_computes_something_else_is_found_out() -> None:
-    def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
-        native._call(name, x, *arguments)
-        if name == wrong:
-            out = arguments[-1]
-            assert isinstance(out, Tensor)
-            out.flatten()[-1] += out.float().abs().max()
-
-    wrong = ""
-    assert disagreement(call) == ""
-    for wrong in (
-        "depthwise",
-        "depthwise_weight",
-        "gelu_squares",
-        "gelu_scale",
-        "gelu_products",
-        "gelu_backward",
-    ):
-        assert disagreement(call).startswith(f"{wrong} in torch.float32 differs by")
-
-
-def test_the_first_use_may_be_inside_inference_and_autocast(tmp_path: Path) -> None:
-    script = """
-import torch
-from convnextv2.model.convnext import create_model
-from convnextv2.model.kernels import native
-model = torch.compile(create_model("convnextv2_atto", num_classes=3).eval(), backend="eager")
-with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-    model(torch.rand(1, 3, 32, 32))
-print(native.choose("auto"))
-"""
-    environment = os.environ | {"CONVNEXTV2_CACHE": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "native", done.stderr
-
-
-@pytest.mark.parametrize("shape", [(3, 3, 17, 29), (2, 1, 40, 40), (1, 3, 1, 1)])
-def test_pixels_are_normalised_bit_for_bit(
-    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(
-        memory_format=torch.channels_last
-    )
-    transform = BatchTransform((0.485, 0.456, 0.406)[: shape[1]], (0.229, 0.224, 0.225)[: shape[1]])
-    found = transform.normalise(pixels)
-    monkeypatch.setattr(native, "can_take_pixels", lambda: False)
-    assert torch.equal(found, transform.normalise(pixels))
-    assert found.is_contiguous(memory_format=torch.channels_last)

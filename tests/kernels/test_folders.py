@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from convnextv2.model.kernels.folders import cache_folders, distrust
+from convnextv2.kernels.folders import cache_folders, distrust
 
 NOBODY = 65_534
 

@@ -1,4 +1,4 @@
-"""Building the library of native.cpp, keeping it, and loading what was kept.
+"""Builds the library from the C++ files of this folder, keeps it, and loads what was kept.
 
 The name of a kept library has two hashes. The first is of all that it was made from: source,
 flags, compiler and processor. The second is of the file itself. A file that was cut, or replaced,
@@ -25,9 +25,12 @@ from pathlib import Path
 from torch.utils.data import get_worker_info
 
 from convnextv2.distributed import find_launch
-from convnextv2.model.kernels.folders import cache_folders, distrust
+from convnextv2.kernels.folders import cache_folders, distrust
 
-_SOURCE = Path(__file__).with_name("native.cpp")
+_SOURCES = [
+    Path(__file__).with_name(name) for name in ("depthwise.cpp", "gelu_grn.cpp", "pixels.cpp")
+]
+_HEADER = Path(__file__).with_name("bfloat16.h")
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 # No -ffast-math: linked into a shared library it flushes denormals in the whole process.
 _FLAGS = (
@@ -78,11 +81,12 @@ def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | st
 
 
 def _key(words: list[str]) -> str:
-    """The hash of all that a library is made from."""
+    """Return the hash of all that a library is made from."""
     version = subprocess.run(
         [*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S
     ).stdout
-    parts = [_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), version, _processor()]
+    sources = [path.read_bytes() for path in (*_SOURCES, _HEADER)]
+    parts = [*sources, " ".join(_FLAGS).encode(), version, _processor()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -121,7 +125,7 @@ def _build(
         built = Path(name) / "native.so"
         try:
             subprocess.run(
-                [*words, *_FLAGS, str(_SOURCE), "-o", str(built)],
+                [*words, *_FLAGS, *map(str, _SOURCES), "-o", str(built)],
                 capture_output=True,
                 check=True,
                 timeout=_BUILD_LIMIT_S,
@@ -134,7 +138,7 @@ def _build(
         try:
             # Loaded here, not after the rename: another process may replace or remove that file.
             library = ctypes.CDLL(str(built))
-        except OSError as error:  # of a folder where nothing may be executed, too
+        except OSError as error:  # in a folder where nothing may be executed, too
             raise _FolderError(_first_line(error)) from error
         if wrong := disagreement(library):
             return f"what {shlex.join(words)} built does not agree with PyTorch: {wrong}"
@@ -163,7 +167,7 @@ def _sync(folder: Path) -> None:
 
 
 def _processor() -> bytes:
-    """What decides which instructions -march=native stands for."""
+    """Return what decides which instructions -march=native stands for."""
     try:
         with open("/proc/cpuinfo", "rb") as file:
             telling = (b"flags", b"Features", b"model name")

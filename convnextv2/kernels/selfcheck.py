@@ -1,6 +1,7 @@
-"""Whether what a compiler made of native.cpp computes what PyTorch's own operations compute, on one small case each.
+"""A comparison of a library that was just built with PyTorch's own operations.
 
-It runs once, after the compiler; the tests hold the kernels to tighter bounds, at many sizes.
+It takes one small case for each function and runs once, after the compiler. The tests hold the
+kernels to tighter bounds, at many sizes.
 """
 
 from __future__ import annotations
@@ -25,10 +26,17 @@ class _Check(NamedTuple):
 
 
 def disagreement(call: Callable[..., None]) -> str:
-    """Which function differs and by how much, relative to its largest value; "" where none does.
+    """Find the first function that computes something else than PyTorch.
 
-    call: (name, tensor of the dtype that is meant, arguments...) runs a function of native.cpp."""
-    # Kernels may be asked for first inside inference, autocast, another default device or another default dtype.
+    Args:
+        call: Runs a function of the library, given its name, a tensor of the dtype that is meant,
+            and its arguments.
+
+    Returns:
+        Which function differs, and by how much relative to its largest value. "" if none does.
+    """
+    # The first use of the kernels may be inside inference or autocast, or with another default
+    # device or dtype.
     with (
         torch.device("cpu"),
         torch.inference_mode(False),
@@ -51,7 +59,7 @@ def _noise(*shape: int, seed: int) -> Tensor:
 
 
 def _depthwise(dtype: torch.dtype) -> list[_Check]:
-    """Of whole images, and of images of which only the first tile of 4 x 4 exists."""
+    """Take whole images, and images of which only the first tile of 4 x 4 exists."""
     image, gradient = (
         _noise(_IMAGES, _SIDE, _SIDE, _CHANNELS, seed=seed).to(dtype) for seed in (0, 1)
     )

@@ -17,10 +17,10 @@ from unittest.mock import DEFAULT, Mock
 
 import pytest
 
-from convnextv2.model.kernels import library, native
-from convnextv2.model.kernels.library import load_library
+from convnextv2.kernels import build, choice
+from convnextv2.kernels.build import load_library
 
-pytestmark = pytest.mark.skipif(native.choose("auto") != "native", reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C++ compiler")
 
 NOBODY = 65_534
 COMPILER = """#!/bin/sh
@@ -75,6 +75,15 @@ def kept(cache: Path) -> Path:
     return path
 
 
+def put(path: Path, content: bytes) -> None:
+    """Put another file in the place of one that this process may have loaded.
+
+    Writing to that one would take the code away that runs when the process ends.
+    """
+    path.unlink()
+    path.write_bytes(content)
+
+
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     out, err = capsys.readouterr()
     assert not out
@@ -95,7 +104,7 @@ def test_a_cut_library_is_built_again_and_never_loaded(
 ) -> None:
     path = kept(cache)
     whole = path.read_bytes()
-    path.write_bytes(whole[:length])
+    put(path, whole[:length])
     assert loads()
     (line,) = said(capsys)
     assert line.startswith(f"Kernel cache: {path} is not what was built")
@@ -107,7 +116,7 @@ def test_a_flipped_bit_is_found(cache: Path, capsys: pytest.CaptureFixture[str])
     path = kept(cache)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    put(path, bytes(content))
     assert loads() and builds(cache.parent) == 2
     assert "SHA-256" in "".join(said(capsys))
 
@@ -122,7 +131,7 @@ def test_another_library_in_its_place_does_not_run(
     )
     other = tmp_path / "other.so"
     subprocess.run(["c++", "-shared", "-fPIC", str(source), "-o", str(other)], check=True)
-    kept(cache).write_bytes(other.read_bytes())
+    put(kept(cache), other.read_bytes())
     assert loads() and builds(cache.parent) == 2 and not trace.exists()
     assert len(said(capsys)) == 1
     ctypes.CDLL(str(other))
@@ -158,7 +167,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
 def test_a_folder_that_is_read_only_serves_what_it_has(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(library.tempfile, "TemporaryDirectory", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", Mock(side_effect=AssertionError))
     cache.chmod(0o555)
     assert loads() and builds(cache.parent) == 1 and said(capsys) == []
 
@@ -166,14 +175,14 @@ def test_a_folder_that_is_read_only_serves_what_it_has(
 def test_a_folder_that_is_read_only_is_replaced_by_the_temporary_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    temporary_directory = library.tempfile.TemporaryDirectory
+    temporary_directory = build.tempfile.TemporaryDirectory
 
     def refuse(dir: Path, **options: object) -> object:
         if dir == cache:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
         return temporary_directory(dir=dir, **options)
 
-    monkeypatch.setattr(library.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(build.tempfile, "TemporaryDirectory", refuse)
     kept(cache).unlink()
     assert loads() and builds(cache.parent) == 2
     (line,) = said(capsys)
@@ -230,11 +239,11 @@ def test_workers_and_other_ranks_do_not_repeat_a_line(
 
 PROCESS = """
 import sys, pathlib, time
-from convnextv2.model.kernels import native
+from convnextv2.kernels import choice
 pathlib.Path(sys.argv[1]).touch()
 while len(list(pathlib.Path(sys.argv[1]).parent.glob("ready-*"))) < 2:
     time.sleep(0.01)
-print(native.choose("auto"))
+print(choice.choose("auto"))
 """
 
 
@@ -260,7 +269,7 @@ def test_processes_that_build_at_once_leave_one_whole_library(real: Path, tmp_pa
 def test_many_first_uses_at_once_leave_one_whole_library(cache: Path) -> None:
     whole = kept(cache).read_bytes()
     for begin in (b"", whole[:60_000]):
-        kept(cache).write_bytes(begin)
+        put(kept(cache), begin)
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(lambda _: loads(), range(8)))
         assert kept(cache).read_bytes() == whole
@@ -273,7 +282,7 @@ def test_many_first_uses_at_once_leave_one_whole_library(cache: Path) -> None:
 def test_a_compiler_may_be_several_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failure = subprocess.SubprocessError("stop here")
     run = Mock(return_value=Mock(stdout=b"1"), side_effect=[DEFAULT, failure])
-    monkeypatch.setattr(library.subprocess, "run", run)
+    monkeypatch.setattr(build.subprocess, "run", run)
     monkeypatch.setenv("CXX", shlex.join(["ccache", "g++"]))
     monkeypatch.setenv("CONVNEXTV2_CACHE", str(tmp_path))
     assert load_library(lambda built: "") == "ccache g++ did not build them: stop here"

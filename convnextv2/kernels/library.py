@@ -1,0 +1,57 @@
+"""The library of this process: loaded when it is first asked for, and called.
+
+If it was just built, it is first compared with PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from convnextv2.kernels.build import load_library
+from convnextv2.kernels.selfcheck import disagreement
+
+_SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
+
+
+@cache
+def load() -> ctypes.CDLL | str:
+    """Return the library, or why there is none."""
+    return load_library(lambda library: disagreement(partial(_call_in, library)))
+
+
+def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
+    """Call a function of the library, which writes its result into one of the arguments.
+
+    Args:
+        name: The function's name without the suffix for its dtype.
+        x: A tensor whose dtype decides which form is called.
+        *arguments: What the function takes, in order. Nothing is checked: every tensor must be
+            contiguous and of the length that the C++ expects.
+    """
+    library = load()
+    assert not isinstance(library, str)
+    _call_in(library, name, x, *arguments)
+
+
+def _call_in(library: ctypes.CDLL, name: str, x: Tensor, *arguments: Tensor | int | None) -> None:
+    values = [
+        argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments
+    ]
+    types = [
+        ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p for argument in arguments
+    ]
+    function = getattr(library, f"{name}_{_SUFFIX[x.dtype]}")
+    function.restype, function.argtypes = None, [*types, ctypes.c_int]
+    function(*values, torch.get_num_threads())
+
+
+def floats(values: Tensor) -> Tensor:
+    """Bring values into the form that the library reads: contiguous float32.
+
+    A model that was cast to another dtype has other ones.
+    """
+    return values.float().contiguous()

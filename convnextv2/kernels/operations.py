@@ -1,0 +1,231 @@
+"""The library's functions as operations of PyTorch.
+
+torch.compile takes them into its graphs as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from convnextv2.kernels.build import IS_X86
+from convnextv2.kernels.library import call, floats
+
+_OPERATIONS = torch.library.Library("convnextv2", "DEF")
+
+
+def _operation(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    _OPERATIONS.define(schema)
+    name = schema.partition("(")[0]
+    _OPERATIONS.impl(name, run, "CPU")
+    torch.library.register_fake(f"convnextv2::{name}", fake, lib=_OPERATIONS)
+
+
+def _depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | None, shape: list[int]
+) -> Tensor:
+    x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
+    if x.numel():
+        places = _checked(places, x, shape)
+        bias = None if bias is None else floats(bias)
+        call("depthwise", x, places, *shape, x, floats(weight), bias, y)
+    return y
+
+
+def _depthwise_weight(
+    x: Tensor, gradient: Tensor, places: Tensor | None, shape: list[int]
+) -> Tensor:
+    x, gradient = x.contiguous(), gradient.contiguous()
+    result = x.new_zeros(50, shape[-1], dtype=torch.float32)
+    if x.numel():
+        call("depthwise_weight", x, _checked(places, x, shape), *shape, x, gradient, result)
+    return result
+
+
+def _checked(places: Tensor | None, x: Tensor, shape: list[int]) -> Tensor | None:
+    """Return the places, contiguous, after checking that the library stays within its memory.
+
+    Raises:
+        ValueError: The runs do not fit on the canvases.
+        IndexError: A place is outside its image's canvas.
+    """
+    images, runs, run, height, width, channels = shape
+    fits = (
+        runs * run == height * width
+        if places is None
+        else places.numel() == images * runs and places.dtype == torch.int64
+    )
+    if x.numel() != images * runs * run * channels or width % run or not fits:
+        raise ValueError(
+            f"{images} x {runs} runs of {run} positions do not fit on canvases of {height} x "
+            f"{width}"
+        )
+    if places is None:
+        return None
+    places = places.contiguous()
+    per_image = height * (width // run)
+    first = torch.arange(0, images * per_image, per_image, device=places.device)
+    least, most = places.view(images, runs).aminmax(dim=1)
+    if bool(((least < first) | (most >= first + per_image)).any()):
+        raise IndexError(
+            f"places lie outside their image's canvas of {height} x {width}: a tile's index is out "
+            "of range"
+        )
+    return places
+
+
+def _gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
+    x, channels = x.contiguous(), x.shape[-1]
+    sums = x.new_zeros(images, channels, dtype=torch.float32)
+    if x.numel():
+        call(
+            "gelu_squares",
+            x,
+            int(tanh),
+            images,
+            x.numel() // (images * channels),
+            channels,
+            x,
+            sums,
+        )
+    return sums
+
+
+def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool) -> Tensor:
+    """Compute GELU(W x + b).
+
+    If PyTorch's oneDNN has the two as one operation for this dtype and processor, GELU is taken of
+    the float32 sums. torch.compile uses that operation too, but it is not a public part of PyTorch,
+    so it may be missing.
+    """
+    form, fused = "tanh" if tanh else "none", torch.ops.mkldnn
+    if (
+        IS_X86
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and hasattr(fused, "_linear_pointwise")
+        and (
+            x.dtype == torch.float32
+            or (hasattr(fused, "_is_mkldnn_bf16_supported") and fused._is_mkldnn_bf16_supported())
+        )
+    ):
+        return fused._linear_pointwise(x, weight, bias, "gelu", [], form)
+    return F.gelu(F.linear(x, weight, bias), approximate=form)
+
+
+def _squares(x: Tensor, images: int) -> Tensor:
+    x, channels = x.contiguous(), x.shape[-1]
+    sums = x.new_zeros(images, channels, dtype=torch.float32)
+    if x.numel():
+        call("squares", x, images, x.numel() // (images * channels), channels, x, sums)
+    return sums
+
+
+def _gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
+    x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
+    images, channels = scale.shape
+    if x.numel():
+        positions = x.numel() // (images * channels)
+        call(
+            "gelu_scale",
+            x,
+            int(tanh),
+            images,
+            positions,
+            channels,
+            x,
+            floats(scale),
+            floats(shift),
+            y,
+        )
+    return y
+
+
+def _gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> Tensor:
+    x, gradient, channels = x.contiguous(), gradient.contiguous(), x.shape[-1]
+    sums = x.new_zeros(images, 2, channels, dtype=torch.float32)
+    if x.numel():
+        call(
+            "gelu_products",
+            x,
+            int(tanh),
+            images,
+            x.numel() // (images * channels),
+            channels,
+            x,
+            gradient,
+            sums,
+        )
+    return sums
+
+
+def _gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh: bool) -> Tensor:
+    x, gradient = x.contiguous(), gradient.contiguous()
+    result = torch.empty_like(x)
+    images, channels = scale.shape
+    if x.numel():
+        positions = x.numel() // (images * channels)
+        pointers = (x, gradient, floats(scale), floats(pull), result)
+        call("gelu_backward", x, int(tanh), images, positions, channels, *pointers)
+    return result
+
+
+def _like(x: Tensor, *others: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+_operation(
+    "depthwise(Tensor x, Tensor weight, Tensor? bias, Tensor? places, SymInt[] shape) -> Tensor",
+    _depthwise,
+    _like,
+)
+_operation(
+    "depthwise_weight(Tensor x, Tensor gradient, Tensor? places, SymInt[] shape) -> Tensor",
+    _depthwise_weight,
+    lambda x, gradient, places, shape: x.new_empty(50, shape[-1], dtype=torch.float32),
+)
+_operation(
+    "gelu_squares(Tensor x, SymInt images, bool tanh) -> Tensor",
+    _gelu_squares,
+    lambda x, images, tanh: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+)
+_operation(
+    "linear_gelu(Tensor x, Tensor weight, Tensor bias, bool tanh) -> Tensor",
+    _linear_gelu,
+    lambda x, weight, bias, tanh: x.new_empty(*x.shape[:-1], weight.shape[0]),
+)
+_operation(
+    "squares(Tensor x, SymInt images) -> Tensor",
+    _squares,
+    lambda x, images: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+)
+_operation(
+    "gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like
+)
+_operation(
+    "gelu_products(Tensor x, Tensor gradient, SymInt images, bool tanh) -> Tensor",
+    _gelu_products,
+    lambda x, gradient, images, tanh: x.new_empty(images, 2, x.shape[-1], dtype=torch.float32),
+)
+_operation(
+    "gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor",
+    _gelu_backward,
+    _like,
+)
+
+
+@register_flop_formula([torch.ops.convnextv2.depthwise, torch.ops.convnextv2.depthwise_weight])
+def _depthwise_flops(x_shape: torch.Size, *others: object, out_shape: object = None) -> int:
+    return 2 * 49 * x_shape.numel()
+
+
+@register_flop_formula(torch.ops.convnextv2.linear_gelu)
+def _linear_flops(
+    x_shape: torch.Size, weight_shape: torch.Size, *others: object, out_shape: object = None
+) -> int:
+    return 2 * x_shape.numel() * weight_shape[0]

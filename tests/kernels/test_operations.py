@@ -1,0 +1,58 @@
+"""The library's functions as operations of PyTorch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from convnextv2.kernels import choice
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.fcmae import FCMAE, draw_masks
+
+pytestmark = pytest.mark.skipif(choice.choose("auto") != "native", reason="no C++ compiler")
+
+
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_gelu_over_its_whole_range(form: str) -> None:
+    x = torch.linspace(-40, 40, 100_001).view(1, -1, 1)
+    y = torch.ops.convnextv2.gelu_scale(x, torch.ones(1, 1), torch.zeros(1), form == "tanh")
+    exact = F.gelu(x.double(), approximate=form)
+    assert (y.double() - exact).abs().max() < 4e-6
+    assert (y.double() - exact).abs()[x.abs() < 6].max() < 1e-6
+    assert bool((y[x < -6].abs() < 1e-8).all()) and torch.equal(y[x > 6], x[x > 6])
+
+
+def test_operations_say_what_they_return() -> None:
+    """PyTorch's own check of schema, fake shapes and dispatch."""
+    x, images = torch.randn(2, 6, 6, 8), 2
+    ops, shape = torch.ops.convnextv2, [2, 6, 6, 6, 6, 8]
+    moments = (torch.randn(2, 8), torch.randn(2, 8))
+    for operation, arguments in (
+        (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, shape)),
+        (ops.depthwise_weight, (x, x, None, shape)),
+        (ops.gelu_squares, (x, images, False)),
+        (ops.squares, (x, images)),
+        (ops.linear_gelu, (x, torch.randn(5, x.shape[-1]), torch.randn(5), True)),
+        (ops.gelu_scale, (x, moments[0], torch.randn(8), True)),
+        (ops.gelu_products, (x, x, images, False)),
+        (ops.gelu_backward, (x, x, *moments, False)),
+    ):
+        torch.library.opcheck(
+            operation.default, arguments, test_utils=("test_schema", "test_faketensor")
+        )
+
+
+def test_one_compiled_graph_has_them_inside() -> None:
+    torch.manual_seed(0)
+    model = FCMAE(ConvNeXtV2((1, 1, 1, 1), (8, 8, 8, 8), num_classes=None), decoder_dim=8)
+    images, masks = torch.randn(2, 3, 64, 64), draw_masks(2, (2, 2), 0.5, torch.Generator())
+    loss = model(images, *masks)
+    loss.backward()
+    expected = [
+        parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None
+    ]
+    model.zero_grad()
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+    again = compiled(images, *masks)
+    again.backward()
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close([p.grad for p in model.parameters() if p.grad is not None], expected)
