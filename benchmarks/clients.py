@@ -358,7 +358,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as name, opened_page(server.address) as page:
             folder = Path(name)
-            size = server.models.find("m").transform.image_size
+            size = server.models.find("m").transform.preprocessing.image_size
             for case in cases(server, Path(given.photo).read_bytes(), size):
                 message, cells = "", ["-"] * 4
                 with case.state():

@@ -23,7 +23,9 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
     def decode_request(self, request: Request) -> Tensor:
         """Decode and prepare as our server does; LitServe hands over the form."""
         transform, data = self.scorer.transform, request["image"].file.read()  # type: ignore[index]
-        return transform(decode(data, name="image", channels=transform.channels, max_pixels=10**8))
+        return transform(
+            decode(data, name="image", channels=transform.preprocessing.channels, max_pixels=10**8)
+        )
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
         """Images of one size."""

@@ -127,7 +127,9 @@ def engine_alone(artifact: str, photo: bytes, seconds: float) -> float:
     transform = scorer.transform
 
     def prepare(_: int) -> torch.Tensor:
-        return transform(decode(photo, name="photo", channels=transform.channels, max_pixels=10**9))
+        return transform(
+            decode(photo, name="photo", channels=transform.preprocessing.channels, max_pixels=10**9)
+        )
 
     rates = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as decoders:

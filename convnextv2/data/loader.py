@@ -184,7 +184,9 @@ class EvaluationLoader:
         self._batches = [
             positions[start : start + batch_size] for start in range(0, len(positions), batch_size)
         ]
-        images = _Images(source, channels, transform.value_range, partial(_prepare, transform))
+        images = _Images(
+            source, channels, transform.preprocessing.value_range, partial(_prepare, transform)
+        )
         self._reader = _Reader(
             images, (channels, *transform.image_size), min(workers, len(self._batches)),
             LeftOut(source, bad_images, "evaluation", quarantine), patience or Patience(),

@@ -7,9 +7,8 @@ runs in the main process, batch by batch, on the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,14 +23,9 @@ from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
 from convnextv2.errors import RecipeError
 from convnextv2.kernels import pixels as native
+from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.channels import is_colour, wrong_count
-from convnextv2.recipe.knobs import Interpolation, Recipe
-
-Preset = Literal["timm", "official", "mindcv"]
-
-MOST_ELONGATED = 16
-"""Evaluation: before resizing, an image is cut to at most this many times the crop's aspect ratio, so that one of 1 x 10,000
-pixels does not become 256 x 2,560,000. The centre crop drops that part anyway."""
+from convnextv2.recipe.knobs import Recipe
 
 
 @dataclass(frozen=True)
@@ -123,42 +117,14 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The one way in which an image is prepared for evaluation.
+    """The one way in which an image is prepared for evaluation; see `Preprocessing`."""
 
-    A checkpoint carries these arguments, so that the preparation can be repeated.
+    preprocessing: Preprocessing
 
-    Args:
-        image_size: Height and width of the result.
-        crop_pct: The share of the resized image's side that the centre crop keeps.
-        mean: One number for each channel, on the scale 0 to 1. `BatchTransform` applies it.
-        std: Likewise.
-        eval_preset: "timm" resizes to floor(image_size / crop_pct), antialiased, and takes the centre
-            crop. "official" (facebookresearch/ConvNeXt-V2) does the same below 384 px; from 384 px on,
-            and up to 32 px, it warps the whole image to image_size (the longer side counts). "mindcv"
-            is timm's without antialiasing, with the crop's offsets rounded down.
-        antialias: Whether the resize averages over the source pixels; None for the preset's choice.
-        value_range: The values that become 0 and 255 in files deeper than 8 bits; None for the rule of
-            `open_picture`. It is applied where files are decoded.
-    """
-
-    image_size: tuple[int, int]
-    channels: int = 3
-    eval_preset: Preset = "timm"
-    interpolation: Interpolation = "bicubic"
-    crop_pct: float = 0.875
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    antialias: bool | None = None
-    value_range: tuple[float, float] | None = None
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> EvalTransform:
-        """The inverse of `describe_preprocessing`, also after the description went through JSON."""
-        arguments: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in description.items()
-        }
-        return cls(**arguments)
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self.preprocessing.image_size
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Prepare one image; a small one is enlarged.
@@ -169,51 +135,15 @@ class EvalTransform:
         Returns:
             uint8 (C, *image_size).
         """
-        antialias = self.eval_preset != "mindcv" if self.antialias is None else self.antialias
-        if self._warps:
-            return resize(pixels, self.image_size, self.interpolation, antialias=antialias)
-        rows, columns = _limit_aspect(pixels.shape[-2], pixels.shape[-1], self.image_size)
+        how = self.preprocessing
+        if how.warps:
+            return resize(pixels, how.image_size, how.interpolation, antialias=how.averages)
+        rows, columns = how.kept(pixels.shape[-2], pixels.shape[-1])
         pixels = pixels[:, rows, columns]
-        size = self._size_before_crop(pixels.shape[-2], pixels.shape[-1])
-        top, left = self._corner(size)
-        resized = resize(pixels, size, self.interpolation, antialias=antialias)
-        return resized[:, top : top + self.image_size[0], left : left + self.image_size[1]]
-
-    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return what the network sees of an image: top, left, height, width, as shares of its sides."""
-        if self._warps:
-            return 0.0, 0.0, 1.0, 1.0
-        rows, columns = _limit_aspect(height, width, self.image_size)
-        kept = rows.stop - rows.start, columns.stop - columns.start
-        size = self._size_before_crop(*kept)
-        top, left = self._corner(size)
-        scale = kept[0] / size[0], kept[1] / size[1]  # px of the image for each resized one
-        return (
-            (rows.start + top * scale[0]) / height,
-            (columns.start + left * scale[1]) / width,
-            self.image_size[0] * scale[0] / height,
-            self.image_size[1] * scale[1] / width,
-        )
-
-    @property
-    def _warps(self) -> bool:
-        return self.eval_preset == "official" and not 32 < max(self.image_size) < 384
-
-    def _corner(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Top and left of the centre crop in a resized image."""
-        down = math.floor if self.eval_preset == "mindcv" else round
-        return down((size[0] - self.image_size[0]) / 2), down((size[1] - self.image_size[1]) / 2)
-
-    def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
-        """Both sides in proportion, so that one is image_size / crop_pct and the other not below."""
-        least_height, least_width = (math.floor(side / self.crop_pct) for side in self.image_size)
-        # The other side is rounded down; to the nearest in timm where image_size is not square. A pixel here moves everything.
-        extra = 0.5 if self.eval_preset == "timm" and least_height != least_width else 0.0
-        if (
-            height * least_width <= width * least_height
-        ):  # the height is the short side, measured in crops
-            return least_height, math.floor(least_height * width / height + extra)
-        return math.floor(least_width * height / width + extra), least_width
+        size = how.resized(pixels.shape[-2], pixels.shape[-1])
+        top, left = how.corner(size)
+        resized = resize(pixels, size, how.interpolation, antialias=how.averages)
+        return resized[:, top : top + how.image_size[0], left : left + how.image_size[1]]
 
 
 @dataclass(frozen=True)
@@ -367,25 +297,22 @@ def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> t
     raise RecipeError(wrong_count(name, values, channels))
 
 
-def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
-    """Return how the recipe prepares evaluation images: the arguments of `EvalTransform`, for JSON.
-
-    `value_range` is there only if it is set, so that older versions can read files without it.
-    """
+def build_preprocessing(recipe: Recipe) -> Preprocessing:
+    """Return how the recipe prepares evaluation images."""
     full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
-    description: dict[str, Any] = {
-        "image_size": list(_height_width(recipe.image_size)),
-        "channels": recipe.in_channels,
-        "eval_preset": recipe.eval_preset,
-        "interpolation": recipe.interpolation,
-        "crop_pct": recipe.crop_pct,
-        "mean": [value / full_scale for value in per_channel(recipe.mean, recipe.in_channels)],
-        "std": [value / full_scale for value in per_channel(recipe.std, recipe.in_channels, "std")],
-        "antialias": recipe.antialias,
-    }
-    if recipe.value_range is not None:
-        description["value_range"] = list(recipe.value_range)
-    return description
+    mean = per_channel(recipe.mean, recipe.in_channels)
+    std = per_channel(recipe.std, recipe.in_channels, "std")
+    return Preprocessing(
+        _height_width(recipe.image_size),
+        channels=recipe.in_channels,
+        eval_preset=recipe.eval_preset,
+        interpolation=recipe.interpolation,
+        crop_pct=recipe.crop_pct,
+        mean=tuple(value / full_scale for value in mean),
+        std=tuple(value / full_scale for value in std),
+        antialias=recipe.antialias,
+        value_range=recipe.value_range,
+    )
 
 
 def build_train_transform(recipe: Recipe) -> TrainTransform:
@@ -399,8 +326,8 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         if isinstance(recipe.color_jitter, tuple)
         else (recipe.color_jitter,) * 3
     )
-    description = describe_preprocessing(recipe)
-    fill = tuple(round(255 * value) for value in description["mean"])
+    preprocessing = build_preprocessing(recipe)
+    fill = tuple(round(255 * value) for value in preprocessing.mean)
     return TrainTransform(
         _height_width(recipe.image_size),
         scale=recipe.scale,
@@ -412,7 +339,7 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
         if recipe.auto_augment
         else None,
         interpolation=recipe.interpolation,
-        antialias=recipe.eval_preset != "mindcv" if recipe.antialias is None else recipe.antialias,
+        antialias=preprocessing.averages,
         splits=recipe.aug_splits,
         padding=recipe.crop_padding,
     )
@@ -420,16 +347,16 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
 
 def build_eval_transform(recipe: Recipe) -> EvalTransform:
     """The recipe's preparation of evaluation images."""
-    return EvalTransform.from_description(describe_preprocessing(recipe))
+    return EvalTransform(build_preprocessing(recipe))
 
 
 def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
     """The recipe's normalisation (all that pre-training and evaluation need), erasing and mixing."""
-    evaluation = build_eval_transform(recipe)
+    preprocessing = build_preprocessing(recipe)
     value = recipe.erase_value
     return BatchTransform(
-        evaluation.mean,
-        evaluation.std,
+        preprocessing.mean,
+        preprocessing.std,
         num_classes=num_classes,
         erasing=Erasing(
             recipe.erase_prob,
@@ -447,11 +374,3 @@ def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
 
 def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else image_size
-
-
-def _limit_aspect(height: int, width: int, image_size: tuple[int, int]) -> tuple[slice, slice]:
-    """Return rows and columns that stay after MOST_ELONGATED cut off the ends of the longer side."""
-    rows = min(height, max(1, MOST_ELONGATED * width * image_size[0] // image_size[1]))
-    columns = min(width, max(1, MOST_ELONGATED * height * image_size[1] // image_size[0]))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return slice(top, top + rows), slice(left, left + columns)

@@ -22,6 +22,7 @@ from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
 from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import output_names
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.files import check_preprocessing, write_json
 
 CARD = "artifact.json"
@@ -109,7 +110,7 @@ class Artifact:
     @property
     def transform(self) -> EvalTransform:
         """How its images are prepared."""
-        return EvalTransform.from_description(self.card.preprocessing)
+        return EvalTransform(Preprocessing.read(self.card.preprocessing))
 
     @property
     def sha256(self) -> str:

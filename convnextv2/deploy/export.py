@@ -24,6 +24,7 @@ from convnextv2.deploy.graph import Graph, Input, Outputs
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.preprocessing import Preprocessing
 
 _FLOAT32_IMAGES = 64
 """On how many images the float32 form of an int8 artifact is measured. Only its speed counts."""
@@ -105,14 +106,14 @@ def export_artifact(
     """
     chosen = check_format(form.format, form.precision, to_write=True)
     _check_form(form, model)
-    transform = EvalTransform.from_description(dict(preprocessing))
-    normalise = BatchTransform(transform.mean, transform.std).normalise
+    transform = EvalTransform(Preprocessing.read(preprocessing))
+    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
     graph = partial(
         Graph,
         outputs=form.outputs,
         input=form.input,
-        mean=transform.mean,
-        std=transform.std,
+        mean=transform.preprocessing.mean,
+        std=transform.preprocessing.std,
         temperature=temperature,
     )
     reference = graph(model).eval()

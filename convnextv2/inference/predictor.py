@@ -112,7 +112,10 @@ class Predictor:
 
     def _decoded(self, images: Iterable[ImageLike]) -> Iterator[tuple[str, Tensor]]:
         """The name and the pixels, uint8 (C, H, W), of each image."""
-        channels, value_range = self.scorer.transform.channels, self.scorer.transform.value_range
+        channels, value_range = (
+            self.scorer.transform.preprocessing.channels,
+            self.scorer.transform.preprocessing.value_range,
+        )
         for number, image in enumerate(images):
             name = f"image {number}"
             if isinstance(image, str | Path):

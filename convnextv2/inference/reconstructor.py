@@ -12,6 +12,7 @@ from convnextv2.data.chance import stream
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.load import Weights, restore
 
 
@@ -31,7 +32,7 @@ class Reconstructor:
         model = restore(weights)
         assert isinstance(model, FCMAE)
         self.model = model.eval()
-        self.transform = EvalTransform.from_description(weights.description.preprocessing)
+        self.transform = EvalTransform(Preprocessing.read(weights.description.preprocessing))
         self.sha256, self.notes = weights.origin.sha256, weights.lines()
 
     def __call__(self, pixels: Tensor, mask_ratio: float, seed: int) -> tuple[str, str]:
@@ -46,10 +47,10 @@ class Reconstructor:
             Two PNGs in base64: what the encoder sees, and the reconstruction with the visible tiles
             put back.
         """
-        mean, std = self.transform.mean, self.transform.std
+        mean, std = self.transform.preprocessing.mean, self.transform.preprocessing.std
         batch = pixels[None]
         images = BatchTransform(mean, std).normalise(batch)
-        grid = self.model.grid(*self.transform.image_size)
+        grid = self.model.grid(*self.transform.preprocessing.image_size)
         visible, masked = draw_masks(1, grid, mask_ratio, stream(seed, "reconstruct"))
         with torch.inference_mode():
             made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)

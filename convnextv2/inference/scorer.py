@@ -21,6 +21,7 @@ from convnextv2.distributed import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.text import plain
 from convnextv2.weights.describe import distinct
 from convnextv2.weights.load import Weights, restore
@@ -153,9 +154,9 @@ def _from_weights(opened: Weights, device_name: str, precision: str) -> Scorer:
         )
     device = choose_device(device_name)
     dtype = choose_precision(precision, device)
-    transform = EvalTransform.from_description(description.preprocessing)
+    transform = EvalTransform(Preprocessing.read(description.preprocessing))
     graph = Graph(model.to(device).eval(), "classifier")
-    normalise = BatchTransform(transform.mean, transform.std).normalise
+    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
         with (
@@ -197,7 +198,7 @@ def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
             "precision out."
         )
     runner = artifact.open(torch.get_num_threads())
-    normalise = BatchTransform(transform.mean, transform.std).normalise
+    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
         if card.input == "pixels":

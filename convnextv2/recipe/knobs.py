@@ -12,9 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preset
 from convnextv2.recipe.pairs import pair_mistakes
-
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 
 
 class Idle(NamedTuple):
@@ -410,7 +409,7 @@ class Recipe(BaseModel):
         0,
         "3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.",
     )
-    eval_preset: Literal["timm", "official", "mindcv"] = _augment(
+    eval_preset: Preset = _augment(
         "timm", "How evaluation images are prepared (docs/how-to/preprocessing.md)."
     )
     crop_pct: float = _augment(
@@ -420,11 +419,11 @@ class Recipe(BaseModel):
         le=1,
     )
     mean: tuple[float, ...] = _augment(
-        (0.485, 0.456, 0.406),
+        IMAGENET_MEAN,
         "Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).",
     )
     std: tuple[float, ...] = _augment(
-        (0.229, 0.224, 0.225), "Channel standard deviations, on the scale of `mean`."
+        IMAGENET_STD, "Channel standard deviations, on the scale of `mean`."
     )
 
     # --- model -------------------------------------------------------------------------------------------------------------

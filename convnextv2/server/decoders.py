@@ -77,9 +77,9 @@ class Decoders:
             picture = open_picture(
                 data,
                 name=name,
-                channels=transform.channels,
+                channels=transform.preprocessing.channels,
                 max_pixels=self._max_image_pixels,
-                value_range=transform.value_range,
+                value_range=transform.preprocessing.value_range,
             )
             with self._budget(picture.held_pixels):
                 pixels = transform(picture.decode())
@@ -88,7 +88,7 @@ class Decoders:
         except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self._measure(perf_counter() - began)
-        return Prepared(pixels, transform.seen(picture.height, picture.width))
+        return Prepared(pixels, transform.preprocessing.seen(picture.height, picture.width))
 
     def shut_down(self) -> None:
         """Finish the images that are being decoded, and drop the others."""

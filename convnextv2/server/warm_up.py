@@ -58,4 +58,8 @@ async def warm_up_pretrained(model: Reconstructor, model_thread: Executor) -> No
 
 def _grey(transform: EvalTransform, images: int) -> Tensor:
     """Pixels of grey images, uint8 (images, C, H, W)."""
-    return torch.full((images, transform.channels, *transform.image_size), 128, dtype=torch.uint8)
+    return torch.full(
+        (images, transform.preprocessing.channels, *transform.preprocessing.image_size),
+        128,
+        dtype=torch.uint8,
+    )

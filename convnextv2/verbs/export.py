@@ -18,6 +18,7 @@ from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
@@ -160,12 +161,12 @@ def _evidence(
     source, origin = _images(weights, description, recipe)
     chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
     source = source.subset(chosen)
-    transform = EvalTransform.from_description(description.preprocessing)
+    transform = EvalTransform(Preprocessing.read(description.preprocessing))
     loader = EvaluationLoader(
         source,
         transform,
         batch_size=64,
-        channels=transform.channels,
+        channels=transform.preprocessing.channels,
         workers=resolve_workers(recipe.workers)[0] if len(source) > 256 else 0,
         bad_images=recipe.bad_images,
     )
@@ -209,8 +210,8 @@ def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Descrip
             "calibrate = True: needs labelled validation images. Give them with data_dir."
         )
     assert evidence.targets is not None
-    transform = EvalTransform.from_description(description.preprocessing)
-    normalise = BatchTransform(transform.mean, transform.std).normalise
+    transform = EvalTransform(Preprocessing.read(description.preprocessing))
+    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
     with torch.inference_mode():
         logits = torch.cat([model(normalise(part)) for part in evidence.pixels.split(64)])
     return fit_temperature(logits[known], evidence.targets[known])

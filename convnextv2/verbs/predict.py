@@ -73,7 +73,7 @@ def classify(
         source,
         transform,
         batch_size=recipe.images_per_batch(),
-        channels=transform.channels,
+        channels=transform.preprocessing.channels,
         # A handful of images is decoded faster than workers start.
         workers=resolve_workers(recipe.workers)[0]
         if len(source) > 2 * recipe.images_per_batch()

@@ -19,7 +19,8 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name, warps
+from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
+from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name
 from convnextv2.weights.files import (
     WEIGHTS,
     Description,
@@ -57,12 +58,9 @@ FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix i
 """A path that ends otherwise names a folder."""
 
 _IMAGENET = {
-    "image_size": [224, 224],
-    "eval_preset": "timm",
-    "interpolation": "bicubic",
-    "crop_pct": 0.875,
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
+    name: value
+    for name, value in Preprocessing((224, 224)).to_json().items()
+    if name not in ("channels", "antialias")
 }
 """The preparation of images that is written where the weights tell none."""
 
@@ -224,17 +222,17 @@ def _check_target(
         )
     if out.suffix in FILE_SUFFIXES or target not in ("timm", "transformers"):
         return []
-    lines, size = [], preparation["image_size"]
+    how = Preprocessing.read(preparation)
+    lines, size = [], how.image_size
     if target == "transformers":
         if size[0] != size[1]:
             lines.append(
-                f"Its image processor knows squares only: {size[0]} px is written, the model was evaluated at {tuple(size)}."
+                f"Its image processor knows squares only: {size[0]} px is written, the model was evaluated at {size}."
             )
-        if (size[0] >= 384) != warps(preparation):
-            theirs, ours = ("warps", "crops") if size[0] >= 384 else ("crops", "warps")
+        if (size[0] >= WARPS_FROM_PX) != how.warps:
+            theirs, ours = ("crops", "warps") if how.warps else ("warps", "crops")
             lines.append(f"Its image processor {theirs} images of {size[0]} px, ours {ours} them.")
-    preset = preparation["eval_preset"]
-    if not preparation.get("antialias", preset != "mindcv"):
+    if not how.averages:
         lines.append(
             "Its images are antialiased when they are shrunk; the model was evaluated without that."
         )
@@ -376,7 +374,7 @@ def _timm_configuration(
         description.preprocessing,
     )
     height, width = preparation["image_size"]
-    warped = warps(preparation)
+    warped = Preprocessing.read(preparation).warps
     arguments: dict[str, Any] = {}
     if name not in SIZES or SIZES[name] != (model.depths, model.dims):
         arguments |= {"depths": list(model.depths), "dims": list(model.dims)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES
+from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from convnextv2.weights.containers import Container
 from convnextv2.weights.files import Description, check_preprocessing
 from convnextv2.weights.names import FORMATS
@@ -350,14 +351,6 @@ def distinct(names: list[str]) -> list[str]:
     return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def warps(preprocessing: Mapping[str, Any]) -> bool:
-    """Whether the evaluation transform resizes the whole image, and does not crop."""
-    return (
-        preprocessing["eval_preset"] == "official"
-        and not 32 < max(preprocessing["image_size"]) < 384
-    )
-
-
 def _preprocessing(
     key: str, channels: int, container: Container
 ) -> tuple[dict[str, Any], list[str]]:
@@ -369,8 +362,8 @@ def _preprocessing(
         "eval_preset": "mindcv" if key == "mindcv" else "official",
         "interpolation": "bicubic",
         "crop_pct": 0.95 if key == "mindcv" else 0.875,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
     }
     notes: list[str] = []
     timm, processor, own = (
@@ -391,7 +384,7 @@ def _preprocessing(
                 "mean": timm["mean"],
                 "std": timm["std"],
             }
-            if mode != "squash" or not warps(found) or found["crop_pct"] != 1:
+            if mode != "squash" or not Preprocessing.read(found).warps or found["crop_pct"] != 1:
                 found["eval_preset"] = "timm"
                 if mode != "center":
                     size = " x ".join(map(str, found["image_size"]))

@@ -31,6 +31,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from convnextv2.errors import CheckpointError
+from convnextv2.preprocessing import Interpolation, Preset
 
 WEIGHTS = "model.safetensors"
 _KEY = "convnextv2"
@@ -94,8 +95,8 @@ class _Preprocessing(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     image_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
     channels: PositiveInt
-    eval_preset: Literal["timm", "official", "mindcv"]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+    eval_preset: Preset
+    interpolation: Interpolation
     crop_pct: Annotated[FiniteFloat, Field(gt=0, le=1)]
     mean: Annotated[list[FiniteFloat], Field(min_length=1)]
     std: Annotated[list[_PositiveFloat], Field(min_length=1)]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite, nextafter
 from typing import Any
 
+from convnextv2.preprocessing import WARPS_FROM_PX, official_warps
+
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
 """Pillow's numbers, which transformers writes."""
 
@@ -108,7 +110,7 @@ def _geometry(
     shortest, exact = _size(_given(config, "size", usual.size), usual.is_square)
     crops = _given(config, "do_center_crop", bool(usual.crop_size))
     crop = _box(_given(config, "crop_size", usual.crop_size or 224)) if crops else None
-    warps = not shortest or (is_convnext and shortest >= 384)
+    warps = not shortest or (is_convnext and shortest >= WARPS_FROM_PX)
     if is_convnext and shortest and not warps:
         resized = int(shortest / float(_given(config, "crop_pct", 224 / 256)))
         shape = crop or (shortest, shortest)
@@ -117,7 +119,7 @@ def _geometry(
         shape = crop or ((shortest, shortest) if shortest else exact)
         if not warps and not crop:
             notes.append("Its processor does not crop images that are not square; here they are.")
-    can_warp = not 32 < max(shape) < 384  # the preset "official" warps these and crops others
+    can_warp = official_warps(shape)
     if warps and not can_warp:
         size = " x ".join(map(str, shape))
         notes.append(

@@ -29,6 +29,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import MissingPackageError, RecipeError
 from convnextv2.kernels import choice
 from convnextv2.kernels import pixels as native
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 COUNTS = (2, 4, 5, 13)
@@ -92,7 +93,7 @@ def test_resizing_equals_pillows_band_by_band(channels):
 def test_evaluation_prepares_each_channel_as_alone(channels, preset):
     pixels = image(channels)
     transform = EvalTransform(
-        (48, 40), channels=channels, eval_preset=preset, interpolation="bilinear"
+        Preprocessing((48, 40), channels=channels, eval_preset=preset, interpolation="bilinear")
     )
     prepared, expected = transform(pixels), apart(lambda band, _: transform(band), pixels)
     assert (
@@ -250,7 +251,7 @@ class Arrays(Source):
 @pytest.mark.parametrize("channels", COUNTS)
 def test_batches_and_the_cache_hold_any_number_of_channels(channels, workers):
     source = Arrays([str(i) for i in range(5)])
-    transform = EvalTransform((32, 32), channels=channels)
+    transform = EvalTransform(Preprocessing((32, 32), channels=channels))
     batch = next(
         iter(EvaluationLoader(source, transform, batch_size=5, channels=channels, workers=workers))
     )
@@ -310,7 +311,7 @@ def test_a_missing_package_stops_the_loader_in_one_line_and_is_never_skipped(
         raise MissingPackageError("tifffile", "bands")
 
     monkeypatch.setattr("convnextv2.data.decode.stacks._tifffile", missing)
-    transform = EvalTransform((32, 32), channels=5)
+    transform = EvalTransform(Preprocessing((32, 32), channels=5))
     how = {"batch_size": 1, "channels": 5, "workers": workers, "bad_images": "skip"}
     loader = EvaluationLoader(Source([str(tmp_path / "a.tif")]), transform, **how)
     with pytest.raises(MissingPackageError, match=r"tifffile is not installed.*'\.\[bands\]'"):
@@ -329,7 +330,9 @@ def test_the_range_of_values_reaches_every_loader(workers, tmp_path):
         .astype(np.uint8)
         .transpose(2, 0, 1)
     )
-    transform = EvalTransform((32, 32), channels=5, crop_pct=1.0, value_range=(0.0, 4000.0))
+    transform = EvalTransform(
+        Preprocessing((32, 32), channels=5, crop_pct=1.0, value_range=(0.0, 4000.0))
+    )
     batch = next(
         iter(EvaluationLoader(source, transform, batch_size=1, channels=5, workers=workers))
     )

@@ -20,6 +20,7 @@ from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.kernels import choice
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 CPU = Place(torch.device("cpu"))
@@ -155,7 +156,7 @@ def test_a_batch_of_bad_images_only_comes_empty_so_that_an_epoch_can_be_resumed(
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_sees_each_image_once_in_order_over_all_ranks(workers):
-    transform = EvalTransform((24, 24))
+    transform = EvalTransform(Preprocessing((24, 24)))
     seen = []
     for rank in range(2):
         loader = EvaluationLoader(
@@ -171,10 +172,12 @@ def test_evaluation_sees_each_image_once_in_order_over_all_ranks(workers):
 
 def test_evaluation_skips_and_counts_or_fails():
     source = Noise(bad=(0, 7))
-    loader = EvaluationLoader(source, EvalTransform((24, 24)), batch_size=1, bad_images="skip")
+    loader = EvaluationLoader(
+        source, EvalTransform(Preprocessing((24, 24))), batch_size=1, bad_images="skip"
+    )
     assert len(list(loader)) == 21 and set(loader.skipped) == {"0.jpg", "7.jpg"}
     with pytest.raises(DataError, match="0.jpg"):
-        list(EvaluationLoader(source, EvalTransform((24, 24)), batch_size=4))
+        list(EvaluationLoader(source, EvalTransform(Preprocessing((24, 24))), batch_size=4))
 
 
 def test_a_mistake_of_ours_in_a_worker_is_not_taken_for_a_bad_image():
@@ -187,7 +190,7 @@ def test_a_mistake_of_ours_in_a_worker_is_not_taken_for_a_bad_image():
 def test_loading_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     list(training(Noise()).batches(0))
-    list(EvaluationLoader(Noise(), EvalTransform((24, 24)), batch_size=4))
+    list(EvaluationLoader(Noise(), EvalTransform(Preprocessing((24, 24))), batch_size=4))
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -32,6 +32,7 @@ from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, StorageError
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 CPU = Place(torch.device("cpu"))
@@ -135,7 +136,11 @@ def test_an_image_that_ends_every_worker_is_named(folder: Path, bad_images: str)
     with pytest.raises(DataError, match=r"ended 3 times.*SIGSEGV.*in hand: \S+/b/07\.png\. "):
         list(training(deadly, 2, bad_images=bad_images).batches(0))
     loader = EvaluationLoader(
-        deadly, EvalTransform((16, 16)), batch_size=4, workers=2, bad_images=bad_images
+        deadly,
+        EvalTransform(Preprocessing((16, 16))),
+        batch_size=4,
+        workers=2,
+        bad_images=bad_images,
     )
     with pytest.raises(DataError, match="07.png"):
         list(loader)
@@ -167,7 +172,7 @@ def test_an_image_in_quarantine_is_not_read_again(folder: Path, tmp_path: Path, 
     later = training(source, workers, bad_images="quarantine", quarantine=Quarantine(tmp_path))
     assert_same(list(later.batches(1, first_batch=2)), expected[1][2:])
     evaluation = EvaluationLoader(
-        source, EvalTransform((16, 16)), batch_size=5, workers=workers,
+        source, EvalTransform(Preprocessing((16, 16))), batch_size=5, workers=workers,
         bad_images="quarantine", quarantine=Quarantine(tmp_path),
     )  # fmt: skip
     indices = torch.cat([batch.indices for batch in evaluation]).tolist()
@@ -255,7 +260,7 @@ def test_a_folder_that_stays_away_ends_the_run_whatever_bad_images_says(
         sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
     )  # fmt: skip
     loader = EvaluationLoader(
-        source, EvalTransform((16, 16)), batch_size=4, workers=workers, bad_images="skip",
+        source, EvalTransform(Preprocessing((16, 16))), batch_size=4, workers=workers, bad_images="skip",
         patience=patience,
     )  # fmt: skip
     with pytest.raises(StorageError, match=r"waited for 60 s.*--resume"):

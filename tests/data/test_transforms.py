@@ -18,14 +18,15 @@ from convnextv2.data.transforms import (
     TrainTransform,
     build_batch_transform,
     build_eval_transform,
+    build_preprocessing,
     build_train_transform,
     color_jitter,
     crop_box,
-    describe_preprocessing,
     per_channel,
     resize,
 )
 from convnextv2.errors import RecipeError
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
@@ -97,10 +98,13 @@ def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture
     column = picture[0, :, 130].double()
     pixels = column.round().to(torch.uint8)[None, :, None].expand(3, 150, 200).contiguous()
     expected = np.clip(np.round(cubic_without_antialias(column.tolist(), 67)), 0, 255)[1:65]
-    prepared = EvalTransform((64, 64), eval_preset="mindcv", crop_pct=0.95)(pixels)
+    prepared = EvalTransform(Preprocessing((64, 64), eval_preset="mindcv", crop_pct=0.95))(pixels)
     assert np.abs(prepared[0, :, 5].numpy() - expected).max() <= 1
     assert (
-        np.abs(EvalTransform((64, 64), crop_pct=0.95)(pixels)[0, :, 5].numpy() - expected).max()
+        np.abs(
+            EvalTransform(Preprocessing((64, 64), crop_pct=0.95))(pixels)[0, :, 5].numpy()
+            - expected
+        ).max()
         > 10
     )
 
@@ -114,7 +118,7 @@ def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture
 )
 def test_mindcvs_published_preprocessing_within_one_level_at_every_pixel(name, settings):
     pixels = decode((FIXTURES / "eval_sample.jpg").read_bytes(), name="sample", max_pixels=10**6)
-    prepared = EvalTransform((224, 224), eval_preset="mindcv", **settings)(pixels)
+    prepared = EvalTransform(Preprocessing((224, 224), eval_preset="mindcv", **settings))(pixels)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     expected = torch.from_numpy(np.load(FIXTURES / "eval_recipe.npz")[name])
     levels = expected * std.view(3, 1, 1) + mean.view(3, 1, 1)
@@ -128,8 +132,10 @@ def test_mindcvs_published_preprocessing_within_one_level_at_every_pixel(name, s
 
 def test_the_back_end_of_the_resize_can_be_chosen(picture):
     settings = {"image_size": (64, 64), "crop_pct": 0.95}
-    smooth = EvalTransform(eval_preset="mindcv", antialias=True, **settings)(picture)
-    assert not torch.equal(smooth, EvalTransform(eval_preset="mindcv", **settings)(picture))
+    smooth = EvalTransform(Preprocessing(eval_preset="mindcv", antialias=True, **settings))(picture)
+    assert not torch.equal(
+        smooth, EvalTransform(Preprocessing(eval_preset="mindcv", **settings))(picture)
+    )
     recipe = Recipe(image_size=64, interpolation="bicubic", eval_preset="mindcv")
     assert not build_train_transform(recipe).antialias
     assert build_train_transform(recipe.model_copy(update={"antialias": True})).antialias
@@ -165,30 +171,32 @@ def test_timm_preset_agrees_with_timm(picture, size, crop_pct, interpolation):
     reference = create_transform(
         (3, *size), interpolation=interpolation, crop_pct=crop_pct, normalize=False
     )
-    prepared = EvalTransform(size, interpolation=interpolation, crop_pct=crop_pct)(picture)
+    prepared = EvalTransform(Preprocessing(size, interpolation=interpolation, crop_pct=crop_pct))(
+        picture
+    )
     assert_within_a_level(prepared, torch.as_tensor(reference(as_image(picture))))
 
 
 def test_official_preset_crops_below_384_and_warps_from_there_and_up_to_32(picture):
-    cropped = EvalTransform((64, 64), eval_preset="official")(picture)
+    cropped = EvalTransform(Preprocessing((64, 64), eval_preset="official"))(picture)
     assert_within_a_level(
         cropped,
         F.center_crop(as_pixels(as_image(picture).resize((97, 73), RESAMPLE["bicubic"])), [64, 64]),
     )
     for side in (32, 384):
-        warped = EvalTransform((side, side), eval_preset="official")(picture)
+        warped = EvalTransform(Preprocessing((side, side), eval_preset="official"))(picture)
         assert_within_a_level(
             warped, as_pixels(as_image(picture).resize((side, side), RESAMPLE["bicubic"]))
         )
     small = picture[:, :32, :32]
-    assert torch.equal(EvalTransform((32, 32), eval_preset="official")(small), small)
+    assert torch.equal(EvalTransform(Preprocessing((32, 32), eval_preset="official"))(small), small)
 
 
 @pytest.mark.parametrize("preset", ["timm", "official", "mindcv"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9000), (9000, 1), (7, 3)])
 def test_any_image_fills_the_crop(preset, shape):
     for size in ((64, 64), (40, 96)):
-        prepared = EvalTransform(size, eval_preset=preset)(
+        prepared = EvalTransform(Preprocessing(size, eval_preset=preset))(
             torch.full((3, *shape), 77, dtype=torch.uint8)
         )
         assert prepared.shape == (3, *size) and (prepared == 77).all()
@@ -202,8 +210,8 @@ def test_preprocessing_survives_json():
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),
     )
-    description = json.loads(json.dumps(describe_preprocessing(recipe)))
-    assert EvalTransform.from_description(description) == build_eval_transform(recipe)
+    description = json.loads(json.dumps(build_preprocessing(recipe).to_json()))
+    assert EvalTransform(Preprocessing.read(description)) == build_eval_transform(recipe)
     assert description["image_size"] == [96, 64]
     assert description["mean"] == pytest.approx([0.485, 0.456, 0.406]) and description[
         "std"
@@ -211,7 +219,7 @@ def test_preprocessing_survives_json():
 
 
 def test_grey_images_take_the_average_of_mean_and_std():
-    description = describe_preprocessing(Recipe(in_channels=1))
+    description = build_preprocessing(Recipe(in_channels=1)).to_json()
     assert description["mean"] == pytest.approx([0.449]) and description["std"] == pytest.approx(
         [0.226]
     )
@@ -222,8 +230,10 @@ def test_grey_images_take_the_average_of_mean_and_std():
 
 def test_normalising_agrees_with_timm(picture):
     reference = create_transform((3, 64, 64), interpolation="bicubic")(as_image(picture))
-    transform = EvalTransform((64, 64))
-    images = BatchTransform(transform.mean, transform.std).normalise(transform(picture)[None])
+    transform = EvalTransform(Preprocessing((64, 64)))
+    images = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise(
+        transform(picture)[None]
+    )
     assert images.dtype == torch.float32
     assert (images[0] - reference).abs().max() <= 1.01 / 255 / 0.224
     exact = (
@@ -378,13 +388,18 @@ def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
     [(0.0, 255.0, 1.0), (127.5, 127.5, 0.5), (0.0, 1.0, 1.0), (0.5, 0.25, 0.25)],
 )
 def test_the_scale_of_mean_and_std_is_told_by_both(mean: float, std: float, scaled: float) -> None:
-    assert describe_preprocessing(Recipe(mean=(mean,) * 3, std=(std,) * 3))["std"] == [scaled] * 3
+    assert (
+        build_preprocessing(Recipe(mean=(mean,) * 3, std=(std,) * 3)).to_json()["std"]
+        == [scaled] * 3
+    )
 
 
 def test_a_range_of_values_travels_only_where_it_is_set():
-    plain = describe_preprocessing(Recipe())
+    plain = build_preprocessing(Recipe()).to_json()
     assert "value_range" not in plain  # so that older versions can read it
-    assert EvalTransform.from_description(plain).value_range is None
-    described = json.loads(json.dumps(describe_preprocessing(Recipe(value_range=(-1.0, 4000.0)))))
+    assert Preprocessing.read(plain).value_range is None
+    described = json.loads(
+        json.dumps(build_preprocessing(Recipe(value_range=(-1.0, 4000.0))).to_json())
+    )
     assert described == plain | {"value_range": [-1.0, 4000.0]}
-    assert EvalTransform.from_description(described).value_range == (-1.0, 4000.0)
+    assert Preprocessing.read(described).value_range == (-1.0, 4000.0)

@@ -162,7 +162,7 @@ async def test_embedding_and_explanation_are_the_models_and_come_when_asked_for(
     np.testing.assert_allclose(image["explanation"]["map"], scores.explanation[0], atol=1e-5)
     height, width = decode(images[0], name="", max_pixels=10**6).shape[1:]
     assert image["explanation"]["seen"] == pytest.approx(
-        predictor.scorer.transform.seen(height, width)
+        predictor.scorer.transform.preprocessing.seen(height, width)
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
+from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.errors import CheckpointError, Stopped
 from convnextv2.evaluation.report import build_report, write_report
 from convnextv2.run import Run
@@ -36,7 +36,7 @@ class MeanColour:
             "mean_colour",
             self.recipe.model,
             self.model.arguments,
-            preprocessing=describe_preprocessing(self.recipe),
+            preprocessing=build_preprocessing(self.recipe).to_json(),
             provenance=start.load_into(self.model),
         )
         self.normalise = build_batch_transform(self.recipe, 0).normalise

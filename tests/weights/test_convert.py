@@ -21,6 +21,7 @@ from transformers import (
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.files import Description, save_weights
 from convnextv2.weights.load import Origin, Weights, load_model, open_weights
@@ -672,3 +673,17 @@ def test_a_drift_below_the_rounding_of_float32_is_a_note(tmp_path: Path) -> None
             "timm",
             tmp_path / "far.safetensors",
         )
+
+
+@pytest.mark.parametrize(
+    ("preset", "antialias", "is_told"),
+    [("timm", None, False), ("mindcv", None, True), ("mindcv", True, False), ("timm", False, True)],
+)
+def test_images_that_were_not_antialiased_are_told_and_others_are_not(
+    preset: str, antialias: bool | None, is_told: bool, tmp_path: Path
+) -> None:
+    weights = save(random_model(), tmp_path / "ours")
+    how = Preprocessing((64, 64), eval_preset=preset, antialias=antialias).to_json()
+    weights.description.preprocessing.update(how)
+    lines = convert_weights(weights, "timm", tmp_path / "timm")
+    assert any("antialiased when they are shrunk" in line for line in lines) == is_told

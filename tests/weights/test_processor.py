@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor
 
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.errors import CheckpointError
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.load import open_weights
 
@@ -36,9 +37,13 @@ def opened(folder: Path, **config):
 
 
 def ours(folder: Path, **config) -> torch.Tensor:
-    transform = EvalTransform.from_description(opened(folder, **config).description.preprocessing)
+    transform = EvalTransform(
+        Preprocessing.read(opened(folder, **config).description.preprocessing)
+    )
     pixels = torch.from_numpy(np.array(photograph())).permute(2, 0, 1)
-    return BatchTransform(transform.mean, transform.std).normalise(transform(pixels)[None])
+    return BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise(
+        transform(pixels)[None]
+    )
 
 
 def theirs(folder: Path) -> torch.Tensor:
@@ -112,7 +117,7 @@ def test_images_come_out_as_from_transformers(config: dict, folder: Path) -> Non
 def test_what_cannot_be_done_here_is_said(config: dict, said: str, folder: Path) -> None:
     found = opened(folder, **config)
     assert len(found.notes) == 1 and re.search(said, found.notes[0]), found.notes
-    EvalTransform.from_description(found.description.preprocessing)
+    EvalTransform(Preprocessing.read(found.description.preprocessing))
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def _metadata(models: Models, name: str, version: str | None) -> schemas.V2Metad
     versions = models.versions(name)
     served = models.find(name, version)
     classes = len(served.classifier.class_names)
-    size = [-1, *served.transform.image_size, served.transform.channels]
+    size = [-1, *served.transform.preprocessing.image_size, served.transform.preprocessing.channels]
     return schemas.V2Metadata(
         name=name,
         versions=[one.version for one in versions],

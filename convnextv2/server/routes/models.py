@@ -148,7 +148,7 @@ def _describe(served: Served) -> schemas.ModelVersion:
         engine=served.engine,
         sha256=served.sha256,
         kind="classifier" if scorer else "pre-trained",
-        image_size=transform.image_size,
+        image_size=transform.preprocessing.image_size,
         class_names=scorer.class_names if scorer else [],
         preprocessing=dict(vars(transform)),
         notes=served.notes,

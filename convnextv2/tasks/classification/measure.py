@@ -123,7 +123,7 @@ def _evaluate_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> Meas
         source,
         scorer.transform,
         batch_size=recipe.images_per_batch(),
-        channels=scorer.transform.channels,
+        channels=scorer.transform.preprocessing.channels,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,
         world_size=place.world_size,
@@ -146,7 +146,7 @@ def _evaluate_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> Meas
         source,
         description,
         parameters,
-        scorer.transform.value_range,
+        scorer.transform.preprocessing.value_range,
         skipped,
     )
 

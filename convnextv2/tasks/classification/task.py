@@ -11,7 +11,7 @@ from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import find_sources, summary
-from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
+from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.distributed import choose_precision, say
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import autocast_logits, evaluate
@@ -63,8 +63,8 @@ class Classification:
         class_names = name_rows(classes, self._num_classes)
         provenance = start.load_into(self.model, class_names, len(classes))
         freeze(self.model, recipe.freeze)
-        preprocessing = describe_preprocessing(recipe)
-        size = max(1, recipe.aug_splits), recipe.in_channels, *preprocessing["image_size"]
+        preprocessing = build_preprocessing(recipe)
+        size = max(1, recipe.aug_splits), recipe.in_channels, *preprocessing.image_size
 
         def trial(model: nn.Module, images: int) -> Tensor:
             device = next(model.parameters()).device
@@ -82,7 +82,7 @@ class Classification:
             model=recipe.model,
             arguments=self.model.arguments,
             class_names=class_names,
-            preprocessing=preprocessing,
+            preprocessing=preprocessing.to_json(),
             provenance=provenance,
         )
         is_watched = self._validation is not None and recipe.val_while_train

@@ -17,6 +17,7 @@ from convnextv2.distributed import choose_device, say
 from convnextv2.errors import CheckpointError, DataError
 from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.run import Run
 from convnextv2.weights.load import Weights, restore
 
@@ -88,14 +89,14 @@ def reconstruct_source(
         )
     chosen_device = choose_device(device)
     model.to(chosen_device)
-    transform = EvalTransform.from_description(description.preprocessing)
+    transform = EvalTransform(Preprocessing.read(description.preprocessing))
     spread = torch.linspace(0, len(source) - 1, min(count, len(source)))
     chosen = spread.round().int().tolist()
     loader = EvaluationLoader(
         source.subset(chosen),
         transform,
         batch_size=len(chosen),
-        channels=transform.channels,
+        channels=transform.preprocessing.channels,
         bad_images=bad_images,
         quarantine=quarantine,
         patience=patience,
@@ -103,13 +104,13 @@ def reconstruct_source(
     batch = next(iter(loader), None)
     if batch is None:
         raise DataError(f"none of {len(chosen)} images can be read, such as {min(loader.skipped)}.")
-    normalisation = BatchTransform(transform.mean, transform.std)
+    normalisation = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std)
     images = normalisation.normalise(batch.pixels.to(chosen_device))
-    grid = model.grid(*transform.image_size)
+    grid = model.grid(*transform.preprocessing.image_size)
     masks = draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
     visible, masked = (indices.to(chosen_device) for indices in masks)
     made = model.reconstruct(images, visible, masked)
-    reconstructed = to_pixels(made, transform.mean, transform.std).cpu()
+    reconstructed = to_pixels(made, transform.preprocessing.mean, transform.preprocessing.std).cpu()
     seen = hide(batch.pixels, visible.cpu(), grid, model.tile)
     gallery = reconstruction_gallery(batch.pixels, seen, reconstructed)
     return gallery, sorted(loader.skipped)

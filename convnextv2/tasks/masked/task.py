@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_training_loader
 from convnextv2.data.sources import find_sources
-from convnextv2.data.transforms import build_batch_transform, describe_preprocessing
+from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.distributed import say
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.training.announce import say_notes
@@ -45,8 +45,8 @@ class MaskedPretraining:
             decoder_dim=recipe.decoder_dim,
             decoder_depth=recipe.decoder_depth,
         )
-        preprocessing = describe_preprocessing(recipe)
-        self._size: tuple[int, int] = tuple(preprocessing["image_size"])
+        preprocessing = build_preprocessing(recipe)
+        self._size = preprocessing.image_size
         self._grid = self.model.grid(*self._size)
         self.recipe = recipe  # `_trial` reads it
         self.recipe = recipe = settle_batch(recipe, self.model, self._trial, place)
@@ -58,7 +58,7 @@ class MaskedPretraining:
             model=recipe.model,
             arguments=encoder.arguments,
             fcmae=self.model.arguments,
-            preprocessing=preprocessing,
+            preprocessing=preprocessing.to_json(),
             provenance=provenance,
         )
         quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
