@@ -57,7 +57,9 @@ def export(options: ExportOptions) -> Path:
             raise ArtifactError(
                 f"{run}: is an artifact already. Give the run it was made from, or layout triton or ovms."
             )
-        return _lay_out(open_artifact(run), layout, root, name or Path(run).resolve().name)
+        artifact = open_artifact(run)
+        artifact.check()
+        return _lay_out(artifact, layout, root, name or Path(run).resolve().name)
 
     weights = find_weights(run)
     owner = run_of(weights)

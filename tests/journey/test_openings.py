@@ -8,6 +8,8 @@ import pytest
 from runs import SMALL
 
 from convnextv2.cli import main
+from convnextv2.server.served import open_served
+from convnextv2.server.spec import Spec
 from convnextv2.weights import files
 
 Counts = tuple[Counter[Path], Counter[Path]]
@@ -60,6 +62,48 @@ def test_validating_a_run_opens_its_weights_once(
         assert weights_of(trained, counts) == {"best/model.safetensors": 1}
         # The report shows what the run was started from.
         assert weights_of(pretrained, counts) == {"last/model.safetensors": 1}
+
+
+@pytest.mark.parametrize("verb", ["validate", "predict"])
+def test_using_an_artifact_reads_and_hashes_its_model_once(
+    verb: str, photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "artifact"
+    assert (
+        main(["export", str(trained), "--format", "torch", "--out", str(made), "--seconds", "0.1"])
+        == 0
+    )
+    model = made / "model.pt2"
+    read, hashed = [], []
+    read_bytes, sha256, file_digest = Path.read_bytes, hashlib.sha256, hashlib.file_digest
+
+    def counting_read(path):
+        read.append(path.name)
+        return read_bytes(path)
+
+    def counting_sha256(content=b"", **options):
+        hashed.append(len(content))
+        return sha256(content, **options)
+
+    def counting_digest(file, digest):
+        hashed.append(Path(file.name).stat().st_size)
+        return file_digest(file, digest)
+
+    monkeypatch.setattr(Path, "read_bytes", counting_read)
+    monkeypatch.setattr(hashlib, "sha256", counting_sha256)
+    monkeypatch.setattr(hashlib, "file_digest", counting_digest)
+    images = ["--data_dir", str(photos)] if verb == "validate" else [str(photos / "val")]
+    assert main([verb, str(made), *images]) == 0
+    assert read.count(model.name) == 1 and hashed.count(model.stat().st_size) == 1
+
+
+def test_a_server_opens_the_weights_of_each_model_once(
+    trained: Path, pretrained: Path, counted: Counts
+) -> None:
+    for run, part in ((trained, "best"), (pretrained, "last")):
+        open_served(Spec("m", "1", run), "1", device="cpu", precision="float32")
+        for counts in counted:
+            assert weights_of(run, counts) == {f"{part}/model.safetensors": 1}
 
 
 @pytest.mark.parametrize("verb", ["predict", "infer", "reconstruct", "export", "inspect"])
