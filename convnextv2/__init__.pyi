@@ -654,11 +654,13 @@ def export(
     batch_size: int | Literal["auto"] = 16,
     workers: int | Literal["auto"] = "auto",
 ) -> Path:
-    """Write an artifact: the model in another format, with all that is needed to use it.
+    """Write an artifact: the model in another format, with everything that is needed to use it.
 
-    That is its preprocessing, its class names and a certificate of how it compares with the PyTorch
-    model. An artifact in place of a run is put into another layout. data_dir: images to measure on
-    in place of the run's. batch_size: of the comparison of speeds.
+    The artifact holds the preprocessing, the class names, and a certificate that compares it with
+    the PyTorch model. If an artifact is given in place of a run, it is put into another layout.
+
+    `data_dir` names images to measure on in place of those of the run. `batch_size` is the batch in
+    the comparison of speeds.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
@@ -691,7 +693,7 @@ def export(
         workers: Processes that decode and augment; 0: none beside the main one.
 
     Returns:
-        Its folder.
+        The artifact's folder.
     """
 
 def serve(

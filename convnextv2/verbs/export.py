@@ -17,6 +17,7 @@ from convnextv2.deploy.repository import check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
@@ -26,66 +27,111 @@ from convnextv2.tasks.classification.rows import labelled_images
 from convnextv2.verbs.options import ExportOptions
 from convnextv2.weights.files import Description
 from convnextv2.weights.hub import repository_of
-from convnextv2.weights.load import restore
+from convnextv2.weights.load import Weights, restore
 
 
 @takes(ExportOptions)
 def export(options: ExportOptions) -> Path:
-    """Write an artifact: the model in another format, with all that is needed to use it.
+    """Write an artifact: the model in another format, with everything that is needed to use it.
 
-    That is its preprocessing, its class names and a certificate of how it compares with the PyTorch
-    model. An artifact in place of a run is put into another layout. data_dir: images to measure on
-    in place of the run's. batch_size: of the comparison of speeds.
+    The artifact holds the preprocessing, the class names, and a certificate that compares it with
+    the PyTorch model. If an artifact is given in place of a run, it is put into another layout.
+
+    `data_dir` names images to measure on in place of those of the run. `batch_size` is the batch in
+    the comparison of speeds.
 
     Returns:
-        Its folder.
+        The artifact's folder.
     """
     if options.input == "pixels" and options.outputs == "backbone":
         raise RecipeError(
-            "input = pixels: goes with outputs classifier or features. Use input images for a backbone."
+            "input = pixels: goes with outputs classifier or features. Use input images for a "
+            "backbone."
         )
-    run, format, precision, outputs = (
-        options.run,
-        options.format,
-        options.precision,
-        options.outputs,
-    )
-    out, layout, name, overwrite = options.out, options.layout, options.name, options.overwrite
-    root = Path(out or "model_repository")
+    run, layout = options.run, options.layout
+    root = Path(options.out or "model_repository")
     if is_artifact(run):
         if layout == "folder":
             raise ArtifactError(
-                f"{run}: is an artifact already. Give the run it was made from, or layout triton or ovms."
+                f"{run}: is an artifact already. Give the run it was made from, or layout triton or "
+                "ovms."
             )
         artifact = open_artifact(run)
         artifact.check()
-        return _lay_out(artifact, layout, root, name or Path(run).resolve().name)
+        return _lay_out(artifact, layout, root, options.name or Path(run).resolve().name)
 
     weights = find_weights(run)
     owner = run_of(weights)
     recipe, notes = options.recipe(owner.path / "recipe.yaml" if owner else None)
     for note in notes:
         print(note)
-    name = name or (owner.path.name if owner else _name_of(weights))
+    name = options.name or (owner.path.name if owner else _name_of(weights))
     if layout != "folder":
-        check_layout(layout, format, root, name)
-    folder = (
-        Path(out)
-        if out and layout == "folder"
-        else _default_folder(weights, owner, f"{format}-{precision}", outputs)
-    )
-    if folder.exists() and layout == "folder" and not overwrite:
+        check_layout(layout, options.format, root, name)
+        with tempfile.TemporaryDirectory() as temporary:
+            artifact = _export(options, recipe, weights, Path(temporary) / "artifact")
+            return _lay_out(artifact, layout, root, name)
+    folder = _folder(options, weights, owner)
+    artifact = _export(options, recipe, weights, folder)
+    print(f"Artifact: {artifact.path}")
+    return artifact.path
+
+
+def _folder(options: ExportOptions, weights: Path, owner: Run | None) -> Path:
+    """The folder of the artifact, if it may be written."""
+    form = f"{options.format}-{options.precision}"
+    folder = Path(options.out or _default_folder(weights, owner, form, options.outputs))
+    if folder.exists() and not options.overwrite:
         raise RunError(
             f"{folder}: exists already. Use --overwrite to replace it, or another folder for out."
         )
-    if folder.exists() and overwrite and not is_artifact(folder):
+    if folder.exists() and not is_artifact(folder):
         raise RunError(
-            f"{folder}: is not an artifact, so it is not overwritten. Choose another folder for out."
+            f"{folder}: is not an artifact, so it is not overwritten. Choose another folder for "
+            "out."
         )
+    return folder
 
+
+def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path) -> Artifact:
+    """Write the artifact into a folder, measure it, and print its certificate."""
     opened = open_run_weights(weights)
     for line in opened.lines():
         print(line)
+    model, description = _exported(opened)
+    evidence = _evidence(weights, description, recipe, options.images, options.seconds)
+    temperature = 1.0
+    if options.calibrate:
+        temperature = _calibrated(model, evidence, description)
+        print(
+            f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images "
+            f"({evidence.origin})."
+        )
+    form = Form(
+        options.format, options.precision, options.outputs, options.input, options.dynamic_size
+    )
+    print(
+        f"Exporting to {form.format}, {form.precision}; measured on {len(evidence.pixels)} images "
+        f"({evidence.origin})."
+    )
+    artifact = export_artifact(
+        model,
+        form,
+        folder,
+        evidence,
+        preprocessing=description.preprocessing,
+        class_names=description.class_names,
+        temperature=temperature,
+        name=description.model,
+        provenance=opened.provenance(),
+        notice=opened.origin.notice,
+    )
+    print(_summary(artifact))
+    return artifact
+
+
+def _exported(opened: Weights) -> tuple[ConvNeXtV2, Description]:
+    """The network that is exported, and its description: of FCMAE the encoder."""
     model, description = restore(opened), opened.description
     if isinstance(model, FCMAE):
         model = model.encoder  # what it was pre-trained for
@@ -94,42 +140,17 @@ def export(options: ExportOptions) -> Path:
         )
     if not description.preprocessing:
         raise ArtifactError(
-            f"{weights}: does not say how its images are prepared. Write it with its preprocessing."
+            f"{opened.path}: does not say how its images are prepared. Write it with its "
+            "preprocessing."
         )
-    model.eval()
-    evidence = _evidence(weights, description, recipe, options.images, options.seconds)
-    temperature = 1.0
-    if options.calibrate:
-        temperature = _calibrated(model, evidence, description)
-        print(
-            f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin})."
-        )
-    form = Form(format, precision, outputs, options.input, options.dynamic_size)
-    print(
-        f"Exporting to {format}, {precision}; measured on {len(evidence.pixels)} images ({evidence.origin})."
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        artifact = export_artifact(
-            model,
-            form,
-            folder if layout == "folder" else Path(temporary) / "artifact",
-            evidence,
-            preprocessing=description.preprocessing,
-            class_names=description.class_names,
-            temperature=temperature,
-            name=description.model,
-            provenance=opened.provenance(),
-            notice=opened.origin.notice,
-        )
-        print(_summary(artifact))
-        if layout != "folder":
-            return _lay_out(artifact, layout, root, name)
-    print(f"Artifact: {artifact.path}")
-    return artifact.path
+    return model.eval(), description
 
 
 def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:
-    """In the run; beside a file; in the working folder for weights of the Hub, whose cache is not ours to write to."""
+    """The folder for an artifact: in the run, or beside the weights file.
+
+    The cache of the Hub is not ours to write to, so weights from there go to the working folder.
+    """
     form = form if outputs == "classifier" else f"{form}-{outputs}"
     if owner:
         return owner.path / "artifacts" / form
@@ -143,23 +164,28 @@ def _is_of_hub(weights: Path) -> bool:
 
 
 def _name_of(weights: Path) -> str:
-    """The repository's name for weights of the Hub, whose folder is called after a commit; else that of the file."""
+    """The name of the weights: that of the repository on the Hub, else that of the file.
+
+    The Hub's folders are called after commits.
+    """
     repository = repository_of(weights) or repository_of(weights.parent)
     return repository.rpartition("/")[2] if repository else weights.stem
 
 
 def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
     version = write_repository(artifact, layout, root, name)
-    print(
-        f"Model repository of {'Triton' if layout == 'triton' else 'OpenVINO Model Server'}: {version}"
-    )
+    server = "Triton" if layout == "triton" else "OpenVINO Model Server"
+    print(f"Model repository of {server}: {version}")
     return version
 
 
 def _evidence(
     weights: Path, description: Description, recipe: Recipe, most: int, seconds: float
 ) -> Evidence:
-    """The validation images that the recipe names, with their classes where the model knows them; else the bundled images."""
+    """The images to measure on: the recipe's validation images, else the bundled ones.
+
+    Their classes come along if the model knows them.
+    """
     source, origin = _images(weights, description, recipe)
     chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
     source = source.subset(chosen)
@@ -231,16 +257,19 @@ def _summary(artifact: Artifact) -> str:
                 else ""
             )
             lines.append(
-                f"{what.replace('_', ' '):<12} {part['images']:4} images: {found['output']} off by at most "
-                f"{part['max_difference']:.2g}, on average {part['mean_difference']:.2g} (largest {part['scale']:.3g}){agrees}."
+                f"{what.replace('_', ' '):<12} {part['images']:4} images: {found['output']} off by "
+                f"at most {part['max_difference']:.2g}, on average {part['mean_difference']:.2g} "
+                f"(largest {part['scale']:.3g}){agrees}."
             )
     if accuracy := found.get("accuracy"):
         lines.append(
-            f"top-1        PyTorch {accuracy['pytorch_top1']:.2%}, artifact {accuracy['artifact_top1']:.2%}."
+            f"top-1        PyTorch {accuracy['pytorch_top1']:.2%}, "
+            f"artifact {accuracy['artifact_top1']:.2%}."
         )
     speed = found["speed"]
     lines.append(
-        f"images/s     PyTorch {speed['pytorch_images_per_second']:.1f}, artifact {speed['artifact_images_per_second']:.1f} "
+        f"images/s     PyTorch {speed['pytorch_images_per_second']:.1f}, "
+        f"artifact {speed['artifact_images_per_second']:.1f} "
         f"({speed['ratio']:.2f} times), batch {speed['batch']}, {speed['threads']} threads."
     )
     return "\n".join(lines)
