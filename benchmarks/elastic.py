@@ -39,8 +39,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from convnextv2.distributed import peak_memory
 from convnextv2.kernels import choice
+from convnextv2.machine import peak_memory
 from convnextv2.model.convnext import create_model
 from convnextv2.training.elastic import add_over_ranks
 

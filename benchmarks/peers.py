@@ -32,10 +32,11 @@ from make_photographs import make
 from masked_dense import MaskedDense, check
 from torch import Tensor, nn
 
-from convnextv2.distributed import choose_precision, peak_memory
+from convnextv2.device import choose_precision
 from convnextv2.evaluation.timing import ratio, take_turns
 from convnextv2.inference.backends import build_backend
 from convnextv2.kernels import choice
+from convnextv2.machine import peak_memory
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 

@@ -47,8 +47,8 @@ from hypothesis.errors import Unsatisfiable
 from PIL import Image
 
 from convnextv2.data.decode import decode
-from convnextv2.distributed import peak_memory
 from convnextv2.inference.scorer import open_scorer
+from convnextv2.machine import peak_memory
 
 MAX_BATCH = 32
 REFUSED = (

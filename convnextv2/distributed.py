@@ -1,17 +1,15 @@
-"""Where we run: the ranks that torchrun, mpirun or SLURM started, and the device of this rank."""
+"""The ranks that train together: how they find each other, what they exchange, how they part."""
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,30 +17,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
-from convnextv2.cgroup import cpu_quota, free_memory
+from convnextv2.device import bound_threads, choose_device
 from convnextv2.errors import DeviceError, LostRankError
+from convnextv2.launch import Launch, find_launch
 from convnextv2.roll_call import RollCall
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A process's place among those that a launcher started, as its environment states it.
-
-    Attributes:
-        launcher: "torchrun", "mpirun", "SLURM", or "" if there is none.
-        rank: The number of this process.
-        world_size: The number of all processes.
-        local_rank: The number of this process on its host.
-        local_world_size: The number of processes on its host.
-        job: The launcher's name for the job.
-    """
-
-    launcher: str = ""
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,48 +84,6 @@ class Place:
             if dtype == torch.float32
             else torch.autocast(self.device.type, dtype=dtype)
         )
-
-
-def find_launch(env: Mapping[str, str]) -> Launch:
-    """Read the environment variables of the launchers; torchrun wins over mpirun over SLURM.
-
-    SLURM counts only inside a step of several tasks: a plain `python` inside an allocation is one process."""
-
-    def number(name: str) -> int:
-        return int(env.get(name) or 0)
-
-    if "RANK" in env and "WORLD_SIZE" in env:
-        return Launch(
-            "torchrun",
-            number("RANK"),
-            number("WORLD_SIZE"),
-            number("LOCAL_RANK"),
-            number("LOCAL_WORLD_SIZE") or 1,
-        )
-    if "OMPI_COMM_WORLD_SIZE" in env:
-        rank, world_size, local_rank, local_world_size = (
-            number(f"OMPI_COMM_WORLD_{name}")
-            for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
-        )
-        return Launch(
-            "mpirun",
-            rank,
-            world_size,
-            local_rank,
-            local_world_size,
-            job=env.get("PMIX_NAMESPACE", ""),
-        )
-    if (tasks := number("SLURM_STEP_NUM_TASKS")) > 1:
-        per_node = tasks // (number("SLURM_STEP_NUM_NODES") or 1)
-        return Launch(
-            "SLURM",
-            number("SLURM_PROCID"),
-            tasks,
-            number("SLURM_LOCALID"),
-            per_node,
-            job=env.get("SLURM_JOB_ID", ""),
-        )
-    return Launch()
 
 
 _roll_call: RollCall | None = None
@@ -279,133 +215,3 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
         raise DeviceError(
             f"rank {launch.rank} cannot join the others at {where} ({error}). Set MASTER_ADDR and MASTER_PORT."
         ) from error
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device that a user means.
-
-    Args:
-        name: "auto" for the accelerator that is there, else the CPU; "gpu" for cuda; "ascend" for npu;
-            or a device of PyTorch.
-        local_rank: Which accelerator of the host, where the name has no number.
-
-    Raises:
-        DeviceError: The device is not there. Nothing falls back to the CPU silently.
-    """
-    name = {"gpu": "cuda", "ascend": "npu"}.get(name.lower(), name.lower())
-    if find_spec("torch_npu"):
-        import torch_npu  # type: ignore[import-not-found]  # noqa: F401  # registers the "npu" device
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if name == "auto":
-        name = accelerator.type if accelerator else "cpu"
-    kind = name.partition(":")[0]
-    if kind not in ("cpu", "cuda", "npu", "mps", "xpu"):
-        raise DeviceError(f"device = {name!r}: expected auto, cpu, cuda, npu, mps or xpu.")
-    if kind == "cpu":
-        bound_threads()
-        return torch.device("cpu")
-    if accelerator is None or accelerator.type != kind:
-        has = (
-            f"this machine has {accelerator.type}"
-            if accelerator
-            else "this machine has the CPU only"
-        )
-        raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device = {name!r}: expected {kind} or {kind}:NUMBER.") from error
-    index = local_rank if device.index is None else device.index
-    count = torch.accelerator.device_count()
-    if index >= count:
-        raise DeviceError(
-            f"device = {name!r}: there is no number {index}, this machine has {count}. Start fewer ranks on it."
-        )
-    torch.accelerator.set_device_index(index)
-    return torch.device(device.type, index)
-
-
-def choose_precision(setting: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of autocast.
-
-    Args:
-        setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively, float16
-            on GPUs that have tensor cores for that only (Volta and Turing), else float32.
-        device: Of this rank.
-    """
-    if setting != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            setting
-        ]
-    if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    elif device.type == "cuda":
-        generation = torch.cuda.get_device_capability(device)[0]
-        if generation == 7:
-            return torch.float16
-        native = generation >= 8
-    else:
-        native = device.type in ("npu", "xpu")
-    return torch.bfloat16 if native else torch.float32
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use.
-
-    Returns:
-        What its affinity and the quota of its control group (a container's `--cpus`) allow, not
-        what the machine has. A part of a core counts as one.
-    """
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
-def bound_threads(local_ranks: int = 1) -> None:
-    """Let PyTorch start no more threads than there are cores for this process.
-
-    PyTorch counts the machine's cores. Threads beyond a container's quota are stopped together in
-    the middle of each operation. OMP_NUM_THREADS, where it is set, wins.
-
-    Args:
-        local_ranks: how many processes share the cores.
-    """
-    share = max(1, available_cores() // local_ranks)
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > share:
-        torch.set_num_threads(share)
-
-
-def available_memory(device: torch.device) -> int | None:
-    """Bytes that are free on the device, or None where it does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "cpu":
-        try:
-            with open("/proc/meminfo") as file:
-                fields = dict(line.split(":") for line in file)
-            free = int(fields["MemAvailable"].split()[0]) * 1024
-        except (OSError, KeyError):
-            return None
-        limit = free_memory()
-        return free if limit is None else min(free, limit)
-    return None
-
-
-def peak_memory(pid: int) -> int:
-    """Bytes of the largest resident size that a process has had; 0 where the system does not tell.
-
-    Not by getrusage: there a child begins with the peak of the process that started it."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return next(
-                (int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0
-            )
-    except OSError:
-        return 0
-
-
-def say(text: str) -> None:
-    """Print a line, on the main rank only."""
-    if find_launch(os.environ).rank == 0:
-        print(text, flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convnextv2 import distributed
+from convnextv2 import device, machine
 from convnextv2.cgroup import cpu_quota, free_memory
 from convnextv2.data.loader import resolve_workers
 
@@ -124,24 +124,24 @@ def test_cores_are_those_of_the_quota(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    monkeypatch.setattr(distributed, "cpu_quota", lambda: quota)
-    assert distributed.available_cores() == cores
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert machine.available_cores() == cores
     assert resolve_workers("auto")[0] == min(cores - 1, 16)
 
 
 def test_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "free_memory", lambda: 12345)
-    assert distributed.available_memory(torch.device("cpu")) == 12345
-    monkeypatch.setattr(distributed, "free_memory", lambda: 1 << 60)
-    available = distributed.available_memory(torch.device("cpu"))
+    monkeypatch.setattr(machine, "free_memory", lambda: 12345)
+    assert device.available_memory(torch.device("cpu")) == 12345
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 60)
+    available = device.available_memory(torch.device("cpu"))
     assert available is None or available < 1 << 60
 
 
 def test_threads_are_no_more_than_the_cores_of_the_quota() -> None:
     script = (
-        "import torch; torch.set_num_threads(8); from convnextv2 import distributed; "
-        "distributed.cpu_quota = lambda: 1.0; "
-        "distributed.choose_device('cpu'); print(torch.get_num_threads())"
+        "import torch; torch.set_num_threads(8); from convnextv2 import device, machine; "
+        "machine.cpu_quota = lambda: 1.0; "
+        "device.choose_device('cpu'); print(torch.get_num_threads())"
     )
     for given, threads in (({}, 1), ({"OMP_NUM_THREADS": "3"}, 8)):
         env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | given

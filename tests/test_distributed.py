@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from convnextv2.distributed import (
-    Launch,
-    Place,
-    choose_device,
-    choose_precision,
-    find_launch,
-    start,
-)
+from convnextv2.device import choose_device, choose_precision
+from convnextv2.distributed import Place, start
 from convnextv2.errors import DeviceError
+from convnextv2.launch import Launch, find_launch
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from photographs import make_photographs
 from runs import DONE, command_line, knob_exists, last_lines, run_forked
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from convnextv2.distributed import peak_memory
+from convnextv2.machine import peak_memory
 from convnextv2.training.saver import Saver
 
 MODES = ("none", "thread", "foreground")

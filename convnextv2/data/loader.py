@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from convnextv2.console import say
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.chance import stream
 from convnextv2.data.decode import Picture
@@ -29,8 +30,9 @@ from convnextv2.data.transforms import (
     build_train_transform,
 )
 from convnextv2.data.workers import PREFETCH, Rest, Workers
-from convnextv2.distributed import Place, available_cores, say
+from convnextv2.distributed import Place
 from convnextv2.errors import DataError, MissingPackageError, StorageError
+from convnextv2.machine import available_cores
 from convnextv2.recipe.knobs import Recipe
 
 __all__ = ["PREFETCH", "Batch", "EvaluationLoader", "TrainingLoader"]

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Collection
 
-from convnextv2.distributed import find_launch
+from convnextv2.launch import find_launch
 
 MOST_NAMED = 10
 """Names in one line."""

@@ -17,7 +17,7 @@ from convnextv2.data.named import default_class_names
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.graph import Graph
-from convnextv2.distributed import choose_device, choose_precision
+from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2

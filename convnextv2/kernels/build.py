@@ -24,8 +24,8 @@ from pathlib import Path
 
 from torch.utils.data import get_worker_info
 
-from convnextv2.distributed import find_launch
 from convnextv2.kernels.folders import cache_folders, distrust
+from convnextv2.launch import find_launch
 
 _SOURCES = [
     Path(__file__).with_name(name) for name in ("depthwise.cpp", "gelu_grn.cpp", "pixels.cpp")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from convnextv2.data.decode import open_picture
 from convnextv2.data.transforms import EvalTransform
-from convnextv2.distributed import available_cores
 from convnextv2.errors import DataError, ImageSizeError, MissingPackageError
+from convnextv2.machine import available_cores
 from convnextv2.server.refusal import Refusal
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from convnextv2.console import say
 from convnextv2.data.source import Source
-from convnextv2.distributed import Place, say
+from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.schedule import build_schedule, scaled_lr
 

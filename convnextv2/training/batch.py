@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from convnextv2.console import say
 from convnextv2.data.loader import PREFETCH, resolve_workers
-from convnextv2.distributed import Place, available_memory, choose_precision, say
+from convnextv2.device import available_memory, choose_precision
+from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.memory import estimated_fit, memory_notes, out_of_memory

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convnextv2.distributed import say
+from convnextv2.console import say
 from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.channels import channel_mistakes, is_colour

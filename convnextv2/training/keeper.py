@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from convnextv2.checkpoint import Checkpoint, rewrite_progress
+from convnextv2.console import say
 from convnextv2.data.notices import left_out_line
-from convnextv2.distributed import Place, say
+from convnextv2.distributed import Place
 from convnextv2.run import Run
 from convnextv2.training import mindcv_files
 from convnextv2.training.bad_step import save_bad_step

@@ -15,7 +15,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from convnextv2.distributed import Place, available_memory
+from convnextv2.device import available_memory
+from convnextv2.distributed import Place
 
 _PROBES = (2, 4)
 """Images of the two steps that are counted; the need of others follows from them."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.checkpoint import Checkpoint, read_checkpoint
-from convnextv2.distributed import Place, say
+from convnextv2.console import say
+from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run

@@ -7,7 +7,9 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from convnextv2.distributed import Place, choose_precision, say
+from convnextv2.console import say
+from convnextv2.device import choose_precision
+from convnextv2.distributed import Place
 from convnextv2.errors import DataError, TrainingError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.announce import announcements

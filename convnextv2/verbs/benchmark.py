@@ -17,11 +17,13 @@ from torch import nn
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
-from convnextv2.distributed import Place, choose_device, choose_precision, peak_memory
+from convnextv2.device import choose_device, choose_precision
+from convnextv2.distributed import Place
 from convnextv2.errors import ConvNeXtV2Error, RecipeError
 from convnextv2.evaluation.timing import take_turns
 from convnextv2.inference.backends import BACKENDS, build_backend, installed_backends
 from convnextv2.kernels import choice
+from convnextv2.machine import peak_memory
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from convnextv2.console import say
 from convnextv2.data.sources import find_sources
-from convnextv2.distributed import say
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnextv2.distributed import say
+from convnextv2.console import say
 from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.recipe.options import takes

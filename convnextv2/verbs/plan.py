@@ -19,8 +19,10 @@ import torch
 
 from convnextv2.data.loader import PREFETCH, build_sampler, resolve_workers
 from convnextv2.data.sources import find_sources
-from convnextv2.distributed import Place, choose_device, peak_memory
+from convnextv2.device import choose_device
+from convnextv2.distributed import Place
 from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.machine import peak_memory
 from convnextv2.recipe.knobs import group_of
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe

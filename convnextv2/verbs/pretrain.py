@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convnextv2.distributed import say
+from convnextv2.console import say
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from convnextv2.data.chance import stream
 from convnextv2.data.transforms import BatchTransform, build_batch_transform
-from convnextv2.distributed import Place, choose_device, choose_precision
+from convnextv2.device import choose_device, choose_precision
+from convnextv2.distributed import Place
 from convnextv2.errors import RunError
 from convnextv2.evaluation.gallery import contact_sheet
 from convnextv2.model.fcmae import FCMAE, draw_masks

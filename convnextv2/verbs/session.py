@@ -9,7 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from convnextv2.checkpoint import read_progress
-from convnextv2.distributed import Place, joined, leave, say
+from convnextv2.console import say
+from convnextv2.distributed import Place, joined, leave
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
 from convnextv2.kernels import choice
 from convnextv2.lock import locked

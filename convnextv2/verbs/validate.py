@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from convnextv2.console import say
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
-from convnextv2.distributed import joined, say
+from convnextv2.distributed import joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.find import find_weights, open_run_weights, run_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnextv2.console import say
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
 from convnextv2.data.notices import left_out_line
@@ -12,7 +13,8 @@ from convnextv2.data.source import Source
 from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.distributed import Place, choose_precision, say
+from convnextv2.device import choose_precision
+from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.evaluate import Predictions, autocast_logits, evaluate
 from convnextv2.evaluation.metrics import Evaluation

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from convnextv2.console import say
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import find_sources
 from convnextv2.data.split_names import kind_of
-from convnextv2.distributed import Place, say
+from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation

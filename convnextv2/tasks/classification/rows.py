@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from convnextv2.console import say
 from convnextv2.data.named import default_class_names
 from convnextv2.data.source import Source
 from convnextv2.data.sources import validation_source
-from convnextv2.distributed import say
 from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
 from convnextv2.find import run_of

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from convnextv2.console import say
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import find_sources, summary
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
-from convnextv2.distributed import choose_precision, say
+from convnextv2.device import choose_precision
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import autocast_logits, evaluate
 from convnextv2.evaluation.losses import (

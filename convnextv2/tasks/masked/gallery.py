@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
+from convnextv2.console import say
 from convnextv2.data.chance import stream
 from convnextv2.data.left_out import BadImages, Quarantine
 from convnextv2.data.loader import EvaluationLoader
@@ -13,7 +14,7 @@ from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.distributed import choose_device, say
+from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError
 from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from convnextv2.console import say
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
-from convnextv2.distributed import say
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch import settle_batch

@@ -1,0 +1,100 @@
+"""The device of this process, the precision that it computes in, and the memory that it has."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+
+from convnextv2.errors import DeviceError
+from convnextv2.machine import available_cores, free_host_memory
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device that a user means.
+
+    Args:
+        name: "auto" for the accelerator that is there, else the CPU; "gpu" for cuda; "ascend" for npu;
+            or a device of PyTorch.
+        local_rank: Which accelerator of the host, where the name has no number.
+
+    Raises:
+        DeviceError: The device is not there. Nothing falls back to the CPU silently.
+    """
+    name = {"gpu": "cuda", "ascend": "npu"}.get(name.lower(), name.lower())
+    if find_spec("torch_npu"):
+        import torch_npu  # type: ignore[import-not-found]  # noqa: F401  # registers the "npu" device
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        name = accelerator.type if accelerator else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda", "npu", "mps", "xpu"):
+        raise DeviceError(f"device = {name!r}: expected auto, cpu, cuda, npu, mps or xpu.")
+    if kind == "cpu":
+        bound_threads()
+        return torch.device("cpu")
+    if accelerator is None or accelerator.type != kind:
+        has = (
+            f"this machine has {accelerator.type}"
+            if accelerator
+            else "this machine has the CPU only"
+        )
+        raise DeviceError(f"device = {name!r}: not available, {has}. Use device auto or cpu.")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device = {name!r}: expected {kind} or {kind}:NUMBER.") from error
+    index = local_rank if device.index is None else device.index
+    count = torch.accelerator.device_count()
+    if index >= count:
+        raise DeviceError(
+            f"device = {name!r}: there is no number {index}, this machine has {count}. Start fewer ranks on it."
+        )
+    torch.accelerator.set_device_index(index)
+    return torch.device(device.type, index)
+
+
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of autocast.
+
+    Args:
+        setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively, float16
+            on GPUs that have tensor cores for that only (Volta and Turing), else float32.
+        device: Of this rank.
+    """
+    if setting != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            setting
+        ]
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    elif device.type == "cuda":
+        generation = torch.cuda.get_device_capability(device)[0]
+        if generation == 7:
+            return torch.float16
+        native = generation >= 8
+    else:
+        native = device.type in ("npu", "xpu")
+    return torch.bfloat16 if native else torch.float32
+
+
+def bound_threads(local_ranks: int = 1) -> None:
+    """Let PyTorch start no more threads than there are cores for this process.
+
+    PyTorch counts the machine's cores. Threads beyond a container's quota are stopped together in
+    the middle of each operation. OMP_NUM_THREADS, where it is set, wins.
+
+    Args:
+        local_ranks: how many processes share the cores.
+    """
+    share = max(1, available_cores() // local_ranks)
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > share:
+        torch.set_num_threads(share)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device, or None if it does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_host_memory() if device.type == "cpu" else None

@@ -1,0 +1,53 @@
+"""What this machine, or this container, has: cores and memory."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from convnextv2.cgroup import cpu_quota, free_memory
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use.
+
+    Returns:
+        What its affinity and the quota of its control group (a container's `--cpus`) allow, not
+        what the machine has. A part of a core counts as one.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def free_host_memory() -> int | None:
+    """Return the bytes of memory that are free here, or None if the system does not tell."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
+    limit = free_memory()
+    return free if limit is None else min(free, limit)
+
+
+def peak_memory(pid: int) -> int:
+    """Return the largest resident size that a process has had, in bytes.
+
+    It is not read by getrusage, with which a child begins with the peak of its parent.
+
+    Args:
+        pid: The process.
+
+    Returns:
+        The size; 0 if the system does not tell.
+    """
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next(
+                (int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0
+            )
+    except OSError:
+        return 0
