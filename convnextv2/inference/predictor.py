@@ -69,9 +69,9 @@ class Predictor:
             top_k: How many classes of each image to return.
 
         Returns:
-            For each image {"image": name, "predictions": [{"class": name, "prob": probability},
-            ...]}, the most probable class first, as `predict` returns it. Images without a name
-            are numbered.
+            One dictionary for each image, as `predict` returns it: "image" is its name, and
+            "predictions" lists {"class": name, "prob": probability} with the most probable class
+            first. Images without a name are numbered.
 
         Raises:
             DataError: Something is not an image.

@@ -28,7 +28,7 @@ from convnextv2.recipe.options import (
     borrowed_options,
     own_options,
 )
-from convnextv2.recipe.read import find_recipe, list_recipes
+from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.values import Option, knob, show
 from convnextv2.verbs.options import VERBS
 
