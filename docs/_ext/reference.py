@@ -20,6 +20,7 @@ from sphinx.errors import ExtensionError
 import convnextv2
 from convnextv2 import errors
 from convnextv2.cli import load_verb
+from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.knobs import Recipe, group_of_knob, idle_of, knobs_of
 from convnextv2.recipe.options import (
     REQUIRED,
@@ -28,7 +29,6 @@ from convnextv2.recipe.options import (
     borrowed_options,
     own_options,
 )
-from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.values import Option, knob, show
 from convnextv2.verbs.options import VERBS
 
