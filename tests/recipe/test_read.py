@@ -192,11 +192,11 @@ def test_all_mistakes_are_reported_together(recipe_file):
     assert lines_of({"lr": "fast", "modle": "x", "hflip": "2"}, config=config) == [
         "mine.yaml has 3 errors:",
         "  warmup_epoch = 20: unknown key. Did you mean 'warmup_epochs'?",
-        "  mixup = -0.8: expected a number >= 0. Alpha of mixup's Beta distribution; 0: off.",
+        "  mixup = -0.8: expected a number >= 0. Alpha of the Beta distribution of mixup. 0: off.",
         "  loss = cee: expected one of ce, bce, asl_single_label, asl_multi_label, jsd. Did you mean 'ce'?",
         "this command has 3 errors:",
         "  modle = x: unknown key. Did you mean 'model'?",
-        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size`.",
+        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size` images.",
         "  hflip = 2: expected a number >= 0 and <= 1. Probability of a horizontal flip.",
     ]
 
