@@ -126,7 +126,7 @@ def pretrain(
     decoder_dim: int = 512,
     decoder_depth: int = 1,
 ) -> Run:
-    """Pre-train an encoder on images without labels, for `train(init=...)`.
+    """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
@@ -363,7 +363,7 @@ def train(
     ema_decay: float = 0.9999,
     ema_form: Literal["warmup", "mindcv", "constant"] = "warmup",
 ) -> Run:
-    """Train or fine-tune a classifier on labelled images, and write its run folder with a report.
+    """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
 
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
@@ -536,9 +536,9 @@ def validate(
 ) -> Evaluation:
     """Evaluate a classifier on labelled images, print a table and write a report.
 
-    A run brings its recipe: its data and how they are prepared. An artifact prepares images in its
-    own way, and brings the data of the run that it lies in. Knobs, such as data_dir, replace parts
-    of it. Every image is counted exactly once, on any number of ranks.
+    The recipe of a run says which data are used and how they are prepared. An artifact prepares
+    images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
+    replace parts of that. Every image is counted exactly once, on any number of ranks.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
@@ -721,7 +721,8 @@ def serve(
 ) -> None:
     """Serve models until the process is told to end.
 
-    SIGTERM finishes what was accepted; SIGHUP reloads what has changed.
+    On SIGTERM, the server finishes the requests that it has accepted. On SIGHUP, it reloads what
+    has changed.
 
     Args:
         models: [NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME on the Hugging Face Hub.
@@ -748,9 +749,9 @@ def serve(
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
 
     Raises:
-        RecipeError: Options cannot be used.
+        RecipeError: An option cannot be used.
         DeviceError: The port is taken, or a model does not run.
-        MissingPackageError: What serving needs is not installed.
+        MissingPackageError: A package that serving needs is not installed.
     """
 
 def convert(
@@ -761,7 +762,7 @@ def convert(
     ema: bool = False,
     allow_drift: bool = False,
 ) -> Path:
-    """Write weights for another library.
+    """Write weights in the format of another library.
 
     Args:
         weights: Run folder, weights file, folder from the Hub, or OWNER/NAME on the Hugging Face Hub.
@@ -777,9 +778,10 @@ def convert(
 def inspect(
     weights: str | Path,
 ) -> Weights:
-    """Print what weights of any known format are.
+    """Print a description of weights of any known format.
 
-    The lines say file, size, network, preparation of images, what else is in them, and licence.
+    The lines name the file, its size, the network, the preparation of images, further content and
+    the licence.
 
     Args:
         weights: Run folder, checkpoint, weights file or artifact.
@@ -802,10 +804,10 @@ def infer(
     batch_size: int | Literal["auto"] = 64,
     workers: int | Literal["auto"] = "auto",
 ) -> dict[str, float]:
-    """Print and return {class: probability} of the best classes of one image.
+    """Print and return the most probable classes of one image.
 
-    The image is prepared as the weights say. Knobs that MindCV's scripts pass to every program are
-    named as without effect.
+    The image is prepared as the weights say. MindCV's scripts pass the same knobs to every program.
+    Those that have no effect here are named in one line.
 
     Args:
         image_path: Image to classify.
@@ -819,6 +821,9 @@ def infer(
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+
+    Returns:
+        Class name -> probability, the most probable class first.
     """
 
 def reconstruct(
@@ -835,8 +840,8 @@ def reconstruct(
 ) -> Path:
     """Write a picture with reconstructions of images.
 
-    For each image it shows the input, what the encoder saw, and the reconstruction with the
-    visible tiles pasted back. The picture's ending says its format.
+    For each image, it shows the input, what the encoder saw, and the reconstruction with the
+    visible tiles pasted back. The suffix of the picture's name decides its format.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
@@ -854,8 +859,8 @@ def reconstruct(
 
     Raises:
         RecipeError: `out` cannot be used.
-        DataError: None of the images can be read, or one and `bad_images` is "fail".
-        CheckpointError: The weights are not of a pre-training run.
+        DataError: None of the images can be read, or one cannot and `bad_images` is "fail".
+        CheckpointError: The weights are not those of a pre-training run.
     """
 
 def replay(
@@ -865,19 +870,20 @@ def replay(
 ) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
-    The images are those that the network got: cropped and augmented. Mixing and masks are drawn
-    anew for each image, so that a step that only a mixture breaks may be finite here.
+    The images are those that the network got, cropped and augmented. Images are not mixed, and
+    masks are drawn anew for each image. A step that failed only because of its mixture may
+    therefore be finite here.
 
     Args:
         run: Run folder.
         step: Step to show. If empty, it is the last one that was kept.
 
     Returns:
-        Every image of it on all ranks, the worst first.
+        Every image of the step on all ranks, the worst first.
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: What was kept cannot be read.
+        CheckpointError: The step that was kept cannot be read.
     """
 
 def statistics(
@@ -895,9 +901,9 @@ def statistics(
     workers: int | Literal["auto"] = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Measure the training images of a folder or table, print what a recipe needs, return it.
+    """Measure the training images of a folder or table, and print and return what a recipe needs.
 
-    Labels are not needed. Pixels are measured as files are decoded, before they are resized.
+    Labels are not needed. Pixels are measured as the files are decoded, before they are resized.
 
     Args:
         data: Folder of images, or a table. Labels are not needed.
@@ -914,9 +920,9 @@ def statistics(
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
 
     Returns:
-        images, in_channels, mean, std, value_range (None for files of 8 bits) and what else was
-        found: sizes, bands, types, minimum, maximum and percentiles of the values, NaN and no-data
-        values, files that were left out.
+        images, in_channels, mean, std and value_range (None for 8-bit files). Further entries hold
+        sizes, bands, types, the minimum, maximum and percentiles of the values, the numbers of NaN
+        and no-data values, and the files that were left out.
 
     Raises:
         DataError: There are no images, or none of them can be measured.
@@ -1054,10 +1060,10 @@ def plan(
     decoder_dim: int = 512,
     decoder_depth: int = 1,
 ) -> dict[str, Any]:
-    """Run a recipe's first steps, and say what the whole of it would cost.
+    """Run the first steps of a recipe, and say what the whole run would cost.
 
-    The steps run in a process of their own and a folder that is deleted. The first one, which may
-    compile, does not count. Memory is that of the host.
+    The steps run in a process of their own, in a temporary folder. The first step does not count,
+    because it may compile. The memory is that of the host.
 
     Args:
         verb: train or pretrain. If empty, it is the verb that the recipe is for.
@@ -1189,7 +1195,7 @@ def plan(
         decoder_depth: Number of blocks in the decoder.
 
     Returns:
-        Images per second, memory, time and disk of the whole run.
+        Images per second, and the memory, time and disk space of the whole run.
     """
 
 def benchmark(
@@ -1255,8 +1261,9 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Measure whole steps of pre-training and training, inference, and the training loader.
 
-    Each row is measured in a process of its own, so that its memory is its own: the peak beyond
-    what imports took, weights and optimizer included. Two repetitions do not count.
+    Each row is measured in a process of its own, so that its memory can be told apart. Memory is
+    the peak beyond what the imports took, including weights and optimizer. Two repetitions for
+    warming up do not count.
 
     Args:
         works: What to measure: pretrain, train, inference, loader. If none is given, all are measured, loader only if there is a data_dir.
@@ -1327,17 +1334,17 @@ def models(
     *,
     image_size: int = 224,
 ) -> list[dict[str, Any]]:
-    """Print the sizes that match a pattern: depths, widths, parameters, multiply-adds.
+    """Print the sizes that match a pattern, with depths, widths, parameters and multiply-adds.
 
-    Parameters are those with 1000 classes. Multiply-adds are those of a forward pass, counted from
-    the network itself on the meta device.
+    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass. They are
+    counted on the network itself, on the meta device.
 
     Args:
         pattern: List only the sizes that match this pattern, such as '*tiny'.
         image_size: Side of the image for which multiply-adds are counted.
 
     Returns:
-        The same as a list.
+        The same figures as a list, one dictionary for each size.
     """
 
 def recipes(
@@ -1345,17 +1352,18 @@ def recipes(
     copy: str | Path = "",
     schema: bool = False,
 ) -> list[tuple[str, str]]:
-    """Print the recipes that `config` finds by name, each with its first line.
+    """Print the recipes that come with the package, each with its first line.
 
     Args:
         copy: Copy this recipe into the working folder so that you can change it.
         schema: Print the JSON schema of recipes, which editors use to complete and check them.
 
     Returns:
-        The same as a list.
+        The same as a list of (name, first line).
 
     Raises:
-        RecipeError: There is no recipe of the name to copy, or the working folder has a file of it.
+        RecipeError: There is no recipe with the name to copy, or the working folder already has a
+            file with that name.
     """
 
 def demo(
