@@ -1261,9 +1261,9 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Measure whole steps of pre-training and training, inference, and the training loader.
 
-    Each row is measured in a process of its own, so that its memory can be told apart. Memory is
-    the peak beyond what the imports took, including weights and optimizer. Two repetitions for
-    warming up do not count.
+    Each row is measured in a process of its own, so that its memory is known. Memory is the peak
+    beyond what the imports took, including weights and optimizer. Two warm-up repetitions do not
+    count.
 
     Args:
         works: What to measure: pretrain, train, inference, loader. If none is given, all are measured, loader only if there is a data_dir.

@@ -37,9 +37,9 @@ WORKS = ("pretrain", "train", "inference", "loader")
 def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     """Measure whole steps of pre-training and training, inference, and the training loader.
 
-    Each row is measured in a process of its own, so that its memory can be told apart. Memory is
-    the peak beyond what the imports took, including weights and optimizer. Two repetitions for
-    warming up do not count.
+    Each row is measured in a process of its own, so that its memory is known. Memory is the peak
+    beyond what the imports took, including weights and optimizer. Two warm-up repetitions do not
+    count.
 
     Returns:
         The rows of the table that is printed.

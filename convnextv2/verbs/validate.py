@@ -90,7 +90,7 @@ def validate(options: ValidateOptions) -> Evaluation:
 
 
 def _mindcv_line(evaluation: Evaluation) -> str:
-    """What MindCV's validate.py prints last, which scripts may read."""
+    """Write the figures as the last line of MindCV's validate.py, which scripts may read."""
     figures = {
         "Top_1_Accuracy": evaluation.top1,
         "Top_5_Accuracy": evaluation.top5,

@@ -183,10 +183,10 @@ def same_data(recipe: Recipe, other: Recipe) -> bool:
 def _check_contradictions(
     recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path
 ) -> None:
-    """Check that the recipe does not describe another network than the weights do.
+    """Check that the recipe describes the same network as the weights do.
 
     Raises:
-        CheckpointError: It does, so it was meant for other weights.
+        CheckpointError: The recipe describes another network, so it was meant for other weights.
     """
     told = {
         "model": description.model,
