@@ -180,7 +180,8 @@ def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsy
     for name in knobs_of("pretrain"):
         assert len(re.findall(rf"^  --{name} ", out, re.MULTILINE)) == 1, name
     assert re.search(
-        r"--epochs V +Number of passes over the training images\. A whole number >= 1\. \[100 epochs\]", out
+        r"--epochs V +Number of passes over the training images\. A whole number >= 1\. \[100 epochs\]",
+        out,
     )
     assert (
         out.index("\nrun:")

@@ -270,7 +270,10 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
     ("text", "told"),
     [
         ("lr: 1\nmixup: 0\nlr: 2\n", "lr = 2: given twice (line 1 and line 3). Keep one."),
-        ("lr: 1\n\nlr : 1 : 2\n", "line 3: this is not valid YAML: mapping values are not allowed here."),
+        (
+            "lr: 1\n\nlr : 1 : 2\n",
+            "line 3: this is not valid YAML: mapping values are not allowed here.",
+        ),
         ("# list\n- lr\n", "line 2: expected lines of the form 'key: value', found a list."),
         ("just words\n", "line 1: expected lines of the form 'key: value', found something else."),
         ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
