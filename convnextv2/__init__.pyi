@@ -126,115 +126,115 @@ def pretrain(
     decoder_dim: int = 512,
     decoder_depth: int = 1,
 ) -> Run:
-    """Pre-train an encoder on images without labels, for `train(init=...)`.
+    """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
     Args:
-        config: YAML file, or a name that `convnextv2 recipes` lists.
-        out: Run folder to write. Empty: runs/VERB-MODEL.
-        resume: Continue the run in `out` from its last checkpoint, up to `epochs`; auto: start it where it has none, so that one command serves for the first start and for every later one.
-        resume_allow: What may differ from the run that is resumed, by name: knobs, images, classes, precision, ranks. Anything else that changes what is learned is refused.
-        overwrite: Delete what is in `out` and start anew.
-        seed: Every random choice follows from it and from the position in the run.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        distribute: Use the ranks that torchrun, mpirun or SLURM started.
-        elastic: Give the same weights bit for bit on any number of ranks: a step has accumulate x ranks batches, a power of two, whose gradients are added in a fixed order.
+        config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
+        out: Run folder to write. If empty, it is runs/VERB-MODEL.
+        resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.
+        resume_allow: Names of what may differ from the run that is resumed: knobs (such as precision), images, classes or ranks. Any other difference that changes what is learned is refused.
+        overwrite: Delete the contents of `out` and start again.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
+        elastic: Give the same weights bit for bit on any number of ranks. A step then has accumulate x ranks batches, which must be a power of two, and their gradients are added in a fixed order.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        compile: torch.compile the step (needs a compiler; slow first step).
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        save_every_epochs: Save a checkpoint every so many epochs (and after the last).
-        save_every_steps: Save one every so many steps, too.
-        save_every_minutes: Save one when the last is so many minutes old, too.
-        async_save: Write checkpoints while training goes on; takes memory for a copy of one.
-        bad_steps: What to do with a step whose loss or gradient is not finite; its batch is kept in bad_steps/ for `replay`. skip leaves the step out, up to 10 in a row.
-        keep_checkpoints: How many checkpoints to keep beside best/, by `keep_policy`.
-        keep_policy: Which: the newest, those with the best top-1 (and the newest), or all.
-        mindcv_files: Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names.
-        log_every_steps: Steps between log lines.
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
+        save_every_steps: Also save a checkpoint each time this many steps have passed.
+        save_every_minutes: Also save a checkpoint when the last one is this old.
+        async_save: Write checkpoints in the background while training goes on. This takes memory for a copy of one.
+        bad_steps: What to do with a step whose loss or gradient is not finite: stop the run, or skip the step, up to 10 in a row. Its batch is kept in bad_steps/ for `replay`.
+        keep_checkpoints: Number of checkpoints to keep in addition to best/. `keep_policy` chooses them.
+        keep_policy: Which checkpoints to keep: latest_k (the newest), top_k (those with the best top-1 accuracy, and the newest), or all.
+        mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
+        log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
-        data_dir: Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.
-        dataset: A named set instead of a folder; 'bundled' comes with the package.
-        dataset_download: Allow a named set to be downloaded.
-        train_split: Sub-folder with the training images.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        num_samples: Use at most this many training images (a fixed random choice).
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        data_wait_s: How long images are waited for when their file server or folder is away; 0: not at all.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        num_samples: Use at most this many training images. They are chosen at random, but always in the same way.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        data_wait_s: How long to wait for images while their file server or folder is unavailable. 0: do not wait.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
-        drop_last: Leave out the last, smaller batch of an epoch in training.
-        workers: Processes that decode and augment; 0: none beside the main one.
-        cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
-        image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
-        scale: Share of the image's area that a random crop keeps: least, most.
-        ratio: Width/height of a random crop: least, most.
-        crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
+        drop_last: Drop the last, incomplete batch of each training epoch.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+        cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
+        image_size: Side of the square images, or their height and width.
+        in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
+        scale: Share of the image's area that a random crop keeps: minimum and maximum.
+        ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
+        crop_padding: Pad each side with this many black pixels and crop back to size at a random place. This replaces the random resized crop. 0: off.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`.
-        auto_augment: Policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: How images are resized.
-        antialias: Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).
-        erase_scale: Share of the image's area that is erased: least, most.
-        erase_ratio: Aspect ratio of the erased rectangle: least, most.
-        erase_value: What fills it: 'random' is noise from N(0, 1) per pixel; numbers (one, or one for each channel) are normalised values.
-        erase_attempts: Tries to place the rectangle; failing that, the image stays whole.
-        aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
-        aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
+        color_jitter: Strength of random changes of brightness, contrast and saturation: one number for all three, or one for each. A fourth number is for hue. Not used with `auto_augment`.
+        auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
+        interpolation: Interpolation with which images are resized.
+        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset` decides: all presets do except mindcv.
+        erase_scale: Share of the image's area that is erased: minimum and maximum.
+        erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
+        erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel. Numbers (one, or one for each channel): these normalised values.
+        erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as it is.
+        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch keeps its length. 0: once.
+        aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x batch_size images), as the jsd loss requires. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
-        crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
-        mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
-        std: Channel standard deviations, on the scale of `mean`.
-        model: convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.
-        depths: Blocks per stage, for model: custom.
-        dims: Channels per stage, for model: custom.
+        crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the centre crop.
+        mean: Mean of each channel for normalisation, on a scale from 0 to 1 (or from 0 to 255 if any value of mean or std is above 1).
+        std: Standard deviation of each channel, on the scale of `mean`.
+        model: Name of the network: convnextv2_ and atto, femto, pico, nano, tiny, base, large or huge; or 'custom', with `depths` and `dims`.
+        depths: Number of blocks in each of the four stages, for model: custom.
+        dims: Number of channels in each of the four stages, for model: custom.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
-        gelu: Form of GELU; MindCV's weights want 'tanh'.
-        grn_scope: What GRN's statistics are taken over; 'batch' matches the official sparse code.
-        norm_eps: Epsilon of the final norm; transformers' checkpoints have 1e-12.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
-        grad_checkpoint: Recompute activations in the backward pass: less memory, more time.
+        gelu: Form of GELU. Weights from MindCV need 'tanh'.
+        grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as in the official sparse code.
+        norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
+        drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at the first block.
+        grad_checkpoint: Recompute activations in the backward pass, which takes less memory and more time.
         init: Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.
-        resume_init: Continue at the epoch that a MindSpore checkpoint in `init` states (MindCV's ckpt_path), not at 0.
-        resume_opt: Take the optimizer's state too from the MindSpore checkpoint in `init`.
-        epochs: Passes over the training images.
-        optimizer: Update rule; lion, lamb and adan need the extra [optimizers].
-        lr: Peak learning rate, for a global batch of `lr_batch_size`.
-        lr_batch_size: Global batch for which `lr` is stated; empty: for whatever batch is used.
+        resume_init: Continue at the epoch that is recorded in the MindSpore checkpoint in `init` (MindCV's ckpt_path) instead of at epoch 0.
+        resume_opt: Also load the state of the optimizer from the MindSpore checkpoint in `init`.
+        epochs: Number of passes over the training images.
+        optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
+        lr: Peak learning rate, for a global batch of `lr_batch_size` images.
+        lr_batch_size: Global batch for which `lr` is stated. If empty, `lr` is for whatever batch is used.
         scale_lr: Multiply `lr` and `min_lr` by global batch / lr_batch_size.
-        min_lr: Learning rate at the end of the cosine.
-        schedule: Course of the learning rate after the warm-up.
-        warmup_epochs: Linear warm-up at the start, counted in `epochs`.
+        min_lr: Lowest learning rate of the cosine, one_cycle and cyclic schedules.
+        schedule: Shape of the learning rate schedule after the warm-up.
+        warmup_epochs: Length of the linear warm-up at the start. It counts as part of `epochs`.
         warmup_factor: Share of `lr` at the first step of the warm-up.
-        decay_epochs: Length of a cosine, or the period of step; empty: all epochs after the warm-up.
-        decay_rate: Factor of exponential, step and multi_step; power of polynomial.
-        decay_milestones: Epochs after the warm-up at which multi_step decays.
+        decay_epochs: Length of a cosine, or period of the step schedule. If empty, it is all epochs after the warm-up.
+        decay_rate: Factor of the exponential, step and multi_step schedules; power of the polynomial schedule.
+        decay_milestones: Epochs after the warm-up at which multi_step lowers the learning rate.
         lr_epoch_stair: Keep the learning rate constant within an epoch.
-        num_cycles: Cosines one after the other, or periods of cyclic.
-        cycle_decay: Factor on the peak from one cosine to the next.
-        betas: Averaging factors; empty: the optimizer's own ((0.9, 0.999) for adamw, adam, nadam and lamb).
-        eps: Epsilon of adaptive optimizers.
+        num_cycles: Number of cosines, one after another, or of periods of the cyclic schedule.
+        cycle_decay: Factor on the peak learning rate from one cosine to the next.
+        betas: Decay rates of the optimizer's moving averages. If empty, they are the optimizer's own: (0.9, 0.999) for adamw, adam, nadam and lamb.
+        eps: Epsilon of the adaptive optimizers.
         momentum: Momentum of sgd and rmsprop.
-        nesterov: Nesterov's form of sgd's momentum.
-        weight_decay: Weight decay; decoupled in adamw, lion, lamb and adan, added to the gradient elsewhere.
-        weight_decay_filter: Spared from weight decay: norms, biases, GRN and the mask token; nothing (disable); or norms and GRN only (auto).
-        clip_norm: Clip the gradient's global norm.
-        loss_scale: In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.
-        global_batch: Images in one step, over all ranks; `accumulate` follows from it, and with batch_size auto both are chosen to keep it. Empty: batch_size x accumulate x ranks.
-        accumulate: Batches whose gradients make one step.
-        ema: Keep a moving average of the weights, and evaluate that.
-        ema_decay: Its decay per step.
-        ema_form: Decay after t steps: min(decay, (1 + t) / (10 + t)); decay * (1 - exp(-t / 2000)) (mindcv); decay (constant).
+        nesterov: Use Nesterov momentum with sgd.
+        weight_decay: Weight decay. It is decoupled in adamw, lion, lamb and adan, and added to the gradient in the other optimizers.
+        weight_decay_filter: What is exempt from weight decay: norms, biases, GRN and the mask token (norm_and_bias), only norms and GRN (auto), or nothing (disable).
+        clip_norm: Maximum of the gradient's global norm. A larger gradient is scaled down to it.
+        loss_scale: Factor on the loss in float16 at the start. It is halved on overflow and doubled after 2000 steps without one.
+        global_batch: Number of images in one step, over all ranks. `accumulate` follows from it; with batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x accumulate x ranks.
+        accumulate: Number of batches whose gradients make up one step.
+        ema: Keep an exponential moving average of the weights, and evaluate that average.
+        ema_decay: Decay of the moving average at each step.
+        ema_form: Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)). mindcv: decay * (1 - exp(-t / 2000)). constant: decay.
         mask_ratio: Share of the tiles that is hidden.
-        tile: Side of a tile; empty: the total stride (8 x stem_stride).
-        norm_target: Normalise the pixels of each masked tile before they are compared.
-        decoder_dim: Channels of the decoder.
-        decoder_depth: Blocks of the decoder.
+        tile: Side of a tile. If empty, it is the total stride (8 x stem_stride).
+        norm_target: Normalise the pixels of each masked tile before the loss compares them.
+        decoder_dim: Number of channels in the decoder.
+        decoder_depth: Number of blocks in the decoder.
 
     Returns:
         The run.
@@ -363,129 +363,129 @@ def train(
     ema_decay: float = 0.9999,
     ema_form: Literal["warmup", "mindcv", "constant"] = "warmup",
 ) -> Run:
-    """Train or fine-tune a classifier on labelled images, and write its run folder with a report.
+    """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
 
     Args:
-        config: YAML file, or a name that `convnextv2 recipes` lists.
-        out: Run folder to write. Empty: runs/VERB-MODEL.
-        resume: Continue the run in `out` from its last checkpoint, up to `epochs`; auto: start it where it has none, so that one command serves for the first start and for every later one.
-        resume_allow: What may differ from the run that is resumed, by name: knobs, images, classes, precision, ranks. Anything else that changes what is learned is refused.
-        overwrite: Delete what is in `out` and start anew.
-        seed: Every random choice follows from it and from the position in the run.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        distribute: Use the ranks that torchrun, mpirun or SLURM started.
-        elastic: Give the same weights bit for bit on any number of ranks: a step has accumulate x ranks batches, a power of two, whose gradients are added in a fixed order.
+        config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
+        out: Run folder to write. If empty, it is runs/VERB-MODEL.
+        resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.
+        resume_allow: Names of what may differ from the run that is resumed: knobs (such as precision), images, classes or ranks. Any other difference that changes what is learned is refused.
+        overwrite: Delete the contents of `out` and start again.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
+        elastic: Give the same weights bit for bit on any number of ranks. A step then has accumulate x ranks batches, which must be a power of two, and their gradients are added in a fixed order.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        compile: torch.compile the step (needs a compiler; slow first step).
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        val_precision: Arithmetic of `validate`; same: that of `precision`.
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        val_precision: Arithmetic of the evaluation. same: that of `precision`.
         val_while_train: Evaluate on the validation images during training.
-        val_every_epochs: Evaluate every so many epochs (and after the last).
-        save_every_epochs: Save a checkpoint every so many epochs (and after the last).
-        save_every_steps: Save one every so many steps, too.
-        save_every_minutes: Save one when the last is so many minutes old, too.
-        async_save: Write checkpoints while training goes on; takes memory for a copy of one.
-        bad_steps: What to do with a step whose loss or gradient is not finite; its batch is kept in bad_steps/ for `replay`. skip leaves the step out, up to 10 in a row.
-        keep_checkpoints: How many checkpoints to keep beside best/, by `keep_policy`.
-        keep_policy: Which: the newest, those with the best top-1 (and the newest), or all.
-        mindcv_files: Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names.
-        log_every_steps: Steps between log lines.
+        val_every_epochs: Number of epochs between evaluations. The last epoch is always evaluated.
+        save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
+        save_every_steps: Also save a checkpoint each time this many steps have passed.
+        save_every_minutes: Also save a checkpoint when the last one is this old.
+        async_save: Write checkpoints in the background while training goes on. This takes memory for a copy of one.
+        bad_steps: What to do with a step whose loss or gradient is not finite: stop the run, or skip the step, up to 10 in a row. Its batch is kept in bad_steps/ for `replay`.
+        keep_checkpoints: Number of checkpoints to keep in addition to best/. `keep_policy` chooses them.
+        keep_policy: Which checkpoints to keep: latest_k (the newest), top_k (those with the best top-1 accuracy, and the newest), or all.
+        mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
+        log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
-        data_dir: Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.
-        dataset: A named set instead of a folder; 'bundled' comes with the package.
-        dataset_download: Allow a named set to be downloaded.
-        train_split: Sub-folder with the training images.
-        val_split: Sub-folder with the validation images.
-        class_order: How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        val_fraction: Share of the images held out for validation where the folder has no split.
-        num_samples: Use at most this many training images (a fixed random choice).
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        data_wait_s: How long images are waited for when their file server or folder is away; 0: not at all.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        val_fraction: Share of the images that is held out for validation if the data have no split of their own.
+        num_samples: Use at most this many training images. They are chosen at random, but always in the same way.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        data_wait_s: How long to wait for images while their file server or folder is unavailable. 0: do not wait.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
-        drop_last: Leave out the last, smaller batch of an epoch in training.
-        workers: Processes that decode and augment; 0: none beside the main one.
-        cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
-        image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
-        scale: Share of the image's area that a random crop keeps: least, most.
-        ratio: Width/height of a random crop: least, most.
-        crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
+        drop_last: Drop the last, incomplete batch of each training epoch.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+        cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
+        image_size: Side of the square images, or their height and width.
+        in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
+        scale: Share of the image's area that a random crop keeps: minimum and maximum.
+        ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
+        crop_padding: Pad each side with this many black pixels and crop back to size at a random place. This replaces the random resized crop. 0: off.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`.
-        auto_augment: Policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: How images are resized.
-        antialias: Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).
+        color_jitter: Strength of random changes of brightness, contrast and saturation: one number for all three, or one for each. A fourth number is for hue. Not used with `auto_augment`.
+        auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
+        interpolation: Interpolation with which images are resized.
+        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset` decides: all presets do except mindcv.
         erase_prob: Probability of erasing a random rectangle.
-        erase_scale: Share of the image's area that is erased: least, most.
-        erase_ratio: Aspect ratio of the erased rectangle: least, most.
-        erase_value: What fills it: 'random' is noise from N(0, 1) per pixel; numbers (one, or one for each channel) are normalised values.
-        erase_attempts: Tries to place the rectangle; failing that, the image stays whole.
-        mixup: Alpha of mixup's Beta distribution; 0: off.
-        cutmix: Alpha of cutmix's Beta distribution; 0: off.
-        mix_prob: Probability that a batch is mixed at all.
-        mix_switch_prob: Probability of cutmix where both are on.
-        aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
-        aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
+        erase_scale: Share of the image's area that is erased: minimum and maximum.
+        erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
+        erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel. Numbers (one, or one for each channel): these normalised values.
+        erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as it is.
+        mixup: Alpha of the Beta distribution of mixup. 0: off.
+        cutmix: Alpha of the Beta distribution of cutmix. 0: off.
+        mix_prob: Probability that mixup or cutmix is applied to a batch.
+        mix_switch_prob: Probability of cutmix instead of mixup if both are on.
+        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch keeps its length. 0: once.
+        aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x batch_size images), as the jsd loss requires. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
-        crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
-        mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
-        std: Channel standard deviations, on the scale of `mean`.
-        model: convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.
-        depths: Blocks per stage, for model: custom.
-        dims: Channels per stage, for model: custom.
-        num_classes: Number of classes; empty: as many as the data have.
+        crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the centre crop.
+        mean: Mean of each channel for normalisation, on a scale from 0 to 1 (or from 0 to 255 if any value of mean or std is above 1).
+        std: Standard deviation of each channel, on the scale of `mean`.
+        model: Name of the network: convnextv2_ and atto, femto, pico, nano, tiny, base, large or huge; or 'custom', with `depths` and `dims`.
+        depths: Number of blocks in each of the four stages, for model: custom.
+        dims: Number of channels in each of the four stages, for model: custom.
+        num_classes: Number of classes. If empty, it is the number of classes in the data.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
-        gelu: Form of GELU; MindCV's weights want 'tanh'.
-        grn_scope: What GRN's statistics are taken over; 'batch' matches the official sparse code.
-        norm_eps: Epsilon of the final norm; transformers' checkpoints have 1e-12.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
-        head_init_scale: Factor on the head's initial weights; 0.001 when fine-tuning.
-        grad_checkpoint: Recompute activations in the backward pass: less memory, more time.
+        gelu: Form of GELU. Weights from MindCV need 'tanh'.
+        grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as in the official sparse code.
+        norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
+        drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at the first block.
+        head_init_scale: Factor on the initial weights of the head. Use 0.001 for fine-tuning.
+        grad_checkpoint: Recompute activations in the backward pass, which takes less memory and more time.
         init: Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.
-        resume_init: Continue at the epoch that a MindSpore checkpoint in `init` states (MindCV's ckpt_path), not at 0.
-        resume_opt: Take the optimizer's state too from the MindSpore checkpoint in `init`.
-        freeze: What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head.
-        epochs: Passes over the training images.
-        optimizer: Update rule; lion, lamb and adan need the extra [optimizers].
-        lr: Peak learning rate, for a global batch of `lr_batch_size`.
-        lr_batch_size: Global batch for which `lr` is stated; empty: for whatever batch is used.
+        resume_init: Continue at the epoch that is recorded in the MindSpore checkpoint in `init` (MindCV's ckpt_path) instead of at epoch 0.
+        resume_opt: Also load the state of the optimizer from the MindSpore checkpoint in `init`.
+        freeze: What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or everything except the final norm and the head (encoder).
+        epochs: Number of passes over the training images.
+        optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
+        lr: Peak learning rate, for a global batch of `lr_batch_size` images.
+        lr_batch_size: Global batch for which `lr` is stated. If empty, `lr` is for whatever batch is used.
         scale_lr: Multiply `lr` and `min_lr` by global batch / lr_batch_size.
-        min_lr: Learning rate at the end of the cosine.
-        schedule: Course of the learning rate after the warm-up.
-        warmup_epochs: Linear warm-up at the start, counted in `epochs`.
+        min_lr: Lowest learning rate of the cosine, one_cycle and cyclic schedules.
+        schedule: Shape of the learning rate schedule after the warm-up.
+        warmup_epochs: Length of the linear warm-up at the start. It counts as part of `epochs`.
         warmup_factor: Share of `lr` at the first step of the warm-up.
-        decay_epochs: Length of a cosine, or the period of step; empty: all epochs after the warm-up.
-        decay_rate: Factor of exponential, step and multi_step; power of polynomial.
-        decay_milestones: Epochs after the warm-up at which multi_step decays.
+        decay_epochs: Length of a cosine, or period of the step schedule. If empty, it is all epochs after the warm-up.
+        decay_rate: Factor of the exponential, step and multi_step schedules; power of the polynomial schedule.
+        decay_milestones: Epochs after the warm-up at which multi_step lowers the learning rate.
         lr_epoch_stair: Keep the learning rate constant within an epoch.
-        num_cycles: Cosines one after the other, or periods of cyclic.
-        cycle_decay: Factor on the peak from one cosine to the next.
-        betas: Averaging factors; empty: the optimizer's own ((0.9, 0.999) for adamw, adam, nadam and lamb).
-        eps: Epsilon of adaptive optimizers.
+        num_cycles: Number of cosines, one after another, or of periods of the cyclic schedule.
+        cycle_decay: Factor on the peak learning rate from one cosine to the next.
+        betas: Decay rates of the optimizer's moving averages. If empty, they are the optimizer's own: (0.9, 0.999) for adamw, adam, nadam and lamb.
+        eps: Epsilon of the adaptive optimizers.
         momentum: Momentum of sgd and rmsprop.
-        nesterov: Nesterov's form of sgd's momentum.
-        weight_decay: Weight decay; decoupled in adamw, lion, lamb and adan, added to the gradient elsewhere.
-        weight_decay_filter: Spared from weight decay: norms, biases, GRN and the mask token; nothing (disable); or norms and GRN only (auto).
-        layer_decay: Learning-rate factor per layer, from the head (1) down to the stem.
-        layer_decay_form: A layer is one block, or a group of blocks (base and large in the paper).
-        clip_norm: Clip the gradient's global norm.
-        loss_scale: In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.
-        global_batch: Images in one step, over all ranks; `accumulate` follows from it, and with batch_size auto both are chosen to keep it. Empty: batch_size x accumulate x ranks.
-        accumulate: Batches whose gradients make one step.
-        loss: Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3).
-        loss_reduction: Mean or sum over the batch (ce and bce).
-        label_smoothing: Share of the target that is spread over all classes.
-        ema: Keep a moving average of the weights, and evaluate that.
-        ema_decay: Its decay per step.
-        ema_form: Decay after t steps: min(decay, (1 + t) / (10 + t)); decay * (1 - exp(-t / 2000)) (mindcv); decay (constant).
+        nesterov: Use Nesterov momentum with sgd.
+        weight_decay: Weight decay. It is decoupled in adamw, lion, lamb and adan, and added to the gradient in the other optimizers.
+        weight_decay_filter: What is exempt from weight decay: norms, biases, GRN and the mask token (norm_and_bias), only norms and GRN (auto), or nothing (disable).
+        layer_decay: Factor on the learning rate from each layer to the one below it, from the head (1) down to the stem.
+        layer_decay_form: What counts as a layer: one block (single), or a group of blocks (group, which the paper uses for base and large).
+        clip_norm: Maximum of the gradient's global norm. A larger gradient is scaled down to it.
+        loss_scale: Factor on the loss in float16 at the start. It is halved on overflow and doubled after 2000 steps without one.
+        global_batch: Number of images in one step, over all ranks. `accumulate` follows from it; with batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x accumulate x ranks.
+        accumulate: Number of batches whose gradients make up one step.
+        loss: Loss function: cross entropy over a softmax (ce), binary cross entropy (bce), asymmetric loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd, with aug_splits 3).
+        loss_reduction: Whether ce and bce take the mean or the sum over the batch.
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        ema: Keep an exponential moving average of the weights, and evaluate that average.
+        ema_decay: Decay of the moving average at each step.
+        ema_form: Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)). mindcv: decay * (1 - exp(-t / 2000)). constant: decay.
 
     Returns:
         The run.
@@ -536,51 +536,51 @@ def validate(
 ) -> Evaluation:
     """Evaluate a classifier on labelled images, print a table and write a report.
 
-    A run brings its recipe: its data and how they are prepared. An artifact prepares images in its
-    own way, and brings the data of the run that it lies in. Knobs, such as data_dir, replace parts
-    of it. Every image is counted exactly once, on any number of ranks.
+    The recipe of a run says which data are used and how they are prepared. An artifact prepares
+    images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
+    replace parts of that. Every image is counted exactly once, on any number of ranks.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
-        config: YAML file, or a name that `convnextv2 recipes` lists.
-        seed: Every random choice follows from it and from the position in the run.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        distribute: Use the ranks that torchrun, mpirun or SLURM started.
+        config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        val_precision: Arithmetic of `validate`; same: that of `precision`.
-        mindcv_files: Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names.
-        data_dir: Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.
-        dataset: A named set instead of a folder; 'bundled' comes with the package.
-        dataset_download: Allow a named set to be downloaded.
-        train_split: Sub-folder with the training images.
-        val_split: Sub-folder with the validation images.
-        class_order: How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        val_fraction: Share of the images held out for validation where the folder has no split.
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        data_wait_s: How long images are waited for when their file server or folder is away; 0: not at all.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
-        workers: Processes that decode and augment; 0: none beside the main one.
-        image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
-        interpolation: How images are resized.
-        antialias: Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        val_precision: Arithmetic of the evaluation. same: that of `precision`.
+        mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        val_fraction: Share of the images that is held out for validation if the data have no split of their own.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        data_wait_s: How long to wait for images while their file server or folder is unavailable. 0: do not wait.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+        image_size: Side of the square images, or their height and width.
+        in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
+        interpolation: Interpolation with which images are resized.
+        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset` decides: all presets do except mindcv.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
-        crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
-        mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
-        std: Channel standard deviations, on the scale of `mean`.
-        model: convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.
-        depths: Blocks per stage, for model: custom.
-        dims: Channels per stage, for model: custom.
-        num_classes: Number of classes; empty: as many as the data have.
+        crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the centre crop.
+        mean: Mean of each channel for normalisation, on a scale from 0 to 1 (or from 0 to 255 if any value of mean or std is above 1).
+        std: Standard deviation of each channel, on the scale of `mean`.
+        model: Name of the network: convnextv2_ and atto, femto, pico, nano, tiny, base, large or huge; or 'custom', with `depths` and `dims`.
+        depths: Number of blocks in each of the four stages, for model: custom.
+        dims: Number of channels in each of the four stages, for model: custom.
+        num_classes: Number of classes. If empty, it is the number of classes in the data.
         init: Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.
-        ema: Keep a moving average of the weights, and evaluate that.
+        ema: Keep an exponential moving average of the weights, and evaluate that average.
 
     Returns:
         The figures.
@@ -607,17 +607,17 @@ def predict(
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         images: Image files, or folders of them.
-        top_k: How many classes to show.
-        json: Print one JSON object for each image, for machines.
-        server: Ask the server at this address; RUN is then a model's name there.
-        api_key: Key of the server. Empty: the environment's CONVNEXTV2_API_KEY.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
-        workers: Processes that decode and augment; 0: none beside the main one.
+        top_k: Number of classes to show.
+        json: Print one JSON object for each image, for use by other programs.
+        server: Ask the server at this address instead. RUN is then the name of a model on that server.
+        api_key: API key of the server. If empty, the environment variable CONVNEXTV2_API_KEY is used.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
         A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
@@ -665,32 +665,32 @@ def export(
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         format: Format of the artifact.
-        precision: Arithmetic of the artifact; GRN and layer norm keep float32 statistics in all of them.
-        outputs: What it returns: logits, embedding and explanation map (classifier), the embedding (features), or the maps of the four stages (backbone).
-        input: What it takes: normalised images; or uint8 pixels, and then it returns probabilities.
-        dynamic_size: Take images of any multiple of the total stride.
-        calibrate: Fit the temperature of the probabilities to validation images.
-        images: Measure on at most so many validation images, evenly spread.
-        seconds: Compare speeds for at least so long.
-        out: Folder to write. Empty: artifacts/FORMAT-PRECISION in the run.
-        layout: A folder, or a model repository for the servers Triton or OpenVINO Model Server in `out`.
-        name: Name of the model in a repository. Empty: the run's.
-        overwrite: Replace an artifact that is there.
-        seed: Every random choice follows from it and from the position in the run.
-        data_dir: Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.
-        dataset: A named set instead of a folder; 'bundled' comes with the package.
-        dataset_download: Allow a named set to be downloaded.
-        train_split: Sub-folder with the training images.
-        val_split: Sub-folder with the validation images.
-        class_order: How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        val_fraction: Share of the images held out for validation where the folder has no split.
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
-        workers: Processes that decode and augment; 0: none beside the main one.
+        precision: Arithmetic of the artifact. GRN and layer norm keep float32 statistics in every precision.
+        outputs: What the model returns: logits, embedding and explanation map (classifier), the embedding alone (features), or the feature maps of the four stages (backbone).
+        input: What the model takes: normalised images, or uint8 pixels. With pixels it returns probabilities instead of logits.
+        dynamic_size: Accept images of any size that is a multiple of the total stride.
+        calibrate: Fit the temperature of the probabilities to the validation images.
+        images: Measure on at most this many validation images, spread evenly.
+        seconds: Minimum time for the comparison of speeds.
+        out: Folder to write. If empty, it is artifacts/FORMAT-PRECISION in the run.
+        layout: Write a plain folder, or a model repository for Triton or OpenVINO Model Server (ovms) in `out`.
+        name: Name of the model in a model repository. If empty, it is the name of the run.
+        overwrite: Replace an artifact that already exists.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        val_fraction: Share of the images that is held out for validation if the data have no split of their own.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
         The artifact's folder.
@@ -723,10 +723,11 @@ def serve(
 ) -> None:
     """Serve models until the process is told to end.
 
-    SIGTERM finishes what was accepted; SIGHUP reloads what has changed.
+    On SIGTERM, the server finishes the requests that it has accepted. On SIGHUP, it reloads what
+    has changed.
 
     Args:
-        models: [NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME of the Hub.
+        models: [NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME on the Hugging Face Hub.
         max_body_mb: Maximum request body.
         max_bodies_mb: Maximum of all request bodies together that are being received or answered.
         max_images: Maximum number of images in a request.
@@ -737,22 +738,22 @@ def serve(
         deadline_s: Maximum time from the last byte of a request to its answer.
         read_timeout_s: Time allowed to receive a request's head, then its body, and for the client to take the answer.
         drain_s: Time to go on taking requests after SIGTERM, so that a load balancer can look away.
-        host: Address to listen on; 0.0.0.0 for all.
-        port: Port to listen on; 0 for any that is free.
-        api_key: Key that clients must send. Empty: the environment's CONVNEXTV2_API_KEY.
-        api_key_file: File with more keys, one on each line; SIGHUP reads it again.
-        cors_origins: Origins whose pages may call the server, separated by commas.
-        access_log: Requests to write down: failed ones, all, all as JSON (json), or none (off).
-        ssl_certfile: Certificate for HTTPS, as PEM; SIGHUP reads it again.
-        ssl_keyfile: Key of the certificate, not encrypted.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
+        host: Address to listen on. 0.0.0.0 listens on all addresses.
+        port: Port to listen on. 0 chooses a free port.
+        api_key: API key that clients must send. If empty, the environment variable CONVNEXTV2_API_KEY is used.
+        api_key_file: File with further API keys, one on each line. SIGHUP makes the server read it again.
+        cors_origins: Origins whose web pages may call the server, separated by commas.
+        access_log: Which requests to log: failed ones, all, all as JSON (json), or none (off).
+        ssl_certfile: Certificate for HTTPS, in PEM format. SIGHUP makes the server read it again.
+        ssl_keyfile: Private key of the certificate, not encrypted.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
 
     Raises:
-        RecipeError: Options cannot be used.
+        RecipeError: An option cannot be used.
         DeviceError: The port is taken, or a model does not run.
-        MissingPackageError: What serving needs is not installed.
+        MissingPackageError: A package that serving needs is not installed.
     """
 
 def convert(
@@ -763,14 +764,14 @@ def convert(
     ema: bool = False,
     allow_drift: bool = False,
 ) -> Path:
-    """Write weights for another library.
+    """Write weights in the format of another library.
 
     Args:
-        weights: Run folder, weights file, Hub folder, or OWNER/NAME on the Hub.
+        weights: Run folder, weights file, folder from the Hub, or OWNER/NAME on the Hugging Face Hub.
         to: Format to write.
-        out: File where it has a suffix, else a folder for the Hub.
-        ema: Take the averaged weights of a training checkpoint.
-        allow_drift: Write also what the target computes a little differently.
+        out: File to write if the path has a suffix; otherwise a folder for the Hub.
+        ema: Convert the averaged weights of a training checkpoint.
+        allow_drift: Also write weights that the target library would compute slightly differently.
 
     Returns:
         The path that was written.
@@ -779,9 +780,10 @@ def convert(
 def inspect(
     weights: str | Path,
 ) -> Weights:
-    """Print what weights of any known format are.
+    """Print a description of weights of any known format.
 
-    The lines say file, size, network, preparation of images, what else is in them, and licence.
+    The lines name the file, its size, the network, the preparation of images, further content and
+    the licence.
 
     Args:
         weights: Run folder, checkpoint, weights file or artifact.
@@ -804,23 +806,26 @@ def infer(
     batch_size: int | Literal["auto"] = 64,
     workers: int | Literal["auto"] = "auto",
 ) -> dict[str, float]:
-    """Print and return {class: probability} of the best classes of one image.
+    """Print and return the most probable classes of one image.
 
-    The image is prepared as the weights say. Knobs that MindCV's scripts pass to every program are
-    named as without effect.
+    The image is prepared as the weights say. MindCV's scripts pass the same knobs to every program.
+    Those that have no effect here are named in one line.
 
     Args:
-        image_path: The image.
+        image_path: Image to classify.
         ckpt_path: Weights of any known format, or a run folder.
-        model: Only checked: the weights say what they are.
-        top_k: How many classes to show.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
-        workers: Processes that decode and augment; 0: none beside the main one.
+        model: Name of the model. It is only checked: the weights say what they are.
+        top_k: Number of classes to show.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+
+    Returns:
+        Class name -> probability, the most probable class first.
     """
 
 def reconstruct(
@@ -837,18 +842,18 @@ def reconstruct(
 ) -> Path:
     """Write a picture with reconstructions of images.
 
-    For each image it shows the input, what the encoder saw, and the reconstruction with the
-    visible tiles pasted back. The picture's ending says its format.
+    For each image, it shows the input, what the encoder saw, and the reconstruction with the
+    visible tiles pasted back. The suffix of the picture's name decides its format.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         images: Image files, or folders of them.
-        out: Picture to write.
-        count: Show at most so many images, evenly spread.
-        seed: Every random choice follows from it and from the position in the run.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        max_image_pixels: Largest image that is decoded.
+        out: Image file to write.
+        count: Show at most this many images, spread evenly.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        max_image_pixels: Size of the largest image that is decoded.
         mask_ratio: Share of the tiles that is hidden.
 
     Returns:
@@ -856,8 +861,8 @@ def reconstruct(
 
     Raises:
         RecipeError: `out` cannot be used.
-        DataError: None of the images can be read, or one and `bad_images` is "fail".
-        CheckpointError: The weights are not of a pre-training run.
+        DataError: None of the images can be read, or one cannot and `bad_images` is "fail".
+        CheckpointError: The weights are not those of a pre-training run.
     """
 
 def replay(
@@ -867,19 +872,20 @@ def replay(
 ) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
-    The images are those that the network got: cropped and augmented. Mixing and masks are drawn
-    anew for each image, so that a step that only a mixture breaks may be finite here.
+    The images are those that the network got, cropped and augmented. Images are not mixed, and
+    masks are drawn anew for each image. A step that failed only because of its mixture may
+    therefore be finite here.
 
     Args:
         run: Run folder.
-        step: Which one. Empty: the last that was kept.
+        step: Step to show. If empty, it is the last one that was kept.
 
     Returns:
-        Every image of it on all ranks, the worst first.
+        Every image of the step on all ranks, the worst first.
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: What was kept cannot be read.
+        CheckpointError: The step that was kept cannot be read.
     """
 
 def statistics(
@@ -897,28 +903,28 @@ def statistics(
     workers: int | Literal["auto"] = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Measure the training images of a folder or table, print what a recipe needs, return it.
+    """Measure the training images of a folder or table, and print and return what a recipe needs.
 
-    Labels are not needed. Pixels are measured as files are decoded, before they are resized.
+    Labels are not needed. Pixels are measured as the files are decoded, before they are resized.
 
     Args:
-        data: Folder of images, or a table; labels are not needed.
-        in_channels: Channels that the network takes. Empty: 3, or those of the first image.
-        max_images: Measure at most so many, a fixed random choice. Empty: all.
-        json: Print one JSON object, for machines.
-        seed: Every random choice follows from it and from the position in the run.
-        train_split: Sub-folder with the training images.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        max_image_pixels: Largest image that is decoded.
-        workers: Processes that decode and augment; 0: none beside the main one.
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
+        data: Folder of images, or a table. Labels are not needed.
+        in_channels: Number of channels that the network takes. If empty, it is 3, or the number of channels of the first image.
+        max_images: Measure at most this many images, chosen at random but always in the same way. If empty, all are measured.
+        json: Print one JSON object, for use by other programs.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        train_split: Subfolder with the training images.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        max_image_pixels: Size of the largest image that is decoded.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
 
     Returns:
-        images, in_channels, mean, std, value_range (None for files of 8 bits) and what else was
-        found: sizes, bands, types, minimum, maximum and percentiles of the values, NaN and no-data
-        values, files that were left out.
+        images, in_channels, mean, std and value_range (None for 8-bit files). Further entries hold
+        sizes, bands, types, the minimum, maximum and percentiles of the values, the numbers of NaN
+        and no-data values, and the files that were left out.
 
     Raises:
         DataError: There are no images, or none of them can be measured.
@@ -1056,142 +1062,142 @@ def plan(
     decoder_dim: int = 512,
     decoder_depth: int = 1,
 ) -> dict[str, Any]:
-    """Run a recipe's first steps, and say what the whole of it would cost.
+    """Run the first steps of a recipe, and say what the whole run would cost.
 
-    The steps run in a process of their own and a folder that is deleted. The first one, which may
-    compile, does not count. Memory is that of the host.
+    The steps run in a process of their own, in a temporary folder. The first step does not count,
+    because it may compile. The memory is that of the host.
 
     Args:
-        verb: train or pretrain. Empty: what the recipe is for.
-        config: YAML file, or a name that `convnextv2 recipes` lists.
+        verb: train or pretrain. If empty, it is the verb that the recipe is for.
+        config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         probe_seconds: How long to measure.
-        out: Run folder to write. Empty: runs/VERB-MODEL.
-        resume: Continue the run in `out` from its last checkpoint, up to `epochs`; auto: start it where it has none, so that one command serves for the first start and for every later one.
-        resume_allow: What may differ from the run that is resumed, by name: knobs, images, classes, precision, ranks. Anything else that changes what is learned is refused.
-        overwrite: Delete what is in `out` and start anew.
-        seed: Every random choice follows from it and from the position in the run.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        distribute: Use the ranks that torchrun, mpirun or SLURM started.
-        elastic: Give the same weights bit for bit on any number of ranks: a step has accumulate x ranks batches, a power of two, whose gradients are added in a fixed order.
+        out: Run folder to write. If empty, it is runs/VERB-MODEL.
+        resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.
+        resume_allow: Names of what may differ from the run that is resumed: knobs (such as precision), images, classes or ranks. Any other difference that changes what is learned is refused.
+        overwrite: Delete the contents of `out` and start again.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
+        elastic: Give the same weights bit for bit on any number of ranks. A step then has accumulate x ranks batches, which must be a power of two, and their gradients are added in a fixed order.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        compile: torch.compile the step (needs a compiler; slow first step).
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        val_precision: Arithmetic of `validate`; same: that of `precision`.
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        val_precision: Arithmetic of the evaluation. same: that of `precision`.
         val_while_train: Evaluate on the validation images during training.
-        val_every_epochs: Evaluate every so many epochs (and after the last).
-        save_every_epochs: Save a checkpoint every so many epochs (and after the last).
-        save_every_steps: Save one every so many steps, too.
-        save_every_minutes: Save one when the last is so many minutes old, too.
-        async_save: Write checkpoints while training goes on; takes memory for a copy of one.
-        bad_steps: What to do with a step whose loss or gradient is not finite; its batch is kept in bad_steps/ for `replay`. skip leaves the step out, up to 10 in a row.
-        keep_checkpoints: How many checkpoints to keep beside best/, by `keep_policy`.
-        keep_policy: Which: the newest, those with the best top-1 (and the newest), or all.
-        mindcv_files: Write MindCV's files too: result.log and MindSpore checkpoints by MindCV's names.
-        log_every_steps: Steps between log lines.
+        val_every_epochs: Number of epochs between evaluations. The last epoch is always evaluated.
+        save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
+        save_every_steps: Also save a checkpoint each time this many steps have passed.
+        save_every_minutes: Also save a checkpoint when the last one is this old.
+        async_save: Write checkpoints in the background while training goes on. This takes memory for a copy of one.
+        bad_steps: What to do with a step whose loss or gradient is not finite: stop the run, or skip the step, up to 10 in a row. Its batch is kept in bad_steps/ for `replay`.
+        keep_checkpoints: Number of checkpoints to keep in addition to best/. `keep_policy` chooses them.
+        keep_policy: Which checkpoints to keep: latest_k (the newest), top_k (those with the best top-1 accuracy, and the newest), or all.
+        mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
+        log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
-        data_dir: Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.
-        dataset: A named set instead of a folder; 'bundled' comes with the package.
-        dataset_download: Allow a named set to be downloaded.
-        train_split: Sub-folder with the training images.
-        val_split: Sub-folder with the validation images.
-        class_order: How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        val_fraction: Share of the images held out for validation where the folder has no split.
-        num_samples: Use at most this many training images (a fixed random choice).
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        data_wait_s: How long images are waited for when their file server or folder is away; 0: not at all.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        val_fraction: Share of the images that is held out for validation if the data have no split of their own.
+        num_samples: Use at most this many training images. They are chosen at random, but always in the same way.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        data_wait_s: How long to wait for images while their file server or folder is unavailable. 0: do not wait.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
-        drop_last: Leave out the last, smaller batch of an epoch in training.
-        workers: Processes that decode and augment; 0: none beside the main one.
-        cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
-        image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
-        scale: Share of the image's area that a random crop keeps: least, most.
-        ratio: Width/height of a random crop: least, most.
-        crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
+        drop_last: Drop the last, incomplete batch of each training epoch.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+        cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
+        image_size: Side of the square images, or their height and width.
+        in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
+        scale: Share of the image's area that a random crop keeps: minimum and maximum.
+        ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
+        crop_padding: Pad each side with this many black pixels and crop back to size at a random place. This replaces the random resized crop. 0: off.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`.
-        auto_augment: Policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: How images are resized.
-        antialias: Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).
+        color_jitter: Strength of random changes of brightness, contrast and saturation: one number for all three, or one for each. A fourth number is for hue. Not used with `auto_augment`.
+        auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
+        interpolation: Interpolation with which images are resized.
+        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset` decides: all presets do except mindcv.
         erase_prob: Probability of erasing a random rectangle.
-        erase_scale: Share of the image's area that is erased: least, most.
-        erase_ratio: Aspect ratio of the erased rectangle: least, most.
-        erase_value: What fills it: 'random' is noise from N(0, 1) per pixel; numbers (one, or one for each channel) are normalised values.
-        erase_attempts: Tries to place the rectangle; failing that, the image stays whole.
-        mixup: Alpha of mixup's Beta distribution; 0: off.
-        cutmix: Alpha of cutmix's Beta distribution; 0: off.
-        mix_prob: Probability that a batch is mixed at all.
-        mix_switch_prob: Probability of cutmix where both are on.
-        aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
-        aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
+        erase_scale: Share of the image's area that is erased: minimum and maximum.
+        erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
+        erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel. Numbers (one, or one for each channel): these normalised values.
+        erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as it is.
+        mixup: Alpha of the Beta distribution of mixup. 0: off.
+        cutmix: Alpha of the Beta distribution of cutmix. 0: off.
+        mix_prob: Probability that mixup or cutmix is applied to a batch.
+        mix_switch_prob: Probability of cutmix instead of mixup if both are on.
+        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch keeps its length. 0: once.
+        aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x batch_size images), as the jsd loss requires. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
-        crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
-        mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
-        std: Channel standard deviations, on the scale of `mean`.
-        model: convnextv2_ atto, femto, pico, nano, tiny, base, large or huge, or 'custom'.
-        depths: Blocks per stage, for model: custom.
-        dims: Channels per stage, for model: custom.
-        num_classes: Number of classes; empty: as many as the data have.
+        crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the centre crop.
+        mean: Mean of each channel for normalisation, on a scale from 0 to 1 (or from 0 to 255 if any value of mean or std is above 1).
+        std: Standard deviation of each channel, on the scale of `mean`.
+        model: Name of the network: convnextv2_ and atto, femto, pico, nano, tiny, base, large or huge; or 'custom', with `depths` and `dims`.
+        depths: Number of blocks in each of the four stages, for model: custom.
+        dims: Number of channels in each of the four stages, for model: custom.
+        num_classes: Number of classes. If empty, it is the number of classes in the data.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
-        gelu: Form of GELU; MindCV's weights want 'tanh'.
-        grn_scope: What GRN's statistics are taken over; 'batch' matches the official sparse code.
-        norm_eps: Epsilon of the final norm; transformers' checkpoints have 1e-12.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
-        head_init_scale: Factor on the head's initial weights; 0.001 when fine-tuning.
-        grad_checkpoint: Recompute activations in the backward pass: less memory, more time.
+        gelu: Form of GELU. Weights from MindCV need 'tanh'.
+        grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as in the official sparse code.
+        norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
+        drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at the first block.
+        head_init_scale: Factor on the initial weights of the head. Use 0.001 for fine-tuning.
+        grad_checkpoint: Recompute activations in the backward pass, which takes less memory and more time.
         init: Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on the Hugging Face Hub.
-        resume_init: Continue at the epoch that a MindSpore checkpoint in `init` states (MindCV's ckpt_path), not at 0.
-        resume_opt: Take the optimizer's state too from the MindSpore checkpoint in `init`.
-        freeze: What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or all but norm and head.
-        epochs: Passes over the training images.
-        optimizer: Update rule; lion, lamb and adan need the extra [optimizers].
-        lr: Peak learning rate, for a global batch of `lr_batch_size`.
-        lr_batch_size: Global batch for which `lr` is stated; empty: for whatever batch is used.
+        resume_init: Continue at the epoch that is recorded in the MindSpore checkpoint in `init` (MindCV's ckpt_path) instead of at epoch 0.
+        resume_opt: Also load the state of the optimizer from the MindSpore checkpoint in `init`.
+        freeze: What stays fixed: nothing, the stem, the stem and the first 1, 2 or 3 stages, or everything except the final norm and the head (encoder).
+        epochs: Number of passes over the training images.
+        optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
+        lr: Peak learning rate, for a global batch of `lr_batch_size` images.
+        lr_batch_size: Global batch for which `lr` is stated. If empty, `lr` is for whatever batch is used.
         scale_lr: Multiply `lr` and `min_lr` by global batch / lr_batch_size.
-        min_lr: Learning rate at the end of the cosine.
-        schedule: Course of the learning rate after the warm-up.
-        warmup_epochs: Linear warm-up at the start, counted in `epochs`.
+        min_lr: Lowest learning rate of the cosine, one_cycle and cyclic schedules.
+        schedule: Shape of the learning rate schedule after the warm-up.
+        warmup_epochs: Length of the linear warm-up at the start. It counts as part of `epochs`.
         warmup_factor: Share of `lr` at the first step of the warm-up.
-        decay_epochs: Length of a cosine, or the period of step; empty: all epochs after the warm-up.
-        decay_rate: Factor of exponential, step and multi_step; power of polynomial.
-        decay_milestones: Epochs after the warm-up at which multi_step decays.
+        decay_epochs: Length of a cosine, or period of the step schedule. If empty, it is all epochs after the warm-up.
+        decay_rate: Factor of the exponential, step and multi_step schedules; power of the polynomial schedule.
+        decay_milestones: Epochs after the warm-up at which multi_step lowers the learning rate.
         lr_epoch_stair: Keep the learning rate constant within an epoch.
-        num_cycles: Cosines one after the other, or periods of cyclic.
-        cycle_decay: Factor on the peak from one cosine to the next.
-        betas: Averaging factors; empty: the optimizer's own ((0.9, 0.999) for adamw, adam, nadam and lamb).
-        eps: Epsilon of adaptive optimizers.
+        num_cycles: Number of cosines, one after another, or of periods of the cyclic schedule.
+        cycle_decay: Factor on the peak learning rate from one cosine to the next.
+        betas: Decay rates of the optimizer's moving averages. If empty, they are the optimizer's own: (0.9, 0.999) for adamw, adam, nadam and lamb.
+        eps: Epsilon of the adaptive optimizers.
         momentum: Momentum of sgd and rmsprop.
-        nesterov: Nesterov's form of sgd's momentum.
-        weight_decay: Weight decay; decoupled in adamw, lion, lamb and adan, added to the gradient elsewhere.
-        weight_decay_filter: Spared from weight decay: norms, biases, GRN and the mask token; nothing (disable); or norms and GRN only (auto).
-        layer_decay: Learning-rate factor per layer, from the head (1) down to the stem.
-        layer_decay_form: A layer is one block, or a group of blocks (base and large in the paper).
-        clip_norm: Clip the gradient's global norm.
-        loss_scale: In float16: factor on the loss at the start; halved on overflow, doubled after 2000 good steps.
-        global_batch: Images in one step, over all ranks; `accumulate` follows from it, and with batch_size auto both are chosen to keep it. Empty: batch_size x accumulate x ranks.
-        accumulate: Batches whose gradients make one step.
-        loss: Softmax or binary cross entropy, asymmetric loss, or Jensen-Shannon divergence (with aug_splits 3).
-        loss_reduction: Mean or sum over the batch (ce and bce).
-        label_smoothing: Share of the target that is spread over all classes.
-        ema: Keep a moving average of the weights, and evaluate that.
-        ema_decay: Its decay per step.
-        ema_form: Decay after t steps: min(decay, (1 + t) / (10 + t)); decay * (1 - exp(-t / 2000)) (mindcv); decay (constant).
+        nesterov: Use Nesterov momentum with sgd.
+        weight_decay: Weight decay. It is decoupled in adamw, lion, lamb and adan, and added to the gradient in the other optimizers.
+        weight_decay_filter: What is exempt from weight decay: norms, biases, GRN and the mask token (norm_and_bias), only norms and GRN (auto), or nothing (disable).
+        layer_decay: Factor on the learning rate from each layer to the one below it, from the head (1) down to the stem.
+        layer_decay_form: What counts as a layer: one block (single), or a group of blocks (group, which the paper uses for base and large).
+        clip_norm: Maximum of the gradient's global norm. A larger gradient is scaled down to it.
+        loss_scale: Factor on the loss in float16 at the start. It is halved on overflow and doubled after 2000 steps without one.
+        global_batch: Number of images in one step, over all ranks. `accumulate` follows from it; with batch_size auto, both are chosen so as to keep it. If empty, it is batch_size x accumulate x ranks.
+        accumulate: Number of batches whose gradients make up one step.
+        loss: Loss function: cross entropy over a softmax (ce), binary cross entropy (bce), asymmetric loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd, with aug_splits 3).
+        loss_reduction: Whether ce and bce take the mean or the sum over the batch.
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        ema: Keep an exponential moving average of the weights, and evaluate that average.
+        ema_decay: Decay of the moving average at each step.
+        ema_form: Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)). mindcv: decay * (1 - exp(-t / 2000)). constant: decay.
         mask_ratio: Share of the tiles that is hidden.
-        tile: Side of a tile; empty: the total stride (8 x stem_stride).
-        norm_target: Normalise the pixels of each masked tile before they are compared.
-        decoder_dim: Channels of the decoder.
-        decoder_depth: Blocks of the decoder.
+        tile: Side of a tile. If empty, it is the total stride (8 x stem_stride).
+        norm_target: Normalise the pixels of each masked tile before the loss compares them.
+        decoder_dim: Number of channels in the decoder.
+        decoder_depth: Number of blocks in the decoder.
 
     Returns:
-        Images per second, memory, time and disk of the whole run.
+        Images per second, and the memory, time and disk space of the whole run.
     """
 
 def benchmark(
@@ -1257,68 +1263,69 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Measure whole steps of pre-training and training, inference, and the training loader.
 
-    Each row is measured in a process of its own, so that its memory is its own: the peak beyond
-    what imports took, weights and optimizer included. Two repetitions do not count.
+    Each row is measured in a process of its own, so that its memory is known. Memory is the peak
+    beyond what the imports took, including weights and optimizer. Two warm-up repetitions do not
+    count.
 
     Args:
-        works: pretrain, train, inference, loader. Without any: all, loader only where there is a data_dir.
-        models: Sizes, separated by commas.
-        backends: Engines of inference, separated by commas: eager, compiled, aoti, onnxruntime, openvino; or installed, for all that are here.
+        works: What to measure: pretrain, train, inference, loader. If none is given, all are measured, loader only if there is a data_dir.
+        models: Model sizes, separated by commas.
+        backends: Inference engines, separated by commas: eager, compiled, aoti, onnxruntime, openvino. installed: all that are available here.
         seconds: How long to measure each row.
-        device: auto, cpu, cuda, npu, mps, ... ('cuda:1' picks one).
-        precision: Arithmetic of the forward pass; auto: bfloat16 where the device has it, float16 on GPUs before it, else float32.
-        compile: torch.compile the step (needs a compiler; slow first step).
-        kernels: On the CPU: native ones, in C++ and compiled at first use, or PyTorch's; auto: native where a compiler is.
-        data_dir: Image folder (train/ and val/ inside, or classes directly), or a table (CSV, TSV, JSONL, ...) with path and label.
-        dataset: A named set instead of a folder; 'bundled' comes with the package.
-        dataset_download: Allow a named set to be downloaded.
-        train_split: Sub-folder with the training images.
-        val_split: Sub-folder with the validation images.
-        class_order: How rows of foreign weights without class names are matched with the data's classes: text (sorted as torchvision does), natural (digits as numbers, as timm does), number (folders are named by their rows), or a file with one class name in each line, row by row. auto: by the weights' format, ImageNet's ids and numbered folders.
-        columns: Columns of a table where their names are not the usual ones, such as path=image_id,label=class,split=fold.
-        images_dir: Folder that the paths in a table start from. Empty: the folder of the table.
-        image_suffix: Ending to add to names in a table that have none, such as .jpg.
-        val_fraction: Share of the images held out for validation where the folder has no split.
-        num_samples: Use at most this many training images (a fixed random choice).
-        bad_images: What to do with a file that is no image or is truncated: stop, or leave it out and count it. quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again; without a run it is skip.
-        data_wait_s: How long images are waited for when their file server or folder is away; 0: not at all.
-        max_image_pixels: Largest image that is decoded.
-        batch_size: Images that a rank takes at once; auto: as many as fit into memory, with `accumulate` so that the global batch is kept (in training; elsewhere the default).
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        val_fraction: Share of the images that is held out for validation if the data have no split of their own.
+        num_samples: Use at most this many training images. They are chosen at random, but always in the same way.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        data_wait_s: How long to wait for images while their file server or folder is unavailable. 0: do not wait.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         shuffle: Shuffle the training images anew in every epoch.
-        drop_last: Leave out the last, smaller batch of an epoch in training.
-        workers: Processes that decode and augment; 0: none beside the main one.
-        cache_mb: Memory for decoded training images, shared by the workers of a rank; what does not fit is decoded each time. With it, JPEGs are decoded whole.
-        image_size: Side of the images, or height and width.
-        in_channels: Channels that the network takes: 3 (RGB), 1 (grey), or the number of bands that the files have (docs/how-to/preprocessing.md).
-        value_range: For files deeper than 8 bits: the values that become black and white, for all channels and images alike; what lies outside is cut off. Empty: as docs/how-to/preprocessing.md says.
-        scale: Share of the image's area that a random crop keeps: least, most.
-        ratio: Width/height of a random crop: least, most.
-        crop_padding: Pad with black by so many pixels and crop back at a random place, in place of the random resized crop; 0: off.
+        drop_last: Drop the last, incomplete batch of each training epoch.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+        cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
+        image_size: Side of the square images, or their height and width.
+        in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
+        scale: Share of the image's area that a random crop keeps: minimum and maximum.
+        ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
+        crop_padding: Pad each side with this many black pixels and crop back to size at a random place. This replaces the random resized crop. 0: off.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        color_jitter: Strength of random brightness, contrast, saturation (and, as 4th number, hue). Not used with `auto_augment`.
-        auto_augment: Policy, for example randaug-m9-mstd0.5-inc1.
-        interpolation: How images are resized.
-        antialias: Average over the source pixels when shrinking; empty: as `eval_preset` does (all but mindcv).
+        color_jitter: Strength of random changes of brightness, contrast and saturation: one number for all three, or one for each. A fourth number is for hue. Not used with `auto_augment`.
+        auto_augment: Augmentation policy, for example randaug-m9-mstd0.5-inc1.
+        interpolation: Interpolation with which images are resized.
+        antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset` decides: all presets do except mindcv.
         erase_prob: Probability of erasing a random rectangle.
-        erase_scale: Share of the image's area that is erased: least, most.
-        erase_ratio: Aspect ratio of the erased rectangle: least, most.
-        erase_value: What fills it: 'random' is noise from N(0, 1) per pixel; numbers (one, or one for each channel) are normalised values.
-        erase_attempts: Tries to place the rectangle; failing that, the image stays whole.
-        mixup: Alpha of mixup's Beta distribution; 0: off.
-        cutmix: Alpha of cutmix's Beta distribution; 0: off.
-        mix_prob: Probability that a batch is mixed at all.
-        mix_switch_prob: Probability of cutmix where both are on.
-        aug_repeats: How often each image occurs in an epoch, each time augmented anew (an epoch keeps its length); 0: once.
-        aug_splits: 3: each batch holds every image clean and twice augmented (3 x batch_size), as the jsd loss needs it.
+        erase_scale: Share of the image's area that is erased: minimum and maximum.
+        erase_ratio: Aspect ratio of the erased rectangle: minimum and maximum.
+        erase_value: What fills the erased rectangle. 'random': noise from N(0, 1) for each pixel. Numbers (one, or one for each channel): these normalised values.
+        erase_attempts: Number of attempts to place the rectangle. If all fail, the image is left as it is.
+        mixup: Alpha of the Beta distribution of mixup. 0: off.
+        cutmix: Alpha of the Beta distribution of cutmix. 0: off.
+        mix_prob: Probability that mixup or cutmix is applied to a batch.
+        mix_switch_prob: Probability of cutmix instead of mixup if both are on.
+        aug_repeats: How often each image occurs in an epoch, augmented anew each time. The epoch keeps its length. 0: once.
+        aug_splits: 3: each batch holds one clean and two augmented versions of every image (3 x batch_size images), as the jsd loss requires. 0: off.
         eval_preset: How evaluation images are prepared (docs/how-to/preprocessing.md).
-        crop_pct: Evaluation: image_size / crop_pct is the short side before the centre crop.
-        mean: Channel means for normalisation, on the scale 0 to 1 (or, if one of mean or std is above 1, 0 to 255).
-        std: Channel standard deviations, on the scale of `mean`.
-        drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
-        optimizer: Update rule; lion, lamb and adan need the extra [optimizers].
+        crop_pct: In evaluation, the short side is resized to image_size / crop_pct before the centre crop.
+        mean: Mean of each channel for normalisation, on a scale from 0 to 1 (or from 0 to 255 if any value of mean or std is above 1).
+        std: Standard deviation of each channel, on the scale of `mean`.
+        drop_path_rate: Stochastic depth rate of the last block. The rate grows linearly from 0 at the first block.
+        optimizer: Optimizer to use. lion, lamb and adan need the extra [optimizers].
         mask_ratio: Share of the tiles that is hidden.
-        tile: Side of a tile; empty: the total stride (8 x stem_stride).
+        tile: Side of a tile. If empty, it is the total stride (8 x stem_stride).
 
     Returns:
         The rows of the table that is printed.
@@ -1329,17 +1336,17 @@ def models(
     *,
     image_size: int = 224,
 ) -> list[dict[str, Any]]:
-    """Print the sizes that match a pattern: depths, widths, parameters, multiply-adds.
+    """Print the sizes that match a pattern, with depths, widths, parameters and multiply-adds.
 
-    Parameters are those with 1000 classes. Multiply-adds are those of a forward pass, counted from
-    the network itself on the meta device.
+    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass. They are
+    counted on the network itself, on the meta device.
 
     Args:
-        pattern: Only these, such as '*tiny'.
-        image_size: Side of the image for the multiply-adds.
+        pattern: List only the sizes that match this pattern, such as '*tiny'.
+        image_size: Side of the image for which multiply-adds are counted.
 
     Returns:
-        The same as a list.
+        The same figures as a list, one dictionary for each size.
     """
 
 def recipes(
@@ -1347,17 +1354,18 @@ def recipes(
     copy: str | Path = "",
     schema: bool = False,
 ) -> list[tuple[str, str]]:
-    """Print the recipes that `config` finds by name, each with its first line.
+    """Print the recipes that come with the package, each with its first line.
 
     Args:
-        copy: Copy this recipe into the working folder, to be changed.
-        schema: Print the JSON schema of recipes, by which editors complete them.
+        copy: Copy this recipe into the working folder so that you can change it.
+        schema: Print the JSON schema of recipes, which editors use to complete and check them.
 
     Returns:
-        The same as a list.
+        The same as a list of (name, first line).
 
     Raises:
-        RecipeError: There is no recipe of the name to copy, or the working folder has a file of it.
+        RecipeError: There is no recipe with the name to copy, or the working folder already has a
+            file with that name.
     """
 
 def demo(
@@ -1368,8 +1376,8 @@ def demo(
     """Run pre-training, fine-tuning, validation and prediction on the bundled images.
 
     Args:
-        quick: Be done in about a minute; the accuracy is not meant to be good.
-        out: Folder to write; an earlier demo in it is replaced.
+        quick: Finish in about a minute. The accuracy is then not meant to be good.
+        out: Folder to write. An earlier demo in it is replaced.
 
     Returns:
         The path of the report.

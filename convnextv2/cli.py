@@ -1,7 +1,7 @@
-"""The command line: `convnextv2 VERB ...`, made from the declarations in `verbs.options`.
+"""The command line, `convnextv2 VERB ...`, which is built from the declarations in `verbs.options`.
 
-Values stay text here. Each verb reads them as it reads those of a Python call, and reports all
-mistakes together. Importing this module, `--help` and `recipes` need no torch.
+Values remain text here. Each verb reads them as it reads those of a Python call, and reports all
+mistakes together. Importing this module, `--help` and `recipes` do not need torch.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ from convnextv2.verbs.options import RECIPE, VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. argv: without the program's name; None: sys.argv.
+    """Run one command.
 
-    Returns the exit code: 0, 2 (the user's mistake), 75 (a run was stopped as asked, or lost a rank, and may go on later), 130
-    (interrupted) or 141 (nobody reads the output).
+    Args:
+        argv: The arguments without the program's name. None stands for those of sys.argv.
+
+    Returns:
+        The exit code: 0; 2 for a mistake of the user; 75 if a run was stopped as asked or lost a
+        rank, and may go on later; 130 if it was interrupted; 141 if nobody reads the output.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files may be anything, terminals ASCII only
+    for stream in (sys.stdout, sys.stderr):  # file names may be anything; terminals may be ASCII
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -90,7 +94,7 @@ _OF_THE_SYSTEM = {
     errno.ESTALE: "The file server was away; start the same command again (a run: with --resume).",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
-"""What the system can refuse, and the remedy. Any other error of it keeps its traceback."""
+"""Errors of the operating system, and their remedies. Any other OSError keeps its traceback."""
 
 
 def _print_error(error: BaseException, text: str) -> None:
@@ -100,13 +104,21 @@ def _print_error(error: BaseException, text: str) -> None:
 
 
 def load_verb(name: str) -> Callable[..., object]:
-    """The function behind a verb; imports what it needs only now."""
+    """Return the function of a verb. Its module, and what that needs, are imported only now."""
     function: Callable[..., object] = getattr(import_module(f"convnextv2.verbs.{name}"), name)
     return function
 
 
 def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Verb and its arguments; ('', {}) after printing help where no verb is given. ConvNeXtV2Error if that is not possible."""
+    """Split a command line into the verb and its arguments.
+
+    Returns:
+        The verb and its arguments by name, or ('', {}) if there is no verb. In that case, the help
+        is printed.
+
+    Raises:
+        ConvNeXtV2Error: There is no such verb, or its arguments cannot be read.
+    """
     if not argv or argv[0].startswith("-"):
         parser = _program()
         shell = parser.parse_args(argv).completion
@@ -142,7 +154,7 @@ def _program() -> _Parser:
         epilog=f"verbs:\n{verbs}\n\nconvnextv2 VERB --help lists its knobs.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = "Print what lets a shell complete verbs and options: bash, zsh, fish or tcsh."
+    what = "Print a script that lets a shell (bash, zsh, fish or tcsh) complete verbs and options."
     parser.add_argument("--completion", metavar="SHELL", help=what)
     parser.add_argument("--version", action="version", version=f"convnextv2 {__version__}")
     return parser
@@ -177,11 +189,14 @@ def completion(shell: str) -> str:
 
 
 _PATHS = ("RUN", "RECIPE", "IMAGE", "MODEL", "WEIGHTS", "DATA", "FILE", "FOLDER", "PATH", "CKPT")
-"""Metavars of options whose values are files or folders; shells complete these as paths."""
+"""Metavars of options whose values are files or folders. Shells complete these as paths."""
 
 
 def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
-    """The parser of one verb. Values stay text, and what is not given is left out of its result."""
+    """Build the parser of one verb.
+
+    Values remain text. An option that is not given is missing from the result.
+    """
     own = [one for one in own_options(verb) if one.name != "config"]
     places = " ".join(_usage(one) for one in own if one.is_positional)
     recipe = "[-c RECIPE] " * verb.takes_recipe
@@ -213,7 +228,7 @@ def _parser(verb: type[Options], *, shows_all: bool = False) -> _Parser:
     if verb.takes_recipe:
         parser.add_argument("-c", "--config", metavar="RECIPE", help=RECIPE)
         whose = (
-            "Whose defaults hold: mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]"
+            "Whose defaults apply: mindcv or convnextv2. [mindcv, if the recipe has MindCV's keys]"
         )
         parser.add_argument("--defaults", metavar="WHOSE", help=whose)
     groups: dict[str, Any] = {}
@@ -250,7 +265,7 @@ def _add(parser: Any, one: Option, metavar: str, *, hides: bool = False) -> None
 
 
 def _help(one: Option) -> str:
-    """Its help, what it takes, and its default with the unit."""
+    """Write the help of an option: its text, the values it takes, and its default with the unit."""
     text = one.help
     if one.kind not in (str, PathLike, PathLike | None) and not (
         isinstance(one, OwnOption) and one.is_many
@@ -262,7 +277,7 @@ def _help(one: Option) -> str:
 
 
 def _count(one: OwnOption) -> str:
-    """How many values a positional argument takes, as argparse writes it."""
+    """Return how many values a positional argument takes, in argparse's notation."""
     if one.is_many:
         return "+" if one.default is REQUIRED else "*"
     return "" if one.default is REQUIRED else "?"
@@ -276,16 +291,25 @@ def _usage(one: OwnOption) -> str:
 
 
 def _written(default: Any) -> str:
-    """A default as one would type it."""
+    """Write a default as one would type it."""
     if isinstance(default, tuple):
         return ",".join(f"{number:.4g}" for number in default)
     return "empty" if default in (None, "") else show(default)
 
 
 def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[str, str]]:
-    """(arguments for argparse with its options spelled with _, values of all other options by key).
+    """Separate the options that argparse knows from all others.
 
-    argparse cannot do this: it would take the value of an option that it does not know for a positional argument.
+    argparse cannot do this itself: it would take the value of an unknown option for a positional
+    argument.
+
+    Args:
+        argv: The command line after the verb.
+        options: The options that argparse knows, spelled with _.
+
+    Returns:
+        The arguments for argparse, with options spelled with _, and the values of all other
+        options by name.
     """
     known: list[str] = []
     unknown: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A list of paths that stays small: millions of names without an object for each."""
+"""A list of paths that stays small, because millions of names share a few objects."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 class PathList(Sequence[str]):
     """Paths of files, read-only, in the order in which they were added.
 
-    Folders are kept once each, names as bytes in one buffer. Ten million paths take about a
-    third of the memory of as many strings. Worker processes that are forked share all of it,
-    because reading a path changes no reference count.
+    Each folder is kept only once, and all names are bytes in one buffer. Ten million paths take
+    about a third of the memory of as many strings. Forked worker processes share all of it, because
+    reading a path changes no reference count.
 
     Attributes:
-        folders: The distinct folders; "" for names that stand alone.
-        codes: int32 (N,), for each path the index of its folder in `folders`.
-        names: The last parts of all paths, one after the other, as bytes of the file system.
-        starts: int64 (N,), where each name begins in `names`.
-        lengths: int32 (N,), bytes of each name.
+        folders: The distinct folders. "" stands for names without a folder.
+        codes: int32 (N,), the index in `folders` of the folder of each path.
+        names: The last parts of all paths, one after another, in the encoding of the file system.
+        starts: int64 (N,), the position in `names` at which each name begins.
+        lengths: int32 (N,), the length of each name in bytes.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PathList(Sequence[str]):
             folder, name = os.path.split(path)
             if joined(folder, name) == path:
                 builder.add(folder, [name])
-            else:  # such as a//b, which must come back as it was
+            else:  # such as a//b, which must be returned unchanged
                 builder.add("", [path])
         return builder.build()
 
@@ -84,7 +84,7 @@ class PathListBuilder:
         self._lengths: list[NDArray[np.int32]] = []
 
     def add(self, folder: str, names: Sequence[str]) -> None:
-        """Append files of one folder; "" for names that stand alone."""
+        """Append files of one folder. "" stands for names without a folder."""
         encoded = [os.fsencode(name) for name in names]
         number = self._numbers.setdefault(folder, len(self._numbers))
         self._runs.append((number, len(names)))
@@ -105,5 +105,5 @@ class PathListBuilder:
 
 
 def joined(folder: str, name: str) -> str:
-    """Put a path together."""
+    """Join a folder and a name to a path."""
     return folder + name if not folder or folder.endswith("/") else f"{folder}/{name}"

@@ -1,4 +1,4 @@
-"""Sampler: which images are in which batch of which epoch, on which rank."""
+"""The sampler, which decides which images are in which batch of which epoch, on which rank."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from convnextv2.data.chance import stream
 
 
 class Position(NamedTuple):
-    """Where in a run an image is used. With the seed, it determines the augmentation.
+    """The place in a run at which an image is used. With the seed, it determines the augmentation.
 
     Attributes:
         epoch: The epoch, from 0.
-        index: The image.
-        copy: The number of this repeat within the epoch, from 0.
+        index: The index of the image.
+        copy: The number of this repetition within the epoch, from 0.
     """
 
     epoch: int
@@ -35,14 +35,18 @@ class EpochSampler(Sampler[list[Position]]):
     Args:
         length: The number of images in the data set.
         batch_size: Images in a batch of one rank.
+        seed: The seed of the run.
+        rank: This rank, from 0.
+        world_size: The number of ranks.
+        shuffle: Whether to shuffle the order in every epoch.
         drop_last: Drop the final partial batch. If False, keep it, and wrap around to the start of
             the order so that every rank has the same number of batches.
         repeats: If n > 0, put each image n times in a row, as copies 0 to n - 1, which go to
             different ranks. An epoch keeps its length and sees about 1 / n of the images. Source:
             Hoffer et al. 2020, as in MindCV.
         micro_batches: If n > 0, cut the order into steps of n batches, of which each rank takes
-            neighbours. The batches then do not depend on the number of ranks. What does not fill a
-            step is dropped.
+            neighbours. The batches then do not depend on the number of ranks. Images that do not
+            fill a step are dropped.
     """
 
     def __init__(
@@ -67,12 +71,12 @@ class EpochSampler(Sampler[list[Position]]):
         self._epoch = self._first_batch = 0
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Iterate this epoch next, from batch number first_batch on."""
+        """Iterate over this epoch next, starting with batch number first_batch."""
         self._epoch, self._first_batch = epoch, first_batch
 
     @property
     def images_per_rank(self) -> int:
-        """Images that each rank draws from in an epoch, with the remainder that drop_last drops."""
+        """Images that a rank draws from in an epoch, including those that drop_last drops."""
         if self.micro_batches:
             return len(self) * self.batch_size
         # With repeats the order is longer than an epoch, so rounding up leaves nothing to fill.
@@ -83,7 +87,7 @@ class EpochSampler(Sampler[list[Position]]):
         )
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Return the number of batches in a whole epoch."""
         if self.micro_batches:
             steps = self.length // (self.batch_size * self.micro_batches)
             return steps * self.micro_batches // self.world_size
@@ -104,7 +108,7 @@ class EpochSampler(Sampler[list[Position]]):
             ]
 
     def _entries(self, batch: int, copies: int) -> Iterable[int]:
-        """Places in the order of the epoch that are in a batch of this rank."""
+        """Return the places in the order of the epoch that form a batch of this rank."""
         if self.micro_batches:
             each = self.micro_batches // self.world_size
             step, i = divmod(batch, each)

@@ -1,9 +1,9 @@
-"""Statistics of images, channel by channel: what a recipe has to know of them.
+"""Statistics of images, channel by channel, that a recipe needs.
 
-The pixels, as the network gets them, have 256 levels; they are counted level by level, so mean and
-deviation are exact. The values of deeper files are counted one by one if they are whole numbers
-of 16 bits, so their percentiles are exact too; all others are counted in bins that are at most
-0.8 % of the value wide.
+The pixels that the network gets have 256 levels. They are counted level by level, so mean and
+standard deviation are exact. The values of deeper files are counted one by one if they are 16-bit
+integers, so their percentiles are exact too. All other values are counted in bins whose width is at
+most 0.8 % of the value.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from convnextv2.data.sources import Source
 from convnextv2.errors import ChannelsError, DataError, MissingPackageError, StorageError
 
 LOW, HIGH = 0.001, 0.999
-"""The shares of the values that lie below the ends of the range that is proposed."""
+"""The shares of the values that lie below the two ends of the proposed range."""
 
 _LEVELS = 256
-_LEAST, _MOST = -32_768, 65_535  # whole numbers of 16 bits, with a sign or without
+_LEAST, _MOST = -32_768, 65_535  # 16-bit integers, signed or unsigned
 _WHOLE = _MOST - _LEAST + 1
 _COARSE = 1 << 16
 _CHUNK = 64
@@ -38,25 +38,26 @@ Counts = NDArray[np.int64]
 
 @dataclass(eq=False)
 class Tally:
-    """Counts of some images. Tallies of parts add up to that of the whole.
+    """Counts of some images. The tallies of parts add up to the tally of the whole.
 
     Attributes:
-        channels: C.
-        images: How many were counted.
-        deep: How many of them have more than 8 bits.
+        channels: The number of channels, C.
+        images: The number of images that were counted.
+        deep: The number of these images that have more than 8 bits.
         is_mixed: Whether the levels of a deep image do not follow from the counts of its values.
-        bands: Of the files, those with too many or too few included -> how many.
-        kinds: Type of the values -> how many images.
+        bands: Number of bands -> number of files, including those with too many or too few bands.
+        kinds: Type of the values -> number of images.
         sizes: Height and width of each image, in pixels.
-        wrong_bands: Messages about files of other bands than the network takes.
+        wrong_bands: Messages about files with another number of bands than the network takes.
         unreadable: Messages about files that cannot be read.
-        levels: (C, 256), the pixels of each level.
-        whole: (C, 98304), the values from -32768 on of whole numbers of 16 bits.
-        coarse: (C, 65536), the other values, by the upper half of their bits as float32.
-        empty: (C,), values that are NaN or no data.
-        infinite: (C,), infinite values.
-        low: (C,), the smallest finite value.
-        high: (C,), the largest.
+        levels: int64 (C, 256), the number of pixels of each level.
+        whole: int64 (C, 98304), the counts of 16-bit integers, from -32768 on.
+        coarse: int64 (C, 65536), the counts of other values, by the upper half of their bits as
+            float32.
+        empty: int64 (C,), the number of values that are NaN or no data.
+        infinite: int64 (C,), the number of infinite values.
+        low: float64 (C,), the smallest finite value.
+        high: float64 (C,), the largest finite value.
     """
 
     channels: int
@@ -104,7 +105,12 @@ class Tally:
             self.levels[c] += np.bincount(band.reshape(-1), minlength=_LEVELS)
 
     def count_values(self, array: NDArray[Any], no_data: float | None) -> None:
-        """Count the values of an image of more than 8 bits, (H, W, bands)."""
+        """Count the values of an image with more than 8 bits.
+
+        Args:
+            array: (H, W, bands), the values in the file.
+            no_data: The value that stands for missing data; None if there is none.
+        """
         bands = array.shape[2]
         if bands == 4 and self.channels == 3:
             bands = 3  # without transparency
@@ -131,15 +137,15 @@ class Tally:
             self.coarse[c] += np.bincount(_bins(counted), minlength=_COARSE)
 
     def percentile(self, c: int, share: float) -> float:
-        """Return the value that so large a share of a channel's finite values does not exceed.
+        """Return the value that a given share of a channel's finite values does not exceed.
 
         Args:
-            c: The channel.
-            share: From 0 to 1.
+            c: The index of the channel.
+            share: The share, from 0 to 1.
 
         Returns:
-            One of the values, or the middle of its bin, but never beyond the smallest and the
-            largest value; NaN if there is none.
+            One of the values, or the middle of its bin, but never below the smallest or above the
+            largest value. It is NaN if there are no values.
         """
         values, counts = [], []
         for histogram, of in ((self.whole, np.arange(_LEAST, _MOST + 1)), (self.coarse, _MIDDLES)):
@@ -160,14 +166,14 @@ class Statistics:
     """Statistics of a set of images.
 
     Attributes:
-        tally: What was counted.
-        value_range: What files of more than 8 bits were scaled by: as given, or as proposed by the
-            percentiles; None if there are none.
-        mean: Of the pixels of each channel, from 0 to 1. NaN and no data count as 0.
-        std: Their standard deviation.
+        tally: The counts.
+        value_range: The range by which files with more than 8 bits were scaled. It is the given
+            range, or the one that the percentiles suggest; None if there are no such files.
+        mean: The mean of the pixels of each channel, from 0 to 1. NaN and no data count as 0.
+        std: The standard deviation of the pixels of each channel.
         low: Percentile LOW of the values of each channel; empty if no file has more than 8 bits.
-        high: Percentile HIGH.
-        is_exact: Whether these are exact.
+        high: Percentile HIGH of the values of each channel; empty likewise.
+        is_exact: Whether the percentiles are exact.
     """
 
     tally: Tally
@@ -188,16 +194,18 @@ def measure(
 ) -> Statistics:
     """Measure images. Files that cannot be read, or have other bands, are left out and counted.
 
+    Files are read only once, with one exception. If the range is proposed, and values have more
+    than 16 bits or are mixed to luma, they cannot be counted one by one and are read again.
+
     Args:
         source: The images.
-        channels: As `open_picture` has it.
-        value_range: The same. Without one, the range of files of more than 8 bits is proposed, and
-            mean and deviation are those within it.
-        workers: How many processes decode beside this one.
+        channels: The number of channels, see `open_picture`.
+        value_range: The values that become black and white in files with more than 8 bits. If it is
+            None, a range is proposed, and mean and standard deviation are those within it.
+        workers: The number of processes that decode, in addition to this one.
 
     Returns:
-        The statistics. All is read once; a second time only for a proposed range where values of
-        more than 16 bits, or mixed to luma, cannot be counted one by one.
+        The statistics.
 
     Raises:
         DataError: No image can be read.
@@ -224,7 +232,7 @@ def measure(
 
 
 def _proposed(tally: Tally) -> tuple[float, float]:
-    """Return the percentiles of all channels together, or something around them if equal."""
+    """Propose a range from the percentiles of all channels. If they are equal, it is widened."""
     ends = [
         [
             value
@@ -253,7 +261,7 @@ def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
 
 
 def _moments(levels: Counts) -> tuple[float, float]:
-    """Mean and standard deviation, from 0 to 1, of pixels by their level; in whole numbers."""
+    """Compute mean and standard deviation, from 0 to 1, from pixels per level, with integers."""
     counts = [int(count) for count in levels]
     number = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))
@@ -267,7 +275,7 @@ def _sum(one: Counts | None, other: Counts | None) -> Counts | None:
 
 
 def _bins(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Numbers of the bins of finite values, in the order of the values."""
+    """Return the numbers of the bins of finite values. Larger values have larger numbers."""
     reach = np.finfo(np.float32).max
     bits = values.astype(np.float64).clip(-reach, reach).astype(np.float32).view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
@@ -278,7 +286,7 @@ def _middles() -> NDArray[np.float64]:
     """Return the value in the middle of each bin."""
     ordered = (np.arange(_COARSE, dtype=np.uint32) << 16) | 0x8000
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
-    with np.errstate(invalid="ignore"):  # the outermost bins are those of NaN
+    with np.errstate(invalid="ignore"):  # the outermost bins hold NaN
         return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
@@ -304,7 +312,7 @@ def _count(
 
 
 class _Chunks(Dataset[Tally | MissingPackageError | StorageError]):
-    """Tallies of so many images each, so that few go from process to process."""
+    """Tallies of chunks of images, so that only few are passed between processes."""
 
     def __init__(
         self,
@@ -335,7 +343,7 @@ class _Chunks(Dataset[Tally | MissingPackageError | StorageError]):
 
     def _add(self, tally: Tally, index: int) -> None:
         picture = self.source.picture(index, self.channels, self.value_range)
-        one = Tally(self.channels)  # a file that breaks off leaves nothing behind
+        one = Tally(self.channels)  # so that a truncated file adds nothing to the sum
         if isinstance(picture, Tensor):
             one.count_pixels(picture)
             bands, kind, size = len(picture), "uint8", (picture.shape[1], picture.shape[2])

@@ -1,7 +1,7 @@
-"""Transforms: from decoded pixels to images that the network takes.
+"""Transforms that turn decoded pixels into images for the network.
 
-`TrainTransform` and `EvalTransform` run in workers, image by image, on uint8 pixels. `BatchTransform`
-runs in the main process, batch by batch, on the device.
+`TrainTransform` and `EvalTransform` run in workers, image by image, on uint8 pixels.
+`BatchTransform` runs in the main process, batch by batch, on the device.
 """
 
 from __future__ import annotations
@@ -30,19 +30,22 @@ from convnextv2.recipe.knobs import Recipe
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random resized crop, flips, then `augment` or colour jitter.
+    """A random resized crop, flips, and then `augment` or colour jitter.
 
     Args:
-        image_size: Height and width.
-        scale: The least and the largest share of the area that the crop keeps.
-        ratio: The least and the largest width / height of the crop.
-        jitter: Strength of brightness, contrast, saturation and hue.
-        augment: (uint8 (C, H, W), generator) to the same shape, in place of jitter.
+        image_size: Height and width of the result, in pixels.
+        scale: The minimum and maximum share of the area that the crop keeps.
+        ratio: The minimum and maximum aspect ratio (width / height) of the crop.
+        hflip: Probability of a horizontal flip.
+        vflip: Probability of a vertical flip.
+        jitter: Strength of the changes of brightness, contrast, saturation and hue.
+        augment: Maps (uint8 (C, H, W), generator) to pixels of the same shape. It replaces jitter.
+        interpolation: The interpolation of the resize.
         antialias: Whether the resize averages over the source pixels.
-        splits: 0, or how many versions of the same crop to return: the first as it is, each of the
-            others augmented by itself.
-        padding: If it is not 0, the image is not cropped but padded with so many black px on all sides,
-            and cut back to its size at a random place, as is usual for CIFAR.
+        splits: The number of versions of the same crop to return, or 0 for a single image. The
+            first version is unchanged, and each of the others is augmented by itself.
+        padding: If it is not 0, the image is not cropped. It is padded with this many black pixels
+            on all sides and cut back to its size at a random place, as is usual for CIFAR.
     """
 
     image_size: tuple[int, int]
@@ -58,11 +61,11 @@ class TrainTransform:
     padding: int = 0
 
     def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
-        """Prepare one image; all choices are drawn from the generator.
+        """Prepare one image.
 
         Args:
             image: uint8 (C, H, W) of any size, or a file that holds one.
-            generator: On the CPU.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             uint8 (C, *image_size), or (splits, C, *image_size).
@@ -92,7 +95,8 @@ class TrainTransform:
         box = crop_box(full[0], full[1], self.scale, self.ratio, generator)
         reduction = self._reduction(*box[2:])
         pixels = image.decode(reduction) if isinstance(image, Picture) else image
-        # In units of `reduction` px, so that a reduced image is cut at the same places as a whole one.
+        # In units of `reduction` px, so that a reduced image is cut at the same places as a full
+        # one.
         unit = reduction if tuple(pixels.shape[-2:]) == full else 1
         top, left, height, width = (unit * round(px / reduction) for px in box)
         return pixels[:, top : top + height, left : left + width]
@@ -104,10 +108,10 @@ class TrainTransform:
         return padded[:, top : top + pixels.shape[-2], left : left + pixels.shape[-1]]
 
     def _reduction(self, height: int, width: int) -> int:
-        """Return how much smaller a file may be decoded for a crop of this size.
+        """Return the factor by which a file may be decoded smaller for a crop of this size.
 
-        It is a power of two that leaves 1.5 times image_size. Antialiasing would average those pixels
-        anyway; docs/how-to/preprocessing.md says how little the result differs.
+        It is a power of two that leaves at least 1.5 times image_size. Antialiasing would average
+        those pixels anyway. docs/how-to/preprocessing.md says how little the result differs.
         """
         if not self.antialias or self.interpolation == "nearest":
             return 1
@@ -117,7 +121,11 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The one way in which an image is prepared for evaluation; see `Preprocessing`."""
+    """The preparation of an image for evaluation, which is the same everywhere.
+
+    Args:
+        preprocessing: What the preparation does.
+    """
 
     preprocessing: Preprocessing
 
@@ -127,7 +135,7 @@ class EvalTransform:
         return self.preprocessing.image_size
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Prepare one image; a small one is enlarged.
+        """Prepare one image. A small image is enlarged.
 
         Args:
             pixels: uint8 (C, H, W) of any size.
@@ -148,10 +156,17 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """Batches of pixels to images, on the device that they are on: normalise, erase, mix.
+    """Turns batches of pixels into images, on their device: normalise, erase and mix.
 
-    mean, std: one per channel, on the scale 0 to 1. num_classes: of the soft targets, where mixing is on. splits: versions of
-    each image in a batch, the clean ones first, which are not erased."""
+    Args:
+        mean: The mean of each channel, on a scale from 0 to 1.
+        std: The standard deviation of each channel, on the same scale.
+        num_classes: The number of classes of the soft targets, if mixing is on.
+        erasing: The random erasing.
+        mixing: The mixup and cutmix.
+        splits: The number of versions of each image in a batch. The clean ones come first, and are
+            not erased.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -164,10 +179,10 @@ class BatchTransform:
     )
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """pixels: uint8 (N, C, H, W). Returns images, float32."""
+        """Normalise uint8 pixels (N, C, H, W) to float32 images of the same shape."""
         if (
             pixels.device not in self._moments
-        ):  # copied once: copying to an accelerator waits for it
+        ):  # copied only once, because a copy to an accelerator waits for it
             levels = 255 * torch.tensor(
                 [self.mean, self.std], dtype=torch.float32, device=pixels.device
             )
@@ -187,11 +202,11 @@ class BatchTransform:
         Args:
             pixels: uint8 (N, C, H, W).
             targets: int64 (N,).
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
-            Images, and the targets: as they are if mixing is off, else float32 (N, num_classes) in every
-            batch.
+            The images, and the targets. The targets are unchanged if mixing is off. Otherwise they
+            are float32 (N, num_classes) in every batch.
         """
         images = self.normalise(pixels)
         self.erasing(images[len(images) // self.splits if self.splits else 0 :], generator)
@@ -209,9 +224,20 @@ def crop_box(
     ratio: tuple[float, float],
     generator: torch.Generator,
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random crop, by the rule of torchvision's RandomResizedCrop.
+    """Draw a random crop by the rule of torchvision's RandomResizedCrop.
 
-    Where ten tries find none that fits, it is the largest central crop of an allowed ratio."""
+    If none of ten attempts fits, the crop is the largest central one with an allowed ratio.
+
+    Args:
+        height: The height of the image, in pixels.
+        width: The width of the image, in pixels.
+        scale: The minimum and maximum share of the area.
+        ratio: The minimum and maximum aspect ratio (width / height).
+        generator: A generator on the CPU.
+
+    Returns:
+        Top, left, height and width of the crop, in pixels.
+    """
     for _ in range(10):
         area = height * width * uniform(generator, *scale)
         aspect = log_uniform(generator, *ratio)
@@ -237,12 +263,12 @@ def resize(
     Args:
         pixels: uint8 (C, H, W).
         size: Height and width of the result.
-        interpolation: See the knob of that name.
+        interpolation: See the knob with that name.
         antialias: Whether to average over the source pixels.
 
     Returns:
-        uint8 (C, *size), within 1 level of Pillow's result, or without antialiasing of MindSpore's and
-        OpenCV's.
+        uint8 (C, *size). It is within 1 level of Pillow's result with antialiasing, and of
+        MindSpore's and OpenCV's results without it.
     """
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
@@ -266,9 +292,17 @@ def resize(
 
 
 def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation by a factor from 1 - strength to 1 + strength and hue by a shift of at most its strength
-    (a turn is 1), in random order. pixels: uint8 (C, H, W). Of other than 1 and 3 channels each is a grey image of its own, and
-    there is no saturation and no hue."""
+    """Change brightness, contrast, saturation and hue at random, in random order.
+
+    The first three are multiplied by a factor from 1 - strength to 1 + strength. Hue is shifted by
+    at most its strength, where a full turn is 1. If there are neither 1 nor 3 channels, each
+    channel is a grey image of its own, without saturation and hue.
+
+    Args:
+        pixels: uint8 (C, H, W).
+        strengths: The strengths of brightness, contrast, saturation and hue.
+        generator: A generator on the CPU.
+    """
     channels = len(pixels)
     if not is_colour(channels):
         assert not any(strengths[2:]), "the recipe checks that"
@@ -283,10 +317,16 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
 
 
 def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> tuple[float, ...]:
-    """Return one value for each channel: as given, one for all, or for a grey image the average.
+    """Return one value for each channel.
+
+    Args:
+        values: One value for each channel, one for all channels, or any number of values for a grey
+            image, which are averaged.
+        channels: The number of channels.
+        name: The name of the knob, for the message.
 
     Raises:
-        RecipeError: The count fits neither; `name` is the knob's.
+        RecipeError: The number of values does not fit the channels.
     """
     if len(values) == channels:
         return tuple(values)
@@ -298,7 +338,7 @@ def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> t
 
 
 def build_preprocessing(recipe: Recipe) -> Preprocessing:
-    """Return how the recipe prepares evaluation images."""
+    """Build the recipe's preparation of evaluation images."""
     full_scale = 255 if max(recipe.mean + recipe.std) > 1 else 1
     mean = per_channel(recipe.mean, recipe.in_channels)
     std = per_channel(recipe.std, recipe.in_channels, "std")
@@ -346,12 +386,15 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
 
 
 def build_eval_transform(recipe: Recipe) -> EvalTransform:
-    """The recipe's preparation of evaluation images."""
+    """Build the transform that prepares the recipe's evaluation images."""
     return EvalTransform(build_preprocessing(recipe))
 
 
 def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
-    """The recipe's normalisation (all that pre-training and evaluation need), erasing and mixing."""
+    """Build the recipe's normalisation, erasing and mixing.
+
+    Pre-training and evaluation need only the normalisation.
+    """
     preprocessing = build_preprocessing(recipe)
     value = recipe.erase_value
     return BatchTransform(

@@ -1,1 +1,4 @@
-"""Evaluation: losses, figures, and the report; all take functions and arrays, so that any model is measured by the same code."""
+"""Evaluation: losses, figures and the report.
+
+All of it takes functions and arrays, so that the same code measures any model.
+"""

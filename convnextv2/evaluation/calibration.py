@@ -12,13 +12,16 @@ LEAST, MOST = 0.05, 20.0
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
-    """Fit the temperature with the least cross entropy, from LEAST to MOST.
+    """Fit the temperature between LEAST and MOST with the lowest cross entropy.
 
     The loss is convex in 1 / T, so an interval can be narrowed from both ends.
 
     Args:
-        logits: (N, classes).
+        logits: float (N, classes).
         targets: int64 (N,).
+
+    Returns:
+        The temperature T.
     """
     logits = logits.double()
 

@@ -1,4 +1,7 @@
-"""Charts as inline SVG: text, axes and direct labels; colours come from the page's style sheet, by class."""
+"""Charts as inline SVG, with text, axes and direct labels.
+
+Colours come from the style sheet of the page, by class.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 370, 256
 LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
-"""The frame of the data; what is right of it holds the labels of the lines."""
+"""The frame of the data. The space to the right of it holds the labels of the lines."""
 MOST_POINTS = 240
 LABEL_HEIGHT = 31
 
@@ -22,7 +25,13 @@ Format = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, its points in order of x, and "strong" or "soft" for its weight in the picture."""
+    """A line in a chart.
+
+    Attributes:
+        name: The label of the line.
+        points: Its points, in order of x.
+        tone: "strong" or "soft", the visual weight of the line.
+    """
 
     name: str
     points: Sequence[Point]
@@ -32,7 +41,14 @@ class Series:
 def line_chart(
     series: Sequence[Series], *, title: str, y_format: Format, mark: tuple[Point, str] | None = None
 ) -> Markup:
-    """Lines over epochs. title: what is on the y axis, with its unit. mark: one point to point out, and what to say of it."""
+    """Draw lines over epochs.
+
+    Args:
+        series: The lines.
+        title: What the y axis shows, with its unit.
+        y_format: Formats a value of the y axis.
+        mark: A point to highlight, and its label.
+    """
     everything = [point for line in series for point in line.points]
     x_ticks = nice_ticks(0, max(x for x, _ in everything) or 1)
     y_ticks = nice_ticks(min(y for _, y in everything), max(y for _, y in everything))
@@ -72,12 +88,14 @@ def line_chart(
         parts.append(Markup('<circle class="mark" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y))
         parts.append(_text(x, y - 11, mark[1], anchor=anchor, kind="note"))
     told = "; ".join(
-        f"{line.name} from {y_format(line.points[0][1])} to {y_format(line.points[-1][1])} at epoch {line.points[-1][0]:g}"
+        f"{line.name} from {y_format(line.points[0][1])} to {y_format(line.points[-1][1])} at "
+        f"epoch {line.points[-1][0]:g}"
         for line in series
     )
     domain = f"{x_most:g} {y_least:g} {y_most:g}"
     return Markup(
-        '<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" data-domain="{}"{}>{}</svg>'
+        '<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" '
+        'data-domain="{}"{}>{}</svg>'
     ).format(
         WIDTH,
         HEIGHT,
@@ -89,9 +107,14 @@ def line_chart(
 
 
 def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
-    """Accuracy over confidence: a dot for each bin that has images, its area their number, a stem from the diagonal to the dot.
+    """Draw accuracy over confidence.
 
-    calibration: (bins, 3): images, mean confidence, accuracy."""
+    Each bin that has images is a dot, whose area shows the number of images. A stem joins the dot
+    to the diagonal.
+
+    Args:
+        calibration: float64 (bins, 3): images, mean confidence and accuracy of each bin.
+    """
     filled = [
         (int(n), confidence, accuracy) for n, confidence, accuracy in calibration.tolist() if n > 0
     ]
@@ -117,7 +140,8 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
         told = f"{n:,} images: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
         parts.append(
             Markup(
-                '<circle class="bubble" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>'
+                '<circle class="bubble" cx="{:.1f}" cy="{:.1f}" r="{:.1f}">'
+                "<title>{}</title></circle>"
             ).format(x, y, max(2.5, 13 * math.sqrt(n / most)), told)
         )
     n, confidence, accuracy = max(filled)
@@ -133,19 +157,27 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
 
 
 def percent(share: float) -> str:
-    """0.25 as 25%, 0.253 as 25.3%, for axes and prose."""
+    """Write a share as a percentage for axes and prose: 0.25 as 25%, 0.253 as 25.3%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
 def path(points: Sequence[Point]) -> str:
-    """The d attribute of a line through the points."""
+    """Return the d attribute of an SVG path through the points."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
 def nice_ticks(least: float, most: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart), the first at or below `least`, the last at or above `most`.
+    """Choose round numbers for an axis.
 
-    Where both are one number above 0 it is the last: an axis of shares does not go beyond 100 %."""
+    They are 1, 2 or 5 times a power of ten apart. The first is at or below `least`, and the last is
+    at or above `most`. If both are the same number above 0, that number is the last, so that an
+    axis of shares does not go beyond 100 %.
+
+    Args:
+        least: The smallest value to show.
+        most: The largest value to show.
+        about: The approximate number of steps.
+    """
     span = most - least or abs(most) or 1.0
     rough = span / about
     power = 10.0 ** math.floor(math.log10(rough))
@@ -157,7 +189,7 @@ def nice_ticks(least: float, most: float, about: int = 5) -> list[float]:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most `most` points: means of neighbours, the last point kept as it is."""
+    """Reduce a line to at most `most` points by averaging neighbours. The last point is kept."""
     if len(points) <= most:
         return list(points)
     chunks = np.array_split(np.array(points[:-1]), most - 1)
@@ -165,7 +197,10 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
 
 
 def spread(heights: Sequence[float], gap: float, least: float, most: float) -> list[float]:
-    """Heights moved as little as needed so that no two are closer than `gap`, within [least, most] as far as they fit."""
+    """Move heights as little as needed so that no two are closer than `gap`.
+
+    They stay within [least, most] as far as there is room.
+    """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     placed = [0.0] * len(heights)
     floor = least

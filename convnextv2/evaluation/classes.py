@@ -1,9 +1,9 @@
-"""Which row of a classifier belongs to which class of the data.
+"""Match the rows of a classifier with the classes of the data.
 
 Weights from elsewhere often name no classes. Their rows then have the order in which the tool that
-trained them sorted the folders: as text (torchvision's ImageFolder, so the official code), or
-naturally, with digits as numbers (timm's readers). A wrong guess gives the accuracy of chance, so
-what cannot be known is asked about.
+trained them sorted the folders. That is either as text (torchvision's ImageFolder, and therefore
+the official code) or naturally, with digits as numbers (timm's readers). A wrong guess would give
+the accuracy of chance, so the user is asked if the order cannot be known.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from convnextv2.weights.files import Description
 from convnextv2.weights.load import OURS
 
 ORDERS = ("auto", "text", "natural", "number")
-"""The words that `class_order` may hold in place of a file."""
+"""The words that `class_order` accepts instead of a file."""
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class RowMatch:
-    """Rows of a head for the classes of the data.
+    """The rows of a head for the classes of the data.
 
     Attributes:
         rows: The row of each class; None for a class that has none.
-        how: The rule by which they were found, as the end of a sentence.
+        how: The rule by which the rows were found, as the end of a sentence.
     """
 
     rows: tuple[int | None, ...]
@@ -41,7 +41,7 @@ class RowMatch:
 
     @property
     def found(self) -> int:
-        """How many of the classes have a row."""
+        """The number of classes that have a row."""
         return sum(row is not None for row in self.rows)
 
 
@@ -51,11 +51,11 @@ def match_rows(
     """Match the classes of the data with the rows of a head.
 
     Args:
-        classes: Names of the data's classes, each once.
-        names: What the weights call their rows; empty where they name none.
-        rows: How many rows the head has.
-        format: Of the weights, as in `Origin.format`; it decides between orders.
-        order: The user's word: one of `ORDERS`, or a file with the names of the rows.
+        classes: The names of the data's classes, each once.
+        names: The names that the weights give to their rows; empty if they give none.
+        rows: The number of rows in the head.
+        format: The format of the weights, as in `Origin.format`. It decides between orders.
+        order: The user's choice: one of `ORDERS`, or a file with the names of the rows.
 
     Returns:
         The rows, with at least one found, or the reason why they cannot be known.
@@ -84,9 +84,10 @@ def match_rows(
 
 
 def order_of(description: Description) -> str:
-    """Whose habits decide the order of rows: the format that weights were first read from, or ours.
+    """Return the format whose conventions decide the order of rows.
 
-    A run of ours names its rows, whatever it started from.
+    It is the format that the weights were first read from, or ours. A run of ours names its rows,
+    whatever weights it started from.
     """
     return str(description.provenance.get("format", OURS))
 
@@ -102,11 +103,11 @@ def read_class_names(path: Path) -> list[str]:
     """Read the names of rows, in order.
 
     Args:
-        path: A text file with one name in each line, or a JSON list of names, or a JSON object
-            of row numbers and names.
+        path: A text file with one name on each line, a JSON list of names, or a JSON object that
+            maps row numbers to names.
 
     Raises:
-        DataError: The file cannot be read, or holds something else.
+        DataError: The file cannot be read, or has another form.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -129,7 +130,7 @@ def read_class_names(path: Path) -> list[str]:
 
 
 def natural_key(name: str) -> list[str | int]:
-    """Sort key that takes digits as numbers and ignores the case, as timm's readers do."""
+    """Return a sort key that reads digits as numbers and ignores case, as timm's readers do."""
     parts = re.split(r"(\d+)", name.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
@@ -137,7 +138,7 @@ def natural_key(name: str) -> list[str | int]:
 def _by_given_name(
     classes: Sequence[str], names: Sequence[str], rows: int, format: str
 ) -> RowMatch | str:
-    """Rows of weights that name their classes. Numbered folders may still be rows."""
+    """Find the rows of weights that name their classes. Numbered folders may still mean rows."""
     found = _by_name(classes, names)
     if found and found.found == len(classes):
         return found
@@ -171,7 +172,7 @@ def _in_order(classes: Sequence[str], rows: int, order: str) -> RowMatch | str:
     if len(classes) != rows:
         return f"it has {rows} rows, the data have {len(classes)} classes"
     key: Callable[[str], Any] = natural_key if order == "natural" else str
-    ordered = sorted(sorted(classes), key=key)  # names that the key takes for equal stay as text
+    ordered = sorted(sorted(classes), key=key)  # names with equal keys are sorted as text
     ranked = {name: row for row, name in enumerate(ordered)}
     how = "sorted naturally, as timm does" if order == "natural" else "sorted as text"
     return RowMatch(tuple(ranked[name] for name in classes), how)
@@ -185,9 +186,9 @@ def _are_numbers(names: Sequence[str], rows: int) -> bool:
 
 
 def _mostly_imagenet(names: Sequence[str]) -> bool:
-    """Return whether names that somebody else wrote for 1,000 rows are ImageNet's, in its order.
+    """Return whether foreign names for 1,000 rows are ImageNet's classes in ImageNet's order.
 
-    transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
+    Transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
     """
     firsts = [class_name_of(re.split(r"[,(]", name)[0]) for name in names]
     same = sum(a == class_name_of(b) for a, b in zip(firsts, imagenet.categories(), strict=True))

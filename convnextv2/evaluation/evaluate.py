@@ -1,4 +1,4 @@
-"""Measure any function from images to logits on labelled images."""
+"""Evaluate any function from images to logits on labelled images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What was predicted for each image that this rank saw, in the order seen.
+    """The predictions for the images that this rank saw, in the order seen.
 
     Attributes:
-        indices: int64 (N,), into the source.
+        indices: int64 (N,), the indices of the images in the source.
         targets: int64 (N,).
         classes: int64 (N, k), the k = min(5, num_classes) most probable classes, best first.
-        probs: float32 (N, k), their probabilities.
+        probs: float32 (N, k), the probabilities of these classes.
     """
 
     indices: NDArray[np.int64]
@@ -49,20 +49,20 @@ def evaluate(
     """Evaluate on batches that hold every image once.
 
     Args:
-        batches: Of the loader.
-        num_classes: How many classes the model has.
-        logits_fn: Images (N, C, H, W) to logits (N, num_classes).
-        to_images: uint8 pixels (N, C, H, W), where the loader left them, to normalised images on the
-            device of logits_fn.
-        loss_fn: (logits, targets) to the mean over the batch.
-        place: This rank among the others, which have images of their own and all call this function;
-            None for one process.
+        logits_fn: Maps images (N, C, H, W) to logits (N, num_classes).
+        batches: The batches of the loader.
+        num_classes: The number of classes of the model.
+        to_images: Maps uint8 pixels (N, C, H, W), on the device where the loader left them, to
+            normalised images on the device of logits_fn.
+        loss_fn: Maps (logits, targets) to the mean loss of the batch.
+        place: This rank. Each rank has images of its own, and all ranks call this function. None
+            stands for a single process.
 
     Returns:
-        The evaluation of all ranks' images, and this rank's predictions.
+        The evaluation of the images of all ranks, and the predictions of this rank.
 
     Raises:
-        DataError: A target is no class, or there is no image.
+        DataError: A target is not one of the classes, or there is no image.
     """
     k = min(5, num_classes)
     indices: list[Tensor] = []
@@ -70,20 +70,21 @@ def evaluate(
     classes: list[Tensor] = []
     probs: list[Tensor] = []
     losses: list[Tensor] = []
-    # What a device computes stays there until the end, so that no batch waits for the one before it.
+    # Results stay on the device until the end, so that no batch waits for the one before it.
     with torch.inference_mode():
         for batch in batches:
             _check_targets(batch.targets, num_classes)
             logits = logits_fn(to_images(batch.pixels)).float()
             assert logits.shape == (len(batch.targets), num_classes)
             losses.append(loss_fn(logits, batch.targets.to(logits.device)) * len(batch.targets))
-            # Ordered by logits: probabilities of the least likely classes may be equal where the logits are not.
+            # Ordered by logits, because the probabilities of unlikely classes may be equal even if
+            # their logits are not.
             classes.append(logits.topk(k).indices)
             probs.append(logits.softmax(-1).gather(1, classes[-1]))
-            # Cloned: tensors that came from a worker each hold an open file.
+            # Cloned, because each tensor that came from a worker holds an open file.
             indices.append(batch.indices.clone())
             targets.append(batch.targets.clone())
-    # A rank may have no image, where there are more ranks than images; its counts are zeros.
+    # If there are more ranks than images, a rank may have no image. Its counts are then zero.
     all_indices, all_targets = _on_cpu(indices, (0,)).long(), _on_cpu(targets, (0,)).long()
     all_classes, all_probs = _on_cpu(classes, (0, k)).long(), _on_cpu(probs, (0, k))
     loss_sum = float(_on_cpu([loss[None] for loss in losses], (0,)).double().sum())
@@ -104,8 +105,8 @@ def _check_targets(targets: Tensor, num_classes: int) -> None:
     wrong = targets[(targets < 0) | (targets >= num_classes)]
     if len(wrong):
         raise DataError(
-            f"target = {int(wrong[0])}: is no class of the model, which has {num_classes} (0 to {num_classes - 1}). "
-            "Evaluate on images with labels of these classes."
+            f"target = {int(wrong[0])}: is no class of the model, which has {num_classes} (0 to "
+            f"{num_classes - 1}). Evaluate on images with labels of these classes."
         )
 
 
@@ -115,7 +116,7 @@ def autocast_logits(
     """Make a function from images to float32 logits that computes in a given precision.
 
     Args:
-        model: Images (N, C, H, W) to logits (N, classes).
+        model: Maps images (N, C, H, W) to logits (N, classes).
         place: This rank.
         dtype: The precision of the forward pass.
     """

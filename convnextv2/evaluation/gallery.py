@@ -1,4 +1,4 @@
-"""Pictures for people, from uint8 pixels."""
+"""Pictures for people to look at, from uint8 pixels."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from torch import Tensor
 from convnextv2.model.tiles import Tiles
 
 LEAST_SIDE_PX = 96
-"""Smaller images are enlarged, by a whole factor and without smoothing, so that their pixels can be seen."""
+"""Smaller images are enlarged by a whole factor, without smoothing, so that pixels can be seen."""
 GUTTER_PX = 4
 GREY = 128
-"""What a masked tile shows."""
+"""The level of a masked tile."""
 NOTE_PX = 12
-"""Size of the letters that say which channels are shown."""
+"""Font size of the note that says which channels are shown."""
 GAP_PX = 28
-"""Between neighbouring groups of three."""
+"""Space between neighbouring groups of three."""
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """An RGB picture of one image, enlarged if it is small.
+    """Make an RGB picture of one image, and enlarge it if it is small.
 
-    pixels: uint8 (C, H, W). Three channels are shown as RGB, of more the first three, of fewer the first as grey."""
+    Args:
+        pixels: uint8 (C, H, W). Three channels are shown as RGB. If there are more, the first three
+            are shown; if there are fewer, the first one is shown as grey.
+    """
     shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().cpu().numpy())
     factor = math.ceil(LEAST_SIDE_PX / max(picture.size))
@@ -35,7 +38,7 @@ def to_picture(pixels: Tensor) -> Image.Image:
 
 
 def shown_channels(channels: int) -> str:
-    """How `to_picture` shows so many channels, as a sentence; empty for grey and RGB."""
+    """Describe in a sentence how `to_picture` shows this many channels; empty for grey and RGB."""
     if channels in (1, 3):
         return ""
     if channels == 2:
@@ -46,10 +49,16 @@ def shown_channels(channels: int) -> str:
 def reconstruction_gallery(
     pixels: Tensor, masked_pixels: Tensor, reconstruction: Tensor
 ) -> Image.Image:
-    """One picture of N images, each as input, masked, and reconstructed (with the visible tiles pasted back); two images to a row
-    when there are more than three. Where not all channels are shown, a line says which.
+    """Make one picture of N images: the input, the masked image and the reconstruction of each.
 
-    All three: uint8 (N, C, H, W), of the same shape."""
+    If there are more than three images, each row holds two of them. If not all channels are shown,
+    a line says which ones are.
+
+    Args:
+        pixels: uint8 (N, C, H, W), the input.
+        masked_pixels: uint8 (N, C, H, W), the input with masked tiles in grey.
+        reconstruction: uint8 (N, C, H, W), the reconstruction with the visible tiles pasted back.
+    """
     assert pixels.shape == masked_pixels.shape == reconstruction.shape
     groups = [
         [to_picture(image) for image in images]
@@ -88,7 +97,7 @@ def reconstruction_gallery(
 
 
 def contact_sheet(images: Sequence[Tensor], titles: Sequence[str]) -> Image.Image:
-    """Images in rows, each with a line of text below it.
+    """Lay out images in rows, each with a line of text below it.
 
     Args:
         images: uint8 (C, H, W), all of one size.
@@ -111,7 +120,7 @@ def contact_sheet(images: Sequence[Tensor], titles: Sequence[str]) -> Image.Imag
 
 
 def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> Tensor:
-    """Pixels (N, C, H, W) with all but the visible tiles in grey."""
+    """Paint all but the visible tiles of pixels (N, C, H, W) grey."""
     canvas = Tiles(visible, grid).canvas(tile)
     as_last = pixels.permute(0, 2, 3, 1)
     return canvas.paint(canvas.pick(as_last), onto=torch.full_like(as_last, GREY)).permute(
@@ -120,7 +129,7 @@ def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> T
 
 
 def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The inverse of normalisation: images (N, C, H, W) to uint8 pixels."""
+    """Undo the normalisation: turn images (N, C, H, W) into uint8 pixels."""
     means, stds = (
         torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (mean, std)
     )

@@ -10,11 +10,17 @@ from torch.nn import functional as F
 def cross_entropy(
     logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
-    """Softmax cross entropy, the mean (or sum) over the images.
+    """Return the softmax cross entropy, as the mean (or sum) over the images.
 
-    logits: (N, K), any float dtype. targets: int64 (N,), or float (N, K), each row a distribution (mixup).
-    smoothing: share of the target, hard or soft, that is spread evenly over the K classes.
-    Returns a float32 scalar (float64 for float64 logits)."""
+    Args:
+        logits: (N, K), any float dtype.
+        targets: int64 (N,), or float (N, K) with a distribution in each row (mixup).
+        smoothing: Share of the target, hard or soft, that is spread evenly over the K classes.
+        reduction: "mean" or "sum".
+
+    Returns:
+        A float32 scalar (float64 for float64 logits).
+    """
     logits = _at_least_float32(logits)
     if targets.is_floating_point():
         targets = targets.to(logits.dtype)
@@ -24,9 +30,11 @@ def cross_entropy(
 def binary_cross_entropy(
     logits: Tensor, targets: Tensor, smoothing: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
-    """Binary cross entropy over one-hot targets, the mean (or sum) over the N * K decisions (as timm and MindCV take it).
+    """Return the binary cross entropy over one-hot targets.
 
-    Arguments and result as for `cross_entropy`."""
+    It is the mean (or sum) over the N * K decisions, as in timm and MindCV. Arguments and result
+    are those of `cross_entropy`.
+    """
     logits = _at_least_float32(logits)
     num_classes = logits.shape[-1]
     if not targets.is_floating_point():
@@ -38,9 +46,9 @@ def binary_cross_entropy(
 def asymmetric_single_label(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the asymmetric loss for one class per image, as the mean over the images.
 
-    It is a cross entropy whose terms of wrong classes are focused by p^4 and that of the right one by
-    1 - p. Source: Ridnik et al. 2021, arXiv 2009.14119. Arguments and result are those of
-    `cross_entropy`; of soft targets the largest counts.
+    It is a cross entropy in which the terms of the wrong classes are focused by p^4 and the term of
+    the right class by 1 - p. Source: Ridnik et al. 2021, arXiv 2009.14119. Arguments and result are
+    those of `cross_entropy`. If targets are soft, the largest one counts.
     """
     logits = _at_least_float32(logits)
     if targets.is_floating_point():
@@ -57,13 +65,14 @@ def asymmetric_single_label(logits: Tensor, targets: Tensor, smoothing: float = 
 def asymmetric_multi_label(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the asymmetric loss for any number of classes per image.
 
-    It is the sum over all N * K decisions of a binary cross entropy. Negatives are shifted by 0.05 and
-    focused by p^4, positives by 1 - p. Source: Ridnik et al. 2021, arXiv 2009.14119.
+    It is the sum of a binary cross entropy over all N * K decisions. Negatives are shifted by 0.05
+    and focused by p^4, and positives are focused by 1 - p. Source: Ridnik et al. 2021, arXiv
+    2009.14119.
 
     Args:
         logits: (N, K).
-        targets: int64 (N,), or (N, K) of 0 and 1.
-        smoothing: Has no part in it.
+        targets: int64 (N,), or (N, K) with values 0 and 1.
+        smoothing: Not used.
     """
     logits = _at_least_float32(logits)
     if targets.dim() == 1:
@@ -81,15 +90,15 @@ def jensen_shannon(
 ) -> Tensor:
     """Return AugMix's loss: cross entropy of the clean images plus alpha times a divergence.
 
-    The divergence is that between the predictions for the `splits` versions of each image. Source:
-    Hendrycks et al. 2020, arXiv 1912.02781.
+    The divergence is the Jensen-Shannon divergence between the predictions for the `splits`
+    versions of each image. Source: Hendrycks et al. 2020, arXiv 1912.02781.
 
     Args:
         logits: (splits * N, K), the clean images first.
         targets: int64 (splits * N,).
         smoothing: See `cross_entropy`.
-        splits: Versions of each image.
-        alpha: The weight of the divergence.
+        splits: Number of versions of each image.
+        alpha: Weight of the divergence.
     """
     logits = _at_least_float32(logits)
     versions = logits.unflatten(0, (splits, -1))

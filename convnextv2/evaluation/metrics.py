@@ -1,10 +1,10 @@
 """Figures of a classifier, from counts that add up over batches and ranks.
 
-`count` turns what was predicted into `Counts`; those of different images are added; `summarise`
-turns the sum into an `Evaluation`. So every image weighs the same, wherever it was counted.
+`count` turns predictions into `Counts`. The counts of different images are added, and `summarise`
+turns the sum into an `Evaluation`. So every image has the same weight, wherever it was counted.
 
-Which class is taken for which is counted for the pairs that occur. A matrix of all pairs would take
-3.6 GiB for the 21,841 classes of ImageNet-22K, and there are never more pairs than images.
+Confusions are counted only for the pairs of classes that occur. A matrix of all pairs would take
+3.6 GiB for the 21,841 classes of ImageNet-22K, while there are never more pairs than images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 
 MOST_CLASSES_IN_JSON = 2_000
-"""Up to so many classes the matrix of all pairs stands in JSON; above, the pairs that occur."""
+"""Up to this many classes, JSON holds the matrix of all pairs; above, only pairs that occur."""
 
 BINS = 15
 """Bins of equal width for the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -30,19 +30,19 @@ BINS = 15
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a classifier is worth on a set of labelled images. Shares are from 0 to 1; K classes.
+    """The figures of a classifier of K classes on a set of labelled images.
 
-    The macro averages are means over the classes that occur as target or prediction; undefined values
-    count as 0, as in scikit-learn.
+    Shares are from 0 to 1. The macro averages are means over the classes that occur as target or
+    prediction. Undefined values count as 0, as in scikit-learn.
 
     Attributes:
-        top5: None below five classes.
+        top5: The top-5 accuracy; None if there are fewer than five classes.
         precision: float64 (K,), NaN for a class that was never predicted.
         recall: float64 (K,), NaN for a class without images.
-        f1: float64 (K,), NaN if either is.
-        support: int64 (K,), the images of each class.
-        pairs: int64 (P, 3), a row for each pair that occurs: target, predicted class, and the number of
-            images, in the order of the classes.
+        f1: float64 (K,), NaN for a class that neither occurs nor was predicted.
+        support: int64 (K,), the number of images of each class.
+        pairs: int64 (P, 3), one row for each pair that occurs: target, predicted class, and number
+            of images, in the order of the classes.
         ece: The expected calibration error.
         calibration: float64 (BINS, 3): images, mean confidence and accuracy in each bin of the
             confidence; NaN in an empty bin.
@@ -72,11 +72,11 @@ class Evaluation:
         return matrix
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON holds it: lists for arrays, None for what is undefined.
+        """Convert the figures to JSON types: lists for arrays, None for undefined values.
 
         Returns:
-            The attributes by name. Up to `MOST_CLASSES_IN_JSON` classes, `confusion` stands in the
-            place of `pairs`.
+            The attributes by name. Up to `MOST_CLASSES_IN_JSON` classes, `confusion` replaces
+            `pairs`.
         """
         figures = dict(vars(self))
         if len(self.support) <= MOST_CLASSES_IN_JSON:
@@ -87,7 +87,7 @@ class Evaluation:
         return {name: _plain(value) for name, value in figures.items()}
 
     def table(self) -> str:
-        """The main figures as lines of plain text."""
+        """Write the main figures as lines of plain text."""
         rows = [("images", f"{self.images:,}"), ("top-1", f"{self.top1:.2%}")]
         if self.top5 is not None:
             rows.append(("top-5", f"{self.top5:.2%}"))
@@ -104,13 +104,13 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """The counts of some images; those of other images are added with +.
+    """The counts of some images. Counts of different images are added with +.
 
     Attributes:
-        totals: float64 (2,), the sum of the losses, and the hits among the most probable classes.
-        bins: float64 (3, BINS), images, confidence and hits of each bin of the confidence.
-        pairs: int64 (P, 2), ascending: target * num_classes + prediction, and the images of that
-            pair; only pairs that occur.
+        totals: float64 (2,), the sum of the losses, and the hits among the k most probable classes.
+        bins: float64 (3, BINS), images, confidence and hits in each bin of the confidence.
+        pairs: int64 (P, 2), ascending: target * num_classes + prediction, and the number of images
+            with that pair. Only pairs that occur have a row.
     """
 
     totals: Tensor
@@ -130,9 +130,9 @@ def count(
     Args:
         targets: int64 (N,).
         classes: int64 (N, k), the k most probable first, k = min(5, num_classes).
-        confidences: float (N,), the probability of the first.
-        loss_sum: Sum of the images' losses.
-        num_classes: How many classes there are.
+        confidences: float (N,), the probability of the first class.
+        loss_sum: The sum of the losses of the images.
+        num_classes: The number of classes.
     """
     predicted = classes[:, 0]
     hits = (classes == targets[:, None]).double()
@@ -150,10 +150,10 @@ def count(
 
 
 def merge_pairs(pairs: Tensor) -> Tensor:
-    """Add the images of equal pairs.
+    """Add up the images of equal pairs.
 
     Args:
-        pairs: int64 (P, 2), keys and images, where a key may occur several times.
+        pairs: int64 (P, 2), keys and images. A key may occur several times.
 
     Returns:
         int64 (Q, 2), each key once, ascending.
@@ -163,18 +163,18 @@ def merge_pairs(pairs: Tensor) -> Tensor:
 
 
 def add_over_ranks(counts: Counts, place: Place) -> Counts:
-    """Add the counts of all ranks; every rank gets the sum.
+    """Add the counts of all ranks. Every rank gets the sum.
 
     Args:
-        counts: Of this rank.
-        place: This rank among the others.
+        counts: The counts of this rank.
+        place: This rank.
     """
     if place.world_size == 1:
         return counts
     lengths = torch.zeros(place.world_size, dtype=torch.int64)
     lengths[place.rank] = len(counts.pairs)
     lengths = place.sum(lengths)
-    # Each rank writes its pairs into a part of its own, so that their sum is all of them.
+    # Each rank writes its pairs into a part of its own, so the sum holds the pairs of all ranks.
     first = int(lengths[: place.rank].sum())
     everyones = torch.zeros(int(lengths.sum()), 2, dtype=torch.int64)
     everyones[first : first + len(counts.pairs)] = counts.pairs
@@ -195,8 +195,8 @@ def summarise(counts: Counts, num_classes: int) -> Evaluation:
     images = int(each.sum())
     if images == 0:
         raise DataError(
-            "No image to evaluate: there is none, or none could be read. Give a folder with labelled "
-            "images."
+            "No image to evaluate: there is none, or none could be read. Give a folder with "
+            "labelled images."
         )
     support, predicted, right = (np.zeros(num_classes, dtype=np.int64) for _ in range(3))
     np.add.at(support, pairs[:, 0], each)

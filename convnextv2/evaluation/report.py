@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that opens offline.
+"""The report of a run: a single HTML file that opens offline.
 
 Pictures are data URIs, and charts are inline SVG.
 """
@@ -45,11 +45,13 @@ PNG_PIXELS = 300_000
 
 @dataclass(frozen=True)
 class Example:
-    """An image with what the model says of it.
+    """An image with the predictions of the model.
 
     Attributes:
-        predictions: Class names and probabilities, the most probable first; at least one.
+        image: The image.
+        name: The name of its file.
         target: The name of the right class; None if it is not known.
+        predictions: Class names and probabilities, the most probable first; at least one.
     """
 
     image: Image.Image
@@ -59,9 +61,9 @@ class Example:
 
 
 def write_report(path: Path, page: str) -> None:
-    """Write what `build_report` returned, in one atomic step.
+    """Write a page that `build_report` returned, in one atomic step.
 
-    Names of files that are not UTF-8 are shown with escapes.
+    File names that are not valid UTF-8 are written with escapes.
     """
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -82,21 +84,22 @@ def build_report(
     next_steps: Sequence[tuple[str, str]] = (),
     channels: int = 3,
 ) -> str:
-    """Build the report as HTML. What has no data is left out, and every name is escaped.
+    """Build the report as HTML. Parts without data are left out, and every name is escaped.
 
     Args:
-        run_title: The page's title.
-        evaluation: Figures of the classifier; None without one.
-        class_names: Of the classifier's classes.
-        summary: Headline figures by their label, as they are to be read ("parameters": "3.4 M"). They
-            follow those of the evaluation.
+        run_title: The title of the page.
+        summary: Headline figures by label, ready to print ("parameters": "3.4 M"). They follow the
+            figures of the evaluation.
         recipe: Knobs and values.
-        metrics: Records of metrics.jsonl of training.
-        pretrain_metrics: Those of pre-training.
-        examples: Right and wrong ones are shown apart, the most confident mistakes first.
-        gallery: See `reconstruction_gallery`.
-        next_steps: Commands and what each is good for.
-        channels: Of the images, for a note if not all are shown.
+        metrics: The records of training, from metrics.jsonl.
+        evaluation: The figures of the classifier; None without a classifier.
+        class_names: The names of the classifier's classes.
+        examples: Images with predictions. Right and wrong ones are shown apart, the most confident
+            mistakes first.
+        gallery: The picture that `reconstruction_gallery` makes.
+        pretrain_metrics: The records of pre-training.
+        next_steps: Commands, and what each is good for.
+        channels: The number of channels of the images, for a note if not all are shown.
     """
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -162,7 +165,7 @@ def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list
 def _charts(
     metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Markup]]:
-    """The learning curves for which there are points, each with its title."""
+    """Draw the learning curves that have points, each with its title."""
     evals = _of_kind(metrics, "eval")
     charts = []
     accuracy = _points(evals, "top1")
@@ -193,12 +196,12 @@ def _charts(
 
 
 def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
-    """The records of one kind: those of an epoch carry figures of the evaluation, too."""
+    """Select the records of one kind. Records of an epoch also hold figures of the evaluation."""
     return [record for record in records if record["kind"] == kind]
 
 
 def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[float, float]]:
-    """(epoch, figure) where it was measured and is a number."""
+    """Return (epoch, figure) for the records in which the figure is a finite number."""
     found = [(float(record["epoch"]), record.get(figure)) for record in records]
     return [
         (epoch, float(value))
@@ -208,7 +211,7 @@ def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[flo
 
 
 def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str, int, int]]:
-    """The most frequent mistakes: target, prediction, how often, of how many images of the target."""
+    """Find the most frequent mistakes: target, prediction, count, and images of the target."""
     mistakes = evaluation.pairs[evaluation.pairs[:, 0] != evaluation.pairs[:, 1]]
     most = mistakes[np.argsort(-mistakes[:, 2], kind="stable")[:MOST_PAIRS]].tolist()
     return [(names[i], names[j], n, int(evaluation.support[i])) for i, j, n in most]
@@ -217,14 +220,14 @@ def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str,
 def _class_rows(
     evaluation: Evaluation, names: Sequence[str]
 ) -> list[tuple[str, int, float, float, float]]:
-    """Name, images, precision, recall and F1 of the classes that occur, the weakest first."""
+    """List name, images, precision, recall and F1 of the classes that occur, the weakest first."""
     columns = (evaluation.support, evaluation.precision, evaluation.recall, evaluation.f1)
     rows = list(zip(names, *(column.tolist() for column in columns), strict=True))
     return sorted((row for row in rows if not math.isnan(row[4])), key=lambda row: row[4])
 
 
 def _all_names(class_names: Sequence[str], evaluation: Evaluation | None) -> list[str]:
-    """A name for every class of the model, its number where it has none."""
+    """Name every class of the model. A class without a name gets its number."""
     count = len(evaluation.support) if evaluation else len(class_names)
     return [class_names[i] if i < len(class_names) else str(i) for i in range(count)]
 
@@ -236,7 +239,7 @@ def _thumbnail(image: Image.Image) -> dict[str, Any]:
 
 
 def _picture(image: Image.Image) -> dict[str, Any]:
-    """uri, width and height for an img element."""
+    """Encode a picture as the uri, width and height of an img element."""
     data = io.BytesIO()
     photo = image.width * image.height > PNG_PIXELS or (
         image.mode == "RGB" and min(image.size) > 96

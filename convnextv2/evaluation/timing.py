@@ -1,4 +1,4 @@
-"""Time pieces of work fairly: warmed up, taking turns, medians with their spread."""
+"""Time pieces of work fairly: warm them up, take turns, and report medians with their spread."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each repetition of one piece of work."""
+    """The seconds of each repetition of one piece of work."""
 
     seconds: list[float]
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """The median, in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Half of what lies between the quartiles, as a share of the median."""
+        """Half the interquartile range, as a share of the median."""
         if len(self.seconds) < 3:
             return 0.0
         first, _, third = statistics.quantiles(self.seconds, n=4)
@@ -37,10 +37,20 @@ def take_turns(
     least_rounds: int = 5,
     device: torch.device | None = None,
 ) -> dict[str, Timing]:
-    """Time each piece of work again and again, one after the other, so that what disturbs the machine disturbs all alike.
+    """Time pieces of work in rounds, so that other load on the machine affects all of them alike.
 
-    seconds: after which no new round begins, once there were `least_rounds`. Each piece runs twice before that: compilers and
-    allocators need it. device: an accelerator whose queue is to be waited for."""
+    Each piece of work first runs twice without being timed, because compilers and allocators need
+    warming up.
+
+    Args:
+        works: The pieces of work by name.
+        seconds: The time after which no new round begins, if there were at least `least_rounds`.
+        least_rounds: The minimum number of rounds.
+        device: The accelerator whose queue must be waited for; None for the CPU.
+
+    Returns:
+        The timing of each piece of work, by name.
+    """
 
     def synchronise() -> None:
         if device is not None and device.type != "cpu":

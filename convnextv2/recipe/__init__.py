@@ -1,1 +1,1 @@
-"""What a run is told to do: the knobs, MindCV's names and defaults for them, and reading both."""
+"""Recipes: the knobs of a run, MindCV's names and defaults for them, and how both are read."""

@@ -1,4 +1,4 @@
-"""Which knobs go with how many channels: what is defined for colours only is refused for others."""
+"""Check that the knobs of a recipe suit its channels: operations on colours need colour images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Each of the others has one such operation among many, and works without it.
 
 
 def is_colour(channels: int) -> bool:
-    """Return whether images of so many channels are grey or RGB, as photographs are."""
+    """Return whether images with this many channels are grey or RGB, as photographs are."""
     return channels in (1, 3)
 
 
 def channel_mistakes(recipe: Recipe) -> list[str]:
-    """Find the knobs of a recipe that do not go with its `in_channels`.
+    """Find the knobs of a recipe that do not suit its `in_channels`.
 
     Args:
-        recipe: It need not be complete; each knob is judged by itself.
+        recipe: The recipe. It need not be complete, because each knob is judged by itself.
 
     Returns:
-        One line for each mistake, which begins with the name of the knob.
+        One line for each mistake. The line begins with the name of the knob.
     """
     channels = recipe.in_channels
     mistakes = []
@@ -65,25 +65,25 @@ def channel_mistakes(recipe: Recipe) -> list[str]:
 
 
 def goes_with(values: Sequence[float], channels: int) -> bool:
-    """Say whether values fit the channels.
+    """Return whether the number of values fits the number of channels.
 
-    They fit if there is one for each channel, one for all, or three for a grey image, which takes
-    their average.
+    It fits if there is one value for each channel or one for all. A grey image also accepts three
+    values and uses their average.
     """
     return len(values) in (1, channels) or channels == 1
 
 
 def wrong_count(name: str, values: Sequence[float], channels: int, data: str = "") -> str:
-    """The line for a mean or std that has other than one number for each channel.
+    """Describe a mean or std that does not have one number for each channel.
 
     Args:
-        name: mean or std.
+        name: The knob, mean or std.
         values: Its numbers.
-        channels: How many were expected.
-        data: The images, for the command that measures them.
+        channels: The number of channels.
+        data: The path of the images, for the command that measures them.
 
     Returns:
-        What is wrong, and how to get the right numbers.
+        A line that says what is wrong and how to get the right numbers.
     """
     shown = ", ".join(f"{value:g}" for value in values)
     return (

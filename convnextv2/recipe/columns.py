@@ -1,4 +1,4 @@
-"""The knob `columns`: which columns of a table hold what, as text."""
+"""The knob `columns`, which names the columns of a table in one text."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ ROLES = ("path", "label", "split")
 
 
 def read_columns(text: str) -> dict[str, str]:
-    """Read which column of a table is used for what.
+    """Read which column of a table has which role.
 
     Args:
-        text: Such as "path=image_id,label=class,split=fold": names of columns, or their numbers
-            from 1. "split=" says that no column is one.
+        text: A text such as "path=image_id,label=class,split=fold". Columns are given by name, or
+            by number from 1. "split=" says that no column holds the split.
 
     Returns:
-        Role (path, label or split) -> column; empty for an empty text.
+        Role (path, label or split) -> column. It is empty if the text is empty.
 
     Raises:
-        ValueError: The text has another form; the message says what was expected.
+        ValueError: The text does not have this form. The message says what was expected.
     """
     columns: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):

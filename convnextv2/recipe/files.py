@@ -14,16 +14,19 @@ from convnextv2.recipe.given import Mistake, report
 from convnextv2.recipe.knobs import Recipe
 
 SET = "set"
-"""A key in the recipe.yaml of a run: the knobs that somebody set. The others are defaults."""
+"""A key in the recipe.yaml of a run. It lists the knobs that were set; the others are defaults."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
-    """Read key, value and line number of every entry of a YAML file, repeated keys included.
+    """Read every entry of a YAML file, including keys that are repeated.
+
+    Returns:
+        The key, the value and the line number of each entry.
 
     Raises:
-        RecipeError: It cannot be read, or is not a mapping.
+        RecipeError: The file cannot be read, or is not a mapping.
     """
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
@@ -40,10 +43,13 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
                 for key, value in node.value
             ]
         what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
-        found = f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found {what}."
+        found = (
+            f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found "
+            f"{what}."
+        )
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        found = f"line {line}: this is no YAML: {error.problem or error.context}."
+        found = f"line {line}: this is not valid YAML: {error.problem or error.context}."
     except (
         OSError,
         ValueError,
@@ -54,7 +60,10 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
 
 
 def _shipped() -> Path:
-    """The folder of the shipped recipes: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the shipped recipes.
+
+    It is inside the package if that is installed, and beside the package in a checkout.
+    """
     inside = _PACKAGE / "configs"
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
@@ -66,7 +75,7 @@ def find_recipe(name: str | Path) -> Path:
         name: A path, or the name of a shipped recipe, with or without its folder and ".yaml".
 
     Raises:
-        RecipeError: There is none; the message names the nearest ones.
+        RecipeError: There is no such recipe. The message names the nearest ones.
     """
     if Path(name).is_file():
         return Path(name)
@@ -100,9 +109,9 @@ def list_recipes() -> list[tuple[str, str]]:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Write every knob as YAML, in the order of declaration, and the names of those that were set.
+    """Write a recipe as YAML: every knob in the order of declaration, and the names of those set.
 
-    `read_recipe` makes an equal recipe of it, with the same `model_fields_set`.
+    `read_recipe` turns the text into an equal recipe with the same `model_fields_set`.
     """
     settings = {
         name: list(value) if isinstance(value, tuple) else value

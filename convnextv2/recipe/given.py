@@ -1,4 +1,4 @@
-"""What somebody gave for a recipe, before it is one: knobs with their sources, and the mistakes found."""
+"""The settings that a user gave, before they become a recipe: values, sources and mistakes."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Given(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A line about a mistake, and the source that it is in."""
+    """A line about a mistake, and the source that contains the mistake."""
 
     source: str
     line: str
 
 
 class Idle(NamedTuple):
-    """A key that does nothing here, and why."""
+    """A key that has no effect here, and the reason."""
 
     key: str
     why: str
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return a question with the nearest name, or nothing if none is near."""
+    """Return a question with the nearest name, or an empty text if no name is near."""
     near = get_close_matches(word, list(names), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
 
@@ -65,7 +65,10 @@ def wrong_value(name: str, item: Given) -> str:
 
 
 def report(mistakes: list[Mistake]) -> str:
-    """Join all mistakes, each source under its own header; a single one of the command is one line."""
+    """Join all mistakes into one message.
+
+    Each source gets a header of its own. A single mistake in the command is just one line.
+    """
     if len(mistakes) == 1 and mistakes[0].source == COMMAND:
         return mistakes[0].line
     lines = []

@@ -1,8 +1,9 @@
-"""The options of a verb: declared once, and read from there by the command line, the Python call,
-`--help`, the documentation and the checks.
+"""The options of a verb, declared once.
 
-A verb has options of its own, which are the fields of a frozen dataclass, and borrows knobs of the
-recipe. Both are read by their declared types, and all mistakes in both are reported together.
+The command line, the Python call, `--help`, the documentation and the checks all read the same
+declaration. A verb has options of its own, which are the fields of a frozen dataclass, and borrows
+knobs of the recipe. Both are read by their declared types, and all mistakes in both are reported
+together.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def option(default: Any, help: str, *, metavar: str = "V", unit: str = "", **lim
     """Declare an option of one verb.
 
     Args:
-        default: Where it is not given.
-        help: One or two sentences.
-        metavar: What `--help` calls its value.
-        unit: Of its numbers.
-        **limits: ge, gt, le, lt.
+        default: The value if the option is not given.
+        help: The help text, one or two sentences.
+        metavar: The placeholder for its value in `--help`.
+        unit: The unit of its numbers.
+        **limits: Bounds of its numbers: ge, gt, le, lt.
 
     Returns:
         A field of a dataclass.
@@ -48,10 +49,13 @@ def argument(metavar: str, help: str, *, default: Any = REQUIRED, many: bool = F
     """Declare a positional argument of one verb.
 
     Args:
-        metavar: What `--help` calls it.
-        help: One or two sentences.
-        default: Where it is not given; without one it must be given.
-        many: Whether it takes several values.
+        metavar: The name of the argument in `--help`.
+        help: The help text, one or two sentences.
+        default: The value if the argument is not given. Without a default, it is required.
+        many: Whether the argument takes several values.
+
+    Returns:
+        A field of a dataclass.
     """
     about = {"help": help, "metavar": metavar, "unit": "", "limits": (), "many": many}
     return dataclasses.field(default=default, metadata=about | {"is_positional": True})
@@ -59,15 +63,17 @@ def argument(metavar: str, help: str, *, default: Any = REQUIRED, many: bool = F
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options that a verb was given. Each verb has a subclass, and its docstring is the help.
+    """The options that a verb was given.
+
+    Each verb has a subclass. The docstring of the subclass is the help text of the verb.
 
     Attributes:
-        command: The verb's name.
-        knobs: The knobs of the recipe that it uses, and their defaults for this verb.
-        takes_recipe: Whether it reads a recipe file.
-        foreign: Whether knobs that it does not use are passed over, as MindCV's scripts expect.
-        shown: The knobs that `--help` shows; if it is empty, `--help` shows all of them.
-        knob_values: The knobs that were given, as they were.
+        command: The name of the verb.
+        knobs: The knobs of the recipe that the verb uses, with their defaults for this verb.
+        takes_recipe: Whether the verb reads a recipe file.
+        foreign: Whether knobs that the verb does not use are ignored, as MindCV's scripts expect.
+        shown: The knobs that `--help` shows. If it is empty, `--help` shows all of them.
+        knob_values: The knobs that were given, unconverted.
     """
 
     command: ClassVar[str] = ""
@@ -90,12 +96,12 @@ class Options:
         """Declare a verb.
 
         Args:
-            verb: Its name.
-            knobs: The knobs of the recipe that it uses.
-            takes_recipe: Whether it reads a recipe file.
-            foreign: Whether other knobs are passed over.
-            shown: The knobs that `--help` shows; empty: all of them.
-            **defaults: Of knobs, where they are others than in the recipe.
+            verb: The name of the verb.
+            knobs: The knobs of the recipe that the verb uses.
+            takes_recipe: Whether the verb reads a recipe file.
+            foreign: Whether other knobs are ignored.
+            shown: The knobs that `--help` shows. If it is empty, `--help` shows all of them.
+            **defaults: The defaults of knobs that differ from those of the recipe.
         """
         own = {
             name: Recipe.model_fields[name].default for name in Recipe.model_fields if name in knobs
@@ -107,13 +113,13 @@ class Options:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
-        """Read options from text or from values of Python.
+        """Read options from text or from Python values.
 
         Args:
-            values: By name. A name may be a knob of the recipe, or MindCV's name for one.
+            values: Name -> value. A name may be a knob of the recipe, or MindCV's name for one.
 
         Raises:
-            RecipeError: One line for each mistake.
+            RecipeError: There are mistakes. The message has one line for each.
         """
         own: dict[str, Any] = {}
         others: dict[str, Any] = {}
@@ -162,16 +168,16 @@ class Options:
         """Read the knobs into a recipe.
 
         Args:
-            config: A recipe file that they are put above.
-            beneath: Values that hold where the options say nothing.
-            above: Values that hold whatever they say.
-            is_own: Whether the file is that of the run which goes on.
+            config: A recipe file, which the knobs override.
+            beneath: Values that apply if the options do not set them.
+            above: Values that override the options.
+            is_own: Whether the file is the recipe of the run that is continued.
 
         Returns:
             The recipe, and lines to tell the user.
 
         Raises:
-            RecipeError: One line for each mistake.
+            RecipeError: There are mistakes. The message has one line for each.
         """
         theirs = Recipe.model_fields
         differing = {
@@ -186,14 +192,14 @@ Result = TypeVar("Result")
 
 
 def takes(options: type[Given]) -> Callable[[Callable[[Given], Result]], Callable[..., Result]]:
-    """Make a function of options one that is called with arguments and keywords.
+    """Turn a function of options into one that is called with arguments and keywords.
 
     Args:
-        options: What the function takes.
+        options: The options that the function takes.
 
     Returns:
-        A decorator. The decorated function has a signature with every option and knob, its
-        default and its help.
+        A decorator. The decorated function has a signature with every option and knob, and their
+        defaults. Its docstring describes them.
     """
 
     def decorate(function: Callable[[Given], Result]) -> Callable[..., Result]:
@@ -225,8 +231,8 @@ class OwnOption(Option):
     """An option that is not a knob of the recipe.
 
     Attributes:
-        metavar: What `--help` calls its value.
-        is_positional: Whether it is given by its place.
+        metavar: The placeholder for its value in `--help`.
+        is_positional: Whether it is given by position.
         is_many: Whether it takes several values.
     """
 
@@ -235,7 +241,7 @@ class OwnOption(Option):
     is_many: bool = False
 
     def read(self, value: Any) -> Any:
-        """Convert a value; paths and lists of them stay what they are."""
+        """Convert a value to the declared type. Paths and lists of paths stay unchanged."""
         if self.is_many:
             return [value] if isinstance(value, str | Path) else list(value)
         if self.kind in (PathLike, PathLike | None):
@@ -265,14 +271,14 @@ def own_options(options: type[Options]) -> tuple[OwnOption, ...]:
 
 
 def borrowed_options(options: type[Options]) -> list[Option]:
-    """The knobs that a verb uses, with its own defaults."""
+    """Return the knobs that a verb uses, with the defaults of that verb."""
     return [
         dataclasses.replace(knob(name), default=default) for name, default in options.knobs.items()
     ]
 
 
 def signature(options: type[Options], returns: Any) -> Signature:
-    """The signature of a verb's function, with its options and knobs."""
+    """Make the signature of a verb's function from its options and knobs."""
     parameters = []
     for one in own_options(options):
         kind = Parameter.POSITIONAL_OR_KEYWORD if one.is_positional else Parameter.KEYWORD_ONLY
@@ -287,7 +293,7 @@ def signature(options: type[Options], returns: Any) -> Signature:
 
 
 def _documented(doc: str, arguments: str) -> str:
-    """A docstring with the section Args before the sections Returns and Raises."""
+    """Insert the section Args into a docstring, before the sections Returns and Raises."""
     text, returns, rest = doc.partition("\n\nReturns:\n")
     if not returns:
         text, raises, rest = doc.partition("\n\nRaises:\n")
@@ -296,7 +302,7 @@ def _documented(doc: str, arguments: str) -> str:
 
 
 def _arguments(options: type[Options]) -> str:
-    """The section Args of a docstring."""
+    """Write the section Args of a docstring."""
     every = [*own_options(options), *borrowed_options(options)]
     return "\n".join(["Args:"] * bool(every) + [f"    {one.name}: {one.help}" for one in every])
 

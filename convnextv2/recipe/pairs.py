@@ -1,4 +1,4 @@
-"""What a recipe's knobs must be together.
+"""Check the knobs of a recipe that depend on each other.
 
 Each mistake is one line that starts with the knob it belongs to and ends with the remedy.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from convnextv2.recipe.knobs import Recipe
 
 NOT_KNOBS = ("images", "classes", "ranks")
-"""What `resume_allow` may name beside knobs."""
+"""Names that `resume_allow` accepts in addition to knobs."""
 
 _LEAST = {
     "workers": 0,
@@ -25,7 +25,10 @@ _LEAST = {
     "dims": 1,
     "color_jitter": 0,
 }
-"""Bounds that the declaration cannot hold, because the knob may also be a word or several numbers."""
+"""Lower bounds of knobs that may also be a word or several numbers.
+
+The declaration of such a knob cannot state the bound itself.
+"""
 
 
 def pair_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -54,7 +57,8 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.elastic and recipe.batch_size == "auto":
         yield (
-            "elastic = True: sums depend on the batch, which auto fits to a machine. Give batch_size."
+            "elastic = True: sums depend on the batch, which auto fits to a machine. Give "
+            "batch_size."
         )
     if recipe.elastic and not recipe.drop_last:
         yield "elastic = True: takes whole steps only. Set drop_last = True."
@@ -106,7 +110,8 @@ def _of_augmentation(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.aug_splits and recipe.mixup + recipe.cutmix > 0:
         yield (
-            f"aug_splits = {recipe.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = 0."
+            f"aug_splits = {recipe.aug_splits}: its images stay whole. Set mixup = 0 and cutmix = "
+            "0."
         )
 
 

@@ -1,8 +1,8 @@
-"""Recipes from a YAML file, a command line or a Python call, through the same checks.
+"""Read recipes from a YAML file, a command line or a Python call, with the same checks for all.
 
-All mistakes are reported together. A default gives way to the file, and the file to single values.
-Keys may be written with - or _, and by MindCV's names. Values are read by the knob's declared type
-(`recipe.values`).
+All mistakes are reported together. The file overrides the defaults, and single values override the
+file. Keys may be written with - or _, and under MindCV's names. Values are read by the declared
+type of the knob (`recipe.values`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SYNONYMS = {
     "input_size": "image_size",
     "output_dir": "out",
 }
-"""Other tools' names that are too unlike ours to be found by their letters."""
+"""Other tools' names that are too different from ours to be found by similarity."""
 
 
 def read_recipe(
@@ -50,24 +50,25 @@ def read_recipe(
     mistakes: Iterable[str] = (),
     is_own: bool = False,
 ) -> tuple[Recipe, list[str]]:
-    """Read the recipe that a file and, above it, single values describe.
+    """Read the recipe that a file and single values describe. The values override the file.
 
     Args:
-        values: Knob -> value, as text or of its type.
+        values: Knob -> value, as text or as a value of the knob's type.
         config: A YAML file, or the name of a shipped recipe.
-        source: What messages call `values`.
-        verb: Who asks.
-        uses: The knobs that the verb uses; None: it does not matter. Another one in `values`, and
-            for train and pretrain also in the file, is a mistake, since it would do nothing.
+        source: What messages call the source of `values`.
+        verb: The verb that reads the recipe.
+        uses: The knobs that the verb uses; None accepts all knobs. Any other knob in `values` is a
+            mistake, because it would have no effect. For train and pretrain, that also holds for
+            knobs in the file.
         mistakes: Lines about other options of the verb, to be reported together with these.
-        is_own: Whether the file is that of the run which goes on.
+        is_own: Whether the file is the recipe of the run that is continued.
 
     Returns:
-        The recipe, and what the user should be told, one line each. Its `model_fields_set` has the
-        knobs that the file, the values, or MindCV's defaults set.
+        The recipe, and lines to tell the user. The recipe's `model_fields_set` holds the knobs that
+        the file, the values or MindCV's defaults set.
 
     Raises:
-        RecipeError: The message lists every mistake of both.
+        RecipeError: There are mistakes. The message lists all of them.
     """
     found = [Mistake(source, line) for line in mistakes]
     path = find_recipe(config) if config else None
@@ -75,7 +76,7 @@ def read_recipe(
     in_file = _resolve(read_yaml(path), origin, found) if path else {}
     foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
     given = in_file | _resolve([(key, value, 0) for key, value in values.items()], source, found)
-    is_of_a_run = SET in given  # and told what has no effect when it began
+    is_of_a_run = SET in given  # the run said at its start what has no effect
     unset = _not_set(given, origin, found)
     if uses is not None:
         reads_file = verb in ("train", "pretrain") and not is_own
@@ -121,9 +122,12 @@ def read_recipe(
 def _build(
     given: Mapping[str, Given], settings: dict[str, Any], source: str, found: list[Mistake]
 ) -> Recipe | None:
-    """Make a recipe of what was given, above `settings`; None if there are mistakes in it.
+    """Make a recipe from `settings` and the values that were given, which override them.
 
-    Pairs of knobs are checked even if single knobs are wrong, as far as they do not involve those.
+    If single knobs are wrong, the pairs of knobs that do not involve them are checked nevertheless.
+
+    Returns:
+        The recipe, or None if there are mistakes in it.
     """
     wrong = set()
     for name, item in given.items():
@@ -146,7 +150,7 @@ def _build(
 
 
 def _missing(given: Mapping[str, Given], source: str, why: str) -> list[Mistake]:
-    """Knobs whose default in MindCV is not offered here, so that they must be given."""
+    """Find missing knobs that must be given because MindCV's default is not available here."""
     mistakes = []
     for name in sorted(keys.REQUIRED.keys() - given.keys()):
         what = f"not given, and MindCV's default, {keys.REQUIRED[name]}, is not offered ({why})"
@@ -155,7 +159,7 @@ def _missing(given: Mapping[str, Given], source: str, why: str) -> list[Mistake]
 
 
 def _auto_notes(recipe: Recipe, given: Mapping[str, Given]) -> list[str]:
-    """Say what "auto" comes to where MindCV's values are read as it."""
+    """Say what "auto" means if one of MindCV's values was read as "auto"."""
     return [
         f"{item.key} {item.value}: {keys.AUTO[item.key]}."
         for name, item in given.items()
@@ -164,7 +168,7 @@ def _auto_notes(recipe: Recipe, given: Mapping[str, Given]) -> list[str]:
 
 
 def _idle_notes(idle: list[Idle]) -> list[str]:
-    """One line with all that has no effect, by reason."""
+    """Write one line that lists everything without effect, grouped by reason."""
     if not idle:
         return []
     by_reason = {why: ", ".join(key for key, reason in idle if reason == why) for _, why in idle}
@@ -173,7 +177,7 @@ def _idle_notes(idle: list[Idle]) -> list[str]:
 
 
 def _not_set(given: dict[str, Given], origin: str, mistakes: list[Mistake]) -> set[str]:
-    """Take the list of what somebody set from `given`.
+    """Remove the list of the knobs that somebody set from `given`.
 
     Returns:
         The knobs of that file that nobody set.
@@ -183,7 +187,10 @@ def _not_set(given: dict[str, Given], origin: str, mistakes: list[Mistake]) -> s
         return set()
     names = set(map(str, listed.value)) if isinstance(listed.value, list) else set()
     if not isinstance(listed.value, list) or names - Recipe.model_fields.keys():
-        line = f"{SET} = {show(listed.value)}: expected a list of knobs, as a run writes it. Remove it."
+        line = (
+            f"{SET} = {show(listed.value)}: expected a list of knobs, as a run writes it. Remove "
+            "it."
+        )
         mistakes.append(Mistake(listed.source, line))
     return {name for name, item in given.items() if item.source == origin and name not in names}
 
@@ -191,12 +198,12 @@ def _not_set(given: dict[str, Given], origin: str, mistakes: list[Mistake]) -> s
 def _resolve(
     items: Iterable[tuple[str, Any, int]], source: str, mistakes: list[Mistake]
 ) -> dict[str, Given]:
-    """Find our names of keys. Unknown keys and keys given twice are mistakes.
+    """Translate keys to our names. Unknown keys and keys given twice are mistakes.
 
     Args:
-        items: Key, value and line number (0: has none).
-        source: Where they stand.
-        mistakes: Takes a line for each mistake.
+        items: Key, value and line number of each entry. The number is 0 if there is none.
+        source: The source of the entries.
+        mistakes: A line is appended to it for each mistake.
     """
     given: dict[str, Given] = {}
     lines: dict[str, int] = {}
@@ -225,7 +232,7 @@ def _resolve(
 
 
 def _unused(given: Mapping[str, Given], verb: str, uses: Collection[str]) -> list[Mistake]:
-    """Knobs that were given and that a verb does not look at."""
+    """Find the knobs that were given but that a verb does not use."""
     mistakes = []
     for name, item in given.items():
         if name in uses or name == META or name not in Recipe.model_fields:

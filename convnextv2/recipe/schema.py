@@ -1,4 +1,4 @@
-"""The JSON schema of recipe files, by which editors complete and check them."""
+"""The JSON schema of recipe files, which editors use to complete and check them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.mindcv import keys
 
 _OURS = ("group", "mindcv", "only", "idle", "unit")
-"""Keys in a knob's declaration that are not keywords of JSON schema."""
+"""Keys in the declaration of a knob that are not keywords of JSON schema."""
 
 
 def json_schema() -> dict[str, Any]:
-    """Describe recipe files, MindCV's keys among them, in JSON schema draft 2020-12."""
+    """Describe recipe files, including MindCV's keys, in JSON schema draft 2020-12."""
     schema: dict[str, Any] = Recipe.model_json_schema()
     knobs = schema["properties"]
     foreign = {key: {"description": "A key of MindCV."} for key in sorted(keys.KEYS)}
@@ -23,7 +23,7 @@ def json_schema() -> dict[str, Any]:
         if said["mindcv"]:
             foreign[said["mindcv"]] = {"description": f"MindCV's name for {name}."}
     whose = {
-        "description": "Whose defaults hold for what is left out.",
+        "description": "Whose defaults apply to the knobs that are left out.",
         "enum": ["mindcv", "convnextv2"],
     }
     schema["properties"] = {**knobs, "defaults": whose, **foreign}

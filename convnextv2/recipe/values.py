@@ -1,7 +1,7 @@
-"""One value of one option: from text, or from what YAML and Python have, to the declared type; and what it takes, in words.
+"""Convert one value of one option to its declared type, and say in words what the option takes.
 
-Everything but a list is read through its text, so that `3e-4`, which PyYAML takes for a string, is a number, and a YAML value
-meets exactly the checks of the same words on the command line.
+Everything except a list is read through its text. So `3e-4`, which PyYAML takes for a string, is a
+number, and a YAML value passes exactly the same checks as the same words on the command line.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _COMPARISONS = {
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a value says "nothing": none, null or no text."""
+    """Return whether a value stands for "nothing": none, null or an empty text."""
     return value is None or str(value).strip().lower() in _EMPTY
 
 
 @dataclass(frozen=True)
 class Option:
-    """What one option of a verb is: a knob of the recipe, or an option that only this verb has.
+    """One option of a verb: a knob of the recipe, or an option that only this verb has.
 
     Attributes:
-        name: As in Python; the command line takes it with - too.
-        kind: The annotation of its values.
-        default: What holds where it is not given.
-        help: One or two sentences, for people.
-        unit: Of its numbers, such as "px".
-        bounds: What its numbers keep to, each as its sign, the comparison and the limit.
+        name: The name in Python. The command line also accepts it with - instead of _.
+        kind: The type annotation of its values.
+        default: The value if the option is not given.
+        help: The help text, one or two sentences.
+        unit: The unit of its numbers, such as "px".
+        bounds: The bounds of its numbers, each as a sign, a comparison and a limit.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Option:
         """Convert a value to the declared type.
 
         Raises:
-            ValueError: It is none of that type, or out of bounds.
+            ValueError: The value is not of that type, or is out of bounds.
         """
         if self.kind is str and self.default == "" and is_empty(value):
             return ""
@@ -69,7 +69,10 @@ class Option:
 
     @property
     def takes(self) -> str:
-        """What it takes, in words: 'a number >= 0', 'one of ce, bce', 'a whole number >= 1, or none'."""
+        """The values that the option takes, in words.
+
+        Examples are 'a number >= 0', 'one of ce, bce' and 'a whole number >= 1, or none'.
+        """
         within = " and".join(f" {sign} {limit}" for sign, _, limit in self.bounds)
         words = []
         for part in (
@@ -101,12 +104,12 @@ class Option:
 def bounds(
     limits: Iterable[tuple[str, float]],
 ) -> tuple[tuple[str, Callable[[float, float], bool], float], ...]:
-    """Bounds of an option from their names (ge, gt, le, lt) and limits."""
+    """Make the bounds of an option from their names (ge, gt, le, lt) and limits."""
     return tuple((*_COMPARISONS[name], limit) for name, limit in limits)
 
 
 def knob(name: str) -> Option:
-    """What a knob of the recipe is."""
+    """Describe a knob of the recipe as an option."""
     field = Recipe.model_fields[name]
     extra = field.json_schema_extra
     assert isinstance(extra, dict) and field.description is not None
@@ -122,12 +125,28 @@ def knob(name: str) -> Option:
 
 
 def read_value(name: str, value: Any) -> Any:
-    """`value` by the type and within the bounds of knob `name`; ValueError if it cannot be."""
+    """Convert a value to the type of a knob.
+
+    Args:
+        name: The name of the knob.
+        value: Text, or a value from YAML or Python.
+
+    Raises:
+        ValueError: The value is not of that type, or is out of bounds.
+    """
     return knob(name).read(value)
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """`value` as `kind`, the annotation of a knob or a part of it; ValueError if it is none."""
+    """Convert a value to a type.
+
+    Args:
+        kind: The type annotation of a knob, or a part of it.
+        value: Text, or a value from YAML or Python.
+
+    Raises:
+        ValueError: The value is not of that type.
+    """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         for part in sorted(
@@ -170,7 +189,10 @@ def convert(kind: Any, value: Any) -> Any:
 
 
 def _split(value: Any) -> list[str]:
-    """The items of a list that is written as text: '[0.08, 1.0]', '(0.08, 1.0)', '0.08,1.0' or '0.08 1.0'."""
+    """Split a list that is written as text.
+
+    The forms are '[0.08, 1.0]', '(0.08, 1.0)', '0.08,1.0' and '0.08 1.0'.
+    """
     text = str(value).strip()
     if text[:1] + text[-1:] in ("[]", "()"):
         text = text[1:-1]
@@ -178,12 +200,12 @@ def _split(value: Any) -> list[str]:
 
 
 def expected(name: str) -> str:
-    """What knob `name` takes, in words; see `Option.takes`."""
+    """Say in words what values a knob takes; see `Option.takes`."""
     return knob(name).takes
 
 
 def show(value: Any) -> str:
-    """A value on one line, as one would write it in YAML."""
+    """Write a value on one line, as in YAML."""
     if isinstance(value, list | tuple):
         return (
             f"[{', '.join(str(item) if isinstance(item, list) else show(item) for item in value)}]"

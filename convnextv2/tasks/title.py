@@ -8,7 +8,7 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def title(recipe: Recipe) -> str:
-    """Name the network and the data of a recipe for people."""
+    """Name the network and the data of a recipe, for the title of a report."""
     network = recipe.model.replace("convnextv2_", "ConvNeXt V2 ").replace(
         "custom", f"ConvNeXt V2 {recipe.dims}"
     )

@@ -1,1 +1,1 @@
-"""Training: one loop, and what it needs. `supervised` and `masked` build from a recipe and call it."""
+"""Training: one loop, and what it needs. The tasks in `convnextv2.tasks` share it."""

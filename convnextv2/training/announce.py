@@ -12,7 +12,7 @@ from convnextv2.training.schedule import build_schedule, scaled_lr
 
 
 def say_notes(*sources: Source | None) -> None:
-    """Print once what is worth knowing about the data."""
+    """Print the notes of data sources."""
     for source in sources:
         for note in source.notes if source else ():
             say(note)
@@ -21,7 +21,18 @@ def say_notes(*sources: Source | None) -> None:
 def announcements(
     recipe: Recipe, global_batch: int, lr: float, dtype: torch.dtype, place: Place
 ) -> list[str]:
-    """Lines that say what `auto` chose and what a user might not expect."""
+    """Say what `auto` chose and what the user might not expect.
+
+    Args:
+        recipe: The recipe of the run.
+        global_batch: Images in a step, over all ranks.
+        lr: The peak learning rate that is used.
+        dtype: The precision of the forward pass.
+        place: This rank.
+
+    Returns:
+        Lines to print.
+    """
     name = str(dtype).removeprefix("torch.")
     lines = [
         f"Device {place.device}, {place.world_size} rank(s), {name}, global batch {global_batch}."
@@ -34,12 +45,13 @@ def announcements(
             else f"{lr:.4g} is used; --scale_lr would take {scaled:.4g}"
         )
         lines.append(
-            f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, this run has {global_batch}: {choice}."
+            f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, this "
+            f"run has {global_batch}: {choice}."
         )
     if recipe.warmup_epochs >= recipe.epochs:
         lines.append(
-            f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = {recipe.epochs}), so lr never "
-            "reaches its peak."
+            f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = "
+            f"{recipe.epochs}), so lr never reaches its peak."
         )
     main_epochs, cosines = (
         recipe.epochs - recipe.warmup_epochs,
@@ -50,7 +62,8 @@ def announcements(
             recipe, peak=lr, floor=scaled_lr(recipe, global_batch)[1], steps_per_epoch=99
         )
         lines.append(
-            f"decay_epochs = {recipe.decay_epochs}: the cosine needs {cosines:g} epochs, after the warm-up there are "
+            f"decay_epochs = {recipe.decay_epochs}: the cosine needs {cosines:g} epochs, after the "
+            "warm-up there are "
             f"{main_epochs:g}: lr ends at {lr_at(99 * recipe.epochs - 1):.3g}, not at min_lr."
         )
     return lines

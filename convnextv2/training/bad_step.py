@@ -1,7 +1,7 @@
 """The batches of a step that was not finite, kept in the run folder for `replay`.
 
-bad_steps/step-00000124-rank-0.safetensors   pixels, targets and indices of each batch, and in
-its metadata the step, losses and file names
+A file such as bad_steps/step-00000124-rank-0.safetensors holds the pixels, targets and indices of
+each batch. Its metadata holds the step, the losses and the file names.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _FOLDER, _KEY = "bad_steps", "convnextv2.bad_step"
 
 @dataclass(frozen=True)
 class KeptStep:
-    """A step as it was kept.
+    """A step that was kept.
 
     Attributes:
-        step: Its number, from 1.
-        epoch: The epoch it was in, from 0.
-        rank: Whose batches these are.
+        step: The number of the step, from 1.
+        epoch: The epoch of the step, from 0.
+        rank: The rank whose batches these are.
         losses: The loss of each batch.
-        gradient_norm: Of the gradient averaged over ranks.
-        batches: As the network got them.
-        names: The names of the images of each batch.
+        gradient_norm: The norm of the gradient averaged over ranks.
+        batches: The batches as the network got them.
+        names: The names of the images in each batch.
     """
 
     step: int
@@ -49,8 +49,8 @@ def save_bad_step(folder: Path, bad: BadStep, names: Sequence[str], epoch: int, 
 
     Args:
         folder: The run folder.
-        bad: The step; its batches are of the loader.
-        names: Of all training images, by index.
+        bad: The step, with batches from the loader.
+        names: The names of all training images, by index.
         epoch: The epoch of the step, from 0.
         rank: This rank.
 
@@ -75,7 +75,7 @@ def save_bad_step(folder: Path, bad: BadStep, names: Sequence[str], epoch: int, 
 
 
 def bad_steps(folder: Path) -> list[Path]:
-    """The files of the steps that a run kept, in their order."""
+    """List the files of the steps that a run kept, in order."""
     return sorted((folder / _FOLDER).glob("step-*.safetensors"))
 
 
@@ -83,7 +83,7 @@ def read_bad_step(path: Path) -> KeptStep:
     """Read a step that was kept.
 
     Raises:
-        CheckpointError: The file cannot be read, or is none of these.
+        CheckpointError: The file cannot be read, or is not a kept step.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -106,5 +106,5 @@ def read_bad_step(path: Path) -> KeptStep:
 
 
 def _channels_last(pixels: torch.Tensor) -> torch.Tensor:
-    """As the loader lays them out in memory, so that the same kernels run."""
+    """Lay out pixels in memory as the loader does, so that the same kernels run."""
     return pixels.contiguous(memory_format=torch.channels_last) if pixels.dim() == 4 else pixels

@@ -1,8 +1,8 @@
-"""How many images go through the network at once, where that is to be found out.
+"""Find the batch size that fits into memory.
 
-A step takes `global_batch` images: batch_size x accumulate x ranks. What is learned depends on the
-global batch; how it is cut into batches is a matter of memory. So the batch that fits may be looked
-for, and the global batch is kept.
+A step takes `global_batch` images, which is batch_size x accumulate x ranks. What is learned
+depends on the global batch. How it is cut into batches is only a matter of memory. So the batch
+size may be searched for while the global batch is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convnextv2.training.memory import estimated_fit, memory_notes, out_of_memor
 from convnextv2.training.optim import build_optimizer
 
 _SPARE = 0.1
-"""Share of a device's free memory that stays free when a batch is tried: it is never all usable."""
+"""Share of the free memory that stays free when a batch is tried, since not all of it is usable."""
 
 
 def settle_batch(
@@ -36,11 +36,11 @@ def settle_batch(
     """Decide how many images go through the network at once, and say if they may not fit.
 
     Args:
-        recipe: What the user wants.
-        model: The model that is trained, on any device; it stays as it is.
+        recipe: The recipe as the user gave it.
+        model: The model that is trained, on any device. It is not changed.
         forward: See `resolve_batch`.
         place: This rank.
-        depths: The encoder's, for layer decay.
+        depths: Blocks in each stage of the encoder, for layer decay.
 
     Returns:
         The recipe with batch_size and accumulate as numbers.
@@ -69,18 +69,18 @@ def resolve_batch(
     place: Place,
     depths: Sequence[int] = (),
 ) -> Recipe:
-    """Put numbers in the place of batch_size auto, and make accumulate follow from global_batch.
+    """Replace batch_size auto by a number, and derive accumulate from global_batch.
 
-    All ranks call this function, and all get the same numbers. A line says which.
+    All ranks call this function, and all get the same numbers. A line names them.
 
     Args:
-        recipe: What the user wants.
-        model: The model that is trained, on any device; it stays as it is.
-        forward: Takes a copy of the model and a number of images, runs it on the copy's device as
+        recipe: The recipe as the user gave it.
+        model: The model that is trained, on any device. It is not changed.
+        forward: Takes a copy of the model and a number of images, runs the copy on its device as
             training does, and returns a scalar.
-        precision: Of the forward pass.
-        place: This rank among the others.
-        depths: The encoder's, where layer decay applies.
+        precision: The precision of the forward pass.
+        place: This rank.
+        depths: Blocks in each stage of the encoder, if layer decay applies.
 
     Returns:
         The recipe with batch_size and accumulate as numbers.
@@ -113,12 +113,12 @@ def fit_batch(global_batch: int, ranks: int, fits: int) -> tuple[int, int]:
 
     Args:
         global_batch: Images in one step, over all ranks.
-        ranks: How many ranks share it.
-        fits: The most images that a rank can take at once.
+        ranks: The number of ranks that share it.
+        fits: The largest number of images that a rank can take at once.
 
     Returns:
-        The largest batch_size that fits, and the accumulate that goes with it: their product with
-        `ranks` is `global_batch`.
+        The largest batch_size that fits, and the matching accumulate. Their product with `ranks` is
+        `global_batch`.
 
     Raises:
         RecipeError: The ranks cannot share the global batch evenly, or not one image fits.
@@ -142,13 +142,14 @@ def largest_batch(
     """Find the largest batch that fits by trying.
 
     Args:
-        try_step: Runs a training step with so many images, and raises an error for which
-            `out_of_memory` is true where they do not fit. Any other error is raised again.
+        try_step: Runs a training step with a given number of images. If they do not fit, it raises
+            an error for which `out_of_memory` is true. Any other error is raised again.
         sizes: The batch sizes that may be used, ascending.
-        empty: Gives back what the allocator of the device keeps; called after each try.
+        empty: Releases the memory that the allocator of the device keeps. It is called after each
+            attempt.
 
     Returns:
-        The largest of `sizes` that fits; 0 where none does.
+        The largest of `sizes` that fits, or 0 if none does.
     """
 
     def fits(size: int) -> bool:
@@ -175,7 +176,7 @@ def largest_batch(
 
 
 def _with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:
-    """Make accumulate follow from global_batch, where that is given."""
+    """Derive accumulate from global_batch, if that is given."""
     if recipe.global_batch is None:
         return recipe
     share = batch_size * ranks
@@ -220,8 +221,8 @@ def _fits(
     depths: Sequence[int],
     sizes: Sequence[int],
 ) -> int:
-    """Find how many images this rank can take at once, as far as `sizes` ask for it."""
-    if place.device.type == "cpu":  # whose memory has no end that could be tried without harm
+    """Find how many images this rank can take at once, up to the largest of `sizes`."""
+    if place.device.type == "cpu":  # running out of its memory would harm the whole machine
         fits = estimated_fit(
             model, forward, averaged=recipe.ema, precision=precision, place=place,
             beside=_bytes_in_loader(recipe, place),
@@ -231,7 +232,7 @@ def _fits(
 
 
 def _bytes_in_loader(recipe: Recipe, place: Place) -> int:
-    """Bytes of 8-bit pixels that wait in the loader, for each image of a batch."""
+    """Compute how many bytes of pixels wait in the loader for each image of a batch."""
     size = recipe.image_size
     height, width = size if isinstance(size, tuple) else (size, size)
     batches = resolve_workers(recipe.workers, place.local_world_size)[0] * PREFETCH + 1

@@ -8,7 +8,15 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
-    """The recipe's network with random weights; num_classes None for a bare encoder."""
+    """Build the recipe's network with random weights.
+
+    Args:
+        recipe: The recipe, which describes the network.
+        num_classes: The number of classes; None for an encoder without a head.
+
+    Raises:
+        RecipeError: There is no such model.
+    """
     if recipe.model == "custom":
         assert recipe.depths and recipe.dims, "the recipe checks that"
         depths, dims = recipe.depths, recipe.dims
@@ -16,7 +24,8 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
         depths, dims = SIZES[recipe.model]
     else:
         raise RecipeError(
-            f"model = {recipe.model!r}: expected one of {', '.join(SIZES)}, or custom with depths and dims."
+            f"model = {recipe.model!r}: expected one of {', '.join(SIZES)}, or custom with depths "
+            "and dims."
         )
     return ConvNeXtV2(
         depths,

@@ -41,10 +41,10 @@ def check_micro_batches(accumulate: int, ranks: int) -> None:
 def fix_threads(device: torch.device) -> str:
     """Compute with one thread, because sums depend on the number of threads too.
 
-    OMP_NUM_THREADS, where it is set, wins. An accelerator has no use for it.
+    OMP_NUM_THREADS takes precedence if it is set. Nothing is done on an accelerator.
 
     Returns:
-        A line to announce.
+        A line to announce; empty on an accelerator.
     """
     if device.type != "cpu":
         return ""
@@ -67,12 +67,12 @@ def start_alike(model: nn.Module) -> None:
 class GradientTree:
     """Adds the gradients of a step's micro-batches in a fixed binary tree.
 
-    A step calls `take` for each micro-batch of this rank, in their order, and then `add`.
+    A step calls `take` for each micro-batch of this rank, in order, and then `add`.
 
     Args:
-        model: Its parameters that are trained have their gradients added.
+        model: The model. The gradients of its trainable parameters are added.
         accumulate: Micro-batches of this rank in a step; a power of two.
-        place: This rank among the others, whose number is a power of two.
+        place: This rank. The number of ranks is a power of two.
     """
 
     def __init__(self, model: nn.Module, accumulate: int, place: Place) -> None:
@@ -82,14 +82,14 @@ class GradientTree:
         self._taught = 0
 
     def chance(self, seed: int, step: int, i: int) -> torch.Generator:
-        """Return the random numbers of this rank's i-th micro-batch of a step."""
+        """Return the random generator of this rank's i-th micro-batch in a step."""
         return stream(seed, "micro-batch", step, self._place.rank * self._accumulate + i)
 
     def take(self, *, taught: bool) -> None:
         """Take the gradients of the next micro-batch away from the parameters.
 
         Args:
-            taught: Whether the micro-batch had images. One without counts as zeros.
+            taught: Whether the micro-batch had images. One without images counts as zeros.
         """
         part = []
         for parameter in self._parameters:
@@ -108,8 +108,8 @@ class GradientTree:
         """Give the parameters the mean gradient of the step, on all ranks.
 
         Returns:
-            How many micro-batches of all ranks had images. Where none had, parameters have no
-            gradient.
+            The number of micro-batches, over all ranks, that had images. If it is 0, the parameters
+            have no gradient.
         """
         ((_, total),) = self._waiting
         taught = int(self._place.share(self._taught)[0])
@@ -130,11 +130,11 @@ class GradientTree:
 def add_over_ranks(flat: Tensor, rank: int, world_size: int) -> None:
     """Add a one-dimensional tensor over ranks, in place and in a fixed order.
 
-    Ranks exchange a half with their neighbour, a quarter with the next but one, and so on. Then
-    they give back what is added, in the opposite order.
+    Ranks exchange half of the tensor with their neighbour, a quarter with the rank two places away,
+    and so on. Then they return the sums in the opposite order.
 
     Args:
-        flat: Of the same length on all ranks.
+        flat: The tensor, of the same length on all ranks.
         rank: This rank.
         world_size: The number of ranks, a power of two.
     """

@@ -16,10 +16,11 @@ def decay_at(step: int, decay: float, form: str = "warmup") -> float:
     Args:
         step: The number of the update, 1 for the first.
         decay: The decay that is approached.
-        form: With "warmup", min(decay, (1 + step) / (10 + step)), so that the average does not remember
-            the initial weights for 1 / (1 - decay) steps. Source: TensorFlow's
-            ExponentialMovingAverage with num_updates. With "mindcv", decay * (1 - exp(-step / 2000)).
-            With "constant", decay itself, as in the official code.
+        form: With "warmup", the decay is min(decay, (1 + step) / (10 + step)), so that the average
+            does not remember the initial weights for 1 / (1 - decay) steps. Source: TensorFlow's
+            ExponentialMovingAverage with num_updates. With "mindcv", it is
+            decay * (1 - exp(-step / 2000)). With "constant", it is decay itself, as in the official
+            code.
     """
     if form == "warmup":
         return min(decay, (1 + step) / (10 + step))
@@ -27,7 +28,10 @@ def decay_at(step: int, decay: float, form: str = "warmup") -> float:
 
 
 class WeightAverage:
-    """average = d * average + (1 - d) * weights after each step, with d from `decay_at`."""
+    """A moving average of the weights.
+
+    After each step, average = d * average + (1 - d) * weights, with d from `decay_at`.
+    """
 
     def __init__(self, model: nn.Module, decay: float, form: str = "warmup") -> None:
         self.decay, self.form = decay, form
@@ -38,7 +42,11 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` updates of the average (1 after the first)."""
+        """Update the average with the current weights.
+
+        Args:
+            step: The number of this update, 1 for the first.
+        """
         decay = decay_at(step, self.decay, self.form)
         torch._foreach_lerp_(
             list(self.tensors.values()), [p.detach() for p in self._parameters.values()], 1 - decay
@@ -52,7 +60,7 @@ class WeightAverage:
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Put the average into the model inside the `with` block, and its own weights back after it."""
+        """Put the average into the model for the `with` block, and restore its weights after it."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""The classifier of a model that starts from weights: its rows, class by class."""
+"""The rows of the classifier of a model that starts from weights."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ def start_head(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Choose the rows of a new head from the head of other weights.
 
-    The head's shape alone says nothing: a model of three animals fits the data of three fruits.
+    The shape of the head alone says nothing: a model of three animals fits data of three fruits.
 
     Args:
-        head: The new head, with random values, which classes without a row keep.
+        head: The new head, with random values. Classes without a matching row keep them.
         weights: The weights to start from, with a head.
-        classes: Names of the new head's rows.
+        classes: The names of the rows of the new head.
         order: The recipe's `class_order`.
-        named: How many of the rows have classes in the data; those after them wait for one.
+        named: The number of rows that have a class in the data. The rows after them are spare.
 
     Returns:
-        The head's tensors by name, empty where none of them can be used; and lines for people.
+        The tensors of the head by name, and lines for the user. There are no tensors if none of the
+        rows can be used.
     """
     theirs = [weights.tensors[name] for name in HEAD]
     form = order_of(weights.description)
-    if form != OURS:  # theirs know nothing of rows that wait for a class
+    if form != OURS:  # other formats have no spare rows
         classes = [name for row, name in enumerate(classes) if row < named]
     match = match_rows(
         classes,

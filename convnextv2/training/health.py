@@ -1,6 +1,7 @@
-"""Whether a run still learns.
+"""Check that a run still learns.
 
-A step is looked at before it is taken, the weights before they are saved, the loss as it goes on.
+A step is checked before it is taken, the weights before they are saved, and the loss as it is
+logged.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from torch import Tensor, nn
 from convnextv2.errors import TrainingError
 
 MOST_SKIPPED = 10
-"""How many steps in a row may be left out; more are no accident of a batch."""
+"""Number of steps in a row that may be left out. More cannot be an accident of a batch."""
 LARGEST_WEIGHT = 1e8
-"""No network that learns has such weights; one that an update threw there has no way back."""
+"""No network that learns has larger weights. One that an update threw there does not recover."""
 _SPIKE = 2.0
 _STILL = 0.005
 _LINES, _LEAST_LINES = 20, 5
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The 2-norm of all gradients together, a scalar on their device."""
+    """Return the 2-norm of all gradients together, as a scalar on their device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
 
 
 def check_weights(tensors: Mapping[str, Tensor], step: int) -> None:
-    """Look at weights before they replace good ones on the disk.
+    """Check weights before they replace good ones on the disk.
 
     Args:
-        tensors: By name.
+        tensors: Name -> tensor.
         step: Steps done.
 
     Raises:
-        TrainingError: A weight is not finite, or beyond anything that learns.
+        TrainingError: A weight is not finite, or is larger than `LARGEST_WEIGHT`.
     """
     named = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     if not named:
@@ -50,19 +51,19 @@ def check_weights(tensors: Mapping[str, Tensor], step: int) -> None:
     for name, value in zip(named, values, strict=True):
         if not value <= LARGEST_WEIGHT:
             raise TrainingError(
-                f"{name}: has a weight of {value:.3g} after step {step}, so it is not saved over the "
-                "last good checkpoint. Lower lr, or set clip_norm, and go on with --resume "
+                f"{name}: has a weight of {value:.3g} after step {step}, so it is not saved over "
+                "the last good checkpoint. Lower lr, or set clip_norm, and go on with --resume "
                 "--resume_allow lr,clip_norm."
             )
 
 
 class LossWatch:
-    """Warns when the loss jumps or stands still, from the means that the log shows.
+    """Warns if the loss jumps or stands still, judged by the means that the log shows.
 
     Args:
-        baseline: The loss of a model that has learned nothing, where it is known: for FCMAE with
+        baseline: The loss of a model that has learned nothing, if it is known. For FCMAE with
             normalised targets, whose tiles have variance 1, predicting their mean costs 1.
-        losses: Means of earlier lines, of a run that goes on.
+        losses: The means of earlier lines, if the run is continued.
     """
 
     def __init__(self, baseline: float | None = None, losses: Sequence[float] = ()) -> None:
@@ -74,31 +75,32 @@ class LossWatch:
         """Take the next mean loss.
 
         Returns:
-            A line for the user where it is a spike or stands still; else an empty text.
+            A line for the user if the loss spikes or stands still; otherwise an empty text.
         """
         usual = median(self._losses) if len(self._losses) >= _LEAST_LINES else None
         self._losses.append(loss)
         if usual is not None and 0 < usual < loss / _SPIKE:
             return (
-                f"loss {loss:.4g}: a spike, {loss / usual:.1f} times the median of the lines before "
-                f"({usual:.4g}). If it does not come down, lower lr or set clip_norm."
+                f"loss {loss:.4g}: a spike, {loss / usual:.1f} times the median of the lines "
+                f"before ({usual:.4g}). If it does not come down, lower lr or set clip_norm."
             )
         if self.baseline is not None and not self._told and len(self._losses) == _LINES:
             self._told = all(abs(loss / self.baseline - 1) < _STILL for loss in self._losses)
             if self._told:
                 return (
-                    f"loss {loss:.4g}: {_LINES} lines at what predicting each tile's mean costs. The "
-                    "model has collapsed, or has not begun to learn."
+                    f"loss {loss:.4g}: {_LINES} lines at what predicting each tile's mean costs. "
+                    "The model has collapsed, or has not begun to learn."
                 )
         return ""
 
 
 def collapse(precision: NDArray[np.float64], support: NDArray[np.int64]) -> str:
-    """Say where a classifier gives one answer to all images.
+    """Warn if a classifier gives the same answer to all images.
 
     Args:
-        precision: float64 (K,), of each class; NaN for a class that is never predicted.
-        support: int64 (K,), images of each class.
+        precision: float64 (K,), the precision of each class; NaN for a class that is never
+            predicted.
+        support: int64 (K,), the number of images of each class.
 
     Returns:
         A line for the user, or an empty text.

@@ -1,4 +1,4 @@
-"""Start from weights: what they tell the recipe, and what the network takes from them."""
+"""Start from weights: what the recipe and the network take from them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _INFERRED = (
 
 
 def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe of a run that goes on, with what its own weights told it when it was started.
+    """Complete the recipe of a run that is continued, with what it inferred when it was started.
 
     Args:
-        recipe: As the command says; what it sets stays.
+        recipe: The recipe as given. What it sets is kept.
         path: The run folder.
     """
     if not (path / "recipe.yaml").is_file():  # MindCV's
@@ -38,10 +38,10 @@ def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
 
 
 def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
-    """Add to a recipe what its initial weights tell, where nobody set it.
+    """Add to a recipe what its initial weights tell, unless the user set it.
 
-    These are size, channels, stem, form of GELU and epsilon. For images with other channels or a range
-    of values, the statistics that belong to them are taken over too.
+    These are the size, the channels, the stem, the form of GELU and epsilon. If the images have
+    other channels than photographs or a range of values, their statistics are adopted too.
 
     Args:
         recipe: The recipe of the run.
@@ -51,7 +51,7 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
         The recipe, and a line that says what was added.
 
     Raises:
-        RecipeError: Something does not go with the number of channels.
+        RecipeError: A knob does not suit the number of channels.
     """
     description = weights.description
     arguments = description.arguments
@@ -79,20 +79,21 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
 
 
 def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics of images that are no photographs, as the weights state them.
+    """Return the statistics that the weights state for images other than photographs.
 
     Args:
-        recipe: Its own numbers win. A mean of its own does not go with a deviation of others.
-        preprocessing: Of the weights' description.
+        recipe: The recipe. Its own numbers take precedence. If it sets only one of mean and std,
+            neither is taken from the weights.
+        preprocessing: The preprocessing in the description of the weights.
 
     Returns:
-        Values of value_range, mean and std, as far as they belong to the recipe's images.
+        Values of value_range, mean and std, as far as they apply to the recipe's images.
     """
     found: dict[str, Any] = {}
     if not preprocessing or not (
         preprocessing.get("value_range") or not is_colour(preprocessing["channels"])
     ):
-        return found  # for photographs it is ImageNet's, whatever the weights were made with
+        return found  # photographs have ImageNet's, whatever the weights were made with
     if preprocessing.get("value_range"):
         found["value_range"] = tuple(preprocessing["value_range"])
     same = (
@@ -113,18 +114,18 @@ def load_init(
     named: int,
     keeps_classes: bool,
 ) -> dict[str, Any]:
-    """Put weights into a network, and say what became of each.
+    """Load weights into a network, and say what happened to each.
 
     Args:
         model: The network, with random weights.
         weights: The weights to start from.
-        classes: Names of the rows of the network's head; empty without a head.
-        class_order: The knob of that name: how the rows of the weights' head are matched.
-        named: How many of the rows are classes of the data.
+        classes: The names of the rows of the network's head; empty without a head.
+        class_order: The knob with that name. It says how the rows of the weights' head are matched.
+        named: The number of rows that are classes of the data.
         keeps_classes: Whether the head is known to have the same classes in the same order.
 
     Returns:
-        The provenance of what is trained from the weights: their licence holds for it too.
+        The provenance of the model that is trained. The licence of the weights applies to it too.
     """
     for line in weights.lines():
         say(line)
@@ -132,7 +133,8 @@ def load_init(
     for name in ("gelu", "norm_eps", "grn_scope"):
         if theirs[name] != model.arguments[name]:
             say(
-                f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: the features will differ."
+                f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: "
+                "the features will differ."
             )
     tensors, left_out = weights.tensors, weights.left_out
     if model.head is not None and HEAD[0] in tensors and not keeps_classes:

@@ -1,4 +1,4 @@
-"""What a run keeps while it trains: its log, its checkpoints, its best weights, its bad steps."""
+"""Keep what a run writes while it trains: its log, checkpoints, best weights and bad steps."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ from convnextv2.weights.files import Description, write_text
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns, and what a checkpoint restores.
+    """The objects that learn, which a checkpoint restores.
 
     Attributes:
-        average: The moving average of the weights; None without one.
-        scaler: Scales the loss in float16; disabled in every other precision.
+        model: The network.
+        optimizer: The optimizer.
+        average: The moving average of the weights; None if there is none.
+        scaler: The scaler of the loss in float16. It is disabled in every other precision.
     """
 
     model: nn.Module
@@ -46,11 +48,11 @@ class Keeper:
     """Writes what must outlive the process into the run folder. Only the main rank writes.
 
     Args:
-        task: What is learned.
+        task: The task that is learned.
         run: The run folder.
         place: This rank.
-        learner: What is saved.
-        progress: Where the run stands; the loop changes it.
+        learner: The objects that are saved.
+        progress: The position of the run. The loop changes it.
         rates: Returns the learning rate of every step of the run, for MindCV's files.
     """
 
@@ -70,8 +72,8 @@ class Keeper:
         self._told: set[str] = set()  # the images whose loss was announced
         self._writer: SummaryWriter | None = None
         if self._recipe.tensorboard and place.is_main:
-            # TensorBoard drops the events from this step on. Those of the step itself that stay
-            # are added again.
+            # TensorBoard drops the events from this step on. The records of this very step stay in
+            # the log, so their events are added again.
             self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step)
             for record in run.metrics():
                 if record["step"] == progress.step:
@@ -100,11 +102,11 @@ class Keeper:
         """Save a checkpoint.
 
         Args:
-            wait: Whether it must be on the disk when this returns.
+            wait: Whether the checkpoint must be on the disk when this returns.
 
         Raises:
             TrainingError: The weights are no longer finite.
-            OSError: It cannot be written.
+            OSError: The checkpoint cannot be written.
         """
         if not self._place.is_main:
             return
@@ -138,7 +140,10 @@ class Keeper:
             mindcv_files.write_plain_checkpoint(path, weights, self._task.depths)
 
     def close_epoch(self) -> None:
-        """Do what follows from the evaluation of an epoch, after it was logged."""
+        """Finish an epoch after its evaluation was logged.
+
+        Say which images were left out, write MindCV's files, and prune the checkpoints.
+        """
         skipped = self._task.loader.skipped
         _tell_skipped(set(skipped) - self._told, self._place)
         self._told.update(skipped)
@@ -155,7 +160,7 @@ class Keeper:
         """Keep the batches of a step that is not finite.
 
         Returns:
-            Where they are, and the names of their images.
+            The path of the file, and the names of the images.
         """
         source, rank = self._task.loader.source, self._place.rank
         path = save_bad_step(self._run.path, bad, source.names, self._progress.epoch, rank)
@@ -163,10 +168,10 @@ class Keeper:
         return f"{path} ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
 
     def finish(self) -> None:
-        """Wait for the last save, at the end of a run that went well.
+        """Wait for the last save, at the end of a run that succeeded.
 
         Raises:
-            OSError: It could not be written.
+            OSError: The checkpoint could not be written.
         """
         self._saver.wait()
 
@@ -231,7 +236,7 @@ def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
 
 
 def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:
-    """Say which images were left out: on all ranks, or without a place on this one."""
+    """Say which images were left out, on all ranks, or only on this one if there is no place."""
     names = set(skipped) if place is None else set().union(*place.gather(sorted(skipped)))
     if names:
         say(f"{left_out_line(names, 'training image')}.")

@@ -1,7 +1,7 @@
 """The only training loop.
 
-All tasks share it; what differs is in the `Task` that they pass. The loop never looks inside a
-batch. Each thing that does not happen in every step is an `if`.
+All tasks share it. What differs between them is in the `Task` that they pass. The loop never looks
+inside a batch. Everything that does not happen in every step is an `if`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,19 @@ class Pace:
     """How long the loop runs, and how often it does what.
 
     Attributes:
-        batches_per_epoch: Of this rank.
-        accumulate: How many of them make a step.
-        save_every_s: Seconds; None for no saves by the clock.
-        skip_bad: Whether a step that is not finite is left out, in place of ending the run.
+        epochs: The epoch after which the loop ends.
+        batches_per_epoch: Batches of this rank in an epoch.
+        batch_size: Images in a batch.
+        accumulate: Batches in a step.
+        clip_norm: Maximum norm of the gradient; None for no limit.
+        log_every_steps: Steps between lines of the log.
+        val_every_epochs: Epochs between evaluations.
+        save_every_epochs: Epochs between checkpoints.
+        seed: The seed of the run.
+        autocast: The precision of the forward pass.
+        save_every_steps: Steps between further checkpoints; None for no such checkpoints.
+        save_every_s: Seconds between further checkpoints; None for no such checkpoints.
+        skip_bad: Whether a step that is not finite is left out instead of ending the run.
     """
 
     epochs: int
@@ -57,7 +66,7 @@ class Pace:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch; the last one may have fewer batches."""
+        """Steps in an epoch. The last one may have fewer batches."""
         return math.ceil(self.batches_per_epoch / self.accumulate)
 
 
@@ -66,10 +75,10 @@ class BadStep:
     """A step whose loss or gradient is not finite.
 
     Attributes:
-        number: Steps done before it.
+        number: The number of steps before it.
         batches: This rank's batches of the step.
-        losses: This rank's loss of each.
-        gradient_norm: Of the gradient averaged over ranks; NaN where the loss says it already.
+        losses: The loss of each of these batches.
+        gradient_norm: The norm of the gradient averaged over ranks; NaN if the loss was not finite.
     """
 
     number: int
@@ -79,26 +88,32 @@ class BadStep:
 
 
 class Keeper(Protocol):
-    """What the loop needs of `training.keeper.Keeper`."""
+    """The part of `training.keeper.Keeper` that the loop needs."""
 
     def log(self, record: dict[str, Any]) -> None:
-        """Take a record."""
+        """Log a record."""
 
     def save(self, wait: bool) -> None:
-        """Write a checkpoint; if `wait`, it must be on the disk when this returns."""
+        """Write a checkpoint. If `wait` is True, it must be on the disk when this returns."""
 
     def keep_best(self, figures: dict[str, float]) -> None:
         """Remember an evaluation of the weights that the model holds."""
 
     def close_epoch(self) -> None:
-        """Do what follows from an epoch's evaluation, after it was logged."""
+        """Finish an epoch after its evaluation was logged."""
 
     def keep_bad(self, bad: BadStep) -> str:
-        """Keep the batches of a step that is not finite, and say where and what they are."""
+        """Keep the batches of a step that is not finite, and return where and what they are."""
 
 
 def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
-    """True at each multiple of `every` (None: at none), and at the last."""
+    """Return whether something is due: at each multiple of `every`, and at the last count.
+
+    Args:
+        count: The current count, of steps or epochs.
+        every: The interval; None for never.
+        last: The last count; None if there is none.
+    """
     return (every is not None and count % every == 0) or count == last
 
 
@@ -120,32 +135,33 @@ def fit(
     """Train from `progress` to the end of `pace.epochs`.
 
     Args:
-        model: In its place, wrapped if gradients are averaged over ranks.
-        task: Its batches, its loss and its evaluation. The loop puts the averaged weights into the
+        model: The network on its device, wrapped if gradients are averaged over ranks.
+        task: The batches, the loss and the evaluation. The loop puts the averaged weights into the
             model before it evaluates.
-        keeper: Takes what must outlive the process.
-        pace: How long, and how often what.
-        optimizer: Its groups have "lr_scale".
-        lr_at: Step to learning rate.
-        average: Of the weights; None without one.
-        scaler: Of gradients in float16; disabled in every other precision.
-        progress: Where the run stands; changed as it goes on.
+        keeper: Writes what must outlive the process.
+        pace: How long the loop runs, and how often it does what.
+        optimizer: The optimizer. Its groups have an "lr_scale".
+        lr_at: Maps a step to its learning rate.
+        average: The moving average of the weights; None if there is none.
+        scaler: The scaler of gradients in float16. It is disabled in every other precision.
+        progress: The position of the run. It is updated as the run goes on.
         place: This rank.
-        watch: Looks at the losses of the log; None for nobody.
-        tree: Adds gradients in an order that does not depend on the ranks; None to add them as it
-            is fastest.
+        watch: Watches the losses of the log; None for no watch.
+        tree: Adds gradients in an order that does not depend on the ranks; None to add them in the
+            fastest way.
 
     Raises:
         TrainingError: The loss, the gradient or the weights are not finite.
-        Stopped: After a checkpoint, when asked to stop by SIGINT or SIGTERM.
-        BaseException: Any other, after a checkpoint of what is whole: what is wrong with an image,
-            an evaluation or a disk costs no step.
+        Stopped: SIGINT or SIGTERM asked for a stop. A checkpoint is written first.
+        BaseException: Any other error, for example with an image, an evaluation or a disk. If the
+            weights are whole, a checkpoint is written first, so that no step is lost.
     """
     total_steps = pace.epochs * pace.steps_per_epoch
-    # Reading a loss waits for the device: cheap on a CPU, elsewhere done only where it is needed.
+    # Reading a loss waits for the device. That is cheap on a CPU; elsewhere it is done only if
+    # needed.
     looks_always = place.device.type == "cpu" or pace.skip_bad
     window = Window(progress)
-    is_whole = True  # the weights, their average and the optimizer are those of progress.step
+    is_whole = True  # weights, average and optimizer all belong to progress.step
     skipped_in_a_row = 0
     saved_at = time.monotonic()
 
@@ -186,7 +202,7 @@ def fit(
                 model.train()
                 epoch_started = time.perf_counter()
                 groups = iter(in_groups(rest_of_epoch(task, pace, progress), pace.accumulate))
-                teaches = progress.batch > 0  # what came before a stop is not known here
+                teaches = progress.batch > 0  # batches before a resumed position are not known here
                 while True:
                     place.at_step(progress.step)
                     with window.waiting():
@@ -194,8 +210,8 @@ def fit(
                     if group is None:
                         break
 
-                    # ---- one step: all of its randomness follows from (seed, step, rank), ----
-                    # ---- or where a tree adds gradients from (seed, step, micro-batch)    ----
+                    # ---- one step: all of its randomness follows from (seed, step, rank), or ----
+                    # ---- from (seed, step, micro-batch) if a tree adds the gradients         ----
                     generator = stream(pace.seed, "step", progress.step, place.rank)
                     seed_from(generator)
                     lr = lr_at(progress.step)
@@ -271,7 +287,8 @@ def fit(
                         }
                         keeper.log({**told, "kept": where})
                         display.text(
-                            f"step {progress.step + 1}: not finite, so left out. It is kept in {where}."
+                            f"step {progress.step + 1}: not finite, so left out. It is kept in "
+                            f"{where}."
                         )
                     elif learns:
                         window.add(*shared)
@@ -315,10 +332,10 @@ def fit(
                         saved_at = time.monotonic()
 
                 if not teaches:
-                    is_whole = False  # its steps are to be done again, with images
+                    is_whole = False  # the steps must be repeated, with images
                     raise DataError(
-                        f"epoch {progress.epoch + 1}: none of its images could be read, so nothing was "
-                        "learned. Look at the data folder and its permissions."
+                        f"epoch {progress.epoch + 1}: none of its images could be read, so nothing "
+                        "was learned. Look at the data folder and its permissions."
                     )
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 window.settle(place)
@@ -341,26 +358,37 @@ def fit(
                         window.settle(place)
                     window.remember(progress)
                     keeper.save(True)
-                except (OSError, TrainingError) as failure:  # the disk may be what went wrong
+                except (OSError, TrainingError) as failure:  # the disk itself may have failed
                     why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
                     error.add_note(f"The steps since the last checkpoint are not saved{why}.")
             raise
 
 
 def seed_from(generator: torch.Generator) -> None:
-    """Seed PyTorch's own random numbers, such as those of drop path, by a step's generator."""
+    """Seed PyTorch's own random numbers, such as those of drop path, from a step's generator."""
     torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 def clip(model: nn.Module, largest: float | None) -> Tensor:
-    """Scale the gradient down to this norm, where one is given; returns the norm that it had."""
+    """Scale the gradient down to a norm, if one is given, and return the norm that it had.
+
+    Args:
+        model: The model that has the gradient.
+        largest: The maximum norm; None for no limit.
+    """
     if largest is None:
         return gradient_norm(model.parameters())
     return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
 
 
 def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
-    """Say what was not finite, and what to do."""
+    """Say what was not finite, and what to do.
+
+    Args:
+        bad: The step.
+        where: Where its batches are kept.
+        is_exact: Whether the step itself is known, or only that it was a recent one.
+    """
     what = next((f"loss = {loss}" for loss in bad.losses if not math.isfinite(loss)), None)
     what = what or f"the gradient's norm = {bad.gradient_norm}"
     when = (
@@ -369,17 +397,17 @@ def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
         else f"near step {bad.number + 1}"
     )
     return (
-        f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. Lower "
-        "lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+        f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. "
+        "Lower lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
     )
 
 
 class Window:
     """Figures since the last log line: mean loss, pace, share of the time spent waiting for data.
 
-    Losses go three ways: what a device computes is collected, what was looked at waits to be shared
-    with the other ranks, and what was shared is counted. The counts are those of all ranks, on every
-    rank, so that what any of them saves is complete.
+    A loss passes through three stages. It is collected while the device computes it. After it was
+    looked at, it waits to be shared with the other ranks. After it was shared, it is counted. Every
+    rank has the counts of all ranks, so that whatever it saves is complete.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -390,26 +418,27 @@ class Window:
         self.loss_sum, self.loss_count = progress.loss_sum, progress.loss_count
 
     def restart(self) -> None:
-        """Forget what was counted; evaluation and saving are not part of the pace of training."""
+        """Forget what was counted. Evaluation and saving are not part of the pace of training."""
         self.started = time.perf_counter()
         self.waited_s, self.images = 0.0, 0
         self.loss_sum, self.loss_count = 0.0, 0
 
     def collect(self, loss: Tensor, norm: Tensor, *, leaves_out: bool) -> None:
-        """Take in a step's loss and gradient norm, scalars that the device may still compute.
+        """Collect the loss and the gradient norm of a step, which the device may still compute.
 
         Args:
-            loss: Of this rank.
-            norm: Of the gradient.
-            leaves_out: Whether the scaler leaves out steps by itself, so that the norm is its affair.
+            loss: The loss of this rank, a scalar.
+            norm: The norm of the gradient, a scalar.
+            leaves_out: Whether the scaler leaves out steps with a bad norm by itself. The norm is
+                then ignored here.
         """
         norm = torch.zeros_like(loss) if leaves_out else norm
         self._collected.append(
             torch.stack([loss.float(), norm.float()])
-        )  # not every device has more
+        )  # not every device has float64
 
     def look(self) -> bool:
-        """Read what was collected; False where any of it is not finite."""
+        """Read what was collected, and return whether all of it is finite."""
         if not self._collected:
             return True
         found = torch.stack(self._collected)
@@ -418,7 +447,7 @@ class Window:
         return bool(found.isfinite().all())
 
     def unshared(self) -> tuple[float, int]:
-        """Sum and number of the losses that the other ranks do not know yet."""
+        """Return the sum and the number of the losses that the other ranks do not know yet."""
         return sum(self._looked_at), len(self._looked_at)
 
     def discard(self) -> None:
@@ -426,7 +455,7 @@ class Window:
         self._looked_at.clear()
 
     def add(self, loss_sum: float, loss_count: float) -> None:
-        """Count losses of all ranks, among them those that this one had not shared yet."""
+        """Count losses of all ranks, including those that this rank had not shared yet."""
         if self._looked_at:
             self.last_loss = self._looked_at[-1]
             self._looked_at.clear()
@@ -434,25 +463,29 @@ class Window:
         self.loss_count += int(loss_count)
 
     def settle(self, place: Place) -> None:
-        """Look at, share and count what is left; all ranks together."""
+        """Look at, share and count the remaining losses. All ranks must call this together.
+
+        Raises:
+            TrainingError: A loss or a gradient is not finite.
+        """
         is_finite = self.look()
         bad, *shared = place.share(not is_finite, *self.unshared())
         if bad:
             self.discard()
             raise TrainingError(
-                "a loss or gradient since the last log line is not finite: training stops. Lower lr, "
-                "lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+                "a loss or gradient since the last log line is not finite: training stops. Lower "
+                "lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
             )
         self.add(*shared)
 
     def remember(self, progress: Progress) -> None:
-        """Put into the progress what a resumed run needs for the same lines in its log."""
+        """Put into the progress what a resumed run needs to log the same lines."""
         progress.last_loss = None if math.isnan(self.last_loss) else self.last_loss
         progress.loss_sum, progress.loss_count = self.loss_sum, self.loss_count
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent here is time without data."""
+        """Measure the time in the `with` block as time without data."""
         start = time.perf_counter()
         yield
         self.waited_s += time.perf_counter() - start
@@ -468,11 +501,11 @@ class Window:
 
     @property
     def data_wait(self) -> float:
-        """Share of the time without data, 0 to 1."""
+        """Share of the time without data, from 0 to 1."""
         return self.waited_s / max(time.perf_counter() - self.started, 1e-9)
 
     def figures(self) -> dict[str, float]:
-        """The figures of the window; starts a new one."""
+        """Return the figures of the window, and start a new window."""
         figures = {
             "loss": round(self.loss_sum / max(self.loss_count, 1), 6),
             "images_per_second": round(self.images_per_second, 2),
@@ -483,10 +516,10 @@ class Window:
 
 
 def rest_of_epoch(task: Task, pace: Pace, progress: Progress) -> Iterable[Any]:
-    """The batches of the current epoch that are not done.
+    """Return the batches of the current epoch that are not done yet.
 
-    With other ranks than at its start, a run's loader may have a batch or two more in an epoch; the
-    run keeps the number that it had.
+    If the number of ranks has changed since the start of a run, its loader may have a batch or two
+    more in an epoch. The run keeps the number that it had.
     """
     batches = task.loader.batches(progress.epoch, progress.batch)
     if len(task.loader) > pace.batches_per_epoch:
@@ -495,7 +528,7 @@ def rest_of_epoch(task: Task, pace: Pace, progress: Progress) -> Iterable[Any]:
 
 
 def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` batches, the last one perhaps shorter."""
+    """Group batches into lists of `size`. The last list may be shorter."""
     group: list[Any] = []
     for batch in batches:
         group.append(batch)
@@ -507,7 +540,7 @@ def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def no_sync(model: nn.Module) -> Any:
-    """Gradients of this backward pass stay on this rank (accumulation)."""
+    """Return a context in which gradients are accumulated on this rank and not averaged."""
     return (
         model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
     )
@@ -515,8 +548,11 @@ def no_sync(model: nn.Module) -> Any:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask for a stop after the current step; a second SIGINT interrupts at once. Yields "was a stop asked
-    for?"."""
+    """Let SIGINT and SIGTERM ask for a stop after the current step. A second SIGINT interrupts.
+
+    Yields:
+        A function that returns whether a stop was asked for.
+    """
     received: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:

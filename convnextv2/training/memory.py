@@ -1,4 +1,4 @@
-"""How much memory a training step will want, and what to say where it is too much."""
+"""Estimate how much memory a training step needs, and report if it is too much."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from convnextv2.device import available_memory
 from convnextv2.distributed import Place
 
 _PROBES = (2, 4)
-"""Images of the two steps that are counted; the need of others follows from them."""
+"""Images in the two steps that are counted. The memory of other steps follows from them."""
 
 USABLE = 0.9
-"""Share of the free memory that a batch which was looked for may take at its peak."""
+"""Share of the free memory that a batch found by the search may take at its peak."""
 
 ALLOCATOR = 2.2
-"""What a step takes on the CPU for each byte of its tensors, at most. With glibc, whose allocator
-keeps freed memory that it cannot join, 0.9 to 1.7 were measured, and 2.1 with grad_checkpoint."""
+"""Upper bound of the bytes that a step takes on the CPU for each byte of its tensors.
+
+With glibc, whose allocator keeps freed memory that it cannot join, 0.9 to 1.7 bytes were measured,
+and 2.1 with grad_checkpoint.
+"""
 
 _EXHAUSTED = re.compile(
     "out of memory|not enough memory|can't allocate memory|CU\\w+_STATUS_ALLOC_FAILED",
@@ -35,7 +38,7 @@ _EXHAUSTED = re.compile(
 
 
 class _Watch(TorchDispatchMode):
-    """Adds up the bytes of the tensors that are alive, after each operation."""
+    """Adds up the bytes of all live tensors after each operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -46,7 +49,7 @@ class _Watch(TorchDispatchMode):
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        # What operations return may also be a view of, or the same as, what they were given.
+        # The result of an operation may share its storage with the arguments.
         for tensor in tree_leaves((args, result)):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
@@ -57,13 +60,14 @@ class _Watch(TorchDispatchMode):
 
 
 def peak_of_step(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> int:
-    """Count the bytes of all tensors that are alive at the peak of a forward and a backward pass.
+    """Count the bytes of all live tensors at the peak of a forward and a backward pass.
 
-    Both run on the meta device, where nothing is computed. Weights and their gradients count, the
-    state of an optimizer does not. PyTorch's kernels are counted; our own on the CPU take less.
+    Both passes run on the meta device, where nothing is computed. Weights and their gradients are
+    included, but not the state of an optimizer. PyTorch's kernels are assumed; our own CPU kernels
+    take less.
 
     Args:
-        model: Any model; a copy of it is used.
+        model: Any model. A copy of it is used.
         forward: Runs the copy on meta tensors and returns a scalar.
     """
     on_meta = copy.deepcopy(model).to("meta").train()
@@ -74,11 +78,11 @@ def peak_of_step(model: nn.Module, forward: Callable[[nn.Module], Tensor]) -> in
 
 @dataclass(frozen=True)
 class Need:
-    """Estimated bytes that training takes on one rank.
+    """Estimated memory that training takes on one rank, in bytes.
 
     Attributes:
-        fixed: Weights, gradients, AdamW's two moments and the average.
-        per_image: What a step has in memory for each image at its peak.
+        fixed: Weights, gradients, the two moments of AdamW and the average.
+        per_image: Memory for each image at the peak of a step.
     """
 
     fixed: int
@@ -92,13 +96,13 @@ def estimate(
     averaged: bool,
     precision: torch.dtype,
 ) -> Need:
-    """Estimate what training will take, without computing anything.
+    """Estimate the memory of training without computing anything.
 
     Args:
         model: The model that is trained.
         forward: Takes the model on the meta device and a number of images, and returns a scalar.
         averaged: Whether a moving average of the weights is kept.
-        precision: Of the forward pass.
+        precision: The precision of the forward pass.
     """
     few, more = (peak_of_step(model, partial(_swapped, forward, images)) for images in _PROBES)
     per_image = (more - few) / (_PROBES[1] - _PROBES[0])
@@ -126,15 +130,16 @@ def estimated_fit(
 
     Args:
         model: The model that is trained.
-        forward: As for `estimate`.
+        forward: See `estimate`.
         averaged: Whether a moving average of the weights is kept.
-        precision: Of the forward pass.
-        place: This rank; on the CPU its neighbours take from the same memory.
-        beside: Bytes for each image that training takes outside of the network.
+        precision: The precision of the forward pass.
+        place: This rank. On the CPU, all ranks of the machine share its memory.
+        beside: Bytes for each image that training takes outside the network.
 
     Returns:
-        Images for which all ranks here stay below 90 % of the memory that is free, 0 where not
-        even one fits; None where the device does not tell what is free.
+        The number of images with which all ranks of this machine stay below 90 % of the free
+        memory. It is 0 if not even one fits, and None if the device does not report its free
+        memory.
     """
     free = available_memory(place.device)
     if free is None:
@@ -154,9 +159,19 @@ def memory_notes(
     precision: torch.dtype,
     place: Place,
 ) -> list[str]:
-    """A line that names the batch that fits, where the estimate for `batch_size` is above what the device has; else nothing.
+    """Warn if a batch is estimated to need more memory than the device has.
 
-    See `estimate`."""
+    Args:
+        model: The model that is trained.
+        forward: See `estimate`.
+        batch_size: Images in a batch.
+        averaged: Whether a moving average of the weights is kept.
+        precision: The precision of the forward pass.
+        place: This rank.
+
+    Returns:
+        A line that names a batch size that fits, or no line if `batch_size` fits.
+    """
     free = available_memory(place.device)
     if free is None:
         return []
@@ -172,19 +187,20 @@ def memory_notes(
         else "even one image will not fit; use a smaller model"
     )
     return [
-        f"batch_size = {batch_size}: about {need:.1f} GiB of memory are needed and {have:.1f} GiB are free: {remedy}."
+        f"batch_size = {batch_size}: about {need:.1f} GiB of memory are needed and {have:.1f} GiB "
+        f"are free: {remedy}."
     ]
 
 
 def _ranks_here(place: Place) -> int:
-    """How many ranks share the memory of this one."""
+    """Return how many ranks share the memory of this one."""
     return place.local_world_size if place.device.type == "cpu" else 1
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that the memory of the device, or the machine's, is used up.
+    """Return whether an error means that the memory of the device or the machine is used up.
 
-    PyTorch has a class of error for it on CUDA and XPU only; elsewhere the message tells.
+    PyTorch has an error class for this only on CUDA and XPU. Elsewhere, the message tells.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -197,10 +213,10 @@ def out_of_memory_text(
     """Say in one line that a batch does not fit, and what to do.
 
     Args:
-        error: For which `out_of_memory` is true.
-        batch_size: Images of the batch that did not fit.
-        accumulate: Batches of a step.
-        device: Where.
+        error: An error for which `out_of_memory` is true.
+        batch_size: Images in the batch that did not fit.
+        accumulate: Batches in a step.
+        device: The device whose memory is used up.
     """
     asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
     detail = f" ({asked[1]} more were asked for)" if asked else ""

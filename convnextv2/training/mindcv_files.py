@@ -1,9 +1,12 @@
-"""What MindCV's train.py leaves behind and reads again: result.log, MindSpore checkpoints with training state, their names.
+"""The files that MindCV's train.py writes and reads again.
 
-{model}-{epoch}_{batches per epoch}.ckpt   at each save, kept by the same policy as our own checkpoints
-{model}_best.ckpt                          at each new best top-1
-optim_{model}.ckpt                         the newest of the first kind
-result.log                                 a line for each epoch
+They are MindSpore checkpoints with training state, and a log:
+
+- {model}-{epoch}_{batches per epoch}.ckpt is written at each save, and kept by the same policy as
+  our own checkpoints.
+- {model}_best.ckpt is written at each new best top-1 accuracy.
+- optim_{model}.ckpt is the newest file of the first kind.
+- result.log has a line for each epoch.
 """
 
 from __future__ import annotations
@@ -28,15 +31,26 @@ _FIRST, _SECOND = ("adam_m", "exp_avg"), ("adam_v", "exp_avg_sq")
 
 
 class Position(NamedTuple):
-    """Where a MindSpore checkpoint says that its training stood, and how it is known."""
+    """The position in training that a MindSpore checkpoint states.
+
+    Attributes:
+        epoch: The number of epochs that are finished.
+        how: How that is known, for a message.
+    """
 
     epoch: int
     how: str
 
 
 def result_log(records: Iterable[Mapping[str, Any]]) -> str:
-    """The text of result.log, from the "epoch" records of a run: 20-character columns as MindCV writes them. An epoch without
-    validation has accuracies of 0; the column of top-5 is there where there are 5 classes."""
+    """Write the text of result.log, in columns of 20 characters as MindCV does.
+
+    An epoch without validation has accuracies of 0. The column for top-5 exists only if there are
+    at least five classes.
+
+    Args:
+        records: The records of a run. Those of the kind "epoch" are used.
+    """
     epochs = [record for record in records if record["kind"] == "epoch"]
     has_top5 = any("top5" in record for record in epochs)
     header = [
@@ -62,7 +76,15 @@ def result_log(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_result_log(text: str, steps_per_epoch: int) -> list[dict[str, Any]]:
-    """The "epoch" records that `result_log` writes as this text; MindCV's own has the same form. Other lines are passed over."""
+    """Read a result.log of ours or of MindCV. Other lines in it are ignored.
+
+    Args:
+        text: The content of the file.
+        steps_per_epoch: Steps in an epoch.
+
+    Returns:
+        The "epoch" records from which `result_log` would write this text.
+    """
     records = []
     for line in text.splitlines():
         if not re.fullmatch(r"\d+( +-?[\d.einfan+-]+%?){5,6} *", line):
@@ -79,7 +101,7 @@ def read_result_log(text: str, steps_per_epoch: int) -> list[dict[str, Any]]:
             "eval_s": float(eval_s),
             "total_s": float(total_s),
         }
-        if float(eval_s):  # else the accuracies are 0, for want of any
+        if float(eval_s):  # otherwise there was no evaluation, and the accuracies are 0
             record |= {
                 key: float(share.rstrip("%")) / 100
                 for key, share in zip(("top1", "top5"), accuracies, strict=False)
@@ -100,10 +122,20 @@ def write_training_checkpoint(
     betas: tuple[float, float],
     lrs: Sequence[float],
 ) -> None:
-    """A MindSpore checkpoint with the tags that MindCV's training loop saves.
+    """Write a MindSpore checkpoint with the tags that MindCV's training loop saves.
 
-    weights, average: by canonical name; average may be empty. optimizer: as of `training.state.optimizer_tensors`; moments are
-    written where it is one of Adam's kin. updates: of the average. lrs: of every step of the run."""
+    Args:
+        path: The file to write.
+        weights: Canonical name -> tensor.
+        depths: Blocks in each stage.
+        average: Canonical name -> averaged tensor; empty without an average.
+        optimizer: The optimizer's state from `training.state.optimizer_tensors`. Its moments are
+            written if the optimizer is a variant of Adam.
+        step: Steps done.
+        updates: Updates of the average.
+        betas: The decay rates of the optimizer's moments.
+        lrs: The learning rate of every step of the run.
+    """
     table = name_table("mindcv", depths)
 
     def theirs(name: str, tensor: Tensor) -> Tensor:
@@ -131,7 +163,7 @@ def write_training_checkpoint(
 def write_plain_checkpoint(
     path: Path, weights: Mapping[str, Tensor], depths: Sequence[int]
 ) -> None:
-    """A MindSpore checkpoint of weights alone."""
+    """Write a MindSpore checkpoint that holds only weights."""
     table = name_table("mindcv", depths)
     write_ckpt(
         path,
@@ -143,15 +175,23 @@ def write_plain_checkpoint(
 
 
 def checkpoint_name(model: str, epoch: int, batches_per_epoch: int) -> str:
-    """MindCV's name for the checkpoint after an epoch."""
+    """Return MindCV's name for the checkpoint after an epoch."""
     return f"{model}-{epoch}_{batches_per_epoch}.ckpt"
 
 
 def prune(
     folder: Path, model: str, epoch: int, *, keep: int, policy: str, top1: Mapping[int, float]
 ) -> None:
-    """Delete the epoch checkpoints up to `epoch` that the policy does not keep, those of MindCV's own train.py included. top1: of
-    the epochs that were validated."""
+    """Delete the epoch checkpoints that the policy does not keep, including those of MindCV itself.
+
+    Args:
+        folder: The folder of the checkpoints.
+        model: The name of the model, with which the names of the files begin.
+        epoch: The last epoch whose checkpoint may be deleted.
+        keep: The number of checkpoints to keep.
+        policy: "all", "latest_k" or "top_k".
+        top1: Epoch -> top-1 accuracy, for the epochs that were validated.
+    """
     files: dict[int, list[Path]] = {}
     for path in folder.glob(f"{model}-*_*.ckpt"):
         match = re.fullmatch(rf"{re.escape(model)}-(\d+)_\d+\.ckpt", path.name)
@@ -184,7 +224,15 @@ def copy_as_optim(newest: Path, model: str) -> None:
 
 
 def position_of(name: str, tensors: Mapping[str, Tensor], steps_per_epoch: int) -> Position:
-    """The epoch that a MindSpore checkpoint has finished: by its name, else its step counter, else 0."""
+    """Find the epoch that a MindSpore checkpoint has finished.
+
+    It is taken from the name of the file, or else from the step counter in it, or else it is 0.
+
+    Args:
+        name: The name of the file.
+        tensors: Its content.
+        steps_per_epoch: Steps in an epoch.
+    """
     if match := re.search(r"-(\d+)_(\d+)\.ckpt$", name):
         return Position(int(match[1]), "from its name")
     step = tensors.get("global_step")
@@ -194,10 +242,10 @@ def position_of(name: str, tensors: Mapping[str, Tensor], steps_per_epoch: int) 
 
 
 def average_of(weights: Weights) -> tuple[dict[str, Tensor], int] | None:
-    """The moving average in a MindSpore checkpoint, and the number of its updates.
+    """Read the moving average in a MindSpore checkpoint, and the number of its updates.
 
     Returns:
-        Canonical name to tensor, and the number; None if the checkpoint has no average.
+        Canonical name -> tensor, and the number; None if the checkpoint has no average.
     """
     tensors = weights.container.tensors
     if not any(name.startswith("ema.") for name in tensors):
@@ -215,16 +263,16 @@ def optimizer_state(
 
     Args:
         weights: The opened checkpoint.
-        model: The model's name, which the name of the file beside it has.
-        steps: What the counter in the state must say.
-        batches: What it may say instead, because MindCV counts every batch if gradients are
-            accumulated.
+        model: The name of the model, which is part of the name of the file beside it.
+        steps: The number that the counter in the state must have.
+        batches: The number that it may have instead, because MindCV counts every batch if gradients
+            are accumulated.
 
     Returns:
         The moments, as `training.state.load_optimizer` takes them.
 
     Raises:
-        CheckpointError: There are none, or they belong to another step.
+        CheckpointError: There are no moments, or they belong to another step.
     """
     path = source = weights.path
     tensors = weights.container.tensors
@@ -232,7 +280,8 @@ def optimizer_state(
         source = path.with_name(f"optim_{model}.ckpt")
         if not source.exists():
             raise CheckpointError(
-                f"resume_opt = True: neither {path} nor {source} holds the optimizer's state. Leave it out."
+                f"resume_opt = True: neither {path} nor {source} holds the optimizer's state. "
+                "Leave it out."
             )
         tensors = read_ckpt(source)
     counted = (
@@ -242,8 +291,8 @@ def optimizer_state(
     )
     if counted not in (steps, batches or steps):
         raise CheckpointError(
-            f"resume_opt = True: the optimizer's state in {source} is of step {counted}, the weights are of step {steps}. Leave "
-            "it out, or give the checkpoint that belongs to it."
+            f"resume_opt = True: the optimizer's state in {source} is of step {counted}, the "
+            f"weights are of step {steps}. Leave it out, or give the checkpoint that belongs to it."
         )
     moments: dict[str, Tensor] = {}
     for tag, key in (_FIRST, _SECOND):

@@ -1,4 +1,4 @@
-"""The optimizer: which parameters decay, and which layer learns how fast."""
+"""The optimizer: which parameters have weight decay, and how fast each layer learns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_bias") -> bool:
-    """Return whether a parameter is spared from weight decay.
+    """Return whether a parameter is exempt from weight decay.
 
     Args:
         name: The parameter's name in ConvNeXtV2.
         parameter: The parameter.
-        rule: "norm_and_bias" spares norms, biases, GRN and the mask token, which is everything that is
-            not a matrix or a kernel. "auto" is MindSpore's rule: it spares norms (called gamma and
-            beta there) and GRN, but not the biases of other layers. "disable" spares nothing.
+        rule: "norm_and_bias" exempts norms, biases, GRN and the mask token, which is everything
+            that is not a matrix or a kernel. "auto" is MindSpore's rule: it exempts norms (called
+            gamma and beta there) and GRN, but not the biases of other layers. "disable" exempts
+            nothing.
     """
     is_norm = (
         re.search(r"(^|\.)(norm|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.", name)
@@ -38,10 +39,10 @@ def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "sin
         name: The parameter's name in ConvNeXtV2.
         depths: Blocks in each stage.
         decay: The factor from one layer to the next.
-        form: With "single", each block is a layer, and a downsampling belongs to the first block after
-            it. With "group", the stem and stages 1, 2 and 4 are one layer each, and stage 3 is cut into
-            thirds. Source: optim_factory.py of the official code, which fixes depths 3, 3, 27, 3; here
-            the groups follow from the depths.
+        form: With "single", each block is a layer, and a downsampling layer belongs to the first
+            block after it. With "group", the stem and stages 1, 2 and 4 are one layer each, and
+            stage 3 is cut into groups of three blocks. Source: optim_factory.py of the official
+            code, which fixes depths 3, 3, 27, 3; here the groups follow from the depths.
 
     Returns:
         1 for the final norm and the head, and less the nearer a layer is to the stem.
@@ -83,7 +84,19 @@ def parameter_groups(
     layer_decay: float | None = None,
     layer_decay_form: str = "single",
 ) -> list[dict[str, Any]]:
-    """Group parameters by learning-rate factor (`lr_scale`) and weight decay, without frozen ones."""
+    """Group the trainable parameters by learning-rate factor (`lr_scale`) and weight decay.
+
+    Args:
+        model: The model.
+        weight_decay: The weight decay of the parameters that are not exempt.
+        weight_decay_filter: The rule of `spared_from_decay`.
+        depths: Blocks in each stage, for layer decay.
+        layer_decay: The factor from one layer to the next; None for no layer decay.
+        layer_decay_form: The form of `layer_scale`.
+
+    Returns:
+        Parameter groups as torch.optim takes them.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -103,8 +116,8 @@ def build_optimizer(
     """Build the recipe's optimizer.
 
     Args:
-        recipe: Names the optimizer and its arguments.
-        model: Whose parameters are trained.
+        recipe: The recipe, which names the optimizer and its arguments.
+        model: The model that is trained.
         depths: Blocks in each stage, for layer decay; empty in pre-training, which has none.
     """
     groups = parameter_groups(
@@ -131,7 +144,7 @@ def build_optimizer(
         of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[
             name
         ]
-        # PyTorch chooses its multi-tensor form by itself on accelerators, but not on the CPU.
+        # PyTorch chooses a multi-tensor implementation by itself on accelerators, not on the CPU.
         on_cpu = all(
             parameter.device.type == "cpu" for group in groups for parameter in group["params"]
         )
@@ -167,8 +180,8 @@ def freeze(model: nn.Module, what: str) -> None:
 
     Args:
         model: A classifier.
-        what: "none"; "stem"; "stages1" to "stages3" for the stem and the first stages; "encoder" for
-            everything except the final norm and the head.
+        what: "none"; "stem"; "stages1" to "stages3" for the stem and the first 1 to 3 stages;
+            "encoder" for everything except the final norm and the head.
     """
     deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
     for name, parameter in model.named_parameters():

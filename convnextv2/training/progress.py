@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live bar with the time left, or plain lines where the output is no terminal."""
+"""Progress on the terminal: a live bar with the time left, or plain lines in other outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class Speed(Protocol):
-    """What the bar shows beside loss and learning rate."""
+    """What the bar shows in addition to loss and learning rate."""
 
     @property
     def images_per_second(self) -> float:
@@ -18,11 +18,11 @@ class Speed(Protocol):
 
     @property
     def data_wait(self) -> float:
-        """Share of the time without data, 0 to 1."""
+        """Share of the time without data, from 0 to 1."""
 
 
 class Display:
-    """The bar or the lines of one run; silent on all ranks but the main one."""
+    """The bar or the lines of one run. Only the main rank prints them."""
 
     def __init__(self, total_steps: int, *, done: int, main: bool) -> None:
         self.main, self.total_steps, self.first_step = main, total_steps, done
@@ -31,9 +31,15 @@ class Display:
         self.bar: Progress | None = None
         if main and self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("step {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[text]}"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console, refresh_per_second=4,
-            )  # fmt: skip
+                TextColumn("step {task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+                refresh_per_second=4,
+            )
             self.task = self.bar.add_task("", total=total_steps, completed=done, text="")
 
     def __enter__(self) -> Display:
@@ -46,17 +52,20 @@ class Display:
             self.bar.stop()
 
     def advance(self, step: int, loss: float, lr: float, speed: Speed) -> None:
-        """After each step."""
+        """Show a step in the bar."""
         if self.bar:
-            text = f"loss {loss:.4f}  lr {lr:.2e}  {speed.images_per_second:.0f} images/s  data wait {speed.data_wait:.0%}"
+            text = (
+                f"loss {loss:.4f}  lr {lr:.2e}  {speed.images_per_second:.0f} images/s  "
+                f"data wait {speed.data_wait:.0%}"
+            )
             self.bar.update(self.task, completed=step, text=text)
 
     def text(self, line: str) -> None:
-        """A line that stays, of words."""
+        """Print a line of text that stays."""
         self.console.print(line)
 
     def line(self, record: dict[str, Any]) -> None:
-        """A record of metrics.jsonl, as a line that stays."""
+        """Print a record of metrics.jsonl as a line that stays."""
         if record["kind"] == "eval":
             figures = "  ".join(
                 f"{name} {value:.4f}" for name, value in record.items() if isinstance(value, float)
@@ -70,9 +79,9 @@ class Display:
                 * (self.total_steps - record["step"])
             )
             self.console.print(
-                f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss {record['loss']:.4f}  "
-                f"lr {record['lr']:.3e}  {record['images_per_second']:.1f} images/s  data wait {record['data_wait']:.0%}  "
-                f"left {_duration(left)}"
+                f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss "
+                f"{record['loss']:.4f}  lr {record['lr']:.3e}  {record['images_per_second']:.1f} "
+                f"images/s  data wait {record['data_wait']:.0%}  left {_duration(left)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Put a run back to where it was: at a checkpoint of its own, or at one of MindCV's."""
+"""Restore a run to where it was: at a checkpoint of its own, or at one of MindCV's."""
 
 from __future__ import annotations
 
@@ -42,11 +42,24 @@ def resume_run(
     pace: Pace,
     here: Conditions,
 ) -> tuple[Progress, Pace, Conditions]:
-    """Go on from the run's newest checkpoint that is whole, if nothing forbids it.
+    """Continue from the newest whole checkpoint of a run, if nothing forbids it.
+
+    Args:
+        recipe: The recipe with which the run would continue.
+        run: The run folder.
+        place: This rank.
+        state: The objects that the checkpoint restores.
+        description: The description of the network.
+        pace: The pace that follows from the recipe.
+        here: The conditions that hold now.
 
     Returns:
-        The position, the pace of the run, which keeps the steps of its epochs where only the ranks
-        are others, and its conditions.
+        The position, the pace and the conditions of the run. If only the number of ranks has
+        changed, the run keeps its number of steps in an epoch.
+
+    Raises:
+        RunError: A change would alter what is learned, and is not allowed.
+        CheckpointError: The checkpoint is of another model.
     """
     folder, checkpoint, damaged = run.newest_whole()
     place.barrier()  # all ranks have read it before a damaged one is set aside
@@ -76,11 +89,21 @@ def resume_run(
 
 
 def check_shapes(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Raise CheckpointError where weights are of another model."""
+    """Check that weights fit a model.
+
+    Args:
+        model: The model.
+        weights: Name -> tensor.
+        folder: The checkpoint that holds the weights, for the message.
+
+    Raises:
+        CheckpointError: The weights are of another model.
+    """
     if shapes_of(weights) != shapes_of(model.state_dict()):
         kind = "a pre-training run" if "mask_token" in weights else "a training run"
         raise CheckpointError(
-            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it was started with."
+            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it "
+            "was started with."
         )
 
 
@@ -93,7 +116,17 @@ def restore(
     pace: Pace,
     place: Place,
 ) -> None:
-    """Put everything back as it was at a checkpoint of the run, which forgets what came after it."""
+    """Restore everything to a checkpoint of the run. The run forgets what came after it.
+
+    Args:
+        state: The objects to restore.
+        run: The run folder.
+        folder: The folder of the checkpoint.
+        checkpoint: The checkpoint.
+        progress: The position that the checkpoint states.
+        pace: The pace of the run.
+        place: This rank. Only the main rank changes files.
+    """
     weights = checkpoint.weights
     check_shapes(state.model, weights, folder)
     state.model.load_state_dict(weights)
@@ -127,7 +160,7 @@ def _schedule_note(before: Recipe, now: Recipe, step: int, here: Conditions) -> 
 
 
 def _heal_last(run: Run, checkpoint: Checkpoint) -> None:
-    """Write `last/` again where a kill came between the checkpoint and it."""
+    """Write `last/` again if the process was killed between writing the checkpoint and `last/`."""
     told = run.path / "last" / "model.json"
     try:
         is_new = read_model_json(told).training == checkpoint.description.training
@@ -147,28 +180,30 @@ def continue_mindcv(
     *,
     inside: bool,
 ) -> Progress:
-    """Go on from a MindSpore checkpoint.
+    """Continue from a MindSpore checkpoint.
 
     Args:
-        recipe: With `resume_opt`, the optimizer's state is taken over too.
+        recipe: The recipe. With `resume_opt`, the optimizer's state is adopted too.
         run: The run folder.
-        weights: The opened checkpoint. The model has these weights already.
-        state: Gets the average, and the optimizer's state if it is asked for.
+        weights: The opened checkpoint. The model already has these weights.
+        state: The objects to restore: the average, and the optimizer if that is asked for.
         pace: The pace of the run.
         place: This rank.
-        inside: Whether the checkpoint lies in the run folder. What stands there is continued too.
+        inside: Whether the checkpoint lies in the run folder. If so, the log of that folder is
+            continued too.
 
     Returns:
         The position after the last epoch that the checkpoint has finished.
 
     Raises:
-        RecipeError: The file is none of MindSpore's, or nothing is left to do.
+        RecipeError: The file is not a MindSpore checkpoint, or nothing is left to do.
         CheckpointError: The optimizer's state is missing, or belongs to another step.
     """
     path = weights.path
     if path.suffix != ".ckpt":
         raise RecipeError(
-            f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to continue a run."
+            f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to "
+            "continue a run."
         )
     epoch, how = mindcv_files.position_of(
         path.name, weights.container.tensors, pace.steps_per_epoch
@@ -178,12 +213,14 @@ def continue_mindcv(
         epoch, how = int(read_model_json(best).training["epoch"]), "as best/ says"
     if epoch >= recipe.epochs:
         raise RecipeError(
-            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: nothing is left to do. Raise "
+            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: "
+            "nothing is left to do. Raise "
             "epochs, or use init to start a new run from these weights."
         )
     progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
     say(
-        f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new run from it, use init."
+        f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new "
+        "run from it, use init."
     )
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
         say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
@@ -194,7 +231,8 @@ def continue_mindcv(
     if recipe.resume_opt:
         if recipe.optimizer not in ("adamw", "adam"):
             raise RecipeError(
-                f"resume_opt = True: MindCV's state is read for adamw and adam, not {recipe.optimizer}. Leave it out."
+                "resume_opt = True: MindCV's state is read for adamw and adam, not "
+                f"{recipe.optimizer}. Leave it out."
             )
         moments = mindcv_files.optimizer_state(
             weights, recipe.model, progress.step, epoch * pace.batches_per_epoch
@@ -215,7 +253,10 @@ def continue_mindcv(
 
 
 def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:
-    """The records up to the end of this epoch: ours, or in a folder that MindCV wrote, what its result.log says."""
+    """Read the records of a run up to the end of an epoch.
+
+    In a folder that MindCV wrote, they are taken from its result.log.
+    """
     log = run.path / "result.log"
     records = run.metrics()
     if not records and log.is_file():
@@ -226,7 +267,10 @@ def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]
 
 
 def _continue_average(weights: Weights, average: WeightAverage, progress: Progress) -> None:
-    """Put the average of a MindSpore checkpoint back; where it has none, that starts anew from the weights."""
+    """Restore the average of a MindSpore checkpoint.
+
+    If the checkpoint has none, the average starts at the weights.
+    """
     found = mindcv_files.average_of(weights)
     if found is None or shapes_of(found[0]) != shapes_of(average.tensors):
         why = "has none" if found is None else "has that of another head or stem"
@@ -239,5 +283,5 @@ def _continue_average(weights: Weights, average: WeightAverage, progress: Progre
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Names and shapes."""
+    """Return the shape of each tensor, by name."""
     return {name: tensor.shape for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Going on with a run: what must be as it was, what may change, and where it goes on."""
+"""Continue a run: what must be as it was, what may change, and where the run continues."""
 
 from __future__ import annotations
 
@@ -47,26 +47,28 @@ _FREE = frozenset(
         "crop_pct",
     )
 )
-"""Knobs that do not change what is learned, or whose effect is looked at by itself: the names of
-the images, the images of a step over all ranks, the arithmetic."""
+"""Knobs that do not change what is learned, or whose effect is compared by itself.
+
+The latter are the names of the images, the images of a step over all ranks, and the arithmetic.
+"""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a run's result depends on beside its recipe; a checkpoint keeps it.
+    """What the result of a run depends on besides its recipe. A checkpoint records it.
 
     Attributes:
-        images: How many there are for training.
-        names_sha256: Of their names below the folder that all of them are in, in their order.
-        labels_sha256: Of their classes' numbers, in the same order; empty without labels.
-        ranks: How many processes train.
-        global_batch: Images of a step over all ranks.
-        accumulate: Batches of a step on each rank.
+        images: Number of training images.
+        names_sha256: Hash of their names relative to their common folder, in order.
+        labels_sha256: Hash of their class numbers, in the same order; empty without labels.
+        ranks: Number of processes that train.
+        global_batch: Images in a step, over all ranks.
+        accumulate: Batches in a step, on each rank.
         asked: batch_size and accumulate as the recipe had them at the start.
         steps_per_epoch: Steps in an epoch.
         precision: Arithmetic of the forward pass, such as "bfloat16".
-        versions: Of this package and PyTorch, the kind of device, the kernels and the threads that
-            compute: with others the result is as good, but not the same bit for bit.
+        versions: Versions of this package and PyTorch, the kind of device, the kernels and the
+            number of threads. If they differ, the result is as good but not the same bit for bit.
     """
 
     images: int = 0
@@ -82,7 +84,7 @@ class Conditions:
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Conditions:
-        """Restore what a checkpoint says; one of an older version says little."""
+        """Restore the conditions from a checkpoint. One of an older version may lack some."""
         here = cls(**saved)
         return replace(here, asked=(here.asked[0], here.asked[1]))
 
@@ -95,7 +97,16 @@ def conditions(
     steps_per_epoch: int,
     asked: tuple[int, int],
 ) -> Conditions:
-    """What holds for this run now; for the arguments see `Conditions`."""
+    """Determine the conditions of this run now.
+
+    Args:
+        recipe: The recipe, with batch_size as a number.
+        place: This rank.
+        source: The training images.
+        dtype: The precision of the forward pass.
+        steps_per_epoch: Steps in an epoch.
+        asked: batch_size and accumulate as the recipe had them at the start.
+    """
     kernels = choice.in_use() if place.device.type == "cpu" else "PyTorch's"
     assert isinstance(recipe.batch_size, int)
     return Conditions(
@@ -121,20 +132,20 @@ def conditions(
 def check(
     before: Recipe, now: Recipe, then: Conditions, here: Conditions, allowed: Collection[str]
 ) -> list[str]:
-    """Compare a run with what is to go on as it.
+    """Compare a run with the settings that it is to be continued with.
 
     Args:
-        before: The recipe that it was started with.
-        now: The recipe that it would go on with.
-        then: What held when its checkpoint was written.
-        here: What holds now.
-        allowed: What may differ, by name: knobs, images, ranks and precision.
+        before: The recipe that the run was started with.
+        now: The recipe that it would be continued with.
+        then: The conditions when its checkpoint was written.
+        here: The conditions now.
+        allowed: Names of what may differ: knobs, images, ranks and precision.
 
     Returns:
-        Lines that say what differs and may.
+        Lines that name the differences that are allowed.
 
     Raises:
-        RunError: Something differs that changes what is learned, and is not allowed.
+        RunError: A difference changes what is learned, and is not allowed.
     """
     lines: list[tuple[str, str]] = []
     refused: list[tuple[str, str]] = []
@@ -151,7 +162,8 @@ def check(
     if refused:
         names = list(dict.fromkeys(name for name, _ in refused))
         raise RunError(
-            f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result depends "
+            f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result "
+            "depends "
             f"on ({'; '.join(line for _, line in refused)}). Give the command as before, leave the "
             f"recipe out (the run has its own), or allow it: --resume_allow {','.join(names)}."
         )
@@ -161,7 +173,7 @@ def check(
 def _differences(
     before: Recipe, now: Recipe, then: Conditions, here: Conditions
 ) -> list[tuple[str, str]]:
-    """What differs beside the recipe, each with the name by which it is allowed."""
+    """Find the differences outside the recipe, each with the name under which it can be allowed."""
     found = []
     if then.images and then.images != here.images:
         line = f"training images: {then.images:,} before, {here.images:,} from here on"
@@ -199,19 +211,19 @@ def _differences(
 
 
 def keep_global_batch(recipe: Recipe, before: Recipe, then: Conditions, ranks: int) -> Recipe:
-    """Fit the batch to another number of ranks, so that a step has the images that it had.
+    """Adapt the batch to a changed number of ranks, so that a step has as many images as before.
 
-    A step takes the same images then, because ranks take turns in one common order.
+    A step then takes the same images, because ranks take turns in one common order.
 
     Args:
-        recipe: What the run would go on with.
-        before: What its recipe.yaml says.
-        then: What held when its checkpoint was written.
-        ranks: How many there are now.
+        recipe: The recipe that the run would be continued with.
+        before: The recipe in its recipe.yaml.
+        then: The conditions when its checkpoint was written.
+        ranks: The number of ranks now.
 
     Returns:
-        The recipe with another batch_size and accumulate, where it asks for those of the start or
-        of recipe.yaml and they no longer make the same step; else the same recipe.
+        The recipe. If it asks for the batch_size and accumulate of the start or of recipe.yaml,
+        and these no longer make the same step, they are replaced.
     """
     asked = recipe.batch_size, recipe.accumulate
     if not then.global_batch or asked not in (then.asked, (before.batch_size, before.accumulate)):
@@ -230,9 +242,9 @@ def convert_position(progress: Progress, then: Conditions, here: Conditions) -> 
     """Count a position in the middle of an epoch in the batches and steps that hold now.
 
     Args:
-        progress: As it was saved; changed in place.
-        then: What held when it was saved.
-        here: What holds now.
+        progress: The position as it was saved. It is changed in place.
+        then: The conditions when it was saved.
+        here: The conditions now.
     """
     if not then.global_batch:
         return
@@ -244,7 +256,12 @@ def convert_position(progress: Progress, then: Conditions, here: Conditions) -> 
 
 
 def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection[str]) -> None:
-    """Rows of a trained head mean the classes that it was trained on, in their order.
+    """Check that the data have the classes that the rows of a trained head stand for.
+
+    Args:
+        before: The classes that the head was trained on, in order.
+        now: The classes of the data, in order.
+        allowed: Names of what may differ.
 
     Raises:
         CheckpointError: The data have other classes.
@@ -265,13 +282,13 @@ def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection
 
 
 def is_before(record: Mapping[str, Any], progress: Progress, position: float) -> bool:
-    """Whether a record stays when a run goes back to a position: the run writes the others again.
+    """Return whether a record stays if a run goes back to a position. It rewrites the others.
 
     Args:
-        record: Of metrics.jsonl.
-        progress: The position, in the steps of the checkpoint.
-        position: The same in epochs. Steps alone do not tell where an earlier part of the run had
-            more of them in an epoch.
+        record: A record of metrics.jsonl.
+        progress: The position, in steps of the checkpoint.
+        position: The same position in epochs. Steps alone are not enough if an earlier part of the
+            run had more of them in an epoch.
     """
     if record["step"] == progress.step and record["kind"] != "train":
         return not progress.batch and progress.is_closed
@@ -286,8 +303,8 @@ def _own_version() -> str:
 
 
 def _names_sha256(names: Sequence[str]) -> str:
-    """A hash of names; a data set that moved as a whole keeps its own."""
-    ends = [min(names), max(names)] if len(names) else []  # what these two share, all do
+    """Hash names relative to their common folder, so that a data set may move as a whole."""
+    ends = [min(names), max(names)] if len(names) else []  # their common prefix is that of all
     shared = os.path.commonprefix(ends).rpartition("/")[0]
     digest = hashlib.sha256()
     for name in names:
@@ -296,7 +313,7 @@ def _names_sha256(names: Sequence[str]) -> str:
 
 
 def _labels_sha256(targets: Targets | None) -> str:
-    """A hash of labels, whatever type of number they are kept in."""
+    """Hash labels, independently of their integer type."""
     if targets is None:
         return ""
     return hashlib.sha256(np.ascontiguousarray(targets, dtype="<i8").data).hexdigest()

@@ -1,4 +1,4 @@
-"""Saving while training goes on: a copy is taken at once, and a thread writes it."""
+"""Save checkpoints while training goes on: a copy is made at once, and a thread writes it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from convnextv2.checkpoint import Checkpoint
 
 
 class Saver:
-    """Writes checkpoints one after the other, each from a copy of its tensors.
+    """Writes checkpoints one after another, each from a copy of its tensors.
 
-    The copy lies in memory that is taken at the first save and used again, so that later saves
-    touch no new pages.
+    The memory of the copy is allocated at the first save and reused, so that later saves touch no
+    new pages.
 
     Args:
-        write: Puts a checkpoint on the disk. It runs in a thread where `in_background`.
+        write: Writes a checkpoint to the disk. It runs in a thread if `in_background` is True.
         in_background: Whether training goes on meanwhile.
     """
 
@@ -36,11 +36,11 @@ class Saver:
         """Save a checkpoint.
 
         Args:
-            checkpoint: Its tensors may change as soon as this returns.
-            wait: Whether to return only when it is on the disk.
+            checkpoint: The checkpoint. Its tensors may change as soon as this returns.
+            wait: Whether to return only when the checkpoint is on the disk.
 
         Raises:
-            OSError: This save, or the one before it, could not be written.
+            OSError: This checkpoint, or the one before it, could not be written.
         """
         self.wait()
         if wait or not self._in_background:
@@ -59,7 +59,7 @@ class Saver:
         """Wait until the last save is on the disk.
 
         Raises:
-            OSError: It could not be written.
+            OSError: The checkpoint could not be written.
         """
         if self._thread is not None:
             self._thread.join()
@@ -69,7 +69,7 @@ class Saver:
             raise failure
 
     def look(self) -> None:
-        """Raise what went wrong with the last save, if it ended; does not wait for it."""
+        """Raise the error of the last save if it has ended. This does not wait for it."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
@@ -77,7 +77,7 @@ class Saver:
         _step_back()
         try:
             self._write(checkpoint)
-        except BaseException as error:  # it is raised where training waits for this save
+        except BaseException as error:  # raised when training waits for this save
             self._failure = error
 
     def _copy(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,10 +92,10 @@ class Saver:
 
 
 def _step_back() -> None:
-    """Let this thread compute only where training leaves a core free.
+    """Let this thread compute only if training leaves a core free.
 
-    Hashing and writing otherwise take a core from the step that runs meanwhile. Where training
-    waits for the save, the cores are free. Only Linux has priorities of single threads.
+    Otherwise hashing and writing would take a core from the step that runs meanwhile. If training
+    waits for the save, the cores are free. Only Linux has priorities for single threads.
     """
     if sys.platform == "linux":
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step: pure arithmetic, no state.
+"""The learning rate as a function of the step: pure arithmetic without state.
 
 Steps are counted from the end of the warm-up, except in `one_cycle_lr` and `cyclic_lr`, which have
 no other warm-up. Source of the curves: mindcv/scheduler at 51b0636.
@@ -13,7 +13,7 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def warmup_lr(step: float, *, peak: float, warmup_steps: float, factor: float) -> float:
-    """Linear from factor * peak at step 0 to peak at `warmup_steps`."""
+    """Rise linearly from factor * peak at step 0 to peak at `warmup_steps`."""
     return peak * (factor + (1 - factor) * step / warmup_steps)
 
 
@@ -26,10 +26,10 @@ def cosine_lr(
     cycles: int = 1,
     cycle_decay: float = 1.0,
 ) -> float:
-    """Return `cycles` half cosines, one after the other, and the floor after the last.
+    """Follow `cycles` half cosines, one after another, and stay at the floor after the last.
 
-    Each goes from its peak to the floor within `decay_steps`. The first peak is `peak`, and each later
-    one is `cycle_decay` times the peak before it.
+    Each goes from its peak to the floor within `decay_steps`. The first peak is `peak`, and each
+    later peak is `cycle_decay` times the one before it.
     """
     cycle, step = divmod(step, decay_steps)
     if cycle >= cycles:
@@ -40,27 +40,27 @@ def cosine_lr(
 
 
 def exponential_lr(epoch: float, *, peak: float, rate: float) -> float:
-    """The value peak * rate^epoch, of a fractional epoch."""
+    """Return peak * rate^epoch, for a fractional epoch."""
     return float(peak * rate**epoch)
 
 
 def step_lr(epoch: float, *, peak: float, rate: float, period: int) -> float:
-    """Times `rate` after each `period` epochs."""
+    """Multiply by `rate` after each `period` epochs."""
     return float(peak * rate ** math.floor(math.floor(epoch) / period))
 
 
 def multi_step_lr(epoch: float, *, peak: float, rate: float, milestones: Sequence[int]) -> float:
-    """Times `rate` at each milestone, in epochs."""
+    """Multiply by `rate` at each milestone, in epochs."""
     return float(peak * rate ** sum(milestone <= math.floor(epoch) for milestone in milestones))
 
 
 def polynomial_lr(epoch: float, *, peak: float, power: float, epochs: float) -> float:
-    """The value peak * (1 - epoch / epochs)^power."""
+    """Return peak * (1 - epoch / epochs)^power."""
     return float(peak * max(0.0, 1 - epoch / epochs) ** power)
 
 
 def one_cycle_lr(step: int, *, peak: float, floor: float, total_steps: int) -> float:
-    """Rise in a cosine from peak / 25 within 30 % of the steps, then fall in one to the floor."""
+    """Rise along a cosine from peak / 25 within 30 % of the steps, then fall to the floor."""
     rise = 0.3 * total_steps - 1
     if step <= rise:
         low, share = peak / 25, step / rise
@@ -70,7 +70,7 @@ def one_cycle_lr(step: int, *, peak: float, floor: float, total_steps: int) -> f
 
 
 def cyclic_lr(step: int, *, peak: float, floor: float, half_period: int) -> float:
-    """A triangle from floor up to peak and down again."""
+    """Follow triangles from the floor up to the peak and down again."""
     cycle, inside = divmod(step, 2 * half_period)
     return floor + (peak - floor) * (1 - abs(inside / half_period - 1))
 
@@ -81,13 +81,13 @@ def build_schedule(
     """Build the recipe's schedule.
 
     Args:
-        recipe: Names the curve and its arguments.
+        recipe: The recipe, which names the curve and its arguments.
         peak: The highest learning rate, already scaled for the batch.
-        floor: The lowest one, scaled too.
+        floor: The lowest learning rate, also scaled.
         steps_per_epoch: Steps in an epoch.
 
     Returns:
-        A function from a step, 0 for the first, to its learning rate.
+        A function that maps a step, counted from 0, to its learning rate.
     """
     warmup_steps = recipe.warmup_epochs * steps_per_epoch
     main_epochs = max(recipe.epochs - recipe.warmup_epochs, 0)
@@ -123,17 +123,25 @@ def build_schedule(
         if recipe.schedule == "constant" or not decay_epochs:
             return peak
         return cosine_lr(
-            step, peak=peak, floor=floor, decay_steps=decay_epochs * steps_per_epoch, cycles=recipe.num_cycles,
+            step,
+            peak=peak,
+            floor=floor,
+            decay_steps=decay_epochs * steps_per_epoch,
+            cycles=recipe.num_cycles,
             cycle_decay=recipe.cycle_decay,
-        )  # fmt: skip
+        )
 
     return lr_at
 
 
 def scaled_lr(recipe: Recipe, global_batch: int) -> tuple[float, float]:
-    """Return lr and min_lr to train with.
+    """Return the lr and min_lr to train with.
 
-    They are those of the recipe, or with `scale_lr` scaled linearly to the global batch that is used.
+    They are those of the recipe. With `scale_lr`, they are scaled linearly to the global batch.
+
+    Args:
+        recipe: The recipe.
+        global_batch: Images in a step, over all ranks.
     """
     factor = (
         global_batch / recipe.lr_batch_size if recipe.scale_lr and recipe.lr_batch_size else 1.0

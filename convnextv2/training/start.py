@@ -2,17 +2,17 @@
 
 A run starts in one of five ways. The first that applies is taken:
 
-1. Resume: go on exactly from the newest whole checkpoint of the run folder (`resume: True`, or
-   `resume: auto` where there is a checkpoint).
-2. Continue inside: go on from a MindSpore checkpoint that lies in the run folder, as MindCV's
-   `--ckpt_path ckpt/tiny-3_1251.ckpt` does. If the run has its own checkpoint of that epoch, it goes
-   on exactly from that one.
+1. Resume: continue exactly from the newest whole checkpoint of the run folder (`resume: True`, or
+   `resume: auto` if there is a checkpoint).
+2. Continue inside: continue from a MindSpore checkpoint that lies in the run folder, as MindCV's
+   `--ckpt_path ckpt/tiny-3_1251.ckpt` does. If the run has its own checkpoint of that epoch, it
+   continues exactly from that one.
 3. Continue: take the weights, the average and the position of a MindSpore checkpoint from elsewhere
    (`init` with `resume_init` or `resume_opt`).
-4. From weights: take the encoder, and what fits of the head, from any weights (`init`).
-5. From scratch: random weights.
+4. From weights: take the encoder, and the fitting rows of the head, from any weights (`init`).
+5. From scratch: use random weights.
 
-Only this module decides which it is.
+Only this module decides which way it is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Way(Enum):
 
     @property
     def continues_mindcv(self) -> bool:
-        """Whether the run goes on from a MindSpore checkpoint."""
+        """Whether the run continues from a MindSpore checkpoint."""
         return self in (Way.CONTINUE_INSIDE, Way.CONTINUE)
 
 
@@ -53,7 +53,7 @@ class Start:
     """Everything that a run starts with.
 
     Attributes:
-        recipe: The recipe, with what the initial weights tell.
+        recipe: The recipe, completed from the initial weights.
         run: The run folder.
         place: This rank.
         way: How the run starts.
@@ -69,17 +69,18 @@ class Start:
     def load_into(
         self, model: ConvNeXtV2, classes: Sequence[str] = (), named: int = 0
     ) -> dict[str, Any]:
-        """Put the initial weights into a network, and say what became of each.
+        """Load the initial weights into a network, and say what happened to each.
 
         A run that resumes gets its weights from its checkpoint instead.
 
         Args:
             model: The network, with random weights.
-            classes: Names of the rows of its head; empty without a head.
-            named: How many of these rows are classes of the data.
+            classes: The names of the rows of its head; empty without a head.
+            named: The number of these rows that are classes of the data.
 
         Returns:
-            The provenance of what is trained: the licence of the initial weights holds for it too.
+            The provenance of the model that is trained. The licence of the initial weights applies
+            to it too.
         """
         if self.way is Way.RESUME:
             return self.run.provenance()
@@ -99,7 +100,7 @@ def decide(recipe: Recipe, path: Path) -> tuple[Recipe, Way]:
     """Decide how a run starts.
 
     Args:
-        recipe: What the user asks for.
+        recipe: The recipe as the user gave it.
         path: The run folder, which need not exist.
 
     Returns:
@@ -121,7 +122,7 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
     """Decide what `resume: auto` means for a folder.
 
     Args:
-        recipe: Any recipe; only one with `resume: auto` is changed.
+        recipe: Any recipe. Only one with `resume: auto` is changed.
         path: The run folder, which need not exist.
 
     Returns:
@@ -129,8 +130,8 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
         killed before its first checkpoint, starting anew loses nothing, so `overwrite` is True.
 
     Raises:
-        RunError: The folder has weights but no checkpoint to go on from, or starting anew would
-            delete what no run without a checkpoint leaves there.
+        RunError: The folder has weights but no checkpoint to continue from, or starting anew would
+            delete something that a run without a checkpoint does not leave there.
     """
     if recipe.resume != "auto":
         return recipe
@@ -146,15 +147,15 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
     # The user may have named any folder, such as the one with the recipe and the images.
     if is_run and (others := run.foreign_content(recipe.model)):
         raise RunError(
-            f"resume = auto: {path} has no checkpoint to go on from, and starting anew would delete "
-            f"what no run has left there: {', '.join(others)}. Use another folder for out, or "
-            "--overwrite to delete them."
+            f"resume = auto: {path} has no checkpoint to go on from, and starting anew would "
+            f"delete what no run has left there: {', '.join(others)}. Use another folder for out, "
+            "or --overwrite to delete them."
         )
     return recipe.model_copy(update={"resume": False, "overwrite": is_run})
 
 
 def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | None, list[str]]:
-    """Open the initial weights, and add to the recipe what they tell where the user set nothing.
+    """Open the initial weights, and add to the recipe what they tell, unless the user set it.
 
     Args:
         recipe: The recipe that `decide` returned.
@@ -162,7 +163,7 @@ def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | Non
         way: How the run starts.
 
     Returns:
-        The recipe, the opened weights (None if the way has none), and lines for people.
+        The recipe, the opened weights (None if the way has none), and lines for the user.
     """
     weights = None
     if way not in (Way.RESUME, Way.SCRATCH):
@@ -176,23 +177,23 @@ def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | Non
 
 
 def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
-    """Make the folder of a new run, or find that of a run that goes on.
+    """Create the folder of a new run, or find the folder of a run that is continued.
 
     Args:
-        recipe: With `overwrite`, a run that lies there is deleted.
+        recipe: The recipe. With `overwrite`, a run that is already there is deleted.
         path: The run folder.
         way: How the run starts.
 
     Raises:
-        RunError: There is nothing to resume, the folder holds something that is not to be
-            overwritten, or it is to be overwritten but is no run or holds the initial weights.
+        RunError: There is nothing to resume, or the folder exists and `overwrite` is off. With
+            `overwrite`: the folder is not a run folder, or holds the initial weights.
     """
     run = Run(path)
     if way is Way.RESUME:
         if run.last_checkpoint() is None:
             raise RunError(
-                f"resume = True: {path} has no checkpoint. Leave resume out to start a run there, or "
-                "use resume: auto, which does either."
+                f"resume = True: {path} has no checkpoint. Leave resume out to start a run there, "
+                "or use resume: auto, which does either."
             )
         return run
     if way is Way.CONTINUE_INSIDE:  # it may still turn out not to fit the run
@@ -220,5 +221,5 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
 
 
 def _is_inside(init: str, path: Path) -> bool:
-    """Whether the initial weights lie in this folder."""
+    """Return whether the initial weights lie in this folder."""
     return bool(init) and path.resolve() in Path(init).resolve().parents

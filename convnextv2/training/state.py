@@ -1,4 +1,7 @@
-"""What must survive a restart besides the weights: the optimizer's tensors by parameter name, and the position in the run."""
+"""What must survive a restart besides the weights.
+
+This is the state of the optimizer, by parameter name, and the position in the run.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,26 @@ from convnextv2.errors import CheckpointError
 
 @dataclass
 class Progress:
-    """Where a run stands. All randomness follows from (seed, epoch, step), so no generator is saved.
+    """The position of a run.
+
+    All randomness follows from (seed, epoch, step), so no generator is saved.
 
     Attributes:
         step: Steps done.
         epoch: Epochs whose steps are done.
         batch: Batches of the current epoch that were used.
-        best: The best evaluation so far.
-        score: The evaluation of these weights; None where they were not evaluated.
-        scaler: State of the gradient scaler.
-        average_ahead: By how many updates the average is ahead of `step`; not 0 after MindCV.
-        conditions: What else the result depends on, see `training.resume`; empty where an older
-            checkpoint does not say.
-        closed: Epochs that are evaluated and logged; None where an older checkpoint, which was
-            written after the evaluation, does not say.
-        last_loss: Loss of the last step; None before the first.
-        loss_sum: Sum of the losses since the last line in the log, over all ranks.
-        loss_count: How many losses that are.
+        best: The best score so far.
+        score: The score of the current weights; None if they were not evaluated.
+        scaler: The state of the gradient scaler.
+        average_ahead: The number of updates by which the average is ahead of `step`. It may differ
+            from 0 after continuing from MindCV.
+        conditions: What else the result depends on, see `training.resume`. It is empty in older
+            checkpoints.
+        closed: Epochs that are evaluated and logged. It is None in older checkpoints, which were
+            written after the evaluation.
+        last_loss: The loss of the last step; None before the first.
+        loss_sum: The sum of the losses since the last line of the log, over all ranks.
+        loss_count: The number of these losses.
     """
 
     step: int = 0
@@ -48,18 +54,18 @@ class Progress:
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Progress:
-        """Restore what a checkpoint says, also one of an older version.
+        """Restore the position from a checkpoint, including one of an older version.
 
         Raises:
-            CheckpointError: It says something that this version does not know.
+            CheckpointError: It has an entry that this version does not know.
         """
         content = {"closed": None} | dict(saved)
         if images := content.pop("images", 0):
             content["conditions"] = {"images": images}
         if unknown := sorted(content.keys() - cls.__dataclass_fields__.keys()):
             raise CheckpointError(
-                f"the checkpoint's progress.json has {', '.join(unknown)}, which this version does not know. Go on with the "
-                "version that wrote it."
+                f"the checkpoint's progress.json has {', '.join(unknown)}, which this version does "
+                "not know. Go on with the version that wrote it."
             )
         return cls(**content)
 
@@ -70,7 +76,7 @@ class Progress:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as "parameter name|key" to tensor."""
+    """Return the state of the optimizer as "parameter name|key" -> tensor."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value
@@ -83,8 +89,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def load_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], step: int
 ) -> None:
-    """Put saved tensors back. step: updates done, which some optimizers count by group. Raises CheckpointError where the tensors
-    belong to other parameters, or have other shapes."""
+    """Restore the state of an optimizer.
+
+    Args:
+        optimizer: The optimizer.
+        model: The model whose parameters it trains.
+        tensors: The state as `optimizer_tensors` returned it.
+        step: Updates done, which some optimizers count for each group.
+
+    Raises:
+        CheckpointError: The tensors belong to other parameters, or have other shapes.
+    """
     names = {parameter: name for name, parameter in model.named_parameters()}
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -96,16 +111,17 @@ def load_optimizer(
     if by_name and set(by_name) != set(parameters):
         odd = sorted(set(by_name) ^ set(parameters))[0]
         raise CheckpointError(
-            f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume with the recipe it was "
-            "written with."
+            f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume "
+            "with the recipe it was written with."
         )
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name, state in by_name.items():
         for what, tensor in state.items():
             if tensor.dim() and tensor.shape != shapes[name]:
                 raise CheckpointError(
-                    f"the checkpoint's optimizer state has {name} ({what}) as {tuple(tensor.shape)}, the model as "
-                    f"{tuple(shapes[name])}. Leave the state out (MindCV: resume_opt), or use the model that it was written with."
+                    f"the checkpoint's optimizer state has {name} ({what}) as "
+                    f"{tuple(tensor.shape)}, the model as {tuple(shapes[name])}. Leave the state "
+                    "out (MindCV: resume_opt), or use the model that it was written with."
                 )
     # torch.optim.Optimizer.load_state_dict knows which device each kind of state belongs on.
     optimizer.load_state_dict(

@@ -1,8 +1,9 @@
-"""What training needs to know of a task.
+"""What training needs to know about a task.
 
-The loop knows nothing of classes, masks or boxes. Everything that differs from task to task is one
-object, which the loop, the keeper and the start of a run take. It has no base class: a plain class
-with these attributes and methods is a task. The tasks of this package are in `convnextv2.tasks`.
+The loop knows nothing about classes, masks or boxes. Everything that differs from task to task is
+in one object, which the loop, the keeper and the start of a run take. It has no base class: a plain
+class with these attributes and methods is a task. The tasks of this package are in
+`convnextv2.tasks`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from convnextv2.weights.files import Description
 
 
 class Stoppable(Protocol):
-    """Something that may wait for a long time, and gives up if a stop is asked for."""
+    """Something that may wait for a long time, but gives up if a stop is asked for."""
 
     stop_asked: Callable[[], bool]
 
@@ -33,21 +34,21 @@ class Batches(Protocol):
 
     @property
     def patience(self) -> Stoppable:
-        """What waits for images that are out of reach."""
+        """The object that waits for images that are unavailable."""
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """The images that were left out until now: name and reason."""
+        """The images that were left out so far: name -> reason."""
 
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterable[Any]:
-        """Return the batches of an epoch from one of them on."""
+        """Return the batches of an epoch, starting with batch number `first_batch`."""
 
 
 class Task(Protocol):
-    """What a run learns. Plain attributes do for the properties."""
+    """What a run learns. Plain attributes may take the place of the properties."""
 
     @property
     def recipe(self) -> Recipe:
@@ -59,7 +60,7 @@ class Task(Protocol):
 
     @property
     def description(self) -> Description:
-        """What the run's weights files say about the network."""
+        """The description of the network in the run's weights files."""
 
     @property
     def depths(self) -> Sequence[int]:
@@ -71,14 +72,14 @@ class Task(Protocol):
 
     @property
     def score(self) -> str | None:
-        """The figure that decides which weights are best (the larger, the better).
+        """The figure that decides which weights are best; larger is better.
 
-        None if the task is never evaluated.
+        It is None if the task is never evaluated.
         """
 
     @property
     def usual_loss(self) -> float | None:
-        """The loss of a model that has learned nothing; None if it is not known."""
+        """The loss of a model that has learned nothing; None if it is unknown."""
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         """Compute the loss of a batch.
@@ -86,14 +87,14 @@ class Task(Protocol):
         Args:
             model: The network, wrapped if gradients are averaged over ranks.
             batch: A batch of the loader.
-            generator: On the CPU. All randomness of the loss must come from it.
+            generator: A generator on the CPU. All randomness of the loss must come from it.
 
         Returns:
             A scalar.
         """
 
     def size(self, batch: Any) -> int:
-        """Count the images in a batch; one without images teaches nothing."""
+        """Count the images in a batch. A batch without images teaches nothing."""
 
     def evaluate(self) -> dict[str, float]:
-        """Measure the model as it is. Never called if `score` is None."""
+        """Evaluate the model as it is. This is never called if `score` is None."""

@@ -29,15 +29,15 @@ from convnextv2.training.task import Task
 
 
 def train_task(task: Task, start: Start) -> None:
-    """Train a model as its recipe says, and leave best/ and last/ in the run.
+    """Train a model as its recipe says, and leave best/ and last/ in the run folder.
 
     Args:
-        task: What is learned.
+        task: The task that is learned.
         start: How the run starts, and where.
 
     Raises:
         DataError: There are too few images for one batch.
-        TrainingError: The memory does not suffice, or the loss is not finite.
+        TrainingError: The memory is not sufficient, or the loss is not finite.
     """
     recipe, run, place, model = task.recipe, start.run, start.place, task.model
     check_images(task, place)
@@ -62,7 +62,7 @@ def train_task(task: Task, start: Start) -> None:
     progress, pace = _take_up(task, start, learner, pace, dtype)
     if place.is_main:
         run.save_recipe(recipe)
-        run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # a kill may have come before it
+        run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # in case a kill prevented it
         run.sweep()
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
     if recipe.compile:
@@ -127,11 +127,11 @@ def check_images(task: Task, place: Place) -> None:
 def _take_up(
     task: Task, start: Start, learner: Learner, pace: Pace, dtype: torch.dtype
 ) -> tuple[Progress, Pace]:
-    """Put the learner where the run stands.
+    """Bring the learner to the position of the run.
 
     Returns:
-        The position, and the pace: a run that goes on with other ranks keeps the steps of its
-        epochs.
+        The position and the pace. If a run is continued with another number of ranks, it keeps the
+        number of steps in its epochs.
     """
     recipe, run, place = task.recipe, start.run, start.place
     asked = recipe.images_per_batch(), recipe.accumulate
@@ -152,7 +152,7 @@ def _take_up(
 
 
 def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
-    """How long the loop runs and what it does how often, as the recipe says."""
+    """Build the recipe's pace: how long the loop runs, and how often it does what."""
     minutes = recipe.save_every_minutes
     return Pace(
         epochs=recipe.epochs,
@@ -172,7 +172,7 @@ def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pa
 
 
 def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
-    """Build the scaler that keeps gradients above the smallest float16; it is idle otherwise."""
+    """Build the scaler that keeps gradients in the range of float16. Otherwise it is disabled."""
     return torch.amp.GradScaler(
         device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16
     )

@@ -1,1 +1,1 @@
-"""One small file per verb: the function that Python users call and the command line runs."""
+"""The verbs, one module for each: the function that Python users call and the command line runs."""

@@ -1,4 +1,4 @@
-"""How fast this machine trains and runs the models, and by which engine."""
+"""Measure how fast this machine trains and runs the models, and with which engine."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ WORKS = ("pretrain", "train", "inference", "loader")
 def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     """Measure whole steps of pre-training and training, inference, and the training loader.
 
-    Each row is measured in a process of its own, so that its memory is its own: the peak beyond
-    what imports took, weights and optimizer included. Two repetitions do not count.
+    Each row is measured in a process of its own, so that its memory is known. Memory is the peak
+    beyond what the imports took, including weights and optimizer. Two warm-up repetitions do not
+    count.
 
     Returns:
         The rows of the table that is printed.
@@ -68,7 +69,8 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     kernels = choice.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
     print(
-        f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch {torch.__version__}."
+        f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch "
+        f"{torch.__version__}."
     )
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -86,7 +88,7 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
 
 
 def _apart(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
-    """One row, measured in a fresh process. What an engine cannot do is its row's "failure"."""
+    """Measure one row in a fresh process. If the engine fails, the row has a "failure" instead."""
     row = {
         "work": work,
         "model": model.removeprefix("convnextv2_"),
@@ -97,16 +99,27 @@ def _apart(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -
             return row | pool.submit(measure, work, model, engine, recipe, limit_s).result()
         except ConvNeXtV2Error as error:
             return row | {"failure": str(error)}
-        except Exception as error:  # of other people's engines, of any kind
+        except Exception as error:  # engines of other libraries raise any kind of error
             return row | {
                 "failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             }
 
 
 def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) -> dict[str, Any]:
-    """The figures of one row, in this process: images_per_second (median), spread (half of what lies between the quartiles, as a
-    share), memory_mib."""
-    warnings.simplefilter("ignore")  # of exporters and compilers, about themselves
+    """Measure one row in this process.
+
+    Args:
+        work: One of `WORKS`.
+        model: The name of the size.
+        engine: The inference engine; unused by other works.
+        recipe: The batch, the images and the knobs of the step.
+        limit_s: Seconds after which no new repetition begins.
+
+    Returns:
+        images_per_second (the median), spread (half the interquartile range, as a share of the
+        median) and memory_mib.
+    """
+    warnings.simplefilter("ignore")  # exporters and compilers warn about their own internals
     device = choose_device(recipe.device)
     if device.type == "cpu":
         choice.choose(recipe.kernels)
@@ -138,7 +151,7 @@ def _images(recipe: Recipe, device: torch.device) -> torch.Tensor:
     images = torch.randn(
         recipe.images_per_batch(), recipe.in_channels, height, width, device=device
     )
-    return images.to(memory_format=torch.channels_last)  # as loaders give them
+    return images.to(memory_format=torch.channels_last)  # the layout of the loaders
 
 
 def _step(
@@ -208,14 +221,15 @@ def _loader(
     to_images = build_batch_transform(recipe, 0)
     if not len(loader):
         raise RecipeError(
-            f"batch_size = {recipe.batch_size}: larger than the {len(source)} images. Use a smaller one."
+            f"batch_size = {recipe.batch_size}: larger than the {len(source)} images. Use a "
+            "smaller one."
         )
 
     def epoch() -> None:
         for batch in loader.batches(0):
             to_images.normalise(batch.pixels.to(device))
 
-    # The last batch may be short, or left out.
+    # The last batch may be incomplete, or dropped.
     return epoch, min(len(loader) * recipe.images_per_batch(), loader.sampler.images_per_rank)
 
 
@@ -241,5 +255,6 @@ def _show(rows: list[dict[str, Any]]) -> None:
         ]
         if len(runs) > 1:
             print(
-                f"Fastest inference of {model} here: {max(runs, key=lambda row: row['images_per_second'])['backend']}."
+                f"Fastest inference of {model} here: "
+                f"{max(runs, key=lambda row: row['images_per_second'])['backend']}."
             )

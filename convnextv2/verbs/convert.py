@@ -1,4 +1,4 @@
-"""Take weights of any known format to another one."""
+"""Convert weights of any known format to another format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convnextv2.weights.load import open_weights
 
 @takes(ConvertOptions)
 def convert(options: ConvertOptions) -> Path:
-    """Write weights for another library.
+    """Write weights in the format of another library.
 
     Returns:
         The path that was written.

@@ -1,4 +1,4 @@
-"""The whole journey on real images that come with the package: pre-train, fine-tune, validate, predict, report."""
+"""The whole journey on images that come with the package, from pre-training to the report."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _title(text: str) -> None:
 
 
 def _save_some_images(folder: Path, count: int = 4) -> list[Path]:
-    """Some bundled validation images as PNG files, so that the commands below have files to work on."""
+    """Save a few bundled validation images as PNG files, for the verbs that take image files."""
     folder.mkdir(parents=True, exist_ok=True)
     _, source = find_sources(read_recipe({}, config="demo")[0], labelled=True)
     assert source is not None and source.targets is not None

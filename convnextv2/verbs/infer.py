@@ -1,4 +1,4 @@
-"""MindCV's infer.py: the five most probable classes of one image, as a dictionary."""
+"""Print the most probable classes of one image as a dictionary, as MindCV's infer.py does."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from convnextv2.verbs.predict import classify
 
 @takes(InferOptions)
 def infer(options: InferOptions) -> dict[str, float]:
-    """Print and return {class: probability} of the best classes of one image.
+    """Print and return the most probable classes of one image.
 
-    The image is prepared as the weights say. Knobs that MindCV's scripts pass to every program are
-    named as without effect.
+    The image is prepared as the weights say. MindCV's scripts pass the same knobs to every program.
+    Those that have no effect here are named in one line.
+
+    Returns:
+        Class name -> probability, the most probable class first.
     """
     image_path, ckpt_path, knobs = options.image_path, options.ckpt_path, options.knob_values
     if not image_path:
@@ -27,7 +30,8 @@ def infer(options: InferOptions) -> dict[str, float]:
         )
     if Path(image_path).is_dir():
         raise DataError(
-            f"image_path = {image_path}: a folder, expected one image. For many use: convnextv2 predict."
+            f"image_path = {image_path}: a folder, expected one image. For many use: convnextv2 "
+            "predict."
         )
     if not ckpt_path:
         raise CheckpointError(
@@ -37,8 +41,8 @@ def infer(options: InferOptions) -> dict[str, float]:
     held = opened.description.model
     if options.model and options.model != held:
         raise CheckpointError(
-            f"model = {options.model}: {ckpt_path} holds {held}. Leave model out, or give the weights "
-            "of that size."
+            f"model = {options.model}: {ckpt_path} holds {held}. Leave model out, or give the "
+            "weights of that size."
         )
     idle = [name for name in knobs if RENAMED.get(name, name) not in InferOptions.knobs]
     if idle:

@@ -1,4 +1,4 @@
-"""Say what a checkpoint is, in one screen."""
+"""Describe a checkpoint on one screen."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from convnextv2.weights.names import FORMATS
 
 @takes(InspectOptions)
 def inspect(options: InspectOptions) -> Weights:
-    """Print what weights of any known format are.
+    """Print a description of weights of any known format.
 
-    The lines say file, size, network, preparation of images, what else is in them, and licence.
+    The lines name the file, its size, the network, the preparation of images, further content and
+    the licence.
 
     Returns:
         The opened weights.
@@ -46,7 +47,8 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
         ("sha256", origin.sha256),
         (
             "format",
-            f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} ({origin.container})",
+            f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} "
+            f"({origin.container})",
         ),
         ("kind", kind.get(description.kind, f"FCMAE, encoder and decoder ({description.fcmae})")),
         (
@@ -67,7 +69,8 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
         rows.append(
             (
                 "images",
-                f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}",
+                f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop "
+                f"{how['crop_pct']:g}",
             )
         )
         if how.get("value_range"):
@@ -116,7 +119,7 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers; types of 8 bits cannot tell themselves."""
+    """Return whether all values are finite. 8-bit types have no such test and are converted."""
     return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
 
 

@@ -17,13 +17,13 @@ from convnextv2.verbs.options import ModelsOptions
 
 @takes(ModelsOptions)
 def models(options: ModelsOptions) -> list[dict[str, Any]]:
-    """Print the sizes that match a pattern: depths, widths, parameters, multiply-adds.
+    """Print the sizes that match a pattern, with depths, widths, parameters and multiply-adds.
 
-    Parameters are those with 1000 classes. Multiply-adds are those of a forward pass, counted from
-    the network itself on the meta device.
+    Parameters are counted with 1000 classes. Multiply-adds are those of one forward pass. They are
+    counted on the network itself, on the meta device.
 
     Returns:
-        The same as a list.
+        The same figures as a list, one dictionary for each size.
     """
     pattern, image_size = options.pattern, options.image_size
     names = [name for name in SIZES if fnmatch(name, pattern) or pattern in name]
@@ -31,7 +31,8 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
         raise RecipeError(f"pattern = {pattern!r}: matches none of {', '.join(SIZES)}.")
     rows = []
     say(
-        f"{'model':<18}{'depths':<15}{'channels':<25}{'parameters':>12}{f'GMACs at {image_size} px':>20}"
+        f"{'model':<18}{'depths':<15}{'channels':<25}{'parameters':>12}"
+        f"{f'GMACs at {image_size} px':>20}"
     )
     for name in names:
         depths, dims = SIZES[name]
@@ -50,6 +51,7 @@ def models(options: ModelsOptions) -> list[dict[str, Any]]:
             }
         )
         say(
-            f"{name:<18}{', '.join(map(str, depths)):<15}{', '.join(map(str, dims)):<25}{parameters:>12,}{gmacs:>20.2f}"
+            f"{name:<18}{', '.join(map(str, depths)):<15}{', '.join(map(str, dims)):<25}"
+            f"{parameters:>12,}{gmacs:>20.2f}"
         )
     return rows

@@ -1,6 +1,7 @@
-"""What each verb takes: every option with its type, default and help, once.
+"""The options of every verb, each declared once with its type, default and help.
 
-This module needs no torch, so that `--help` is quick. The functions are beside it, one file each.
+This module does not import torch, so that `--help` is fast. Each verb's function is in a module of
+its own in this folder.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ _IMAGES = (
     *("data_dir", "dataset", "dataset_download", "train_split", "val_split", "val_fraction"),
     *("class_order", "columns", "images_dir", "image_suffix", "seed"),
 )
-"""Knobs that say which labelled images are measured."""
+"""Knobs that select the labelled images to measure."""
 
 _PREPARED = (
     *("image_size", "in_channels", "value_range", "interpolation", "antialias", "eval_preset"),
     *("crop_pct", "mean", "std"),
 )
-"""Knobs that say how they are prepared."""
+"""Knobs that say how those images are prepared."""
 
 _RANKS = ("distribute", "rank_timeout_s", "data_wait_s")
-
+"""Knobs that concern ranks and unavailable data."""
 
 _SHOWN = (
     *("data_dir", "out", "resume", "init", "model", "epochs", "batch_size", "lr", "image_size"),
@@ -40,7 +41,7 @@ _SHOWN = (
 )
 """Knobs of train and pretrain that most people need."""
 
-RECIPE = "YAML file, or a name that `convnextv2 recipes` lists."
+RECIPE = "Recipe: a YAML file, or a name that `convnextv2 recipes` lists."
 _RUN = "Run folder, checkpoint, weights file or artifact."
 
 
@@ -52,7 +53,7 @@ class PretrainOptions(
     takes_recipe=True,
     shown=(*_SHOWN, "mask_ratio"),
 ):
-    """Learn from images without labels (FCMAE)."""
+    """Pre-train on images without labels (FCMAE)."""
 
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
 
@@ -92,13 +93,17 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
 
     run: PathLike = argument("RUN", _RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
-    top_k: int = option(5, "How many classes to show.", metavar="K", ge=1)
-    json: bool = option(False, "Print one JSON object for each image, for machines.")
+    top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1)
+    json: bool = option(False, "Print one JSON object for each image, for use by other programs.")
     server: str = option(
-        "", "Ask the server at this address; RUN is then a model's name there.", metavar="URL"
+        "",
+        "Ask the server at this address instead. RUN is then the name of a model on that server.",
+        metavar="URL",
     )
     api_key: str = option(
-        "", "Key of the server. Empty: the environment's CONVNEXTV2_API_KEY.", metavar="KEY"
+        "",
+        "API key of the server. If empty, the environment variable CONVNEXTV2_API_KEY is used.",
+        metavar="KEY",
     )
 
 
@@ -109,7 +114,7 @@ class ExportOptions(
     knobs=(*_IMAGES, "batch_size", "workers", "bad_images", "max_image_pixels"),
     batch_size=16,
 ):
-    """Write a model as ONNX, PyTorch or OpenVINO artifact, with a certificate of how it compares."""
+    """Write a model as an ONNX, PyTorch or OpenVINO artifact, and certify how well it agrees."""
 
     run: PathLike = argument("RUN", _RUN)
     format: Literal["onnx", "torch", "aoti", "openvino"] = option(
@@ -117,111 +122,137 @@ class ExportOptions(
     )
     precision: Literal["float32", "float16", "bfloat16", "int8"] = option(
         "float32",
-        "Arithmetic of the artifact; GRN and layer norm keep float32 statistics in all of them.",
+        "Arithmetic of the artifact. GRN and layer norm keep float32 statistics in every "
+        "precision.",
         metavar="P",
     )
     outputs: Literal["classifier", "features", "backbone"] = option(
         "classifier",
-        "What it returns: logits, embedding and explanation map (classifier), the embedding "
-        "(features), or the maps of the four stages (backbone).",
+        "What the model returns: logits, embedding and explanation map (classifier), the "
+        "embedding alone (features), or the feature maps of the four stages (backbone).",
         metavar="O",
     )
     input: Literal["images", "pixels"] = option(
         "images",
-        "What it takes: normalised images; or uint8 pixels, and then it returns probabilities.",
+        "What the model takes: normalised images, or uint8 pixels. With pixels it returns "
+        "probabilities instead of logits.",
         metavar="I",
     )
-    dynamic_size: bool = option(False, "Take images of any multiple of the total stride.")
+    dynamic_size: bool = option(
+        False, "Accept images of any size that is a multiple of the total stride."
+    )
     calibrate: bool = option(
-        False, "Fit the temperature of the probabilities to validation images."
+        False, "Fit the temperature of the probabilities to the validation images."
     )
     images: int = option(
-        512, "Measure on at most so many validation images, evenly spread.", metavar="N", ge=1
+        512, "Measure on at most this many validation images, spread evenly.", metavar="N", ge=1
     )
     seconds: float = option(
-        5.0, "Compare speeds for at least so long.", metavar="S", unit="s", ge=0
+        5.0, "Minimum time for the comparison of speeds.", metavar="S", unit="s", ge=0
     )
     out: PathLike = option(
-        "", "Folder to write. Empty: artifacts/FORMAT-PRECISION in the run.", metavar="FOLDER"
+        "",
+        "Folder to write. If empty, it is artifacts/FORMAT-PRECISION in the run.",
+        metavar="FOLDER",
     )
     layout: Literal["folder", "triton", "ovms"] = option(
         "folder",
-        "A folder, or a model repository for the servers Triton or OpenVINO Model Server in `out`.",
+        "Write a plain folder, or a model repository for Triton or OpenVINO Model Server (ovms) "
+        "in `out`.",
         metavar="L",
     )
-    name: str = option("", "Name of the model in a repository. Empty: the run's.", metavar="NAME")
-    overwrite: bool = option(False, "Replace an artifact that is there.")
+    name: str = option(
+        "",
+        "Name of the model in a model repository. If empty, it is the name of the run.",
+        metavar="NAME",
+    )
+    overwrite: bool = option(False, "Replace an artifact that already exists.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(Limits, Options, verb="serve", knobs=("device", "precision", "kernels")):
-    """Serve models over HTTP, with a page to try them."""
+    """Serve models over HTTP, with a web page to try them."""
 
     models: Sequence[PathLike] = argument(
         "MODEL",
-        "[NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME of the Hub.",
+        "[NAME[@VERSION]=]PATH of a run, weights file or artifact, or OWNER/NAME on the Hugging "
+        "Face Hub.",
         many=True,
     )
-    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 for all.", metavar="H")
+    host: str = option(
+        "127.0.0.1", "Address to listen on. 0.0.0.0 listens on all addresses.", metavar="H"
+    )
     port: int = option(
-        8000, "Port to listen on; 0 for any that is free.", metavar="N", ge=0, lt=65536
+        8000, "Port to listen on. 0 chooses a free port.", metavar="N", ge=0, lt=65536
     )
     api_key: str = option(
         "",
-        "Key that clients must send. Empty: the environment's CONVNEXTV2_API_KEY.",
+        "API key that clients must send. If empty, the environment variable CONVNEXTV2_API_KEY "
+        "is used.",
         metavar="KEY",
     )
     api_key_file: str = option(
-        "", "File with more keys, one on each line; SIGHUP reads it again.", metavar="FILE"
+        "",
+        "File with further API keys, one on each line. SIGHUP makes the server read it again.",
+        metavar="FILE",
     )
     cors_origins: str = option(
-        "", "Origins whose pages may call the server, separated by commas.", metavar="O"
+        "", "Origins whose web pages may call the server, separated by commas.", metavar="O"
     )
     access_log: Literal["failed", "all", "json", "off"] = option(
         "failed",
-        "Requests to write down: failed ones, all, all as JSON (json), or none (off).",
+        "Which requests to log: failed ones, all, all as JSON (json), or none (off).",
         metavar="L",
     )
     ssl_certfile: str = option(
-        "", "Certificate for HTTPS, as PEM; SIGHUP reads it again.", metavar="FILE"
+        "",
+        "Certificate for HTTPS, in PEM format. SIGHUP makes the server read it again.",
+        metavar="FILE",
     )
-    ssl_keyfile: str = option("", "Key of the certificate, not encrypted.", metavar="FILE")
+    ssl_keyfile: str = option("", "Private key of the certificate, not encrypted.", metavar="FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(Options, verb="convert"):
-    """Take weights of any known format to another library's."""
+    """Convert weights of any known format to the format of another library."""
 
     weights: PathLike = argument(
-        "WEIGHTS", "Run folder, weights file, Hub folder, or OWNER/NAME on the Hub."
+        "WEIGHTS",
+        "Run folder, weights file, folder from the Hub, or OWNER/NAME on the Hugging Face Hub.",
     )
     to: Literal["official", "timm", "transformers", "mmpretrain", "mindcv", "convnextv2"] = option(
         REQUIRED, "Format to write.", metavar="FORMAT"
     )
     out: PathLike = option(
-        REQUIRED, "File where it has a suffix, else a folder for the Hub.", metavar="PATH"
+        REQUIRED,
+        "File to write if the path has a suffix; otherwise a folder for the Hub.",
+        metavar="PATH",
     )
-    ema: bool = option(False, "Take the averaged weights of a training checkpoint.")
-    allow_drift: bool = option(False, "Write also what the target computes a little differently.")
+    ema: bool = option(False, "Convert the averaged weights of a training checkpoint.")
+    allow_drift: bool = option(
+        False, "Also write weights that the target library would compute slightly differently."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(Options, verb="inspect"):
-    """Say what a checkpoint of any known format is."""
+    """Describe a checkpoint of any known format."""
 
     weights: PathLike = argument("WEIGHTS", _RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferOptions(Options, verb="infer", knobs=INFERENCE, foreign=True):
-    """MindCV's infer.py: the five best classes of one image, as a dictionary."""
+    """Print the five best classes of one image as a dictionary, as MindCV's infer.py does."""
 
-    image_path: PathLike = option("", "The image.", metavar="FILE")
+    image_path: PathLike = option("", "Image to classify.", metavar="FILE")
     ckpt_path: PathLike = option(
         "", "Weights of any known format, or a run folder.", metavar="CKPT"
     )
-    model: str = option("", "Only checked: the weights say what they are.", metavar="NAME")
-    top_k: int = option(5, "How many classes to show.", metavar="K", ge=1)
+    model: str = option(
+        "", "Name of the model. It is only checked: the weights say what they are.", metavar="NAME"
+    )
+    top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,20 +261,22 @@ class ReconstructOptions(
     verb="reconstruct",
     knobs=("device", "bad_images", "max_image_pixels", "seed", "mask_ratio"),
 ):
-    """Show what a pre-trained run makes of masked images."""
+    """Show how a pre-trained run reconstructs masked images."""
 
     run: PathLike = argument("RUN", _RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
-    out: PathLike = option("reconstructions.png", "Picture to write.", metavar="FILE")
-    count: int = option(16, "Show at most so many images, evenly spread.", metavar="N", ge=1)
+    out: PathLike = option("reconstructions.png", "Image file to write.", metavar="FILE")
+    count: int = option(16, "Show at most this many images, spread evenly.", metavar="N", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions(Options, verb="replay"):
-    """Show a step that was not finite: its images, and the loss and gradient of each."""
+    """Show a step that was not finite: its images, and the loss and gradient of each image."""
 
     run: PathLike = argument("RUN", "Run folder.")
-    step: int | None = option(None, "Which one. Empty: the last that was kept.", metavar="N", ge=1)
+    step: int | None = option(
+        None, "Step to show. If empty, it is the last one that was kept.", metavar="N", ge=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,25 +290,30 @@ class StatisticsOptions(
 ):
     """Measure images, channel by channel: mean, std and value_range for a recipe."""
 
-    data: PathLike = argument("DATA", "Folder of images, or a table; labels are not needed.")
+    data: PathLike = argument("DATA", "Folder of images, or a table. Labels are not needed.")
     in_channels: int | None = option(
         None,
-        "Channels that the network takes. Empty: 3, or those of the first image.",
+        "Number of channels that the network takes. If empty, it is 3, or the number of channels "
+        "of the first image.",
         metavar="N",
         ge=1,
     )
     max_images: int | None = option(
-        None, "Measure at most so many, a fixed random choice. Empty: all.", metavar="N", ge=1
+        None,
+        "Measure at most this many images, chosen at random but always in the same way. If "
+        "empty, all are measured.",
+        metavar="N",
+        ge=1,
     )
-    json: bool = option(False, "Print one JSON object, for machines.")
+    json: bool = option(False, "Print one JSON object, for use by other programs.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_recipe=True):
-    """Measure a recipe's first steps here: its time, memory and disk, before it is started."""
+    """Measure the first steps of a recipe to predict its time, memory and disk space."""
 
     verb: Literal["", "train", "pretrain"] = argument(
-        "VERB", "train or pretrain. Empty: what the recipe is for.", default=""
+        "VERB", "train or pretrain. If empty, it is the verb that the recipe is for.", default=""
     )
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
     probe_seconds: float = option(30.0, "How long to measure.", metavar="S", unit="s", gt=0)
@@ -291,19 +329,20 @@ class BenchmarkOptions(
     ),
     batch_size=32,
 ):
-    """Measure steps, inference and loader on this machine."""
+    """Measure training steps, inference and data loading on this machine."""
 
     works: Sequence[str] = argument(
         "WORK",
-        "pretrain, train, inference, loader. Without any: all, loader only where there is a data_dir.",
+        "What to measure: pretrain, train, inference, loader. If none is given, all are "
+        "measured, loader only if there is a data_dir.",
         default=(),
         many=True,
     )
-    models: str = option("atto,tiny", "Sizes, separated by commas.", metavar="SIZES")
+    models: str = option("atto,tiny", "Model sizes, separated by commas.", metavar="SIZES")
     backends: str = option(
         "installed",
-        "Engines of inference, separated by commas: eager, compiled, aoti, onnxruntime, openvino; "
-        "or installed, for all that are here.",
+        "Inference engines, separated by commas: eager, compiled, aoti, onnxruntime, openvino. "
+        "installed: all that are available here.",
         metavar="B",
     )
     seconds: float = option(10.0, "How long to measure each row.", metavar="S", unit="s", ge=0)
@@ -311,11 +350,13 @@ class BenchmarkOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsOptions(Options, verb="models"):
-    """List the sizes."""
+    """List the model sizes."""
 
-    pattern: str = argument("PATTERN", "Only these, such as '*tiny'.", default="*")
+    pattern: str = argument(
+        "PATTERN", "List only the sizes that match this pattern, such as '*tiny'.", default="*"
+    )
     image_size: int = option(
-        224, "Side of the image for the multiply-adds.", metavar="PX", unit="px", ge=1
+        224, "Side of the image for which multiply-adds are counted.", metavar="PX", unit="px", ge=1
     )
 
 
@@ -324,20 +365,22 @@ class RecipesOptions(Options, verb="recipes"):
     """List the recipes that come with the package."""
 
     copy: str = option(
-        "", "Copy this recipe into the working folder, to be changed.", metavar="NAME"
+        "", "Copy this recipe into the working folder so that you can change it.", metavar="NAME"
     )
     schema: bool = option(
-        False, "Print the JSON schema of recipes, by which editors complete them."
+        False, "Print the JSON schema of recipes, which editors use to complete and check them."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(Options, verb="demo"):
-    """The whole journey on real images that come with the package."""
+    """Pre-train, fine-tune and try a small model on images that come with the package."""
 
-    quick: bool = option(False, "Be done in about a minute; the accuracy is not meant to be good.")
+    quick: bool = option(
+        False, "Finish in about a minute. The accuracy is then not meant to be good."
+    )
     out: PathLike = option(
-        "runs/demo", "Folder to write; an earlier demo in it is replaced.", metavar="FOLDER"
+        "runs/demo", "Folder to write. An earlier demo in it is replaced.", metavar="FOLDER"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a recipe will cost on this machine, before anyone starts it: its own first steps, measured."""
+"""Predict what a recipe will cost on this machine by measuring its first steps."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _LONGEST_START_S = 900.0
 
 @takes(PlanOptions)
 def plan(options: PlanOptions) -> dict[str, Any]:
-    """Run a recipe's first steps, and say what the whole of it would cost.
+    """Run the first steps of a recipe, and say what the whole run would cost.
 
-    The steps run in a process of their own and a folder that is deleted. The first one, which may
-    compile, does not count. Memory is that of the host.
+    The steps run in a process of their own, in a temporary folder. The first step does not count,
+    because it may compile. The memory is that of the host.
 
     Returns:
-        Images per second, memory, time and disk of the whole run.
+        Images per second, and the memory, time and disk space of the whole run.
     """
     config, knobs, probe_s = options.config, options.knob_values, options.probe_seconds
     recipe, _ = options.recipe(config)
@@ -49,7 +49,7 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
         records, found = _probe(verb, config, knobs, Path(folder), probe_s, prefetched)
         own, _ = read_recipe({}, config=Path(folder) / "run" / "recipe.yaml")
-    # What the probe found, where the recipe leaves it open.
+    # Use what the probe found if the recipe leaves it open.
     batch_size, accumulate = own.images_per_batch(), own.accumulate
     recipe = recipe.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
     source, _ = find_sources(recipe, labelled=verb == "train")
@@ -74,7 +74,8 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         "memory_gib": found["memory_gib"],
         "steps": steps,
         "hours": steps * found["seconds_per_step"] / 3600,
-        # Checkpoints, and best/ and last/, which hold weights only: at most a third of a checkpoint each.
+        # Checkpoints, and best/ and last/. These two hold only weights, which take at most a third
+        # of a checkpoint each.
         "disk_gib": found["checkpoint_gib"] * (kept + 1 + 2 / 3),
     }
     waits = (
@@ -83,7 +84,8 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         else ""
     )
     print(
-        f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (over {found['measured']} steps on this machine)."
+        f"{verb}: {figures['images_per_second']:.1f} images/s{waits} (over {found['measured']} "
+        "steps on this machine)."
     )
     memory = (
         "Memory"
@@ -91,14 +93,17 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         else "Memory of the host (that of the device is not measured)"
     )
     print(
-        f"{memory}: {figures['memory_gib']:.1f} GiB at the peak. Disk: about {figures['disk_gib']:.2f} GiB."
+        f"{memory}: {figures['memory_gib']:.1f} GiB at the peak. Disk: about "
+        f"{figures['disk_gib']:.2f} GiB."
     )
     print(
-        f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} of training."
+        f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} "
+        "of training."
     )
     if verb == "train" and recipe.val_while_train:
         print(
-            "Evaluation is not counted: a pass over the validation images costs about a third of training on as many."
+            "Evaluation is not counted: a pass over the validation images costs about a third of "
+            "training on as many."
         )
     return figures
 
@@ -111,10 +116,23 @@ def pace(
     batches_per_epoch: int,
     prefetched: int,
 ) -> dict[str, Any]:
-    """Pace from a record of each step, of all images over all time: where the data are the bottleneck, steps come in bursts.
+    """Compute the pace from the record of each step.
 
-    prefetched: batches that workers had ready when the first step, which does not count, came to its end. The steps that they
-    last for do not count either, unless there are few others."""
+    The pace is that of all images over the whole time, because steps come in bursts if the data are
+    the bottleneck. The first step does not count.
+
+    Args:
+        records: The training records of the run, one for each step.
+        batch_size: Images in a batch.
+        accumulate: Batches in a step.
+        batches_per_epoch: Batches in an epoch.
+        prefetched: Batches that the workers had ready at the end of the first step. The steps that
+            use them do not count either, unless there are few others.
+
+    Returns:
+        The number of steps that were measured, images per second, the share of the time spent
+        waiting for data, and seconds per step.
+    """
     first = max(1, min(1 + math.ceil(prefetched / accumulate), len(records) // 2))
     images, seconds, waited = 0, 0.0, 0.0
     for record in records[first:]:
@@ -145,8 +163,12 @@ def _probe(
     probe_s: float,
     prefetched: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Records of the first steps of the run itself, and its memory; the checkpoint that it leaves when it is stopped is measured
-    too."""
+    """Run the first steps of the run itself, and stop it.
+
+    Returns:
+        The records of the steps, and the peak memory of the run and the size of the checkpoint
+        that it leaves behind, in GiB.
+    """
     out = folder / "run"
     own = {
         "out": out,
@@ -159,7 +181,7 @@ def _probe(
     command = [sys.executable, "-m", "convnextv2", verb]
     command += ["--config", str(config)] if config else []
     command += [f"--{name}={_text(value)}" for name, value in settings.items()]
-    errors = folder / "errors"  # a file, which unlike a pipe is never full
+    errors = folder / "errors"  # a file, because a pipe may become full
     with (
         errors.open("w") as file,
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process,

@@ -50,21 +50,21 @@ def classify(
     *,
     top_k: int,
 ) -> Iterator[dict[str, Any]]:
-    """Classify images here, and say on stderr which cannot be read.
+    """Classify images on this machine, and name on stderr those that cannot be read.
 
     Args:
-        classifier: A run folder, weights or an artifact; it may be open already.
+        classifier: A run folder, weights or an artifact. Weights and artifacts may be open already.
         images: Files and folders.
         recipe: Its device, precision, batch_size, workers, bad_images and max_image_pixels count.
-        top_k: How many classes are named for each image.
+        top_k: Number of classes that are named for each image.
 
     Yields:
-        {"image": name, "predictions": [{"class": name, "prob": probability}, ...]}, image by image.
+        {"image": name, "predictions": [{"class": name, "prob": probability}, ...]} for each image.
     """
     choice.choose(recipe.kernels)
     scorer = open_scorer(classifier, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
-        print(line, file=sys.stderr)  # the output is for machines, too
+        print(line, file=sys.stderr)  # other programs may read the output
     transform = scorer.transform
     source = files(images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
@@ -74,7 +74,7 @@ def classify(
         transform,
         batch_size=recipe.images_per_batch(),
         channels=transform.preprocessing.channels,
-        # A handful of images is decoded faster than workers start.
+        # Workers take longer to start than a handful of images takes to decode.
         workers=resolve_workers(recipe.workers)[0]
         if len(source) > 2 * recipe.images_per_batch()
         else 0,
@@ -91,11 +91,12 @@ def classify(
 
 
 def _predict_remotely(options: PredictOptions, recipe: Recipe) -> list[dict[str, Any]]:
-    """Let a server do the work."""
+    """Let a server classify the images."""
     knobs = options.knob_values
     if wrong := sorted(knobs.keys() - {"bad_images"}):
         raise RecipeError(
-            f"{wrong[0]} = {knobs[wrong[0]]}: the server decides on that itself. Leave {wrong[0]} out."
+            f"{wrong[0]} = {knobs[wrong[0]]}: the server decides on that itself. Leave {wrong[0]} "
+            "out."
         )
     key = options.api_key or os.environ.get("CONVNEXTV2_API_KEY", "")
     names = files(options.images, max_pixels=recipe.max_image_pixels).names

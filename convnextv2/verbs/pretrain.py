@@ -1,4 +1,4 @@
-"""Pre-train an encoder by FCMAE, without labels."""
+"""Pre-train an encoder with FCMAE, without labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convnextv2.weights.load import open_weights
 
 @takes(PretrainOptions)
 def pretrain(options: PretrainOptions) -> Run:
-    """Pre-train an encoder on images without labels, for `train(init=...)`.
+    """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
     Returns:
         The run.
@@ -26,6 +26,7 @@ def pretrain(options: PretrainOptions) -> Run:
             report_pretraining(run, open_weights(find_weights(run.path)))
             say(f"Report: {run.report}")
             say(
-                f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
+                f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} "
+                "--out RUN"
             )
     return start.run

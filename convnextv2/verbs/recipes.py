@@ -15,13 +15,14 @@ from convnextv2.verbs.options import RecipesOptions
 
 @takes(RecipesOptions)
 def recipes(options: RecipesOptions) -> list[tuple[str, str]]:
-    """Print the recipes that `config` finds by name, each with its first line.
+    """Print the recipes that come with the package, each with its first line.
 
     Returns:
-        The same as a list.
+        The same as a list of (name, first line).
 
     Raises:
-        RecipeError: There is no recipe of the name to copy, or the working folder has a file of it.
+        RecipeError: There is no recipe with the name to copy, or the working folder already has a
+            file with that name.
     """
     found = list_recipes()
     if options.schema:

@@ -1,4 +1,4 @@
-"""Show what a pre-trained model makes of images it sees in part."""
+"""Show how a pre-trained model reconstructs images of which it sees only a part."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from convnextv2.weights.load import open_weights
 def reconstruct(options: ReconstructOptions) -> Path:
     """Write a picture with reconstructions of images.
 
-    For each image it shows the input, what the encoder saw, and the reconstruction with the
-    visible tiles pasted back. The picture's ending says its format.
+    For each image, it shows the input, what the encoder saw, and the reconstruction with the
+    visible tiles pasted back. The suffix of the picture's name decides its format.
 
     Returns:
         The path of the picture.
 
     Raises:
         RecipeError: `out` cannot be used.
-        DataError: None of the images can be read, or one and `bad_images` is "fail".
-        CheckpointError: The weights are not of a pre-training run.
+        DataError: None of the images can be read, or one cannot and `bad_images` is "fail".
+        CheckpointError: The weights are not those of a pre-training run.
     """
     recipe, _ = options.recipe()
     path = _picture_file(Path(options.out))
@@ -49,7 +49,7 @@ def reconstruct(options: ReconstructOptions) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
-    except (OSError, ValueError) as error:  # ValueError: larger than the format permits
+    except (OSError, ValueError) as error:  # ValueError: larger than the format allows
         why = getattr(error, "strerror", None) or error
         raise RecipeError(f"out = {path}: cannot be written ({why}).") from None
     print(f"Reconstructions: {path}")
@@ -57,7 +57,7 @@ def reconstruct(options: ReconstructOptions) -> Path:
 
 
 def _picture_file(path: Path) -> Path:
-    """The file to write, checked before any work is done."""
+    """Check the path of the picture before any work is done."""
     if path.is_dir():
         raise RecipeError(f"out = {path}: is a folder. Give a file such as {path}/made.png.")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:

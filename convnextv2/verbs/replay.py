@@ -1,4 +1,4 @@
-"""Show a step that was not finite: its images, and what each does to the network."""
+"""Show a step that was not finite: its images, and the loss and gradient of each."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from convnextv2.weights.load import load_model
 
 
 class Replayed(NamedTuple):
-    """One image of the step, alone.
+    """One image of the step, measured by itself.
 
     Attributes:
-        name: What the data set calls it.
+        name: The name of the image in the data set.
         target: Its class; empty without labels.
-        pixels: uint8 (C, H, W), as the network got it.
-        loss: Of this image.
-        gradient_norm: The norm of its gradient.
+        pixels: uint8 (C, H, W), as the network got them.
+        loss: The loss of this image.
+        gradient_norm: The norm of the gradient of this image.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Replayed(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether neither is infinite or not a number."""
+        """Whether both the loss and the gradient norm are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
@@ -54,15 +54,16 @@ class Replayed(NamedTuple):
 def replay(options: ReplayOptions) -> list[Replayed]:
     """Run a step that was kept in bad_steps/ again, image by image.
 
-    The images are those that the network got: cropped and augmented. Mixing and masks are drawn
-    anew for each image, so that a step that only a mixture breaks may be finite here.
+    The images are those that the network got, cropped and augmented. Images are not mixed, and
+    masks are drawn anew for each image. A step that failed only because of its mixture may
+    therefore be finite here.
 
     Returns:
-        Every image of it on all ranks, the worst first.
+        Every image of the step on all ranks, the worst first.
 
     Raises:
         RunError: The run kept no such step.
-        CheckpointError: What was kept cannot be read.
+        CheckpointError: The step that was kept cannot be read.
     """
     opened = open_run(Path(options.run))
     kept = _kept(opened, options.step)
@@ -106,7 +107,7 @@ def _kept(run: Run, step: int | None) -> list[KeptStep]:
 
 
 def _checkpoint_before(run: Run, step: int) -> Path | None:
-    """The newest checkpoint from before a step."""
+    """Find the newest checkpoint from before a step."""
     before = [path for path in run.checkpoints() if int(path.name.rpartition("-")[2]) < step]
     return before[-1] if before else None
 
@@ -134,7 +135,7 @@ def _alone(
     place: Place,
     generator: torch.Generator,
 ) -> tuple[float, float]:
-    """Loss and gradient norm of one image."""
+    """Compute the loss and the gradient norm of one image."""
     image = transform.normalise(pixels[None].to(place.device))
     model.zero_grad(set_to_none=True)
     with place.autocast(choose_precision(recipe.precision, place.device)):
@@ -150,7 +151,7 @@ def _alone(
 
 
 def _criterion(recipe: Recipe):  # type: ignore[no-untyped-def]
-    """The recipe's loss; that of three versions of an image becomes cross-entropy for one."""
+    """Build the recipe's loss. The jsd loss needs three versions of an image, so ce replaces it."""
     return build_criterion(
         recipe.model_copy(update={"loss": "ce"}) if recipe.loss == "jsd" else recipe
     )

@@ -1,4 +1,4 @@
-"""Serve models over HTTP, with a page to try them."""
+"""Serve models over HTTP, with a web page to try them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _NEEDS = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_cli
 def serve(options: ServeOptions) -> None:
     """Serve models until the process is told to end.
 
-    SIGTERM finishes what was accepted; SIGHUP reloads what has changed.
+    On SIGTERM, the server finishes the requests that it has accepted. On SIGHUP, it reloads what
+    has changed.
 
     Raises:
-        RecipeError: Options cannot be used.
+        RecipeError: An option cannot be used.
         DeviceError: The port is taken, or a model does not run.
-        MissingPackageError: What serving needs is not installed.
+        MissingPackageError: A package that serving needs is not installed.
     """
     hold()
     for module in _NEEDS:
@@ -86,8 +87,8 @@ def _read_origins(text: str) -> list[str]:
     if wrong := [one for one in origins if not re.fullmatch(r"\*|https?://[^/\s*]+", one)]:
         raise RecipeError(
             "\n".join(
-                f"cors_origins = {origin}: expected addresses such as https://example.org, without a "
-                "path, or *."
+                f"cors_origins = {origin}: expected addresses such as https://example.org, without "
+                "a path, or *."
                 for origin in wrong
             )
         )

@@ -1,4 +1,4 @@
-"""The start and end that `train` and `pretrain` share: recipe, ranks, run folder."""
+"""The start and the end that `train` and `pretrain` share: recipe, ranks, run folder."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from convnextv2.verbs.options import PretrainOptions, TrainOptions
 
 @contextmanager
 def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
-    """Begin a run, or go on with one: recipe, ranks, folder and its lock; leave all of it at the end.
+    """Begin a run, or continue one, and release ranks, folder and lock at the end.
 
     Args:
-        options: Of the verb. A run that goes on without a recipe has its own.
+        options: The options of the verb. If a run is continued without a recipe, its own is used.
 
     Yields:
         How the run starts, and where.
 
     Raises:
-        Stopped: SIGINT or SIGTERM asked for it.
+        Stopped: SIGINT or SIGTERM asked for a stop.
         ConvNeXtV2Error: Something is wrong with the recipe, the folder or the ranks.
     """
     verb, config = options.command, options.config
@@ -80,13 +80,13 @@ def run_task(task: Task, start: Start) -> bool:
         start: How the run starts, and where.
 
     Returns:
-        Whether this process has to write the report. If the run was done before, and has a report,
-        a line says so.
+        Whether this process has to write the report. If the run was already finished and reported,
+        it does not, and a line says so.
     """
     run, place = start.run, start.place
     before = run.last_checkpoint() if run.is_reported() else None
     train_task(task, start)
-    leave()  # the report may take longer than ranks wait for each other
+    leave()  # writing the report may take longer than ranks wait for each other
     if not place.is_main:
         return False
     if before is not None and before == run.last_checkpoint():
@@ -96,13 +96,14 @@ def run_task(task: Task, start: Start) -> bool:
 
 
 def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
-    """See to it that a rank waits for images for less time than the others wait for that rank.
+    """Make sure that a rank waits for images for less time than the other ranks wait for it.
 
     Returns:
-        The recipe, with a shorter data_wait_s where nobody set it, and a line that says so.
+        The recipe and lines for the user. If data_wait_s is too long and was not set by the user,
+        it is shortened, and a line says so.
 
     Raises:
-        RecipeError: Somebody set a data_wait_s that is too long.
+        RecipeError: The user set a data_wait_s that is too long.
     """
     if place.world_size == 1 or recipe.data_wait_s < recipe.rank_timeout_s:
         return recipe, []
@@ -118,29 +119,29 @@ def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
 
 
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
-    """Keep the images of a step where the number of ranks is another one than before."""
+    """Keep the number of images in a step if the number of ranks has changed."""
     folder, own = run.last_checkpoint(), run.recipe
     assert folder is not None, "create_run has checked that"
-    if recipe.batch_size == "auto":  # what was found then is kept
+    if recipe.batch_size == "auto":  # what was found at the start is kept
         found = {"batch_size": own.batch_size, "accumulate": own.accumulate}
         recipe = recipe.model_copy(update=found)
     try:
         then = Conditions.read(Progress.read(read_progress(folder)).conditions)
-    except DamagedCheckpointError:  # it is named where the checkpoint before it is taken
+    except DamagedCheckpointError:  # it is reported when the checkpoint before it is used
         return recipe, []
     fitted = keep_global_batch(recipe, own, then, place.world_size)
     if fitted == recipe:
         return recipe, []
     return fitted, [
-        f"{place.world_size} rank{'s' * (place.world_size > 1)} in place of {then.ranks}: batch_size "
-        f"{fitted.batch_size} and accumulate {fitted.accumulate} keep {then.global_batch} images in a "
-        "step."
+        f"{place.world_size} rank{'s' * (place.world_size > 1)} in place of {then.ranks}: "
+        f"batch_size {fitted.batch_size} and accumulate {fitted.accumulate} keep "
+        f"{then.global_batch} images in a step."
     ]
 
 
 @contextmanager
 def _sigterm_stops() -> Iterator[None]:
-    """Let SIGTERM and SIGINT before and after the loop end a run as they do inside of it."""
+    """Make SIGTERM and SIGINT end a run before and after the loop as they do inside it."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped("stopped as asked")
@@ -164,7 +165,11 @@ def _folder(verb: str, recipe: Recipe) -> Path:
 
 
 def _kernels(recipe: Recipe, place: Place) -> list[str]:
-    """Choose the kernels of this process; a line where they are not those that were to be expected."""
+    """Choose the kernels of this process.
+
+    Returns:
+        A line for the user if the kernels are not those that were to be expected.
+    """
     if place.device.type != "cpu":
         return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
     chosen = choice.choose(recipe.kernels)
@@ -176,7 +181,7 @@ def _kernels(recipe: Recipe, place: Place) -> list[str]:
 
 
 def _notes(verb: str, recipe: Recipe) -> list[str]:
-    """Lines about knobs that do something else in pre-training."""
+    """Return lines about knobs that work differently in pre-training."""
     lines = []
     if verb == "pretrain" and recipe.mindcv_files:
         lines.append(
@@ -184,6 +189,7 @@ def _notes(verb: str, recipe: Recipe) -> list[str]:
         )
     if verb == "pretrain" and recipe.keep_policy == "top_k":
         lines.append(
-            "keep_policy = top_k in pretrain: there are no scores, so the newest are kept (latest_k)."
+            "keep_policy = top_k in pretrain: there are no scores, so the newest are kept "
+            "(latest_k)."
         )
     return lines

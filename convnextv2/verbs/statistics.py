@@ -1,4 +1,4 @@
-"""Measure images, channel by channel, for a recipe."""
+"""Measure the channels of images, for a recipe."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from convnextv2.recipe.values import show
 from convnextv2.verbs.options import StatisticsOptions
 
 _SHOWN = 5
-"""Files that are named, of those that were left out."""
+"""Number of files that are named if files were left out."""
 
 
 @takes(StatisticsOptions)
 def statistics(options: StatisticsOptions) -> dict[str, Any]:
-    """Measure the training images of a folder or table, print what a recipe needs, return it.
+    """Measure the training images of a folder or table, and print and return what a recipe needs.
 
-    Labels are not needed. Pixels are measured as files are decoded, before they are resized.
+    Labels are not needed. Pixels are measured as the files are decoded, before they are resized.
 
     Returns:
-        images, in_channels, mean, std, value_range (None for files of 8 bits) and what else was
-        found: sizes, bands, types, minimum, maximum and percentiles of the values, NaN and no-data
-        values, files that were left out.
+        images, in_channels, mean, std and value_range (None for 8-bit files). Further entries hold
+        sizes, bands, types, the minimum, maximum and percentiles of the values, the numbers of NaN
+        and no-data values, and the files that were left out.
 
     Raises:
         DataError: There are no images, or none of them can be measured.
@@ -48,7 +48,7 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
         if channels != 3:
             notes.append(f"in_channels {channels}, as {source.names[0]} has it.")
     for note in notes:
-        print(note, file=sys.stderr)  # the output is for machines, too
+        print(note, file=sys.stderr)  # other programs may read the output
     workers = resolve_workers(recipe.workers)[0] if len(source) > 256 else 0
     found = measure(source, channels, value_range=recipe.value_range, workers=workers)
     described = _described(found, len(source))
@@ -61,7 +61,7 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
 
 
 def _channels_of(source: Source) -> int:
-    """3, or as many as the first readable image has that cannot be taken for RGB."""
+    """Return 3, or the number of channels of the first readable image if that cannot be RGB."""
     for index in range(min(len(source), 100)):
         try:
             source.picture(index, 3)
@@ -154,7 +154,7 @@ def _span(sizes: np.ndarray[Any, Any]) -> str:
 
 
 def _table(found: Statistics) -> list[str]:
-    """One row for each channel."""
+    """Lay out the statistics as lines of text, one for each channel."""
     tally = found.tally
     heads, columns = ["channel"], [[str(c + 1) for c in range(tally.channels)]]
     if tally.deep:

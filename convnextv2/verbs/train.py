@@ -13,7 +13,7 @@ from convnextv2.verbs.session import new_run, run_task
 
 @takes(TrainOptions)
 def train(options: TrainOptions) -> Run:
-    """Train or fine-tune a classifier on labelled images, and write its run folder with a report.
+    """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
 
     Returns:
         The run.

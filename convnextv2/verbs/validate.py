@@ -1,4 +1,4 @@
-"""Measure a classifier on labelled images."""
+"""Evaluate a classifier on labelled images."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _IN_THE_ARTIFACT = {
 def validate(options: ValidateOptions) -> Evaluation:
     """Evaluate a classifier on labelled images, print a table and write a report.
 
-    A run brings its recipe: its data and how they are prepared. An artifact prepares images in its
-    own way, and brings the data of the run that it lies in. Knobs, such as data_dir, replace parts
-    of it. Every image is counted exactly once, on any number of ranks.
+    The recipe of a run says which data are used and how they are prepared. An artifact prepares
+    images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
+    replace parts of that. Every image is counted exactly once, on any number of ranks.
 
     Returns:
         The figures.
@@ -56,7 +56,8 @@ def validate(options: ValidateOptions) -> Evaluation:
             beneath = _data_knobs(owner)
         if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
             raise RecipeError(
-                f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. Leave {wrong[0]} out."
+                f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. "
+                f"Leave {wrong[0]} out."
             )
     elif run is not None:
         opened = open_run_weights(find_weights(run))
@@ -70,7 +71,8 @@ def validate(options: ValidateOptions) -> Evaluation:
     if opened is None:
         if not recipe.init:
             raise CheckpointError(
-                "ckpt_path is missing: there are no weights to validate. Give --ckpt_path CHECKPOINT, or a run folder."
+                "ckpt_path is missing: there are no weights to validate. Give --ckpt_path "
+                "CHECKPOINT, or a run folder."
             )
         opened = open_run_weights(find_weights(recipe.init))
     with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
@@ -89,7 +91,7 @@ def validate(options: ValidateOptions) -> Evaluation:
 
 
 def _mindcv_line(evaluation: Evaluation) -> str:
-    """What MindCV's validate.py prints last, which scripts may read."""
+    """Write the figures as the last line of MindCV's validate.py, which scripts may read."""
     figures = {
         "Top_1_Accuracy": evaluation.top1,
         "Top_5_Accuracy": evaluation.top5,
@@ -99,7 +101,7 @@ def _mindcv_line(evaluation: Evaluation) -> str:
 
 
 def _data_knobs(owner: Run) -> dict[str, Any]:
-    """Which images a run was validated on."""
+    """Return the knobs that say which images a run was validated on."""
     recipe = owner.recipe
     return {
         name: getattr(recipe, name)
@@ -109,7 +111,7 @@ def _data_knobs(owner: Run) -> dict[str, Any]:
 
 
 def _preprocessing_knobs(weights: Weights) -> dict[str, Any]:
-    """How a weights file on its own says its images are prepared."""
+    """Return the knobs that say how a weights file without a run prepares its images."""
     knobs = dict(weights.description.preprocessing)
     knobs["in_channels"] = knobs.pop("channels", 3)
     return knobs

@@ -192,11 +192,11 @@ def test_all_mistakes_are_reported_together(recipe_file):
     assert lines_of({"lr": "fast", "modle": "x", "hflip": "2"}, config=config) == [
         "mine.yaml has 3 errors:",
         "  warmup_epoch = 20: unknown key. Did you mean 'warmup_epochs'?",
-        "  mixup = -0.8: expected a number >= 0. Alpha of mixup's Beta distribution; 0: off.",
+        "  mixup = -0.8: expected a number >= 0. Alpha of the Beta distribution of mixup. 0: off.",
         "  loss = cee: expected one of ce, bce, asl_single_label, asl_multi_label, jsd. Did you mean 'ce'?",
         "this command has 3 errors:",
         "  modle = x: unknown key. Did you mean 'model'?",
-        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size`.",
+        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size` images.",
         "  hflip = 2: expected a number >= 0 and <= 1. Probability of a horizontal flip.",
     ]
 
@@ -270,11 +270,14 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
     ("text", "told"),
     [
         ("lr: 1\nmixup: 0\nlr: 2\n", "lr = 2: given twice (line 1 and line 3). Keep one."),
-        ("lr: 1\n\nlr : 1 : 2\n", "line 3: this is no YAML: mapping values are not allowed here."),
+        (
+            "lr: 1\n\nlr : 1 : 2\n",
+            "line 3: this is not valid YAML: mapping values are not allowed here.",
+        ),
         ("# list\n- lr\n", "line 2: expected lines of the form 'key: value', found a list."),
         ("just words\n", "line 1: expected lines of the form 'key: value', found something else."),
-        ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is no YAML"),
-        ("lr: 1\n---\nlr: 2\n", "line 2: this is no YAML"),
+        ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
+        ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
         ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0."),
         ("1: 2\n", "1 = 2: unknown key."),
     ],

@@ -157,7 +157,7 @@ def test_a_recipe_for_training_may_be_validated_and_planned_with(tmp_path, capsy
         ),
         (
             "convert W --to timm",
-            "out: is missing. File where it has a suffix, else a folder for the Hub.",
+            "out: is missing. File to write if the path has a suffix; otherwise a folder for the Hub.",
         ),
     ],
 )

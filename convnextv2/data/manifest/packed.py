@@ -1,8 +1,8 @@
-"""Columns of text that cost little memory for millions of rows.
+"""Columns of text that take little memory for millions of rows.
 
-A list of Python strings takes about 100 bytes a row, and every worker process that reads it gets a
-copy of its own, since reading changes the strings' reference counts. The columns here are arrays of
-numbers beside a few long texts.
+A list of Python strings takes about 100 bytes for each row. Every worker process that reads it gets
+a copy of its own, because reading changes the reference counts of the strings. The columns here are
+arrays of numbers and a few long texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Words(Sequence[str]):
 
     Attributes:
         words: The distinct texts.
-        codes: int32 (N,), for each row the index of its text in `words`.
+        codes: int32 (N,), the index in `words` of the text of each row.
     """
 
     def __init__(self, words: Sequence[str], codes: NDArray[np.int32]) -> None:
@@ -48,7 +48,7 @@ class Words(Sequence[str]):
         """Count the rows of each text.
 
         Returns:
-            Text -> number of rows, in the order of `words`; texts without rows are left out.
+            Text -> number of rows, in the order of `words`. Texts without rows are left out.
         """
         counts = np.bincount(self.codes, minlength=len(self.words)).tolist()
         return {word: count for word, count in zip(self.words, counts, strict=True) if count}
@@ -65,16 +65,16 @@ class NameStore:
         """Add one name."""
         try:
             encoded = os.fsencode(name)
-        except UnicodeEncodeError:  # half of a pair of surrogates, which no file can be called
+        except UnicodeEncodeError:  # a lone surrogate, which cannot be in the name of a file
             encoded = name.encode("utf-8", "replace")
         self._names += encoded
         self._lengths.append(len(encoded))
 
     def finish(self) -> tuple[bytes, NDArray[np.int64], NDArray[np.int32]]:
-        """Join what was added.
+        """Join the names that were added.
 
         Returns:
-            All names one after the other, where each starts (int64), and its length (int32).
+            All names one after another, the position of each (int64), and its length (int32).
         """
         lengths = np.array(self._lengths, np.int32)
         return bytes(self._names), np.cumsum(lengths, dtype=np.int64) - lengths, lengths
@@ -84,8 +84,8 @@ def count_words(words: Iterable[str] | Mapping[str, int], *, most: int = 10) -> 
     """Say how often each word occurs, as in "train (900), val (100)".
 
     Args:
-        words: The words, or how often each occurs.
-        most: How many to name; the rest is a number.
+        words: The words, or the number of times that each occurs.
+        most: The number of words to name. The others are only counted.
 
     Returns:
         One line, the most frequent words first.
@@ -105,14 +105,14 @@ def count_words(words: Iterable[str] | Mapping[str, int], *, most: int = 10) -> 
 
 
 def quoted(text: str, most: int = 100) -> str:
-    """Make a text of a file fit for a message: one line, of bounded length, nothing unprintable.
+    """Make text from a file fit for a message: one line of bounded length, all of it printable.
 
     Args:
-        text: Whatever stood in the file.
-        most: Letters that are shown; a longer text is cut in its middle.
+        text: The text in the file.
+        most: The number of characters that are shown. A longer text is cut in the middle.
 
     Returns:
-        The text, in quotes where blanks at its ends or unprintable letters would mislead.
+        The text. It is quoted if spaces at its ends or unprintable characters would mislead.
     """
     if len(text) > most:
         text = f"{text[: most // 2]}...{text[-most // 4 :]} ({len(text):,} characters)"

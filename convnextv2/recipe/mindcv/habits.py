@@ -1,4 +1,4 @@
-"""What MindCV's recipes imply: its defaults, and keys that mean more than one knob."""
+"""What MindCV's recipes imply: MindCV's defaults, and keys that set more than one knob."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.values import convert, is_empty, read_value, show
 
 META = "defaults"
-"""A key beside the knobs: whose defaults hold for what is left out."""
+"""A key in addition to the knobs. It says whose defaults apply to knobs that are left out."""
 
 
 def wants_mindcv(meta: Given | None, has_foreign: bool, mistakes: list[Mistake]) -> bool:
-    """Whether MindCV's defaults hold for what is left out.
+    """Return whether MindCV's defaults apply to knobs that are left out.
 
     Args:
         meta: The key `defaults`, if it was given.
         has_foreign: Whether the file has keys that only MindCV has.
-        mistakes: Takes a line if `defaults` is neither.
+        mistakes: A line is appended to it if `defaults` is neither mindcv nor convnextv2.
     """
     if meta is None:
         return has_foreign
@@ -34,12 +34,13 @@ def wants_mindcv(meta: Given | None, has_foreign: bool, mistakes: list[Mistake])
 def without_foreign(
     given: dict[str, Given], mistakes: list[Mistake], idle: list[Idle]
 ) -> dict[str, Given]:
-    """Make one knob of clip_grad and clip_value, and leave out the keys that only MindCV has.
+    """Join clip_grad and clip_value into one knob, and remove the keys that only MindCV has.
 
     Args:
-        given: By our names, or by MindCV's for what we do not have.
-        mistakes: Takes a line for each value that MindCV would not take, or that we cannot honour.
-        idle: Takes the keys that do nothing here.
+        given: The settings under our names, or under MindCV's if there is no such knob.
+        mistakes: A line is appended to it for each value that MindCV would not accept or that
+            cannot be honoured here.
+        idle: The keys that have no effect here are appended to it.
     """
     clip = given.get("clip_norm")
     if clip and clip.key == "clip_grad":
@@ -80,17 +81,17 @@ def implied(
     idle: list[Idle],
     mistakes: list[Mistake],
 ) -> dict[str, Any]:
-    """Find the knobs that follow from MindCV's keys beside the knob that each key stands for.
+    """Find the further knobs that MindCV's keys set, beside the knob that each key stands for.
 
     Args:
-        given: What was given; loses what MindCV would overrule.
-        like_mindcv: Whether MindCV's defaults hold.
+        given: The settings. Those that MindCV would override are removed.
+        like_mindcv: Whether MindCV's defaults apply.
         origin: The name of the file.
-        idle: Takes the keys that do nothing here.
-        mistakes: Takes a line for each contradiction.
+        idle: The keys that have no effect here are appended to it.
+        mistakes: A line is appended to it for each contradiction.
 
     Returns:
-        Knob to value.
+        Knob -> value.
     """
     found: dict[str, Any] = {}
     for item in given.values():
@@ -109,7 +110,7 @@ def implied(
 
 
 def _drop_idle_nesterov(given: dict[str, Given], like_mindcv: bool, idle: list[Idle]) -> None:
-    """Take use_nesterov away where MindCV does not look at it: it means something to sgd and adam."""
+    """Remove use_nesterov if MindCV would ignore it: only sgd and adam use it."""
     nesterov, optimizer = given.get("nesterov"), given.get("optimizer")
     default = keys.DEFAULTS["optimizer"] if like_mindcv else default_of("optimizer")
     rule = str(keys.to_ours(optimizer.key, optimizer.value) if optimizer else default).lower()
@@ -120,7 +121,7 @@ def _drop_idle_nesterov(given: dict[str, Given], like_mindcv: bool, idle: list[I
 def _initial_weights(
     given: dict[str, Given], mistakes: list[Mistake], found: dict[str, Any]
 ) -> dict[str, Any]:
-    """What `ckpt_path` and `pretrained` mean for `init` and `resume_init`."""
+    """Find what `ckpt_path` and `pretrained` mean for `init` and `resume_init`."""
     more: dict[str, Any] = {}
     init = given.get("init")
     if init and init.key == "ckpt_path" and str(init.value).endswith(".ckpt"):
@@ -142,12 +143,15 @@ def _initial_weights(
 
 
 def defaults_for(given: dict[str, Given], origin: str, idle: list[Idle]) -> dict[str, Any]:
-    """MindCV's defaults for the data set that is given.
+    """Return MindCV's defaults for the data set that is given.
 
     Args:
-        given: What was given; loses what MindCV does not look at for that data set.
+        given: The settings. Those that MindCV ignores for that data set are removed.
         origin: The name of the file.
-        idle: Takes the keys that do nothing here.
+        idle: The keys that have no effect here are appended to it.
+
+    Returns:
+        Knob -> default.
     """
     dataset = str(given["dataset"].value).strip().lower() if "dataset" in given else ""
     prepared = keys.PREPARED.get(dataset, {})
@@ -161,7 +165,7 @@ def defaults_for(given: dict[str, Given], origin: str, idle: list[Idle]) -> dict
 def defaults_line(
     origin: str, foreign: list[str], given: Mapping[str, Given], defaults: Mapping[str, Any]
 ) -> str:
-    """Say which defaults are MindCV's, as far as they differ from ours."""
+    """Name the defaults that are MindCV's, as far as they differ from ours."""
     left_out = {name: value for name, value in defaults.items() if name not in given}
     differing = {
         name: value
@@ -171,4 +175,7 @@ def defaults_line(
     keys = ", ".join(foreign[:3]) + ", ..." * (len(foreign) > 3)
     who = f"{origin} has MindCV's keys ({keys})" if foreign else "MindCV's defaults"
     settings = ", ".join(f"{name} {show(value)}" for name, value in differing.items())
-    return f"{who}: what is left out is as in MindCV: {settings}. With {META}: convnextv2 it is as elsewhere here."
+    return (
+        f"{who}: what is left out is as in MindCV: {settings}. With {META}: convnextv2 it is as "
+        "elsewhere here."
+    )

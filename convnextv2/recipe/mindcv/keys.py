@@ -1,11 +1,14 @@
 """MindCV's configuration in our terms, so that a MindCV YAML or command line works unedited.
 
-Every key of MindCV (main at 51b0636, config.py) has one of five fates:
-- it is a knob of ours by the same name;
-- it is a knob of ours by another name: `RENAMED`, with `VALUES` where the values are named differently too;
-- it can only mean what we do anyway: `ONLY`, any other value is refused with the remedy;
-- it is about something that does not exist here: `NO_EFFECT`, checked by `TYPES`, accepted and announced;
-- it is unknown to MindCV as well, and refused.
+Every key of MindCV (main at 51b0636, config.py) is treated in one of five ways:
+
+- It is one of our knobs, under the same name.
+- It is one of our knobs, under another name (`RENAMED`). If its values have other names too, they
+  are in `VALUES`.
+- It can only mean what we do anyway (`ONLY`). Any other value is refused with the remedy.
+- It concerns something that does not exist here (`NO_EFFECT`). It is checked by `TYPES`, accepted
+  and announced.
+- It is unknown to MindCV as well. It is refused.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ IMPLIED: dict[tuple[str, str], tuple[str, Any]] = {
     ("opt", "nesterov"): ("nesterov", True),
     ("loss_scale_type", "auto"): ("loss_scale", 2.0**24),
 }
-"""MindCV's (key, value in lower case) -> another knob of ours that it sets as well."""
+"""MindCV's (key, value in lower case) -> another of our knobs that it also sets, with its value."""
 
 AUTO = {
     **dict.fromkeys(
@@ -77,10 +80,10 @@ AUTO = {
     ),
     "device_target": "the best device that is here",
 }
-"""MindCV's key -> what 'auto', as which some of its values are read, comes to."""
+"""MindCV's key -> what 'auto' means. Some of its values are read as 'auto'."""
 
 CLIP_VALUE = 15.0
-"""MindCV's `clip_value` where `clip_grad` is on and no value is given."""
+"""MindCV's `clip_value` if `clip_grad` is on and no value is given."""
 
 _OFF = frozenset({"false", "no", "0", "0.0", "none", "null", ""})
 
@@ -92,13 +95,17 @@ ONLY: dict[str, tuple[frozenset[str], str]] = {
         "MindCV has dropped this key. Use weight_decay_filter = norm_and_bias or disable.",
     ),
 }
-"""MindCV's key -> (values, in lower case, that mean what we do anyway; what to say to any other)."""
+"""MindCV's key -> (the values that mean what we do anyway, the message about any other value).
+
+The values are in lower case.
+"""
 
 NO_EFFECT: dict[str, str] = {
     **dict.fromkeys(("mode", "dataset_sink_mode"), "MindSpore only"),
     **dict.fromkeys(
         ("loss_scale_type", "drop_overflow_update"),
-        "in float16 the scale always adapts, from loss_scale on, and a step that overflows is left out",
+        "in float16 the scale always adapts, from loss_scale on, and a step that overflows is "
+        "left out",
     ),
     "amp_cast_list": "autocast knows which layers run in half precision",
     "eval_shuffle": "the order does not matter in evaluation",
@@ -106,7 +113,7 @@ NO_EFFECT: dict[str, str] = {
     "clip_value": "clip_grad is not on, or clip_norm is given",
     "config": "MindCV's note of where its options came from",
 }
-"""MindCV's key -> why it does nothing here."""
+"""MindCV's key -> why it has no effect here."""
 
 TYPES: dict[str, tuple[Any, str]] = {
     "mode": (Literal[0, 1], "0 or 1"),
@@ -116,7 +123,7 @@ TYPES: dict[str, tuple[Any, str]] = {
     ),
     **dict.fromkeys(("aux_factor", "clip_value"), (float, "a number")),
 }
-"""Key of `NO_EFFECT` -> its type, and that in words: a typing mistake is none the less one."""
+"""Key of `NO_EFFECT` -> its type, and the type in words. A mistyped value is still an error."""
 
 DEFAULTS: dict[str, Any] = {
     "out": "./ckpt",
@@ -192,8 +199,12 @@ DEFAULTS: dict[str, Any] = {
     "ema_decay": 0.9999,
     "ema_form": "mindcv",
 }
-"""Our knob -> what MindCV does where nothing is said. Not here, and so ours: `dataset` (MindCV's 'imagenet' is any image
-folder, as ours ''), `workers` (no result depends on them), `mean` and `std` (the same numbers, on the scale 0 to 255)."""
+"""Our knob -> MindCV's default.
+
+These knobs are missing, so that our own defaults apply: `dataset` (MindCV's 'imagenet' is any image
+folder, like our ''), `workers` (no result depends on them), and `mean` and `std` (the same numbers,
+on the scale from 0 to 255).
+"""
 
 _CIFAR: dict[str, Any] = {
     "crop_padding": 4,
@@ -222,28 +233,30 @@ PREPARED: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("cifar10", "cifar100"), _CIFAR | _BARE),
     "mnist": _MNIST | _BARE | {"in_channels": 1},
 }
-"""Data set -> what MindCV does to its images, whatever its augmentation keys say: CIFAR is padded, cropped and flipped, then as
-MNIST resized as a whole."""
+"""Data set -> how MindCV prepares its images, whatever the augmentation keys say.
+
+CIFAR images are padded, cropped and flipped. Then they are resized as a whole, as MNIST images are.
+"""
 
 RMSPROP_EPS = 1e-10
 
 REQUIRED: dict[str, str] = {"model": "mobilenet_v2_035_224"}
-"""Our knob -> MindCV's default, which is not offered: a recipe in MindCV's terms must set it."""
+"""Our knob -> MindCV's default, which is not available: a recipe in MindCV's terms must set it."""
 
 KEYS: frozenset[str] = frozenset({*RENAMED, *ONLY, *NO_EFFECT}) - frozenset(Recipe.model_fields)
 """Keys that only MindCV has. A YAML with one of them is read with `DEFAULTS`."""
 
 
 NAMES: frozenset[str] = KEYS | RENAMED.keys()
-"""Every name that a knob may be given by beside ours."""
+"""Every name of a knob besides our own."""
 
 
 def is_accepted(key: str, value: Any) -> bool:
-    """Whether `value` of a key of `ONLY` means what we do anyway."""
+    """Return whether a value of a key of `ONLY` means what we do anyway."""
     return str(value).strip().lower() in ONLY[key][0]
 
 
 def to_ours(key: str, value: Any) -> Any:
-    """MindCV's name for a value in our terms (`VALUES`); any other value as it is."""
+    """Translate MindCV's name for a value (`VALUES`). Any other value is returned unchanged."""
     ours = {name.lower(): ours for name, ours in VALUES.get(key, {}).items()}
     return ours.get(str(value).strip().lower(), value)

@@ -1,1 +1,1 @@
-"""Classification of images: its training, its measurement, its report."""
+"""Classification of images: its training, its evaluation and its report."""

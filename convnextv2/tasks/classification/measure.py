@@ -1,4 +1,4 @@
-"""Measure a classifier, weights or artifact, on labelled images."""
+"""Evaluate a classifier, given as weights or an artifact, on labelled images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,17 @@ from convnextv2.weights.load import Weights, restore
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation, what it was made of, and on what."""
+    """An evaluation, with the predictions, the images and the network that it belongs to.
+
+    Attributes:
+        evaluation: The figures, over all ranks.
+        predictions: The predictions of this rank.
+        source: The images.
+        description: The description of the network.
+        parameters: The number of parameters.
+        value_range: The values that became black and white in files with more than 8 bits.
+        skipped: The names of the images that were left out.
+    """
 
     evaluation: Evaluation
     predictions: Predictions
@@ -40,7 +50,7 @@ class Measured:
     skipped: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
-        """Lines for people about the images."""
+        """Return lines for the user about the images."""
         lines = list(self.source.notes)
         if self.skipped:
             lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
@@ -54,15 +64,17 @@ def evaluate_weights(opened: Weights | Artifact, recipe: Recipe, place: Place) -
 
     Args:
         opened: The classifier. An artifact prepares its images in its own way.
-        recipe: Names the images, and says how weights that are no artifact have them prepared.
+        recipe: The recipe. It names the images, and says how they are prepared for weights that are
+            not an artifact.
         place: This rank.
 
     Raises:
-        CheckpointError: The weights are no classifier, or contradict the recipe.
+        CheckpointError: The weights are not a classifier, or contradict the recipe.
     """
     if recipe.batch_size == "auto":
         say(
-            f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for what fits."
+            f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for "
+            "what fits."
         )
     if isinstance(opened, Artifact):
         return _evaluate_artifact(opened, recipe, place)
@@ -77,7 +89,8 @@ def evaluate_weights(opened: Weights | Artifact, recipe: Recipe, place: Place) -
             or not owner.recipe.ema
         ):
             raise CheckpointError(
-                f"ema = True: {weights} has no averaged weights. Use --ema False to measure its plain ones."
+                f"ema = True: {weights} has no averaged weights. Use --ema False to measure its "
+                "plain ones."
             )
         say(f"{weights}: measured are averaged weights, as the run saves its best.")
     for line in opened.lines():
@@ -85,7 +98,8 @@ def evaluate_weights(opened: Weights | Artifact, recipe: Recipe, place: Place) -
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
-            f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to measure. Train one with --init."
+            f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to "
+            "measure. Train one with --init."
         )
     _check_contradictions(recipe, model, description, weights)
     precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
@@ -154,7 +168,7 @@ def _evaluate_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> Meas
 
 
 def _quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
-    """The list of the run that the weights are of, if its own images are measured."""
+    """Return the quarantine of the run that the weights belong to, if its own images are used."""
     owner = run_of(weights)
     if recipe.bad_images != "quarantine" or owner is None or not same_data(owner.recipe, recipe):
         return None
@@ -162,7 +176,7 @@ def _quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
 
 
 def same_data(recipe: Recipe, other: Recipe) -> bool:
-    """Whether two recipes name the same validation images."""
+    """Return whether two recipes name the same validation images."""
     folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
     names = [(each.dataset, each.val_split) for each in (recipe, other)]
     return folders[0] == folders[1] and names[0] == names[1]
@@ -171,7 +185,11 @@ def same_data(recipe: Recipe, other: Recipe) -> bool:
 def _check_contradictions(
     recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path
 ) -> None:
-    """The weights say what network they are; a recipe that says something else is meant for others. Raises CheckpointError."""
+    """Check that the recipe describes the same network as the weights do.
+
+    Raises:
+        CheckpointError: The recipe describes another network, so it was meant for other weights.
+    """
     told = {
         "model": description.model,
         "depths": model.depths,
@@ -183,11 +201,12 @@ def _check_contradictions(
     if recipe.in_channels not in (
         3,
         model.in_channels,
-    ):  # 3 is also what MindCV's recipes leave out
+    ):  # MindCV's recipes leave 3 out
         wrong["in_channels"] = model.in_channels
     for name, value in wrong.items():
         raise CheckpointError(
-            f"{name} = {getattr(recipe, name)}: {weights} has {value}. Leave {name} out, or give the weights that belong to it."
+            f"{name} = {getattr(recipe, name)}: {weights} has {value}. Leave {name} out, or give "
+            "the weights that belong to it."
         )
     if recipe.in_channels != model.in_channels:
         say(f"in_channels {model.in_channels}, as the weights have it.")

@@ -27,7 +27,7 @@ from convnextv2.weights.hub import repository_of
 from convnextv2.weights.load import Weights, open_weights
 
 _EXAMPLES = 8
-"""Right and wrong predictions shown, of each."""
+"""Number of right predictions that are shown, and of wrong ones."""
 
 
 def report_training(run: Run, place: Place, init: Weights | None = None) -> Evaluation | None:
@@ -35,11 +35,11 @@ def report_training(run: Run, place: Place, init: Weights | None = None) -> Eval
 
     Args:
         run: The run.
-        place: This rank; the others have nothing to do with the report.
+        place: This rank. The other ranks take no part in the report.
         init: The weights that the run was started from, if they are open.
 
     Returns:
-        The evaluation; None without validation images.
+        The evaluation, or None if there are no validation images.
     """
     recipe = run.recipe
     if find_sources(recipe, labelled=True)[1] is None:
@@ -59,16 +59,16 @@ def write_evaluation_report(
     """Write the page of an evaluation.
 
     Args:
-        weights: What was evaluated.
-        measured: The figures.
-        recipe: Names the data.
+        weights: The path of the weights that were evaluated.
+        measured: The evaluation.
+        recipe: The recipe, which names the data.
         init: The weights that the run was started from, if they are open.
 
     Returns:
-        The path of the page. For the weights of a run it is the run's report.html, or, for other
-        data than the run's own, report-DATA.html beside it. For weights on their own, and for
-        MindCV's files in a run, it lies inside of their folder or beside the file under its name;
-        for weights in the Hub's cache, in the current folder.
+        The path of the page. For the weights of a run, it is report.html in the run folder, or
+        report-DATA.html beside it if the data are not the run's own. For weights on their own, and
+        for MindCV's files in a run, it is inside their folder, or beside the file under the same
+        name. For weights in the cache of the Hub, it is in the current folder.
     """
     run = run_of(weights)
     if run and weights.parent != run.path:
@@ -86,7 +86,7 @@ def write_evaluation_report(
 
 
 def _page_of_data(run: Run, recipe: Recipe) -> Path:
-    """The run's own page stays as it is when the run is measured on other images."""
+    """Return the page for other images than the run's own. The run's own page is kept."""
     folder = Path(recipe.data_dir).resolve()
     parts: list[str] = [folder.name if recipe.data_dir else recipe.dataset]
     if recipe.data_dir and kind_of(folder.name):  # every data set has a folder called test
@@ -132,7 +132,8 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe, init: Weig
                 "Measure it on other labelled images.",
             ),
             (
-                f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {recipe.lr * 2:g}",
+                f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr "
+                f"{recipe.lr * 2:g}",
                 "Try another learning rate.",
             ),
         ],
@@ -140,7 +141,7 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe, init: Weig
 
 
 def _channels(measured: Measured | None, recipe: Recipe) -> int:
-    """Of the images; an artifact brings its own."""
+    """Return the number of channels of the images. An artifact states its own."""
     channels: int = (
         measured.description.arguments["in_channels"] if measured else recipe.in_channels
     )
@@ -148,7 +149,7 @@ def _channels(measured: Measured | None, recipe: Recipe) -> int:
 
 
 def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
-    """The most confident mistakes, and right predictions evenly spread over the images."""
+    """Choose the most confident mistakes, and right predictions spread evenly over the images."""
     predictions = measured.predictions
     right = predictions.classes[:, 0] == predictions.targets
     confident = np.argsort(-predictions.probs[:, 0])
@@ -165,13 +166,13 @@ def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
     for i in [*wrong, *chosen]:
         try:
             examples.append(_example(measured, i, recipe))
-        except DataError as error:  # damaged or gone since it was measured
+        except DataError as error:  # damaged or deleted since the evaluation
             say(f"An example is left out of the report: {error}")
     return examples
 
 
 def _short(count: int) -> str:
-    """A number of parameters with one digit after the point: "3.4 M", "7.1 K", or "812"."""
+    """Write a number of parameters with one decimal place: "3.4 M", "7.1 K", or "812"."""
     if count < 1000:
         return str(count)
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} K"

@@ -1,4 +1,4 @@
-"""Which row of a classifier's head stands for which class of the data."""
+"""Match the rows of a classifier's head with the classes of the data, for evaluation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,27 @@ from convnextv2.weights.load import OURS, brief
 def labelled_images(
     weights: Path, description: Description, recipe: Recipe
 ) -> tuple[Source, Description]:
-    """The recipe's validation images for a classifier, with its rows as targets; and its description, every row with a name."""
+    """Find the recipe's validation images for a classifier.
+
+    Args:
+        weights: The path of the weights.
+        description: The description of the classifier.
+        recipe: The recipe, which names the images.
+
+    Returns:
+        The images, whose targets are rows of the classifier, and the description with a name for
+        every row.
+
+    Raises:
+        CheckpointError: The classifier has fewer classes than the data, or it is unknown which row
+            stands for which class.
+    """
     owner, rows = run_of(weights), description.arguments["num_classes"]
     trained_on = (
         owner is not None
         and Path(owner.recipe.data_dir).resolve() == Path(recipe.data_dir).resolve()
     )
-    # Weights of others need not name their classes, or name them as the folders are named.
+    # Foreign weights may not name their classes, or may not name them as the folders are named.
     # A run of ours names them: its `class_order` was about the weights that it started from.
     foreign = order_of(description) != OURS
     names = [] if foreign else description.class_names
@@ -47,9 +61,20 @@ def labelled_images(
 def with_rows(
     source: Source, description: Description, rows: int, weights: Path, order: str
 ) -> Source:
-    """The source with the rows of a head as its targets, and a name for each row.
+    """Replace the targets of a source by rows of a head, and say by which rule they were found.
 
-    Says by which rule they were found. Raises CheckpointError where that cannot be known.
+    Args:
+        source: The images, with targets from 0 in the order of their classes.
+        description: The description of the classifier.
+        rows: The number of rows in the head.
+        weights: The path of the weights, for messages.
+        order: The recipe's `class_order`.
+
+    Returns:
+        The source with rows as targets, and with a class name for each row.
+
+    Raises:
+        CheckpointError: It cannot be known which row stands for which class.
     """
     classes, names = source.class_names, description.class_names
     match = match_rows(classes, names, rows, format=order_of(description), order=order)
@@ -63,7 +88,8 @@ def with_rows(
     for name, row in zip(classes, match.rows, strict=True):
         if row is None and names.count(name) > 1:
             raise CheckpointError(
-                f"{weights}: {names.count(name)} of its classes are called {name!r}. Which is meant?"
+                f"{weights}: {names.count(name)} of its classes are called {name!r}. Which is "
+                "meant?"
             )
         if row is None:
             listed = f" ({brief(list(names))})" if names else ""

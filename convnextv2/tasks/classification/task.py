@@ -39,13 +39,13 @@ class Classification:
     usual_loss = None
 
     def __init__(self, start: Start) -> None:
-        """Find the images and build the network; with `init`, from weights of a classifier or FCMAE.
+        """Find the images and build the network, with `init` from a classifier or an FCMAE run.
 
         Args:
             start: How the run starts, and where.
 
         Raises:
-            RecipeError: `num_classes` is less than the classes of the data.
+            RecipeError: `num_classes` is less than the number of classes in the data.
         """
         recipe, self._place = start.recipe, start.place
         source, self._validation = find_sources(recipe, labelled=True)
@@ -90,7 +90,7 @@ class Classification:
         self.score = "top1" if is_watched else None
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Compute the recipe's loss of a batch, mixed and normalised on the device."""
+        """Compute the recipe's loss of a batch, which is normalised and mixed on the device."""
         device = self._place.device
         images, targets = self._to_images(
             batch.pixels.to(device), batch.targets.to(device), generator
@@ -102,9 +102,12 @@ class Classification:
         return len(batch.indices)
 
     def evaluate(self) -> dict[str, float]:
-        """Measure the model on the validation images: top1, top5 where there are enough classes, loss.
+        """Evaluate the model on the validation images.
 
         Every image is counted exactly once over all ranks.
+
+        Returns:
+            top1 and loss, and top5 if there are at least five classes.
         """
         assert self._validation is not None
         recipe, place = self.recipe, self._place
@@ -128,14 +131,14 @@ class Classification:
 
 
 def name_rows(classes: Sequence[str], rows: int) -> list[str]:
-    """Name every row of a head: by class, and by number those that have no class in the data."""
+    """Name every row of a head by its class, or by its number if it has no class in the data."""
     taken = set(classes)
     rest = range(len(classes), rows)
     return [*classes, *(f"row {row}" if str(row) in taken else str(row) for row in rest)]
 
 
 def build_criterion(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
-    """The recipe's loss: (logits, targets) to a float32 scalar."""
+    """Build the recipe's loss, a function that maps (logits, targets) to a float32 scalar."""
     if recipe.loss in ("ce", "bce"):
         plain = {"ce": cross_entropy, "bce": binary_cross_entropy}[recipe.loss]
         return lambda logits, targets: plain(

@@ -1,1 +1,1 @@
-"""FCMAE pre-training: its training, its pictures, its report."""
+"""FCMAE pre-training: its training, its pictures and its report."""

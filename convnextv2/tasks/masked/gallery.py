@@ -1,4 +1,4 @@
-"""Pictures of what a pre-trained model makes of images that it sees in part."""
+"""Pictures of how a pre-trained model reconstructs images of which it sees only a part."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from convnextv2.run import Run
 from convnextv2.weights.load import Weights, restore
 
 _IMAGES = 8
-"""Images in the gallery of a run."""
+"""Number of images in the gallery of a run."""
 
 
 def run_gallery(
     run: Run, weights: Weights, quarantine: Quarantine | None = None
 ) -> Image.Image | None:
-    """Reconstructions of images of a pre-training run.
+    """Make a picture of reconstructions of some images of a pre-training run.
 
     Args:
         run: The run, which may be an older one.
-        weights: Its weights.
-        quarantine: Its list of bad images, if the run is the one that is reported.
+        weights: The weights of the run.
+        quarantine: The run's list of bad images, if the run is the one that is reported.
 
     Returns:
-        The picture, or None where there is none, which is said: the run that is reported is
-        finished, and its weights are whole.
+        The picture. It is None if the images cannot be read. A line says so, and the report is
+        written without it, since the run itself is finished and whole.
     """
     recipe = run.recipe
     try:
@@ -74,19 +74,31 @@ def reconstruct_source(
     quarantine: Quarantine | None = None,
     patience: Patience | None = None,
 ) -> tuple[Image.Image, list[str]]:
-    """Make the gallery of at most `count` images of a source, evenly spread.
+    """Make the gallery of at most `count` images of a source, spread evenly.
+
+    Args:
+        weights: The weights of a pre-training run.
+        source: The images.
+        count: The largest number of images.
+        mask_ratio: Share of the tiles that is hidden.
+        seed: The seed of the masks.
+        device: The device, as the knob names it.
+        bad_images: What to do with an image that cannot be read.
+        quarantine: The run's list of bad images; None without one.
+        patience: How long to wait for images that are unavailable; None for the default.
 
     Returns:
         The picture, and the names of images that could not be read.
 
     Raises:
-        DataError: None of the images can be read, or one and `bad_images` is "fail".
-        CheckpointError: The weights are not of a pre-training run.
+        DataError: None of the images can be read, or one cannot and `bad_images` is "fail".
+        CheckpointError: The weights are not those of a pre-training run.
     """
     model, description = restore(weights), weights.description
     if not isinstance(model, FCMAE):
         raise CheckpointError(
-            f"{weights.path}: a classifier, which cannot reconstruct. Give a run of: convnextv2 pretrain."
+            f"{weights.path}: a classifier, which cannot reconstruct. Give a run of: convnextv2 "
+            "pretrain."
         )
     chosen_device = choose_device(device)
     model.to(chosen_device)

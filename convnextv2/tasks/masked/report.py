@@ -15,7 +15,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
 
     Args:
         run: The run.
-        weights: Its weights, for reconstructions of some of its images.
+        weights: The weights of the run, for reconstructions of some of its images.
     """
     recipe = run.recipe
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None

@@ -1,4 +1,4 @@
-"""FCMAE pre-training: reconstruct the masked tiles of images. Labels are not needed, and not read."""
+"""FCMAE pre-training: reconstruct the masked tiles of images. Labels are not read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class MaskedPretraining:
         self._grid = self.model.grid(*self._size)
         self.recipe = recipe  # `_trial` reads it
         self.recipe = recipe = settle_batch(recipe, self.model, self._trial, place)
-        # A target of mean 0 and variance 1 is predicted with a loss of 1 by a constant.
+        # A constant predicts a target of mean 0 and variance 1 with a loss of 1.
         self.usual_loss = 1.0 if recipe.norm_target else None
         self._normalise = build_batch_transform(recipe, num_classes=0).normalise
         self.description = Description(
@@ -74,7 +74,7 @@ class MaskedPretraining:
         return len(batch.indices)
 
     def evaluate(self) -> dict[str, float]:
-        """Raise: there is no figure for how good a pre-trained encoder is."""
+        """Raise an error, because no figure says how good a pre-trained encoder is."""
         raise AssertionError("a task without a score is never evaluated")
 
     def _trial(self, model: nn.Module, images: int) -> Tensor:
