@@ -26,16 +26,9 @@ from typing import Any
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError, DamagedCheckpointError
-from convnextv2.weights.files import (
-    WEIGHTS,
-    Description,
-    read_description,
-    read_tensors,
-    save_weights,
-    sync_folder,
-    write_json,
-    write_tensors,
-)
+from convnextv2.files import sync_folder, write_json
+from convnextv2.weights.description import Description, read_description
+from convnextv2.weights.safetensors import WEIGHTS, read_tensors, save_weights, write_tensors
 
 _AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
 _OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)

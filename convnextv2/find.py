@@ -7,9 +7,10 @@ from pathlib import Path
 
 from convnextv2.errors import RunError
 from convnextv2.run import Run
-from convnextv2.weights.files import WEIGHTS, read_model_json
+from convnextv2.weights.description import read_model_json
 from convnextv2.weights.hub import download, is_hub_name
-from convnextv2.weights.load import Weights, open_weights
+from convnextv2.weights.opened import Weights, open_weights
+from convnextv2.weights.safetensors import WEIGHTS
 
 
 def find_weights(path: str | Path) -> Path:

@@ -27,16 +27,13 @@ from torch import Tensor
 
 from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_progress, write_checkpoint
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
+from convnextv2.files import write_text
 from convnextv2.lock import LOCK
 from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
-from convnextv2.weights.files import (
-    Description,
-    read_model_json,
-    save_weights,
-    write_text,
-)
+from convnextv2.weights.description import Description, read_model_json
+from convnextv2.weights.safetensors import save_weights
 
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}

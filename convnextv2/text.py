@@ -15,3 +15,16 @@ def plain(text: object) -> str:
         halves of surrogate pairs, which no encoding can write.
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def brief(names: list[str]) -> str:
+    """A few names, or the first and last of many; on one line whatever a file holds."""
+    shown = [
+        name if name.isprintable() and len(name) < 100 else ascii(name)[:100]
+        for name in names[:3] + names[-1:]
+    ]
+    return (
+        ", ".join(shown[: len(names)])
+        if len(names) <= 3
+        else f"{shown[0]} ... {shown[-1]} ({len(names)})"
+    )

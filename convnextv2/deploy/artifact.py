@@ -22,8 +22,9 @@ from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
 from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import output_names
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
+from convnextv2.files import write_json
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.weights.files import check_preprocessing, write_json
+from convnextv2.weights.description import check_preprocessing
 
 CARD = "artifact.json"
 CERTIFICATE = "certificate.json"

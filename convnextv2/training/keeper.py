@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from convnextv2.checkpoint import Checkpoint, rewrite_progress
 from convnextv2.data.notices import left_out_line
 from convnextv2.distributed import Place, say
+from convnextv2.files import write_text
 from convnextv2.run import Run
 from convnextv2.training import mindcv_files
 from convnextv2.training.bad_step import save_bad_step
@@ -23,7 +24,7 @@ from convnextv2.training.loop import BadStep
 from convnextv2.training.saver import Saver
 from convnextv2.training.state import Progress, optimizer_tensors
 from convnextv2.training.task import Task
-from convnextv2.weights.files import Description, write_text
+from convnextv2.weights.description import Description
 
 
 @dataclass(frozen=True)

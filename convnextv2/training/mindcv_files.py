@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import Weights
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 from convnextv2.weights.names import depths_of, detect, name_table, to_canonical, to_foreign
+from convnextv2.weights.opened import Weights
 
 _COLUMN = 20
 _FIRST, _SECOND = ("adam_m", "exp_avg"), ("adam_v", "exp_avg_sq")

@@ -17,23 +17,20 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.files import replacing, write_json, write_text
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
+from convnextv2.text import brief
+from convnextv2.weights.build import build_model
 from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name
-from convnextv2.weights.files import (
-    WEIGHTS,
-    Description,
-    replacing,
-    save_weights,
-    write_json,
-    write_tensors,
-    write_text,
-)
-from convnextv2.weights.load import OURS, Weights, brief, build_model, restore
+from convnextv2.weights.description import Description
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, name_table, to_foreign
+from convnextv2.weights.opened import OURS, Weights
 from convnextv2.weights.processor import RESAMPLE
+from convnextv2.weights.restore import restore
+from convnextv2.weights.safetensors import WEIGHTS, save_weights, write_tensors
 
 TARGETS = ("official", "timm", "transformers", "mmpretrain", "mindcv", OURS)
 

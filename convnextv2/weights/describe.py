@@ -12,7 +12,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES
 from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from convnextv2.weights.containers import Container
-from convnextv2.weights.files import Description, check_preprocessing
+from convnextv2.weights.description import Description, check_preprocessing
 from convnextv2.weights.names import FORMATS
 from convnextv2.weights.processor import read_processor
 

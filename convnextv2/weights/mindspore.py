@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.files import replacing
+from convnextv2.files import replacing
 
 ENCRYPTED = {0x7F3A5ED8: "AES-GCM", 0x7F3A5ED9: "AES-CBC", 0x7F3A5EDA: "SM4-CBC"}
 """First four bytes, little-endian, of an encrypted file."""

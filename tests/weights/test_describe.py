@@ -9,7 +9,8 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 from convnextv2.errors import CheckpointError
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.describe import distinct
-from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import restore
 
 from .test_convert import DEPTHS, DIMS, IMAGES, difference, logits, random_model, save
 

@@ -16,8 +16,9 @@ from convnextv2.errors import CheckpointError
 from convnextv2.verbs.inspect import inspect
 from convnextv2.weights.containers import open_container
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.load import open_weights, restore
 from convnextv2.weights.names import name_table
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import restore
 
 from .test_convert import DEPTHS, IMAGES, difference, logits, random_model
 

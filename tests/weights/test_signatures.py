@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 114374272\n"
 

@@ -1,18 +1,10 @@
-"""Our weights file: safetensors whose metadata describe the model, with the same description as readable JSON beside it.
-
-One file is enough to build the model again, and it is replaced in one atomic step. Nothing is ever unpickled.
-"""
+"""What a weights file says about the model in it, and the checks of it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,20 +17,13 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 from typing_extensions import TypedDict
 
 from convnextv2.errors import CheckpointError
+from convnextv2.files import parse_json
 from convnextv2.preprocessing import Interpolation, Preset
 
-WEIGHTS = "model.safetensors"
-_KEY = "convnextv2"
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_LONGEST_HEAD = 4 << 20
-_MOST_TENSORS = 50_000
-_MOST_BRACKETS = 100_000
+KEY = "convnextv2"
 
 
 @dataclass(frozen=True)
@@ -133,146 +118,9 @@ class _Content(TypedDict):
 _CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file in one atomic step: give a temporary path, and put it in place when all went well.
-
-    The file is on disk before its name points to it, so that a crash leaves the old or the new one.
-    Its permissions are those that the umask asks for, whoever writes the temporary file: the library
-    of safetensors gives its files to their owner alone.
-
-    Args:
-        path: The file's name at last.
-
-    Yields:
-        The path to write to.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    permissions = stat.S_IMODE(temporary.stat().st_mode)
-    try:
-        yield temporary
-        temporary.chmod(permissions)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # half a file on a full disk would keep it full
-        raise
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk, so that they outlive a loss of power.
-
-    A system that cannot open folders, or cannot do this for them, does it in its own time.
-    """
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file in one atomic step.
-
-    Raises:
-        OSError: The system cannot write it.
-    """
-    with replacing(path) as temporary:
-        try:
-            save_file(
-                {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-                temporary,
-                metadata={"format": "pt", **(metadata or {})},
-            )
-        except SafetensorError as error:  # the library wraps what the system says
-            number = re.search(r"(?:os error|code:) (\d+)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, on CPU, and its metadata. Raises CheckpointError where it is none, or is damaged, or
-    has more tensors or a longer head than any network."""
-    try:
-        with open(path, "rb") as raw:
-            length = int.from_bytes(raw.read(8), "little")
-        if _LONGEST_HEAD < length < path.stat().st_size:
-            raise ValueError(f"a head of {length:,} bytes, expected at most {_LONGEST_HEAD:,}")
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            if len(names) > _MOST_TENSORS:
-                raise ValueError(f"{len(names)} tensors, expected at most {_MOST_TENSORS}")
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file.") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: not a safetensors file, or damaged ({' '.join(str(error).split())})."
-        ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one atomic step."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one atomic step."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def parse_json(text: str) -> Any:
-    """Read JSON in which a half of a surrogate pair becomes its escape, as text that can be written again.
-
-    Args:
-        text: JSON. Python writes such halves for names of files that are not UTF-8.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        ValueError: Where it is no JSON, or of so many lists and objects that it would fill the
-            memory.
-    """
-    if text.count("[") + text.count("{") > _MOST_BRACKETS:
-        raise ValueError(f"more than {_MOST_BRACKETS:,} lists and objects")
-    content = json.loads(text)
-    if not re.search(r"\\u[dD][89a-fA-F]", text):
-        return content
-    return json.loads(
-        _SURROGATE.sub(
-            lambda half: f"\\\\u{ord(half[0]):04x}", json.dumps(content, ensure_ascii=False)
-        )
-    )
-
-
-def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
-    """Write `model.safetensors` and `model.json` into a folder, which is made where needed."""
-    content = asdict(description)
-    told = json.dumps(content, ensure_ascii=False)
-    if half := _SURROGATE.search(told):
-        around = told[max(half.start() - 40, 0) : half.end() + 40]
-        raise CheckpointError(
-            f"{folder}: cannot be written, since a name in the model's description is not UTF-8 (...{around}...). Rename that "
-            "class (its folder) and try again."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS, tensors, {_KEY: json.dumps(content)})
-    write_json(folder / "model.json", content)
-
-
 def is_ours(metadata: Mapping[str, str]) -> bool:
     """Whether the metadata of a safetensors file say that we wrote it."""
-    return _KEY in metadata
+    return KEY in metadata
 
 
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
@@ -286,7 +134,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
         "provenance": {},
     }
     try:
-        content = parse_json(metadata[_KEY])
+        content = parse_json(metadata[KEY])
         _CONTENT.validate_json(json.dumps(defaults | content))
         description = Description(**content)
     except (ValueError, TypeError, RecursionError) as error:
@@ -328,7 +176,7 @@ def read_model_json(path: Path) -> Description:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-    return read_description({_KEY: text}, path)
+    return read_description({KEY: text}, path)
 
 
 def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:

@@ -1,0 +1,116 @@
+"""Start a model from weights of another one, adapt what can be adapted, and report what happened to every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.text import brief
+from convnextv2.weights.describe import size_name
+from convnextv2.weights.names import depths_of
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each tensor. loaded: names. adapted and left_out: name and what was done, or why. fresh: tensors of the
+    model that keep their initial values."""
+
+    loaded: list[str]
+    adapted: list[tuple[str, str]]
+    left_out: list[tuple[str, str]]
+    fresh: list[str]
+
+    def lines(self) -> list[str]:
+        """For people: one line of counts, then one for each thing that is not plainly loaded."""
+        lines = [
+            f"{len(self.loaded)} tensors loaded, {len(self.adapted)} adapted, {len(self.left_out)} left out, {len(self.fresh)} "
+            "new."
+        ]
+        lines += [f"  adapted   {name}: {what}" for name, what in self.adapted]
+        grouped: dict[str, list[str]] = {}
+        for name, why in self.left_out:
+            grouped.setdefault(why, []).append(name)
+        lines += [f"  left out  {brief(names)}: {why}" for why, names in grouped.items()]
+        if self.fresh:
+            lines.append(f"  new       {brief(self.fresh)}: initial values")
+        return lines
+
+
+def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
+    """Start a classifier (or bare encoder) from weights of a classifier or of FCMAE, by canonical names.
+
+    The encoder must be complete and of the model's size. Other numbers of input channels are adapted; a head of another number of
+    classes, and FCMAE's decoder, are left out. Raises CheckpointError naming what does not fit."""
+    if any(name.startswith("encoder.") for name in tensors):
+        outside = {
+            name: "part of the decoder" for name in tensors if not name.startswith("encoder.")
+        }
+        tensors = {
+            name.removeprefix("encoder."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("encoder.")
+        }
+    else:
+        outside = {}
+    own = model.state_dict()
+    _check_size(model, tensors, source)
+
+    loaded, adapted, left_out, chosen = [], [], list(outside.items()), {}
+    for name, tensor in tensors.items():
+        if name not in own:
+            left_out.append((name, "the model has no such tensor"))
+        elif tensor.shape == own[name].shape:
+            chosen[name] = tensor
+            loaded.append(name)
+        elif name == "downsample_layers.0.0.weight" and tensor.shape[2:] == own[name].shape[2:]:
+            chosen[name] = adapt_channels(tensor, own[name].shape[1])
+            adapted.append((name, f"{tensor.shape[1]} input channels to {own[name].shape[1]}"))
+        elif name.startswith("head."):
+            left_out.append(
+                (name, f"a head of {len(tensor)} classes, the model has {model.num_classes}")
+            )
+        else:
+            raise CheckpointError(
+                f"{source}: {name} is {tuple(tensor.shape)}, the model wants {tuple(own[name].shape)} (stem_stride "
+                f"{model.stem_stride})."
+            )
+    fresh = [name for name in own if name not in chosen]
+    incomplete = [name for name in fresh if not name.startswith(("norm.", "head."))]
+    if incomplete:
+        raise CheckpointError(
+            f"{source}: {len(incomplete)} tensors of the encoder are missing, for example {incomplete[0]}."
+        )
+    model.load_state_dict(chosen, strict=False)
+    return LoadReport(loaded, adapted, left_out, fresh)
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """A stem weight (O, I, s, s) for another number of input channels: to 1 by the sum, else by repeating its channels and
+    scaling by I / channels, so that the stem's response keeps its size (as timm does)."""
+    known = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % known] * (known / channels)
+
+
+def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -> None:
+    depths = depths_of("official", "", tensors)
+    dims = tuple(
+        len(tensors[name]) if (name := f"stages.{i}.0.norm.weight") in tensors else 0
+        for i in range(4)
+    )
+    if (depths, dims) != (model.depths, model.dims):
+        held, wanted = (
+            f"a model of depths {size[0]} and dims {size[1]}"
+            if (name := size_name(*size)) == "custom"
+            else name
+            for size in ((depths, dims), (model.depths, model.dims))
+        )
+        raise CheckpointError(
+            f"{source}: holds {held}, the model is {wanted}. Set the model to match."
+        )
