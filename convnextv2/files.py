@@ -1,8 +1,9 @@
-"""Files that are written in one atomic step, and JSON of anyone's."""
+"""Writes files in one atomic step, reads JSON that anyone may have written, and hashes files."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -13,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""A half of a surrogate pair, which no encoding can write."""
+"""Half of a surrogate pair, which no encoding can write."""
 _MOST_BRACKETS = 100_000
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file in one atomic step: give a temporary path, and put it in place when all went well.
+    """Replace a file in one atomic step, once all of the new content is written.
 
-    The file is on disk before its name points to it, so that a crash leaves the old or the new one.
-    Its permissions are those that the umask asks for, whoever writes the temporary file: the library
-    of safetensors gives its files to their owner alone.
+    The content is on the disk before the name points to it, so a crash leaves either the old file
+    or the new one. The permissions are those that the umask asks for, even if a library writes the
+    temporary file: safetensors makes files that only their owner can read.
 
     Args:
-        path: The file's name at last.
+        path: The file to replace or create.
 
     Yields:
-        The path to write to.
+        The temporary path to write to.
     """
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
@@ -48,9 +49,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk, so that they outlive a loss of power.
+    """Flush the names in a folder to the disk, so that they survive a loss of power.
 
-    A system that cannot open folders, or cannot do this for them, does it in its own time.
+    Some systems cannot open folders or cannot flush them. They write the names in their own time.
+
+    Args:
+        folder: The folder whose entries were created, renamed or deleted.
     """
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -61,27 +65,40 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one atomic step."""
+    """Write a text file as UTF-8 in one atomic step.
+
+    Args:
+        path: The file to replace or create.
+        text: Its whole content.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one atomic step."""
+    """Write a JSON file in one atomic step.
+
+    Args:
+        path: The file to replace or create.
+        content: What `json.dumps` accepts.
+    """
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def parse_json(text: str) -> Any:
-    """Read JSON in which a half of a surrogate pair becomes its escape, as text that can be written again.
+    """Parse JSON so that every string in it can be written again.
+
+    Python represents file names that are not UTF-8 by halves of surrogate pairs, and writes those
+    into JSON. Such a half becomes the text of its Python escape.
 
     Args:
-        text: JSON. Python writes such halves for names of files that are not UTF-8.
+        text: The JSON.
 
     Returns:
-        What it holds.
+        The parsed content.
 
     Raises:
-        ValueError: Where it is no JSON, or of so many lists and objects that it would fill the
+        ValueError: The text is not JSON, or has so many lists and objects that they would fill the
             memory.
     """
     if text.count("[") + text.count("{") > _MOST_BRACKETS:
@@ -94,3 +111,9 @@ def parse_json(text: str) -> Any:
             lambda half: f"\\\\u{ord(half[0]):04x}", json.dumps(content, ensure_ascii=False)
         )
     )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
