@@ -1,4 +1,4 @@
-"""What a weights file says about the model in it, and the checks of it."""
+"""The description of a model in a weights file of this package, and the checks of it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,25 @@ from convnextv2.files import parse_json
 from convnextv2.preprocessing import Interpolation, Preset
 
 KEY = "convnextv2"
+"""The entry of a safetensors file's metadata that holds the description as JSON."""
 
 
 @dataclass(frozen=True)
 class Description:
     """What a weights file holds.
 
-    kind: "classifier", "encoder" (pooled or plain features) or "fcmae". model: its name. arguments: of `ConvNeXtV2`. fcmae:
-    arguments of `FCMAE` beside the encoder. class_names: one per row of the head. preprocessing: how evaluation images are
-    prepared (`data.transforms`). training: step, epoch and the figures measured then. provenance: where the weights came from:
-    format, sha256, notice and licence; or, of what was trained from others, `init` with these, and the notice."""
+    Attributes:
+        kind: "classifier", "encoder" (pooled or plain features) or "fcmae".
+        model: The name of the model, such as "convnextv2_tiny"; "custom" for other sizes.
+        arguments: The arguments of `ConvNeXtV2`.
+        fcmae: The arguments of `FCMAE` other than the encoder; empty for other kinds.
+        class_names: One name for each row of the head; empty if they are unknown.
+        preprocessing: How evaluation images are prepared, as `Preprocessing.read` takes it; empty
+            if that is unknown.
+        training: The step, the epoch and the figures that were measured then.
+        provenance: Where the weights came from: format, sha256, notice and licence. Weights that
+            were trained from others have these under `init`, and the notice beside it.
+    """
 
     kind: str
     model: str
@@ -102,7 +111,7 @@ class _Provenance(TypedDict, total=False):
 
 
 class _Content(TypedDict):
-    """What the JSON of a `Description` may be; a file of anyone's may hold anything."""
+    """What the JSON of a `Description` may hold. A file from elsewhere may say anything."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -119,13 +128,23 @@ _CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
-    """Whether the metadata of a safetensors file say that we wrote it."""
+    """Return whether the metadata of a safetensors file say that this package wrote it."""
     return KEY in metadata
 
 
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
-    """The description in one of our weights files. Raises CheckpointError where it cannot be read, or is not of the right
-    types."""
+    """Read the description in a weights file of this package.
+
+    Args:
+        metadata: The metadata of the safetensors file.
+        path: The file, for error messages.
+
+    Returns:
+        The description, with every value checked for its type and its range.
+
+    Raises:
+        CheckpointError: The description cannot be parsed, has wrong types, or contradicts itself.
+    """
     defaults: dict[str, Any] = {
         "fcmae": {},
         "class_names": [],
@@ -141,36 +160,45 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
         raise CheckpointError(
             f"{path}: its model description cannot be read ({_complaint(error)})."
         ) from error
-    rows = description.arguments.get("num_classes") or 0
-    if description.class_names and len(description.class_names) != rows:
-        raise CheckpointError(
-            f"{path}: its model description has {len(description.class_names)} class names for {rows} classes."
-        )
-    needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
-    if description.preprocessing and (
-        missing := [name for name in needed if name not in description.preprocessing]
-    ):
-        raise CheckpointError(
-            f"{path}: its model description has preprocessing without {', '.join(missing)}."
-        )
-    if description.preprocessing:
-        taken, prepared = (
-            description.arguments["in_channels"],
-            description.preprocessing["channels"],
-        )
-        if taken != prepared:
-            raise CheckpointError(
-                f"{path}: its model description has a network of {taken} channels for images of {prepared}."
-            )
-        _check_counts(description.preprocessing, path)
+    _check_agreement(description, path)
     return description
 
 
+def _check_agreement(description: Description, path: Path) -> None:
+    """Raise CheckpointError if the parts of a description do not fit each other."""
+    rows = description.arguments.get("num_classes") or 0
+    if description.class_names and len(description.class_names) != rows:
+        raise CheckpointError(
+            f"{path}: its model description has {len(description.class_names)} class names for "
+            f"{rows} classes."
+        )
+    needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
+    if not description.preprocessing:
+        return
+    if missing := [name for name in needed if name not in description.preprocessing]:
+        raise CheckpointError(
+            f"{path}: its model description has preprocessing without {', '.join(missing)}."
+        )
+    taken, prepared = description.arguments["in_channels"], description.preprocessing["channels"]
+    if taken != prepared:
+        raise CheckpointError(
+            f"{path}: its model description has a network of {taken} channels for images of "
+            f"{prepared}."
+        )
+    _check_counts(description.preprocessing, path)
+
+
 def read_model_json(path: Path) -> Description:
-    """Read the description that stands beside a weights file of ours.
+    """Read the `model.json` that lies beside a weights file of this package.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The description, checked as in `read_description`.
 
     Raises:
-        CheckpointError: The file cannot be read, or is not of the right form.
+        CheckpointError: The file cannot be read, or its content is not a valid description.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -180,7 +208,15 @@ def read_model_json(path: Path) -> Description:
 
 
 def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError where these cannot be arguments of the evaluation transform."""
+    """Check values that are to describe how evaluation images are prepared.
+
+    Args:
+        preprocessing: The values, as in `Description.preprocessing`.
+        path: The file or folder that they come from, for error messages.
+
+    Raises:
+        CheckpointError: A value has the wrong type, is out of range or is unknown.
+    """
     try:
         _PREPROCESSING.validate_json(json.dumps(preprocessing))
     except (ValueError, TypeError, RecursionError) as error:
@@ -191,7 +227,7 @@ def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError where mean or std do not have one number for each channel."""
+    """Raise CheckpointError unless mean and std have one number for each channel."""
     for name in ("mean", "std"):
         channels, values = preprocessing.get("channels"), preprocessing.get(name)
         if channels is not None and values is not None and len(values) != channels:
@@ -201,9 +237,10 @@ def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
 
 
 def _complaint(error: Exception) -> str:
-    """The first thing that is wrong, on one line."""
+    """Say on one line what is wrong first."""
     if not isinstance(error, ValidationError):
         return ascii(str(error))[1:-1][:200]
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{ascii(where)[1:-1][:100]} = {ascii(first['input'])[:60]}: {first['msg'][0].lower()}{first['msg'][1:200]}"
+    message = first["msg"][0].lower() + first["msg"][1:200]
+    return f"{ascii(where)[1:-1][:100]} = {ascii(first['input'])[:60]}: {message}"

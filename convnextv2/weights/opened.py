@@ -1,4 +1,8 @@
-"""Open anyone's weights: find their format, give the tensors our names, and describe the network that they belong to."""
+"""Opens weights of any known format.
+
+It finds the format, gives the tensors their canonical names, and describes the network that they
+belong to.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +34,35 @@ from convnextv2.weights.names import (
 )
 
 OURS = "convnextv2"
+"""The format of weights files of this package, beside the keys of `FORMATS`."""
 
 _TRAINING_STATE = re.compile(
     r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
-    r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|epoch_num|step_num|current_iterator_step|"
-    r"last_overflow_iterator_step|n_averaged)$|ema_|data_preprocessor\."
+    r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|"
+    r"epoch_num|step_num|current_iterator_step|last_overflow_iterator_step|n_averaged)$|ema_|"
+    r"data_preprocessor\."
 )
-"""Names beside the weights that some formats are known to hold."""
+"""How the names of training state begin or end that some formats keep beside the weights."""
 
 _MINDCV = re.compile(r"(feature|norm|classifier)\.")
-"""How the names of MindCV's network begin; its checkpoints hold whatever the training script kept beside it."""
+"""How the names of MindCV's network begin. Its checkpoints also hold whatever the training script
+kept beside the network."""
 
 _DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from. format: a key of `FORMATS`, or "convnextv2". container: the kind of file. sha256: of it.
-    notice: what its licence asks for; empty where nothing is known. nbytes: of all its files."""
+    """Where weights come from.
+
+    Attributes:
+        path: The file or folder.
+        format: A key of `FORMATS`, or `OURS`.
+        container: The kind of file, such as "safetensors".
+        sha256: The SHA-256 of the file, in hexadecimal.
+        notice: What its licence asks for; empty if nothing is known.
+        nbytes: The size of all its files in bytes.
+    """
 
     path: str
     format: str
@@ -59,9 +74,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Weights:
-    """An opened weights file of any format: its tensors under canonical names, and what they describe.
+    """An opened weights file of any format: its tensors by canonical name, and their description.
 
-    The file is read and hashed once, when it is opened. Whoever needs it later is given this object.
+    The file is read and hashed only once, when it is opened. This object is handed to whoever needs
+    the weights later.
 
     Attributes:
         tensors: Canonical name to tensor, on the CPU.
@@ -92,32 +108,43 @@ class Weights:
         return not is_ours(self.container.metadata) and bool(_averaged_tensors(self.container))
 
     def average(self) -> Weights:
-        """The moving average that the file keeps beside its weights, without reading it again.
+        """Take the moving average that the file keeps beside its weights.
+
+        The file is not read again.
+
+        Returns:
+            The average as weights of their own.
 
         Raises:
-            CheckpointError: The file has none.
+            CheckpointError: The file has no average.
         """
         return _interpret(self.container, self.path, average=True)
 
     def lines(self) -> list[str]:
-        """For people: what the file is, what is to be known of it, and its licence; each a plain line, whatever it holds."""
-        title = "convnextv2" if self.origin.format == OURS else FORMATS[self.origin.format].title
-        lines = [
-            f"{self.origin.path}: {title}, {self.origin.container}, sha256 {self.origin.sha256[:16]}"
-        ]
+        """Describe the weights for people.
+
+        Returns:
+            Printable lines: what the file is, what people should know about it, and its licence.
+        """
+        origin = self.origin
+        title = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
+        lines = [f"{origin.path}: {title}, {origin.container}, sha256 {origin.sha256[:16]}"]
         if self.has_average and not self.is_average:
             lines.append(
                 "An average of the weights is beside them and not used; convert --ema takes it."
             )
-        return [
-            *map(
-                plain,
-                lines + self.notes + [f"Licence: {self.origin.notice}"] * bool(self.origin.notice),
-            )
-        ]
+        lines += self.notes
+        if origin.notice:
+            lines.append(f"Licence: {origin.notice}")
+        return [plain(line) for line in lines]
 
     def provenance(self) -> dict[str, Any]:
-        """What must be written into whatever is made of them; what they themselves were made of counts first."""
+        """Tell where the weights come from, for whatever is made from them.
+
+        Returns:
+            The format, the hash, the notice and more, as in `Description.provenance`. If the
+            weights were themselves made from others, what they say about those counts.
+        """
         known = {name: value for name, value in self.description.provenance.items() if value}
         return {
             "format": self.origin.format,
@@ -129,12 +156,16 @@ class Weights:
 def open_weights(path: Path, *, average: bool = False) -> Weights:
     """Open a weights file or Hub folder of any known format.
 
-    Names become canonical ones, and the size, channels, classes and the rest are inferred.
+    The tensors get canonical names, and the size, the channels, the classes and the rest of the
+    description are inferred.
 
     Args:
         path: The file or folder.
         average: Whether to take the moving average that a training checkpoint of MindCV ("ema.") or
             of PyTorch code keeps beside its weights.
+
+    Returns:
+        The weights, checked to be complete.
 
     Raises:
         CheckpointError: The format is unknown, a tensor is missing, unexpected or of the wrong
@@ -146,15 +177,7 @@ def open_weights(path: Path, *, average: bool = False) -> Weights:
 def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     """Find out what a container holds; see `open_weights`."""
     if is_ours(container.metadata):
-        if average:
-            raise CheckpointError(
-                f"{path}: has no average beside its weights. Use best/ or last/ of the run."
-            )
-        description = read_description(container.metadata, path)
-        check_complete(container.tensors, description, path)
-        notice = str(description.provenance.get("notice", ""))
-        origin = _origin(path, OURS, container, notice)
-        return Weights(container.tensors, description, origin, container=container)
+        return _interpret_ours(container, path, average=average)
     tensors = container.tensors
     if average:
         tensors = _averaged_tensors(container)
@@ -173,7 +196,8 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     depths = depths_of(key, prefix, tensors)
     if 0 in depths:
         raise CheckpointError(
-            f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not complete."
+            f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not "
+            "complete."
         )
     canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path)
     description, notes = describe(canonical, decoder, key, depths, container)
@@ -191,18 +215,37 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     )
 
 
+def _interpret_ours(container: Container, path: Path, *, average: bool) -> Weights:
+    """Read what a file of this package says about itself; see `open_weights`."""
+    if average:
+        raise CheckpointError(
+            f"{path}: has no average beside its weights. Use best/ or last/ of the run."
+        )
+    description = read_description(container.metadata, path)
+    check_complete(container.tensors, description, path)
+    notice = str(description.provenance.get("notice", ""))
+    origin = _origin(path, OURS, container, notice)
+    return Weights(container.tensors, description, origin, container=container)
+
+
 def _origin(path: Path, format: str, container: Container, notice: str) -> Origin:
     return Origin(str(path), format, container.title, container.sha256, notice, container.nbytes())
 
 
 def _averaged_tensors(container: Container) -> dict[str, Tensor]:
-    """The moving average of the weights in a container; empty if it has none."""
+    """Return the moving average of the weights in a container; empty if it has none."""
     return container.average or _average_beside(container.tensors)
 
 
 def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The average of the weights among the same names, such as MindCV's "ema." or a wrapper's "model_ema."; empty where there is
-    none, or nothing else."""
+    """Find an average among the tensors themselves.
+
+    MindCV's names begin with "ema." then, those of some wrappers with "model_ema.".
+
+    Returns:
+        The tensors of the average under the names of the weights; empty if there is no average, or
+        nothing but an average.
+    """
     found = detect_all(tensors)
     if not found or is_average(found[0][1]):
         return {}
@@ -220,7 +263,22 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _rename(
     tensors: Mapping[str, Tensor], key: str, prefix: str, depths: tuple[int, ...], path: Path
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, str]]]:
-    """Canonical tensors of encoder, norm and head; those of FCMAE's decoder; what is left out and why."""
+    """Give tensors their canonical names and shapes.
+
+    Args:
+        tensors: The tensors under the names of their format.
+        key: The format, a key of `FORMATS`.
+        prefix: What stands before the encoder's names.
+        depths: The number of blocks in each stage.
+        path: The file, for error messages.
+
+    Returns:
+        The tensors of the encoder, its norm and its head; those of FCMAE's decoder; and the name of
+        each tensor that is left out with the reason.
+
+    Raises:
+        CheckpointError: A tensor inside the network has a name that the format does not have.
+    """
     ours = {theirs: canonical for canonical, theirs in name_table(key, depths, prefix).items()}
     wrapper, root = prefix.removesuffix("encoder."), prefix.removesuffix(FORMATS[key].outer)
     canonical, decoder = {}, {}
@@ -240,21 +298,21 @@ def _rename(
             left_out.append((theirs, "training state"))
         elif key == "transformers" and "hidden_states_norms." in theirs:
             left_out.append((theirs, "norms of a backbone's outputs"))
-        elif not theirs.startswith(
-            root
-        ):  # a loss, a metric, another head of whatever the network was a part of
+        elif not theirs.startswith(root):
+            # The network was part of something larger, such as a module with a loss or a metric.
             left_out.append((theirs, "beside the network"))
         else:
             unexpected.append(theirs)
     if unexpected:
         raise CheckpointError(
-            f"{path}: {len(unexpected)} tensors are no part of a ConvNeXt V2 in the format of {FORMATS[key].title}: "
-            f"{brief(unexpected)}."
+            f"{path}: {len(unexpected)} tensors are not part of a ConvNeXt V2 in the format of "
+            f"{FORMATS[key].title}: {brief(unexpected)}."
         )
     return canonical, decoder, left_out
 
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
+    """Say briefly what a file of no known format holds."""
     example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
     beside = [
         f"{name} ({what})" if what.startswith("Python object") else name
@@ -264,9 +322,11 @@ def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
 
 
 def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
+    """Convert a sparse kernel with `dense_kernel`, after a look at its shape."""
     side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
     if not side or side * side != kernel.shape[0]:
         raise CheckpointError(
-            f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or (k * k, channels)."
+            f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or "
+            "(k * k, channels)."
         )
     return dense_kernel(kernel)

@@ -1,4 +1,4 @@
-"""Put opened weights into the model that they describe."""
+"""Puts opened weights into the model that they describe."""
 
 from __future__ import annotations
 
@@ -13,13 +13,33 @@ from convnextv2.weights.opened import Weights, open_weights
 
 
 def load_model(path: Path) -> tuple[ConvNeXtV2 | FCMAE, Description]:
-    """The model in a weights file of any format, in evaluation mode. Every tensor must be there and fit."""
+    """Load the model in a weights file of any known format.
+
+    Args:
+        path: A weights file or a folder in the layout of the Hugging Face Hub.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its description.
+
+    Raises:
+        CheckpointError: The file cannot be opened, or a tensor is missing or does not fit.
+    """
     weights = open_weights(path)
     return restore(weights), weights.description
 
 
 def restore(weights: Weights) -> ConvNeXtV2 | FCMAE:
-    """The model of opened weights, in evaluation mode."""
+    """Build the model of opened weights.
+
+    Args:
+        weights: The weights.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: The tensors do not fit the description.
+    """
     model = build_model(weights.description)
     own, tensors = model.state_dict(), weights.tensors
     wrong = [name for name in own.keys() ^ tensors.keys()] + [
@@ -27,7 +47,8 @@ def restore(weights: Weights) -> ConvNeXtV2 | FCMAE:
     ]
     if wrong:
         raise CheckpointError(
-            f"{weights.origin.path}: {len(wrong)} tensors do not fit its own model description, for example {sorted(wrong)[0]}."
+            f"{weights.origin.path}: {len(wrong)} tensors do not fit its own model description, "
+            f"for example {sorted(wrong)[0]}."
         )
     model.load_state_dict(tensors)
     return model.eval()

@@ -1,6 +1,7 @@
-"""Reads and writes safetensors, and our weights file: safetensors beside readable JSON that describes the model.
+"""Reads and writes safetensors files, and the weights files of this package.
 
-One file is enough to build the model again, and it is replaced in one atomic step.
+A weights file of this package is a safetensors file whose metadata describe the model, so that one
+file is enough to build the model again. The same description lies beside it as readable JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,6 +24,7 @@ from convnextv2.weights.description import KEY, Description
 
 WEIGHTS = "model.safetensors"
 _LONGEST_HEAD = 4 << 20
+"""The longest header that is read, in bytes."""
 _MOST_TENSORS = 50_000
 
 
@@ -30,8 +33,13 @@ def write_tensors(
 ) -> None:
     """Write a safetensors file in one atomic step.
 
+    Args:
+        path: The file to replace or create.
+        tensors: The tensors by name, on any device.
+        metadata: Text to store beside the tensors.
+
     Raises:
-        OSError: The system cannot write it.
+        OSError: The system cannot write the file.
     """
     with replacing(path) as temporary:
         try:
@@ -48,8 +56,18 @@ def write_tensors(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, on CPU, and its metadata. Raises CheckpointError where it is none, or is damaged, or
-    has more tensors or a longer head than any network."""
+    """Read all tensors of a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name, on the CPU, and the metadata of the file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or of another format, or it has more tensors
+            or a longer header than any network needs.
+    """
     try:
         with open(path, "rb") as raw:
             length = int.from_bytes(raw.read(8), "little")
@@ -69,15 +87,45 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
-    """Write `model.safetensors` and `model.json` into a folder, which is made where needed."""
+    """Write `model.safetensors` and `model.json` into a folder.
+
+    Args:
+        folder: The folder, which is created if it is missing.
+        tensors: The tensors by canonical name, on any device.
+        description: The network that they belong to.
+
+    Raises:
+        CheckpointError: A name in the description is not UTF-8. Nothing is written then.
+        OSError: The system cannot write the files.
+    """
+    save_weights_file(folder / WEIGHTS, tensors, description)
+    write_json(folder / "model.json", asdict(description))
+
+
+def save_weights_file(path: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
+    """Write one weights file of this package, without the readable JSON beside it.
+
+    Args:
+        path: The file to replace or create; its folder is created if it is missing.
+        tensors: The tensors by canonical name, on any device.
+        description: The network that they belong to.
+
+    Raises:
+        CheckpointError: A name in the description is not UTF-8. Nothing is written then.
+        OSError: The system cannot write the file.
+    """
     content = asdict(description)
+    _check_text(content, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors, {KEY: json.dumps(content)})
+
+
+def _check_text(content: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError if a description holds text that cannot be written as UTF-8."""
     told = json.dumps(content, ensure_ascii=False)
     if half := SURROGATE.search(told):
         around = told[max(half.start() - 40, 0) : half.end() + 40]
         raise CheckpointError(
-            f"{folder}: cannot be written, since a name in the model's description is not UTF-8 (...{around}...). Rename that "
-            "class (its folder) and try again."
+            f"{path}: cannot be written, since a name in the model's description is not UTF-8 "
+            f"(...{around}...). Rename that class (its folder) and try again."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS, tensors, {KEY: json.dumps(content)})
-    write_json(folder / "model.json", content)

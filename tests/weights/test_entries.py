@@ -255,7 +255,9 @@ def test_tensors_that_are_not_plain_are_named(tmp_path: Path) -> None:
         (torch.ones(2, 2).to_sparse(), "sparse"),
         (torch.ones(2, device="meta"), "without numbers"),
     ):
-        with pytest.raises(CheckpointError, match=rf"head\.fc\.bias is no plain tensor \({kind}\)"):
+        with pytest.raises(
+            CheckpointError, match=rf"head\.fc\.bias is not a plain tensor \({kind}\)"
+        ):
             opened(state() | {"head.fc.bias": odd}, tmp_path)
 
 

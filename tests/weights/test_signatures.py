@@ -41,7 +41,7 @@ def complaint(path: Path) -> str:
         ("notes.txt", "\nGewichte für später\n".encode(), "is a text.*Gewichte für später"),
         ("x.bin", "ä".encode() * 300, "is a text"),
         ("x.png", b"\x89PNG\r\n\x1a\n", "image"),
-        ("x.bin", b"\xee" * 64, "no weights file"),
+        ("x.bin", b"\xee" * 64, "is not a weights file"),
         ("x.pkl", b"\x80\x04]\x94.", "is a Python pickle, not a PyTorch checkpoint"),
     ],
 )
