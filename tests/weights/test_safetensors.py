@@ -11,7 +11,12 @@ from convnextv2.verbs.inspect import inspect
 from convnextv2.weights.description import Description, read_description
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import restore
-from convnextv2.weights.safetensors import read_tensors, save_weights, write_tensors
+from convnextv2.weights.safetensors import (
+    read_tensors,
+    save_weights,
+    save_weights_file,
+    write_tensors,
+)
 
 from .test_pickles import CONSTANT, measure
 
@@ -106,3 +111,14 @@ def test_weights_of_eight_bits_are_opened_and_shown(
     assert "float8_e4m3fn" in shown and "head.bias: NaN or infinite" in shown
     loaded = restore(open_weights(tmp_path / "model.safetensors"))
     assert torch.equal(loaded.head.weight, tensors["head.weight"].float())
+
+
+def test_a_single_file_has_nothing_beside_it_and_is_enough(tmp_path: Path) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=3)
+    path = tmp_path / "new" / "a.safetensors"
+    description = Description("classifier", "custom", model.arguments, class_names=["a", "b", "c"])
+    save_weights_file(path, model.state_dict(), description)
+    assert list(path.parent.iterdir()) == [path]
+    opened = open_weights(path)
+    assert opened.description == description
+    assert all(torch.equal(opened.tensors[name], held) for name, held in model.state_dict().items())
