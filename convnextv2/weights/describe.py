@@ -110,16 +110,9 @@ def describe(
         CheckpointError: The configuration cannot be understood, or asks for a network that cannot
             be built here.
     """
-
-    def sides(name: str, dims: int) -> tuple[int, ...]:
-        shape = tuple(tensors[name].shape) if name in tensors else ()
-        return shape if len(shape) == dims else (0,) * dims
-
-    dims = tuple(sides(f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
-    _, channels, stem_stride, _ = sides("downsample_layers.0.0.weight", 4)
-    has_norm, has_head = "norm.weight" in tensors, "head.weight" in tensors
-    num_classes = sides("head.weight", 2)[0] if has_head else 0 if has_norm else None
-    config = container.config
+    dims = tuple(_sides(tensors, f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
+    _, channels, stem_stride, _ = _sides(tensors, "downsample_layers.0.0.weight", 4)
+    num_classes = _num_classes(tensors)
     arguments: dict[str, Any] = {
         "depths": list(depths),
         "dims": list(dims),
@@ -141,11 +134,24 @@ def describe(
         model=size_name(depths, dims),
         arguments=arguments,
         fcmae=_fcmae_arguments(decoder, stem_stride) if decoder else {},
-        class_names=_class_names(config, num_classes or 0),
+        class_names=_class_names(container.config, num_classes or 0),
         preprocessing=preprocessing,
         provenance=provenance,
     )
     return description, notes
+
+
+def _sides(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
+    """Return the shape of a tensor; zeros if it is missing or has another number of dimensions."""
+    shape = tuple(tensors[name].shape) if name in tensors else ()
+    return shape if len(shape) == dims else (0,) * dims
+
+
+def _num_classes(tensors: Mapping[str, Tensor]) -> int | None:
+    """Count the classes: 0 without a head, None without a final norm too."""
+    if "head.weight" in tensors:
+        return _sides(tensors, "head.weight", 2)[0]
+    return 0 if "norm.weight" in tensors else None
 
 
 def _fcmae_arguments(decoder: Mapping[str, Tensor], stem_stride: int) -> dict[str, Any]:

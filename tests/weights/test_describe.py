@@ -206,9 +206,9 @@ def test_arguments_that_are_not_known_are_refused_or_said(tmp_path: Path) -> Non
     ("kind", "said"),
     [
         ("multi_label_classification", "do not exclude"),
-        ("regression", "no classes"),
+        ("regression", "are not classes"),
         (None, ""),
-        (5, "no classes"),
+        (5, "are not classes"),
     ],
 )
 def test_a_problem_that_is_not_one_of_classes_is_said(
