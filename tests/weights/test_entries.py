@@ -148,7 +148,7 @@ def test_extras_beside_a_network_are_left_out(
 def test_extras_inside_of_a_network_are_an_error(tmp_path: Path) -> None:
     for prefix in ("", "model."):
         with pytest.raises(
-            CheckpointError, match=r"1 tensors are no part .* (model\.)?norm_pre\.weight"
+            CheckpointError, match=r"1 tensors are not part .* (model\.)?norm_pre\.weight"
         ):
             opened(
                 {"state_dict": state(prefix) | {f"{prefix}norm_pre.weight": torch.ones(32)}},
