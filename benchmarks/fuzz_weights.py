@@ -42,9 +42,11 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.verbs.inspect import inspect
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.files import Description, read_tensors, save_weights
-from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.description import Description
 from convnextv2.weights.mindspore import read_ckpt
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import restore
+from convnextv2.weights.safetensors import read_tensors, save_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "weights"))
 from bombs import as_archive, as_old, large_bombs, small_bombs  # noqa: E402

@@ -12,7 +12,7 @@ from convnextv2.model.convnext import create_model as create_model
 from convnextv2.model.fcmae import FCMAE as FCMAE
 from convnextv2.run import Run
 from convnextv2.verbs.replay import Replayed
-from convnextv2.weights.load import Weights
+from convnextv2.weights.opened import Weights
 
 __version__: str
 __all__: list[str]

@@ -1,13 +1,13 @@
-"""A checkpoint: a folder with everything that a run needs to go on, and the hash of each file.
+"""Reads and writes checkpoints: folders with all that a run needs to go on, hashed file by file.
 
     model.safetensors, model.json   the weights
-    average.safetensors             their moving average, where the recipe asks for one
+    average.safetensors             their moving average, if the recipe asks for one
     optimizer.safetensors           the optimizer's tensors, by parameter name
     progress.json                   the position in the run; the SHA-256 of the other files and of
                                     its own content
 
-The folder appears under its name in one step, so it is there as a whole or not at all. The hashes
-show what happened to it afterwards.
+The folder gets its name in one step, so it is there as a whole or not at all. The hashes show what
+happened to it afterwards.
 """
 
 from __future__ import annotations
@@ -26,19 +26,13 @@ from typing import Any
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError, DamagedCheckpointError
-from convnextv2.weights.files import (
-    WEIGHTS,
-    Description,
-    read_description,
-    read_tensors,
-    save_weights,
-    sync_folder,
-    write_json,
-    write_tensors,
-)
+from convnextv2.files import sha256_of, sync_folder, write_json
+from convnextv2.weights.description import Description, read_description
+from convnextv2.weights.safetensors import WEIGHTS, read_tensors, save_weights, write_tensors
 
 _AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
 _OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
+"""Errors of the system that say nothing about the content of a file."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +40,11 @@ class Checkpoint:
     """Everything that a run needs to go on.
 
     Attributes:
-        description: What the weights are.
-        weights: By parameter name.
-        average: Their moving average by parameter name; empty without one.
-        optimizer: As of `training.state.optimizer_tensors`.
-        progress: The position and everything else that is no tensor, as JSON takes it.
+        description: The network that the weights belong to.
+        weights: The weights by parameter name.
+        average: Their moving average by parameter name; empty if there is none.
+        optimizer: The optimizer's tensors, as `training.state.optimizer_tensors` names them.
+        progress: The position and everything else that is not a tensor, as JSON takes it.
     """
 
     description: Description
@@ -61,26 +55,45 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, and give it its name when all of it is on the disk."""
+    """Write a checkpoint, and give it its name once all of it is on the disk.
+
+    Args:
+        folder: The folder to create.
+        checkpoint: Its content.
+
+    Raises:
+        OSError: The system cannot write it.
+    """
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     save_weights(temporary, checkpoint.weights, checkpoint.description)
     if checkpoint.average:
         write_tensors(temporary / _AVERAGE, checkpoint.average)
     write_tensors(temporary / _OPTIMIZER, checkpoint.optimizer)
-    hashes = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
+    hashes = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
     _write_progress(temporary, checkpoint.progress, hashes)
     os.replace(temporary, folder)
     sync_folder(folder.parent)
 
 
 def rewrite_progress(folder: Path, progress: Mapping[str, Any]) -> None:
-    """Write again where the run of a checkpoint stands; its other files stay as they are."""
+    """Replace the progress in a checkpoint, and leave its other files as they are.
+
+    Args:
+        folder: The checkpoint.
+        progress: The new progress, as in `Checkpoint.progress`.
+    """
     _write_progress(folder, progress, json.loads((folder / _PROGRESS).read_text())["files"])
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Read where the run of a checkpoint stood.
+    """Read where a run stood when it wrote a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        The progress, as in `Checkpoint.progress`.
 
     Raises:
         DamagedCheckpointError: The file is missing, is not JSON, or is not what was written.
@@ -89,9 +102,15 @@ def read_progress(folder: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint, after a look at every file of it.
+    """Read a checkpoint after checking the hash of every file.
 
-    A checkpoint of an older version has no hashes; only what cannot be read is found there.
+    Older versions wrote no hashes. In their checkpoints only files that cannot be read are noticed.
+
+    Args:
+        folder: The checkpoint.
+
+    Returns:
+        Its content, with all tensors on the CPU.
 
     Raises:
         DamagedCheckpointError: A file is missing, cannot be read or is not what was written; the
@@ -114,19 +133,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise DamagedCheckpointError(str(error)) from error
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write_progress(folder: Path, progress: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
     content = {**progress, "files": dict(hashes)}
     write_json(folder / _PROGRESS, {**content, "sha256": _content_sha256(content)})
 
 
 def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The progress, and the hashes of the other files (none in a checkpoint of an older version)."""
+    """Read the progress and the hashes of the other files; older versions wrote no hashes."""
     path = folder / _PROGRESS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -146,7 +159,7 @@ def _read_progress(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _check_position(content: Mapping[str, Any], path: Path) -> None:
-    """Look at the progress of a checkpoint that an older version wrote without a hash.
+    """Check the progress in a checkpoint that an older version wrote without a hash.
 
     Raises:
         DamagedCheckpointError: It has no position, or not the one in the name of its folder.
@@ -157,13 +170,14 @@ def _check_position(content: Mapping[str, Any], path: Path) -> None:
     are_numbers = all(isinstance(number, int) and number >= 0 for number in position)
     if not are_numbers or position[:2] != expected:
         raise DamagedCheckpointError(
-            f"{path}: epoch, step and batch are {position}, which is not where {path.parent.name} was."
+            f"{path}: epoch, step and batch are {position}, which is not where {path.parent.name} "
+            "was."
         )
 
 
 def _check_hash(path: Path, expected: str) -> None:
     try:
-        found = file_sha256(path)
+        found = sha256_of(path)
     except OSError as error:
         _raise_if_out_of_reach(error)
         raise DamagedCheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -175,7 +189,7 @@ def _check_hash(path: Path, expected: str) -> None:
 
 
 def _raise_if_out_of_reach(error: Exception) -> None:
-    """Raise an error again that is no fault of the file: its checkpoint is not to be set aside."""
+    """Raise an error again if the file is not at fault, so that its checkpoint is not set aside."""
     if isinstance(error, OSError) and error.errno in _OUT_OF_REACH:
         raise error
 

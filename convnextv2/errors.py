@@ -1,26 +1,27 @@
-"""Errors that a user can cause, and mend.
+"""Errors that a user can cause and mend.
 
 ConvNeXtV2Error (a ValueError)
 ├── RecipeError       a knob is unknown, has a wrong value, or two knobs contradict each other
 ├── DataError         a folder, table or image cannot be used
-│   ├── ImageSizeError    an image has more pixels than are decoded
-│   ├── ChannelsError     an image has other channels than the network takes
-│   └── StorageError      images are out of reach, which is no fault of theirs
+│   ├── ImageSizeError    an image has more pixels than may be decoded
+│   ├── ChannelsError     an image does not have the channels that the network takes
+│   └── StorageError      images are out of reach, though nothing is wrong with them
 ├── CheckpointError   weights cannot be read, or do not fit the model
 │   └── DamagedCheckpointError   a file of a run's checkpoint is not what was written
-├── ArtifactError     an exported model cannot be read, or is not as good as the model it was made from
-├── RunError          a run folder exists already, or is not one
+├── ArtifactError     an exported model cannot be read, or is worse than the model it came from
+├── RunError          a run folder exists already, or a folder is not a run folder
 ├── DeviceError       a device or the other ranks cannot be reached
-│   └── LostRankError     another rank of the job ended, or does not answer
-├── ServerError       a server refuses, or cannot be reached
+│   └── LostRankError     another rank of the job has ended or does not answer
+├── ServerError       a server refuses a request or cannot be reached
 ├── TrainingError     training cannot go on (a loss that is not finite)
 └── MissingPackageError   an optional package is not installed
 
-Stopped (a KeyboardInterrupt) is no error: a run was asked to stop, and what it did is saved.
+Stopped (a KeyboardInterrupt) is not an error: a run was asked to stop, and its work is saved.
 
-Each message is one line (RecipeError: one line for each mistake): what, its value, what was expected, and the remedy. The command
-line prints it and exits with 2, or with 75 where the same command may go on later. Programming errors are asserts and built-in
-exceptions, and keep their traceback.
+Each message is one line: what is wrong, its value, what was expected, and the remedy. A RecipeError
+has one such line for each mistake. The command line prints the message and exits with 2, or with 75
+if the same command can go on later. Programming errors are asserts and built-in exceptions, which
+keep their traceback.
 """
 
 from __future__ import annotations
@@ -31,21 +32,22 @@ from importlib.metadata import PackageNotFoundError, requires
 from convnextv2.text import plain
 
 GO_ON_LATER = 75
-"""The exit code that says: nothing is wrong with the command, start it again (EX_TEMPFAIL of sysexits.h)."""
+"""The exit code that says that nothing is wrong with the command and that it may be started again
+(EX_TEMPFAIL in sysexits.h)."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was stopped as asked, by SIGINT or SIGTERM; the message says what it saved."""
+    """A run stopped because of SIGINT or SIGTERM. The message says what was saved."""
 
 
 class ConvNeXtV2Error(ValueError):
-    """Base of every error that a user can cause."""
+    """The base of every error that a user can cause."""
 
     exit_code = 2
 
 
 class RecipeError(ConvNeXtV2Error):
-    """One or more knobs cannot be used; the message lists all of them."""
+    """One or more knobs cannot be used. The message lists all of them."""
 
 
 class DataError(ConvNeXtV2Error):
@@ -53,11 +55,16 @@ class DataError(ConvNeXtV2Error):
 
 
 class ImageSizeError(DataError):
-    """An image has more pixels than are decoded."""
+    """An image has more pixels than may be decoded."""
 
 
 class ChannelsError(DataError):
-    """An image has other channels than the network takes. bands: how many it has."""
+    """An image does not have the channels that the network takes.
+
+    Args:
+        message: The message.
+        bands: The number of channels that the image has.
+    """
 
     def __init__(self, message: str, bands: int) -> None:
         super().__init__(message)
@@ -67,12 +74,15 @@ class ChannelsError(DataError):
 class StorageError(DataError):
     """Images are out of reach: a file server is away, or the machine has no room for them.
 
-    That is no fault of an image, so none is left out because of it.
+    Nothing is wrong with the images themselves, so none is left out because of this error.
     """
 
 
 class CheckpointError(ConvNeXtV2Error):
-    """Weights cannot be read, or do not fit the model. Files may call their parts anything; the message stays one plain line."""
+    """Weights cannot be read, or do not fit the model.
+
+    A file may give its parts any name, so the message is made one printable line.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(plain(message))
@@ -83,11 +93,11 @@ class DamagedCheckpointError(CheckpointError):
 
 
 class ArtifactError(ConvNeXtV2Error):
-    """An exported model cannot be read, or is not as good as the model that it was made from."""
+    """An exported model cannot be read, or is worse than the model that it was made from."""
 
 
 class RunError(ConvNeXtV2Error):
-    """A run folder exists already, or is not one."""
+    """A run folder exists already, or a folder is not a run folder."""
 
 
 class DeviceError(ConvNeXtV2Error):
@@ -95,28 +105,27 @@ class DeviceError(ConvNeXtV2Error):
 
 
 class LostRankError(DeviceError):
-    """Another rank of the job ended, or does not answer; the job may be started again."""
+    """Another rank of the job has ended or does not answer. The job may be started again."""
 
     exit_code = GO_ON_LATER
 
 
 class ServerError(ConvNeXtV2Error):
-    """A server refuses, or cannot be reached."""
+    """A server refuses a request or cannot be reached."""
 
 
 class TrainingError(ConvNeXtV2Error):
-    """Training cannot go on."""
+    """Training cannot go on, for example because the loss is not finite."""
 
 
 class MissingPackageError(ConvNeXtV2Error):
-    """An optional package is not installed; the message says how to install it.
+    """An optional package is not installed. The message says how to install it.
 
-    This project is on no package registry, so that the message never names it as something that
-    pip would find there.
+    This project is on no package registry, so the message never tells pip to look for it there.
 
     Args:
-        package: as pip calls it.
-        extra: the extra of this project that brings it.
+        package: The name of the package, as pip knows it.
+        extra: The extra of this project that includes it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -127,14 +136,14 @@ class MissingPackageError(ConvNeXtV2Error):
         )
 
     def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str]]:
-        """For worker processes, which send it to the one that started them."""
+        """Let a worker process send the error to the process that started it."""
         return type(self), self._arguments
 
 
 def _requirement(package: str) -> str:
-    """The versions of a package that this project can use, in quotes for the shell.
+    """Return a package with the versions that this project can use, in quotes for the shell.
 
-    Only the name where the project runs from its sources without being installed.
+    If the project runs from its sources without being installed, return only the name.
     """
     try:
         stated = requires("convnextv2") or []

@@ -1,4 +1,4 @@
-"""Find the weights that a user means, and the run that weights belong to."""
+"""Finds the weights that a user means, and the run that weights belong to."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from pathlib import Path
 
 from convnextv2.errors import RunError
 from convnextv2.run import Run
-from convnextv2.weights.files import WEIGHTS, read_model_json
+from convnextv2.weights.description import read_model_json
 from convnextv2.weights.hub import download, is_hub_name
-from convnextv2.weights.load import Weights, open_weights
+from convnextv2.weights.opened import Weights, open_weights
+from convnextv2.weights.safetensors import WEIGHTS
 
 
 def find_weights(path: str | Path) -> Path:
     """Find the weights that a user means.
 
     Args:
-        path: A run folder (best/, else last/), a checkpoint folder, a file, a folder in the Hub's
-            layout, or the name of a repository on the Hub, which is fetched.
+        path: A run folder (best/ is taken, else last/), a checkpoint folder, a file, a folder in
+            the layout of the Hugging Face Hub, or the name of a repository on the Hub, which is
+            downloaded.
 
     Returns:
-        A file or a Hub folder.
+        A weights file or a Hub folder.
 
     Raises:
         RunError: There are no weights.
+        CheckpointError: The repository cannot be downloaded.
     """
     name, path = str(path), Path(path)
     if path.is_file():
@@ -34,23 +37,27 @@ def find_weights(path: str | Path) -> Path:
             return (
                 path if (path / "config.json").is_file() and candidate.parent == path else candidate
             )
-    if (path / "config.json").is_file():  # shards
+    if (path / "config.json").is_file():  # a Hub folder whose weights are in shards
         return path
     if is_hub_name(name):
         return download(name)
     if not path.exists():
         raise RunError(
-            f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights file."
+            f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights "
+            "file."
         )
-    raise RunError(
-        f"{path}: no weights in it (expected {', '.join(str(c.relative_to(path)) for c in candidates)})."
-    )
+    expected = ", ".join(str(candidate.relative_to(path)) for candidate in candidates)
+    raise RunError(f"{path}: no weights in it (expected {expected}).")
 
 
 def run_of(weights: Path) -> Run | None:
-    """Return the run that a weights file belongs to, or None for a file on its own.
+    """Find the run that a weights file belongs to.
 
-    MindCV's files lie in the run folder itself.
+    Args:
+        weights: The file. MindCV's files lie in the run folder itself, others in a folder of it.
+
+    Returns:
+        The run, or None if the file does not lie in one.
     """
     for folder in weights.parents[:1] if weights.suffix == ".ckpt" else weights.parents[1:3]:
         if (folder / "recipe.yaml").is_file():
@@ -59,8 +66,21 @@ def run_of(weights: Path) -> Run | None:
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:
-    """Weights as of `open_weights`. MindCV's files do not say how images are prepared and what the classes are called: in a run
-    it is what the run says, where its network is the same."""
+    """Open weights, and let their run say what a file of MindCV does not.
+
+    MindCV's files do not say how images are prepared and what the classes are called. If such a
+    file lies in a run with the same network, both are taken from the run.
+
+    Args:
+        path: The file or folder.
+        average: Whether to take the moving average beside the weights; see `open_weights`.
+
+    Returns:
+        The weights.
+
+    Raises:
+        CheckpointError: The file cannot be opened; see `open_weights`.
+    """
     opened = open_weights(path, average=average)
     run = run_of(path)
     beside = run.path / "last" / "model.json" if run else None

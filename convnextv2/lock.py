@@ -1,6 +1,6 @@
 """A lock that keeps two processes from writing one run folder.
 
-The system drops it when its process ends, however that ends, so a kill leaves nothing to clean up.
+The system drops the lock when its process ends in any way, so a kill leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-_held: set[Path] = set()  # a process can take its own lock twice
+_held: set[Path] = set()  # since the system lets a process take its own lock twice
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[str]:
-    """Hold the lock of a run folder, which is made where it is missing.
+    """Hold the lock of a run folder, which is created if it is missing.
 
-    The lock is of the kind that child processes do not inherit (`fcntl.lockf`): a worker that
-    outlives its rank for a moment does not keep the next start out.
+    Child processes do not inherit this kind of lock (`fcntl.lockf`), so a worker that outlives its
+    rank for a moment does not block the next start.
 
     Args:
         folder: The run folder.
 
     Yields:
-        A line to announce where the file system has no locks; else an empty text.
+        A line to announce if the file system has no locks; else an empty text.
 
     Raises:
-        RunError: Another process, or this one, writes the run already.
-        OSError: The folder or the file cannot be made.
+        RunError: This process or another one is writing the run already.
+        OSError: The folder or the lock file cannot be created.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"out = {folder}: exists already, and is no folder. Choose another one.")
+        raise RunError(f"out = {folder}: exists already and is not a folder. Choose another one.")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / LOCK
@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[str]:
     finally:
         _held.discard(path)
         if descriptor is not None:
-            path.unlink(missing_ok=True)  # while it is held, see _take
+            path.unlink(missing_ok=True)  # while the lock is held; see _take
             os.close(descriptor)
         if is_new:
             with suppress(OSError):
@@ -63,6 +63,7 @@ def locked(folder: Path) -> Iterator[str]:
 
 
 def _take(path: Path, folder: Path) -> tuple[int | None, str]:
+    """Take the lock; return its open file, None without locks, and the line to announce."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -80,7 +81,7 @@ def _take(path: Path, folder: Path) -> tuple[int | None, str]:
             path.unlink(missing_ok=True)
             return None, f"{folder}: no lock there ({error.strerror}); start one run at a time."
         try:
-            # The one that held it before deleted the file: then the lock is on no name at all.
+            # If the previous holder has deleted the file, this lock belongs to no name at all.
             is_there = os.fstat(descriptor).st_ino == os.stat(path).st_ino
         except FileNotFoundError:
             is_there = False

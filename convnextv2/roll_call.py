@@ -1,7 +1,7 @@
-"""Who of a job's ranks is still there, so that an error names the one that is missing.
+"""Tells which ranks of a job still run, so that an error names the one that is missing.
 
-When a rank ends, the others learn of it as a broken connection or, if it only hangs, as a time-out;
-neither says which rank it was. So each rank counts up in the store through which the ranks found
+When a rank ends, the others see a broken connection. When it hangs, they see a time-out. Neither
+says which rank it was. So each rank keeps counting up in the store through which the ranks found
 each other, and a rank that fails leaves its reason there.
 """
 
@@ -22,8 +22,9 @@ from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, LostRankError
 
 _BEAT_S = 2.0
 _LISTEN_S = 3 * _BEAT_S
-"""How long the others are listened to before one of them counts as silent."""
+"""How long to watch the other ranks before one that does not count up is taken for silent."""
 _LAST_WORDS_S = _LISTEN_S + 2.0
+"""How long rank 0 waits for the others to read why the job failed."""
 _BROKEN = re.compile(
     r"gloo|nccl|hccl|process ?group|connection (closed|reset|refused)|broken pipe|timed out|"
     r"socket|TCPStore|DistStore",
@@ -32,16 +33,21 @@ _BROKEN = re.compile(
 
 
 class _Beat(NamedTuple):
+    """What a rank last wrote: how often it has counted up, and its step of training."""
+
     counted: int
     step: int
 
 
 class RollCall:
-    """One rank's part: a thread that counts up, and the question who does not.
+    """One rank's part: a thread that counts up, and a way to ask which rank does not.
 
     Args:
-        rank: This rank.
-        world_size: How many there are.
+        rank: The number of this rank.
+        world_size: The number of ranks.
+
+    Attributes:
+        step: The step of training where this rank is; the caller keeps it up to date.
     """
 
     def __init__(self, rank: int, world_size: int) -> None:
@@ -49,7 +55,8 @@ class RollCall:
         self.step = 0
         self._count = 0
         self._ended = threading.Event()
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # its store outlives a restart
+        # The store of torchrun outlives a restart, so each attempt has keys of its own.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
@@ -64,15 +71,18 @@ class RollCall:
         self._thread.start()
 
     def leave(self) -> None:
-        """End this rank's part."""
+        """Stop counting up."""
         self._ended.set()
         self._thread.join()
 
     def fail(self, reason: BaseException | None) -> None:
-        """End this rank's part with a reason for the others, None where they know it.
+        """Stop counting up, and leave a reason for the other ranks.
 
-        Rank 0, whose process may hold the store, stays until all of them have asked, or for a few
-        seconds.
+        The process of rank 0 may hold the store. It waits a few seconds, or until all other ranks
+        have left too.
+
+        Args:
+            reason: The error that ended this rank; None if the others know it already.
         """
         self.leave()
         with suppress(RuntimeError):
@@ -89,15 +99,15 @@ class RollCall:
                 time.sleep(0.1)
 
     def explain(self, error: BaseException) -> LostRankError | None:
-        """Say which rank is missing, where an error is of the kind that a missing rank causes.
+        """Find out which rank is missing, if an error is of the kind that a missing rank causes.
 
-        Takes a few seconds, since it has to listen.
+        This takes a few seconds, since the other ranks must be watched.
 
         Args:
-            error: What came out of the work with the other ranks.
+            error: The error that the work with the other ranks raised.
 
         Returns:
-            The error to raise in its place; None where it is of another kind.
+            The error to raise in its place; None if it is of another kind.
         """
         if not isinstance(error, RuntimeError) or not _BROKEN.search(str(error)):
             return None
@@ -110,6 +120,7 @@ class RollCall:
             )
 
     def _missing(self) -> LostRankError:
+        """Watch the other ranks, and say which one failed, is silent or lags behind."""
         before = self._beats()
         deadline = time.monotonic() + _LISTEN_S
         while time.monotonic() < deadline:
@@ -132,10 +143,12 @@ class RollCall:
         late = [rank for rank, step in steps.items() if step < max(steps.values())]
         if late:
             return LostRankError(
-                f"{_ranks(late)} {_plural(late, 'hangs', 'hang')} at step {steps[late[0]]}, where the "
-                f"others wait at step {max(steps.values())}. {remedy}"
+                f"{_ranks(late)} {_plural(late, 'hangs', 'hang')} at step {steps[late[0]]}, where "
+                f"the others wait at step {max(steps.values())}. {remedy}"
             )
-        return LostRankError(f"the ranks lost each other, and all of them live. {remedy}")
+        return LostRankError(
+            f"the ranks lost their connections, though all of them still run. {remedy}"
+        )
 
     def _beats(self) -> dict[int, _Beat]:
         return {

@@ -1,14 +1,16 @@
-"""The run folder: one place for all that a run writes, which every later verb takes.
+"""The run folder: one place for all that a run writes, and what every later verb takes.
 
     recipe.yaml        every knob, resolved
     metrics.jsonl      one record per line: kind (train, eval), step, epoch, loss, ...
     tensorboard/       the same as TensorBoard events
-    checkpoints/epoch-00010-step-00000480/   all that is needed to continue: weights, their average, optimizer, position
-    result.log  *.ckpt MindCV's files, where the recipe asks for them
-    best/  last/       model.safetensors and model.json: the weights to use (the average, where there is one)
-    report.html        for people
+    checkpoints/epoch-00010-step-00000480/
+                       all that is needed to go on: weights, their average, optimizer, position
+    result.log  *.ckpt MindCV's files, if the recipe asks for them
+    best/  last/       model.safetensors and model.json: the weights to use (the average, if there
+                       is one)
+    report.html        the page for people
 
-Files appear in one atomic step, so a kill at any moment leaves a run that can be resumed.
+Files appear in one atomic step, so a run that is killed at any moment can be resumed.
 """
 
 from __future__ import annotations
@@ -27,37 +29,42 @@ from torch import Tensor
 
 from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_progress, write_checkpoint
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
+from convnextv2.files import write_text
 from convnextv2.lock import LOCK
 from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.read import read_recipe
-from convnextv2.weights.files import (
-    Description,
-    read_model_json,
-    save_weights,
-    write_text,
-)
+from convnextv2.weights.description import Description, read_model_json
+from convnextv2.weights.safetensors import save_weights
 
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
 _BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
-"""What a run that failed before its first step leaves: nothing is lost when it is started again."""
+"""What a run leaves if it failed before its first step. Nothing is lost if it is started again."""
 _BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad_steps"}
-"""What a run that was killed before its first checkpoint may leave beside; it makes all of it again."""
+"""What a run may leave if it was killed before its first checkpoint. It makes all of it again."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, by its path. `training.start` makes one, and `open_run` opens one."""
+    """A run folder. `training.start` creates one, and `open_run` opens one.
+
+    Attributes:
+        path: The folder.
+    """
 
     path: Path
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe it was started with."""
+        """The recipe that the run was started with."""
         return read_recipe({}, config=self.path / "recipe.yaml")[0]
 
     def save_recipe(self, recipe: Recipe) -> None:
-        """Write recipe.yaml."""
+        """Write recipe.yaml, without the knobs that concern one start only.
+
+        Args:
+            recipe: The resolved recipe.
+        """
         asked_once = {"resume": False, "overwrite": False, "resume_allow": None}
         kept = recipe.model_fields_set - asked_once.keys()
         values = dict(recipe.model_copy(update=asked_once))
@@ -70,36 +77,49 @@ class Run:
         return self.path / "report.html"
 
     def is_reported(self) -> bool:
-        """Whether the report is not older than the log."""
+        """Return whether the report is at least as new as the log."""
         log = self.path / "metrics.jsonl"
         if not (self.report.exists() and log.exists()):
             return False
         return self.report.stat().st_mtime_ns >= log.stat().st_mtime_ns
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a record to metrics.jsonl."""
+        """Append a record to metrics.jsonl.
+
+        Args:
+            record: What `json.dumps` accepts, with at least kind, step and epoch.
+        """
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the records of metrics.jsonl, without lines that a kill or a fault damaged."""
+        """Read the records of metrics.jsonl.
+
+        Returns:
+            The records in the order of the file. Damaged lines are left out.
+        """
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         return list(_whole_records(text.splitlines()))
 
     def damaged_lines(self) -> int:
-        """Count damaged lines of metrics.jsonl, except a last one that a kill cut short."""
+        """Count the damaged lines of metrics.jsonl.
+
+        Returns:
+            The number of lines that are not records. A last line that a kill cut short does not
+            count.
+        """
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1].splitlines()
         return len(whole) - len(list(_whole_records(whole)))
 
     def rewind(self, records: Iterable[Mapping[str, Any]], checkpoint: Path | None = None) -> None:
-        """Go back to a position; the run writes what came after it again.
+        """Go back to a position, after which the run writes everything again.
 
         Args:
-            records: What stays in metrics.jsonl.
-            checkpoint: The newest checkpoint that stays; None for none.
+            records: The records that stay in metrics.jsonl.
+            checkpoint: The newest checkpoint that stays; None if no checkpoint stays.
         """
         text = "".join(json.dumps(record) + "\n" for record in records)
         _write_if_other(self.path / "metrics.jsonl", text)
@@ -108,18 +128,29 @@ class Run:
                 _delete(folder)
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then `last/`, and return the checkpoint's folder."""
+        """Write a checkpoint, then `last/`.
+
+        Args:
+            checkpoint: The content; its progress must hold epoch and step.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            OSError: The system cannot write it.
+        """
         progress = checkpoint.progress
         # A run that was halted after the last step of an epoch saves that step twice, the second
         # time as the start of the next epoch.
         folder = self._checkpoint(progress["epoch"], progress["step"])
         if not folder.exists():
-            self._sync_log()  # what the log says up to here is not written again
+            self._sync_log()  # a resumed run does not write the records up to here again
             write_checkpoint(folder, checkpoint)
         self.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
         return folder
 
     def _sync_log(self) -> None:
+        """Flush metrics.jsonl to the disk."""
         with (
             contextlib.suppress(FileNotFoundError),
             open(self.path / "metrics.jsonl", "rb") as file,
@@ -127,16 +158,21 @@ class Run:
             os.fsync(file.fileno())
 
     def save_last(self, weights: Mapping[str, Tensor], description: Description) -> None:
-        """Write `last/`."""
+        """Write `last/`.
+
+        Args:
+            weights: The weights to use, by parameter name.
+            description: The network that they belong to.
+        """
         save_weights(self.path / "last", weights, description)
 
     def prune(self, keep: int, policy: str = "latest_k") -> None:
-        """Delete the checkpoints that are not to be kept.
+        """Delete the checkpoints that need not be kept.
 
         Args:
-            keep: How many to keep.
-            policy: "latest_k" keeps the newest, "top_k" the newest one and the best by their score
-                (an older one where they are equal), "all" every one.
+            keep: The number of checkpoints to keep.
+            policy: "latest_k" keeps the newest ones. "top_k" keeps the newest one and those with
+                the best scores, the older ones if scores are equal. "all" keeps every one.
         """
         for old in set(self.checkpoints()) - set(self._kept(keep, policy)):
             _delete(old)
@@ -144,16 +180,17 @@ class Run:
             _remove(unfinished)
 
     def sweep(self) -> None:
-        """Delete the hidden files that a kill in the middle of writing weights left behind.
+        """Delete the hidden files that remain if a process was killed while it wrote weights.
 
-        safetensors writes to a hidden file and renames it. Only a process that has the run's lock and is
-        not writing yet may call this.
+        safetensors writes to a hidden file and renames it. Only a process that holds the run's lock
+        and is not writing yet may call this.
         """
         for folder in ("last", "best"):
             for unfinished in (self.path / folder).glob(".tmp??????"):
                 unfinished.unlink(missing_ok=True)
 
     def _kept(self, keep: int, policy: str) -> list[Path]:
+        """Return the checkpoints that `prune` keeps."""
         checkpoints = self.checkpoints()
         if policy == "all":
             return checkpoints
@@ -165,16 +202,29 @@ class Run:
         return [*best[:keep], checkpoints[-1]]
 
     def save_best(self, weights: Mapping[str, Tensor], description: Description) -> None:
-        """Write `best/`."""
+        """Write `best/`.
+
+        Args:
+            weights: The weights to use, by parameter name.
+            description: The network that they belong to.
+        """
         save_weights(self.path / "best", weights, description)
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint, or None."""
+        """Return the folder of the newest checkpoint, or None if there is none."""
         checkpoints = self.checkpoints()
         return checkpoints[-1] if checkpoints else None
 
     def checkpoint_of(self, epoch: int, step: int) -> Path | None:
-        """The checkpoint at this position, or None."""
+        """Find the checkpoint at a position.
+
+        Args:
+            epoch: The epoch in the checkpoint's name.
+            step: The step in its name.
+
+        Returns:
+            Its folder, or None if there is none.
+        """
         folder = self._checkpoint(epoch, step)
         return folder if folder.is_dir() else None
 
@@ -182,13 +232,17 @@ class Run:
         return self.path / "checkpoints" / f"epoch-{epoch:05d}-step-{step:08d}"
 
     def checkpoints(self) -> list[Path]:
-        """The folders of its checkpoints, oldest first."""
+        """Return the folders of the run's checkpoints, the oldest first."""
         found = (self.path / "checkpoints").glob("epoch-*")
-        # Copies that people make have other names; they are not ours to use or to delete.
+        # People make copies under other names, which must be neither used nor deleted.
         return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
 
     def provenance(self) -> dict[str, Any]:
-        """Return where the weights that the run was started with came from; empty if unknown."""
+        """Tell where the weights came from that the run was started with.
+
+        Returns:
+            The provenance, as in `Description.provenance`; empty if it is unknown.
+        """
         for folder in reversed(self.checkpoints()):
             with contextlib.suppress(CheckpointError):
                 return read_model_json(folder / "model.json").provenance
@@ -198,10 +252,12 @@ class Run:
         """Read the newest checkpoint that is whole.
 
         Returns:
-            Its folder, its content, and each newer one that is damaged with a line that says so.
+            Its folder, its content, and for each newer, damaged checkpoint its folder with a line
+            that says so.
 
         Raises:
-            CheckpointError: There is none, or all of them are damaged.
+            RunError: There is no checkpoint.
+            CheckpointError: All checkpoints are damaged.
         """
         damaged: list[tuple[Path, str]] = []
         for folder in reversed(self.checkpoints()):
@@ -214,30 +270,38 @@ class Run:
         if not damaged:
             raise RunError(f"{self.path}: has no checkpoint.")
         raise CheckpointError(
-            f"{found} No other checkpoint of {self.path} is whole. Start anew with --overwrite, or a "
-            "new run from the weights in last/ or best/ with --init."
+            f"{found} No other checkpoint of {self.path} is whole. Start anew with --overwrite, or "
+            "a new run from the weights in last/ or best/ with --init."
         )
 
     def content(self) -> set[str]:
-        """The names of what lies in the folder, except for the lock."""
+        """Return the names of everything in the folder except the lock."""
         return {entry.name for entry in self.path.iterdir()} - {LOCK}
 
     def clear(self) -> None:
         """Delete everything in the folder.
 
-        The file that makes it a run folder goes last, so that a kill leaves a run folder.
+        recipe.yaml goes last, so that the folder still counts as a run folder after a kill.
         """
         for name in sorted(self.content(), key=lambda name: name == "recipe.yaml"):
             _remove(self.path / name)
 
     def has_only_a_start(self) -> bool:
-        """Whether the folder holds only what a run that failed before its first step leaves."""
+        """Return whether the folder holds no more than a run leaves that failed before step 1."""
         return not self.content() - _BEFORE_TRAINING
 
     def foreign_content(self, model: str) -> list[str]:
-        """List what a run of this model does not leave if it is killed before its first checkpoint."""
+        """List what in the folder cannot come from a run that has no checkpoint yet.
+
+        Args:
+            model: The name of the model that is to be trained.
+
+        Returns:
+            Names, relative to the folder, in sorted order. A run that was killed before its first
+            checkpoint leaves none of them.
+        """
         own = _BEFORE_SAVING | {"quarantine.jsonl", f"{model}_best.ckpt"}
-        # Each file is written as *.tmp and renamed; so are the folders of checkpoints.
+        # Each file and each checkpoint's folder is written as *.tmp and then renamed.
         others = {name for name in self.content() - own if not name.endswith(".tmp")}
         checkpoints = self.path / "checkpoints"
         if checkpoints.is_dir():
@@ -247,14 +311,18 @@ class Run:
         return sorted(others)
 
     def set_aside(self, folder: Path) -> None:
-        """Keep a damaged checkpoint under another name."""
+        """Keep a damaged checkpoint under another name, NAME.damaged.
+
+        Args:
+            folder: The checkpoint.
+        """
         aside = folder.with_name(folder.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
 
 
 def _score(folder: Path) -> float | None:
-    """How good the weights of a checkpoint are; None where they were not evaluated."""
+    """Read the score of a checkpoint's weights; None if they were not evaluated."""
     try:
         score = read_progress(folder).get("score")
     except DamagedCheckpointError:
@@ -263,14 +331,14 @@ def _score(folder: Path) -> float | None:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a checkpoint so that a kill in between leaves nothing that looks like one."""
+    """Delete a checkpoint. A kill in between leaves nothing that looks like a checkpoint."""
     doomed = folder.with_name(folder.name + ".tmp")
     os.replace(folder, doomed)
     _remove(doomed)
 
 
 def _remove(path: Path) -> None:
-    """Delete a folder, or a link to one: what lies on another disk stays there."""
+    """Delete a file or a folder. Of a link, only the link is deleted, not what it points to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -278,22 +346,31 @@ def _remove(path: Path) -> None:
 
 
 def open_run(path: Path) -> Run:
-    """An existing run. Raises RunError where the folder is none."""
+    """Open an existing run.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: The folder is not a run folder.
+    """
     if not (path / "recipe.yaml").is_file():
-        raise RunError(
-            f"{path}: {'not a run folder (no recipe.yaml in it)' if path.exists() else 'no such folder'}. Expected the `out` "
-            "folder of a run."
-        )
+        wrong = "not a run folder (no recipe.yaml in it)" if path.exists() else "no such folder"
+        raise RunError(f"{path}: {wrong}. Expected the `out` folder of a run.")
     return Run(path)
 
 
 def _write_if_other(path: Path, text: str) -> None:
-    """Write a file, unless it says the same: its time then tells when something changed."""
+    """Write a file unless it already has this text, so that its time tells when it changed."""
     if not path.exists() or path.read_bytes() != text.encode(errors="surrogateescape"):
         write_text(path, text)
 
 
 def _whole_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """Parse lines of metrics.jsonl, and pass over those that are damaged."""
     for line in lines:
         try:
             record = json.loads(line)

@@ -1,17 +1,38 @@
-"""Text from files of anyone's, made fit to be printed."""
+"""Makes text from files that anyone may have written fit to be printed."""
 
 from __future__ import annotations
 
 
 def plain(text: object) -> str:
-    """Return text that stays on its line and changes nothing else on a screen.
+    """Make text stay on its line and change nothing else on the screen.
 
     Args:
-        text: Whatever a file holds; `str` is taken of it.
+        text: Anything from a file; it is converted with `str`.
 
     Returns:
-        The same text with each character that is not printable as its Python escape: line breaks,
-        terminal sequences, marks that turn the direction of writing, invisible characters and
-        halves of surrogate pairs, which no encoding can write.
+        The same text with a Python escape in place of each character that cannot be printed: line
+        breaks, terminal sequences, marks that change the direction of writing, invisible characters
+        and halves of surrogate pairs, which no encoding can write.
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def brief(names: list[str]) -> str:
+    """Name a few things, or the first and the last of many.
+
+    Args:
+        names: The names, which may hold any character.
+
+    Returns:
+        One line of printable text: all names if there are at most three, else "first ... last
+        (count)".
+    """
+    shown = [
+        name if name.isprintable() and len(name) < 100 else ascii(name)[:100]
+        for name in names[:3] + names[-1:]
+    ]
+    return (
+        ", ".join(shown[: len(names)])
+        if len(names) <= 3
+        else f"{shown[0]} ... {shown[-1]} ({len(names)})"
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convnextv2.cli import main
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
-from convnextv2.weights.files import read_tensors
+from convnextv2.weights.safetensors import read_tensors
 
 pytestmark = pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
 

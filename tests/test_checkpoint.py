@@ -19,7 +19,7 @@ from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.run import Run
 from convnextv2.training.state import Progress
-from convnextv2.weights.files import Description
+from convnextv2.weights.description import Description
 
 FILES = ("average.safetensors", "model.json", "model.safetensors", "optimizer.safetensors")
 

@@ -65,5 +65,5 @@ def test_a_process_does_not_write_a_run_twice(tmp_path: Path) -> None:
 
 def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
-    with pytest.raises(RunError, match="is no folder"), locked(tmp_path / "run"):
+    with pytest.raises(RunError, match="is not a folder"), locked(tmp_path / "run"):
         pass

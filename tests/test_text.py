@@ -11,9 +11,10 @@ from convnextv2 import predict
 from convnextv2.cli import main
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.text import plain
-from convnextv2.weights.files import Description, save_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.description import Description
 from convnextv2.weights.names import name_table
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.safetensors import save_weights
 
 FORGED = "ok\x1b[2K\x1b[1A\x1b[31mlicence MIT\nlicence       MIT\r\u2028x\u2029y\x85z\u202etxt\u2066a\u200bb\ufeffc\x00d\x9be"
 """Escapes of terminals, line ends of every kind, marks of direction, invisible characters."""

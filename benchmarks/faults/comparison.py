@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tb_logging
 from torch import Tensor
 
-from convnextv2.weights.files import read_tensors
 from convnextv2.weights.mindspore import read_ckpt
+from convnextv2.weights.safetensors import read_tensors
 
 tb_logging.get_logger().setLevel("ERROR")  # it tells of every restart
 _TIMES = re.compile(r"(_s|_ms|_mb|_mib|_at|_wait|per_second)$|^(time|seconds)$")

@@ -22,8 +22,9 @@ from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
 from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import output_names
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
+from convnextv2.files import write_json
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.weights.files import check_preprocessing, write_json
+from convnextv2.weights.description import check_preprocessing
 
 CARD = "artifact.json"
 CERTIFICATE = "certificate.json"
@@ -253,12 +254,6 @@ def _read(file: Path) -> bytes:
         raise ArtifactError(
             f"{file.name} cannot be read ({error.strerror}). Export the model again."
         ) from None
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def json_object(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.deploy.artifact import Artifact, Card, save_card, sha256_of
+from convnextv2.deploy.artifact import Artifact, Card, save_card
 from convnextv2.deploy.certificate import certify, check_int8, input_of
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, read_files
 from convnextv2.deploy.formats.artifact_format import ArtifactFormat, Runner
@@ -23,6 +23,7 @@ from convnextv2.deploy.formats.onnx import onnx_needs
 from convnextv2.deploy.graph import Graph, Input, Outputs
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
+from convnextv2.files import sha256_of
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
 

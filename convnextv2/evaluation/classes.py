@@ -18,8 +18,8 @@ from typing import Any
 from convnextv2.data import imagenet
 from convnextv2.data.class_names import class_name_of
 from convnextv2.errors import DataError
-from convnextv2.weights.files import Description
-from convnextv2.weights.load import OURS
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import OURS
 
 ORDERS = ("auto", "text", "natural", "number")
 """The words that `class_order` accepts instead of a file."""

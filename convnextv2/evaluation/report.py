@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -33,6 +32,7 @@ from convnextv2.evaluation.charts import (
 )
 from convnextv2.evaluation.gallery import shown_channels
 from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.files import replacing
 
 MOST_CLASSES_IN_MATRIX = 20
 MOST_PAIRS = 15
@@ -65,9 +65,8 @@ def write_report(path: Path, page: str) -> None:
 
     File names that are not valid UTF-8 are written with escapes.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def build_report(

@@ -13,7 +13,8 @@ from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.weights.load import Weights, restore
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
 
 
 class Reconstructor:

@@ -24,7 +24,8 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.text import plain
 from convnextv2.weights.describe import distinct
-from convnextv2.weights.load import Weights, restore
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from convnextv2.inference.scorer import Scorer, open_scorer
 from convnextv2.server.batcher import Batcher
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.spec import Spec, fingerprint
-from convnextv2.weights.load import Weights
+from convnextv2.weights.opened import Weights
 
 
 @dataclass(eq=False)

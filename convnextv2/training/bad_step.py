@@ -16,7 +16,7 @@ import torch
 from convnextv2.data.loader import Batch
 from convnextv2.errors import CheckpointError
 from convnextv2.training.loop import BadStep
-from convnextv2.weights.files import read_tensors, write_tensors
+from convnextv2.weights.safetensors import read_tensors, write_tensors
 
 _FOLDER, _KEY = "bad_steps", "convnextv2.bad_step"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.evaluation.classes import match_rows, order_of, pairs
-from convnextv2.weights.load import OURS, Weights
+from convnextv2.weights.opened import OURS, Weights
 
 HEAD = ("head.weight", "head.bias")
 

@@ -15,7 +15,8 @@ from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.values import show
 from convnextv2.run import Run
 from convnextv2.training.head import HEAD, start_head
-from convnextv2.weights.load import Weights, load_encoder
+from convnextv2.weights.adapt import load_encoder
+from convnextv2.weights.opened import Weights
 
 _INFERRED = (
     *("model", "depths", "dims", "stem_stride", "gelu", "norm_eps", "in_channels"),

@@ -15,6 +15,7 @@ from convnextv2.checkpoint import Checkpoint, rewrite_progress
 from convnextv2.console import say
 from convnextv2.data.notices import left_out_line
 from convnextv2.distributed import Place
+from convnextv2.files import write_text
 from convnextv2.run import Run
 from convnextv2.training import mindcv_files
 from convnextv2.training.bad_step import save_bad_step
@@ -24,7 +25,7 @@ from convnextv2.training.loop import BadStep
 from convnextv2.training.saver import Saver
 from convnextv2.training.state import Progress, optimizer_tensors
 from convnextv2.training.task import Task
-from convnextv2.weights.files import Description, write_text
+from convnextv2.weights.description import Description
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import Weights
+from convnextv2.files import replacing
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 from convnextv2.weights.names import depths_of, detect, name_table, to_canonical, to_foreign
+from convnextv2.weights.opened import Weights
 
 _COLUMN = 20
 _FIRST, _SECOND = ("adam_m", "exp_avg"), ("adam_v", "exp_avg_sq")
@@ -214,13 +215,12 @@ def prune(
 def copy_as_optim(newest: Path, model: str) -> None:
     """optim_{model}.ckpt: the same content under the name that MindCV looks for."""
     target = newest.with_name(f"optim_{model}.ckpt")
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(newest, temporary)
-    except OSError:  # a file system without links
-        shutil.copyfile(newest, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        temporary.unlink()  # a link needs a free name
+        try:
+            os.link(newest, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(newest, temporary)
 
 
 def position_of(name: str, tensors: Mapping[str, Tensor], steps_per_epoch: int) -> Position:

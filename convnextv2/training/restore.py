@@ -29,8 +29,8 @@ from convnextv2.training.resume import (
 )
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.state import Progress, load_optimizer
-from convnextv2.weights.files import Description, read_model_json
-from convnextv2.weights.load import Weights
+from convnextv2.weights.description import Description, read_model_json
+from convnextv2.weights.opened import Weights
 
 
 def resume_run(

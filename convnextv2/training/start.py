@@ -30,7 +30,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.training.init import infer_from_run, infer_from_weights, load_init
-from convnextv2.weights.load import Weights, open_weights
+from convnextv2.weights.opened import Weights, open_weights
 
 
 class Way(Enum):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from convnextv2.data.source import Source
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.weights.files import Description
+from convnextv2.weights.description import Description
 
 
 class Stoppable(Protocol):

@@ -9,7 +9,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.options import ConvertOptions
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 @takes(ConvertOptions)

@@ -25,9 +25,10 @@ from convnextv2.recipe.options import takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.rows import labelled_images
 from convnextv2.verbs.options import ExportOptions
-from convnextv2.weights.files import Description
+from convnextv2.weights.description import Description
 from convnextv2.weights.hub import repository_of
-from convnextv2.weights.load import Weights, restore
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
 
 
 @takes(ExportOptions)

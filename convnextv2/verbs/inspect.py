@@ -8,10 +8,10 @@ from torch import Tensor
 
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
-from convnextv2.text import plain
+from convnextv2.text import brief, plain
 from convnextv2.verbs.options import InspectOptions
-from convnextv2.weights.load import OURS, Weights, brief, open_weights
 from convnextv2.weights.names import FORMATS
+from convnextv2.weights.opened import OURS, Weights, open_weights
 
 
 @takes(InspectOptions)

@@ -21,7 +21,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.server.client import predict_remotely
 from convnextv2.text import plain
 from convnextv2.verbs.options import PredictOptions
-from convnextv2.weights.load import Weights
+from convnextv2.weights.opened import Weights
 
 
 @takes(PredictOptions)

@@ -10,7 +10,7 @@ from convnextv2.tasks.masked.report import report_pretraining
 from convnextv2.tasks.masked.task import MaskedPretraining
 from convnextv2.verbs.options import PretrainOptions
 from convnextv2.verbs.session import new_run, run_task
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 @takes(PretrainOptions)

@@ -12,7 +12,7 @@ from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.tasks.masked.gallery import reconstruct_source
 from convnextv2.verbs.options import ReconstructOptions
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 @takes(ReconstructOptions)

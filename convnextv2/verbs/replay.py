@@ -23,8 +23,8 @@ from convnextv2.tasks.classification.task import build_criterion
 from convnextv2.training.bad_step import KeptStep, bad_steps, read_bad_step
 from convnextv2.training.health import gradient_norm
 from convnextv2.verbs.options import ReplayOptions
-from convnextv2.weights.files import WEIGHTS
-from convnextv2.weights.load import load_model
+from convnextv2.weights.restore import load_model
+from convnextv2.weights.safetensors import WEIGHTS
 
 
 class Replayed(NamedTuple):

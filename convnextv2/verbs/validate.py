@@ -17,7 +17,7 @@ from convnextv2.run import Run
 from convnextv2.tasks.classification.measure import evaluate_weights
 from convnextv2.tasks.classification.report import write_evaluation_report
 from convnextv2.verbs.options import ValidateOptions
-from convnextv2.weights.load import Weights
+from convnextv2.weights.opened import Weights
 
 _IN_THE_ARTIFACT = {
     *(

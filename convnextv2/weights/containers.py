@@ -1,6 +1,7 @@
-"""Open a file of anyone's weights safely: safetensors, PyTorch's formats, MindSpore's .ckpt, folders of the Hugging Face Hub.
+"""Opens weights files safely: safetensors, PyTorch's formats, MindSpore's .ckpt, and Hub folders.
 
-No code in a file is ever executed. Opening one takes less memory than twice its size and a constant (`docs/how-to/weights.md`).
+No code in a file is ever executed. Opening a file takes less memory than twice its size plus a
+constant (`docs/how-to/weights.md`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.files import parse_json
 from convnextv2.weights.entries import Entry, choose
-from convnextv2.weights.files import WEIGHTS, parse_json, read_tensors
 from convnextv2.weights.mindspore import ENCRYPTED, read_ckpt_and_notes
 from convnextv2.weights.pickles import Entries, Foreign, Global, OddTensor, Record
 from convnextv2.weights.pytorch import open_torch
+from convnextv2.weights.safetensors import WEIGHTS, read_tensors
 from convnextv2.weights.signatures import HEAD, signature_of
 
 _INDEX = "model.safetensors.index.json"
@@ -33,19 +35,28 @@ _OTHERS = (
 )
 _MOST_JSON_BYTES = 8 << 20
 _LONGEST_HEAD = 1 << 40
-"""Bytes; what looks like a longer head of safetensors is something else."""
+"""In bytes. A file that seems to begin with a longer header of safetensors is something else."""
 PROVENANCE = ("notice", "licence", "source_format", "source_sha256")
-"""What our converted files say about where they come from, as text beside the tensors."""
+"""What converted files say about where they come from, as text beside the tensors."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a file or folder holds, as it stands there.
+    """What a file or folder holds, under the names that it uses itself.
 
-    title: the kind of file. metadata: of safetensors. config: config.json of a Hub folder. processor: its
-    preprocessor_config.json. licence: what its model card names. beside: entries of a PyTorch checkpoint that are not the
-    weights, and why. average: its moving average of the weights. provenance: text by the names in `PROVENANCE`. notes: lines
-    for people."""
+    Attributes:
+        title: The kind of file.
+        tensors: The weights by name, on the CPU.
+        files: The files that hold them: one, or all shards.
+        metadata: The metadata of a safetensors file.
+        config: The config.json of a Hub folder.
+        processor: The preprocessor_config.json of a Hub folder.
+        licence: The licence that the model card names.
+        beside: Entries of a PyTorch checkpoint that are not the weights, and what they are.
+        average: The moving average of the weights in a PyTorch checkpoint.
+        provenance: Text by the names in `PROVENANCE`.
+        notes: Lines for people.
+    """
 
     title: str
     tensors: dict[str, Tensor]
@@ -60,12 +71,12 @@ class Container:
     notes: list[str] = field(default_factory=list)
 
     def nbytes(self) -> int:
-        """Of all its files."""
+        """Return the size of all files in bytes."""
         return sum(path.stat().st_size for path in self.files)
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the weights file, or of all shards one after the other, as hex digits."""
+        """The SHA-256 of the file, or of all shards one after the other, in hexadecimal."""
         digest = hashlib.sha256()
         for path in self.files:
             with open(path, "rb") as file:
@@ -74,7 +85,17 @@ class Container:
 
 
 def open_container(path: Path) -> Container:
-    """Open a weights file or a Hub folder. Raises CheckpointError where it is damaged, of no known kind, or holds code."""
+    """Open a weights file or a Hub folder.
+
+    Args:
+        path: The file or folder. The content of a file decides how it is read, not its name.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        CheckpointError: It is missing, damaged, of no known kind, or made to run code.
+    """
     if path.is_dir():
         return _open_folder(path)
     head, size = _head(path)
@@ -95,13 +116,17 @@ def open_container(path: Path) -> Container:
     if head[:1] == b"\x0a":
         return _open_mindspore(path)
     raise CheckpointError(
-        f"{path}: no weights file (expected safetensors, a PyTorch checkpoint or a MindSpore .ckpt)."
+        f"{path}: is not a weights file (expected safetensors, a PyTorch checkpoint or a MindSpore "
+        ".ckpt)."
     )
 
 
 def _open_folder(folder: Path) -> Container:
-    """The layout of the Hugging Face Hub: config.json beside model.safetensors, or beside shards and their index, or beside
-    pytorch_model.bin."""
+    """Open a folder in the layout of the Hugging Face Hub.
+
+    It has config.json beside model.safetensors, or beside shards and their index, or beside
+    pytorch_model.bin.
+    """
     if (folder / WEIGHTS).is_file():
         opened = _open_safetensors([folder / WEIGHTS])
     elif (folder / _INDEX).is_file():
@@ -112,7 +137,8 @@ def _open_folder(folder: Path) -> Container:
         others = [name for name in _OTHERS if (folder / name).is_file()]
         beside = f"; {others[0]} is not read" if others else ""
         raise CheckpointError(
-            f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or {_TORCH}{beside})."
+            f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or "
+            f"{_TORCH}{beside})."
         )
     config, processor = (
         _read_json(folder / name) if (folder / name).is_file() else {}
@@ -124,6 +150,7 @@ def _open_folder(folder: Path) -> Container:
 
 
 def _open_shards(folder: Path) -> Container:
+    """Open the files that the index of a folder names."""
     shards = _read_json(folder / _INDEX).get("weight_map")
     if (
         not isinstance(shards, dict)
@@ -137,13 +164,17 @@ def _open_shards(folder: Path) -> Container:
     opened = _open_safetensors(files)
     if missing := shards.keys() - opened.tensors.keys():
         raise CheckpointError(
-            f"{folder}: {len(missing)} tensors of its index are in no shard, such as {min(missing)}."
+            f"{folder}: {len(missing)} tensors of its index are in no shard, such as "
+            f"{min(missing)}."
         )
     return replace(opened, metadata={}, provenance={})
 
 
 def _open_safetensors(files: list[Path]) -> Container:
-    """One file, or all shards. A clone without Git LFS has pointers in their place, so each is looked at first."""
+    """Open one file or all shards.
+
+    A clone without Git LFS has pointers in their place, so the signature of each is checked first.
+    """
     tensors: dict[str, Tensor] = {}
     for path in files:
         head, size = _head(path)
@@ -155,7 +186,7 @@ def _open_safetensors(files: list[Path]) -> Container:
 
 
 def _head(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a file, and its length."""
+    """Read the first bytes of a file; return them with its length."""
     try:
         with open(path, "rb") as file:
             return file.read(HEAD), path.stat().st_size
@@ -171,26 +202,17 @@ def _open_mindspore(path: Path) -> Container:
 
 
 def _open_torch(path: Path, *, is_archive: bool) -> Container:
+    """Open a checkpoint of PyTorch, and choose the weights in it."""
     opened = open_torch(path, is_archive=is_archive)
-    content = opened.content
-    if isinstance(content, Foreign | Global) and "." in content.name:
-        raise CheckpointError(
-            f"{path}: holds a Python object ({content.name[:100]}), not named tensors. Building it would run code, so it is not "
-            "opened. Where it was made, save model.state_dict() instead."
-        )
-    if not isinstance(content, Entries):
-        kind = content.name if isinstance(content, Foreign) else type(content).__name__
-        kind = "tensor" if isinstance(content, Record | OddTensor) else kind
-        raise CheckpointError(f"{path}: holds a {kind}, not named tensors.")
+    content = _entries_in(opened.content, path)
     chosen = choose(content)
     beside = content if chosen.weights.keys else content.attributes
     told = beside.get("provenance") if beside is not None else None
     notes = []
     if chosen.others:
         others = ", ".join(entry.name or "its top level" for entry in chosen.others)
-        notes.append(
-            f"The weights are those of {chosen.weights.name or 'its top level'}. There are others: {others}."
-        )
+        place = chosen.weights.name or "its top level"
+        notes.append(f"The weights are those of {place}. There are others: {others}.")
     return Container(
         opened.title,
         opened.tensors(_strided(path, chosen.weights)),
@@ -203,14 +225,30 @@ def _open_torch(path: Path, *, is_archive: bool) -> Container:
     )
 
 
+def _entries_in(content: Any, path: Path) -> Entries:
+    """Return the content of a checkpoint, which must be a dictionary."""
+    if isinstance(content, Foreign | Global) and "." in content.name:
+        raise CheckpointError(
+            f"{path}: holds a Python object ({content.name[:100]}), not named tensors. Building it "
+            "would run code, so it is not opened. Where it was made, save model.state_dict() "
+            "instead."
+        )
+    if not isinstance(content, Entries):
+        kind = content.name if isinstance(content, Foreign) else type(content).__name__
+        kind = "tensor" if isinstance(content, Record | OddTensor) else kind
+        raise CheckpointError(f"{path}: holds a {kind}, not named tensors.")
+    return content
+
+
 def _strided(path: Path, entry: Entry) -> dict[str, Record]:
+    """Return the tensors of an entry, which must all be plain ones."""
     odd = [
         (name, tensor.kind)
         for name, tensor in entry.tensors.items()
         if isinstance(tensor, OddTensor)
     ]
     if odd:
-        raise CheckpointError(f"{path}: {odd[0][0]} is no plain tensor ({odd[0][1]}).")
+        raise CheckpointError(f"{path}: {odd[0][0]} is not a plain tensor ({odd[0][1]}).")
     return {name: tensor for name, tensor in entry.tensors.items() if isinstance(tensor, Record)}
 
 
@@ -227,7 +265,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _card_licence(card: Path) -> str:
-    """The licence in the front matter of a model card, or nothing."""
+    """Read the licence in the front matter of a model card; empty if there is none."""
     if not card.is_file():
         return ""
     with open(card, encoding="utf-8", errors="replace") as file:
@@ -240,7 +278,7 @@ def _card_licence(card: Path) -> str:
 
 
 def _provenance(told: object) -> dict[str, str]:
-    """What a file says of its origin, on one line each."""
+    """Take what a file says about its origin, as far as it is text of one printable line."""
     if not isinstance(told, Mapping):
         return {}
     found = {name: told[name] for name in PROVENANCE if isinstance(told.get(name), str)}

@@ -1,7 +1,7 @@
-"""Write weights for someone else's library: names, shapes, container and configuration as that library expects them.
+"""Writes weights for another library, with the names, shapes and configuration that it expects.
 
-What the target cannot express (a form of GELU, an epsilon) is measured as the largest difference of the logits, and written only
-where the caller allows it.
+A library may be unable to express a part of the model, such as the form of GELU or an epsilon. What
+that changes in the logits is measured, and such weights are written only if the caller allows it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.files import replacing, write_json, write_text
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
+from convnextv2.text import brief
+from convnextv2.weights.build import build_model
 from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name
-from convnextv2.weights.files import (
-    WEIGHTS,
-    Description,
-    replacing,
-    save_weights,
-    write_json,
-    write_tensors,
-    write_text,
-)
-from convnextv2.weights.load import OURS, Weights, brief, build_model, restore
+from convnextv2.weights.description import Description
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, name_table, to_foreign
+from convnextv2.weights.opened import OURS, Weights
 from convnextv2.weights.processor import RESAMPLE
+from convnextv2.weights.restore import restore
+from convnextv2.weights.safetensors import (
+    WEIGHTS,
+    save_weights,
+    save_weights_file,
+    write_tensors,
+)
 
 TARGETS = ("official", "timm", "transformers", "mmpretrain", "mindcv", OURS)
 
@@ -44,7 +46,7 @@ _FIXED: dict[str, dict[str, Any]] = {
     "mmpretrain": {"gelu": "exact", "norm_eps": 1e-6, "grn_scope": "image"},
     "mindcv": {"gelu": "tanh", "norm_eps": 1e-6, "grn_scope": "image"},
 }
-"""What a target computes whatever is asked for; a checkpoint has no place to say otherwise."""
+"""Arguments that a target fixes, since its checkpoints have no place for another value."""
 
 _SUFFIXES = {
     "official": (".pt", ".pth", ".safetensors"),
@@ -55,32 +57,38 @@ _SUFFIXES = {
     OURS: (".safetensors",),
 }
 FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-"""A path that ends otherwise names a folder."""
+"""A path with any other ending means a folder."""
 
 _IMAGENET = {
     name: value
     for name, value in Preprocessing((224, 224)).to_json().items()
     if name not in ("channels", "antialias")
 }
-"""The preparation of images that is written where the weights tell none."""
+"""How images are prepared according to a folder whose weights do not say it."""
 
 
 def convert_weights(
     weights: Weights, target: str, out: Path, *, allow_drift: bool = False
 ) -> list[str]:
-    """Write `weights` for `target` (one of `TARGETS`) to `out`: a file where it has a suffix, else a folder in the layout of the
-    Hugging Face Hub. FCMAE's encoder is written without its decoder, except in our own format.
+    """Write weights for another library, or for this one.
 
-    Returns lines for people. Raises CheckpointError where the target cannot hold the model, or drift is not allowed."""
-    if target not in TARGETS:
-        raise CheckpointError(f"to = {target!r}: expected one of {', '.join(TARGETS)}.")
-    is_file = out.suffix in FILE_SUFFIXES
-    if is_file and out.suffix not in _SUFFIXES[target]:
-        raise CheckpointError(
-            f"out = {out}: expected a folder, or a file ending in {', '.join(_SUFFIXES[target])}, for {target}."
-        )
-    if not is_file and target == "mindcv":
-        raise CheckpointError(f"out = {out}: MindCV reads files. Name one ending in .ckpt.")
+    FCMAE's encoder is written without its decoder, except in the format of this package.
+
+    Args:
+        weights: The weights.
+        target: One of `TARGETS`.
+        out: A file if it ends in one of `FILE_SUFFIXES`, else a folder in the layout of the Hugging
+            Face Hub. It must not exist yet, unless it is an empty folder.
+        allow_drift: Whether to write weights that give other logits in the target.
+
+    Returns:
+        Lines for people about what was left out or changed.
+
+    Raises:
+        CheckpointError: The target cannot hold the model, its logits would differ without
+            `allow_drift`, or `out` cannot be written.
+    """
+    _check_place(target, out)
     try:
         if out.exists() and (out.is_file() or any(out.iterdir())):
             raise CheckpointError(
@@ -98,7 +106,22 @@ def convert_weights(
     return [*lines, f"Written: {out}"]
 
 
+def _check_place(target: str, out: Path) -> None:
+    """Raise CheckpointError if the target is unknown or does not read what `out` names."""
+    if target not in TARGETS:
+        raise CheckpointError(f"to = {target!r}: expected one of {', '.join(TARGETS)}.")
+    is_file = out.suffix in FILE_SUFFIXES
+    if is_file and out.suffix not in _SUFFIXES[target]:
+        raise CheckpointError(
+            f"out = {out}: expected a folder, or a file ending in "
+            f"{', '.join(_SUFFIXES[target])}, for {target}."
+        )
+    if not is_file and target == "mindcv":
+        raise CheckpointError(f"out = {out}: MindCV reads files. Name one ending in .ckpt.")
+
+
 def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> list[str]:
+    """Write weights in the place that `convert_weights` has checked; return lines for people."""
     if target == OURS:
         _write_ours(weights, out)
         return []
@@ -111,24 +134,17 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         )
         model = model.encoder
     fixed = dict(_FIXED[target])
-    if model.norm is None:  # whose epsilon alone may differ
+    if model.norm is None:  # a model without a final norm does not use its epsilon
         fixed.pop("norm_eps", None)
     preparation: dict[str, Any] = _IMAGENET | description.preprocessing
     lines += _check_target(model, preparation, target, out)
     if preparation.get("value_range") and target in ("timm", "transformers"):
         low, high = preparation["value_range"]
         lines.append(
-            f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 to 255 before."
+            f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
+            "to 255 before."
         )
-    drift = measure_drift(model, fixed)
-    if drift is not None:
-        line = f"{FORMATS[target].title} has {_changed(model.arguments, fixed)}: logits differ by up to {drift.largest:.1e}"
-        if drift.largest <= drift.rounding:
-            lines.append(f"{line}, less than by float32's rounding ({drift.rounding:.1e}).")
-        elif not allow_drift:
-            raise CheckpointError(f"{line}. Give --allow-drift to write it all the same.")
-        else:
-            lines.append(f"{line} (measured on random images in float64).")
+    lines += _check_drift(model, fixed, target, allow_drift)
     name = description.model if description.model in SIZES else size_name(model.depths, model.dims)
     tensors = foreign_tensors(model, target, name)
     (out.parent if out.suffix in FILE_SUFFIXES else out).mkdir(parents=True, exist_ok=True)
@@ -136,13 +152,15 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         _write_file(out, tensors, target, _provenance(weights))
         if description.class_names or description.preprocessing:
             lines.append(
-                "Class names and the preparation of images are not part of this file; a folder has them."
+                "Class names and the preparation of images are not part of this file; a folder has "
+                "them."
             )
     else:
         labels = description.class_names
         if target == "transformers" and distinct(labels) != labels:
             lines.append(
-                "Classes of the same name get their number behind it, since label2id tells them apart by name."
+                "Classes of the same name get their number behind it, since label2id tells them "
+                "apart by name."
             )
         _write_folder(
             out,
@@ -155,8 +173,35 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     return lines
 
 
+def _check_drift(
+    model: ConvNeXtV2, fixed: Mapping[str, Any], target: str, allow_drift: bool
+) -> list[str]:
+    """Say how much the logits change in the target; raise CheckpointError if they may not."""
+    drift = measure_drift(model, fixed)
+    if drift is None:
+        return []
+    line = (
+        f"{FORMATS[target].title} has {_changed(model.arguments, fixed)}: logits differ by up to "
+        f"{drift.largest:.1e}"
+    )
+    if drift.largest <= drift.rounding:
+        return [f"{line}, less than by float32's rounding ({drift.rounding:.1e})."]
+    if not allow_drift:
+        raise CheckpointError(f"{line}. Give --allow-drift to write it all the same.")
+    return [f"{line} (measured on random images in float64)."]
+
+
 def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tensor]:
-    """The model's tensors by the target's names and in its shapes. name: of the model."""
+    """Give the tensors of a model the names and the shapes of another library.
+
+    Args:
+        model: The model.
+        target: A key of `FORMATS`.
+        name: The name of the model, which decides the kind of MLP in timm.
+
+    Returns:
+        The tensors by the library's names.
+    """
     table = name_table(
         target, model.depths, None if model.head is not None or target != "transformers" else ""
     )
@@ -168,11 +213,11 @@ def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tens
 
 @dataclass(frozen=True)
 class Drift:
-    """What other arguments change in a model's outputs.
+    """How much a model's outputs change with other arguments.
 
     Attributes:
-        largest: The largest difference on random images in float64.
-        rounding: The largest difference that float32 makes on the same images without a change.
+        largest: The largest difference on random images, computed in float64.
+        rounding: The largest difference that float32 alone makes on the same images.
     """
 
     largest: float
@@ -180,7 +225,15 @@ class Drift:
 
 
 def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
-    """Measure what changes when `fixed` arguments take the place of the model's; None where they are the model's own."""
+    """Measure how much a model's outputs change with other arguments.
+
+    Args:
+        model: The model; it is left as it is.
+        fixed: The arguments of `ConvNeXtV2` that take the place of the model's own.
+
+    Returns:
+        The differences; None if the arguments are the model's own.
+    """
     if not _changed(model.arguments, fixed):
         return None
     other = ConvNeXtV2(**{**model.arguments, **fixed})
@@ -198,6 +251,7 @@ def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
 
 
 def _changed(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
+    """Name the arguments that differ; empty if none does."""
     return ", ".join(
         f"{name} {value}, not {arguments[name]}"
         for name, value in fixed.items()
@@ -208,13 +262,17 @@ def _changed(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
 def _check_target(
     model: ConvNeXtV2, preparation: Mapping[str, Any], target: str, out: Path
 ) -> list[str]:
-    """Refuse what the target cannot build; say what its users must set by hand, and how its folder prepares images otherwise."""
+    """Check that the target can build the model.
+
+    Returns:
+        A line for people about each way in which the target prepares images differently.
+
+    Raises:
+        CheckpointError: The target cannot build the model.
+    """
     stride = model.stem_stride
-    builds = {
-        "official": (4,),
-        "mindcv": (4,),
-        "timm": (1, 4),
-    }  # timm of patch_size 2 downsamples once more, in its first stage
+    # With patch_size 2, timm's first stage downsamples once more.
+    builds = {"official": (4,), "mindcv": (4,), "timm": (1, 4)}
     if stride not in builds.get(target, (stride,)):
         remedy = "transformers" if stride == 2 else "timm or transformers"
         raise CheckpointError(
@@ -227,7 +285,8 @@ def _check_target(
     if target == "transformers":
         if size[0] != size[1]:
             lines.append(
-                f"Its image processor knows squares only: {size[0]} px is written, the model was evaluated at {size}."
+                f"Its image processor knows squares only: {size[0]} px is written, the model was "
+                f"evaluated at {size}."
             )
         if (size[0] >= WARPS_FROM_PX) != how.warps:
             theirs, ours = ("crops", "warps") if how.warps else ("warps", "crops")
@@ -242,6 +301,7 @@ def _check_target(
 def _write_file(
     out: Path, tensors: Mapping[str, Tensor], target: str, provenance: Mapping[str, str]
 ) -> None:
+    """Write the tensors into one file, whose suffix decides its kind."""
     if out.suffix == ".ckpt":
         write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()}, provenance)
     elif out.suffix == ".safetensors":
@@ -249,7 +309,7 @@ def _write_file(
     else:
         key = {"official": "model", "mmpretrain": "state_dict"}.get(target)
         content: Any = {key: dict(tensors), "provenance": dict(provenance)}
-        if key is None:  # nothing may stand beside the tensors, but a note may hang on them
+        if key is None:  # no entry may stand beside the tensors, but the dictionary may have a note
             content = OrderedDict(tensors)
             content.provenance = dict(provenance)
         with replacing(out) as temporary:
@@ -264,6 +324,7 @@ def _write_folder(
     target: str,
     weights: Weights,
 ) -> None:
+    """Write the tensors, their configuration and a model card into a folder of the Hub's layout."""
     provenance = _provenance(weights)
     write_tensors(out / WEIGHTS, tensors, provenance)
     licence = provenance.get("licence", "other") if provenance["notice"] else ""
@@ -272,26 +333,25 @@ def _write_folder(
     if licence:
         write_text(
             out / "README.md",
-            f"---\nlicense: {licence}\n---\n\n# {description.model}\n\n{provenance['notice']}\n\nConverted from "
-            f"{provenance['source_format']}, sha256 {provenance['source_sha256']}.\n",
+            f"---\nlicense: {licence}\n---\n\n# {description.model}\n\n{provenance['notice']}\n\n"
+            f"Converted from {provenance['source_format']}, sha256 "
+            f"{provenance['source_sha256']}.\n",
         )
 
 
 def _write_ours(weights: Weights, out: Path) -> None:
+    """Write weights in the format of this package."""
     description = replace(weights.description, provenance=weights.provenance())
-    build_model(description)
-    if out.suffix in FILE_SUFFIXES:
-        folder = out.with_name(out.name + ".tmp.d")
-        save_weights(folder, weights.tensors, description)
-        (folder / WEIGHTS).replace(out)
-        (folder / "model.json").unlink()
-        folder.rmdir()
-    else:
-        save_weights(out, weights.tensors, description)
+    build_model(description)  # refuses a description of an unknown kind
+    save = save_weights_file if out.suffix in FILE_SUFFIXES else save_weights
+    save(out, weights.tensors, description)
 
 
 def _provenance(weights: Weights) -> dict[str, str]:
-    """What a file of another format carries as text (`containers.PROVENANCE`); of a chain of conversions, its first file."""
+    """Collect what a file of another format says about its origin, by `containers.PROVENANCE`.
+
+    After a chain of conversions, this is the first file.
+    """
     known = weights.provenance()
     told = {
         "notice": weights.origin.notice,
@@ -305,7 +365,7 @@ def _provenance(weights: Weights) -> dict[str, str]:
 def _configuration(
     model: ConvNeXtV2, description: Description, target: str, licence: str
 ) -> dict[str, dict[str, Any]]:
-    """The JSON files beside model.safetensors in a Hub folder."""
+    """Return the content of each JSON file beside model.safetensors in a Hub folder, by name."""
     preparation = description.preprocessing
     if target == "timm":
         return {"config.json": _timm_configuration(model, description, licence)}
@@ -330,6 +390,7 @@ def _configuration(
 def _transformers_configuration(
     model: ConvNeXtV2, names: list[str], preparation: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
+    """Return config.json and preprocessor_config.json as transformers reads them."""
     config = {
         "architectures": [
             "ConvNextV2ForImageClassification" if model.head is not None else "ConvNextV2Model"
@@ -368,11 +429,9 @@ def _transformers_configuration(
 def _timm_configuration(
     model: ConvNeXtV2, description: Description, licence: str
 ) -> dict[str, Any]:
-    name, labels, preparation = (
-        description.model,
-        description.class_names,
-        description.preprocessing,
-    )
+    """Return config.json as timm reads it."""
+    name, preparation = description.model, description.preprocessing
+    labels = description.class_names
     height, width = preparation["image_size"]
     warped = Preprocessing.read(preparation).warps
     arguments: dict[str, Any] = {}
@@ -382,7 +441,7 @@ def _timm_configuration(
         arguments["act_layer"] = "gelu_tanh"
     if model.stem_stride != 4:
         arguments["patch_size"] = model.stem_stride
-    if model.norm is None:  # timm builds one whatever is asked for, and keeps its initial values
+    if model.norm is None:  # timm always builds a norm, which then keeps its initial values
         arguments["pretrained_strict"] = False
     config: dict[str, Any] = {
         "architecture": name if name in SIZES else "convnextv2_tiny",

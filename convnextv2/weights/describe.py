@@ -1,4 +1,8 @@
-"""What weights say of their model: by the shapes of their tensors, the config beside them, and the habits of the format."""
+"""Infers the description of other libraries' weights.
+
+It follows from the shapes of the tensors, the configuration beside them, and the habits of the
+format.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,20 @@ from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES
 from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from convnextv2.weights.containers import Container
-from convnextv2.weights.files import Description, check_preprocessing
+from convnextv2.weights.description import Description, check_preprocessing
 from convnextv2.weights.names import FORMATS
 from convnextv2.weights.processor import read_processor
 
 NOTICE = (
-    "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if these come from them, that "
-    "holds for what is made of them too."
+    "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
+    "these come from them, that holds for what is made of them too."
 )
+"""What is said of weights that may come from Meta's."""
 
 _GELU = {"gelu": "exact"} | dict.fromkeys(
     ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_tanh"), "tanh"
 )
-"""What transformers and timm call the two forms that ConvNeXt V2 has here."""
+"""The two forms of GELU, by the names that transformers and timm use."""
 
 _TIMM_BUILT: dict[str, tuple[Any, ...]] = {
     "norm_eps": (1e-6, None),
@@ -32,131 +37,41 @@ _TIMM_BUILT: dict[str, tuple[Any, ...]] = {
     "global_pool": ("avg", "fast", "fastavg", "", None),
     "norm_layer": (None,),
 }
-"""Arguments of timm's model that change what it computes, and the values that can be built here."""
+"""Arguments of timm's model that change what it computes, with the values that can be built. The
+first value is the usual one."""
 
-_TIMM_TOLD = frozenset(
-    (
-        # These show in the names and shapes of the tensors, or are read below.
-        *(
-            "in_chans",
-            "num_classes",
-            "depths",
-            "dims",
-            "kernel_sizes",
-            "ls_init_value",
-            "stem_type",
-            "patch_size",
-        ),
-        *("head_norm_first", "head_hidden_size", "conv_mlp", "conv_bias", "use_grn", "act_layer"),
-        # These do not matter for a trained model, or not to the network.
-        *(
-            "head_init_scale",
-            "drop_rate",
-            "drop_path_rate",
-            "device",
-            "dtype",
-            "pretrained",
-            "pretrained_strict",
-        ),
-        *("checkpoint_path", "scriptable", "exportable", "no_jit", "cache_dir", "num_features"),
-    )
-)
+_TIMM_SHOWN = """
+    in_chans num_classes depths dims kernel_sizes ls_init_value stem_type patch_size
+    head_norm_first head_hidden_size conv_mlp conv_bias use_grn act_layer
+"""
+"""Arguments of timm's model that show in the names and shapes of the tensors, or are read below."""
+_TIMM_IDLE = """
+    head_init_scale drop_rate drop_path_rate device dtype pretrained pretrained_strict
+    checkpoint_path scriptable exportable no_jit cache_dir num_features
+"""
+"""Arguments that do not matter for a trained model, or not to the network."""
+_TIMM_TOLD = frozenset((_TIMM_SHOWN + _TIMM_IDLE).split())
 _TIMM_PREPARATION = frozenset(
-    (
-        *("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"),
-        *(
-            "url",
-            "file",
-            "state_dict",
-            "hf_hub_id",
-            "hf_hub_filename",
-            "source",
-            "architecture",
-            "tag",
-            "custom_load",
-        ),
-        *(
-            "test_input_size",
-            "test_crop_pct",
-            "test_pool_size",
-            "min_input_size",
-            "fixed_input_size",
-            "pool_size",
-        ),
-        *(
-            "num_classes",
-            "num_features",
-            "label_offset",
-            "label_names",
-            "label_descriptions",
-            "labels",
-            "first_conv",
-        ),
-        *(
-            "classifier",
-            "license",
-            "description",
-            "origin_url",
-            "paper_name",
-            "paper_ids",
-            "notes",
-            "global_pool",
-        ),
-    )
+    """
+    input_size interpolation crop_pct crop_mode mean std url file state_dict hf_hub_id
+    hf_hub_filename source architecture tag custom_load test_input_size test_crop_pct
+    test_pool_size min_input_size fixed_input_size pool_size num_classes num_features
+    label_offset label_names label_descriptions labels first_conv classifier license description
+    origin_url paper_name paper_ids notes global_pool
+    """.split()
 )
 _TRANSFORMERS_KNOWN = frozenset(
-    (
-        *(
-            "model_type",
-            "architectures",
-            "num_channels",
-            "patch_size",
-            "num_stages",
-            "hidden_sizes",
-            "depths",
-        ),
-        *(
-            "hidden_act",
-            "layer_norm_eps",
-            "initializer_range",
-            "drop_path_rate",
-            "image_size",
-            "id2label",
-            "label2id",
-        ),
-        *(
-            "num_labels",
-            "problem_type",
-            "out_features",
-            "out_indices",
-            "stage_names",
-            "torch_dtype",
-            "dtype",
-        ),
-        *(
-            "transformers_version",
-            "_name_or_path",
-            "finetuning_task",
-            "return_dict",
-            "output_hidden_states",
-        ),
-        *(
-            "output_attentions",
-            "use_cache",
-            "chunk_size_feed_forward",
-            "is_encoder_decoder",
-            "torchscript",
-        ),
-        *(
-            "_commit_hash",
-            "_attn_implementation_autoset",
-            "tie_word_embeddings",
-            "use_bfloat16",
-            "pruned_heads",
-        ),
-    )
+    """
+    model_type architectures num_channels patch_size num_stages hidden_sizes depths hidden_act
+    layer_norm_eps initializer_range drop_path_rate image_size id2label label2id num_labels
+    problem_type out_features out_indices stage_names torch_dtype dtype transformers_version
+    _name_or_path finetuning_task return_dict output_hidden_states output_attentions use_cache
+    chunk_size_feed_forward is_encoder_decoder torchscript _commit_hash
+    _attn_implementation_autoset tie_word_embeddings use_bfloat16 pruned_heads
+    """.split()
 )
-"""What of these configurations is read here, shows in the tensors, or changes nothing of what the model computes."""
+"""Keys of these configurations that are read here, that show in the tensors, or that do not change
+what the model computes."""
 
 TIMM_NAMES = {
     "nearest": "nearest",
@@ -165,7 +80,7 @@ TIMM_NAMES = {
     "bicubic": "bicubic",
     "area": "box",
 }
-"""Our kinds of interpolation, as timm calls them."""
+"""timm's name of each kind of interpolation."""
 
 
 def describe(
@@ -175,18 +90,29 @@ def describe(
     depths: tuple[int, ...],
     container: Container,
 ) -> tuple[Description, list[str]]:
-    """What the tensors (by canonical name), and a config beside them, say about the model, and lines for people about what in it
-    has no counterpart here. Shapes are not trusted yet."""
+    """Describe the network that weights of another library belong to.
 
-    def sides(name: str, dims: int) -> tuple[int, ...]:
-        shape = tuple(tensors[name].shape) if name in tensors else ()
-        return shape if len(shape) == dims else (0,) * dims
+    The shapes of the tensors are not trusted yet: a tensor of another number of dimensions than it
+    should have counts as one with sides of 0.
 
-    dims = tuple(sides(f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
-    _, channels, stem_stride, _ = sides("downsample_layers.0.0.weight", 4)
-    has_norm, has_head = "norm.weight" in tensors, "head.weight" in tensors
-    num_classes = sides("head.weight", 2)[0] if has_head else 0 if has_norm else None
-    config = container.config
+    Args:
+        tensors: The encoder, its norm and its head by canonical name.
+        decoder: The other tensors of FCMAE by canonical name; empty for other models.
+        key: The format, a key of `FORMATS`.
+        depths: The number of blocks in each stage.
+        container: The file with the configuration beside it.
+
+    Returns:
+        The description, and a line for people about each part of the configuration that has no
+        counterpart here.
+
+    Raises:
+        CheckpointError: The configuration cannot be understood, or asks for a network that cannot
+            be built here.
+    """
+    dims = tuple(_sides(tensors, f"stages.{i}.0.norm.weight", 1)[0] for i in range(4))
+    _, channels, stem_stride, _ = _sides(tensors, "downsample_layers.0.0.weight", 4)
+    num_classes = _num_classes(tensors)
     arguments: dict[str, Any] = {
         "depths": list(depths),
         "dims": list(dims),
@@ -197,15 +123,6 @@ def describe(
         "grn_scope": "image",
         "norm_eps": _norm_eps(key, container),
     }
-    fcmae = {}
-    if decoder:
-        blocks = {name.split(".")[1] for name in decoder if name.startswith("decoder.")}
-        fcmae = {
-            "tile": 8 * stem_stride,
-            "norm_target": True,
-            "decoder_dim": decoder["mask_token"].numel() if "mask_token" in decoder else 0,
-            "decoder_depth": len(blocks),
-        }
     notes = _check_config(key, container)
     preprocessing, more = _preprocessing(key, channels, container)
     notes += more
@@ -216,16 +133,48 @@ def describe(
         kind="fcmae" if decoder else "classifier" if num_classes else "encoder",
         model=size_name(depths, dims),
         arguments=arguments,
-        fcmae=fcmae,
-        class_names=_class_names(config, num_classes or 0),
+        fcmae=_fcmae_arguments(decoder, stem_stride) if decoder else {},
+        class_names=_class_names(container.config, num_classes or 0),
         preprocessing=preprocessing,
         provenance=provenance,
     )
     return description, notes
 
 
+def _sides(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
+    """Return the shape of a tensor; zeros if it is missing or has another number of dimensions."""
+    shape = tuple(tensors[name].shape) if name in tensors else ()
+    return shape if len(shape) == dims else (0,) * dims
+
+
+def _num_classes(tensors: Mapping[str, Tensor]) -> int | None:
+    """Count the classes: 0 without a head, None without a final norm too."""
+    if "head.weight" in tensors:
+        return _sides(tensors, "head.weight", 2)[0]
+    return 0 if "norm.weight" in tensors else None
+
+
+def _fcmae_arguments(decoder: Mapping[str, Tensor], stem_stride: int) -> dict[str, Any]:
+    """Infer the arguments of FCMAE from the tensors of its decoder."""
+    blocks = {name.split(".")[1] for name in decoder if name.startswith("decoder.")}
+    return {
+        "tile": 8 * stem_stride,
+        "norm_target": True,
+        "decoder_dim": decoder["mask_token"].numel() if "mask_token" in decoder else 0,
+        "decoder_depth": len(blocks),
+    }
+
+
 def notice_of(key: str, container: Container) -> str:
-    """What the licence of weights asks for, as far as their format, model card and our own earlier conversion tell."""
+    """Say what the licence of weights asks for.
+
+    Args:
+        key: The format, a key of `FORMATS`.
+        container: The file with its model card, and with what an earlier conversion wrote into it.
+
+    Returns:
+        A line; empty if nothing is known that would restrict the use of the weights.
+    """
     told = container.provenance.get("notice")
     if container.licence and container.licence not in (told or ""):
         return f"its model card says {container.licence}. {NOTICE}"
@@ -235,6 +184,7 @@ def notice_of(key: str, container: Container) -> str:
 
 
 def _gelu(key: str, container: Container) -> str:
+    """Return the form of GELU that the configuration names, or else the format's usual one."""
     told = {
         "timm": _timm_arguments(container).get("act_layer"),
         "transformers": container.config.get("hidden_act"),
@@ -244,73 +194,84 @@ def _gelu(key: str, container: Container) -> str:
         return "tanh" if FORMATS[key].tanh_gelu else "exact"
     if not isinstance(name, str) or name not in _GELU:
         raise CheckpointError(
-            f"{_config_of(container)}: its activation is {ascii(name)[:60]}, expected one of {', '.join(_GELU)}. Other networks "
-            "cannot be built here."
+            f"{_config_of(container)}: its activation is {ascii(name)[:60]}, expected one of "
+            f"{', '.join(_GELU)}. Other networks cannot be built here."
         )
     return _GELU[name]
 
 
 def _norm_eps(key: str, container: Container) -> float:
-    """The epsilon of the final norm; everywhere else it is 1e-6."""
-    if (
-        key == "transformers"
-    ):  # whose configuration applies to the final norm only, with a default that nobody else has
+    """Return the epsilon of the final norm; that of all other norms is 1e-6."""
+    if key == "transformers":
+        # Its configuration applies to the final norm only, and has a default of its own.
         eps = container.config.get("layer_norm_eps", 1e-12)
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
             raise CheckpointError(
-                f"{_config_of(container)}: layer_norm_eps = {ascii(eps)[:60]}, expected a number from 0 to 1."
+                f"{_config_of(container)}: layer_norm_eps = {ascii(eps)[:60]}, expected a number "
+                "from 0 to 1."
             )
         return float(eps)
-    if key == "timm":  # whose arguments apply to every norm
-        for name, value in _timm_arguments(container).items():
-            if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
-                usual = _TIMM_BUILT[name][0]
-                raise CheckpointError(
-                    f"{_config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built here."
-                )
-            if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
-                raise CheckpointError(
-                    f"{_config_of(container)}: model_args has {ascii(name)[:60]} = {ascii(value)[:60]}, which is not known here "
-                    "and may change what the model computes. Remove it there if it does not."
-                )
+    if key == "timm":
+        _check_timm_arguments(container)
     return 1e-6
 
 
+def _check_timm_arguments(container: Container) -> None:
+    """Raise CheckpointError if timm's arguments ask for a network that cannot be built here."""
+    for name, value in _timm_arguments(container).items():
+        if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
+            usual = _TIMM_BUILT[name][0]
+            raise CheckpointError(
+                f"{_config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built "
+                "here."
+            )
+        if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
+            raise CheckpointError(
+                f"{_config_of(container)}: model_args has {ascii(name)[:60]} = "
+                f"{ascii(value)[:60]}, which is not known here and may change what the model "
+                "computes. Remove it there if it does not."
+            )
+
+
 def _check_config(key: str, container: Container) -> list[str]:
-    """Lines about what a configuration says that is not done here."""
-    config, notes = container.config, []
+    """List for people what a configuration says that has no effect here."""
     if key == "timm":
-        for name, value in (_timm_preparation(container) or {}).items():
-            if (name not in _TIMM_PREPARATION or name == "label_offset") and value not in (
-                None,
-                False,
-                0,
-                "",
-            ):
-                notes.append(
-                    f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out."
-                )
-    if key == "transformers":
-        kind = config.get("problem_type")
-        if kind == "multi_label_classification":
+        return [
+            f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, "
+            "and left out."
+            for name, value in (_timm_preparation(container) or {}).items()
+            if (name not in _TIMM_PREPARATION or name == "label_offset")
+            and value not in (None, False, 0, "")
+        ]
+    return _check_transformers_config(container.config) if key == "transformers" else []
+
+
+def _check_transformers_config(config: Mapping[str, Any]) -> list[str]:
+    """List for people what a configuration of transformers says that has no effect here."""
+    notes = []
+    kind = config.get("problem_type")
+    if kind == "multi_label_classification":
+        notes.append(
+            "problem_type = multi_label_classification: its classes do not exclude each other, "
+            "while the probabilities here (softmax), top-1 and the loss take them as if they did. "
+            "The logits are right."
+        )
+    elif kind not in (None, "single_label_classification"):
+        notes.append(
+            f"problem_type = {ascii(kind)[:60]}: its outputs are not classes, though they are "
+            "treated as such here."
+        )
+    for name, value in config.items():
+        if name not in _TRANSFORMERS_KNOWN and value not in (None, False):
             notes.append(
-                "problem_type = multi_label_classification: its classes do not exclude each other, while the probabilities here "
-                "(softmax), top-1 and the loss take them as if they did. The logits are right."
+                f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and "
+                "left out."
             )
-        elif kind not in (None, "single_label_classification"):
-            notes.append(
-                f"problem_type = {ascii(kind)[:60]}: its outputs are no classes, though they are treated as such here."
-            )
-        for name, value in config.items():
-            if name not in _TRANSFORMERS_KNOWN and value not in (None, False):
-                notes.append(
-                    f"config.json: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, and left out."
-                )
     return notes
 
 
 def _timm_preparation(container: Container) -> Mapping[str, Any] | None:
-    """pretrained_cfg; in old configurations it is the whole."""
+    """Return timm's pretrained_cfg, which is the whole of an old configuration."""
     config = container.config
     whole = config if "architecture" in config and "input_size" in config else None
     found = config.get("pretrained_cfg", whole)
@@ -318,13 +279,10 @@ def _timm_preparation(container: Container) -> Mapping[str, Any] | None:
 
 
 def _timm_arguments(container: Container) -> Mapping[str, Any]:
-    """model_args; and the pooling, which older versions of timm wrote beside them."""
-    arguments = container.config.get("model_args")
-    beside = (
-        {"global_pool": container.config["global_pool"]}
-        if "global_pool" in container.config
-        else {}
-    )
+    """Return timm's model_args, with the pooling that older versions of timm wrote beside them."""
+    config = container.config
+    arguments = config.get("model_args")
+    beside = {"global_pool": config["global_pool"]} if "global_pool" in config else {}
     return beside | (arguments if isinstance(arguments, dict) else {})
 
 
@@ -333,6 +291,7 @@ def _config_of(container: Container) -> Path:
 
 
 def _class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
+    """Return the class names in a configuration; empty unless there is one for each class."""
     names = config.get("id2label") or config.get("label_names") or config.get("labels")
     if isinstance(names, dict):
         names = [names.get(str(i)) for i in range(num_classes)]
@@ -342,20 +301,35 @@ def _class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
         or not all(isinstance(name, str) for name in names)
     ):
         return []
-    # What transformers writes where nobody gave names.
+    # transformers writes these if nobody gave names.
     return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
 def distinct(names: list[str]) -> list[str]:
-    """The names, those that occur more than once (ImageNet has two cranes) with their index."""
+    """Tell equal names apart by their index; ImageNet has two cranes, for example.
+
+    Args:
+        names: The class names, row by row.
+
+    Returns:
+        The names, with the index in brackets behind each that occurs more than once.
+    """
     return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _preprocessing(
     key: str, channels: int, container: Container
 ) -> tuple[dict[str, Any], list[str]]:
-    """Arguments of the evaluation transform: what the folder's configuration says, else what the format's weights were published
-    with. And lines about what these cannot express."""
+    """Find how images are prepared for weights.
+
+    The configuration in the folder decides. What it leaves out is as the weights of the format were
+    published.
+
+    Returns:
+        The values of `Description.preprocessing`, and a line for people about each part of the
+        configuration that they cannot express.
+    """
+    folder = container.files[0].parent
     found: dict[str, Any] = {
         "image_size": [224, 224],
         "channels": channels,
@@ -366,33 +340,12 @@ def _preprocessing(
         "std": list(IMAGENET_STD),
     }
     notes: list[str] = []
-    timm, processor, own = (
-        _timm_preparation(container),
-        container.processor,
-        container.config.get("preprocessing"),
-    )
+    timm, own = _timm_preparation(container), container.config.get("preprocessing")
     try:
         if isinstance(timm, dict) and key == "timm":
-            mode = timm.get("crop_mode") or "center"
-            named = {theirs: name for name, theirs in TIMM_NAMES.items()}
-            found |= {
-                "image_size": [int(side) for side in timm["input_size"][1:]],
-                "crop_pct": float(timm["crop_pct"]),
-            }
-            found |= {
-                "interpolation": named[timm["interpolation"]],
-                "mean": timm["mean"],
-                "std": timm["std"],
-            }
-            if mode != "squash" or not Preprocessing.read(found).warps or found["crop_pct"] != 1:
-                found["eval_preset"] = "timm"
-                if mode != "center":
-                    size = " x ".join(map(str, found["image_size"]))
-                    notes.append(
-                        f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped."
-                    )
-        elif processor and key == "transformers":
-            prepared = read_processor(processor)
+            notes += _take_timm_preparation(timm, found)
+        elif container.processor and key == "transformers":
+            prepared = read_processor(container.processor)
             found |= prepared.arguments
             notes += prepared.notes
         elif isinstance(own, dict):
@@ -402,14 +355,45 @@ def _preprocessing(
             found |= {"mean": [average[0]] * channels, "std": [average[1]] * channels}
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise CheckpointError(
-            f"{container.files[0].parent}: the preprocessing beside the weights cannot be understood ({ascii(error)[:100]})."
+            f"{folder}: the preprocessing beside the weights cannot be understood "
+            f"({ascii(error)[:100]})."
         ) from error
-    check_preprocessing(found | {"channels": max(channels, 1)}, container.files[0].parent)
+    check_preprocessing(found | {"channels": max(channels, 1)}, folder)
     return found, notes
 
 
+def _take_timm_preparation(timm: Mapping[str, Any], found: dict[str, Any]) -> list[str]:
+    """Put timm's pretrained_cfg into the values of `_preprocessing`; return lines for people."""
+    mode = timm.get("crop_mode") or "center"
+    named = {theirs: name for name, theirs in TIMM_NAMES.items()}
+    found |= {
+        "image_size": [int(side) for side in timm["input_size"][1:]],
+        "crop_pct": float(timm["crop_pct"]),
+        "interpolation": named[timm["interpolation"]],
+        "mean": timm["mean"],
+        "std": timm["std"],
+    }
+    if mode == "squash" and Preprocessing.read(found).warps and found["crop_pct"] == 1:
+        return []
+    found["eval_preset"] = "timm"
+    if mode == "center":
+        return []
+    size = " x ".join(map(str, found["image_size"]))
+    return [
+        f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped."
+    ]
+
+
 def size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:
-    """The name of a size, or "custom"."""
+    """Name a size.
+
+    Args:
+        depths: The number of blocks in each stage.
+        dims: The number of channels in each stage.
+
+    Returns:
+        The name, such as "convnextv2_tiny"; "custom" for any other size.
+    """
     names: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
         size: name for name, size in SIZES.items()
     }

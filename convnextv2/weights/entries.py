@@ -1,8 +1,8 @@
-"""Which of a checkpoint's entries are the weights.
+"""Finds which entries of a checkpoint are the weights.
 
 Training code saves its state under any name: `model`, `state_dict`, `net`, or `ema` with `module`
-in it. So what counts is not the name but what lies there: the names of the tensors must be those of a
-known format. Names of entries decide between several, and tell averages from plain weights.
+in it. So the content counts, not the name: the tensors must have the names of a known format. The
+names of entries decide only between several, and tell averages from plain weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _PREFERRED_AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
 
 @dataclass(frozen=True)
 class Entry:
-    """Tensors by name, and the keys that lead to them."""
+    """A dictionary of tensors inside a checkpoint.
+
+    Attributes:
+        keys: The keys that lead to it from the top level.
+        tensors: Its tensors by name.
+        attributes: The attributes that were set on the dictionary, or None.
+    """
 
     keys: tuple[str, ...]
     tensors: dict[str, Record | OddTensor]
@@ -40,12 +46,12 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The keys with dots between them; empty for the whole content."""
+        """The keys with dots between them; empty for the top level."""
         return ".".join(self.keys)
 
     @property
     def is_average(self) -> bool:
-        """Return whether its keys say that it is a moving average."""
+        """Whether its keys say that it is a moving average."""
         return is_average(self.name)
 
 
@@ -54,10 +60,10 @@ class Chosen:
     """The entries to take from a checkpoint.
 
     Attributes:
-        weights: The entry with the weights, of no known format where there is none.
+        weights: The entry with the weights. If none is of a known format, the likeliest one.
         average: Their moving average, or None.
         others: Further entries with weights of a known format.
-        beside: What else lies on the way to them, and what it is.
+        beside: The name of everything else on the way to them, and what it is.
     """
 
     weights: Entry
@@ -70,10 +76,10 @@ def choose(content: Entries) -> Chosen:
     """Find the weights in what a checkpoint holds.
 
     Args:
-        content: The whole of it.
+        content: The whole content.
 
     Returns:
-        The choice. An average alone counts as the weights, for it is what there is to use.
+        The choice. If there is only an average, it counts as the weights.
     """
     found = sorted(_entries(content), key=_rank)
     known = [entry for entry in found if detect(entry.tensors)] or found[:1]
@@ -86,7 +92,7 @@ def choose(content: Entries) -> Chosen:
 
 
 def _entries(content: Entries) -> Iterator[Entry]:
-    """Every dictionary that holds tensors, each once, down to `_DEEPEST` keys."""
+    """Yield every dictionary that holds tensors, each once, down to `_DEEPEST` keys."""
     level: list[tuple[tuple[str, ...], Entries]] = [((), content)]
     seen = {id(content)}
     for _ in range(_DEEPEST + 1):
@@ -108,6 +114,7 @@ def _entries(content: Entries) -> Iterator[Entry]:
 
 
 def _rank(entry: Entry) -> tuple[int, int]:
+    """Return what `choose` sorts by: the most usual names first, then the shortest way."""
     order = _PREFERRED_AVERAGES if entry.is_average else _PREFERRED
     first = entry.keys[0] if entry.keys else ""
     place = -1 if not entry.keys else order.index(first) if first in order else len(order)
@@ -115,7 +122,7 @@ def _rank(entry: Entry) -> tuple[int, int]:
 
 
 def _beside(content: Entries, taken: list[Entry]) -> list[tuple[str, str]]:
-    """Names of what lies beside the taken entries at each step of the way, and what they are."""
+    """Name what lies beside the taken entries at each step of the way, and say what it is."""
     ways = {entry.keys for entry in taken}
     steps = sorted({way[:length] for way in ways for length in range(len(way) + 1)})
     found = []

@@ -1,14 +1,16 @@
-"""MindSpore's .ckpt: read and written without MindSpore.
+"""Reads and writes MindSpore's .ckpt files without MindSpore.
 
-The file is one protobuf message (proto2, mindspore/train/serialization.py of 2.10.0), written as a row of one-value messages:
+A file is one protobuf message (proto2, mindspore/train/serialization.py of 2.10.0), written as a
+sequence of messages with one value each:
 
     Checkpoint  { repeated Value value = 1 }
     Value       { string tag = 1; TensorProto tensor = 2; MapTensorProto maptensor = 3 }
     TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }
 
-A parameter above 512 MiB is cut into values with one tag and the full dims each. An optional checksum follows the message. Files
-pass 2 GiB, so the bytes are walked in a memory map. Each number of a tensor is copied out of it once, so reading takes less than
-twice the file's size and what `_MOST_FIELDS` fields may cost.
+A parameter above 512 MiB is split into values that each have the same tag and the full dims. An
+optional checksum follows the message. Files may be larger than 2 GiB, so the bytes are read through
+a memory map. Each number of a tensor is copied out of it once, so reading takes less memory than
+twice the file's size plus the cost of `_MOST_FIELDS` fields.
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ import zlib
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.files import replacing
+from convnextv2.files import replacing
 
 ENCRYPTED = {0x7F3A5ED8: "AES-GCM", 0x7F3A5ED9: "AES-CBC", 0x7F3A5EDA: "SM4-CBC"}
-"""First four bytes, little-endian, of an encrypted file."""
+"""The first four bytes of an encrypted file as a little-endian number, and the cipher's mode."""
 
 CHUNK = 512 << 20
-"""Bytes of content in one value."""
+"""The most bytes of content in one value."""
 
 _TYPES = {
     "Int8": torch.int8,
@@ -51,27 +54,45 @@ _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 _MOST_DIMS = 8
 _MOST_ENTRIES = 50_000
 _MOST_FIELDS = 1_000_000
-"""Of all messages in a file; a network and its optimizer have some ten thousand."""
+"""The most fields of all messages in a file. A network with its optimizer has some ten thousand."""
 _LONGEST_NAME = 1000
 _LONGEST_NOTE = 64 << 10
+"""The longest text beside the tensors that is read, in bytes."""
 _PIECE = 1 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
 def read_ckpt(path: Path) -> dict[str, Tensor]:
-    """The tensors of a MindSpore checkpoint by tag, in file order. Entries that hold text, not numbers, are left out.
+    """Read the tensors of a MindSpore checkpoint, without its entries of text.
 
-    Raises CheckpointError as `read_ckpt_and_notes` does."""
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by tag, on the CPU, in the order of the file.
+
+    Raises:
+        CheckpointError: The file cannot be read; see `read_ckpt_and_notes`.
+    """
     return read_ckpt_and_notes(path)[0]
 
 
 def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a MindSpore checkpoint, and its entries that hold text.
+    """Read the tensors of a MindSpore checkpoint, and its entries that hold text.
 
-    Raises CheckpointError where it is encrypted, damaged (a checksum is verified where there is one), or no such file."""
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by tag, on the CPU, in the order of the file; and the texts by tag.
+
+    Raises:
+        CheckpointError: The file is missing, encrypted or damaged. If it has a checksum, the
+            checksum is verified.
+    """
     try:
         with open(path, "rb") as file:
-            # Not closed by hand: the frames of an error still point into it.
+            # The map is not closed by hand, since the frames of an error still point into it.
             return _read(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None
@@ -79,50 +100,95 @@ def read_ckpt_and_notes(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
     except _DamagedError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except ValueError as error:  # of mmap, for an empty file
+    except ValueError as error:  # mmap raises it for an empty file
         raise CheckpointError(f"{path}: not a MindSpore checkpoint ({error}).") from error
 
 
 def write_ckpt(
     path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors, and after them `notes` as entries of text, as MindSpore does, without a checksum, in one atomic step.
-    Scalars have no dims. Empty notes are left out: MindSpore cannot read them."""
+    """Write a checkpoint as MindSpore does, without a checksum, in one atomic step.
+
+    Args:
+        path: The file to replace or create.
+        tensors: The tensors by tag, on any device. Scalars are written without dims.
+        notes: Texts by tag, written after the tensors. Empty ones are left out, since MindSpore
+            cannot read them.
+
+    Raises:
+        OSError: The system cannot write the file.
+    """
     entries: dict[str, Tensor | str] = {
         **tensors,
         **{tag: text for tag, text in (notes or {}).items() if text},
     }
     with replacing(path) as temporary, open(temporary, "wb") as file:
         for tag, entry in entries.items():
-            if isinstance(entry, str):
-                kind, content = b"str", memoryview(entry.encode("utf-32-le"))
-                shape: tuple[int, ...] = (0,)
-            else:
-                entry = entry.detach().cpu().contiguous()
-                kind, shape = _NAMES[entry.dtype].encode(), tuple(entry.shape)
-                content = entry.reshape(-1).view(torch.uint8).numpy().data
-            dims = b"".join(b"\x08" + _varint(side) for side in shape)
-            for start in range(0, max(len(content), 1), CHUNK):
-                part = content[start : start + CHUNK]
-                head = dims + _field(2, kind) + b"\x1a" + _varint(len(part))
-                name = _field(1, tag.encode())
-                value = len(name) + 1 + len(_varint(len(head) + len(part))) + len(head) + len(part)
-                file.write(
-                    b"\x0a"
-                    + _varint(value)
-                    + name
-                    + b"\x12"
-                    + _varint(len(head) + len(part))
-                    + head
-                )
-                file.write(part)
+            _write_entry(file, tag, entry)
+
+
+def _write_entry(file: IO[bytes], tag: str, entry: Tensor | str) -> None:
+    """Write one tensor or text as one value, or as several if it is longer than `CHUNK`."""
+    if isinstance(entry, str):
+        kind, content = b"str", memoryview(entry.encode("utf-32-le"))
+        shape: tuple[int, ...] = (0,)
+    else:
+        entry = entry.detach().cpu().contiguous()
+        kind, shape = _NAMES[entry.dtype].encode(), tuple(entry.shape)
+        content = entry.reshape(-1).view(torch.uint8).numpy().data
+    dims = b"".join(b"\x08" + _varint(side) for side in shape)
+    for start in range(0, max(len(content), 1), CHUNK):
+        part = content[start : start + CHUNK]
+        head = dims + _field(2, kind) + b"\x1a" + _varint(len(part))
+        name, length = _field(1, tag.encode()), len(head) + len(part)
+        value = len(name) + 1 + len(_varint(length)) + length
+        file.write(b"\x0a" + _varint(value) + name + b"\x12" + _varint(length) + head)
+        file.write(part)
 
 
 class _DamagedError(Exception):
-    """What is wrong with the bytes; the reader adds the file's name."""
+    """Says what is wrong with the bytes. The reader adds the name of the file."""
 
 
 def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a whole file; see `read_ckpt_and_notes`."""
+    data = _message(data)
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+    contents: dict[str, list[memoryview]] = {}
+    left = [_MOST_FIELDS]
+    entries = 0
+    for number, value in _fields(data, left):
+        if number != 1 or not isinstance(value, memoryview):
+            continue
+        entries += 1
+        if entries > _MOST_ENTRIES:
+            raise _DamagedError(
+                f"has more than {_MOST_ENTRIES:,} entries, which no network has. It is not opened."
+            )
+        tag, tensor = _tag_and_tensor(value, left)
+        if not tag or tensor is None:  # hash embeddings (maptensor) are not part of the network
+            continue
+        dims, kind, content = _tensor(tensor, left)
+        if shapes.setdefault(tag, (dims, kind)) != (dims, kind):
+            raise _DamagedError(
+                f"{tag} is stored twice with different shapes or types: the file is damaged."
+            )
+        contents.setdefault(tag, []).append(content)
+    if not contents:
+        raise _DamagedError("no tensor in it: not a MindSpore checkpoint.")
+    # The type of a text is that of NumPy's kind U, such as "str" or "str12".
+    notes = {tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)}
+    tensors = {
+        tag: _join(tag, dims, kind, contents[tag])
+        for tag, (dims, kind) in shapes.items()
+        if tag not in notes
+    }
+    texts = {tag: text for tag in sorted(notes) if (text := _note(contents[tag])) is not None}
+    return tensors, texts
+
+
+def _message(data: memoryview) -> memoryview:
+    """Return the bytes of the message in a file, after verifying a checksum behind it."""
     mode = ENCRYPTED.get(int.from_bytes(data[:4], "little"))
     if mode:
         raise _DamagedError(
@@ -134,45 +200,18 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
                 "its checksum does not match: the file is damaged. Copy or download it again."
             )
         data = data[:-17]
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {}
-    contents: dict[str, list[memoryview]] = {}
-    left = [_MOST_FIELDS]
-    entries = 0
-    for number, value in _fields(data, left):
-        if number != 1 or not isinstance(value, memoryview):
-            continue
-        entries += 1
-        if entries > _MOST_ENTRIES:
-            raise _DamagedError(
-                f"more than {_MOST_ENTRIES:,} entries in it, which no network has: not opened."
-            )
-        tag, tensor = "", None
-        for inner, item in _fields(value, left):
-            if inner == 1 and isinstance(item, memoryview):
-                tag = _text(item)
-            elif inner == 2 and isinstance(item, memoryview):
-                tensor = item
-        if not tag or tensor is None:  # hash embeddings (maptensor) are no part of this network
-            continue
-        dims, kind, content = _tensor(tensor, left)
-        if shapes.setdefault(tag, (dims, kind)) != (dims, kind):
-            raise _DamagedError(
-                f"{tag} is stored twice with different shapes or types: the file is damaged."
-            )
-        contents.setdefault(tag, []).append(content)
-    if not contents:
-        raise _DamagedError("no tensor in it: not a MindSpore checkpoint.")
-    notes = {
-        tag for tag, (_, kind) in shapes.items() if re.fullmatch(r"str\d*", kind)
-    }  # of NumPy's kind U
-    return (
-        {
-            tag: _join(tag, dims, kind, contents[tag])
-            for tag, (dims, kind) in shapes.items()
-            if tag not in notes
-        },
-        {tag: note for tag in sorted(notes) if (note := _note(contents[tag])) is not None},
-    )
+    return data
+
+
+def _tag_and_tensor(value: memoryview, left: list[int]) -> tuple[str, memoryview | None]:
+    """Read the tag and the tensor's message of a value; the tensor is None if there is none."""
+    tag, tensor = "", None
+    for number, item in _fields(value, left):
+        if number == 1 and isinstance(item, memoryview):
+            tag = _text(item)
+        elif number == 2 and isinstance(item, memoryview):
+            tensor = item
+    return tag, tensor
 
 
 def _checksum(data: memoryview) -> int:
@@ -183,19 +222,20 @@ def _checksum(data: memoryview) -> int:
 
 
 def _note(parts: list[memoryview]) -> str | None:
-    """Text, or None for more of it than a note has."""
+    """Decode the text of an entry; None if it is longer than `_LONGEST_NOTE`."""
     if sum(map(len, parts)) > _LONGEST_NOTE:
         return None
     return str(b"".join(parts), "utf-32-le", "replace").rstrip("\0")
 
 
 def _tensor(message: memoryview, left: list[int]) -> tuple[tuple[int, ...], str, memoryview]:
+    """Read a tensor's message; return its dims, its type and its content."""
     dims: list[int] = []
     kind, content = "", message[:0]
     for number, item in _fields(message, left):
         if number == 1 and isinstance(item, int):
             dims.append(item)
-        elif number == 1 and isinstance(item, memoryview):  # packed
+        elif number == 1 and isinstance(item, memoryview):  # protobuf may pack the dims
             at = 0
             while at < len(item) and len(dims) <= _MOST_DIMS:
                 value, at = _read_varint(item, at)
@@ -206,19 +246,20 @@ def _tensor(message: memoryview, left: list[int]) -> tuple[tuple[int, ...], str,
             content = item
         if len(dims) > _MOST_DIMS:
             raise _DamagedError(
-                f"a tensor of more than {_MOST_DIMS} dimensions: the file is damaged."
+                f"a tensor has more than {_MOST_DIMS} dimensions: the file is damaged."
             )
     return tuple(dims), kind, content
 
 
 def _join(tag: str, dims: tuple[int, ...], kind: str, parts: list[memoryview]) -> Tensor:
+    """Make a tensor from the parts of its content, which must have the size that dims ask for."""
     if kind not in _TYPES:
         raise _DamagedError(f"{tag} is of type {kind!r}, expected one of {', '.join(_TYPES)}.")
     dtype = _TYPES[kind]
     size = sum(map(len, parts))
-    if dims == (0,) and size:  # how older versions write a scalar
+    if dims == (0,) and size:  # older versions write a scalar so
         dims = ()
-    # An empty tensor may have sides as long as any, as long as PyTorch can multiply them.
+    # The sides of an empty tensor may have any length, as long as PyTorch can multiply them.
     if prod(dims) * dtype.itemsize != size or prod(max(side, 1) for side in dims) >= 2**59:
         raise _DamagedError(
             f"{tag} of shape {dims} and type {kind} has {size} bytes: the file is damaged."
@@ -234,13 +275,24 @@ def _join(tag: str, dims: tuple[int, ...], kind: str, parts: list[memoryview]) -
 
 
 def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field; every length must stay inside the message. left: how many more fields a file may have."""
+    """Walk through the fields of a message.
+
+    Args:
+        message: Its bytes.
+        left: One number: how many more fields the file may have. It is counted down.
+
+    Yields:
+        The number and the value of each field.
+
+    Raises:
+        _DamagedError: A length points beyond the message, or there are too many fields.
+    """
     at, end = 0, len(message)
     while at < end:
         left[0] -= 1
         if left[0] < 0:
             raise _DamagedError(
-                f"more than {_MOST_FIELDS:,} fields in it, which no network has: not opened."
+                f"has more than {_MOST_FIELDS:,} fields, which no network has. It is not opened."
             )
         key, at = _read_varint(message, at)
         number, wire = key >> 3, key & 7
@@ -263,7 +315,8 @@ def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | m
 
 
 def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    if at < len(message) and (value := message[at]) < 0x80:  # most of them
+    """Read protobuf's number of variable length; return it and the position behind it."""
+    if at < len(message) and (value := message[at]) < 0x80:  # most numbers are this short
         return value, at + 1
     value = 0
     for shift in range(0, 70, 7):
@@ -291,10 +344,11 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _text(content: memoryview) -> str:
+    """Decode a name, which must be printable."""
     try:
         text = str(content, "utf-8") if len(content) <= _LONGEST_NAME else "\0"
     except UnicodeDecodeError:
         text = "\0"
     if not text.isprintable():
-        raise _DamagedError("damaged (a name is no text).")
+        raise _DamagedError("damaged (a name is not text).")
     return text

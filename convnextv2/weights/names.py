@@ -1,7 +1,8 @@
-"""What every format calls the tensors of ConvNeXt V2: one table, read in both directions.
+"""What every format calls the tensors of ConvNeXt V2, in one table that is read in both directions.
 
-A column is a format, a row a part of the network, named as in the official dense checkpoints ("canonical"). Sources: the official
-repository (2553895), timm (aa4b585), transformers' models/convnextv2, mmpretrain (ee7f2e8), MindCV (51b0636).
+A column is a format and a row is a part of the network. The canonical names are those of the
+official dense checkpoints. Sources: the official repository (2553895), timm (aa4b585),
+transformers' models/convnextv2, mmpretrain (ee7f2e8), MindCV (51b0636).
 """
 
 from __future__ import annotations
@@ -13,17 +14,35 @@ from dataclasses import dataclass
 from torch import Tensor
 
 CONV_MLP = frozenset({"convnextv2_atto", "convnextv2_femto", "convnextv2_pico", "convnextv2_nano"})
-"""timm builds these with 1x1 convolutions in place of linear layers, so their weights have four dimensions."""
+"""timm builds these sizes with 1x1 convolutions in place of linear layers, so their weights have
+four dimensions."""
 
 _AVERAGE = re.compile(r"(^|[._])(ema|averaged?|avg|swa|polyak|teacher)([._]|$)")
 
 
 @dataclass(frozen=True)
 class Format:
-    """Names of one format, with {i} the stage, {j} the block, {even} 2i and {odd} 2i + 1.
+    """The names of one format, where {i} is the stage, {j} the block, {even} 2i and {odd} 2i + 1.
 
-    outer: what stands before all but the classifier in a whole model.
-    affine: what a norm calls its scale and shift. grn: what GRN calls gamma and beta. grn_shape: the dimensions of those."""
+    Attributes:
+        title: The name of the format for people.
+        stem_conv: The convolution of the stem.
+        stem_norm: The norm of the stem.
+        down_norm: The norm before a downsampling convolution.
+        down_conv: A downsampling convolution.
+        block: A block.
+        dwconv: The depthwise convolution within a block.
+        norm: The norm within a block.
+        pwconv: A linear layer within a block, where {k} is 1 or 2.
+        grn: The names of GRN's gamma and beta within a block.
+        final_norm: The norm before the classifier.
+        head: The classifier.
+        outer: What precedes every name but the classifier's in a whole model.
+        affine: The names of a norm's scale and shift.
+        kernel: The name of a convolution's weight, except the stem's.
+        grn_shape: The shape of GRN's gamma and beta.
+        tanh_gelu: Whether the format computes GELU by its tanh approximation.
+    """
 
     title: str
     stem_conv: str
@@ -143,10 +162,17 @@ FORMATS: dict[str, Format] = {
 
 
 def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> dict[str, str]:
-    """Canonical name -> the format's name, of every tensor of a classifier with these depths.
+    """Translate the name of every tensor of a classifier.
 
-    prefix: what stands before the encoder's names; None: the format's own habit (`outer`). The classifier stands outside of
-    `outer`, and inside of whatever a wrapper ("module.") put before that."""
+    Args:
+        key: The format, a key of `FORMATS`.
+        depths: The number of blocks in each stage.
+        prefix: What precedes the encoder's names. None stands for the format's own `outer`. The
+            classifier's name lacks `outer`, but has whatever a wrapper ("module.") puts before it.
+
+    Returns:
+        The format's name of each tensor, by canonical name.
+    """
     form = FORMATS[key]
     inner = form.outer if prefix is None else prefix
     wrapper = inner.removesuffix(form.outer)
@@ -183,8 +209,16 @@ def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> di
 
 
 def to_canonical(name: str, tensor: Tensor) -> Tensor:
-    """A foreign tensor in the shape that the canonical name has here: GRN and biases flat, kernels (O, I, k, k), linear (out,
-    in)."""
+    """Give a tensor of another format the shape that this package uses.
+
+    Args:
+        name: The canonical name.
+        tensor: The tensor in the shape of its format.
+
+    Returns:
+        A flat tensor for GRN, biases and the mask token, (out, in) for linear layers, and
+        (O, I, k, k) for convolutions.
+    """
     if name.endswith((".gamma", ".beta", ".bias")) or name == "mask_token":
         return tensor.reshape(-1)
     if ".pwconv" in name and tensor.dim() == 4 and tensor.shape[2:] == (1, 1):
@@ -193,10 +227,17 @@ def to_canonical(name: str, tensor: Tensor) -> Tensor:
 
 
 def dense_kernel(kernel: Tensor) -> Tensor:
-    """A sparse convolution's kernel (k*k, I, O), or depthwise (k*k, C), as a dense one (O, I, k, k) or (C, 1, k, k).
+    """Convert the kernel of a sparse convolution to a dense one.
 
-    MinkowskiEngine numbers the offsets column by column: row r, column c is entry c * k + r (utils.py:545-578 of the official
-    code)."""
+    MinkowskiEngine numbers the offsets column by column: row r, column c is entry c * k + r
+    (utils.py:545-578 of the official code).
+
+    Args:
+        kernel: (k * k, I, O), or (k * k, C) for a depthwise convolution.
+
+    Returns:
+        (O, I, k, k), or (C, 1, k, k) for a depthwise convolution.
+    """
     k = round(kernel.shape[0] ** 0.5)
     if kernel.dim() == 2:
         kernel = kernel[:, None, :]
@@ -206,7 +247,17 @@ def dense_kernel(kernel: Tensor) -> Tensor:
 
 
 def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
-    """A canonical tensor in the shape that the format wants. model: its name, which decides timm's kind of MLP."""
+    """Give a tensor the shape that another format uses.
+
+    Args:
+        key: The format, a key of `FORMATS`.
+        name: The canonical name.
+        tensor: The tensor in the shape that this package uses.
+        model: The name of the model, which decides the kind of MLP in timm.
+
+    Returns:
+        The tensor in the shape of the format.
+    """
     if ".grn." in name:
         return tensor.reshape(FORMATS[key].grn_shape)
     if key == "timm" and model in CONV_MLP and ".pwconv" in name and name.endswith(".weight"):
@@ -215,15 +266,31 @@ def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
 
 
 def detect(names: Iterable[str]) -> tuple[str, str] | None:
-    """Format and what stands before every name ("module.", "model.", ...), or None where the names are of no known format.
+    """Recognise the format of weights by the names of their tensors.
 
-    Where several sets of weights are in one file, the shortest prefix counts, and that of an average only where it is alone."""
+    A file may hold several sets of weights. The one with the shortest prefix counts then, and an
+    average only if there is nothing else.
+
+    Args:
+        names: The names of all tensors.
+
+    Returns:
+        The format and what precedes every name ("module.", "model.", ...); None if the names are of
+        no known format.
+    """
     found = detect_all(names)
     return found[0] if found else None
 
 
 def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Format and prefix of every set of weights in these names; averages last, then by the prefix's length."""
+    """Recognise every set of weights by the names of the tensors.
+
+    Args:
+        names: The names of all tensors.
+
+    Returns:
+        The format and the prefix of each set, the shortest prefix first and averages last.
+    """
     names = list(names)
     if any(name.endswith(".kernel") for name in names):
         order = ["official-sparse"]
@@ -244,12 +311,25 @@ def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def is_average(name: str) -> bool:
-    """Whether a prefix, or a key of a checkpoint, says that what it names is a moving average of weights."""
+    """Return whether a name says that it stands for a moving average of weights.
+
+    Args:
+        name: A prefix of tensors' names, or the key of a checkpoint's entry.
+    """
     return _AVERAGE.search(name) is not None
 
 
 def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Blocks of each of the four stages, counted by their depthwise convolutions without gaps."""
+    """Count the blocks of each stage by their depthwise convolutions, up to the first gap.
+
+    Args:
+        key: The format, a key of `FORMATS`.
+        prefix: What precedes the encoder's names.
+        names: The tensors by the format's names.
+
+    Returns:
+        Four numbers.
+    """
     form = FORMATS[key]
     depths = []
     for i in range(4):
@@ -264,7 +344,11 @@ def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, 
 
 
 def is_version_1(names: Mapping[str, Tensor]) -> bool:
-    """ConvNeXt, the first: a layer scale in each block, and no GRN."""
+    """Return whether weights are of the first ConvNeXt: a layer scale in each block and no GRN.
+
+    Args:
+        names: The tensors by their format's names.
+    """
     scaled = any(
         name.endswith((".gamma", "gamma_", ".layer_scale_parameter")) and ".grn." not in name
         for name in names

@@ -1,14 +1,14 @@
-"""Read a pickle of tensors. Nothing that it names is imported or called.
+"""Reads pickles of tensors without importing or calling anything that they name.
 
 A pickle is a program: its opcodes build objects on a stack and call whatever they name. This module
-interprets them with a machine of its own that knows plain values, lists, tuples, dictionaries and
-the few functions of PyTorch that describe a tensor. A tensor becomes a `Record` of where its
-numbers lie in the file, an object of any other class a `Foreign` that keeps nothing.
+interprets them with a machine of its own, which knows plain values, lists, tuples, dictionaries and
+the few functions of PyTorch that describe a tensor. A tensor becomes a `Record` that says where its
+numbers lie in the file. An object of any other class becomes a `Foreign`, which keeps nothing.
 
-Memory is bounded before it is taken: whatever an opcode builds is paid for from a budget of
-`BUDGET` bytes, texts longer than a name and all bytes and long integers are skipped where they
-lie, and positions in the memo cost what any other object costs. Keys of dictionaries are plain
-values, since the hash of nested tuples can take for ever.
+Memory is bounded before it is taken. Whatever an opcode builds is paid for from a budget of
+`BUDGET` bytes. Texts longer than a name, bytes and long integers are skipped where they lie.
+Positions in the memo cost as much as any other object. Keys of dictionaries are plain values,
+since hashing nested tuples can take forever.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 BUDGET = 128 << 20
-"""Bytes of objects that one file may build, tensors' numbers not counted."""
+"""The most bytes of objects that one file may build, without the numbers of its tensors."""
 
 _LONGEST_TEXT = 10_000
 _LONGEST_NAME = 300
@@ -42,14 +42,14 @@ class HarmfulError(PickleError):
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A class or function by its name, which is never looked up."""
+    """The name of a class or function, which is never looked up."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False)
 class Foreign:
-    """Stands where an object of another class, long text or bytes would be, and keeps nothing.
+    """Stands for an object of another class, a long text or bytes, and keeps nothing of it.
 
     Attributes:
         name: The class or function, such as "numpy.dtype"; or "text", "bytes", "set", "integer".
@@ -60,12 +60,12 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where numbers of tensors lie.
+    """A block of numbers in the file, of which tensors are views.
 
     Attributes:
-        key: The name in the file.
-        dtype: None for a storage of bytes.
-        count: Elements of `dtype`, or bytes.
+        key: Its name in the file.
+        dtype: The type of its elements; None for a storage of bytes.
+        count: The number of elements, or of bytes.
     """
 
     key: str
@@ -74,13 +74,21 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """Its length in the file."""
+        """The length in the file, in bytes."""
         return self.count * (self.dtype.itemsize if self.dtype else 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A strided tensor: a view of a storage, in elements of its dtype."""
+    """A strided tensor, which is a view of a storage.
+
+    Attributes:
+        storage: Where its numbers lie.
+        dtype: The type of its elements.
+        offset: The position of its first element in the storage, in elements.
+        size: Its shape.
+        stride: The step from one element to the next along each dimension, in elements.
+    """
 
     storage: Storage
     dtype: torch.dtype
@@ -90,19 +98,19 @@ class Record:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a copy of it would take."""
+        """The size of a copy of the tensor, in bytes."""
         return prod(self.size) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class OddTensor:
-    """A tensor that is not read: sparse, quantised, without numbers, or a lazy conjugate."""
+    """A tensor that is not read, such as a sparse or quantised one; `kind` says what it is."""
 
     kind: str
 
 
 class Entries(dict[Any, Any]):
-    """A dictionary of any class, with the attributes that were set on it."""
+    """A dictionary of any class, with the attributes that were set on it, or None."""
 
     __slots__ = ("attributes",)
 
@@ -140,7 +148,7 @@ _SILENT = re.compile(
     r"_codecs\.encode|copy_?reg\._reconstructor|(builtins|__builtin__)\.\w+"
     r"|collections\.\w+|torch\.\w+"
 )
-"""Means of pickling, about which nobody needs to be told."""
+"""Names that belong to pickling itself, which need not be reported."""
 
 _HARMFUL = re.compile(
     r"(os|posix|nt)\.(system|popen|exec\w*|(posix_)?spawn\w*|fork\w*|remove|unlink|rmdir|kill)"
@@ -149,16 +157,19 @@ _HARMFUL = re.compile(
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open|breakpoint)"
     r"|(io|_io)\.open|sys\.(modules|settrace|setprofile)|torch\.(load|hub\..*)|pickle\.loads?"
 )
-"""Functions that no honest checkpoint names. Nothing is run either way; this only decides which
+"""Functions that no honest checkpoint names. Nothing is ever run. These names only decide which
 message is shown."""
 
 
 class PickleReader:
-    """Reads the pickles of one file; they share its budget.
+    """Reads the pickles of one file, which share one budget.
+
+    Args:
+        data: The bytes of the file.
 
     Attributes:
-        foreign: Names of other classes and functions that were named, in order, at most 1,000.
-        storages: By key, as they were first mentioned.
+        foreign: Unknown classes and functions that the pickles name, in order, at most 1,000.
+        storages: The storages by key, as they were mentioned first.
     """
 
     def __init__(self, data: bytes | bytearray | mmap.mmap) -> None:
@@ -171,16 +182,16 @@ class PickleReader:
         """Interpret the pickle that begins at a position.
 
         Args:
-            at: In bytes.
+            at: The position in bytes.
 
         Returns:
-            What it builds, made of None, bool, int, float, str, tuple, list, `Entries`, `Record`,
-            `OddTensor`, `Storage`, `Global` and `Foreign`; and the position behind it.
+            What the pickle builds, made of None, bool, int, float, str, tuple, list, `Entries`,
+            `Record`, `OddTensor`, `Storage`, `Global` and `Foreign`; and the position behind it.
 
         Raises:
-            PickleError: Where it is damaged, builds too much, or has opcodes that PyTorch does not
-                write.
-            HarmfulError: Where it names a function that runs commands.
+            PickleError: The pickle is damaged, builds too much, or has opcodes that PyTorch does
+                not write.
+            HarmfulError: The pickle names a function that runs commands.
         """
         self._start(at)
         data, handlers, end = self._data, _HANDLERS, len(self._data)
@@ -200,7 +211,7 @@ class PickleReader:
                     self._spend(0)
                 handler(self)
         except struct.error:
-            pass  # the file ends in a number
+            pass  # the file ends in the middle of a number
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise PickleError(f"its pickle is damaged ({type(error).__name__})") from error
         raise PickleError("its pickle is cut short")
@@ -247,7 +258,7 @@ class PickleReader:
         return value
 
     def _span(self, form: str) -> tuple[int, int]:
-        """Start and length of what follows, which must lie inside the file."""
+        """Read a length; return start and length of what follows, which must lie in the file."""
         length, start = self._number(form), self._at
         if length < 0 or start + length > len(self._data):
             raise PickleError("its pickle is cut short or damaged (a length points beyond the end)")
@@ -275,7 +286,7 @@ class PickleReader:
         return Global(full)
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        """Return what a call would return if the function is known here, and a stand-in otherwise."""
+        """Return what a call would return if the function is known, and a stand-in otherwise."""
         if not isinstance(function, Global):
             return Foreign(function.name if isinstance(function, Foreign) else "object")
         name = function.name
@@ -324,10 +335,10 @@ class PickleReader:
             raise PickleError("its pickle is damaged (it appends to what is not a list)")
 
     def _persistent(self, found: Any) -> Any:
-        """PyTorch's one kind of reference to what lies outside of the pickle."""
+        """Resolve a reference to numbers outside the pickle, the only kind that PyTorch writes."""
         if not isinstance(found, tuple) or len(found) < 2:
             raise PickleError("its pickle is damaged (a reference to something else than numbers)")
-        if found[0] == "module":  # beside the source of a class, in old files
+        if found[0] == "module":  # old files name a class here, beside its source
             return found[1]
         if found[0] != "storage" or len(found) < 5 or not isinstance(found[1], Global):
             raise PickleError("its pickle is damaged (a reference to something else than numbers)")
@@ -356,7 +367,10 @@ def _counts(value: Any) -> tuple[int, ...]:
 def _strided(
     arguments: tuple[Any, ...], dtype: Any = None, metadata: Any = None
 ) -> Record | OddTensor:
-    """The tensor that `torch._utils._rebuild_tensor*` describe, which must lie in its storage."""
+    """Return the tensor that a call of `torch._utils._rebuild_tensor*` describes.
+
+    It must lie within its storage.
+    """
     storage, offset, size, stride = (
         arguments[0],
         arguments[1],
@@ -389,7 +403,7 @@ def _version_3(arguments: tuple[Any, ...]) -> Record | OddTensor:
 
 
 def _of_subclass(arguments: tuple[Any, ...]) -> Any:
-    """A tensor of a subclass, or with attributes: as the plain tensor in it."""
+    """Return the plain tensor inside a tensor of a subclass or with attributes."""
     rebuild, inner = arguments[0], arguments[2]
     if isinstance(rebuild, Global) and rebuild.name in _KNOWN and isinstance(inner, tuple):
         return _KNOWN[rebuild.name](inner)
@@ -430,7 +444,7 @@ def _text(reader: PickleReader, form: str) -> None:
         try:
             text = raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
-            text = raw.decode("latin-1")  # bytes that Python 2 took for text
+            text = raw.decode("latin-1")  # Python 2 wrote bytes as text
         reader._push(text, 64 + 4 * length)
 
 
@@ -513,7 +527,7 @@ def _mark(reader: PickleReader) -> None:
 
 
 def _ignore(reader: PickleReader, form: str) -> None:
-    """The protocol's number, or the length of a frame."""
+    """Skip the number of the protocol, or the length of a frame."""
     reader._number(form)
 
 
@@ -532,7 +546,7 @@ def _stack_global(reader: PickleReader) -> None:
 
 
 def _pop(reader: PickleReader) -> None:
-    """POP takes a mark away where nothing lies above it."""
+    """Pop the top of the stack, or a mark if nothing lies above it."""
     if reader._marks and reader._marks[-1] == len(reader._stack):
         reader._marks.pop()
     else:
@@ -593,5 +607,5 @@ _HANDLERS: dict[int, Callable[[PickleReader], None]] = {
     0x80: lambda r: _ignore(r, "<B"),
     0x95: lambda r: _ignore(r, "<Q"),
 }
-"""A function for each opcode (see pickletools.opcodes). Left out are those of protocols 0 and 1 for
-text and instances, extension codes and buffers outside of the file."""
+"""A function for each opcode (see pickletools.opcodes). The opcodes of protocols 0 and 1 for text
+and instances, extension codes, and buffers outside the file are left out."""

@@ -1,4 +1,4 @@
-"""Reads what an image processor of transformers does (preprocessor_config.json), in our terms."""
+"""Reads what an image processor of transformers does, from its preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import Any
 from convnextv2.preprocessing import WARPS_FROM_PX, official_warps
 
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
-"""Pillow's numbers, which transformers writes."""
+"""Pillow's number of each kind of interpolation, which transformers writes."""
 
 
 @dataclass(frozen=True)
 class _Usual:
-    """The defaults of a class of processors, for what its configuration leaves out."""
+    """What a class of processors does if its configuration does not say.
+
+    Attributes:
+        size: The size to which images are resized, as the configuration writes it.
+        resample: Pillow's number of the interpolation.
+        crop_size: The side of the centre crop in pixels; 0 for no crop.
+        mean: The mean of each channel, for values from 0 to 1.
+        std: The standard deviation of each channel, for values from 0 to 1.
+    """
 
     size: Mapping[str, int]
     resample: int = 3
@@ -25,7 +33,7 @@ class _Usual:
 
     @property
     def is_square(self) -> bool:
-        """Return whether a size of one number means height and width, not the shortest edge."""
+        """Whether a size of one number means height and width, not the shortest edge."""
         return "height" in self.size
 
 
@@ -54,12 +62,17 @@ _KNOWN = frozenset(
         *("backend", "model_type", "transformers_version", "auto_map", "antialias"),
     )
 )
-"""Keys that are read here, or that change no pixel."""
+"""Keys of a configuration that are read here, or that do not change any pixel."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Arguments of the evaluation transform, and lines about what these cannot express."""
+    """How a processor prepares images.
+
+    Attributes:
+        arguments: The values that `Description.preprocessing` can hold.
+        notes: A line for people about each part that they cannot express.
+    """
 
     arguments: dict[str, Any]
     notes: list[str]
@@ -72,11 +85,13 @@ def read_processor(config: Mapping[str, Any]) -> Preparation:
         config: The content of preprocessor_config.json.
 
     Returns:
-        Side of the image, crop, interpolation, mean and deviation, for values from 0 to 1; and a
-        line for each part of it that has no counterpart here.
+        The size of the image in pixels, the crop, the interpolation, and mean and deviation for
+        values from 0 to 1; and a line for each part of the configuration without a counterpart.
 
     Raises:
-        KeyError, TypeError, ValueError: Where it cannot be understood.
+        KeyError: A part is missing, or a number stands for no kind of interpolation.
+        TypeError: A part has the wrong type.
+        ValueError: A part has an impossible value.
     """
     kind = str(
         config.get("image_processor_type") or config.get("feature_extractor_type") or _CONVNEXT
@@ -98,7 +113,7 @@ def read_processor(config: Mapping[str, Any]) -> Preparation:
 
 
 def _given(config: Mapping[str, Any], name: str, default: Any) -> Any:
-    """A value, or the default where it is not there or null."""
+    """Return a value of the configuration, or the default if it is missing or null."""
     value = config.get(name)
     return default if value is None else value
 
@@ -106,7 +121,7 @@ def _given(config: Mapping[str, Any], name: str, default: Any) -> Any:
 def _geometry(
     config: Mapping[str, Any], usual: _Usual, is_convnext: bool, notes: list[str]
 ) -> dict[str, Any]:
-    """Size, crop and preset; in `notes` what is done otherwise here."""
+    """Find size, crop and preset, and add to `notes` what is done in another way here."""
     shortest, exact = _size(_given(config, "size", usual.size), usual.is_square)
     crops = _given(config, "do_center_crop", bool(usual.crop_size))
     crop = _box(_given(config, "crop_size", usual.crop_size or 224)) if crops else None
@@ -139,7 +154,7 @@ def _geometry(
 
 
 def _share(crop: int, resized: int) -> float:
-    """The share whose inverse gives the resized side back, which is rounded down."""
+    """Return the share of a crop, from which the resized side follows exactly when rounded down."""
     if crop <= 0 or resized <= 0:
         raise ValueError("size")
     share = min(crop / resized, 1.0)
@@ -147,7 +162,7 @@ def _share(crop: int, resized: int) -> float:
 
 
 def _size(size: Any, is_square: bool) -> tuple[int, tuple[int, int]]:
-    """The shortest edge, or 0 and the exact height and width."""
+    """Return the shortest edge and (0, 0), or 0 and the exact height and width."""
     if isinstance(size, Mapping):
         if size.get("shortest_edge") is not None:
             return int(size["shortest_edge"]), (0, 0)
@@ -164,7 +179,7 @@ def _box(size: Any) -> tuple[int, int]:
 
 
 def _colours(config: Mapping[str, Any], usual: _Usual) -> dict[str, list[float]]:
-    """Mean and deviation for values from 0 to 1, whatever the processor multiplies by before."""
+    """Return mean and deviation for values from 0 to 1, whatever factor the processor applies."""
     mean, std = (
         [*_given(config, "image_mean", usual.mean)],
         [*_given(config, "image_std", usual.std)],

@@ -1,7 +1,7 @@
-"""PyTorch's checkpoints: the archive that `torch.save` writes since 1.6, and the pickles before.
+"""Reads PyTorch's checkpoints: the archive that `torch.save` writes since 1.6, and older pickles.
 
-Nothing is unpickled by Python (see `pickles`). Numbers are read for the tensors that are asked for
-only, so an optimizer beside the weights costs nothing.
+Python unpickles nothing (see `pickles`). Numbers are read only for the tensors that are asked for,
+so an optimizer beside the weights costs nothing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from convnextv2.weights.signatures import archive_of
 
 _MOST_ENTRIES = 50_000
 _LONGEST_READ = 8 << 20
-"""Bytes that are read at once, and so the longest directory of an archive."""
+"""The most bytes that are read at once, and so the longest directory of an archive."""
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _SPARE = 64 << 20
-"""Bytes that tensors may claim beyond the file's size, for those that repeat one number."""
+"""How many bytes tensors may claim beyond the file's size, since some repeat one number."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class TorchFile:
     """A checkpoint whose tensors have not been read yet.
 
     Attributes:
+        path: The file.
         title: The kind of file.
         content: What its pickle builds (see `pickles.PickleReader.read`).
-        foreign: Classes and functions that were named and not called.
+        foreign: Classes and functions that it names and that were not called.
         numbers: Reads the bytes of a storage.
     """
 
@@ -56,17 +57,17 @@ class TorchFile:
     numbers: Callable[[Storage], bytearray]
 
     def tensors(self, records: Mapping[str, Record]) -> dict[str, Tensor]:
-        """Read tensors; each storage once.
+        """Read tensors, and each storage only once.
 
         Args:
-            records: By name.
+            records: The tensors to read, by name.
 
         Returns:
-            CPU tensors by the same names.
+            The tensors by the same names, on the CPU.
 
         Raises:
-            CheckpointError: Where the numbers are damaged, or views of one number claim more bytes
-                than the file has.
+            CheckpointError: The numbers are damaged, or views of one number claim more bytes than
+                the file has.
         """
         claimed, size = (
             sum(record.nbytes for record in set(records.values())),
@@ -74,8 +75,8 @@ class TorchFile:
         )
         if claimed > size + _SPARE:
             raise CheckpointError(
-                f"{self.path}: its tensors claim {claimed:,} bytes, the file has {size:,}. Not "
-                "opened."
+                f"{self.path}: its tensors claim {claimed:,} bytes, the file has {size:,}. It "
+                "is not opened."
             )
         with _complaints(self.path):
             storages: dict[Storage, bytearray] = {}
@@ -89,17 +90,17 @@ class TorchFile:
 
 
 def open_torch(path: Path, *, is_archive: bool) -> TorchFile:
-    """Read what a checkpoint says, without its numbers.
+    """Open a checkpoint without reading its numbers.
 
     Args:
         path: The file.
-        is_archive: Whether it is the ZIP archive of `torch.save` since 1.6.
+        is_archive: Whether it is a ZIP archive, as `torch.save` writes it since 1.6.
 
     Returns:
         The opened file.
 
     Raises:
-        CheckpointError: Where it is damaged, of another program, or made to run commands.
+        CheckpointError: It is damaged, of another program, or made to run commands.
     """
     with _complaints(path):
         return _open_archive(path) if is_archive else _open_pickles(path)
@@ -107,7 +108,7 @@ def open_torch(path: Path, *, is_archive: bool) -> TorchFile:
 
 @contextmanager
 def _complaints(path: Path) -> Iterator[None]:
-    """Turn what can be wrong with bytes into one line with the file's name."""
+    """Turn whatever can be wrong with the bytes into one line with the file's name."""
     try:
         yield
     except CheckpointError:
@@ -136,7 +137,7 @@ def _complaints(path: Path) -> Iterator[None]:
 
 
 class _Bounded:
-    """A file that refuses to be read in huge pieces; `zipfile` reads a directory as a whole."""
+    """A file that cannot be read in huge pieces, since `zipfile` reads a directory as a whole."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -167,11 +168,11 @@ def _open_archive(path: Path) -> TorchFile:
             raise CheckpointError(f"{path}: {other}")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
             raise CheckpointError(
-                f"{path}: compressed entries in it; PyTorch stores them as they are. Not opened."
+                f"{path}: has compressed entries, which PyTorch never writes. It is not opened."
             )
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise CheckpointError(
-                f"{path}: its entries claim more bytes than the file has. Not opened."
+                f"{path}: its entries claim more bytes than the file has. It is not opened."
             )
         pickled = next(
             (name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")), None
@@ -184,7 +185,8 @@ def _open_archive(path: Path) -> TorchFile:
         order = entries.get(f"{folder}byteorder")
         if order and order.file_size < 100 and archive.read(order).strip() != b"little":
             raise CheckpointError(
-                f"{path}: was written on a big-endian machine. Save it once more on a common one."
+                f"{path}: was written on a big-endian machine. Save it again on a little-endian "
+                "one."
             )
         reader = PickleReader(_entry(archive, entries[pickled]))
         content, _ = reader.read()
@@ -202,7 +204,7 @@ def _open_archive(path: Path) -> TorchFile:
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
-    """The bytes of a stored entry, whose checksum is verified at its end."""
+    """Read a stored entry; `zipfile` verifies its checksum at its end."""
     content, at = bytearray(entry.file_size), 0
     with archive.open(entry) as source:
         while piece := source.read(1 << 20):
@@ -214,7 +216,11 @@ def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytearray:
 
 
 def _open_pickles(path: Path) -> TorchFile:
-    """Five pickles (a number, the version, the machine, the content, keys), then the numbers."""
+    """Open a file from before 1.6.
+
+    It has five pickles (a magic number, the version, the machine, the content, the keys of the
+    storages), and the numbers follow them.
+    """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         reader = PickleReader(data)
         magic, at = reader.read()
@@ -247,7 +253,7 @@ def _open_pickles(path: Path) -> TorchFile:
 def _places(
     data: mmap.mmap, at: int, keys: Any, storages: Mapping[str, Storage]
 ) -> dict[str, tuple[int, int]]:
-    """Start and length of each storage's bytes; its number of elements stands before them."""
+    """Find start and length of each storage's bytes, which follow its number of elements."""
     if not isinstance(keys, list) or not all(
         isinstance(key, str) and key in storages for key in keys
     ):
@@ -272,7 +278,7 @@ def _other_pickle(content: Any) -> str:
 
 
 def _view(record: Record, numbers: bytearray) -> Tensor:
-    """A tensor of a storage's bytes."""
+    """Make a tensor from the bytes of its storage."""
     if 0 in record.size:
         return torch.empty(record.size, dtype=record.dtype)
     flat = torch.frombuffer(

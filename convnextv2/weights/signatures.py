@@ -1,4 +1,4 @@
-"""Recognises files that hold no weights this package reads, to say what they are."""
+"""Recognises files that this package cannot read weights from, in order to say what they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 HEAD = 512
-"""Bytes of a file that tell what it is."""
+"""How many bytes at the start of a file tell what it is."""
 
 _DOWNLOAD = "Download the file itself"
 _SAVE = "Where it was made, save model.state_dict() with torch.save or as safetensors instead."
@@ -48,15 +48,16 @@ _TENSORFLOW = re.compile(r"\.index$|\.data-\d{5}-of-\d{5}$|\.pb$|\.tflite$|^chec
 
 
 def signature_of(path: Path, head: bytes, size: int) -> str:
-    """Say what a file is where that shows, with the remedy.
+    """Say what a file is if it cannot hold weights, and name the remedy.
 
     Args:
-        path: Its name, which is looked at where its bytes tell nothing.
+        path: Its name, which counts if the bytes tell nothing.
         head: Its first `HEAD` bytes.
         size: Its length in bytes.
 
     Returns:
-        The end of a sentence that begins with the file's name; empty for what may be weights.
+        The end of a sentence that begins with the file's name; empty for a file that may hold
+        weights.
     """
     if not size:
         return "is empty. Copy or download it again."
@@ -72,8 +73,8 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
             return what
     if head[257:262] == b"ustar":
         return (
-            "is a tar archive, such as PyTorch wrote before 0.2. Unpack it, or save it once more with "
-            "a newer PyTorch."
+            "is a tar archive, such as PyTorch wrote before 0.2. Unpack it, or save it once more "
+            "with a newer PyTorch."
         )
     if head[4:8] == b"TFL3" or _TENSORFLOW.search(path.name):
         return "is a file of TensorFlow, which is not read. Convert it to safetensors."
@@ -88,21 +89,25 @@ def signature_of(path: Path, head: bytes, size: int) -> str:
         return "is a checkpoint of Flax, which is not read. Convert it to safetensors."
     if _is_text(head):
         if text.startswith((b"{", b"[")):
-            return "is JSON, not weights. Name the folder that it lies in, if the weights are there too."
+            return (
+                "is JSON, not weights. Name the folder that it lies in, if the weights are there "
+                "too."
+            )
         begins = head.decode("utf-8", "replace").strip().partition("\n")[0][:40].strip()
         return f"is a text, not weights (it begins {begins!r})."
     return ""
 
 
 def archive_of(names: Collection[str], path: Path) -> str:
-    """Say what a ZIP archive is that `torch.save` did not write; empty for what may be its.
+    """Say what a ZIP archive is that `torch.save` did not write.
 
     Args:
-        names: Its entries.
+        names: The names of its entries.
         path: Its name.
 
     Returns:
-        The end of a sentence that begins with the archive's name.
+        The end of a sentence that begins with the archive's name; empty for an archive that
+        `torch.save` may have written.
     """
     for pattern, what in _ARCHIVES:
         if any(re.fullmatch(pattern, name) for name in names):
@@ -111,11 +116,11 @@ def archive_of(names: Collection[str], path: Path) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether bytes are text. Protobuf and pickles soon have control characters."""
+    """Return whether bytes are text. Protobuf and pickles have control characters early on."""
     if any(byte < 32 and byte not in b"\t\r\n\f" for byte in head):
         return False
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # a letter that the end cuts in two
+        return error.start > len(head) - 4  # the end of the bytes cuts a letter in two
     return True

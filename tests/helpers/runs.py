@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convnextv2.weights.files import read_tensors
+from convnextv2.weights.safetensors import read_tensors
 
 SMALL = (
     "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 --precision float32 "

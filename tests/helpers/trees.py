@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.weights.files import Description, save_weights
+from convnextv2.weights.description import Description
+from convnextv2.weights.safetensors import save_weights
 
 PREPROCESSING = {
     "image_size": [64, 64],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from runs import SMALL, metrics
 
-from convnextv2.weights.files import read_tensors
+from convnextv2.weights.safetensors import read_tensors
 
 KILLER = """
 import os, shutil, sys

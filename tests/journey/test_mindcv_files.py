@@ -10,7 +10,7 @@ import torch
 from runs import metrics
 
 from convnextv2.cli import main
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 def test_a_run_in_mindcvs_terms_leaves_mindcvs_files(

@@ -10,7 +10,7 @@ from runs import SMALL
 from convnextv2.cli import main
 from convnextv2.server.served import open_served
 from convnextv2.server.spec import Spec
-from convnextv2.weights import files
+from convnextv2.weights import safetensors
 
 Counts = tuple[Counter[Path], Counter[Path]]
 
@@ -19,7 +19,7 @@ Counts = tuple[Counter[Path], Counter[Path]]
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """How often each file's tensors are read, and how often it is hashed."""
     read, hashed = Counter[Path](), Counter[Path]()
-    safe_open, file_digest = files.safe_open, hashlib.file_digest
+    safe_open, file_digest = safetensors.safe_open, hashlib.file_digest
 
     def counting_open(path, *args, **options):
         read[Path(path).resolve()] += 1
@@ -29,7 +29,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counts:
         hashed[Path(file.name).resolve()] += 1
         return file_digest(file, digest)
 
-    monkeypatch.setattr(files, "safe_open", counting_open)
+    monkeypatch.setattr(safetensors, "safe_open", counting_open)
     monkeypatch.setattr(hashlib, "file_digest", counting_digest)
     return read, hashed
 

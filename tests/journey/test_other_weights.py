@@ -11,8 +11,9 @@ from runs import SMALL, draw, metrics
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.weights.files import Description, save_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.safetensors import save_weights
 
 
 def test_weights_of_another_size_and_encoders_without_head_are_refused(

@@ -13,7 +13,7 @@ from convnextv2.cli import main
 from convnextv2.errors import RunError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.start import settle_auto
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 def test_pretraining_leaves_a_run_with_encoder_decoder_and_report(pretrained: Path) -> None:

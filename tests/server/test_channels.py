@@ -19,7 +19,8 @@ from convnextv2.verbs.export import export
 from convnextv2.verbs.predict import predict
 from convnextv2.verbs.statistics import statistics
 from convnextv2.verbs.validate import validate
-from convnextv2.weights.load import load_model, open_weights
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import load_model
 
 pytestmark = pytest.mark.anyio
 

@@ -320,7 +320,7 @@ async def test_the_licence_of_a_pretrained_model_is_told(
     serve: Serve, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from convnextv2.inference import reconstructor
-    from convnextv2.weights.load import open_weights
+    from convnextv2.weights.opened import open_weights
 
     def with_notice(path: Path) -> Any:
         from dataclasses import replace

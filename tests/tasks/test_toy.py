@@ -18,8 +18,8 @@ from convnextv2.training.build import build_network
 from convnextv2.training.start import Start
 from convnextv2.verbs.options import PretrainOptions
 from convnextv2.verbs.session import new_run, run_task
-from convnextv2.weights.files import Description
-from convnextv2.weights.load import load_model
+from convnextv2.weights.description import Description
+from convnextv2.weights.restore import load_model
 
 
 class MeanColour:

@@ -6,7 +6,7 @@ from trees import PREPROCESSING, network, save
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.init import infer_from_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 def infer(recipe: Recipe) -> tuple[Recipe, list[str]]:

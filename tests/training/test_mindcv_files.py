@@ -23,9 +23,10 @@ from convnextv2.training.mindcv_files import (
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.schedule import build_schedule
 from convnextv2.training.state import load_optimizer, optimizer_tensors
-from convnextv2.weights.load import open_weights, restore
 from convnextv2.weights.mindspore import read_ckpt
 from convnextv2.weights.names import name_table
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import restore
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
 

@@ -7,7 +7,7 @@ import torch
 
 from convnextv2.checkpoint import Checkpoint
 from convnextv2.training.saver import Saver
-from convnextv2.weights.files import Description
+from convnextv2.weights.description import Description
 
 
 def checkpoint(weights: dict[str, torch.Tensor]) -> Checkpoint:

@@ -5,7 +5,7 @@ from trees import network, save
 
 from convnextv2.cli import main
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 @pytest.mark.parametrize("target", ["transformers", "convnextv2"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 
 def memory(kind: str) -> int:

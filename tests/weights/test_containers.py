@@ -7,7 +7,7 @@ import torch
 
 from convnextv2.errors import CheckpointError
 from convnextv2.verbs.inspect import inspect
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 from .test_convert import random_model
 

@@ -23,9 +23,11 @@ from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.files import Description, save_weights
-from convnextv2.weights.load import Origin, Weights, load_model, open_weights
+from convnextv2.weights.description import Description
 from convnextv2.weights.names import dense_kernel, name_table
+from convnextv2.weights.opened import Origin, Weights, open_weights
+from convnextv2.weights.restore import load_model
+from convnextv2.weights.safetensors import save_weights
 
 DEPTHS, DIMS = (1, 2, 2, 1), (8, 16, 24, 32)
 IMAGES = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -614,7 +616,7 @@ def test_a_write_that_fails_leaves_no_file_under_the_name(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr("convnextv2.weights.files.save_file", full)
+    monkeypatch.setattr("convnextv2.weights.safetensors.save_file", full)
     weights = save_in_memory(random_model())
     with pytest.raises(CheckpointError, match="No space left"):
         convert_weights(weights, target, tmp_path / out, allow_drift=True)

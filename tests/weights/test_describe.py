@@ -9,7 +9,8 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 from convnextv2.errors import CheckpointError
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.describe import distinct
-from convnextv2.weights.load import open_weights, restore
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import restore
 
 from .test_convert import DEPTHS, DIMS, IMAGES, difference, logits, random_model, save
 
@@ -205,9 +206,9 @@ def test_arguments_that_are_not_known_are_refused_or_said(tmp_path: Path) -> Non
     ("kind", "said"),
     [
         ("multi_label_classification", "do not exclude"),
-        ("regression", "no classes"),
+        ("regression", "are not classes"),
         (None, ""),
-        (5, "no classes"),
+        (5, "are not classes"),
     ],
 )
 def test_a_problem_that_is_not_one_of_classes_is_said(

@@ -16,8 +16,9 @@ from convnextv2.errors import CheckpointError
 from convnextv2.verbs.inspect import inspect
 from convnextv2.weights.containers import open_container
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.load import open_weights, restore
 from convnextv2.weights.names import name_table
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import restore
 
 from .test_convert import DEPTHS, IMAGES, difference, logits, random_model
 
@@ -147,7 +148,7 @@ def test_extras_beside_a_network_are_left_out(
 def test_extras_inside_of_a_network_are_an_error(tmp_path: Path) -> None:
     for prefix in ("", "model."):
         with pytest.raises(
-            CheckpointError, match=r"1 tensors are no part .* (model\.)?norm_pre\.weight"
+            CheckpointError, match=r"1 tensors are not part .* (model\.)?norm_pre\.weight"
         ):
             opened(
                 {"state_dict": state(prefix) | {f"{prefix}norm_pre.weight": torch.ones(32)}},
@@ -254,7 +255,9 @@ def test_tensors_that_are_not_plain_are_named(tmp_path: Path) -> None:
         (torch.ones(2, 2).to_sparse(), "sparse"),
         (torch.ones(2, device="meta"), "without numbers"),
     ):
-        with pytest.raises(CheckpointError, match=rf"head\.fc\.bias is no plain tensor \({kind}\)"):
+        with pytest.raises(
+            CheckpointError, match=rf"head\.fc\.bias is not a plain tensor \({kind}\)"
+        ):
             opened(state() | {"head.fc.bias": odd}, tmp_path)
 
 

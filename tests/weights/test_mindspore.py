@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from convnextv2.errors import CheckpointError
 from convnextv2.weights import mindspore
-from convnextv2.weights.load import load_model, open_weights, restore
 from convnextv2.weights.mindspore import read_ckpt, write_ckpt
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.restore import load_model, restore
 
 from .test_pickles import MIB, measure
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 from convnextv2.weights.pickles import Entries, Foreign, PickleError, PickleReader
 
 from .bombs import as_archive, as_old, large_bombs, many_entries, small_bombs

@@ -12,7 +12,7 @@ from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.errors import CheckpointError
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 from .test_convert import random_model, save
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.load import open_weights
+from convnextv2.weights.opened import open_weights
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 114374272\n"
 
@@ -41,7 +41,7 @@ def complaint(path: Path) -> str:
         ("notes.txt", "\nGewichte für später\n".encode(), "is a text.*Gewichte für später"),
         ("x.bin", "ä".encode() * 300, "is a text"),
         ("x.png", b"\x89PNG\r\n\x1a\n", "image"),
-        ("x.bin", b"\xee" * 64, "no weights file"),
+        ("x.bin", b"\xee" * 64, "is not a weights file"),
         ("x.pkl", b"\x80\x04]\x94.", "is a Python pickle, not a PyTorch checkpoint"),
     ],
 )

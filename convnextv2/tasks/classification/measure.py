@@ -23,8 +23,9 @@ from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.classification.rows import labelled_images
-from convnextv2.weights.files import Description
-from convnextv2.weights.load import Weights, restore
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from convnextv2.tasks.classification.measure import Measured, evaluate_weights, 
 from convnextv2.tasks.masked.gallery import run_gallery
 from convnextv2.tasks.title import title
 from convnextv2.weights.hub import repository_of
-from convnextv2.weights.load import Weights, open_weights
+from convnextv2.weights.opened import Weights, open_weights
 
 _EXAMPLES = 8
 """Number of right predictions that are shown, and of wrong ones."""

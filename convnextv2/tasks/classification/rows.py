@@ -15,8 +15,9 @@ from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.classes import ORDERS, match_rows, order_of, pairs
 from convnextv2.find import run_of
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.weights.files import Description
-from convnextv2.weights.load import OURS, brief
+from convnextv2.text import brief
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import OURS
 
 
 def labelled_images(

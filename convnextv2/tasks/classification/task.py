@@ -30,7 +30,7 @@ from convnextv2.training.build import build_network
 from convnextv2.training.health import collapse
 from convnextv2.training.optim import freeze
 from convnextv2.training.start import Start
-from convnextv2.weights.files import Description
+from convnextv2.weights.description import Description
 
 
 class Classification:

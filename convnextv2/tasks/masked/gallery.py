@@ -20,7 +20,8 @@ from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixel
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.run import Run
-from convnextv2.weights.load import Weights, restore
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
 
 _IMAGES = 8
 """Number of images in the gallery of a run."""

@@ -7,7 +7,7 @@ from convnextv2.evaluation.report import build_report, write_report
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
 from convnextv2.tasks.title import title
-from convnextv2.weights.load import Weights
+from convnextv2.weights.opened import Weights
 
 
 def report_pretraining(run: Run, weights: Weights) -> None:

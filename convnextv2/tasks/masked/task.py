@@ -15,7 +15,7 @@ from convnextv2.training.announce import say_notes
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
 from convnextv2.training.start import Start
-from convnextv2.weights.files import Description
+from convnextv2.weights.description import Description
 
 
 class MaskedPretraining:

@@ -1,48 +1,12 @@
-from pathlib import Path
-
 import pytest
 import torch
 
 from convnextv2.errors import CheckpointError
-from convnextv2.model.convnext import ConvNeXtV2, create_model
+from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.files import Description, save_weights
-from convnextv2.weights.load import adapt_channels, load_encoder, load_model, open_weights
+from convnextv2.weights.adapt import adapt_channels, load_encoder
 
-SIZE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16)}
-
-
-def network(**arguments) -> ConvNeXtV2:
-    model = ConvNeXtV2(**SIZE, **arguments)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter)
-    return model
-
-
-def describe(model: ConvNeXtV2, **more) -> Description:
-    return Description(kind="classifier", model="custom", arguments=model.arguments, **more)
-
-
-def test_a_weights_file_is_enough_to_build_its_model(tmp_path: Path) -> None:
-    model = network(num_classes=3, stem_stride=2, gelu="tanh", in_channels=1)
-    save_weights(tmp_path, model.state_dict(), describe(model, class_names=["a", "b", "ü"]))
-    loaded, description = load_model(tmp_path / "model.safetensors")
-    images = torch.randn(1, 1, 32, 32)
-    assert torch.equal(loaded(images), model.eval()(images))
-    assert description.class_names == ["a", "b", "ü"]
-
-
-def test_fcmae_weights_build_encoder_and_decoder(tmp_path: Path) -> None:
-    model = FCMAE(network(num_classes=None), decoder_dim=8)
-    save_weights(
-        tmp_path,
-        model.state_dict(),
-        Description("fcmae", "custom", model.encoder.arguments, model.arguments),
-    )
-    loaded, _ = load_model(tmp_path / "model.safetensors")
-    assert all(
-        torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True)
-    )
+from .networks import network
 
 
 def test_a_classifier_starts_from_a_pretrained_encoder_with_a_full_report() -> None:
@@ -110,31 +74,3 @@ def test_an_incomplete_encoder_is_refused() -> None:
     del tensors["stages.2.0.grn.gamma"]
     with pytest.raises(CheckpointError, match=r"stages\.2\.0\.grn\.gamma"):
         load_encoder(network(num_classes=None), tensors, source="x")
-
-
-def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    model = network(num_classes=3)
-    save_weights(tmp_path, model.state_dict(), describe(model))
-    path = tmp_path / "model.safetensors"
-    whole = path.read_bytes()
-    for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], b"\xff" * 64):
-        path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-            open_weights(path)
-    with pytest.raises(CheckpointError, match="no such file"):
-        open_weights(tmp_path / "missing.safetensors")
-
-
-def test_a_description_that_no_model_can_be_built_of_is_one_line(tmp_path: Path) -> None:
-    model = network(num_classes=3)
-    for more in (
-        {"num_classes": 10**40},
-        {"unknown": 1},
-        {"dims": [10**40, 8, 12, 16]},
-        {"depths": [1, 1, 1, 10**9]},
-    ):
-        arguments = model.arguments | more
-        save_weights(tmp_path, model.state_dict(), Description("classifier", "custom", arguments))
-        with pytest.raises(CheckpointError) as error:
-            open_weights(tmp_path / "model.safetensors")
-        assert str(error.value).isprintable()

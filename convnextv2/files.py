@@ -1,0 +1,119 @@
+"""Writes files in one atomic step, reads JSON that anyone may have written, and hashes files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which no encoding can write."""
+_MOST_BRACKETS = 100_000
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Replace a file in one atomic step, once all of the new content is written.
+
+    The content is on the disk before the name points to it, so a crash leaves either the old file
+    or the new one. The permissions are those that the umask asks for, even if a library writes the
+    temporary file: safetensors makes files that only their owner can read.
+
+    Args:
+        path: The file to replace or create.
+
+    Yields:
+        The temporary path to write to.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    permissions = stat.S_IMODE(temporary.stat().st_mode)
+    try:
+        yield temporary
+        temporary.chmod(permissions)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk would keep it full
+        raise
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, so that they survive a loss of power.
+
+    Some systems cannot open folders or cannot flush them. They write the names in their own time.
+
+    Args:
+        folder: The folder whose entries were created, renamed or deleted.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8 in one atomic step.
+
+    Args:
+        path: The file to replace or create.
+        text: Its whole content.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file in one atomic step.
+
+    Args:
+        path: The file to replace or create.
+        content: What `json.dumps` accepts.
+    """
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON so that every string in it can be written again.
+
+    Python represents file names that are not UTF-8 by halves of surrogate pairs, and writes those
+    into JSON. Such a half becomes the text of its Python escape.
+
+    Args:
+        text: The JSON.
+
+    Returns:
+        The parsed content.
+
+    Raises:
+        ValueError: The text is not JSON, or has so many lists and objects that they would fill the
+            memory.
+    """
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+        raise ValueError(f"more than {_MOST_BRACKETS:,} lists and objects")
+    content = json.loads(text)
+    if not re.search(r"\\u[dD][89a-fA-F]", text):
+        return content
+    return json.loads(
+        SURROGATE.sub(
+            lambda half: f"\\\\u{ord(half[0]):04x}", json.dumps(content, ensure_ascii=False)
+        )
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

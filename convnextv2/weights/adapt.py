@@ -1,0 +1,160 @@
+"""Starts a model from the weights of another one, and reports what became of every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.text import brief
+from convnextv2.weights.describe import size_name
+from convnextv2.weights.names import depths_of
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each tensor.
+
+    Attributes:
+        loaded: Names of tensors that were taken as they are.
+        adapted: Name of each tensor that was changed to fit, and how.
+        left_out: Name of each tensor that was not taken, and why.
+        fresh: Names of tensors of the model that keep their initial values.
+    """
+
+    loaded: list[str]
+    adapted: list[tuple[str, str]]
+    left_out: list[tuple[str, str]]
+    fresh: list[str]
+
+    def lines(self) -> list[str]:
+        """Describe the report for people.
+
+        Returns:
+            A line of counts, then a line for everything that was not simply loaded.
+        """
+        lines = [
+            f"{len(self.loaded)} tensors loaded, {len(self.adapted)} adapted, "
+            f"{len(self.left_out)} left out, {len(self.fresh)} new."
+        ]
+        lines += [f"  adapted   {name}: {what}" for name, what in self.adapted]
+        grouped: dict[str, list[str]] = {}
+        for name, why in self.left_out:
+            grouped.setdefault(why, []).append(name)
+        lines += [f"  left out  {brief(names)}: {why}" for why, names in grouped.items()]
+        if self.fresh:
+            lines.append(f"  new       {brief(self.fresh)}: initial values")
+        return lines
+
+
+def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
+    """Start a classifier or a bare encoder from the weights of a classifier or of FCMAE.
+
+    The encoder must be complete and of the model's size. The stem is adapted to another number of
+    input channels. A head with another number of classes and FCMAE's decoder are left out.
+
+    Args:
+        model: The model to fill; its tensors are overwritten.
+        tensors: The weights by canonical name.
+        source: The file or run that they come from, for error messages.
+
+    Returns:
+        What became of each tensor.
+
+    Raises:
+        CheckpointError: The encoder is of another size or incomplete, or a tensor does not fit.
+    """
+    tensors, left_out = _encoder_of(tensors)
+    own = model.state_dict()
+    _check_size(model, tensors, source)
+
+    loaded, adapted, chosen = [], [], {}
+    for name, tensor in tensors.items():
+        if name not in own:
+            left_out.append((name, "the model has no such tensor"))
+        elif tensor.shape == own[name].shape:
+            chosen[name] = tensor
+            loaded.append(name)
+        elif name == "downsample_layers.0.0.weight" and tensor.shape[2:] == own[name].shape[2:]:
+            chosen[name] = adapt_channels(tensor, own[name].shape[1])
+            adapted.append((name, f"{tensor.shape[1]} input channels to {own[name].shape[1]}"))
+        elif name.startswith("head."):
+            left_out.append(
+                (name, f"a head of {len(tensor)} classes, the model has {model.num_classes}")
+            )
+        else:
+            raise CheckpointError(
+                f"{source}: {name} is {tuple(tensor.shape)}, the model wants "
+                f"{tuple(own[name].shape)} (stem_stride {model.stem_stride})."
+            )
+    fresh = [name for name in own if name not in chosen]
+    incomplete = [name for name in fresh if not name.startswith(("norm.", "head."))]
+    if incomplete:
+        raise CheckpointError(
+            f"{source}: {len(incomplete)} tensors of the encoder are missing, for example "
+            f"{incomplete[0]}."
+        )
+    model.load_state_dict(chosen, strict=False)
+    return LoadReport(loaded, adapted, left_out, fresh)
+
+
+def _encoder_of(
+    tensors: Mapping[str, Tensor],
+) -> tuple[Mapping[str, Tensor], list[tuple[str, str]]]:
+    """Take FCMAE's encoder out of its weights; those of a classifier stay as they are.
+
+    Returns:
+        The encoder's tensors by canonical name, and the name of each tensor that is left out with
+        the reason.
+    """
+    if not any(name.startswith("encoder.") for name in tensors):
+        return tensors, []
+    encoder = {
+        name.removeprefix("encoder."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("encoder.")
+    }
+    outside = [name for name in tensors if not name.startswith("encoder.")]
+    return encoder, [(name, "part of the decoder") for name in outside]
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Adapt a stem's weight to another number of input channels, as timm does.
+
+    One channel gets the sum over the old ones. More channels repeat the old ones and are scaled by
+    I / channels, so that the stem's response keeps its size.
+
+    Args:
+        weight: The convolution's weight, (O, I, s, s).
+        channels: The number of input channels that is wanted.
+
+    Returns:
+        The weight for that number, (O, channels, s, s).
+    """
+    known = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(channels) % known] * (known / channels)
+
+
+def _check_size(model: ConvNeXtV2, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError if weights have other depths or widths than the model."""
+    depths = depths_of("official", "", tensors)
+    dims = tuple(
+        len(tensors[name]) if (name := f"stages.{i}.0.norm.weight") in tensors else 0
+        for i in range(4)
+    )
+    if (depths, dims) != (model.depths, model.dims):
+        held, wanted = (
+            f"a model of depths {size[0]} and dims {size[1]}"
+            if (name := size_name(*size)) == "custom"
+            else name
+            for size in ((depths, dims), (model.depths, model.dims))
+        )
+        raise CheckpointError(
+            f"{source}: holds {held}, the model is {wanted}. Set the model to match."
+        )

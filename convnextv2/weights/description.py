@@ -1,0 +1,246 @@
+"""The description of a model in a weights file of this package, and the checks of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
+from typing_extensions import TypedDict
+
+from convnextv2.errors import CheckpointError
+from convnextv2.files import parse_json
+from convnextv2.preprocessing import Interpolation, Preset
+
+KEY = "convnextv2"
+"""The entry of a safetensors file's metadata that holds the description as JSON."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a weights file holds.
+
+    Attributes:
+        kind: "classifier", "encoder" (pooled or plain features) or "fcmae".
+        model: The name of the model, such as "convnextv2_tiny"; "custom" for other sizes.
+        arguments: The arguments of `ConvNeXtV2`.
+        fcmae: The arguments of `FCMAE` other than the encoder; empty for other kinds.
+        class_names: One name for each row of the head; empty if they are unknown.
+        preprocessing: How evaluation images are prepared, as `Preprocessing.read` takes it; empty
+            if that is unknown.
+        training: The step, the epoch and the figures that were measured then.
+        provenance: Where the weights came from: format, sha256, notice and licence. Weights that
+            were trained from others have these under `init`, and the notice beside it.
+    """
+
+    kind: str
+    model: str
+    arguments: dict[str, Any]
+    fcmae: dict[str, Any] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def _increasing(values: list[float]) -> list[float]:
+    if not values[0] < values[1]:
+        raise ValueError("expected two numbers, low < high")
+    return values
+
+
+_PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
+_STRICT = ConfigDict(strict=True, extra="forbid")
+_ANY = ConfigDict(strict=True, extra="allow")
+
+
+class _Arguments(TypedDict):
+    __pydantic_config__ = _ANY  # type: ignore[misc]
+    depths: list[PositiveInt]
+    dims: list[PositiveInt]
+    in_channels: PositiveInt
+    num_classes: Annotated[int, Field(ge=0)] | None
+    stem_stride: PositiveInt
+    gelu: Literal["exact", "tanh"]
+    grn_scope: Literal["image", "batch"]
+    norm_eps: _PositiveFloat
+
+
+class _Fcmae(TypedDict, total=False):
+    __pydantic_config__ = _ANY  # type: ignore[misc]
+    tile: PositiveInt
+    norm_target: bool
+    decoder_dim: PositiveInt
+    decoder_depth: PositiveInt
+
+
+class _Preprocessing(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    image_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    channels: PositiveInt
+    eval_preset: Preset
+    interpolation: Interpolation
+    crop_pct: Annotated[FiniteFloat, Field(gt=0, le=1)]
+    mean: Annotated[list[FiniteFloat], Field(min_length=1)]
+    std: Annotated[list[_PositiveFloat], Field(min_length=1)]
+    antialias: bool | None
+    value_range: (
+        Annotated[list[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_increasing)]
+        | None
+    )
+
+
+class _Provenance(TypedDict, total=False):
+    __pydantic_config__ = _ANY  # type: ignore[misc]
+    format: str
+    sha256: str
+    notice: str
+    licence: str
+    init: dict[str, Any]
+
+
+class _Content(TypedDict):
+    """What the JSON of a `Description` may hold. A file from elsewhere may say anything."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    model: str
+    arguments: _Arguments
+    fcmae: _Fcmae
+    class_names: list[str]
+    preprocessing: _Preprocessing
+    training: dict[str, Any]
+    provenance: _Provenance
+
+
+_CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
+
+
+def is_ours(metadata: Mapping[str, str]) -> bool:
+    """Return whether the metadata of a safetensors file say that this package wrote it."""
+    return KEY in metadata
+
+
+def read_description(metadata: Mapping[str, str], path: Path) -> Description:
+    """Read the description in a weights file of this package.
+
+    Args:
+        metadata: The metadata of the safetensors file.
+        path: The file, for error messages.
+
+    Returns:
+        The description, with every value checked for its type and its range.
+
+    Raises:
+        CheckpointError: The description cannot be parsed, has wrong types, or contradicts itself.
+    """
+    defaults: dict[str, Any] = {
+        "fcmae": {},
+        "class_names": [],
+        "preprocessing": {},
+        "training": {},
+        "provenance": {},
+    }
+    try:
+        content = parse_json(metadata[KEY])
+        _CONTENT.validate_json(json.dumps(defaults | content))
+        description = Description(**content)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: its model description cannot be read ({_complaint(error)})."
+        ) from error
+    _check_agreement(description, path)
+    return description
+
+
+def _check_agreement(description: Description, path: Path) -> None:
+    """Raise CheckpointError if the parts of a description do not fit each other."""
+    rows = description.arguments.get("num_classes") or 0
+    if description.class_names and len(description.class_names) != rows:
+        raise CheckpointError(
+            f"{path}: its model description has {len(description.class_names)} class names for "
+            f"{rows} classes."
+        )
+    needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
+    if not description.preprocessing:
+        return
+    if missing := [name for name in needed if name not in description.preprocessing]:
+        raise CheckpointError(
+            f"{path}: its model description has preprocessing without {', '.join(missing)}."
+        )
+    taken, prepared = description.arguments["in_channels"], description.preprocessing["channels"]
+    if taken != prepared:
+        raise CheckpointError(
+            f"{path}: its model description has a network of {taken} channels for images of "
+            f"{prepared}."
+        )
+    _check_counts(description.preprocessing, path)
+
+
+def read_model_json(path: Path) -> Description:
+    """Read the `model.json` that lies beside a weights file of this package.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The description, checked as in `read_description`.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its content is not a valid description.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    return read_description({KEY: text}, path)
+
+
+def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
+    """Check values that are to describe how evaluation images are prepared.
+
+    Args:
+        preprocessing: The values, as in `Description.preprocessing`.
+        path: The file or folder that they come from, for error messages.
+
+    Raises:
+        CheckpointError: A value has the wrong type, is out of range or is unknown.
+    """
+    try:
+        _PREPROCESSING.validate_json(json.dumps(preprocessing))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)})."
+        ) from error
+    _check_counts(preprocessing, path)
+
+
+def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError unless mean and std have one number for each channel."""
+    for name in ("mean", "std"):
+        channels, values = preprocessing.get("channels"), preprocessing.get(name)
+        if channels is not None and values is not None and len(values) != channels:
+            raise CheckpointError(
+                f"{path}: its {name} has {len(values)} numbers for {channels} channels."
+            )
+
+
+def _complaint(error: Exception) -> str:
+    """Say on one line what is wrong first."""
+    if not isinstance(error, ValidationError):
+        return ascii(str(error))[1:-1][:200]
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"][0].lower() + first["msg"][1:200]
+    return f"{ascii(where)[1:-1][:100]} = {ascii(first['input'])[:60]}: {message}"

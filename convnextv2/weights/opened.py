@@ -1,0 +1,332 @@
+"""Opens weights of any known format.
+
+It finds the format, gives the tensors their canonical names, and describes the network that they
+belong to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError
+from convnextv2.text import brief, plain
+from convnextv2.weights.build import check_complete
+from convnextv2.weights.containers import Container, open_container
+from convnextv2.weights.describe import describe, notice_of
+from convnextv2.weights.description import Description, is_ours, read_description
+from convnextv2.weights.names import (
+    FORMATS,
+    dense_kernel,
+    depths_of,
+    detect,
+    detect_all,
+    is_average,
+    is_version_1,
+    name_table,
+    to_canonical,
+)
+
+OURS = "convnextv2"
+"""The format of weights files of this package, beside the keys of `FORMATS`."""
+
+_TRAINING_STATE = re.compile(
+    r"(adam_[mv]|ema|moments|moment[12]|lion_m|nadam_m|accum|stat)\.|"
+    r"(global_step|beta[12]_power|learning_rate|updates|scale_sense|momentum|weight_decay|"
+    r"epoch_num|step_num|current_iterator_step|last_overflow_iterator_step|n_averaged)$|ema_|"
+    r"data_preprocessor\."
+)
+"""How the names of training state begin or end that some formats keep beside the weights."""
+
+_MINDCV = re.compile(r"(feature|norm|classifier)\.")
+"""How the names of MindCV's network begin. Its checkpoints also hold whatever the training script
+kept beside the network."""
+
+_DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from.
+
+    Attributes:
+        path: The file or folder.
+        format: A key of `FORMATS`, or `OURS`.
+        container: The kind of file, such as "safetensors".
+        sha256: The SHA-256 of the file, in hexadecimal.
+        notice: What its licence asks for; empty if nothing is known.
+        nbytes: The size of all its files in bytes.
+    """
+
+    path: str
+    format: str
+    container: str
+    sha256: str
+    notice: str = ""
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An opened weights file of any format: its tensors by canonical name, and their description.
+
+    The file is read and hashed only once, when it is opened. This object is handed to whoever needs
+    the weights later.
+
+    Attributes:
+        tensors: Canonical name to tensor, on the CPU.
+        description: The network that the tensors belong to.
+        origin: The file.
+        left_out: Name and reason of each tensor that is not part of the network.
+        notes: Lines for people about the weights.
+        is_average: Whether these are the moving average that the file keeps beside its weights.
+        container: The file's content under its own names; empty for weights that are no file.
+    """
+
+    tensors: dict[str, Tensor]
+    description: Description
+    origin: Origin
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    is_average: bool = False
+    container: Container = field(default_factory=lambda: Container("", {}, []), repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that was opened."""
+        return Path(self.origin.path)
+
+    @cached_property
+    def has_average(self) -> bool:
+        """Whether the file keeps a moving average of the weights beside them."""
+        return not is_ours(self.container.metadata) and bool(_averaged_tensors(self.container))
+
+    def average(self) -> Weights:
+        """Take the moving average that the file keeps beside its weights.
+
+        The file is not read again.
+
+        Returns:
+            The average as weights of their own.
+
+        Raises:
+            CheckpointError: The file has no average.
+        """
+        return _interpret(self.container, self.path, average=True)
+
+    def lines(self) -> list[str]:
+        """Describe the weights for people.
+
+        Returns:
+            Printable lines: what the file is, what people should know about it, and its licence.
+        """
+        origin = self.origin
+        title = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
+        lines = [f"{origin.path}: {title}, {origin.container}, sha256 {origin.sha256[:16]}"]
+        if self.has_average and not self.is_average:
+            lines.append(
+                "An average of the weights is beside them and not used; convert --ema takes it."
+            )
+        lines += self.notes
+        if origin.notice:
+            lines.append(f"Licence: {origin.notice}")
+        return [plain(line) for line in lines]
+
+    def provenance(self) -> dict[str, Any]:
+        """Tell where the weights come from, for whatever is made from them.
+
+        Returns:
+            The format, the hash, the notice and more, as in `Description.provenance`. If the
+            weights were themselves made from others, what they say about those counts.
+        """
+        known = {name: value for name, value in self.description.provenance.items() if value}
+        return {
+            "format": self.origin.format,
+            "sha256": self.origin.sha256,
+            "notice": self.origin.notice,
+        } | known
+
+
+def open_weights(path: Path, *, average: bool = False) -> Weights:
+    """Open a weights file or Hub folder of any known format.
+
+    The tensors get canonical names, and the size, the channels, the classes and the rest of the
+    description are inferred.
+
+    Args:
+        path: The file or folder.
+        average: Whether to take the moving average that a training checkpoint of MindCV ("ema.") or
+            of PyTorch code keeps beside its weights.
+
+    Returns:
+        The weights, checked to be complete.
+
+    Raises:
+        CheckpointError: The format is unknown, a tensor is missing, unexpected or of the wrong
+            shape, there is no average, or the file is damaged.
+    """
+    return _interpret(open_container(path), path, average=average)
+
+
+def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
+    """Find out what a container holds; see `open_weights`."""
+    if is_ours(container.metadata):
+        return _interpret_ours(container, path, average=average)
+    tensors = container.tensors
+    if average:
+        tensors = _averaged_tensors(container)
+        if not tensors:
+            raise CheckpointError(f"{path}: no averaged weights in it. Use its plain weights.")
+    found = detect(tensors)
+    if found is None:
+        raise CheckpointError(
+            f"{path}: not a ConvNeXt V2 of any known format ({_held(tensors, container)})."
+        )
+    key, prefix = found
+    if is_version_1(tensors):
+        raise CheckpointError(
+            f"{path}: is a ConvNeXt of the first version (layer scale, no GRN), not a ConvNeXt V2."
+        )
+    depths = depths_of(key, prefix, tensors)
+    if 0 in depths:
+        raise CheckpointError(
+            f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not "
+            "complete."
+        )
+    canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path)
+    description, notes = describe(canonical, decoder, key, depths, container)
+    if decoder:
+        canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
+    check_complete(canonical, description, path)
+    return Weights(
+        canonical,
+        description,
+        _origin(path, key, container, notice_of(key, container)),
+        left_out + container.beside,
+        container.notes + notes,
+        average,
+        container,
+    )
+
+
+def _interpret_ours(container: Container, path: Path, *, average: bool) -> Weights:
+    """Read what a file of this package says about itself; see `open_weights`."""
+    if average:
+        raise CheckpointError(
+            f"{path}: has no average beside its weights. Use best/ or last/ of the run."
+        )
+    description = read_description(container.metadata, path)
+    check_complete(container.tensors, description, path)
+    notice = str(description.provenance.get("notice", ""))
+    origin = _origin(path, OURS, container, notice)
+    return Weights(container.tensors, description, origin, container=container)
+
+
+def _origin(path: Path, format: str, container: Container, notice: str) -> Origin:
+    return Origin(str(path), format, container.title, container.sha256, notice, container.nbytes())
+
+
+def _averaged_tensors(container: Container) -> dict[str, Tensor]:
+    """Return the moving average of the weights in a container; empty if it has none."""
+    return container.average or _average_beside(container.tensors)
+
+
+def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Find an average among the tensors themselves.
+
+    MindCV's names begin with "ema." then, those of some wrappers with "model_ema.".
+
+    Returns:
+        The tensors of the average under the names of the weights; empty if there is no average, or
+        nothing but an average.
+    """
+    found = detect_all(tensors)
+    if not found or is_average(found[0][1]):
+        return {}
+    for key, prefix in found:
+        if is_average(prefix):
+            root = prefix.removesuffix(FORMATS[key].outer)
+            return {
+                name.removeprefix(root): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(root)
+            }
+    return {}
+
+
+def _rename(
+    tensors: Mapping[str, Tensor], key: str, prefix: str, depths: tuple[int, ...], path: Path
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, str]]]:
+    """Give tensors their canonical names and shapes.
+
+    Args:
+        tensors: The tensors under the names of their format.
+        key: The format, a key of `FORMATS`.
+        prefix: What stands before the encoder's names.
+        depths: The number of blocks in each stage.
+        path: The file, for error messages.
+
+    Returns:
+        The tensors of the encoder, its norm and its head; those of FCMAE's decoder; and the name of
+        each tensor that is left out with the reason.
+
+    Raises:
+        CheckpointError: A tensor inside the network has a name that the format does not have.
+    """
+    ours = {theirs: canonical for canonical, theirs in name_table(key, depths, prefix).items()}
+    wrapper, root = prefix.removesuffix("encoder."), prefix.removesuffix(FORMATS[key].outer)
+    canonical, decoder = {}, {}
+    left_out: list[tuple[str, str]] = []
+    unexpected = []
+    for theirs, tensor in tensors.items():
+        bare = theirs.removeprefix(wrapper)
+        if theirs in ours:
+            if theirs.endswith(".kernel"):
+                tensor = _dense(theirs, tensor, path)
+            canonical[ours[theirs]] = to_canonical(ours[theirs], tensor)
+        elif "encoder." in prefix + FORMATS[key].outer and _DECODER.match(bare):
+            decoder[bare] = to_canonical(bare, tensor)
+        elif _TRAINING_STATE.match(bare) or (
+            key == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))
+        ):
+            left_out.append((theirs, "training state"))
+        elif key == "transformers" and "hidden_states_norms." in theirs:
+            left_out.append((theirs, "norms of a backbone's outputs"))
+        elif not theirs.startswith(root):
+            # The network was part of something larger, such as a module with a loss or a metric.
+            left_out.append((theirs, "beside the network"))
+        else:
+            unexpected.append(theirs)
+    if unexpected:
+        raise CheckpointError(
+            f"{path}: {len(unexpected)} tensors are not part of a ConvNeXt V2 in the format of "
+            f"{FORMATS[key].title}: {brief(unexpected)}."
+        )
+    return canonical, decoder, left_out
+
+
+def _held(tensors: Mapping[str, Tensor], container: Container) -> str:
+    """Say briefly what a file of no known format holds."""
+    example = f", such as {brief([next(iter(tensors))])}" if tensors else ""
+    beside = [
+        f"{name} ({what})" if what.startswith("Python object") else name
+        for name, what in container.beside
+    ]
+    return f"{len(tensors)} tensors{example}" + (f"; beside them {brief(beside)}" if beside else "")
+
+
+def _dense(name: str, kernel: Tensor, path: Path) -> Tensor:
+    """Convert a sparse kernel with `dense_kernel`, after a look at its shape."""
+    side = round(kernel.shape[0] ** 0.5) if kernel.dim() in (2, 3) else 0
+    if not side or side * side != kernel.shape[0]:
+        raise CheckpointError(
+            f"{path}: {name} is {tuple(kernel.shape)}, expected (k * k, in, out) or "
+            "(k * k, channels)."
+        )
+    return dense_kernel(kernel)

@@ -1,0 +1,54 @@
+"""Puts opened weights into the model that they describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnextv2.errors import CheckpointError
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.fcmae import FCMAE
+from convnextv2.weights.build import build_model
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import Weights, open_weights
+
+
+def load_model(path: Path) -> tuple[ConvNeXtV2 | FCMAE, Description]:
+    """Load the model in a weights file of any known format.
+
+    Args:
+        path: A weights file or a folder in the layout of the Hugging Face Hub.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its description.
+
+    Raises:
+        CheckpointError: The file cannot be opened, or a tensor is missing or does not fit.
+    """
+    weights = open_weights(path)
+    return restore(weights), weights.description
+
+
+def restore(weights: Weights) -> ConvNeXtV2 | FCMAE:
+    """Build the model of opened weights.
+
+    Args:
+        weights: The weights.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: The tensors do not fit the description.
+    """
+    model = build_model(weights.description)
+    own, tensors = model.state_dict(), weights.tensors
+    wrong = [name for name in own.keys() ^ tensors.keys()] + [
+        name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{weights.origin.path}: {len(wrong)} tensors do not fit its own model description, "
+            f"for example {sorted(wrong)[0]}."
+        )
+    model.load_state_dict(tensors)
+    return model.eval()

@@ -1,0 +1,131 @@
+"""Reads and writes safetensors files, and the weights files of this package.
+
+A weights file of this package is a safetensors file whose metadata describe the model, so that one
+file is enough to build the model again. The same description lies beside it as readable JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError
+from convnextv2.files import SURROGATE, replacing, write_json
+from convnextv2.weights.description import KEY, Description
+
+WEIGHTS = "model.safetensors"
+_LONGEST_HEAD = 4 << 20
+"""The longest header that is read, in bytes."""
+_MOST_TENSORS = 50_000
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file in one atomic step.
+
+    Args:
+        path: The file to replace or create.
+        tensors: The tensors by name, on any device.
+        metadata: Text to store beside the tensors.
+
+    Raises:
+        OSError: The system cannot write the file.
+    """
+    with replacing(path) as temporary:
+        try:
+            save_file(
+                {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+                temporary,
+                metadata={"format": "pt", **(metadata or {})},
+            )
+        except SafetensorError as error:  # the library wraps what the system says
+            number = re.search(r"(?:os error|code:) (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors of a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name, on the CPU, and the metadata of the file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or of another format, or it has more tensors
+            or a longer header than any network needs.
+    """
+    try:
+        with open(path, "rb") as raw:
+            length = int.from_bytes(raw.read(8), "little")
+        if _LONGEST_HEAD < length < path.stat().st_size:
+            raise ValueError(f"a head of {length:,} bytes, expected at most {_LONGEST_HEAD:,}")
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            if len(names) > _MOST_TENSORS:
+                raise ValueError(f"{len(names)} tensors, expected at most {_MOST_TENSORS}")
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file.") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or damaged ({' '.join(str(error).split())})."
+        ) from error
+
+
+def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
+    """Write `model.safetensors` and `model.json` into a folder.
+
+    Args:
+        folder: The folder, which is created if it is missing.
+        tensors: The tensors by canonical name, on any device.
+        description: The network that they belong to.
+
+    Raises:
+        CheckpointError: A name in the description is not UTF-8. Nothing is written then.
+        OSError: The system cannot write the files.
+    """
+    save_weights_file(folder / WEIGHTS, tensors, description)
+    write_json(folder / "model.json", asdict(description))
+
+
+def save_weights_file(path: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
+    """Write one weights file of this package, without the readable JSON beside it.
+
+    Args:
+        path: The file to replace or create; its folder is created if it is missing.
+        tensors: The tensors by canonical name, on any device.
+        description: The network that they belong to.
+
+    Raises:
+        CheckpointError: A name in the description is not UTF-8. Nothing is written then.
+        OSError: The system cannot write the file.
+    """
+    content = asdict(description)
+    _check_text(content, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors, {KEY: json.dumps(content)})
+
+
+def _check_text(content: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError if a description holds text that cannot be written as UTF-8."""
+    told = json.dumps(content, ensure_ascii=False)
+    if half := SURROGATE.search(told):
+        around = told[max(half.start() - 40, 0) : half.end() + 40]
+        raise CheckpointError(
+            f"{path}: cannot be written, since a name in the model's description is not UTF-8 "
+            f"(...{around}...). Rename that class (its folder) and try again."
+        )

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+
+from convnextv2.errors import CheckpointError
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import open_weights
+from convnextv2.weights.safetensors import save_weights
+
+from .networks import network
+
+
+def test_a_description_that_no_model_can_be_built_of_is_one_line(tmp_path: Path) -> None:
+    model = network(num_classes=3)
+    for more in (
+        {"num_classes": 10**40},
+        {"unknown": 1},
+        {"dims": [10**40, 8, 12, 16]},
+        {"depths": [1, 1, 1, 10**9]},
+    ):
+        arguments = model.arguments | more
+        save_weights(tmp_path, model.state_dict(), Description("classifier", "custom", arguments))
+        with pytest.raises(CheckpointError) as error:
+            open_weights(tmp_path / "model.safetensors")
+        assert str(error.value).isprintable()

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import torch
+
+from convnextv2.model.fcmae import FCMAE
+from convnextv2.weights.description import Description
+from convnextv2.weights.restore import load_model
+from convnextv2.weights.safetensors import save_weights
+
+from .networks import describe, network
+
+
+def test_a_weights_file_is_enough_to_build_its_model(tmp_path: Path) -> None:
+    model = network(num_classes=3, stem_stride=2, gelu="tanh", in_channels=1)
+    save_weights(tmp_path, model.state_dict(), describe(model, class_names=["a", "b", "ü"]))
+    loaded, description = load_model(tmp_path / "model.safetensors")
+    images = torch.randn(1, 1, 32, 32)
+    assert torch.equal(loaded(images), model.eval()(images))
+    assert description.class_names == ["a", "b", "ü"]
+
+
+def test_fcmae_weights_build_encoder_and_decoder(tmp_path: Path) -> None:
+    model = FCMAE(network(num_classes=None), decoder_dim=8)
+    save_weights(
+        tmp_path,
+        model.state_dict(),
+        Description("fcmae", "custom", model.encoder.arguments, model.arguments),
+    )
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True)
+    )
