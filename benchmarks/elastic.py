@@ -118,7 +118,8 @@ class Trainer:
 
     def _backward(self, numbers: list[int], divisor: int = 1) -> None:
         """Forward and backward of some micro-batches at once. What is random in them, drop path
-        included, follows from step and number."""
+        included, follows from step and number.
+        """
         batches = [self._batch(number) for number in numbers]
         images, targets = (torch.cat(each) for each in zip(*batches, strict=True))
         images = images.contiguous(memory_format=torch.channels_last)

@@ -1,5 +1,6 @@
 """Make convnextv2/data/bundled/fashion_mnist.npz: the first 400 training and 100 test images of each class of Fashion-MNIST, in
-file order."""
+file order.
+"""
 
 import numpy as np
 

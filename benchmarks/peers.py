@@ -286,7 +286,8 @@ def openvino_work(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Work:
 def loaders(photos: Path, *, image_size: int = SIZE) -> dict[str, Work]:
     """Passes over 512 files, two workers, batches of 64: RandAugment and erasing in training, resize and crop in evaluation.
 
-    No mstd: where a magnitude reaches 10, timm posterizes to no bit at all, which Pillow refuses from version 13 on."""
+    No mstd: where a magnitude reaches 10, timm posterizes to no bit at all, which Pillow refuses from version 13 on.
+    """
     from timm.data import ImageDataset, create_loader
 
     from convnextv2.data.loader import (
@@ -423,7 +424,8 @@ def measure(name: str, photos: Path, large: Path, seconds: float) -> dict[str, A
 
 def memory(name: str, contestant: str, photos: Path, large: Path) -> int:
     """Peak MiB that one contestant takes, weights and optimizer included, in this process: beyond its imports, or allocated on
-    the accelerator."""
+    the accelerator.
+    """
     if name.startswith("train"):
         importlib.import_module("timm")
     if contestant.endswith(

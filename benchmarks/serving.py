@@ -150,7 +150,8 @@ def hey(
     """Load by `hey`: answers/s by status, latency in ms of those answered with 200, and hey's share of the processors.
 
     rate: requests/s of all clients together. The clients of one `hey` ask at the same moments: so it is run eight times then, one
-    after the other, and arrivals are spread."""
+    after the other, and arrivals are spread.
+    """
     parts = min(8, clients) if rate else 1
     command = [
         "hey",
@@ -217,7 +218,8 @@ def form(photo: bytes, folder: Path) -> tuple[Path, str]:
 
 def load(artifact: str, photo: Path, seconds: float) -> dict[str, Any]:
     """Pace at saturation beside the engine alone and LitServe, then latency at half of it and at twice of it. Slow models get
-    more seconds and fewer clients, so that each load has some hundreds of answers and no more waits than can be answered."""
+    more seconds and fewer clients, so that each load has some hundreds of answers and no more waits than can be answered.
+    """
     deadline_s, clients = 5, 64
     data, raw_kind = photo.read_bytes(), "application/octet-stream"
     found: dict[str, Any] = {
@@ -425,7 +427,8 @@ def bomb(width: int, height: int) -> bytes:
 @cache
 def costly() -> list[bytes]:
     """Small bodies that cost much to take: pictures as large as the server allows by default, a JPEG of ever more scans, and JSON
-    whose every element is wrong."""
+    whose every element is wrong.
+    """
     grey, scans = io.BytesIO(), io.BytesIO()
     Image.fromarray(np.zeros((5000, 5000), np.uint16)).save(grey, "png")
     Image.new("CMYK", (2000, 2000)).save(scans, "jpeg", progressive=True)

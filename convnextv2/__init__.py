@@ -1,7 +1,8 @@
 """ConvNeXt V2 from a folder of images to a deployed model.
 
-The verbs are functions with the names and the knobs of the command line: `convnextv2.train(data_dir="shoes/", out="runs/shoes")`.
-Nothing heavy is imported until one of them is used.
+The verbs are functions with the names and the knobs of the command line:
+`convnextv2.train(data_dir="shoes/", out="runs/shoes")`. Nothing heavy is imported until one of them
+is used.
 """
 
 from importlib import import_module

@@ -19,7 +19,8 @@ def main() -> int:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
         return code
-    # First of all, and to the last: a service may be reloaded or stopped while this is being imported, or ends.
+    # This comes first and holds to the last: a service may be reloaded or stopped while it is being
+    # imported, or while it ends.
     from convnextv2.server.signals import hold, ignore
 
     hold()

@@ -15,9 +15,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """Return the device that a user means.
 
     Args:
-        name: "auto" for the accelerator that is there, else the CPU; "gpu" for cuda; "ascend" for npu;
-            or a device of PyTorch.
-        local_rank: Which accelerator of the host, where the name has no number.
+        name: "auto" for the accelerator that is there, else the CPU; "gpu" for cuda; "ascend" for
+            npu; or a device of PyTorch.
+        local_rank: Which accelerator of the host, if the name has no number.
 
     Raises:
         DeviceError: The device is not there. Nothing falls back to the CPU silently.
@@ -49,7 +49,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     count = torch.accelerator.device_count()
     if index >= count:
         raise DeviceError(
-            f"device = {name!r}: there is no number {index}, this machine has {count}. Start fewer ranks on it."
+            f"device = {name!r}: there is no number {index}, this machine has {count}. "
+            "Start fewer ranks on it."
         )
     torch.accelerator.set_device_index(index)
     return torch.device(device.type, index)
@@ -59,8 +60,8 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     """Return the dtype of autocast.
 
     Args:
-        setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively, float16
-            on GPUs that have tensor cores for that only (Volta and Turing), else float32.
+        setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively,
+            float16 on GPUs that have tensor cores for that only (Volta and Turing), else float32.
         device: Of this rank.
     """
     if setting != "auto":
@@ -83,10 +84,10 @@ def bound_threads(local_ranks: int = 1) -> None:
     """Let PyTorch start no more threads than there are cores for this process.
 
     PyTorch counts the machine's cores. Threads beyond a container's quota are stopped together in
-    the middle of each operation. OMP_NUM_THREADS, where it is set, wins.
+    the middle of each operation. If OMP_NUM_THREADS is set, it wins.
 
     Args:
-        local_ranks: how many processes share the cores.
+        local_ranks: How many processes share the cores.
     """
     share = max(1, available_cores() // local_ranks)
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > share:

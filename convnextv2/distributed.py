@@ -110,12 +110,13 @@ def start(
     notes = []
     if distribute is False and launch.world_size > 1:
         raise DeviceError(
-            f"distribute = False, but {launch.launcher} started {launch.world_size} ranks, which would all write the same run. "
-            "Drop one of the two."
+            f"distribute = False, but {launch.launcher} started {launch.world_size} ranks, "
+            "which would all write the same run. Drop one of the two."
         )
     if distribute is True and not launch.launcher:
         notes.append(
-            "distribute = True, but no launcher (torchrun, mpirun, SLURM) started this process: training in one process."
+            "distribute = True, but no launcher (torchrun, mpirun, SLURM) started this process: "
+            "training in one process."
         )
     chosen = choose_device(device, launch.local_rank)
     if chosen.type == "cpu":
@@ -124,7 +125,8 @@ def start(
         _join(launch, chosen, timeout_s)
         _roll_call = RollCall(launch.rank, launch.world_size)
         notes.append(
-            f"{launch.world_size} ranks started by {launch.launcher}, joined by {dist.get_backend()}."
+            f"{launch.world_size} ranks started by {launch.launcher}, joined by "
+            f"{dist.get_backend()}."
         )
     return Place(chosen, launch.rank, launch.world_size, launch.local_world_size), notes
 
@@ -187,8 +189,9 @@ def _end() -> None:
 def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
     if launch.local_world_size < launch.world_size and "MASTER_ADDR" not in os.environ:
         raise DeviceError(
-            f"{launch.launcher} started {launch.world_size} ranks on several hosts, and MASTER_ADDR is not set. "
-            "Set it (and MASTER_PORT) to the address of rank 0's host, for example with: mpirun -x MASTER_ADDR=..."
+            f"{launch.launcher} started {launch.world_size} ranks on several hosts, and MASTER_ADDR "
+            "is not set. Set it (and MASTER_PORT) to the address of rank 0's host, for example with: "
+            "mpirun -x MASTER_ADDR=..."
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     # All ranks must agree on the port without talking, and what they share is the job. Outgoing
@@ -213,5 +216,6 @@ def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise DeviceError(
-            f"rank {launch.rank} cannot join the others at {where} ({error}). Set MASTER_ADDR and MASTER_PORT."
+            f"rank {launch.rank} cannot join the others at {where} ({error}). Set MASTER_ADDR and "
+            "MASTER_PORT."
         ) from error

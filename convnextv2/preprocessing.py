@@ -1,7 +1,7 @@
 """How images are prepared for evaluation, as one frozen object without PyTorch.
 
-Weights files and artifacts carry it as JSON. The recipe, the transforms, other tools' formats and the
-server's description all use this object.
+Weights files and artifacts carry it as JSON. The recipe, the transforms, other tools' formats and
+the server's description all use this object.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ WARPS_TO_PX = 32
 """Up to this size the official code does not resize for a crop either."""
 
 MOST_ELONGATED = 16
-"""Before resizing, an image is cut to at most this many times the crop's aspect ratio, so that one of
-1 x 10,000 pixels does not become 256 x 2,560,000. The centre crop drops that part anyway."""
+"""Before resizing, an image is cut to at most this many times the crop's aspect ratio.
+
+One of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop drops that part
+anyway."""
 
 
 def official_warps(image_size: tuple[int, int]) -> bool:
@@ -39,8 +41,8 @@ class Preprocessing:
     Attributes:
         image_size: Height and width of the result, in pixels.
         channels: Channels of the images.
-        eval_preset: "timm" resizes to floor(image_size / crop_pct), antialiased, and takes the centre
-            crop. "official" (facebookresearch/ConvNeXt-V2) does the same below 384 px; from 384 px
+        eval_preset: "timm" resizes to floor(image_size / crop_pct), antialiased, and takes the
+            centre crop. "official" (facebookresearch/ConvNeXt-V2) does the same below 384 px; from 384 px
             on, and up to 32 px, it warps the whole image to image_size (the longer side counts).
             "mindcv" is timm's without antialiasing, with the crop's offsets rounded down.
         interpolation: The kind of resizing.

@@ -180,7 +180,8 @@ def _records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[s
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """By tag, the steps and values that TensorBoard shows, after it has dropped what a restart has
-    made obsolete."""
+    made obsolete.
+    """
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     return {

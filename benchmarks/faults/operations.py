@@ -270,7 +270,8 @@ def try_points(
 
 def _wait_for_another_second(run: Path) -> None:
     """TensorBoard reads files of events in the order of the seconds in their names. Two starts in
-    one second are an affair of this study, not of users."""
+    one second are an affair of this study, not of users.
+    """
     names = [path.name.split(".") for path in (run / "tensorboard").glob("events*")]
     newest = max((int(name[3]) for name in names), default=0)
     while int(time.time()) <= newest:
@@ -325,7 +326,8 @@ def _straight(
     name: str, verb: str, knobs: Mapping[str, Any], data: Path, out: Path
 ) -> tuple[Path, list[Point]]:
     """The run that nobody kills, and its points. That it can be repeated, and that the comparison
-    sees another seed, is checked at first."""
+    sees another seed, is checked at first.
+    """
     straight = out / re.sub(r"\W+", "-", name) / "straight"
     straight.parent.mkdir(exist_ok=True)
     seen = straight.with_name("points.json")

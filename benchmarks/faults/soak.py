@@ -166,7 +166,8 @@ class Soak:
 
     def _trains(self, process: Process) -> bool:
         """Whether it logs steps, so that a fault comes into the midst of training, and none before
-        the one before it is over."""
+        the one before it is over.
+        """
         path = self.run / "metrics.jsonl"
         if not path.exists() or time.time() - path.stat().st_mtime > _LIVELY_S:
             return False

@@ -54,8 +54,8 @@ def export(options: ExportOptions) -> Path:
     if is_artifact(run):
         if layout == "folder":
             raise ArtifactError(
-                f"{run}: is an artifact already. Give the run it was made from, or layout triton or "
-                "ovms."
+                f"{run}: is an artifact already. Give the run it was made from, or layout triton "
+                "or ovms."
             )
         artifact = open_artifact(run)
         artifact.check()

@@ -81,7 +81,8 @@ def _verbs() -> str:
     rows = [f"| [`{name}`]({name}.md) | {_line(verb)} |" for name, verb in VERBS.items()]
     return _page(
         "Verbs",
-        "`convnextv2 VERB ...` on the command line and `convnextv2.VERB(...)` in Python are the same "
+        "`convnextv2 VERB ...` on the command line and `convnextv2.VERB(...)` in Python are the "
+        "same "
         "function with the same options. An option is written with `_` or `-`; a switch alone "
         "(`--ema`) means True.",
         "| verb | what it does |\n|---|---|\n" + "\n".join(rows),
@@ -313,7 +314,8 @@ def _errors(module: ModuleType) -> str:
     parts = [_rst(f".. autoexception:: {module.__name__}.{name}") for name in found]
     return _page(
         "Errors",
-        "Every error that a user can cause and mend is a `ConvNeXtV2Error`. Its message is one line: "
+        "Every error that a user can cause and mend is a `ConvNeXtV2Error`. Its message is one "
+        "line: "
         "what, its value, what was expected, and the remedy.",
         *parts,
     )
