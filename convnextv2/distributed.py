@@ -189,9 +189,9 @@ def _end() -> None:
 def _join(launch: Launch, device: torch.device, timeout_s: int) -> None:
     if launch.local_world_size < launch.world_size and "MASTER_ADDR" not in os.environ:
         raise DeviceError(
-            f"{launch.launcher} started {launch.world_size} ranks on several hosts, and MASTER_ADDR "
-            "is not set. Set it (and MASTER_PORT) to the address of rank 0's host, for example with: "
-            "mpirun -x MASTER_ADDR=..."
+            f"{launch.launcher} started {launch.world_size} ranks on several hosts, and "
+            "MASTER_ADDR is not set. Set it (and MASTER_PORT) to the address of rank 0's host, for "
+            "example with: mpirun -x MASTER_ADDR=..."
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     # All ranks must agree on the port without talking, and what they share is the job. Outgoing
