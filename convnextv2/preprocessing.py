@@ -43,8 +43,8 @@ class Preprocessing:
         channels: Channels of the images.
         eval_preset: "timm" resizes to floor(image_size / crop_pct), antialiased, and takes the
             centre crop. "official" (facebookresearch/ConvNeXt-V2) does the same below 384 px; from
-            384 px on, and up to 32 px, it warps the whole image to image_size (the longer side counts).
-            "mindcv" is timm's without antialiasing, with the crop's offsets rounded down.
+            384 px on, and up to 32 px, it warps the whole image to image_size (the longer side
+            counts). "mindcv" is timm's without antialiasing, with the crop's offsets rounded down.
         interpolation: The kind of resizing.
         crop_pct: The share of the resized image's side that the centre crop keeps.
         mean: One number for each channel, on the scale 0 to 1.

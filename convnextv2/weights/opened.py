@@ -124,7 +124,8 @@ class Weights:
         """Describe the weights for people.
 
         Returns:
-            Printable lines: what the file is, what people should know about it, and its licence.
+            Printable lines that say what the file is, what people should know about it, and what
+            its licence asks for.
         """
         origin = self.origin
         title = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
