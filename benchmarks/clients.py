@@ -38,9 +38,9 @@ from convnextv2.server.app import build_app
 from convnextv2.server.client import predict_remotely
 from convnextv2.server.keys import Keys
 from convnextv2.server.limits import Limits
-from convnextv2.server.metrics import Metrics
 from convnextv2.server.models import Models
 from convnextv2.server.process import DrainingServer, bind
+from convnextv2.server.prometheus import Metrics
 from convnextv2.server.protocol import TimedProtocol
 
 KEY = "secret"
@@ -133,7 +133,7 @@ def cases(server: Server, photo: bytes, size: tuple[int, int]) -> list[Case]:
     def as_json(images: list[str]) -> bytes:
         return json.dumps({"images": images}).encode()
 
-    full = lambda: server.having(models.queue, "waiting", 4)  # noqa: E731
+    full = lambda: server.having(models.admission, "waiting", 4)  # noqa: E731
     return [
         Case("200", photo, files=[photo]),
         Case("200, pixels", array=pixels),

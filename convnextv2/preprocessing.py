@@ -20,7 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 WARPS_FROM_PX = 384
 """From this size on, the official code, timm and transformers warp images in place of cropping."""
 WARPS_TO_PX = 32
-"""Up to this size the official code does not resize for a crop either."""
+"""Up to this size the official code warps as well."""
 
 MOST_ELONGATED = 16
 """Before resizing, an image is cut to at most this many times the crop's aspect ratio.
@@ -110,12 +110,12 @@ class Preprocessing:
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width before the centre crop.
 
-        Both sides keep their proportion, so that one is image_size / crop_pct and the other is not
-        below.
+        The aspect ratio is kept. One side becomes image_size / crop_pct, and the other is at least
+        its own image_size / crop_pct.
         """
         least_height, least_width = (math.floor(side / self.crop_pct) for side in self.image_size)
         # The other side is rounded down; in timm it is rounded to the nearest if image_size is not
-        # square. A pixel here moves everything.
+        # square. One pixel more or less shifts the crop, and so every value that the network sees.
         extra = 0.5 if self.eval_preset == "timm" and least_height != least_width else 0.0
         if height * least_width <= width * least_height:  # the height is the shorter, in crops
             return least_height, math.floor(least_height * width / height + extra)

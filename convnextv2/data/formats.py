@@ -1,6 +1,6 @@
 """The image formats that are read, and the file endings that follow from them.
 
-Needs no PyTorch, so that listing a folder stays cheap.
+It needs no PyTorch, so that listing a folder stays cheap. `data.decode.picture` decodes them.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from convnextv2.data.transforms import EvalTransform
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
 from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import output_names
+from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.files import write_json
 from convnextv2.preprocessing import Preprocessing
@@ -57,8 +58,8 @@ class Card(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
 
     artifact: Literal[1] = 1
-    format: Literal["torch", "aoti", "onnx", "openvino"]
-    precision: Literal["float32", "float16", "bfloat16", "int8"]
+    format: FormatName
+    precision: PrecisionName
     kind: Literal["classifier", "features", "backbone"]
     files: dict[str, str] = Field(min_length=1)
     model: str

@@ -33,7 +33,7 @@ class Evaluation:
     """The figures of a classifier of K classes on a set of labelled images.
 
     Shares are from 0 to 1. The macro averages are means over the classes that occur as target or
-    prediction. Undefined values count as 0, as in scikit-learn.
+    prediction. Undefined values count as 0, as in scikit-learn. `evaluation.page` shows them.
 
     Attributes:
         top5: The top-5 accuracy; None if there are fewer than five classes.

@@ -18,6 +18,7 @@ from convnextv2.model.layers import Block, LayerNorm, PatchConv, init_weights, s
 from convnextv2.model.tiles import Tiles
 
 # Name -> (depths, dims), from appendix A.1 of the paper.
+# A size that timm builds from 1 x 1 convolutions also belongs to `weights.names.CONV_MLP`.
 SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
     "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),

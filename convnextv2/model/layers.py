@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnextv2.kernels.choice import are_used_for
-from convnextv2.kernels.layers import depthwise, mlp
+from convnextv2.kernels.functional import depthwise, mlp
 from convnextv2.model.tiles import Canvas, fold
 
 

@@ -17,7 +17,7 @@ from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation,
 from convnextv2.recipe.pairs import pair_mistakes
 
 
-class Idle(NamedTuple):
+class IdleRule(NamedTuple):
     """A condition under which a knob has no effect.
 
     Attributes:
@@ -59,50 +59,54 @@ def _knob(
     return Field(default, description=help, json_schema_extra=extra, **checks)  # type: ignore[arg-type]
 
 
-_IDLE: dict[str, Idle] = {
-    "no_momentum": Idle(
+_IDLE: dict[str, IdleRule] = {
+    "no_momentum": IdleRule(
         lambda r: r.optimizer not in ("sgd", "rmsprop"), "only sgd and rmsprop have it"
     ),
-    "no_betas": Idle(
+    "no_betas": IdleRule(
         lambda r: r.optimizer in ("sgd", "rmsprop", "adagrad"), "the optimizer has none"
     ),
-    "no_eps": Idle(lambda r: r.optimizer in ("sgd", "lion"), "the optimizer has none"),
-    "has_policy": Idle(lambda r: r.auto_augment is not None, "auto_augment takes its place"),
-    "no_erasing": Idle(lambda r: r.erase_prob == 0, "erase_prob is 0"),
-    "pads": Idle(lambda r: r.crop_padding > 0, "crop_padding takes its place"),
-    "no_mixing": Idle(lambda r: r.mixup + r.cutmix == 0, "mixup and cutmix are off"),
-    "not_both": Idle(lambda r: r.mixup * r.cutmix == 0, "mixup and cutmix are not both on"),
-    "no_smoothing": Idle(lambda r: r.loss == "asl_multi_label", "asl_multi_label has none"),
-    "has_splits": Idle(lambda r: r.dataset not in ("", "imagenet"), "the dataset has its own"),
-    "no_table": Idle(
+    "no_eps": IdleRule(lambda r: r.optimizer in ("sgd", "lion"), "the optimizer has none"),
+    "has_policy": IdleRule(lambda r: r.auto_augment is not None, "auto_augment takes its place"),
+    "no_erasing": IdleRule(lambda r: r.erase_prob == 0, "erase_prob is 0"),
+    "pads": IdleRule(lambda r: r.crop_padding > 0, "crop_padding takes its place"),
+    "no_mixing": IdleRule(lambda r: r.mixup + r.cutmix == 0, "mixup and cutmix are off"),
+    "not_both": IdleRule(lambda r: r.mixup * r.cutmix == 0, "mixup and cutmix are not both on"),
+    "no_smoothing": IdleRule(lambda r: r.loss == "asl_multi_label", "asl_multi_label has none"),
+    "has_splits": IdleRule(lambda r: r.dataset not in ("", "imagenet"), "the dataset has its own"),
+    "no_table": IdleRule(
         lambda r: r.dataset not in ("", "imagenet"), "they are for tables in data_dir"
     ),
-    "has_8_bits": Idle(lambda r: r.dataset not in ("", "imagenet"), "its images have 8 bits"),
-    "is_here": Idle(lambda r: r.dataset_download and r.dataset == "bundled", "it is here already"),
-    "no_validation": Idle(lambda r: not r.val_while_train, "val_while_train is off"),
-    "keeps_all": Idle(lambda r: r.keep_policy == "all", "all are kept"),
-    "no_checkpoint": Idle(
+    "has_8_bits": IdleRule(lambda r: r.dataset not in ("", "imagenet"), "its images have 8 bits"),
+    "is_here": IdleRule(
+        lambda r: r.dataset_download and r.dataset == "bundled", "it is here already"
+    ),
+    "no_validation": IdleRule(lambda r: not r.val_while_train, "val_while_train is off"),
+    "keeps_all": IdleRule(lambda r: r.keep_policy == "all", "all are kept"),
+    "no_checkpoint": IdleRule(
         lambda r: not r.init and (r.resume_init or r.resume_opt),
         "there is no checkpoint in init (ckpt_path)",
     ),
-    "has_classes": Idle(
+    "has_classes": IdleRule(
         lambda r: r.resume_init or r.resume_opt, "the classes are those of the checkpoint"
     ),
-    "no_scale": Idle(lambda r: r.precision in ("float32", "bfloat16"), "only float16 needs it"),
-    "no_warmup": Idle(lambda r: r.warmup_epochs == 0, "there is no warm-up"),
-    "no_ema": Idle(lambda r: not r.ema, "ema is off"),
-    "no_layer_decay": Idle(lambda r: r.layer_decay is None, "layer_decay is not set"),
-    "no_length": Idle(lambda r: r.schedule not in ("cosine", "step"), "the schedule has none"),
-    "no_floor": Idle(
+    "no_scale": IdleRule(lambda r: r.precision in ("float32", "bfloat16"), "only float16 needs it"),
+    "no_warmup": IdleRule(lambda r: r.warmup_epochs == 0, "there is no warm-up"),
+    "no_ema": IdleRule(lambda r: not r.ema, "ema is off"),
+    "no_layer_decay": IdleRule(lambda r: r.layer_decay is None, "layer_decay is not set"),
+    "no_length": IdleRule(lambda r: r.schedule not in ("cosine", "step"), "the schedule has none"),
+    "no_floor": IdleRule(
         lambda r: r.schedule not in ("cosine", "one_cycle", "cyclic"), "the schedule has none"
     ),
-    "no_rate": Idle(
+    "no_rate": IdleRule(
         lambda r: r.schedule not in ("exponential", "step", "multi_step", "polynomial"),
         "the schedule has none",
     ),
-    "no_milestones": Idle(lambda r: r.schedule != "multi_step", "the schedule has none"),
-    "no_cycles": Idle(lambda r: r.schedule not in ("cosine", "cyclic"), "the schedule has none"),
-    "no_cycle_decay": Idle(lambda r: r.schedule != "cosine", "the schedule has none"),
+    "no_milestones": IdleRule(lambda r: r.schedule != "multi_step", "the schedule has none"),
+    "no_cycles": IdleRule(
+        lambda r: r.schedule not in ("cosine", "cyclic"), "the schedule has none"
+    ),
+    "no_cycle_decay": IdleRule(lambda r: r.schedule != "cosine", "the schedule has none"),
 }
 """The conditions under which knobs have no effect, by name."""
 
@@ -789,7 +793,7 @@ def knobs_of(verb: str) -> frozenset[str]:
     return frozenset(name for name in Recipe.model_fields if _extra(name, "only") in ("", verb))
 
 
-def idle_of(name: str) -> tuple[Idle, ...]:
+def idle_of(name: str) -> tuple[IdleRule, ...]:
     """Return the conditions under which a knob has no effect."""
     return tuple(_IDLE[rule] for rule in _extra(name, "idle"))
 

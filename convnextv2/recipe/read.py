@@ -76,7 +76,7 @@ def read_recipe(
     in_file = _resolve(read_yaml(path), origin, found) if path else {}
     foreign = [item.key for item in in_file.values() if item.key in keys.KEYS]
     given = in_file | _resolve([(key, value, 0) for key, value in values.items()], source, found)
-    is_of_a_run = SET in given  # the run said at its start what has no effect
+    is_of_a_run = SET in given  # what has no effect was reported when the run started
     unset = _not_set(given, origin, found)
     if uses is not None:
         reads_file = verb in ("train", "pretrain") and not is_own
@@ -105,7 +105,8 @@ def read_recipe(
     notes = [habits.defaults_line(origin, foreign, given, defaults)] if like_mindcv else []
     notes += _auto_notes(recipe, given)
     for name, item in given.items():
-        # At its default a knob says nothing, but each line of a MindCV recipe is answered for.
+        # A knob without effect is not reported if it has its default; every line of a MindCV recipe
+        # gets an answer.
         is_told = is_of_a_run and item.source == origin
         if not is_told and (like_mindcv or getattr(recipe, name) != default_of(name)):
             idle += [Idle(item.key, why) for is_idle, why in idle_of(name) if is_idle(recipe)]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from convnextv2.errors import RunError
 from convnextv2.inference.scorer import Scorer
+from convnextv2.server.admission import Admission
 from convnextv2.server.batcher import Batcher
 from convnextv2.server.decoders import Decoders
 from convnextv2.server.limits import Limits
-from convnextv2.server.metrics import Metrics
-from convnextv2.server.queue import Queue
+from convnextv2.server.prometheus import Metrics
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.served import Served, open_served
 from convnextv2.server.spec import Spec, age, fingerprint, is_number, parse_specs
@@ -48,7 +48,7 @@ class Models:
         precision: The arithmetic of classifiers; see `open_scorer`.
 
     Attributes:
-        queue: Counts the images of all models that wait.
+        admission: Counts the images of all models that wait.
         decoders: Turn the files of requests into pixels.
         model_thread: The one thread in which all models compute, on all cores.
         is_ready: Whether the models are warm, until `stop`.
@@ -71,7 +71,7 @@ class Models:
     ) -> None:
         self.sources, self.limits, self.metrics = sources, limits, metrics
         self.device, self.precision = device, precision
-        self.queue = Queue(limits)
+        self.admission = Admission(limits)
         self.decoders = Decoders(limits.max_image_pixels, metrics.decoded.observe)
         self.model_thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.is_ready = self.is_draining = False
@@ -269,7 +269,7 @@ class Models:
         """Warm a model up, then let it take requests."""
         if served.scorer:
             images, seconds = await warm_up(served.scorer, self.model_thread, self.limits.max_batch)
-            self.queue.finished(images, seconds)
+            self.admission.finished(images, seconds)
             served.batcher = self._build_batcher(served, served.scorer)
             served.batcher.start()
         else:
@@ -280,7 +280,7 @@ class Models:
         name = served.spec.name
 
         def measure(images: int, waits: list[float], seconds: float) -> None:
-            self.queue.finished(images, seconds)
+            self.admission.finished(images, seconds)
             self.metrics.images.labels(name).inc(images)
             self.metrics.batch.labels(name).observe(images)
             self.metrics.scored.labels(name).observe(seconds)

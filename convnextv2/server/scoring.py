@@ -124,7 +124,7 @@ async def together(
         ClientDisconnect: The client has left.
     """
     try:
-        models.queue.take(len(works))
+        models.admission.take(len(works))
     except Refusal:
         for work in works:
             work.close()
@@ -146,7 +146,7 @@ async def together(
         results.cancel()
         for task in (*tasks, leaving):
             task.cancel()
-        models.queue.give_back(len(tasks))
+        models.admission.give_back(len(tasks))
 
 
 async def _leaving(request: Request) -> None:

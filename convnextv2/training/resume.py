@@ -1,319 +1,287 @@
-"""Continue a run: what must be as it was, what may change, and where the run continues."""
+"""Restore a run to where it was: at a checkpoint of its own, or at one of MindCV's."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
-from convnextv2.data.source import Source, Targets
+from convnextv2.checkpoint import Checkpoint, read_checkpoint
+from convnextv2.console import say
 from convnextv2.distributed import Place
-from convnextv2.errors import CheckpointError, RunError
-from convnextv2.kernels import choice
+from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.recipe.values import show
-from convnextv2.training.state import Progress
-
-_FREE = frozenset(
-    (
-        *("out", "resume", "resume_allow", "overwrite", "device", "distribute", "rank_timeout_s"),
-        *(
-            "compile",
-            "kernels",
-            "val_precision",
-            "val_while_train",
-            "val_every_epochs",
-            "async_save",
-        ),
-        *("save_every_epochs", "save_every_steps", "save_every_minutes", "keep_checkpoints"),
-        *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "bad_steps", "workers"),
-        *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
-        *("image_suffix", "bad_images", "data_wait_s", "init", "resume_init", "resume_opt"),
-        *(
-            "grad_checkpoint",
-            "batch_size",
-            "accumulate",
-            "global_batch",
-            "precision",
-            "class_order",
-        ),
-        "crop_pct",
-    )
+from convnextv2.run import Run
+from convnextv2.training import mindcv_files
+from convnextv2.training.conditions import (
+    Conditions,
+    check,
+    check_classes,
+    convert_position,
+    is_before,
 )
-"""Knobs that do not change what is learned, or whose effect is compared by itself.
-
-The latter are the names of the images, the images of a step over all ranks, and the arithmetic.
-"""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the result of a run depends on besides its recipe. A checkpoint records it.
-
-    Attributes:
-        images: Number of training images.
-        names_sha256: Hash of their names relative to their common folder, in order.
-        labels_sha256: Hash of their class numbers, in the same order; empty without labels.
-        ranks: Number of processes that train.
-        global_batch: Images in a step, over all ranks.
-        accumulate: Batches in a step, on each rank.
-        asked: batch_size and accumulate as the recipe had them at the start.
-        steps_per_epoch: Steps in an epoch.
-        precision: Arithmetic of the forward pass, such as "bfloat16".
-        versions: Versions of this package and PyTorch, the kind of device, the kernels and the
-            number of threads. If they differ, the result is as good but not the same bit for bit.
-    """
-
-    images: int = 0
-    names_sha256: str = ""
-    labels_sha256: str = ""
-    ranks: int = 0
-    global_batch: int = 0
-    accumulate: int = 1
-    asked: tuple[int, int] = (0, 0)
-    steps_per_epoch: int = 0
-    precision: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, saved: Mapping[str, Any]) -> Conditions:
-        """Restore the conditions from a checkpoint. One of an older version may lack some."""
-        here = cls(**saved)
-        return replace(here, asked=(here.asked[0], here.asked[1]))
+from convnextv2.training.ema import WeightAverage
+from convnextv2.training.keeper import Learner
+from convnextv2.training.loop import Pace
+from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.state import Progress, load_optimizer
+from convnextv2.weights.description import Description, read_model_json
+from convnextv2.weights.opened import Weights
 
 
-def conditions(
+def resume_run(
     recipe: Recipe,
+    run: Run,
     place: Place,
-    source: Source,
-    dtype: torch.dtype,
-    steps_per_epoch: int,
-    asked: tuple[int, int],
-) -> Conditions:
-    """Determine the conditions of this run now.
+    state: Learner,
+    description: Description,
+    pace: Pace,
+    here: Conditions,
+) -> tuple[Progress, Pace, Conditions]:
+    """Continue from the newest whole checkpoint of a run, if nothing forbids it.
 
     Args:
-        recipe: The recipe, with batch_size as a number.
+        recipe: The recipe with which the run would continue.
+        run: The run folder.
         place: This rank.
-        source: The training images.
-        dtype: The precision of the forward pass.
-        steps_per_epoch: Steps in an epoch.
-        asked: batch_size and accumulate as the recipe had them at the start.
+        state: The objects that the checkpoint restores.
+        description: The description of the network.
+        pace: The pace that follows from the recipe.
+        here: The conditions that hold now.
+
+    Returns:
+        The position, the pace and the conditions of the run. If only the number of ranks has
+        changed, the run keeps its number of steps in an epoch.
+
+    Raises:
+        RunError: A change would alter what is learned, and is not allowed.
+        CheckpointError: The checkpoint is of another model.
     """
-    kernels = choice.in_use() if place.device.type == "cpu" else "PyTorch's"
-    assert isinstance(recipe.batch_size, int)
-    return Conditions(
-        images=len(source),
-        names_sha256=_names_sha256(source.names),
-        labels_sha256=_labels_sha256(source.targets),
-        ranks=place.world_size,
-        global_batch=recipe.batch_size * recipe.accumulate * place.world_size,
-        accumulate=recipe.accumulate,
-        asked=asked,
-        steps_per_epoch=steps_per_epoch,
-        precision=str(dtype).removeprefix("torch."),
-        versions={
-            "convnextv2": _own_version(),
-            "torch": str(torch.__version__),
-            "device": f"{place.device.type} ({platform.machine()})",
-            "kernels": kernels + (", compiled" if recipe.compile else ""),
-            "threads": str(torch.get_num_threads()) if place.device.type == "cpu" else "",
-        },
+    folder, checkpoint, damaged = run.newest_whole()
+    place.barrier()  # all ranks have read it before a damaged one is set aside
+    for other, line in damaged:
+        say(line)
+        if place.is_main:
+            run.set_aside(other)
+    saved = Progress.read(checkpoint.progress)
+    then = Conditions.read(saved.conditions)
+    before, allowed = run.recipe, recipe.resume_allow or ()
+    check_classes(checkpoint.description.class_names, description.class_names, allowed)
+    check_shapes(state.model, checkpoint.weights, folder)
+    same_images = then.images == here.images and then.global_batch == here.global_batch
+    if same_images and 0 < then.steps_per_epoch < here.steps_per_epoch:
+        batches = then.steps_per_epoch * recipe.accumulate
+        pace = replace(pace, batches_per_epoch=batches)
+        here = replace(here, steps_per_epoch=then.steps_per_epoch)
+    if then.asked[0]:
+        here = replace(here, asked=then.asked)
+    for line in check(before, recipe, then, here, allowed):
+        say(f"  {line}")
+    if recipe.epochs != before.epochs:
+        say(f"  {_schedule_note(before, recipe, saved.step, here)}")
+    restore(state, run, folder, checkpoint, saved, pace, place)
+    convert_position(saved, then, here)
+    return saved, pace, here
+
+
+def check_shapes(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Check that weights fit a model.
+
+    Args:
+        model: The model.
+        weights: Name -> tensor.
+        folder: The checkpoint that holds the weights, for the message.
+
+    Raises:
+        CheckpointError: The weights are of another model.
+    """
+    if shapes_of(weights) != shapes_of(model.state_dict()):
+        kind = "a pre-training run" if "mask_token" in weights else "a training run"
+        raise CheckpointError(
+            f"{folder}: is of {kind} of another model. Resume with the verb and the model that it "
+            "was started with."
+        )
+
+
+def restore(
+    state: Learner,
+    run: Run,
+    folder: Path,
+    checkpoint: Checkpoint,
+    progress: Progress,
+    pace: Pace,
+    place: Place,
+) -> None:
+    """Restore everything to a checkpoint of the run. The run forgets what came after it.
+
+    Args:
+        state: The objects to restore.
+        run: The run folder.
+        folder: The folder of the checkpoint.
+        checkpoint: The checkpoint.
+        progress: The position that the checkpoint states.
+        pace: The pace of the run.
+        place: This rank. Only the main rank changes files.
+    """
+    weights = checkpoint.weights
+    check_shapes(state.model, weights, folder)
+    state.model.load_state_dict(weights)
+    load_optimizer(state.optimizer, state.model, checkpoint.optimizer, progress.step)
+    if state.average is not None:
+        state.average.load(checkpoint.average or weights)
+    if progress.scaler:
+        state.scaler.load_state_dict(progress.scaler)
+    elif state.scaler.is_enabled():
+        say("  The scaler of float16's gradients starts anew: the run had another arithmetic.")
+    if place.is_main:
+        if lines := run.damaged_lines():
+            say(f"  metrics.jsonl: {lines} line{'s' * (lines > 1)} cannot be read and left out.")
+        position = progress.epoch + progress.batch / pace.batches_per_epoch
+        stays = [record for record in run.metrics() if is_before(record, progress, position)]
+        run.rewind(stays, folder)
+        _heal_last(run, checkpoint)
+
+
+def _schedule_note(before: Recipe, now: Recipe, step: int, here: Conditions) -> str:
+    rates = []
+    for recipe in (before, now):
+        peak, floor = scaled_lr(recipe, here.global_batch)
+        lr_at = build_schedule(recipe, peak=peak, floor=floor, steps_per_epoch=here.steps_per_epoch)
+        last = recipe.epochs * here.steps_per_epoch - 1
+        rates.append(lr_at(min(step, last)))
+    return (
+        f"The schedule is that of {now.epochs} epochs from here on: the learning rate at this step "
+        f"is {rates[1]:.3e}, by the schedule of {before.epochs} epochs it was {rates[0]:.3e}."
     )
 
 
-def check(
-    before: Recipe, now: Recipe, then: Conditions, here: Conditions, allowed: Collection[str]
-) -> list[str]:
-    """Compare a run with the settings that it is to be continued with.
-
-    Args:
-        before: The recipe that the run was started with.
-        now: The recipe that it would be continued with.
-        then: The conditions when its checkpoint was written.
-        here: The conditions now.
-        allowed: Names of what may differ: knobs, images, ranks and precision.
-
-    Returns:
-        Lines that name the differences that are allowed.
-
-    Raises:
-        RunError: A difference changes what is learned, and is not allowed.
-    """
-    lines: list[tuple[str, str]] = []
-    refused: list[tuple[str, str]] = []
-    for name in Recipe.model_fields:
-        old, new = getattr(before, name), getattr(now, name)
-        if old == new or name in ("out", "resume", "resume_allow", "overwrite"):
-            continue
-        line = f"{name}: {show(old)} before, {show(new)} from here on"
-        raised = name == "epochs" and new > old
-        free = name in _FREE or raised
-        (lines if free or name in allowed else refused).append((name, line))
-    for name, line in _differences(before, now, then, here):
-        (lines if name in allowed or name == "versions" else refused).append((name, line))
-    if refused:
-        names = list(dict.fromkeys(name for name, _ in refused))
-        raise RunError(
-            f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result "
-            "depends "
-            f"on ({'; '.join(line for _, line in refused)}). Give the command as before, leave the "
-            f"recipe out (the run has its own), or allow it: --resume_allow {','.join(names)}."
-        )
-    return [line for _, line in lines]
-
-
-def _differences(
-    before: Recipe, now: Recipe, then: Conditions, here: Conditions
-) -> list[tuple[str, str]]:
-    """Find the differences outside the recipe, each with the name under which it can be allowed."""
-    found = []
-    if then.images and then.images != here.images:
-        line = f"training images: {then.images:,} before, {here.images:,} from here on"
-        found.append(("images", line))
-    elif then.names_sha256 and then.names_sha256 != here.names_sha256:
-        found.append(
-            ("images", f"the names of the {here.images:,} training images, or their order")
-        )
-    elif then.labels_sha256 and then.labels_sha256 != here.labels_sha256:
-        found.append(("images", f"the labels of the {here.images:,} training images"))
-    if then.global_batch and then.global_batch != here.global_batch:
-        line = f"images in a step: {then.global_batch} before, {here.global_batch} from here on"
-        same = (before.batch_size, before.accumulate) == (now.batch_size, now.accumulate)
-        found.append(("ranks" if same else "batch_size", line))
-    elif then.steps_per_epoch and then.steps_per_epoch != here.steps_per_epoch:
-        line = (
-            f"steps in an epoch: {then.steps_per_epoch} before, {here.steps_per_epoch} from here on"
-        )
-        if then.images == here.images:
-            found.append(("ranks", line))
-    if now.elastic and before.batch_size != now.batch_size:
-        line = f"images in a micro-batch: {before.batch_size} before, {now.batch_size} from here on"
-        found.append(("batch_size", line))
-    if then.precision and then.precision != here.precision:
-        line = f"arithmetic: {then.precision} before, {here.precision} from here on"
-        found.append(("precision", line))
-    for name, current in here.versions.items():
-        if then.versions.get(name, current) != current:
-            line = f"{name}: {then.versions.get(name)} before, {current} from here on"
-            found.append(("versions", f"{line}; the last bits of the result may differ"))
-    if then.ranks and then.ranks != here.ranks and not now.elastic:
-        line = f"ranks: {then.ranks} before, {here.ranks} from here on"
-        found.append(("versions", f"{line}; the last bits of the result may differ"))
-    return found
-
-
-def keep_global_batch(recipe: Recipe, before: Recipe, then: Conditions, ranks: int) -> Recipe:
-    """Adapt the batch to a changed number of ranks, so that a step has as many images as before.
-
-    A step then takes the same images, because ranks take turns in one common order.
-
-    Args:
-        recipe: The recipe that the run would be continued with.
-        before: The recipe in its recipe.yaml.
-        then: The conditions when its checkpoint was written.
-        ranks: The number of ranks now.
-
-    Returns:
-        The recipe. If it asks for the batch_size and accumulate of the start or of recipe.yaml,
-        and these no longer make the same step, they are replaced.
-    """
-    asked = recipe.batch_size, recipe.accumulate
-    if not then.global_batch or asked not in (then.asked, (before.batch_size, before.accumulate)):
-        return recipe
-    each, rest = divmod(then.global_batch, ranks)
-    assert isinstance(recipe.batch_size, int), "a run has found what auto is"
-    if rest or recipe.batch_size * recipe.accumulate == each:
-        return recipe
-    size = max(size for size in range(1, recipe.batch_size + 1) if each % size == 0)
-    if recipe.elastic and size != recipe.batch_size:  # other sums; `check` refuses these ranks
-        return recipe
-    return recipe.model_copy(update={"batch_size": size, "accumulate": each // size})
-
-
-def convert_position(progress: Progress, then: Conditions, here: Conditions) -> None:
-    """Count a position in the middle of an epoch in the batches and steps that hold now.
-
-    Args:
-        progress: The position as it was saved. It is changed in place.
-        then: The conditions when it was saved.
-        here: The conditions now.
-    """
-    if not then.global_batch:
-        return
-    images = progress.batch // then.accumulate * then.global_batch
-    progress.batch = images // here.global_batch * here.accumulate
-    if then.steps_per_epoch != here.steps_per_epoch or then.global_batch != here.global_batch:
-        steps_in_epoch = progress.batch // here.accumulate
-        progress.step = progress.epoch * here.steps_per_epoch + steps_in_epoch
-
-
-def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection[str]) -> None:
-    """Check that the data have the classes that the rows of a trained head stand for.
-
-    Args:
-        before: The classes that the head was trained on, in order.
-        now: The classes of the data, in order.
-        allowed: Names of what may differ.
-
-    Raises:
-        CheckpointError: The data have other classes.
-    """
-    if before and now and len(before) != len(now):
-        raise CheckpointError(
-            f"resume: the run was trained on {len(before)} classes, the data have {len(now)} now. "
-            "Give the data back their classes, or start a new run with --init."
-        )
-    changed = [(old, new) for old, new in zip(before, now, strict=False) if old != new]
-    if changed and "classes" not in allowed:
-        raise CheckpointError(
-            f"resume: the run was trained on other classes: {changed[0][0]!r} is now "
-            f"{changed[0][1]!r} ({len(changed)} of {len(before)} differ). Give the data back their "
-            "names, start a new run with --init, or, where only the names changed, allow it: "
-            "--resume_allow classes."
-        )
-
-
-def is_before(record: Mapping[str, Any], progress: Progress, position: float) -> bool:
-    """Return whether a record stays if a run goes back to a position. It rewrites the others.
-
-    Args:
-        record: A record of metrics.jsonl.
-        progress: The position, in steps of the checkpoint.
-        position: The same position in epochs. Steps alone are not enough if an earlier part of the
-            run had more of them in an epoch.
-    """
-    if record["step"] == progress.step and record["kind"] != "train":
-        return not progress.batch and progress.is_closed
-    return bool(record["step"] <= progress.step or record["epoch"] < position - 1e-3)
-
-
-def _own_version() -> str:
+def _heal_last(run: Run, checkpoint: Checkpoint) -> None:
+    """Write `last/` again if the process was killed between writing the checkpoint and `last/`."""
+    told = run.path / "last" / "model.json"
     try:
-        return version("convnextv2")
-    except PackageNotFoundError:  # it runs from its sources
-        return "sources"
+        is_new = read_model_json(told).training == checkpoint.description.training
+    except CheckpointError:
+        is_new = False
+    if not is_new:
+        run.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
 
 
-def _names_sha256(names: Sequence[str]) -> str:
-    """Hash names relative to their common folder, so that a data set may move as a whole."""
-    ends = [min(names), max(names)] if len(names) else []  # their common prefix is that of all
-    shared = os.path.commonprefix(ends).rpartition("/")[0]
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name[len(shared) :].encode(errors="surrogateescape") + b"\0")
-    return digest.hexdigest()
+def continue_mindcv(
+    recipe: Recipe,
+    run: Run,
+    weights: Weights,
+    state: Learner,
+    pace: Pace,
+    place: Place,
+    *,
+    inside: bool,
+) -> Progress:
+    """Continue from a MindSpore checkpoint.
+
+    Args:
+        recipe: The recipe. With `resume_opt`, the optimizer's state is adopted too.
+        run: The run folder.
+        weights: The opened checkpoint. The model already has these weights.
+        state: The objects to restore: the average, and the optimizer if that is asked for.
+        pace: The pace of the run.
+        place: This rank.
+        inside: Whether the checkpoint lies in the run folder. If so, the log of that folder is
+            continued too.
+
+    Returns:
+        The position after the last epoch that the checkpoint has finished.
+
+    Raises:
+        RecipeError: The file is not a MindSpore checkpoint, or nothing is left to do.
+        CheckpointError: The optimizer's state is missing, or belongs to another step.
+    """
+    path = weights.path
+    if path.suffix != ".ckpt":
+        raise RecipeError(
+            f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to "
+            "continue a run."
+        )
+    epoch, how = mindcv_files.position_of(
+        path.name, weights.container.tensors, pace.steps_per_epoch
+    )
+    best = run.path / "best" / "model.json"
+    if inside and path.name == f"{recipe.model}_best.ckpt" and best.exists():
+        epoch, how = int(read_model_json(best).training["epoch"]), "as best/ says"
+    if epoch >= recipe.epochs:
+        raise RecipeError(
+            f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: "
+            "nothing is left to do. Raise "
+            "epochs, or use init to start a new run from these weights."
+        )
+    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
+    say(
+        f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new "
+        "run from it, use init."
+    )
+    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
+        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
+        checkpoint = read_checkpoint(own)
+        progress = Progress.read(checkpoint.progress)
+        restore(state, run, own, checkpoint, progress, pace, place)
+        return progress
+    if recipe.resume_opt:
+        if recipe.optimizer not in ("adamw", "adam"):
+            raise RecipeError(
+                "resume_opt = True: MindCV's state is read for adamw and adam, not "
+                f"{recipe.optimizer}. Leave it out."
+            )
+        moments = mindcv_files.optimizer_state(
+            weights, recipe.model, progress.step, epoch * pace.batches_per_epoch
+        )
+        load_optimizer(state.optimizer, state.model, moments, progress.step)
+    if state.average is not None:
+        _continue_average(weights, state.average, progress)
+    if inside:
+        records = _history(run, epoch, pace.steps_per_epoch)
+        progress.best = max(
+            (record["top1"] for record in records if "top1" in record), default=None
+        )
+        if (
+            place.is_main
+        ):  # of this epoch there is no checkpoint at its end, see above, so all from it on go
+            run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
+    return progress
 
 
-def _labels_sha256(targets: Targets | None) -> str:
-    """Hash labels, independently of their integer type."""
-    if targets is None:
-        return ""
-    return hashlib.sha256(np.ascontiguousarray(targets, dtype="<i8").data).hexdigest()
+def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:
+    """Read the records of a run up to the end of an epoch.
+
+    In a folder that MindCV wrote, they are taken from its result.log.
+    """
+    log = run.path / "result.log"
+    records = run.metrics()
+    if not records and log.is_file():
+        records = mindcv_files.read_result_log(
+            log.read_text(encoding="utf-8", errors="replace"), steps_per_epoch
+        )
+    return [record for record in records if record["epoch"] <= epoch]
+
+
+def _continue_average(weights: Weights, average: WeightAverage, progress: Progress) -> None:
+    """Restore the average of a MindSpore checkpoint.
+
+    If the checkpoint has none, the average starts at the weights.
+    """
+    found = mindcv_files.average_of(weights)
+    if found is None or shapes_of(found[0]) != shapes_of(average.tensors):
+        why = "has none" if found is None else "has that of another head or stem"
+        say(f"ema: {weights.path.name} {why}, so the average starts at the weights.")
+        progress.average_ahead = -progress.step
+        return
+    average.load(found[0])
+    progress.average_ahead = found[1] - progress.step
+    say(f"ema: the average of {weights.path.name} is continued, after {found[1]} updates.")
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each tensor, by name."""
+    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -107,7 +107,8 @@ def decide(recipe: Recipe, path: Path) -> tuple[Recipe, Way]:
         The recipe, in which `resume: auto` has become True or False, and the way.
 
     Raises:
-        RunError: `resume: auto` can do neither; see `settle_auto`.
+        RunError: With `resume: auto`, the folder can neither be resumed nor safely be started anew;
+            see `settle_auto`.
     """
     recipe = settle_auto(recipe, path)
     if recipe.resume:
@@ -131,7 +132,7 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
 
     Raises:
         RunError: The folder has weights but no checkpoint to continue from, or starting anew would
-            delete something that a run without a checkpoint does not leave there.
+            delete files that no run wrote.
     """
     if recipe.resume != "auto":
         return recipe
@@ -148,7 +149,7 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
     if is_run and (others := run.foreign_content(recipe.model)):
         raise RunError(
             f"resume = auto: {path} has no checkpoint to go on from, and starting anew would "
-            f"delete what no run has left there: {', '.join(others)}. Use another folder for out, "
+            f"delete files that are not of a run: {', '.join(others)}. Use another folder for out, "
             "or --overwrite to delete them."
         )
     return recipe.model_copy(update={"resume": False, "overwrite": is_run})

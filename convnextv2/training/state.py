@@ -30,7 +30,7 @@ class Progress:
         scaler: The state of the gradient scaler.
         average_ahead: The number of updates by which the average is ahead of `step`. It may differ
             from 0 after continuing from MindCV.
-        conditions: What else the result depends on, see `training.resume`. It is empty in older
+        conditions: What else the result depends on, see `training.conditions`. It is empty in older
             checkpoints.
         closed: Epochs that are evaluated and logged. It is None in older checkpoints, which were
             written after the evaluation.

@@ -13,6 +13,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError, TrainingError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.announce import announcements
+from convnextv2.training.conditions import conditions
 from convnextv2.training.elastic import GradientTree, check_micro_batches, fix_threads, start_alike
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import LossWatch
@@ -20,8 +21,7 @@ from convnextv2.training.keeper import Keeper, Learner
 from convnextv2.training.loop import Pace, fit
 from convnextv2.training.memory import out_of_memory, out_of_memory_text
 from convnextv2.training.optim import build_optimizer
-from convnextv2.training.restore import continue_mindcv, resume_run
-from convnextv2.training.resume import conditions
+from convnextv2.training.resume import continue_mindcv, resume_run
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.start import Start, Way
 from convnextv2.training.state import Progress
@@ -59,7 +59,7 @@ def train_task(task: Task, start: Start) -> None:
         WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None,
         build_scaler(recipe, dtype, place.device),
     )
-    progress, pace = _take_up(task, start, learner, pace, dtype)
+    progress, pace = _restore_position(task, start, learner, pace, dtype)
     if place.is_main:
         run.save_recipe(recipe)
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # in case a kill prevented it
@@ -124,10 +124,10 @@ def check_images(task: Task, place: Place) -> None:
     )
 
 
-def _take_up(
+def _restore_position(
     task: Task, start: Start, learner: Learner, pace: Pace, dtype: torch.dtype
 ) -> tuple[Progress, Pace]:
-    """Bring the learner to the position of the run.
+    """Load model, optimizer, average and scaler from where the run continues, if it continues.
 
     Returns:
         The position and the pace. If a run is continued with another number of ranks, it keeps the
@@ -152,7 +152,7 @@ def _take_up(
 
 
 def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
-    """Build the recipe's pace: how long the loop runs, and how often it does what."""
+    """Collect what the loop needs of a recipe: length, intervals, clipping and precision."""
     minutes = recipe.save_every_minutes
     return Pace(
         epochs=recipe.epochs,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.recipe.knobs import Recipe, group_of, knobs_of
 from convnextv2.recipe.options import REQUIRED, Options, PathLike, argument, option
 from convnextv2.server.limits import Limits
@@ -117,10 +118,8 @@ class ExportOptions(
     """Write a model as an ONNX, PyTorch or OpenVINO artifact, and certify how well it agrees."""
 
     run: PathLike = argument("RUN", _RUN)
-    format: Literal["onnx", "torch", "aoti", "openvino"] = option(
-        "onnx", "Format of the artifact.", metavar="F"
-    )
-    precision: Literal["float32", "float16", "bfloat16", "int8"] = option(
+    format: FormatName = option("onnx", "Format of the artifact.", metavar="F")
+    precision: PrecisionName = option(
         "float32",
         "Arithmetic of the artifact. GRN and layer norm keep float32 statistics in every "
         "precision.",

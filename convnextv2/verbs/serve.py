@@ -40,9 +40,9 @@ def serve(options: ServeOptions) -> None:
     from convnextv2.server.app import build_app
     from convnextv2.server.keys import Keys
     from convnextv2.server.limits import Limits
-    from convnextv2.server.metrics import Metrics
     from convnextv2.server.models import Models
     from convnextv2.server.process import bind, run_server
+    from convnextv2.server.prometheus import Metrics
     from convnextv2.server.tls import read_certificate
 
     origins = _read_origins(options.cors_origins)

@@ -16,7 +16,7 @@ from convnextv2.kernels import choice
 from convnextv2.lock import locked
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.run import Run, open_run
-from convnextv2.training.resume import Conditions, keep_global_batch
+from convnextv2.training.conditions import Conditions, keep_global_batch
 from convnextv2.training.start import Start, Way, decide, make_folder, prepare
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Task

@@ -201,8 +201,8 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
     from convnextv2.data.loader import EvaluationLoader
     from convnextv2.data.sources import files, image_folder
     from convnextv2.server.limits import Limits
-    from convnextv2.server.metrics import Metrics
     from convnextv2.server.models import Models
+    from convnextv2.server.prometheus import Metrics
 
     models = Models([str(weights)], Limits(), Metrics(), device="cpu", precision="float32")
     of_weights, of_artifact = (

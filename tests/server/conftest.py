@@ -16,8 +16,8 @@ from convnextv2.inference.predictor import Predictor
 from convnextv2.server.app import build_app
 from convnextv2.server.keys import Keys
 from convnextv2.server.limits import Limits
-from convnextv2.server.metrics import Metrics
 from convnextv2.server.models import Models
+from convnextv2.server.prometheus import Metrics
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ class Server:
     async def waiting(self, images: int) -> None:
         """Returns as soon as so many images wait."""
         async with asyncio.timeout(10):
-            while self.models.queue.waiting < images:
+            while self.models.admission.waiting < images:
                 await asyncio.sleep(0.001)
 
     async def ready(self) -> None:

@@ -849,7 +849,7 @@ async def test_nothing_is_scored_for_a_client_that_has_left(
         left.set()
         async with asyncio.timeout(5):
             await request
-        assert server.models.queue.waiting == 0
+        assert server.models.admission.waiting == 0
     assert sent[0]["status"] == 499
     route = "/v1/models/{name}/predict"
     figures = await server.figures()

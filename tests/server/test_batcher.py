@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
+from convnextv2.server.admission import Admission
 from convnextv2.server.batcher import Batcher
 from convnextv2.server.limits import Limits
-from convnextv2.server.queue import Queue
 from convnextv2.server.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
@@ -220,39 +220,39 @@ async def test_a_queue_that_fails_each_time_can_be_stopped(
 
 
 def test_the_queue_takes_so_many_images_and_room_comes_back() -> None:
-    queue = Queue(Limits(max_queue=4))
-    queue.take(3)
+    admission = Admission(Limits(max_queue=4))
+    admission.take(3)
     with pytest.raises(Refusal) as refusal:
-        queue.take(2)
+        admission.take(2)
     assert (refusal.value.status, refusal.value.code, refusal.value.retry_after_s) == (
         429,
         "queue_full",
         1,
     )
-    assert queue.waiting == 3
-    queue.take(1)
-    queue.give_back(3)
-    queue.take(3)
-    assert queue.waiting == 4
+    assert admission.waiting == 3
+    admission.take(1)
+    admission.give_back(3)
+    admission.take(3)
+    assert admission.waiting == 4
 
 
 def test_the_queue_refuses_what_would_wait_too_long_but_never_an_empty_servers_first_request() -> (
     None
 ):
-    queue = Queue(Limits(max_queue=1000, deadline_s=10))
-    queue.finished(2, 1.0)
-    queue.take(50)  # 25 s of work, and still the only chance that it gets
-    queue.give_back(50)
-    queue.take(8)
+    admission = Admission(Limits(max_queue=1000, deadline_s=10))
+    admission.finished(2, 1.0)
+    admission.take(50)  # 25 s of work, and still the only chance that it gets
+    admission.give_back(50)
+    admission.take(8)
     with pytest.raises(Refusal, match="for about 6 s"):
-        queue.take(3)
-    queue.take(2)
-    assert queue.waiting == 10
+        admission.take(3)
+    admission.take(2)
+    assert admission.waiting == 10
 
 
 def test_the_pace_is_a_moving_average() -> None:
-    queue = Queue(Limits())
-    queue.finished(10, 1.0)
-    assert queue.pace == 10
-    queue.finished(20, 1.0)
-    assert queue.pace == pytest.approx(11)
+    admission = Admission(Limits())
+    admission.finished(10, 1.0)
+    assert admission.pace == 10
+    admission.finished(20, 1.0)
+    assert admission.pace == pytest.approx(11)

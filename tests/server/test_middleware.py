@@ -370,8 +370,8 @@ async def test_a_reload_that_fails_for_any_reason_leaves_all_as_it_was(
 def test_a_repository_of_the_hub_is_served_by_its_name(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convnextv2.server.metrics import Metrics
     from convnextv2.server.models import Models
+    from convnextv2.server.prometheus import Metrics
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(

@@ -124,9 +124,9 @@ def test_it_can_print_every_refusal(server: Any, client: Any, images: list[bytes
     assert refused(415, images[:1], request_compression_algorithm="gzip").startswith(
         "Content-Encoding 'gzip'"
     )
-    server.models.queue.waiting = 20
+    server.models.admission.waiting = 20
     assert refused(429, images[:1]) == "20 images are waiting, 20 may. Try again later."
-    server.models.queue.waiting = 0
+    server.models.admission.waiting = 0
     server.models.is_ready = False
     assert refused(503, images[:1]).startswith("The server is starting")
     server.models.is_ready = True

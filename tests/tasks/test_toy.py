@@ -12,7 +12,7 @@ from convnextv2.data.loader import Batch, build_evaluation_loader, build_trainin
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.errors import CheckpointError, Stopped
-from convnextv2.evaluation.report import build_report, write_report
+from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run
 from convnextv2.training.build import build_network
 from convnextv2.training.start import Start
@@ -58,13 +58,13 @@ class MeanColour:
     def report(self, run: Run) -> None:
         evals = [record for record in run.metrics() if record["kind"] == "eval"]
         summary = {"likeness": f"{max(record['likeness'] for record in evals):.3f}"}
-        page = build_report(
+        page = build_page(
             "Mean colour",
             summary=summary,
             recipe=self.recipe.model_dump(),
             metrics=run.metrics(),
         )
-        write_report(run.report, page)
+        write_page(run.report, page)
 
 
 SETTINGS = {

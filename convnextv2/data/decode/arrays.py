@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from convnextv2.data.decode.limits import check_values
-from convnextv2.data.decode.pillow import check_bands, on_white, upright
+from convnextv2.data.decode.orientation import upright
+from convnextv2.data.decode.pillow import check_bands, on_white
 from convnextv2.data.decode.values import to_pixels
 from convnextv2.errors import DataError
 

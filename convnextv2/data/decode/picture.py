@@ -15,14 +15,8 @@ from torch import Tensor
 from convnextv2.data.decode import arrays, avif, headers, jpeg, jpeg2000, png, stacks, tiff
 from convnextv2.data.decode.failures import is_heic, our_errors, refuse_unknown
 from convnextv2.data.decode.limits import Part, check_parts
-from convnextv2.data.decode.pillow import (
-    bands_of,
-    deep_values,
-    from_pillow,
-    is_deep,
-    orientation_of,
-    upright,
-)
+from convnextv2.data.decode.orientation import orientation_of, upright
+from convnextv2.data.decode.pillow import bands_of, deep_values, from_pillow, is_deep
 from convnextv2.data.decode.pnm import is_ranged, is_slow, largest, ranged_values
 from convnextv2.data.formats import sniff
 from convnextv2.errors import DataError

@@ -22,6 +22,7 @@ from convnextv2.deploy.formats.openvino import OPENVINO
 from convnextv2.deploy.formats.pytorch import AOTI, TORCH
 from convnextv2.errors import DeviceError, MissingPackageError
 
+# A new name also belongs to `deploy.names.FormatName`.
 ARTIFACT_FORMATS = {"torch": TORCH, "aoti": AOTI, "onnx": ONNX, "openvino": OPENVINO}
 
 

@@ -23,7 +23,7 @@ RENAMED: dict[str, str] = {
     if isinstance(extra := field.json_schema_extra, dict)
     and isinstance(extra["mindcv"], str)
     and extra["mindcv"]
-} | {"clip_grad": "clip_norm"}  # a switch beside `clip_value`, see recipe.read
+} | {"clip_grad": "clip_norm"}  # a switch beside `clip_value`, see `habits.without_foreign`
 """MindCV's key -> our knob."""
 
 VALUES: dict[str, dict[str, Any]] = {

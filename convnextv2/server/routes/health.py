@@ -26,5 +26,5 @@ async def readyz(models: ModelsOf) -> schemas.Status:
 @router.get("/metrics", responses={401: schemas.REFUSALS[401]}, response_class=Response)
 async def read_metrics(models: ModelsOf) -> Response:
     """Return the metrics in Prometheus's text format."""
-    models.metrics.queue.set(models.queue.waiting)
+    models.metrics.queue.set(models.admission.waiting)
     return Response(models.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

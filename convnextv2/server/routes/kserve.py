@@ -169,7 +169,7 @@ async def _infer(models: Models, http: Request, name: str, version: str | None) 
     models.check_ready()
     async with models.use(name, version) as served:
         class_names = served.classifier.class_names
-        models.queue.check(1)  # before the body is read and taken apart
+        models.admission.check(1)  # before the body is read and taken apart
         request = await read_request(http, MAX_NUMBERS)
         wanted = request.outputs or [
             schemas.V2Wanted(name="probs"),

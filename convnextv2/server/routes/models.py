@@ -82,7 +82,7 @@ async def _predict(
     models.check_ready()
     async with models.use(name, version) as served:
         class_names = served.classifier.class_names
-        models.queue.check(1)  # before the body is read and taken apart
+        models.admission.check(1)  # before the body is read and taken apart
         files = await read_images(request, models.limits)
         scored = await score(request, models, served, files)
         images = [
@@ -122,7 +122,7 @@ async def reconstruct(
     models.check_ready()
     async with models.use(name) as served:
         model = served.pretrained
-        models.queue.check(1)
+        models.admission.check(1)
         files = await read_images(request, models.limits)
         if len(files) != 1:
             raise Refusal(400, "bad_request", f"{len(files)} images. Expected one.")

@@ -16,7 +16,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation
-from convnextv2.evaluation.report import Example, build_report, write_report
+from convnextv2.evaluation.page import Example, build_page, write_page
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
@@ -43,7 +43,7 @@ def report_training(run: Run, place: Place, init: Weights | None = None) -> Eval
     """
     recipe = run.recipe
     if find_sources(recipe, labelled=True)[1] is None:
-        write_report(run.report, _page(run, None, recipe, init))
+        write_page(run.report, _page(run, None, recipe, init))
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_weights(weights, recipe, Place(place.device))
@@ -81,7 +81,7 @@ def write_evaluation_report(
             if weights.is_dir()
             else weights.with_name(f"{weights.stem}-report.html")
         )
-    write_report(path, _page(run, measured, recipe, init))
+    write_page(path, _page(run, measured, recipe, init))
     return path
 
 
@@ -114,7 +114,7 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe, init: Weig
         summary["parameters"] = _short(measured.parameters)
         if measured.skipped:
             summary["validation images left out"] = str(len(measured.skipped))
-    return build_report(
+    return build_page(
         title(recipe),
         summary=summary,
         recipe=recipe.model_dump(),

@@ -36,7 +36,7 @@ from convnextv2.weights.description import Description
 class Classification:
     """Learn to classify images. See `training.task.Task`."""
 
-    usual_loss = None
+    usual_loss = None  # not known: it depends on the loss and on the number of classes
 
     def __init__(self, start: Start) -> None:
         """Find the images and build the network, with `init` from a classifier or an FCMAE run.
@@ -65,11 +65,13 @@ class Classification:
         provenance = start.load_into(self.model, class_names, len(classes))
         freeze(self.model, recipe.freeze)
         preprocessing = build_preprocessing(recipe)
-        size = max(1, recipe.aug_splits), recipe.in_channels, *preprocessing.image_size
+        copies = max(1, recipe.aug_splits)
+        image_shape = recipe.in_channels, *preprocessing.image_size
 
         def trial(model: nn.Module, images: int) -> Tensor:
+            """Run blank images, so that `settle_batch` finds out what a step takes."""
             device = next(model.parameters()).device
-            blank = torch.zeros(images * size[0], *size[1:], device=device)
+            blank = torch.zeros(images * copies, *image_shape, device=device)
             total: Tensor = model(blank).sum()
             return total
 

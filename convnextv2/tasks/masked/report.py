@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convnextv2.data.left_out import Quarantine
-from convnextv2.evaluation.report import build_report, write_report
+from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
 from convnextv2.tasks.title import title
@@ -20,7 +20,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
     recipe = run.recipe
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
     fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
-    page = build_report(
+    page = build_page(
         f"FCMAE pre-training: {title(recipe)}",
         summary={
             "model": recipe.model.removeprefix("convnextv2_"),
@@ -39,4 +39,4 @@ def report_pretraining(run: Run, weights: Weights) -> None:
             ),
         ],
     )
-    write_report(run.report, page)
+    write_page(run.report, page)

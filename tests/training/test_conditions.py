@@ -9,7 +9,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.training.resume import (
+from convnextv2.training.conditions import (
     Conditions,
     check,
     check_classes,

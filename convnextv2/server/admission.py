@@ -1,4 +1,7 @@
-"""The queue of a server: how many images may wait, over all of its models."""
+"""Admission: which requests a server takes, and which it answers with 429.
+
+It counts the images that wait over all models. The images themselves wait in `batcher`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ The models share the processor with decoding, so that the wait may be twice what
 
 
 @dataclass
-class Queue:
+class Admission:
     """Counts the images that wait, over all models, so that one bound holds for their memory.
 
     Attributes:

@@ -9,7 +9,7 @@ from kernels.reference import TOLERANCE, both_kernels, gradients, relative
 from torch import Tensor
 
 from convnextv2.data.transforms import BatchTransform
-from convnextv2.kernels import choice, layers, library
+from convnextv2.kernels import choice, functional, library
 from convnextv2.kernels import pixels as native
 from convnextv2.kernels.selfcheck import disagreement
 from convnextv2.model.convnext import ConvNeXtV2
@@ -87,7 +87,9 @@ def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
     y64 = double(F.gelu(x64, approximate=form))
     x.requires_grad_()
     images = 2 if scope == "image" else 1
-    y = layers.gelu_grn(x, norm.gamma, norm.beta, images=images, eps=norm.eps, tanh=form == "tanh")
+    y = functional.gelu_grn(
+        x, norm.gamma, norm.beta, images=images, eps=norm.eps, tanh=form == "tanh"
+    )
     found = [y, *gradients(y, gy, [x, norm.gamma, norm.beta])]
     for result, expected in zip(
         found, [y64, *gradients(y64, gy, [x64, double.gamma, double.beta])], strict=True
@@ -126,7 +128,7 @@ def test_mlp_without_gradients(
     parameters = *first.parameters(), *norm.parameters(), *second.parameters()
     with torch.no_grad():
         expected = doubles[2](doubles[1](F.gelu(doubles[0](x.double()), approximate=form)))
-        y = layers.mlp_without_gradients(
+        y = functional.mlp_without_gradients(
             x, *parameters, images=2 if scope == "image" else 1, eps=norm.eps, tanh=form == "tanh"
         )
     assert y.dtype == dtype and torch.equal(x, before)
@@ -172,11 +174,11 @@ def test_what_is_not_a_number_stays_so() -> None:
     x = torch.full((1, 4, 4, 8), float("nan"))
     for dtype in TOLERANCE:
         assert (
-            layers.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4))
+            functional.depthwise(x.to(dtype), torch.ones(8, 1, 7, 7), torch.zeros(8), None, (4, 4))
             .isnan()
             .all()
         )
-        scaled = layers.gelu_grn(
+        scaled = functional.gelu_grn(
             x.to(dtype), torch.ones(8), torch.zeros(8), images=1, eps=1e-6, tanh=False
         )
         assert scaled.isnan().all()
@@ -210,7 +212,7 @@ def test_no_default_dtype_or_device_changes_results() -> None:
     image, shift = pixels[0].permute(1, 2, 0), (1.0, 0.5, 0.0, 0.0, 1.0, 0.0)
 
     def results() -> list[Tensor]:
-        y = layers.gelu_grn(conv(x), gamma, beta, images=1, eps=1e-6, tanh=False)
+        y = functional.gelu_grn(conv(x), gamma, beta, images=1, eps=1e-6, tanh=False)
         normalised = BatchTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalise(pixels)
         warped = native.warp(image, shift, bicubic=True, fill=(1, 2, 3))
         return [
@@ -236,14 +238,14 @@ def test_a_place_outside_its_image_is_an_error(place: int) -> None:
     x, places = torch.randn(2, 2, 2, 8, requires_grad=True), torch.tensor([0, 1, 24, 25])
     conv = DepthwiseConv(8)
     torch.nn.init.normal_(conv.weight)
-    y = layers.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
+    y = functional.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
         torch.ops.convnextv2.depthwise_weight(
             x, y, torch.tensor([place, 1, 24, 25]), [2, 2, 2, 6, 8, 8]
         )
     places[0] = place
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
-        layers.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
+        functional.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
 
 
 def test_a_visible_tile_outside_the_grid_is_an_error() -> None:
@@ -263,7 +265,7 @@ def test_sizes_that_do_not_fit_are_errors() -> None:
         (torch.zeros(4), (4, 3)),
     ):
         with pytest.raises(ValueError, match="do not fit on canvases"):
-            layers.depthwise(x, weight, bias, places, size)
+            functional.depthwise(x, weight, bias, places, size)
     for shape in ((4, 4, 2), (4, 4), (0, 4, 3)):
         with pytest.raises(AssertionError):
             native.warp(
@@ -293,7 +295,7 @@ def test_second_derivatives_are_an_error() -> None:
     x = torch.randn(1, 4, 4, 8, requires_grad=True)
     for y in (
         block.dwconv(x),
-        layers.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False),
+        functional.gelu_grn(x, torch.ones(8), torch.ones(8), images=1, eps=1e-6, tanh=False),
     ):
         (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
@@ -309,7 +311,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            y = layers.gelu_grn(
+            y = functional.gelu_grn(
                 conv(x), torch.ones(20), torch.zeros(20), images=5, eps=1e-6, tanh=False
             )
             squares = torch.ops.convnextv2.squares(y.detach(), 5)

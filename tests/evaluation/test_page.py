@@ -12,7 +12,7 @@ from PIL import Image
 
 from convnextv2.evaluation.charts import MOST_POINTS
 from convnextv2.evaluation.metrics import Evaluation, count, summarise
-from convnextv2.evaluation.report import Example, build_report, write_report
+from convnextv2.evaluation.page import Example, build_page, write_page
 
 EVIL = "<script>alert('x')</script>\"&"
 METRICS = [
@@ -79,7 +79,7 @@ def picture(side: int = 28) -> Image.Image:
 
 def full_report(num_classes: int = 3, name: str = "hat") -> str:
     names = [name] + [f"class {i}" for i in range(1, num_classes)]
-    return build_report(
+    return build_page(
         name,
         summary={"parameters": "3.4 M", name: name},
         recipe={name: name, "lr": 1e-3, "betas": (0.9, 0.999), "init": None},
@@ -159,7 +159,7 @@ def test_names_cannot_become_markup(num_classes):
 def test_curves_have_a_point_for_each_record_thinned_where_there_are_too_many():
     paths = {
         (attrs["class"], attrs["data-name"]): attrs["d"].count("L") + 1
-        for tag, attrs in Page(build_report("x", summary={}, recipe={}, metrics=METRICS)).tags
+        for tag, attrs in Page(build_page("x", summary={}, recipe={}, metrics=METRICS)).tags
         if tag == "path" and "line" in attrs["class"]
     }
     assert paths == {
@@ -170,7 +170,7 @@ def test_curves_have_a_point_for_each_record_thinned_where_there_are_too_many():
 
 
 def test_what_has_no_data_is_left_out():
-    page = Page(build_report("x", summary={}, recipe={}))
+    page = Page(build_page("x", summary={}, recipe={}))
     assert page.ids() == [] and not any(
         tag in ("svg", "img", "table", "dl", "a") for tag, _ in page.tags
     )
@@ -181,7 +181,7 @@ def test_losses_that_are_no_numbers_are_left_out_of_the_curves():
         {"kind": "train", "step": 1, "epoch": 1, "loss": float("nan")},
         {"kind": "eval", "step": 1, "epoch": 1},
     ]
-    assert Page(build_report("x", summary={}, recipe={}, metrics=records)).ids() == []
+    assert Page(build_page("x", summary={}, recipe={}, metrics=records)).ids() == []
 
 
 def test_a_diverged_model_and_one_without_mistakes_have_a_report():
@@ -189,15 +189,13 @@ def test_a_diverged_model_and_one_without_mistakes_have_a_report():
         count(torch.arange(3), torch.eye(3).topk(3).indices, torch.ones(3), 0.0, 3), 3
     )
     assert (
-        "confusions" not in Page(build_report("x", summary={}, recipe={}, evaluation=perfect)).ids()
+        "confusions" not in Page(build_page("x", summary={}, recipe={}, evaluation=perfect)).ids()
     )
     lost = summarise(
         count(torch.arange(3), torch.zeros(3, 1).long(), torch.full((3,), torch.nan), torch.nan, 3),
         3,
     )
-    assert (
-        "calibration" not in Page(build_report("x", summary={}, recipe={}, evaluation=lost)).ids()
-    )
+    assert "calibration" not in Page(build_page("x", summary={}, recipe={}, evaluation=lost)).ids()
 
 
 def test_confused_pairs_are_the_most_frequent_first_and_equal_ones_in_the_order_of_classes():
@@ -205,7 +203,7 @@ def test_confused_pairs_are_the_most_frequent_first_and_equal_ones_in_the_order_
     mistakes = evaluation.confusion.copy()
     np.fill_diagonal(mistakes, 0)
     cells = [(-mistakes[i, j], i, j) for i in range(30) for j in range(30) if mistakes[i, j]]
-    page = build_report("x", summary={}, recipe={}, evaluation=evaluation)
+    page = build_page("x", summary={}, recipe={}, evaluation=evaluation)
     table = page[page.index('<table class="pairs">') :]
     rows = re.findall(r'<th scope="row">(\d+)</th><td>(\d+)</td><td class="n">(\d+)</td>', table)
     expected = [(i, j, -n) for n, i, j in sorted(cells)][:15]
@@ -236,7 +234,7 @@ def test_headline_shows_the_figures_as_measured():
 
 def test_a_report_is_written_whole(tmp_path):
     path = tmp_path / "report.html"
-    write_report(path, "é")
+    write_page(path, "é")
     assert path.read_text(encoding="utf-8") == "é" and list(tmp_path.iterdir()) == [path]
 
 
@@ -255,21 +253,21 @@ def test_the_training_curve_holds_training_losses_only() -> None:
                 "top1": 0.5,
             },
         ]
-    page = build_report("x", summary={}, recipe={}, metrics=records)
+    page = build_page("x", summary={}, recipe={}, metrics=records)
     assert "training from 2 to 1 at epoch 1.5; validation from 7 to 7 at epoch 2" in page
-    page = build_report("x", summary={}, recipe={}, pretrain_metrics=records)
+    page = build_page("x", summary={}, recipe={}, pretrain_metrics=records)
     assert "training from 2 to 1 at epoch 1.5." in page
 
 
 def test_a_page_of_images_with_other_channels_says_which_are_shown():
     examples = [Example(picture(), "a.tif", "hat", [("hat", 0.9)])]
     page = Page(
-        build_report("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5)
+        build_page("x", summary={}, recipe={}, examples=examples, gallery=picture(), channels=5)
     )
     assert page.text.count("Shown are channels 1 to 3 of 5, as RGB.") == 2
     assert (
         "Shown"
         not in Page(
-            build_report("x", summary={}, recipe={}, examples=examples, gallery=picture())
+            build_page("x", summary={}, recipe={}, examples=examples, gallery=picture())
         ).text
     )

@@ -60,8 +60,8 @@ class Example:
     predictions: Sequence[tuple[str, float]]
 
 
-def write_report(path: Path, page: str) -> None:
-    """Write a page that `build_report` returned, in one atomic step.
+def write_page(path: Path, page: str) -> None:
+    """Write a page that `build_page` returned, in one atomic step.
 
     File names that are not valid UTF-8 are written with escapes.
     """
@@ -69,7 +69,7 @@ def write_report(path: Path, page: str) -> None:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def build_report(
+def build_page(
     run_title: str,
     *,
     summary: Mapping[str, str],
@@ -102,7 +102,7 @@ def build_report(
     """
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    ).from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
     names = _all_names(class_names, evaluation)
     wrong = [
         example for example in examples if example.target not in (None, example.predictions[0][0])
