@@ -1,6 +1,7 @@
 """The report of a run: a single HTML file that opens offline.
 
-Pictures are data URIs, and charts are inline SVG.
+Pictures are data URIs, and charts are inline SVG. Each task puts its own page together, such as
+`tasks.classification.report`, and writes it to the run's report.html.
 """
 
 from __future__ import annotations

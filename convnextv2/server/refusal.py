@@ -1,6 +1,8 @@
 """How the server says no: a refusal, and the answers that carry it.
 
-Every error has the same body, except under /v2, where KServe's protocol sets the form.
+Every error has the same body, except under /v2, where KServe's protocol sets the form. Which
+requests are answered with 429 is decided in `admission` (images that wait) and
+`middleware.body_limit` (bodies that are read).
 """
 
 from __future__ import annotations
