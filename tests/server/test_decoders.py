@@ -2,20 +2,21 @@
 
 import asyncio
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from convnextv2.data.transforms import EvalTransform
 from convnextv2.errors import DataError, ImageSizeError
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.server import decoders as module
 from convnextv2.server.decoders import Decoders
 from convnextv2.server.refusal import Refusal
 
 pytestmark = pytest.mark.anyio
 
-TRANSFORM: Any = SimpleNamespace(channels=3, value_range=None)
+TRANSFORM = EvalTransform(Preprocessing((8, 8)))
 
 
 @pytest.fixture(autouse=True)
@@ -48,25 +49,18 @@ async def test_decoding_holds_at_most_twice_the_largest_image(
                 held -= self.held_pixels
             return torch.zeros(3, 40, 25, dtype=torch.uint8)
 
-    class Transform:
-        channels, value_range = 3, None
-
-        def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-            return pixels
-
-        def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
-            return 0.0, 0.0, float(height), float(width)
-
     monkeypatch.setattr(module, "open_picture", lambda *_, **__: Picture())
     seconds: list[float] = []
     decoders = Decoders(1000, seconds.append)
     found = await asyncio.gather(
-        *(decoders.prepare(b"", f"image {i}", Transform()) for i in range(6))  # type: ignore[arg-type]
+        *(decoders.prepare(b"", f"image {i}", TRANSFORM) for i in range(6))
     )
     decoders.shut_down()
     assert most == 2000
     assert len(seconds) == 6 and all(second >= 0 for second in seconds)
-    assert {one.seen for one in found} == {(0.0, 0.0, 40.0, 25.0)}
+    # 40 x 25 px become 14 x 9 before the crop of 8 x 8.
+    (seen,) = {one.seen for one in found}
+    assert seen == pytest.approx((3 / 14, 0.0, 8 / 14, 8 / 9))
 
 
 @pytest.mark.parametrize(

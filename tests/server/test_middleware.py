@@ -319,18 +319,18 @@ def test_other_texts_are_refused_with_what_is_expected(text: Any) -> None:
 async def test_the_licence_of_a_pretrained_model_is_told(
     serve: Serve, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convnextv2.inference import reconstructor
-    from convnextv2.weights.opened import open_weights
+    from convnextv2.find import open_run_weights
+    from convnextv2.server import served
 
     def with_notice(path: Path) -> Any:
         from dataclasses import replace
 
-        opened = open_weights(path)
+        opened = open_run_weights(path)
         return replace(
             opened, origin=replace(opened.origin, notice="CC-BY-NC 4.0, not for commercial use")
         )
 
-    monkeypatch.setattr(reconstructor, "open_weights", with_notice)
+    monkeypatch.setattr(served, "open_run_weights", with_notice)
     server = await serve(f"pre={pretrained}")
     (version,) = (await server.client.get("/v1/models/pre")).json()["versions"]
     assert "Licence: CC-BY-NC 4.0, not for commercial use" in version["notes"]
@@ -375,7 +375,7 @@ def test_a_repository_of_the_hub_is_served_by_its_name(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "convnextv2.run.download",
+        "convnextv2.find.download",
         lambda name: weights if name == "owner/trees" else pytest.fail(name),
     )
     for source, name in (("owner/trees", "trees"), ("mine=owner/trees", "mine")):

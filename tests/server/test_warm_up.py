@@ -1,12 +1,13 @@
 """The warm-up, by a clock of its own."""
 
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch import Tensor
 
+from convnextv2.data.transforms import EvalTransform
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.server import warm_up as module
 from convnextv2.server.warm_up import warm_up
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.anyio
 class Scorer:
     """Takes so long for each image, and remembers the batches."""
 
-    transform = SimpleNamespace(channels=3, image_size=(8, 8))
+    transform = EvalTransform(Preprocessing((8, 8)))
 
     def __init__(self, seconds_per_image: float, setting_up_s: float = 0.0) -> None:
         self.seconds_per_image, self.setting_up_s = seconds_per_image, setting_up_s

@@ -150,7 +150,7 @@ def _describe(served: Served) -> schemas.ModelVersion:
         kind="classifier" if scorer else "pre-trained",
         image_size=transform.preprocessing.image_size,
         class_names=scorer.class_names if scorer else [],
-        preprocessing=dict(vars(transform)),
+        preprocessing=dict(vars(transform.preprocessing)),
         notes=served.notes,
         certificate=dict(scorer.certificate) if scorer else {},
     )
