@@ -1,4 +1,4 @@
-"""What is printed once, however many ranks there are."""
+"""Printing: a line appears once, however many ranks there are."""
 
 from __future__ import annotations
 

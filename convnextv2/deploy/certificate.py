@@ -125,7 +125,7 @@ def _groups(
 
 
 def _outputs(reference: Graph, runner: Runner, inputs: Iterable[Tensor]) -> Pairs:
-    """What the model and the artifact return for some batches."""
+    """The outputs of the model and of the artifact for the same batches."""
     parts = []
     for x in inputs:
         with torch.inference_mode():

@@ -33,7 +33,7 @@ _FLOAT32_IMAGES = 64
 
 @dataclass(frozen=True)
 class Form:
-    """What an artifact is to be.
+    """The form that an artifact is to have.
 
     Attributes:
         format: A key of `formats.ARTIFACT_FORMATS`.
@@ -52,7 +52,7 @@ class Form:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What an artifact is measured on.
+    """The images that an artifact is measured on.
 
     Attributes:
         pixels: Real images at the model's size, uint8 (N, C, H, W).

@@ -18,7 +18,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "features": ("embedding",),
     "backbone": ("stage1", "stage2", "stage3", "stage4"),
 }
-"""What each kind of artifact returns, by name.
+"""The outputs of each kind of artifact, by name.
 
     logits            (N, classes)
     embedding         (N, dims[3]), the pooled and normalised features

@@ -1,4 +1,4 @@
-"""What an artifact's format is: how it is written, and how it is opened."""
+"""A format of artifacts: how it is written, and how it is opened."""
 
 from __future__ import annotations
 
