@@ -1,4 +1,4 @@
-"""Fixtures that the tests of artifacts, inference and the server share: weights, pictures and artifacts made of them."""
+"""Fixtures of artifacts, inference and the server: weights, pictures, and artifacts of them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A task of one's own is one class: it trains, resumes, is evaluated and reported by the public parts."""
+"""A task of one's own is one class: the public parts train, resume, evaluate and report it."""
 
 import signal
 from pathlib import Path
