@@ -1,4 +1,4 @@
-"""Make the table of docs/how-to/deploy.md that shows what clients print of each answer of the server.
+"""Make the table of docs/how-to/deploy.md that shows what clients print of each answer.
 
     python benchmarks/clients.py WEIGHTS_OR_ARTIFACT PRETRAINED PHOTO
 

@@ -10,9 +10,10 @@ the micro-batches: a rank has a whole subtree, and what is above goes on between
 neighbours, then neighbours of those. So each sum has the same two summands wherever it is computed,
 and a + b is b + a in floating point too.
 
-Two ways to add between ranks are tried. "halves" is that of the knob `elastic`: it exchanges halves,
-quarters, ... and puts them together again, which moves as much as a ring does. "pairs" lets each
-pair of ranks reduce everything, level by level, which moves as much on two ranks and is simpler.
+Two ways to add between ranks are tried. "halves" is that of the knob `elastic`: it exchanges
+halves, quarters, ... and puts them together again, which moves as much as a ring does. "pairs" lets
+each pair of ranks reduce everything, level by level, which moves as much on two ranks and is
+simpler.
 "ddp" is DistributedDataParallel with no_sync over the same micro-batches, and "ddp, one batch" is
 what one would do without any of this.
 
@@ -117,8 +118,9 @@ class Trainer:
         self._steps += 1
 
     def _backward(self, numbers: list[int], divisor: int = 1) -> None:
-        """Forward and backward of some micro-batches at once. What is random in them, drop path
-        included, follows from step and number.
+        """Run forward and backward passes of some micro-batches at once.
+
+        What is random in them, drop path included, follows from step and number.
         """
         batches = [self._batch(number) for number in numbers]
         images, targets = (torch.cat(each) for each in zip(*batches, strict=True))
@@ -280,6 +282,7 @@ def middle(values: list[float]) -> float:
 
 
 def main() -> None:
+    """Run one of the modes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,10 @@
-"""Every format in every precision: docs/how-to/deploy.md's matrix.
+"""Export to every format in every precision, for the matrix in docs/how-to/deploy.md.
 
     python benchmarks/formats.py OUT RUN... [--images N]
 
-Exports each RUN in each way into OUT and prints a Markdown table of what the certificates say; where there is none, the reason.
-What is in OUT already is kept. On two cores about half an hour for atto and tiny: halves are slow where only emulated.
+Each RUN is exported in each way into OUT. A Markdown table shows what the certificates say, or why
+there is none. What is in OUT already is kept. For atto and tiny it takes about half an hour on two
+cores, because half precision is slow where it is only emulated.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            return f"{row}{done.stderr.strip().splitlines()[-1].removeprefix('convnextv2: error: ')} | | | | |"
+            reason = done.stderr.strip().splitlines()[-1].removeprefix("convnextv2: error: ")
+            return f"{row}{reason} | | | | |"
     found = json.loads((out / "certificate.json").read_text())
     real, adversarial, accuracy, speed = (
         found[name] for name in ("real", "adversarial", "accuracy", "speed")
@@ -56,11 +58,13 @@ def export(run: Path, format: str, precision: str, out: Path, images: int) -> st
         f"{row}{real['images']}: {real['max_difference']:.2g} ({real['mean_difference']:.1g}) | "
         f"{adversarial['max_difference']:.2g} ({adversarial['mean_difference']:.1g}) | "
         f"{real['top1_agreement']:.1%}, {adversarial['top1_agreement']:.0%} | "
-        f"{accuracy['pytorch_top1']:.1%}, {accuracy['artifact_top1']:.1%} of {accuracy['images']} | {speed['ratio']:.2f} |"
+        f"{accuracy['pytorch_top1']:.1%}, {accuracy['artifact_top1']:.1%} of "
+        f"{accuracy['images']} | {speed['ratio']:.2f} |"
     )
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,17 +1,25 @@
-"""Open thousands of damaged and hostile checkpoints of each kind: docs/how-to/weights.md states what came out.
+"""Open thousands of damaged and hostile checkpoints; docs/how-to/weights.md states what came out.
 
     python benchmarks/fuzz_weights.py [--count 5000] [--seed 0] [--kind WORD] [--shard 1/2]
 
-Each kind runs in a process of its own whose memory is limited. A mutation is bits flipped, a cut, bytes overwritten by a huge
-length, a piece repeated or taken out; of JSON, in its own file or in the head of a safetensors file, also a value replaced by one
-of another type; of the archives also compressed bombs, and of the pickles payloads that would leave a file behind. A checksum is
-often made to fit what was mutated, and an archive is often whole around a mutated pickle. Two kinds aim at memory: pickles that
-call what allocates (`tests/weights/bombs.py`) with opcodes put in, taken out and repeated; and .ckpt files with masses of
-entries, fields and sides. What can be opened is inspected and built. A file that is opened, or refused by an error of ours, is
-fine; any other exception, a crash, a file left behind by a payload or memory above the limit is not.
+Each kind of file runs in a process of its own whose memory is limited. These are the mutations:
 
-Of each kind it prints how many were opened and refused, and the figures of the worst file: memory that opening it took at most
-beyond twice its size (MiB, by VmHWM), and time (s, of this process).
+- in every kind: flipped bits, a cut, bytes overwritten by a huge length, and a piece that is
+  repeated or taken out
+- in JSON, in a file of its own or in the head of a safetensors file: a value of another type
+- in archives: compressed bombs
+- in pickles: payloads that would leave a file behind
+
+A checksum is often made to fit what was mutated, and an archive is often whole around a mutated
+pickle. Two kinds aim at memory: pickles that call what allocates (`tests/weights/bombs.py`), with
+opcodes put in, taken out and repeated; and .ckpt files with masses of entries, fields and sides.
+
+What can be opened is inspected and built. A file may be opened or refused by an error of ours. Any
+other exception, a crash, a file left behind by a payload, or memory above the limit is a failure.
+
+For each kind it prints how many files were opened and refused, and the figures of the worst one:
+the most memory that opening it took beyond twice its size (MiB, by VmHWM), and the time (s, of this
+process).
 """
 
 import argparse
@@ -52,8 +60,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "weights"))
 from bombs import as_archive, as_old, large_bombs, small_bombs  # noqa: E402
 
 HEADROOM = 1 << 30
-"""Bytes of address space a process may take beyond what imports took; the files are about 40 KB, or up to 2 MB where they are to
-cost memory."""
+"""Bytes of address space that a process may take beyond its imports.
+
+The files have about 40 KB, or up to 2 MB if they are to cost memory.
+"""
 
 OPCODES = (
     b"NKJMG\x88\x89\x8a\x8bX\x8c\x8d\x8eBCUT)(]}tlde012\x85\x86\x87\x8f\x90\x91"
@@ -164,7 +174,10 @@ def write_seeds(folder: Path, mark: Path) -> dict[str, Path]:
 
 
 def as_sparse(name: str, tensor: torch.Tensor) -> tuple[str, torch.Tensor]:
-    """A tensor of the encoder as the official pre-training saves it; its values do not matter here."""
+    """Convert a tensor of the encoder to the form in which the official pre-training saves it.
+
+    Its values do not matter here.
+    """
     inside, down = (
         name.startswith("stages."),
         name.startswith("downsample_layers.") and not name.startswith("downsample_layers.0."),
@@ -201,7 +214,10 @@ ODD: tuple[Any, ...] = (
 
 
 def mutate_json(data: bytes, rng: random.Random) -> bytes:
-    """JSON with one value, at any depth, replaced by one of another type, or taken out; in text that is itself JSON too."""
+    """Replace one value in JSON by one of another type, or take it out.
+
+    It may lie at any depth, also in text that is itself JSON.
+    """
     content = json.loads(data)
     at: Any = content
     while True:
@@ -220,7 +236,10 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_head(data: bytes, rng: random.Random) -> bytes:
-    """A safetensors file with its JSON so mutated; most often in its metadata, which hold our description."""
+    """Mutate the JSON of a safetensors file.
+
+    Most often this is in the metadata, which hold our description.
+    """
     length = int.from_bytes(data[:8], "little")
     head = json.loads(data[8 : 8 + length])
     if "__metadata__" in head and rng.random() < 0.9:
@@ -270,7 +289,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def bomb(data: bytes, rng: random.Random) -> bytes:
-    """The same archive with one entry that unpacks to 4 GiB in the archive's own words, or with all entries compressed."""
+    """Make an archive claim that one entry unpacks to 4 GiB, or compress all its entries."""
     out = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(data)) as source,
@@ -313,7 +332,12 @@ def mutate_pickle(data: bytes, rng: random.Random) -> bytes:
 
 
 def pickle_bomb(rng: random.Random, scratch: Path) -> bytes:
-    """An archive or old checkpoint whose pickle calls what allocates, with its opcodes mutated. scratch: a file to write."""
+    """Make an archive or old checkpoint whose pickle calls what allocates, with mutated opcodes.
+
+    Args:
+        rng: The random numbers.
+        scratch: A file to write.
+    """
     small = small_bombs()
     if rng.random() < 0.95:
         pickled = bytearray(rng.choice(list(small.values())))
@@ -452,6 +476,7 @@ def fuzz(seed_path: Path, count: int, seed: int, mark: Path) -> dict[str, object
 
 
 def main() -> None:
+    """Fuzz each kind in a process of its own."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -488,10 +513,8 @@ def main() -> None:
             ]
             done = subprocess.run(command, capture_output=True, text=True)
             failed |= done.returncode != 0
-            print(
-                f"{kind:<24}{done.stdout.strip() or f'FAILED ({done.returncode}): {done.stderr.strip()[-1500:]}'}",
-                flush=True,
-            )
+            told = f"FAILED ({done.returncode}): {done.stderr.strip()[-1500:]}"
+            print(f"{kind:<24}{done.stdout.strip() or told}", flush=True)
     sys.exit(failed)
 
 

@@ -1,5 +1,7 @@
-"""Make convnextv2/data/bundled/fashion_mnist.npz: the first 400 training and 100 test images of each class of Fashion-MNIST, in
-file order.
+"""Make convnextv2/data/bundled/fashion_mnist.npz.
+
+It holds the first 400 training images and the first 100 test images of each class of Fashion-MNIST,
+in the order of the files.
 """
 
 import numpy as np

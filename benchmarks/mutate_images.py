@@ -51,12 +51,14 @@ def photograph(width: int, height: int, seed: int) -> Image.Image:
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Encode an image with Pillow."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def turned() -> Image.Exif:
+    """Make metadata that say that an image lies on its side."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
     return exif
@@ -249,6 +251,7 @@ def edit_number(data: bytearray, chance: np.random.Generator) -> bytes:
 
 
 def chosen(found: list[tuple[int, int]], chance: np.random.Generator) -> tuple[int, int]:
+    """Choose one of the places."""
     return found[int(chance.integers(len(found)))]
 
 
@@ -280,7 +283,7 @@ def mutants(
 
 
 def memory(key: str) -> int:
-    """Read a figure of this process in bytes: VmRSS now, or VmHWM, the most since the last reset."""
+    """Read VmRSS or VmHWM (the most since the last reset) of this process, in bytes."""
     found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 if found else 0
 
@@ -332,6 +335,7 @@ def work(kind: str, begin: int, end: int, seed: int, folder: Path | None) -> Non
 
 
 def wait(last: dict[str, object]) -> float:
+    """Return how many seconds to wait for the next record."""
     return 60 if last["begins"] == "start" else TIME_LIMIT_S
 
 
@@ -383,6 +387,7 @@ def run(kind: str, out: Path, count: int, command: list[str]) -> None:
 
 
 def verdict(record: dict) -> str:
+    """Say who read a file: both alike, both otherwise, one of them, or neither."""
     ours, theirs = record["ours"], record["theirs"]
     if "pixels" in ours and "pixels" in theirs:
         return "same" if ours["pixels"] == theirs["pixels"] else "other"
@@ -440,6 +445,7 @@ def disagreements(out: Path) -> str:
 
 
 def main() -> None:
+    """Mutate, read, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=5000)

@@ -2,9 +2,10 @@
 
     python benchmarks/small_data.py DATA OUT [--jobs 3]
 
-DATA: an image folder with train/ and val/. OUT: run folders, figures (figures.json) and pictures. Finished runs are kept and
-halted ones resumed, so the script may be stopped and started again. The learning rate of each arm is the best of three in short
-runs that train on nine tenths of the training images and validate on the other tenth; the validation images decide nothing.
+DATA is an image folder with train/ and val/. OUT gets the run folders, the figures (figures.json)
+and pictures. Finished runs are kept and halted ones resumed, so the script may be stopped and
+started again. The learning rate of each arm is the best of three in short runs that train on nine
+tenths of the training images and validate on the other tenth. The validation images decide nothing.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def run(out: Path, *arguments: str) -> None:
 
 
 def hold_out_a_tenth(data: Path, out: Path) -> Path:
-    """Nine tenths of the training images in train/ and every tenth of each class in val/, as links."""
+    """Link every tenth training image of each class into val/, and the others into train/."""
     for folder in sorted((data / "train").iterdir()):
         for i, path in enumerate(sorted(folder.iterdir())):
             link = out / ("val" if i % 10 == 5 else "train") / folder.name / path.name
@@ -106,6 +107,7 @@ def plot(out: Path, path: Path) -> None:
 
 
 def main() -> None:
+    """Train all arms, and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

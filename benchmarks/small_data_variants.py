@@ -1,10 +1,15 @@
-"""Which settings suit a small set of photographs: the table of docs/results.md behind configs/small_data.yaml.
+"""Find the settings that suit a small set of photographs, for small_data.yaml and finetune.yaml.
 
-    python benchmarks/small_data_variants.py DATA OUT [--jobs 2] [--seeds 1]
+The tables are in docs/results.md.
 
-DATA: an image folder with train/ and val/. OUT: run folders and figures (variants.json). One FCMAE pre-training, then a run
-for each variant, which changes one thing of the recipe `small_data`, trains on nine tenths of the training images and is measured
-on the other tenth; the validation images decide nothing. Smaller images and fewer epochs than the recipe's, to compare many.
+    python benchmarks/small_data_variants.py small_data DATA OUT [--jobs 2] [--seeds 1]
+    python benchmarks/small_data_variants.py finetune DATA OUT --init WEIGHTS [--only "lr 4e-3, "]
+
+DATA is an image folder with train/ and val/. OUT gets the run folders and the figures
+(variants.json). Without --init there is one FCMAE pre-training first. Then there is a run for each
+variant. A variant changes something of the recipe, trains on nine tenths of the training images,
+and is measured on the other tenth. The validation images decide nothing. Images may be smaller and
+epochs fewer than the recipe's, so that many can be compared.
 Finished runs are kept and halted ones resumed, so the script may be stopped and started again.
 """
 
@@ -14,12 +19,12 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from small_data import COMMON, final_top1, hold_out_a_tenth, run
+from small_data import final_top1, hold_out_a_tenth, run
 
-IMAGE_SIZE = 96
 PRETRAINING_EPOCHS = 40
-EPOCHS = 8
-VARIANTS: dict[str, tuple[str, ...]] = {
+SETTINGS = {"small_data": (96, 8), "finetune": (128, 12)}
+"""The image size in pixels and the epochs of all runs, by recipe."""
+SMALL_DATA: dict[str, tuple[str, ...]] = {
     "as the recipe": (),
     "from scratch": ("--init", ""),
     "lr 1e-3": ("--lr", "1e-3"),
@@ -36,32 +41,52 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
+FINETUNE: dict[str, tuple[str, ...]] = {
+    "small_data": ("--config", "small_data"),
+    **{
+        f"lr {lr}, layer decay {decay}": ("--lr", lr, "--layer_decay", decay)
+        for lr, decay in (
+            ("5e-4", "0.8"),
+            ("1e-3", "0.8"),
+            ("2e-3", "0.8"),
+            ("4e-3", "0.8"),
+            ("8e-3", "0.8"),
+            ("4e-3", "0.65"),
+            ("4e-3", "0.9"),
+        )
+    },
+    "GRN frozen": ("--freeze_grn",),
+    "TrivialAugment": ("--auto_augment", "trivialaugwide"),
+    "batch 32": ("--batch_size", "32"),
+    "drop path 0": ("--drop_path_rate", "0"),
+}
+VARIANTS = {"small_data": SMALL_DATA, "finetune": FINETUNE}
+
+
 def main() -> None:
+    """Train all variants, and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("recipe", choices=VARIANTS)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--init", help="weights to start from, in place of a pre-training")
+    parser.add_argument("--only", default="", help="variants whose name contains this text")
     arguments = parser.parse_args()
     out: Path = arguments.out
+    recipe = arguments.recipe
+    variants = {k: v for k, v in VARIANTS[recipe].items() if arguments.only in k}
+    image_size, epochs = SETTINGS[recipe]
     tenth = hold_out_a_tenth(arguments.data, out / "tenth")
-    pretrained = out / f"pretrained-{IMAGE_SIZE}"
-    size = ("--image_size", str(IMAGE_SIZE))
-    run(
-        pretrained,
-        *(
-            "pretrain",
-            "--config",
-            "fcmae_small_data",
-            "--data_dir",
-            str(arguments.data),
-            "--workers",
-            "0",
-        ),
-        *("--epochs", str(PRETRAINING_EPOCHS), *size),
-    )
+    size = ("--image_size", str(image_size))
+    start = arguments.init or str(out / f"pretrained-{image_size}")
+    if not arguments.init:
+        unlabelled = ("--config", "fcmae_small_data", "--data_dir", str(arguments.data))
+        length = ("--workers", "0", "--epochs", str(PRETRAINING_EPOCHS), *size)
+        run(Path(start), "pretrain", *unlabelled, *length)
 
     def folder(name: str, seed: int) -> Path:
         return (
@@ -70,16 +95,18 @@ def main() -> None:
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job
-        init = () if "--init" in VARIANTS[name] else ("--init", str(pretrained))
-        settings = ("--data_dir", str(tenth), *size, "--epochs", str(EPOCHS), "--seed", str(seed))
-        run(folder(name, seed), "train", *COMMON, *settings, *init, *VARIANTS[name])
+        changed = variants[name]
+        config = () if "--config" in changed else ("--config", recipe)
+        init = () if "--init" in changed else ("--init", start)
+        settings = ("--data_dir", str(tenth), *size, "--epochs", str(epochs), "--seed", str(seed))
+        run(folder(name, seed), "train", *config, "--workers", "0", *settings, *init, *changed)
 
-    jobs = [(name, seed) for seed in range(arguments.seeds) for name in VARIANTS]
+    jobs = [(name, seed) for seed in range(arguments.seeds) for name in variants]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(train, jobs))
     figures = {
         name: [final_top1(folder(name, seed)) for seed in range(arguments.seeds)]
-        for name in VARIANTS
+        for name in variants
     }
     (out / "variants.json").write_text(json.dumps(figures, indent=2) + "\n")
     for name, top1 in figures.items():

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from convnextv2.model.convnext import ConvNeXtV2, create_model
     from convnextv2.model.fcmae import FCMAE
     from convnextv2.verbs.benchmark import benchmark
+    from convnextv2.verbs.compare import compare
     from convnextv2.verbs.convert import convert
     from convnextv2.verbs.demo import demo
+    from convnextv2.verbs.embed import embed
     from convnextv2.verbs.export import export
     from convnextv2.verbs.infer import infer
     from convnextv2.verbs.inspect import inspect
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from convnextv2.verbs.plan import plan
     from convnextv2.verbs.predict import predict
     from convnextv2.verbs.pretrain import pretrain
+    from convnextv2.verbs.probe import probe
+    from convnextv2.verbs.push import push
     from convnextv2.verbs.recipes import recipes
     from convnextv2.verbs.reconstruct import reconstruct
     from convnextv2.verbs.replay import replay
@@ -47,6 +51,7 @@ _HOME = {
         verb: f"verbs.{verb}"
         for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")
     },
+    **{verb: f"verbs.{verb}" for verb in ("compare", "embed", "probe", "push")},
     **{
         verb: f"verbs.{verb}"
         for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")
@@ -59,9 +64,11 @@ __all__ = [
     "FCMAE",
     "Predictor",
     "benchmark",
+    "compare",
     "convert",
     "create_model",
     "demo",
+    "embed",
     "export",
     "infer",
     "inspect",
@@ -69,6 +76,8 @@ __all__ = [
     "plan",
     "predict",
     "pretrain",
+    "probe",
+    "push",
     "recipes",
     "reconstruct",
     "replay",

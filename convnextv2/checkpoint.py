@@ -3,6 +3,7 @@
     model.safetensors, model.json   the weights
     average.safetensors             their moving average, if the recipe asks for one
     optimizer.safetensors           the optimizer's tensors, by parameter name
+    beside.safetensors              what learns beside the network, if anything does
     progress.json                   the position in the run; the SHA-256 of the other files and of
                                     its own content
 
@@ -19,7 +20,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from convnextv2.weights.description import Description, read_description
 from convnextv2.weights.safetensors import WEIGHTS, read_tensors, save_weights, write_tensors
 
 _AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
+_BESIDE = "beside.safetensors"
 _OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
 """Errors of the system that say nothing about the content of a file."""
 
@@ -45,6 +47,8 @@ class Checkpoint:
         average: Their moving average by parameter name; empty if there is none.
         optimizer: The optimizer's tensors, as `training.state.optimizer_tensors` names them.
         progress: The position and everything else that is not a tensor, as JSON takes it.
+        beside: Tensors that learn beside the network and are not part of it, such as the projection
+            to a teacher's features, by parameter name; usually empty.
     """
 
     description: Description
@@ -52,6 +56,7 @@ class Checkpoint:
     average: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     progress: Mapping[str, Any]
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -69,6 +74,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_weights(temporary, checkpoint.weights, checkpoint.description)
     if checkpoint.average:
         write_tensors(temporary / _AVERAGE, checkpoint.average)
+    if checkpoint.beside:
+        write_tensors(temporary / _BESIDE, checkpoint.beside)
     write_tensors(temporary / _OPTIMIZER, checkpoint.optimizer)
     hashes = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
     _write_progress(temporary, checkpoint.progress, hashes)
@@ -119,7 +126,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     progress, hashes = _read_progress(folder)
     for name, expected in hashes.items():
         _check_hash(folder / name, expected)
-    average = folder / _AVERAGE
+    average, beside = folder / _AVERAGE, folder / _BESIDE
     try:
         weights, metadata = read_tensors(folder / WEIGHTS)
         return Checkpoint(
@@ -128,6 +135,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             average=read_tensors(average)[0] if average.exists() else {},
             optimizer=read_tensors(folder / _OPTIMIZER)[0],
             progress=progress,
+            beside=read_tensors(beside)[0] if beside.exists() else {},
         )
     except CheckpointError as error:
         raise DamagedCheckpointError(str(error)) from error

@@ -60,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("convnextv2: interrupted", file=sys.stderr)
         return 130
-    except (
-        BrokenPipeError
-    ):  # the reader of our output, such as `head`, has left; Python must not try to flush once more
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has left. Python must not try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except SystemExit as done:  # argparse, after --help or --version
@@ -324,9 +323,8 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
             known.append(token)
             continue
         option = option.replace("-", "_").replace("__", "--", 1)
-        has_number = bool(
-            tokens and re.match(r"-[\d.]", tokens[0])
-        )  # -1e-3 is a value, for argparse an option
+        # -1e-3 is a value, which argparse would take for an option.
+        has_number = bool(tokens and re.match(r"-[\d.]", tokens[0]))
         if option in options:
             known.append(
                 option + equals + value

@@ -41,7 +41,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class ConvNeXtV2Error(ValueError):
-    """The base of every error that a user can cause."""
+    """The base of every error that a user can cause.
+
+    A program that uses the package catches this one, and shows the message as it is::
+
+        try:
+            convnextv2.train(data_dir="shoes", out="runs/shoes")
+        except convnextv2.ConvNeXtV2Error as error:
+            print(error)
+    """
 
     exit_code = 2
 
@@ -69,6 +77,10 @@ class ChannelsError(DataError):
     def __init__(self, message: str, bands: int) -> None:
         super().__init__(message)
         self.bands = bands
+
+    def __reduce__(self) -> tuple[type[ChannelsError], tuple[str, int]]:
+        """Let a worker process send the error to the process that started it."""
+        return type(self), (str(self), self.bands)
 
 
 class StorageError(DataError):

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from convnextv2.errors import RunError
 from convnextv2.run import Run
+from convnextv2.weights.catalog import public_weights
+from convnextv2.weights.containers import CONFIGURATIONS
 from convnextv2.weights.description import read_model_json
 from convnextv2.weights.hub import download, is_hub_name
+from convnextv2.weights.names import library_of
 from convnextv2.weights.opened import Weights, open_weights
 from convnextv2.weights.safetensors import WEIGHTS
 
@@ -18,8 +21,8 @@ def find_weights(path: str | Path) -> Path:
 
     Args:
         path: A run folder (best/ is taken, else last/), a checkpoint folder, a file, a folder in
-            the layout of the Hugging Face Hub, or the name of a repository on the Hub, which is
-            downloaded.
+            the layout of the Hugging Face Hub, the name of a repository on the Hub, which is
+            downloaded, or a short name of `weights.catalog`.
 
     Returns:
         A weights file or a Hub folder.
@@ -34,20 +37,24 @@ def find_weights(path: str | Path) -> Path:
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
         if candidate.is_file():
-            return (
-                path if (path / "config.json").is_file() and candidate.parent == path else candidate
-            )
-    if (path / "config.json").is_file():  # a Hub folder whose weights are in shards
+            return path if _is_hub_folder(path) and candidate.parent == path else candidate
+    if _is_hub_folder(path):  # a Hub folder whose weights are in shards
         return path
     if is_hub_name(name):
         return download(name)
     if not path.exists():
+        if known := public_weights(name):
+            return download(known.repository)
         raise RunError(
-            f"{path}: no such file or folder. Expected a run folder, a checkpoint or a weights "
-            "file."
+            f"{path}: no such file or folder. Expected a run folder, a checkpoint, a weights "
+            "file, or a name that `convnextv2 models --weights` lists."
         )
     expected = ", ".join(str(candidate.relative_to(path)) for candidate in candidates)
     raise RunError(f"{path}: no weights in it (expected {expected}).")
+
+
+def _is_hub_folder(path: Path) -> bool:
+    return any((path / name).is_file() for name in CONFIGURATIONS)
 
 
 def run_of(weights: Path) -> Run | None:
@@ -84,7 +91,7 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
     opened = open_weights(path, average=average)
     run = run_of(path)
     beside = run.path / "last" / "model.json" if run else None
-    if opened.origin.format == "mindcv" and beside and beside.is_file():
+    if library_of(opened.origin.format) == "mindcv" and beside and beside.is_file():
         told = read_model_json(beside)
         same = all(
             told.arguments.get(name) == opened.description.arguments[name]
@@ -92,7 +99,10 @@ def open_run_weights(path: Path, *, average: bool = False) -> Weights:
         )
         if same and told.preprocessing:
             known = replace(
-                opened.description, class_names=told.class_names, preprocessing=told.preprocessing
+                opened.description,
+                class_names=told.class_names,
+                preprocessing=told.preprocessing,
+                balance=told.balance,
             )
             return replace(opened, description=known)
     return opened

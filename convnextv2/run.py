@@ -3,6 +3,7 @@
     recipe.yaml        every knob, resolved
     metrics.jsonl      one record per line: kind (train, eval), step, epoch, loss, ...
     tensorboard/       the same as TensorBoard events
+    loggers/           which runs of other loggers belong to this one, if the recipe asks for them
     checkpoints/epoch-00010-step-00000480/
                        all that is needed to go on: weights, their average, optimizer, position
     result.log  *.ckpt MindCV's files, if the recipe asks for them
@@ -38,7 +39,7 @@ from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.safetensors import save_weights
 
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
-_BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard"}
+_BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard", "loggers"}
 """What a run leaves if it failed before its first step. Nothing is lost if it is started again."""
 _BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad_steps"}
 """What a run may leave if it was killed before its first checkpoint. It makes all of it again."""

@@ -28,11 +28,12 @@ from typing import Any, Literal
 
 from convnextv2.inference.predictor import Predictor as Predictor
 from convnextv2.errors import ConvNeXtV2Error as ConvNeXtV2Error
-from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.model.convnext import ConvNeXtV2 as ConvNeXtV2
 from convnextv2.model.convnext import create_model as create_model
 from convnextv2.model.fcmae import FCMAE as FCMAE
 from convnextv2.run import Run
+from convnextv2.tasks.measure import AnyEvaluation
+from convnextv2.verbs.probe import Probed
 from convnextv2.verbs.replay import Replayed
 from convnextv2.weights.opened import Weights
 

@@ -6,7 +6,8 @@ import torch
 pytest_plugins = ["artifacts"]
 
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-# Also for the processes that tests start: more threads than cores would take twice the time.
+# The variable also reaches the processes that tests start. With more threads than cores, the suite
+# would take twice the time.
 torch.set_num_threads(
     int(
         os.environ.setdefault(

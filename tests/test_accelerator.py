@@ -18,7 +18,8 @@ from convnextv2.weights.safetensors import read_tensors
 pytestmark = pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
 
 SMALL = (
-    "--model custom --depths 1,1,2,1 --dims 16,32,48,64 --image_size 64 --batch_size 8 --workers 2 --log_every_steps 2"
+    "--model custom --depths 1,1,2,1 --dims 16,32,48,64 --image_size 64 --batch_size 8 --workers 2 "
+    "--log_every_steps 2"
 ).split()
 
 

@@ -113,7 +113,8 @@ def test_all_mistakes_of_knobs_are_reported_together(monkeypatch, capsys):
         "convnextv2: error: this command has 3 errors:",
         "  epoch = 3: unknown key. Did you mean 'epochs'?",
         "  mixup = -0.8: expected a number >= 0. Alpha of the Beta distribution of mixup. 0: off.",
-        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size` images.",
+        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of "
+        "`lr_batch_size` images.",
     ]
 
 
@@ -180,7 +181,8 @@ def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsy
     for name in knobs_of("pretrain"):
         assert len(re.findall(rf"^  --{name} ", out, re.MULTILINE)) == 1, name
     assert re.search(
-        r"--epochs V +Number of passes over the training images\. A whole number >= 1\. \[100 epochs\]",
+        r"--epochs V +Number of passes over the training images\. A whole number >= 1\. "
+        r"\[100 epochs\]",
         out,
     )
     assert (
@@ -206,7 +208,11 @@ def test_help_starts_without_torch(verb):
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    code = "from convnextv2 import cli; cli.load_verb = lambda _: lambda: print('x' * 10**6)\nexit(cli.main(['demo']))"
+    code = (
+        "from convnextv2 import cli\n"
+        "cli.load_verb = lambda _: lambda: print('x' * 10**6)\n"
+        "exit(cli.main(['demo']))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

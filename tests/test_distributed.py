@@ -134,7 +134,8 @@ for parameter in model.parameters():
 images, targets = torch.randn(8, 3, 32, 32, dtype=torch.float64), torch.arange(8) % 3
 wrapped = model
 if place.world_size > 1:
-    torch.nn.init.zeros_(model.head.weight) if place.rank else None  # rank 0's weights are what counts
+    if place.rank:  # rank 0's weights are what counts
+        torch.nn.init.zeros_(model.head.weight)
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
 share = slice(place.rank, None, place.world_size)
 torch.nn.functional.cross_entropy(wrapped(images[share]), targets[share]).backward()

@@ -9,19 +9,18 @@ import tomllib
 import venv
 from pathlib import Path
 
-import pytest
 import yaml
 
 import convnextv2
-from convnextv2 import errors
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_public_names_are_these_and_all_resolve() -> None:
     assert convnextv2.__all__ == [
-        "ConvNeXtV2", "ConvNeXtV2Error", "FCMAE", "Predictor", "benchmark", "convert", "create_model", "demo", "export", "infer",
-        "inspect", "models", "plan", "predict", "pretrain", "recipes", "reconstruct", "replay", "serve", "statistics",
+        "ConvNeXtV2", "ConvNeXtV2Error", "FCMAE", "Predictor", "benchmark", "compare", "convert",
+        "create_model", "demo", "embed", "export", "infer", "inspect", "models", "plan", "predict",
+        "pretrain", "probe", "push", "recipes", "reconstruct", "replay", "serve", "statistics",
         "train", "validate",
     ]  # fmt: skip
     assert all(callable(getattr(convnextv2, name)) for name in convnextv2.__all__)
@@ -29,7 +28,10 @@ def test_public_names_are_these_and_all_resolve() -> None:
 
 def test_help_and_recipes_do_not_import_torch() -> None:
     for arguments in ("['--help']", "['recipes']", "['train', '--help']"):
-        script = f"import sys; from convnextv2.cli import main; assert main({arguments}) == 0; assert 'torch' not in sys.modules"
+        script = (
+            "import sys\nfrom convnextv2.cli import main\n"
+            f"assert main({arguments}) == 0\nassert 'torch' not in sys.modules"
+        )
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
@@ -44,7 +46,11 @@ def test_citation_names_the_version() -> None:
 
 
 def requirements() -> dict[str, str]:
-    """What pyproject.toml asks for, of itself and of its extras: name to the rest, markers left out."""
+    """Read what pyproject.toml asks for, of itself and of its extras.
+
+    Returns:
+        The versions by the name of the package, without markers.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found: dict[str, str] = {}
     for text in sum(project["optional-dependencies"].values(), project["dependencies"]):
@@ -68,28 +74,6 @@ def test_lowest_versions_are_those_that_are_tested() -> None:
         name: re.match(r">=([\d.]+)(,|$)", versions) for name, versions in requirements().items()
     }
     assert {name: found and found[1] for name, found in stated.items()} == pinned
-
-
-def test_a_missing_package_is_named_with_the_versions_that_fit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stated = [
-        "torch>=2.7",
-        "uvicorn<0.55,>=0.45; extra == 'serve'",
-        "python-multipart>=0.0.27 ; extra == 'serve'",
-    ]
-    monkeypatch.setattr(errors, "requires", lambda name: stated)
-    said = str(errors.MissingPackageError("uvicorn", "serve"))
-    remedy = "(or all of its kind, in the project's checkout: pip install '.[serve]')"
-    assert (
-        said
-        == f"uvicorn is not installed. Install it with: pip install 'uvicorn<0.55,>=0.45' {remedy}"
-    )
-    assert "pip install 'python-multipart>=0.0.27' (" in str(
-        errors.MissingPackageError("python_multipart", "serve")
-    )
-    monkeypatch.setattr(errors, "requires", lambda name: None)
-    assert "pip install nncf (" in str(errors.MissingPackageError("nncf", "export"))
 
 
 def test_extras_that_messages_name_bring_the_package() -> None:
@@ -121,7 +105,10 @@ def test_nothing_tells_to_install_this_project_from_a_registry() -> None:
 
 
 def context(folder: Path) -> None:
-    """What .dockerignore leaves of the checkout: it shuts out all, and lets names at the top through."""
+    """List what .dockerignore leaves of the checkout.
+
+    It shuts out everything, and then lets names at the top through.
+    """
     shut_out, *lines = [
         line
         for line in (ROOT / ".dockerignore").read_text().splitlines()
@@ -176,7 +163,10 @@ def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(
     for entry in packages.iterdir():
         if not entry.name.startswith(("convnextv2", "_convnextv2", "__editable__")):
             (tmp_path / "deps" / entry.name).symlink_to(entry)
-    script = "import convnextv2, pathlib; assert 'venv' in convnextv2.__file__; convnextv2.recipes(); convnextv2.demo(quick=True)"
+    script = (
+        "import convnextv2\nassert 'venv' in convnextv2.__file__\n"
+        "convnextv2.recipes()\nconvnextv2.demo(quick=True)"
+    )
     done = subprocess.run(
         [python, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )

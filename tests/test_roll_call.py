@@ -41,7 +41,10 @@ sys.exit(code)
 
 
 def run_two(tmp_path: Path, fault: str, rank: int, timeout_s: int = 60) -> list[tuple[int, str]]:
-    """Exit code and output of each of two ranks, of which one has a fault; a stopped one is killed."""
+    """Run two ranks, of which one has a fault, and return the exit code and output of each.
+
+    A rank that is stopped is killed.
+    """
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     port = 20_000 + (os.getpid() * 7 + hash(tmp_path)) % 12_000

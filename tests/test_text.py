@@ -16,7 +16,10 @@ from convnextv2.weights.names import name_table
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.safetensors import save_weights
 
-FORGED = "ok\x1b[2K\x1b[1A\x1b[31mlicence MIT\nlicence       MIT\r\u2028x\u2029y\x85z\u202etxt\u2066a\u200bb\ufeffc\x00d\x9be"
+FORGED = (
+    "ok\x1b[2K\x1b[1A\x1b[31mlicence MIT\nlicence       MIT\r\u2028x\u2029y\x85z\u202etxt\u2066a"
+    "\u200bb\ufeffc\x00d\x9be"
+)
 """Escapes of terminals, line ends of every kind, marks of direction, invisible characters."""
 
 

@@ -8,9 +8,9 @@ The figures stand in docs/how-to/runs.md.
     python benchmarks/faults saving         the cost of saving while training goes on
     python benchmarks/faults soak           a fault a minute
 
-Each study keeps what it found in OUT, one JSON line for each case, and goes on from there when it is
-started again; delete OUT after a change of the code. It ends with a table, and with exit code 1 if
-a run did not end as one that nobody disturbed. It needs psutil.
+Each study keeps what it found in OUT, one JSON line for each case, and goes on from there when it
+is started again; delete OUT after a change of the code. It ends with a table, and with exit code 1
+if a run did not end as one that nobody disturbed. It needs psutil.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
 
 
 def main() -> None:
+    """Run a study."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -48,7 +48,7 @@ def differences(run: Path, straight: Path) -> list[str]:
 
 
 def left_over(run: Path) -> list[str]:
-    """Temporary files and folders, and damaged checkpoints that were set aside: no harm, but room."""
+    """List temporary files and damaged checkpoints that were set aside, which only take room."""
     return sorted(
         str(path.relative_to(run)) for path in run.rglob("*") if _LEFT_OVER.search(path.name)
     )
@@ -179,8 +179,9 @@ def _records(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[s
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """By tag, the steps and values that TensorBoard shows, after it has dropped what a restart has
-    made obsolete.
+    """Read the steps and values that TensorBoard shows for each tag.
+
+    It has then dropped what a restart has made obsolete.
     """
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()

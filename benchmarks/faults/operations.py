@@ -269,8 +269,10 @@ def try_points(
 
 
 def _wait_for_another_second(run: Path) -> None:
-    """TensorBoard reads files of events in the order of the seconds in their names. Two starts in
-    one second are an affair of this study, not of users.
+    """Wait until the name of the next file of events differs.
+
+    TensorBoard reads these files in the order of the seconds in their names. Two starts in one
+    second happen in this study, not to users.
     """
     names = [path.name.split(".") for path in (run / "tensorboard").glob("events*")]
     newest = max((int(name[3]) for name in names), default=0)
@@ -325,8 +327,9 @@ def study(arguments: argparse.Namespace) -> bool:
 def _straight(
     name: str, verb: str, knobs: Mapping[str, Any], data: Path, out: Path
 ) -> tuple[Path, list[Point]]:
-    """The run that nobody kills, and its points. That it can be repeated, and that the comparison
-    sees another seed, is checked at first.
+    """Return the run that nobody kills, and its points.
+
+    At first it is checked that the run can be repeated, and that the comparison sees another seed.
     """
     straight = out / re.sub(r"\W+", "-", name) / "straight"
     straight.parent.mkdir(exist_ok=True)

@@ -110,7 +110,7 @@ class Soak:
         self.began = time.monotonic()
 
     def last(self, seconds: float, every_s: float, faults: list[str]) -> list[str]:
-        """Keep the run going until it ends by itself, with a fault now and then until the time is up.
+        """Keep the run going until it ends by itself, with faults until the time is up.
 
         Returns:
             What is wrong: when it hung, or that it never ended.
@@ -165,8 +165,9 @@ class Soak:
         return steps_saved(self.run) <= self._before
 
     def _trains(self, process: Process) -> bool:
-        """Whether it logs steps, so that a fault comes into the midst of training, and none before
-        the one before it is over.
+        """Whether it logs steps.
+
+        A fault thus comes into the midst of training, and only after the one before it is over.
         """
         path = self.run / "metrics.jsonl"
         if not path.exists() or time.time() - path.stat().st_mtime > _LIVELY_S:

@@ -1,6 +1,7 @@
 """The image formats that are read, and the file endings that follow from them.
 
-It needs no PyTorch, so that listing a folder stays cheap. `data.decode.picture` decodes them.
+It needs no PyTorch, so that listing a folder stays cheap. `data.decode.picture` decodes them. A
+format whose decoder holds more than its header tells also belongs to `_PARTS` there.
 """
 
 from __future__ import annotations

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from convnextv2.data.class_names import class_name_of
-from convnextv2.data.manifest import Table, count_words, read_table
+from convnextv2.data.manifest import LabelKind, LabelSets, Table, count_words, read_table
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
 
 _KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}
+_MOST_NAMED = 5
 _USES: dict[Kind, str] = {"train": "training", "validation": "validation", "test": "testing"}
 
 
@@ -27,12 +29,16 @@ class TableOptions:
         images_dir: The folder that paths start from; empty for the table's own.
         suffix: An ending to add to names without one.
         splits: The split of each kind as the user named it; usual names are looked for else.
+        labels: How many labels an image has.
+        separator: What separates the names in a column of labels; empty to find it.
     """
 
     columns: Mapping[str, str]
     images_dir: str = ""
     suffix: str = ""
     splits: Mapping[Kind, str] | None = None
+    labels: LabelKind = "auto"
+    separator: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ def listed_images(
         images_dir=options.images_dir or None,
         suffix=options.suffix,
         labelled=labelled,
+        kind=options.labels,
+        separator=options.separator,
         wanted=wanted,
     )
     if table.splits is None:
@@ -147,9 +155,11 @@ def _announce(path: Path, words: Mapping[Kind, Sequence[str]], unused: Mapping[s
 def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool) -> Source:
     if not labelled:
         return Source(table.paths, notes=table.notes)
+    if table.sets is not None:
+        return _multi_label_source(path, table, table.sets, class_names)
     assert table.labels is not None
     counts = table.labels.counts()
-    classes = list(class_names) or sorted(counts)
+    classes = list(class_names or table.classes) or sorted(counts)
     number = {class_name_of(name): i for i, name in enumerate(classes)}
     if unknown := sorted(counts.keys() - number.keys()):
         raise DataError(
@@ -158,3 +168,24 @@ def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool
         )
     codes = np.array([number.get(word, -1) for word in table.labels.words], np.int64)
     return Source(table.paths, codes[table.labels.codes], tuple(classes), notes=table.notes)
+
+
+def _multi_label_source(
+    path: Path, table: Table, sets: LabelSets, class_names: Sequence[str]
+) -> Source:
+    """Make a source whose targets are one column for each class, of the values of `LabelSets`."""
+    occurring = sets.occurring()
+    classes = list(class_names) or (list(sets.classes) if sets.are_columns else occurring)
+    known = {class_name_of(name) for name in classes}
+    if unknown := [name for name in occurring if name not in known]:
+        told = []
+        for name in unknown[:_MOST_NAMED]:
+            near = get_close_matches(name, classes, n=1)
+            told.append(f"{name!r} (is {near[0]!r} meant?)" if near else repr(name))
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        raise DataError(
+            f"{path}: the labels {', '.join(told)}{more} are not among the {len(classes)} trained "
+            f"classes ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}). Correct "
+            "them, or leave their images out."
+        )
+    return Source(table.paths, sets.of_classes(classes), tuple(classes), notes=table.notes)

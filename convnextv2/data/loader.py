@@ -8,37 +8,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from convnextv2.console import say
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.chance import stream
 from convnextv2.data.decode import Picture
+from convnextv2.data.dense.source import AnnotatedSource, Sample
+from convnextv2.data.draws import power_of
 from convnextv2.data.left_out import BadImages, Failure, LeftOut, Quarantine
 from convnextv2.data.sampler import EpochSampler, Position, exact_positions
-from convnextv2.data.source import Source
+from convnextv2.data.shared import stack
+from convnextv2.data.source import Source, Targets
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import (
-    EvalTransform,
-    TrainTransform,
-    build_eval_transform,
-    build_train_transform,
-)
+from convnextv2.data.transforms import build_eval_transform, build_train_transform
 from convnextv2.data.workers import PREFETCH, Rest, Workers
 from convnextv2.distributed import Place
-from convnextv2.errors import DataError, MissingPackageError, StorageError
+from convnextv2.errors import DataError, MissingPackageError, RecipeError, StorageError
 from convnextv2.machine import available_cores
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
-__all__ = ["PREFETCH", "Batch", "EvaluationLoader", "TrainingLoader"]
+__all__ = ["PREFETCH", "Batch", "Collate", "EvaluationLoader", "TrainingLoader"]
 
 MOST_WORKERS = 16
 """The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""
+
+Collate = Callable[[Sequence[Any]], Any]
+"""Joins the targets of a batch's samples, of which there may be none."""
+
+
+class Augmentation(Protocol):
+    """Prepares training images, as `data.transforms.TrainTransform` does.
+
+    It maps (pixels, CPU generator) to uint8 (C, H, W) of one size, or to (versions, C, H, W). For
+    an `AnnotatedSource`, it maps (pixels, annotation, CPU generator) to a `Sample`.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> Tensor | Sample:
+        """Prepare one image."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+
+
+class Preparation(Protocol):
+    """Prepares images for evaluation, as `data.transforms.EvalTransform` does.
+
+    It maps pixels to uint8 (C, H, W). For an `AnnotatedSource`, it maps (pixels, annotation) to a
+    `Sample`. The images of a batch have one size, so if sizes differ, a batch is one image.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> Tensor | Sample:
+        """Prepare one image."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the preparation does."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the result, if they are fixed."""
 
 
 class Batch(NamedTuple):
@@ -49,12 +85,14 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: uint8 (N, C, H, W), channels-last in memory.
-        targets: int64 (N,), class indices; -1 without a label.
+        targets: int64 (N,), class indices, -1 without a label; or int64 (N, K) if images may have
+            several labels, see `source.Targets`. For annotated images, what the loader's `collate`
+            makes of them: a tensor (N, ...), or a list of N items.
         indices: int64 (N,), into the source.
     """
 
     pixels: Tensor
-    targets: Tensor
+    targets: Any
     indices: Tensor
 
 
@@ -72,11 +110,12 @@ class TrainingLoader:
     def __init__(
         self,
         source: Source,
-        transform: TrainTransform,
+        transform: Augmentation,
         sampler: EpochSampler,
         *,
         channels: int = 3,
         value_range: tuple[float, float] | None = None,
+        collate: Collate | None = None,
         workers: int = 0,
         bad_images: BadImages = "fail",
         quarantine: Quarantine | None = None,
@@ -89,11 +128,12 @@ class TrainingLoader:
 
         Args:
             source: The images.
-            transform: Maps (pixels, CPU generator) to uint8 (C, H, W) of one size, or to
-                (versions, C, H, W). The generator follows from the sampler's seed and the position.
+            transform: See `Augmentation`. The generator follows from the sampler's seed and the
+                position.
             sampler: Which images are in which batch.
             channels: See `open_picture`.
             value_range: See `open_picture`.
+            collate: Joins the targets of annotated images.
             workers: Processes that prepare batches; 0 for this one.
             bad_images: What becomes of images that cannot be read, see `LeftOut`.
             quarantine: The run's list of them.
@@ -116,6 +156,7 @@ class TrainingLoader:
             images, (channels, *transform.image_size), workers,
             LeftOut(source, bad_images, "training", quarantine),
             patience or Patience(), persistent=True, pin_memory=pin_memory,
+            collate=collate,
         )  # fmt: skip
         self.patience = self._reader.patience
 
@@ -168,10 +209,11 @@ class EvaluationLoader:
     def __init__(
         self,
         source: Source,
-        transform: EvalTransform,
+        transform: Preparation,
         *,
         batch_size: int,
         channels: int = 3,
+        collate: Collate | None = None,
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -193,6 +235,7 @@ class EvaluationLoader:
             images, (channels, *transform.image_size), min(workers, len(self._batches)),
             LeftOut(source, bad_images, "evaluation", quarantine), patience or Patience(),
             persistent=False, pin_memory=pin_memory,
+            collate=collate,
         )  # fmt: skip
         self.patience = self._reader.patience
 
@@ -205,6 +248,10 @@ class EvaluationLoader:
         """Images left out by now: name -> why."""
         return self._reader.left_out.reasons
 
+    def skipped_anywhere(self, place: Place) -> tuple[str, ...]:
+        """Return the names of the images left out by now on any rank, which all call this."""
+        return tuple(sorted(set().union(*place.gather(sorted(self.skipped)))))
+
     @property
     def workers_replaced(self) -> int:
         """How many worker processes died."""
@@ -216,8 +263,27 @@ class EvaluationLoader:
         return (batch for batch in batches if len(batch.indices))
 
 
-def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
-    """Build the order in which this rank takes so many training images, as the recipe says."""
+def build_sampler(
+    recipe: Recipe, length: int, place: Place, targets: Targets | None = None
+) -> EpochSampler:
+    """Build the order in which this rank takes its training images, as the recipe says.
+
+    Args:
+        recipe: Says how images are drawn, and how many are in a batch.
+        length: The number of images.
+        place: This rank.
+        targets: The class of each image. Without them every image is used once; the number of
+            batches is the same.
+
+    Raises:
+        RecipeError: Classes are to be drawn by their frequency, but an image has several.
+    """
+    power = power_of(recipe.sampling)
+    if power != 1 and targets is not None and targets.ndim != 1:
+        raise RecipeError(
+            f"sampling = {recipe.sampling}: draws images by their class, and these have several "
+            "each. Leave sampling out."
+        )
     return EpochSampler(
         length,
         recipe.images_per_batch(),
@@ -228,11 +294,19 @@ def build_sampler(recipe: Recipe, length: int, place: Place) -> EpochSampler:
         repeats=recipe.aug_repeats,
         drop_last=recipe.drop_last,
         micro_batches=recipe.accumulate * place.world_size if recipe.elastic else 0,
+        targets=targets if power != 1 else None,
+        power=power,
     )
 
 
 def build_training_loader(
-    recipe: Recipe, source: Source, place: Place, quarantine: Quarantine | None = None
+    recipe: Recipe,
+    source: Source,
+    place: Place,
+    quarantine: Quarantine | None = None,
+    *,
+    transform: Augmentation | None = None,
+    collate: Collate | None = None,
 ) -> TrainingLoader:
     """Build the training batches of this rank, as the recipe says.
 
@@ -241,8 +315,10 @@ def build_training_loader(
         source: The images.
         place: This rank.
         quarantine: The run's list of bad images.
+        transform: Prepares the images; None for the recipe's `TrainTransform`.
+        collate: Joins the targets of annotated images.
     """
-    sampler = build_sampler(recipe, len(source), place)
+    sampler = build_sampler(recipe, len(source), place, source.targets)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
     height, width = (
@@ -261,10 +337,11 @@ def build_training_loader(
         say(line)
     return TrainingLoader(
         source,
-        build_train_transform(recipe),
+        build_train_transform(recipe) if transform is None else transform,
         sampler,
         channels=recipe.in_channels,
         value_range=recipe.value_range,
+        collate=collate,
         workers=workers,
         bad_images=recipe.bad_images,
         quarantine=quarantine,
@@ -292,6 +369,10 @@ def build_evaluation_loader(
     place: Place,
     quarantine: Quarantine | None = None,
     patience: Patience | None = None,
+    *,
+    transform: Preparation | None = None,
+    collate: Collate | None = None,
+    batch_size: int | None = None,
 ) -> EvaluationLoader:
     """Build the evaluation batches of this rank, as the recipe says.
 
@@ -303,12 +384,16 @@ def build_evaluation_loader(
         place: This rank.
         quarantine: The run's list of bad images.
         patience: The patience of the run's training, if that waits here.
+        transform: Prepares the images; None for the recipe's `EvalTransform`.
+        collate: Joins the targets of annotated images.
+        batch_size: Number of images in a batch; None for that of the recipe.
     """
     return EvaluationLoader(
         source,
-        build_eval_transform(recipe),
-        batch_size=recipe.images_per_batch(),
+        build_eval_transform(recipe) if transform is None else transform,
+        batch_size=batch_size or recipe.images_per_batch(),
         channels=recipe.in_channels,
+        collate=collate,
         workers=resolve_workers(recipe.workers, place.local_world_size)[0],
         rank=place.rank,
         world_size=place.world_size,
@@ -339,16 +424,26 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
 
 
 def _augment(
-    transform: TrainTransform, seed: int, image: Tensor | Picture, position: Position
-) -> Tensor:
-    return transform(image, stream(seed, "image", *position))
+    transform: Augmentation,
+    seed: int,
+    image: Tensor | Picture,
+    position: Position,
+    *annotation: Any,
+) -> Tensor | Sample:
+    return transform(image, *annotation, stream(seed, "image", *position))
 
 
-def _prepare(transform: EvalTransform, image: Tensor | Picture, position: Position) -> Tensor:
-    return transform(image.decode() if isinstance(image, Picture) else image)
+def _prepare(
+    transform: Preparation,
+    image: Tensor | Picture,
+    position: Position,
+    *annotation: Any,
+) -> Tensor | Sample:
+    pixels = image.decode() if isinstance(image, Picture) else image
+    return transform(pixels, *annotation)
 
 
-_Item = tuple[int, Tensor | Failure]
+_Item = tuple[int, Tensor | Sample | Failure]
 """An index, and its prepared pixels or why there are none."""
 
 
@@ -375,11 +470,12 @@ class _Reader:
         *,
         persistent: bool,
         pin_memory: bool,
+        collate: Collate | None = None,
     ) -> None:
         self.images, self.left_out, self.patience = images, left_out, patience
         self.workers: Workers[_Item, _Prepared] = Workers(
             images,
-            partial(_collate, images.source.targets, shape),
+            partial(_collate, images.source.targets, shape, collate),
             workers,
             names=images.source.names,
             persistent=persistent,
@@ -425,18 +521,26 @@ class _Reader:
         keep = ~torch.tensor(listed)
         # The images are taken as they lie in memory, channels last.
         pixels = batch.pixels.permute(0, 2, 3, 1)[keep].permute(0, 3, 1, 2)
-        return Batch(pixels, batch.targets[keep], batch.indices[keep])
+        targets = (
+            batch.targets[keep]
+            if isinstance(batch.targets, Tensor)
+            else [target for target, out in zip(batch.targets, listed, strict=True) if not out]
+        )
+        return Batch(pixels, targets, batch.indices[keep])
 
 
 class _Images(Dataset[_Item]):
-    """Position to (index, prepared pixels or why there are none)."""
+    """Position to (index, prepared pixels or why there are none).
+
+    What prepares them also gets the annotation, if the source has annotations.
+    """
 
     def __init__(
         self,
         source: Source,
         channels: int,
         value_range: tuple[float, float] | None,
-        prepare: Callable[[Tensor | Picture, Position], Tensor],
+        prepare: Callable[..., Tensor | Sample],
         cache: DecodedCache | None = None,
         *,
         whole: bool = False,
@@ -451,7 +555,13 @@ class _Images(Dataset[_Item]):
 
     def __getitem__(self, position: Position) -> _Item:
         try:
-            return position.index, self.prepare(self._image(position.index), position)
+            annotation = (
+                (self.source.annotation(position.index),)
+                if isinstance(self.source, AnnotatedSource)
+                else ()
+            )
+            image = self._image(position.index)
+            return position.index, self.prepare(image, position, *annotation)
         except (MissingPackageError, StorageError) as error:
             return position.index, error
         except DataError as error:
@@ -469,26 +579,30 @@ class _Images(Dataset[_Item]):
 
 
 def _collate(
-    targets: np.ndarray[Any, Any] | None, shape: tuple[int, int, int], items: Sequence[_Item]
+    targets: np.ndarray[Any, Any] | None,
+    shape: tuple[int, int, int],
+    collate: Collate | None,
+    items: Sequence[_Item],
 ) -> _Prepared:
     """Join prepared images to a batch; `shape` is an image's, if there are none to tell it."""
-    good = [(index, pixels) for index, pixels in items if isinstance(pixels, Tensor)]
-    failures = {index: why for index, why in items if not isinstance(why, Tensor)}
+    good = [(index, image) for index, image in items if isinstance(image, Tensor | Sample)]
+    failures = {index: why for index, why in items if not isinstance(why, Tensor | Sample)}
+    empty = torch.empty(0, *shape, dtype=torch.uint8)
     try:
-        pixels = (
-            _stack([pixels for _, pixels in good])
-            if good
-            else torch.empty(0, *shape, dtype=torch.uint8)
-        )
+        pixels = _stack_pixels([_pixels_of(image) for _, image in good]) if good else empty
+        annotations = [image.target for _, image in good if isinstance(image, Sample)]
+        joined = collate(annotations) if collate is not None else None
     except StorageError as error:
         good, failures = [], {index: error for index, _ in items}
-        pixels = torch.empty(0, *shape, dtype=torch.uint8)
+        pixels, joined = empty, collate([]) if collate is not None else None
     indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
     if pixels.dim() == 5:
         indices = indices.repeat(pixels.shape[1])
         pixels = pixels.transpose(0, 1).flatten(0, 1)
     if good:
         pixels = pixels.permute(0, 3, 1, 2)
+    if collate is not None:
+        return _Prepared(Batch(pixels, joined, indices), failures)
     known = (
         torch.full_like(indices, -1)
         if targets is None
@@ -497,20 +611,10 @@ def _collate(
     return _Prepared(Batch(pixels, known, indices), failures)
 
 
-def _stack(images: Sequence[Tensor]) -> Tensor:
+def _pixels_of(image: Tensor | Sample) -> Tensor:
+    return image.pixels if isinstance(image, Sample) else image
+
+
+def _stack_pixels(images: Sequence[Tensor]) -> Tensor:
     """Stack the images, channels-last, as they lie in memory and as the network reads them."""
-    last = [pixels.movedim(-3, -1) for pixels in images]
-    if get_worker_info() is None:
-        return torch.stack(last)
-    # In memory that the main process sees. torch would see to that in a thread, where it has
-    # nobody to tell that there is none left, and the main process would wait for ever.
-    batch = torch.empty(len(last), *last[0].shape, dtype=torch.uint8)
-    try:
-        batch.share_memory_()
-    except RuntimeError as error:
-        size = f"{batch.numel() / 1e6:.1f} MB"
-        raise StorageError(
-            f"/dev/shm has no room for a batch of {size} ({error}). Use fewer workers or a smaller "
-            "cache_mb, or raise a container's --shm-size."
-        ) from None
-    return torch.stack(last, out=batch)
+    return stack([pixels.movedim(-3, -1) for pixels in images])

@@ -12,9 +12,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from convnextv2.data.chance import dirichlet, happens, integer, log_uniform, uniform
+from convnextv2.data.soft_targets import soft_targets
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,15 @@ class Mixing:
 
         Args:
             images: (N, C, H, W).
-            targets: int64 (N,).
+            targets: int64 (N,), or (N, num_classes) if images may have several labels.
             num_classes: K of the soft targets.
             generator: On the CPU; all choices are drawn from it.
 
         Returns:
-            New images, and soft targets (N, num_classes) that sum to 1.
+            New images, and soft targets (N, num_classes); see `soft_targets`. Those of one class
+            for each image sum to 1.
         """
-        soft = one_hot(targets, num_classes).to(images.dtype)
+        soft = soft_targets(targets, num_classes, images.dtype)
         if not happens(generator, self.prob):
             return images, soft
         use_cutmix = self.cutmix > 0 and (self.mixup == 0 or happens(generator, self.switch_prob))

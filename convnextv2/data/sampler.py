@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from convnextv2.data.chance import stream
+from convnextv2.data.draws import draw_epoch
+from convnextv2.data.source import Targets
 
 
 class Position(NamedTuple):
@@ -47,6 +50,10 @@ class EpochSampler(Sampler[list[Position]]):
         micro_batches: If n > 0, cut the order into steps of n batches, of which each rank takes
             neighbours. The batches then do not depend on the number of ranks. Images that do not
             fill a step are dropped.
+        targets: int64 (length,), the class of each image, if classes are drawn in proportion to
+            n ** power; see `draws.draw_epoch`. None uses each image once in an epoch. An image that
+            is drawn again counts as its next copies.
+        power: The power, with targets.
     """
 
     def __init__(
@@ -61,13 +68,17 @@ class EpochSampler(Sampler[list[Position]]):
         repeats: int = 0,
         drop_last: bool = True,
         micro_batches: int = 0,
+        targets: Targets | None = None,
+        power: float = 1.0,
     ) -> None:
         assert micro_batches % world_size == 0
+        assert targets is None or (shuffle and len(targets) == length)
         assert 0 <= rank < world_size and batch_size > 0 and repeats >= 0
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.repeats, self.drop_last = shuffle, repeats, drop_last
         self.micro_batches = micro_batches
+        self.targets, self.power = targets, power
         self._epoch = self._first_batch = 0
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -96,16 +107,23 @@ class EpochSampler(Sampler[list[Position]]):
 
     def __iter__(self) -> Iterator[list[Position]]:
         epoch, copies = self._epoch, max(1, self.repeats)
-        order = (
-            torch.randperm(self.length, generator=stream(self.seed, "order", epoch))
-            if self.shuffle
-            else torch.arange(self.length)
-        )
+        order, before = self._order(epoch)
         for batch in range(self._first_batch, len(self)):
+            places = [divmod(entry, copies) for entry in self._entries(batch, copies)]
             yield [
-                Position(epoch, int(order[entry // copies]), entry % copies)
-                for entry in self._entries(batch, copies)
+                Position(epoch, int(order[place]), copy + copies * int(before[place]))
+                for place, copy in places
             ]
+
+    def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return the images of an epoch in order, and how often each came before in it."""
+        never = torch.zeros(1, dtype=torch.int64).expand(self.length)
+        if not self.shuffle:
+            return torch.arange(self.length), never
+        generator = stream(self.seed, "order", epoch)
+        if self.targets is not None:
+            return draw_epoch(self.targets, self.power, generator)
+        return torch.randperm(self.length, generator=generator), never
 
     def _entries(self, batch: int, copies: int) -> Iterable[int]:
         """Return the places in the order of the epoch that form a batch of this rank."""

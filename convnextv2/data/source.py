@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from convnextv2.errors import DataError, StorageError
 
 MAX_PIXELS = 178_956_970
 
-Targets = NDArray[np.int64]
+Targets = NDArray[np.integer[Any]]
+"""int64 (N,), the class of each image; or int8 (N, K) if images may have several labels: 1 for a
+label that the image has, 0 for one that it does not have, -1 for one that is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +29,7 @@ class Source:
 
     Attributes:
         names: What messages and predictions call the images; the path if it is a file.
-        targets: int64 (N,), class indices; None without labels.
+        targets: See `Targets`; None without labels.
         class_names: One for each class.
         arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory; None where
             `names` are files.
@@ -43,6 +46,11 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have any number of labels."""
+        return self.targets is not None and self.targets.ndim == 2
 
     def pixels(
         self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None

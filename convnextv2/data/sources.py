@@ -18,7 +18,8 @@ from convnextv2.data.manifest import count_words, quoted
 from convnextv2.data.named import load_named
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import Kind, kind_of
-from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out
+from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out, held_out_evenly
+from convnextv2.data.without_labels import with_unlabelled
 from convnextv2.errors import DataError
 from convnextv2.recipe.columns import read_columns
 from convnextv2.recipe.knobs import Recipe
@@ -40,13 +41,15 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
             split, nothing else is used then.
 
     Returns:
-        Training images, and validation images or None.
+        Training images, and validation images or None. The training images of `unlabelled` come
+        last and have the target -1.
 
     Raises:
         DataError: There are no such images, or fewer than two classes.
     """
     training: Source
     validation: Source | None
+    _check_labels(recipe)
     if recipe.dataset not in ("", "imagenet"):
         training, validation = _named_set(recipe)
     elif (root := _data_dir(recipe)).is_file():
@@ -61,6 +64,8 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
     if recipe.num_samples is not None and recipe.num_samples < len(training):
         order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
         training = training.subset(order[: recipe.num_samples].sort().values.numpy())
+    if labelled and recipe.unlabelled:
+        training = with_unlabelled(training, validation, Path(recipe.unlabelled))
     return training, validation
 
 
@@ -81,6 +86,7 @@ def validation_source(
     Raises:
         DataError: A class is not among the model's, or the data have a training split only.
     """
+    _check_labels(recipe)
     if recipe.dataset not in ("", "imagenet"):
         source = _named_set(recipe)[1]
     elif (root := _data_dir(recipe)).is_file():
@@ -111,10 +117,15 @@ def summary(training: Source, validation: Source | None) -> str:
     """Say in one line how many images and classes there are."""
     names = training.class_names
     more = ", ..." if len(names) > _MOST_NAMED else ""
+    assert training.targets is not None
+    known = training.targets >= 0  # (N,), or (N, K) if an image may have several labels
+    labelled = int((known.any(axis=1) if known.ndim == 2 else known).sum())
     line = (
-        f"{len(training):,} images for training, {len(names):,} classes "
+        f"{labelled:,} images for training, {len(names):,} classes "
         f"({', '.join(map(quoted, names[:_MOST_NAMED]))}{more})"
     )
+    if labelled < len(training):
+        line += f", and {len(training) - labelled:,} without labels"
     return f"{line}; {len(validation) if validation else 0:,} images for validation."
 
 
@@ -147,7 +158,12 @@ def _table_options(recipe: Recipe) -> TableOptions:
     if _names_split(recipe, "val_split"):
         splits["validation"] = recipe.val_split
     return TableOptions(
-        read_columns(recipe.columns), recipe.images_dir, recipe.image_suffix, splits
+        read_columns(recipe.columns),
+        recipe.images_dir,
+        recipe.image_suffix,
+        splits,
+        recipe.labels,
+        {"space": " "}.get(recipe.label_separator, recipe.label_separator),
     )
 
 
@@ -186,9 +202,21 @@ def _splits(root: Path, recipe: Recipe) -> SplitFolders:
 
 
 def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
-    names = ("columns", "images_dir", "image_suffix")
+    names = ("columns", "images_dir", "image_suffix", "label_separator")
     idle = ", ".join(name for name in names if getattr(recipe, name))
     return (f"No effect here: {idle} ({root} is a folder, not a table).",) if idle else ()
+
+
+def _check_labels(recipe: Recipe) -> None:
+    """Raise DataError if several labels are asked for where an image can have one only."""
+    if recipe.labels != "multi":
+        return
+    where = recipe.dataset if recipe.dataset not in ("", "imagenet") else recipe.data_dir
+    if where == recipe.dataset or not Path(where).is_file():
+        raise DataError(
+            f"labels = multi: {where or 'data_dir'} is not a table, and only a table can give an "
+            "image several labels. Give a CSV, JSON or JSONL file for data_dir."
+        )
 
 
 def _check_classes(training: Source, recipe: Recipe) -> None:
@@ -196,7 +224,7 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
 
     If every image is of one class, accuracy is always 100 %.
     """
-    if len(training.class_names) > 1 or recipe.num_classes:
+    if len(training.class_names) > 1 or recipe.num_classes or training.is_multi_label:
         return
     (name,) = training.class_names
     inner = _folder_of_classes(training.names[0], name)
@@ -303,7 +331,10 @@ def _named_set(recipe: Recipe) -> tuple[Source, Source]:
 def _hold_out(source: Source, recipe: Recipe, why: str) -> tuple[Source, Source | None]:
     """Hold images out for validation; why: that the data have no split of their own."""
     assert source.targets is not None
-    chosen = held_out(source.targets, len(source.class_names), recipe.val_fraction, recipe.seed)
+    if source.is_multi_label:
+        chosen = held_out_evenly(source.targets, recipe.val_fraction, recipe.seed)
+    else:
+        chosen = held_out(source.targets, len(source.class_names), recipe.val_fraction, recipe.seed)
     if not len(chosen):
         note = "No class has two images, so none is held out and nothing is validated."
         return replace(source, notes=(*source.notes, note)), None

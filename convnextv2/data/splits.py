@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
 
 
 def held_out(
-    targets: NDArray[np.int64], classes: int, fraction: float, seed: int
+    targets: NDArray[np.integer[Any]], classes: int, fraction: float, seed: int
 ) -> NDArray[np.int64]:
     """Choose the images that are held out for validation, class by class.
 
@@ -109,6 +110,43 @@ def held_out(
         shuffled = torch.randperm(len(members), generator=stream(seed, "split", target)).numpy()
         chosen.append(members[shuffled[:count]])
     return np.sort(np.concatenate(chosen))
+
+
+def held_out_evenly(
+    targets: NDArray[np.integer[Any]], fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """Choose the images that are held out for validation if images may have several labels.
+
+    The images are dealt out class by class, the rarest class first, so that validation gets nearly
+    the same share of each class (iterative stratification, Sechidis et al. 2011).
+
+    Args:
+        targets: int8 (N, K), 1 for a label that an image has.
+        fraction: The share of each class. A class of two or more images gives at least one.
+        seed: The choice follows from it.
+
+    Returns:
+        Sorted indices, int64.
+    """
+    positive = targets == 1
+    counts = positive.sum(axis=0)
+    order = torch.randperm(len(targets), generator=stream(seed, "split")).numpy()
+    share = np.where(counts > 1, np.maximum(fraction * counts, 1), 0)
+    wanted = np.stack([counts - share, share])  # in training and in validation, by class
+    room = np.array([1 - fraction, fraction]) * len(targets)
+    left, chosen = np.ones(len(targets), bool), np.zeros(len(targets), bool)
+    while counts.any():
+        rarest = int(np.argmin(np.where(counts > 0, counts, len(targets) + 1)))
+        for image in order[left[order] & positive[order, rarest]].tolist():
+            lead = wanted[1, rarest] - wanted[0, rarest] or room[1] - room[0]
+            side = int(lead > 0)
+            wanted[side] -= positive[image]
+            room[side] -= 1
+            counts -= positive[image]
+            left[image], chosen[image] = False, bool(side)
+    rest = order[left[order]]
+    chosen[rest[: max(0, round(float(room[1])))]] = True
+    return np.flatnonzero(chosen)
 
 
 def _check_no_splits_in(training: Path) -> None:

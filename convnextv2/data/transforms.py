@@ -201,7 +201,7 @@ class BatchTransform:
 
         Args:
             pixels: uint8 (N, C, H, W).
-            targets: int64 (N,).
+            targets: int64 (N,), or (N, num_classes) if images may have several labels.
             generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:

@@ -1,6 +1,7 @@
 """The artifact: a folder with an exported model and all that is needed to use and to trust it.
 
-model.onnx, or model.pt2, or model.xml and model.bin
+model.onnx, or model.pt2, or model.xml and model.bin; a detector has boxes-model.onnx and, if it
+finds masks, masks-model.onnx as well
 artifact.json       input, outputs, preprocessing, class names, provenance, licence, hashes
 certificate.json    how closely it agreed with the PyTorch model, on what, and at what speed
 """
@@ -12,23 +13,31 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convnextv2.data.transforms import EvalTransform
+from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format
 from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
-from convnextv2.deploy.graph import output_names
+from convnextv2.deploy.graph import MAP_OUTPUTS, has_classes, output_names, trunk_outputs
 from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
 from convnextv2.files import write_json
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.weights.description import check_preprocessing
+from convnextv2.text import plain
+from convnextv2.weights.description import Threshold, check_balance, check_preprocessing
 
 CARD = "artifact.json"
 CERTIFICATE = "certificate.json"
+
+Part = Literal["", "boxes-", "masks-"]
+"""What the files of a part of a model begin with. Only a detector has more than one part."""
+
+PART_INPUTS: dict[Part, str] = {"boxes-": "box_regions", "masks-": "mask_regions"}
+"""The names of the inputs of all parts but the first."""
 
 
 class Card(BaseModel):
@@ -38,7 +47,8 @@ class Card(BaseModel):
         artifact: The version of this description.
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: The arithmetic.
-        kind: What the model returns; see `graph.OUTPUTS`.
+        kind: What the model returns; see `graph.OUTPUTS`, and `dense_graphs` for "segmentation"
+            and "detection".
         files: The name and the SHA-256 of each file of the model.
         model: The name of the model's size.
         arguments: The arguments of `ConvNeXtV2`.
@@ -47,12 +57,18 @@ class Card(BaseModel):
         shapes: The shapes of input and outputs, with None for what may be of any size.
         preprocessing: How images are prepared; see `EvalTransform.from_description`.
         class_names: The names of the classes.
-        temperature: The number by which logits are divided before softmax.
+        thresholds: For "multi_label": the probability from which on each class counts as present;
+            empty if there are none.
+        temperature: The number by which logits are divided before softmax or sigmoid.
+        balance: How frequent classes were in training, and for which frequencies the probabilities
+            hold; see `weights.description.Description`.
         provenance: Where the weights came from.
         notice: The licence of the weights.
         versions: The versions of the packages that made it.
         requires: What it takes to run an ONNX file: its opset, the version of its form (IR), and
             the oldest ONNX Runtime that reads both.
+        segmentation: More about a "segmentation".
+        detection: More about a "detection".
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
@@ -60,7 +76,7 @@ class Card(BaseModel):
     artifact: Literal[1] = 1
     format: FormatName
     precision: PrecisionName
-    kind: Literal["classifier", "features", "backbone"]
+    kind: Literal["classifier", "multi_label", "features", "backbone", "segmentation", "detection"]
     files: dict[str, str] = Field(min_length=1)
     model: str
     arguments: dict[str, Any]
@@ -69,11 +85,15 @@ class Card(BaseModel):
     shapes: dict[str, list[int | None]]
     preprocessing: dict[str, Any]
     class_names: list[str]
+    thresholds: list[Threshold] = []
     temperature: float = Field(gt=0)
     provenance: dict[str, Any]
     notice: str
     versions: dict[str, str]
     requires: dict[str, str] = {}
+    balance: dict[str, Any] = {}
+    segmentation: SegmentorCard | None = None
+    detection: DetectorCard | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Card:
@@ -81,18 +101,47 @@ class Card(BaseModel):
         file = ARTIFACT_FORMATS[self.format].file
         if file not in self.files:
             raise ValueError(f"files does not name {file}, the model")
-        if tuple(self.outputs) != output_names(self.kind, self.input):
+        if tuple(self.outputs) != self._expected_outputs():
             raise ValueError(f"outputs are not those of a {self.kind} of {self.input}")
         if missing := {self.input, *self.outputs} - self.shapes.keys():
             raise ValueError(f"shapes does not name {min(missing)}")
         columns = self.shapes[self.outputs[0]][1:2]
         is_wrong = columns and columns[0] not in (None, len(self.class_names))
-        if self.kind == "classifier" and self.class_names and is_wrong:
+        if has_classes(self.kind) and self.class_names and is_wrong:
             raise ValueError(
                 f"class_names has {len(self.class_names)} names for the {columns[0]} columns of "
                 f"{self.outputs[0]}"
             )
+        is_wrong = columns and columns[0] not in (None, len(self.thresholds))
+        if self.thresholds and (self.kind != "multi_label" or is_wrong):
+            raise ValueError(
+                f"thresholds has {len(self.thresholds)} numbers for a {self.kind} of "
+                f"{columns[0] if columns else 'no'} classes"
+            )
+        if self.segmentation is not None and self.kind == "segmentation":
+            self._check_palette(self.segmentation.palette, columns[0])
+        if self.detection is not None and self.kind == "detection":
+            self._check_palette(self.detection.palette, len(self.class_names))
         return self
+
+    def _expected_outputs(self) -> tuple[str, ...]:
+        """The names of the outputs of this kind."""
+        if (self.kind == "segmentation") != (self.segmentation is not None):
+            raise ValueError(f"segmentation does not fit the kind {self.kind}")
+        if (self.kind == "detection") != (self.detection is not None):
+            raise ValueError(f"detection does not fit the kind {self.kind}")
+        if self.kind == "segmentation":
+            return MAP_OUTPUTS
+        if self.detection is not None:
+            return trunk_outputs(self.detection.levels)
+        return output_names(self.kind, self.input)
+
+    def _check_palette(self, palette: list[list[int]], classes: int | None) -> None:
+        if not len(palette) == len(self.class_names) == classes:
+            raise ValueError(
+                f"there are {len(palette)} colours and {len(self.class_names)} class_names for "
+                f"{classes} classes"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,11 +168,20 @@ class Artifact:
         """The SHA-256 of the model's first file, which stands for the artifact."""
         return self.card.files[ARTIFACT_FORMATS[self.card.format].file]
 
-    def open(self, threads: int) -> Runner:
+    def lines(self) -> list[str]:
+        """Describe the artifact for people: what it is, and what its licence asks for."""
+        card = self.card
+        lines = [
+            f"{self.path}: artifact, {card.format}, {card.precision}, sha256 {self.sha256[:16]}"
+        ]
+        return [*map(plain, lines + [f"Licence: {card.notice}"] * bool(card.notice))]
+
+    def open(self, threads: int, part: Part = "") -> Runner:
         """Load the model.
 
         Args:
             threads: How many threads compute.
+            part: The part of it.
 
         Returns:
             The model. Whatever the engine does, it raises ArtifactError for an input of another
@@ -136,7 +194,8 @@ class Artifact:
         """
         chosen = check_format(self.card.format, self.card.precision)
         try:
-            run = chosen.open(self._files(), self.card.precision, threads)
+            files = {name.removeprefix(part): data for name, data in self._files(part).items()}
+            run = chosen.open(files, self.card.precision, threads)
         except ArtifactError as error:
             raise ArtifactError(f"{self.path}: {error}") from None
         except ConvNeXtV2Error:
@@ -146,7 +205,7 @@ class Artifact:
             raise ArtifactError(
                 f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again."
             ) from None
-        return self._checked(run)
+        return self._checked(run, PART_INPUTS.get(part, self.card.input))
 
     def check(self) -> None:
         """Check the model's files without loading them.
@@ -155,13 +214,14 @@ class Artifact:
             ArtifactError: One of them has changed since it was made, or cannot be read.
         """
         try:
-            self._files()
+            for part in get_args(Part):
+                self._files(part)
         except ArtifactError as error:
             raise ArtifactError(f"{self.path}: {error}") from None
 
-    def _files(self) -> Files:
-        """Read each of the model's files once, so that what is checked is what is loaded."""
-        found = {name: _read(self.path / name) for name in self.card.files}
+    def _files(self, part: Part) -> Files:
+        """Read each file of a part once, so that what is checked is what is loaded."""
+        found = {name: _read(self.path / name) for name in self.card.files if part_of(name) == part}
         for name, content in found.items():
             if hashlib.sha256(content).hexdigest() != self.card.files[name]:
                 raise ArtifactError(
@@ -169,24 +229,29 @@ class Artifact:
                 )
         return found
 
-    def _checked(self, run: Runner) -> Runner:
+    def _checked(self, run: Runner, input: str) -> Runner:
         """Add a check of the input to an opened model."""
-        expected = self.card.shapes[self.card.input]
+        expected = self.card.shapes[input]
 
         def checked(x: Array) -> list[Array]:
             fits = x.ndim == len(expected) and all(
                 size in (None, given) for size, given in zip(expected, x.shape, strict=True)
             )
-            dtype = np.uint8 if self.card.input == "pixels" else np.float32
+            dtype = np.uint8 if input == "pixels" else np.float32
             if not fits or x.dtype != dtype:
                 wanted = ", ".join("any" if size is None else str(size) for size in expected)
                 raise ArtifactError(
-                    f"{self.path}: input {self.card.input} of shape {x.shape}, {x.dtype}. Expected "
+                    f"{self.path}: input {input} of shape {x.shape}, {x.dtype}. Expected "
                     f"({wanted}), {np.dtype(dtype)}."
                 )
             return run(x)
 
         return checked
+
+
+def part_of(file: str) -> Part:
+    """Say to which part of a model a file belongs."""
+    return next((part for part in PART_INPUTS if file.startswith(part)), "")
 
 
 def is_artifact(path: str | Path) -> bool:
@@ -226,6 +291,7 @@ def open_artifact(path: str | Path) -> Artifact:
             f"{folder}: cannot be read ({error}). Export the model again."
         ) from None
     check_preprocessing(card.preprocessing, folder / CARD)
+    check_balance(card.balance, card.arguments.get("num_classes") or 0, folder / CARD)
     for name in card.files:
         if Path(name).name != name or not (folder / name).is_file():
             raise ArtifactError(f"{folder}: {name} is missing. Export the model again.")
@@ -243,7 +309,11 @@ def save_card(folder: Path, card: Card, certificate: Mapping[str, Any]) -> Artif
     Returns:
         The artifact.
     """
-    write_json(folder / CARD, card.model_dump())
+    content = card.model_dump()
+    for name in ("thresholds", "segmentation", "detection"):
+        if not content[name]:  # versions that do not know it can read the card without it
+            del content[name]
+    write_json(folder / CARD, content)
     write_json(folder / CERTIFICATE, certificate)
     return Artifact(folder, card, certificate)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from convnextv2.deploy.formats.artifact_format import Runner
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Graph, has_classes
 from convnextv2.errors import ArtifactError
+from convnextv2.evaluation.multi_label_metrics import label_figures
+from convnextv2.evaluation.thresholds import DEFAULT
 from convnextv2.evaluation.timing import take_turns
 
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
@@ -30,10 +32,11 @@ LEAST_AGREEMENT and LARGEST_LOSS instead."""
 LEAST_AGREEMENT = 0.97
 """The share of real images for which the most probable class must be the same.
 
-One image may always differ."""
+One image may always differ. If images may have several labels, it is the F1 of the artifact's
+labels, measured by those of the model."""
 
 LARGEST_LOSS = 0.01
-"""How much top-1 accuracy an artifact in int8 may lose."""
+"""How much top-1 accuracy, or F1 of all labels, an artifact in int8 may lose."""
 
 _EPSILON = 4
 """How far a pixel of an adversarial image is moved, in levels of 255."""
@@ -54,6 +57,7 @@ def certify(
     normalise: Callable[[Tensor], Tensor],
     batch_size: int,
     seconds: float,
+    thresholds: Sequence[float] = (),
     other_size: bool = False,
 ) -> dict[str, Any]:
     """Compare an artifact with the model that it was made from.
@@ -63,10 +67,12 @@ def certify(
         runner: The opened artifact.
         precision: The artifact's precision.
         pixels: Real images at the model's size, uint8 (N, C, H, W).
-        targets: The images' classes, int64 (N,), -1 for those that are not known; None if none is.
+        targets: The images' classes, int64 (N,), -1 for those that are not known; or their labels,
+            int64 (N, K); None if none is known.
         normalise: Turns pixels into images.
         batch_size: The batch size of the comparison of speeds.
         seconds: How long the comparison of speeds takes, in seconds.
+        thresholds: For several labels: a threshold for each class; empty for 0.5.
         other_size: Whether to compare at another image size too.
 
     Returns:
@@ -83,9 +89,15 @@ def certify(
     for group, some in _groups(reference, pixels, normalise, batch_size, other_size).items():
         inputs = (input_of(reference.input, part, normalise) for part in some.split(batch_size))
         outputs = _outputs(reference, runner, inputs)
-        certificate[group] = _compare(reference, precision, group, outputs)
-        if group == "real" and targets is not None and reference.outputs == "classifier":
-            certificate["accuracy"] = _accuracy(*outputs[reference.output_names[0]], targets)
+        certificate[group] = _compare(reference, precision, group, outputs, thresholds)
+        first = outputs[reference.output_names[0]]
+        if group != "real" or targets is None:
+            continue
+        if reference.outputs == "classifier":
+            certificate["accuracy"] = _accuracy(*first, targets)
+        elif reference.outputs == "multi_label":
+            expected, found = (_probabilities(reference, output) for output in first)
+            certificate["labels"] = _label_accuracy(expected, found, targets, thresholds)
     batch = pixels[torch.arange(batch_size) % len(pixels)]
     timed = input_of(reference.input, batch, normalise)
     certificate["speed"] = _speed(reference, runner, timed, seconds)
@@ -116,7 +128,7 @@ def _groups(
 ) -> dict[str, Tensor]:
     """The images of each comparison, uint8 (N, C, H, W)."""
     unusual = [stress_images(pixels)]
-    if reference.outputs == "classifier":
+    if has_classes(reference.outputs):
         unusual.append(_adversarial(reference, pixels[:_ADVERSARIAL_IMAGES], normalise))
     groups = {"real": pixels, "adversarial": torch.cat(unusual)}
     if other_size:
@@ -150,29 +162,76 @@ def _accuracy(expected: Tensor, found: Tensor, targets: Tensor) -> dict[str, Any
     return {"images": int(known.sum()), "pytorch_top1": pytorch, "artifact_top1": artifact}
 
 
+def _label_accuracy(
+    expected: Tensor, found: Tensor, targets: Tensor, thresholds: Sequence[float]
+) -> dict[str, Any]:
+    """F1 of all labels of the model and of the artifact, on the labels that are known."""
+    labels = targets.numpy()
+    pytorch, artifact = (
+        label_figures(_labels(probs, thresholds).numpy(), labels) for probs in (expected, found)
+    )
+    return {
+        "images": len(targets),
+        "known": int((targets >= 0).sum()),
+        "pytorch_f1_micro": pytorch.f1_micro,
+        "artifact_f1_micro": artifact.f1_micro,
+    }
+
+
+def _probabilities(reference: Graph, output: Tensor) -> Tensor:
+    """The probabilities of a model with classes, whose first output may be logits."""
+    return output if reference.input == "pixels" else reference.probabilities(output)
+
+
+def _logits(reference: Graph, output: Tensor) -> Tensor:
+    """The logits of a model of several labels, whose first output may be probabilities."""
+    if reference.input == "images":
+        return output
+    return reference.temperature * output.double().logit(eps=1e-12)
+
+
+def _labels(probs: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Which labels count, bool (N, K)."""
+    return probs >= torch.tensor(thresholds or [DEFAULT] * probs.shape[1], dtype=torch.float64)
+
+
 def _speed(reference: Graph, runner: Runner, x: Tensor, seconds: float) -> dict[str, Any]:
-    """The speeds of the model and of the artifact, measured in turns on one batch."""
-    array, batch_size = x.numpy(), len(x)
+    """The speeds of the model and of the artifact on one batch."""
+    array = x.numpy()
 
     def in_pytorch() -> None:
         with torch.inference_mode():
             reference(x)
 
-    timings = take_turns(
-        {"pytorch": in_pytorch, "artifact": lambda: runner(array)}, seconds=seconds
-    )
+    return compare_speeds(in_pytorch, lambda: runner(array), len(x), seconds)
+
+
+def compare_speeds(
+    in_pytorch: Callable[[], object], in_artifact: Callable[[], object], images: int, seconds: float
+) -> dict[str, Any]:
+    """Measure the speeds of the model and of the artifact, in turns.
+
+    Args:
+        in_pytorch: Runs the model.
+        in_artifact: Runs the artifact on the same images.
+        images: The number of these images.
+        seconds: How long the comparison takes, in seconds.
+    """
+    timings = take_turns({"pytorch": in_pytorch, "artifact": in_artifact}, seconds=seconds)
     pytorch, artifact = timings["pytorch"].median, timings["artifact"].median
     return {
-        "batch": batch_size,
+        "batch": images,
         "threads": torch.get_num_threads(),
         "processor": processor(),
-        "pytorch_images_per_second": batch_size / pytorch,
-        "artifact_images_per_second": batch_size / artifact,
+        "pytorch_images_per_second": images / pytorch,
+        "artifact_images_per_second": images / artifact,
         "ratio": pytorch / artifact,
     }
 
 
-def _compare(reference: Graph, precision: str, group: str, outputs: Pairs) -> dict[str, Any]:
+def _compare(
+    reference: Graph, precision: str, group: str, outputs: Pairs, thresholds: Sequence[float]
+) -> dict[str, Any]:
     """Compare the outputs for one group of images.
 
     Returns:
@@ -180,6 +239,10 @@ def _compare(reference: Graph, precision: str, group: str, outputs: Pairs) -> di
     """
     found: dict[str, Any] = {}
     best = [output.argmax(-1) for output in next(iter(outputs.values()))]
+    if reference.outputs == "multi_label":
+        best = [
+            reference.explained(_logits(reference, each)) for each in next(iter(outputs.values()))
+        ]
     same = best[0] == best[1]
     for name, (expected, output) in outputs.items():
         if not output.isfinite().all():
@@ -187,7 +250,7 @@ def _compare(reference: Graph, precision: str, group: str, outputs: Pairs) -> di
                 f"precision = {precision}: on {group} inputs the artifact's {name} holds NaN or "
                 "infinity; the model's does not. Use float32."
             )
-        if name == "explanation":  # it explains the most probable class, which must be the same
+        if name == "explanation":  # it explains one class, which must be the same
             found[name] = agreement(expected[same], output[same])
         else:
             found[name] = agreement(expected, output)
@@ -198,7 +261,46 @@ def _compare(reference: Graph, precision: str, group: str, outputs: Pairs) -> di
         summary["top1_agreement"] = float(same.double().mean())
         if group == "real" and precision in TOLERANCE:
             _check_classes(same, precision)
+    elif reference.outputs == "multi_label":
+        expected, output = (_probabilities(reference, each) for each in outputs[first])
+        summary |= _compare_labels(expected, output, precision, group, thresholds)
     return summary
+
+
+def _compare_labels(
+    expected: Tensor, found: Tensor, precision: str, group: str, thresholds: Sequence[float]
+) -> dict[str, Any]:
+    """Compare the probabilities of several labels, and the labels that count.
+
+    Args:
+        expected: The model's probabilities (N, K).
+        found: The artifact's.
+        precision: The artifact's precision.
+        group: The group of images.
+        thresholds: A threshold for each class; empty for 0.5.
+
+    Returns:
+        The agreement of the probabilities; the F1 of the artifact's labels, if the model's are
+        right; and the share of images with the same labels.
+    """
+    probs = agreement(expected, found) | {"scale": 1.0}
+    if group == "real":
+        _check_difference(probs, precision, group, "probabilities")
+    theirs, ours = _labels(expected, thresholds), _labels(found, thresholds)
+    named = int(theirs.sum() + ours.sum())
+    agrees = 2 * int((theirs & ours).sum()) / named if named else 1.0
+    differs = int((theirs != ours).sum())
+    if group == "real" and precision in TOLERANCE and agrees < LEAST_AGREEMENT and differs > 1:
+        raise ArtifactError(
+            f"precision = {precision}: the artifact's labels agree with the model's to "
+            f"{agrees:.1%} (F1) on {len(theirs)} images (at least {LEAST_AGREEMENT:.0%} asked). "
+            "Use a finer precision."
+        )
+    return {
+        "probs": probs,
+        "labels_agreement": agrees,
+        "same_labels": float((theirs == ours).all(dim=1).double().mean()),
+    }
 
 
 def _check_difference(found: Mapping[str, Any], precision: str, group: str, name: str) -> None:
@@ -246,8 +348,13 @@ def agreement(expected: Tensor, found: Tensor) -> dict[str, Any]:
         "images": len(expected),
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
-        "scale": float((expected - expected.mean(-1, keepdim=True)).abs().max()),
+        "scale": float((expected - _common(expected)).abs().max()),
     }
+
+
+def _common(outputs: Tensor) -> Tensor:
+    """The mean of each row (N, 1); 0 if there is one column, which has nothing in common."""
+    return outputs.mean(-1, keepdim=True) if outputs.shape[1] > 1 else torch.zeros(1)
 
 
 def resized_by(pixels: Tensor, stride: int) -> Tensor:
@@ -282,14 +389,19 @@ def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
     """
     real, accuracy = certificate["real"], certificate.get("accuracy")
     ratio = certificate["speed"]["ratio"]
+    labels = certificate.get("labels")
     lost = accuracy["pytorch_top1"] - accuracy["artifact_top1"] if accuracy else 0.0
+    if labels:
+        lost = labels["pytorch_f1_micro"] - labels["artifact_f1_micro"]
     lost = round(lost, 6)  # in floats, 0.63 - 0.62 is more than 0.01
-    if real["top1_agreement"] < LEAST_AGREEMENT or lost > LARGEST_LOSS:
+    agrees = real["labels_agreement"] if "labels_agreement" in real else real["top1_agreement"]
+    if agrees < LEAST_AGREEMENT or lost > LARGEST_LOSS:
+        what, figure = ("labels", "F1") if "labels_agreement" in real else ("images", "top-1")
         raise ArtifactError(
             "precision = int8: not accurate enough, so nothing is kept: agrees with the model on "
-            f"{real['top1_agreement']:.1%} of {real['images']} images (at least "
-            f"{LEAST_AGREEMENT:.0%} asked), top-1 falls by {100 * lost:.1f} points (at most "
-            f"{100 * LARGEST_LOSS:.0f}). Use float32."
+            f"{agrees:.1%} of {f'the {what} of ' if what == 'labels' else ''}{real['images']} "
+            f"images (at least {LEAST_AGREEMENT:.0%} asked), {figure} falls by {100 * lost:.1f} "
+            f"points (at most {100 * LARGEST_LOSS:.0f}). Use float32."
         )
     if ratio <= float32_ratio:
         raise ArtifactError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,7 @@ from convnextv2.deploy.certificate import certify, check_int8, input_of
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, read_files
 from convnextv2.deploy.formats.artifact_format import ArtifactFormat, Runner
 from convnextv2.deploy.formats.onnx import onnx_needs
-from convnextv2.deploy.graph import Graph, Input, Outputs
+from convnextv2.deploy.graph import Graph, Input, Outputs, has_classes
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
 from convnextv2.files import sha256_of
@@ -56,10 +56,12 @@ class Evidence:
 
     Attributes:
         pixels: Real images at the model's size, uint8 (N, C, H, W).
-        targets: Their classes, int64 (N,); None if they are not known.
+        targets: Their classes, int64 (N,), or their labels, int64 (N, K), see `source.Targets`;
+            None if they are not known.
         origin: Where the images come from, in words.
         batch_size: The batch size of the comparison of speeds.
         seconds: How long the comparison of speeds takes, in seconds.
+        thresholds: For several labels: a threshold for each class; empty for 0.5.
     """
 
     pixels: Tensor
@@ -67,6 +69,7 @@ class Evidence:
     origin: str
     batch_size: int = 16
     seconds: float = 5.0
+    thresholds: Sequence[float] = ()
 
 
 def export_artifact(
@@ -77,10 +80,12 @@ def export_artifact(
     *,
     preprocessing: Mapping[str, Any],
     class_names: list[str],
+    thresholds: list[float],
     temperature: float,
     name: str,
     provenance: Mapping[str, Any],
     notice: str,
+    balance: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write an artifact into a folder that appears only once the artifact is found good.
 
@@ -91,10 +96,13 @@ def export_artifact(
         evidence: What the artifact is measured on.
         preprocessing: How images are prepared; see `EvalTransform.from_description`.
         class_names: The names of the classes.
-        temperature: The number by which logits are divided before softmax.
+        thresholds: For several labels: a threshold for each class, on the probabilities that the
+            temperature gives; else empty.
+        temperature: The number by which logits are divided before softmax or sigmoid.
         name: The name of the model's size.
         provenance: Where the weights came from.
         notice: The licence of the weights.
+        balance: How frequent classes were in training; see `Card`.
 
     Returns:
         The artifact.
@@ -116,7 +124,9 @@ def export_artifact(
         mean=transform.preprocessing.mean,
         std=transform.preprocessing.std,
         temperature=temperature,
+        thresholds=thresholds,
     )
+    evidence = replace(evidence, thresholds=thresholds)
     reference = graph(model).eval()
     example = input_of(form.input, evidence.pixels[:1], normalise)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -140,20 +150,22 @@ def export_artifact(
             shapes=_shapes(form, reference, example, runner),
             preprocessing=dict(preprocessing),
             class_names=class_names,
+            thresholds=thresholds,
             temperature=temperature,
             provenance=dict(provenance),
             notice=notice,
-            versions=_versions(form.format),
+            balance=dict(balance or {}),
+            versions=versions(form.format),
             requires=onnx_needs((made / chosen.file).read_bytes()) if form.format == "onnx" else {},
         )
         save_card(made, card, certificate)
-        _put(made, folder)
+        put(made, folder)
     return Artifact(folder, card, certificate)
 
 
 def _check_form(form: Form, model: ConvNeXtV2) -> None:
     """Raise ArtifactError if the model does not have the outputs."""
-    if form.outputs == "classifier" and model.head is None:
+    if has_classes(form.outputs) and model.head is None:
         raise ArtifactError(
             "outputs = classifier: the model has no head. Use outputs features or backbone."
         )
@@ -161,7 +173,7 @@ def _check_form(form: Form, model: ConvNeXtV2) -> None:
         raise ArtifactError(
             "outputs = features: a bare encoder has no final norm. Use outputs backbone."
         )
-    if form.precision == "int8" and form.outputs != "classifier":
+    if form.precision == "int8" and not has_classes(form.outputs):
         raise ArtifactError(
             "precision = int8: is judged by the classes that it finds. Use outputs classifier, or "
             "float16."
@@ -199,6 +211,7 @@ def _measured(
         normalise=normalise,
         batch_size=evidence.batch_size,
         seconds=evidence.seconds,
+        thresholds=evidence.thresholds,
         other_size=form.dynamic_size,
     )
     return runner, certificate | {"images_from": evidence.origin}
@@ -234,12 +247,10 @@ def _quantised(
     calibrates = calibration_images(len(evidence.pixels))
     images = input_of(form.input, evidence.pixels[calibrates], normalise)
     quantise(form.format, made / chosen.file, form.input, images.numpy())
-    rest = Evidence(
-        evidence.pixels[~calibrates],
-        evidence.targets[~calibrates] if evidence.targets is not None else None,
-        evidence.origin,
-        evidence.batch_size,
-        evidence.seconds,
+    rest = replace(
+        evidence,
+        pixels=evidence.pixels[~calibrates],
+        targets=evidence.targets[~calibrates] if evidence.targets is not None else None,
     )
     runner, certificate = _measured(chosen, made, form, reference, rest, normalise)
     certificate["calibrated_on"] = int(calibrates.sum())
@@ -273,7 +284,7 @@ def _speed_in_float32(
     return ratio
 
 
-def _put(made: Path, folder: Path) -> None:
+def put(made: Path, folder: Path) -> None:
     """Move an artifact into its place. A server may be looking, so the old one goes last.
 
     Args:
@@ -311,7 +322,7 @@ def _open_maps(shape: tuple[int, ...], form: Form) -> list[int | None]:
     return sizes
 
 
-def _versions(format: str) -> dict[str, str]:
+def versions(format: str) -> dict[str, str]:
     """The versions of the packages that make and run a format."""
     packages = ("convnextv2", "torch", *ARTIFACT_FORMATS[format].run_packages)
     return {package: _version(package) for package in packages}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from convnextv2.model.convnext import ConvNeXtV2
 
-Outputs = Literal["classifier", "features", "backbone"]
+Outputs = Literal["classifier", "multi_label", "features", "backbone"]
 Input = Literal["images", "pixels"]
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "classifier": ("logits", "embedding", "explanation"),
+    "multi_label": ("logits", "embedding", "explanation"),
     "features": ("embedding",),
     "backbone": ("stage1", "stage2", "stage3", "stage4"),
 }
@@ -22,9 +23,50 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 
     logits            (N, classes)
     embedding         (N, dims[3]), the pooled and normalised features
-    explanation       (N, h, w), how much each position adds to the logit of the most probable class
+    explanation       (N, h, w), how much each position adds to the logit of the most probable
+                      class, or of the label whose logit is furthest above its threshold
     stage1 to stage4  (N, dims[i], h, w), the maps of the stages
 """
+
+MAP_OUTPUTS = ("pixel_logits",)
+"""The output of a segmentor: (N, classes, h, w)."""
+
+
+def trunk_outputs(levels: int) -> tuple[str, ...]:
+    """Name the outputs of a detector's first part.
+
+    Args:
+        levels: The number of maps in which objects are looked for.
+
+    Returns:
+        The names of the maps (N, C, h, w), the finest first, then of the anchors' logits (N, A, h,
+        w), and of their deltas (N, 4 * A, h, w).
+    """
+    kinds = ("map", "objectness", "anchor_deltas")
+    return tuple(f"{kind}{i}" for kind in kinds for i in range(1, levels + 1))
+
+
+class Exportable(Protocol):
+    """What a format writes: an `nn.Module` with one input and named outputs."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, whose weights get the type of the arithmetic."""
+
+    @property
+    def input(self) -> str:
+        """The name of the input."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in order."""
+
+    @property
+    def total_stride(self) -> int:
+        """If images of any size are taken, their sides are multiples of it."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Compute the outputs."""
 
 
 def output_names(outputs: str, input: str) -> tuple[str, ...]:
@@ -32,13 +74,18 @@ def output_names(outputs: str, input: str) -> tuple[str, ...]:
 
     Args:
         outputs: A key of `OUTPUTS`.
-        input: "images" or "pixels"; a classifier of pixels returns probabilities.
+        input: "images" or "pixels"; a model of pixels that has classes returns probabilities.
 
     Returns:
         The names, in the graph's order.
     """
     names = OUTPUTS[outputs]
-    return ("probs", *names[1:]) if input == "pixels" and outputs == "classifier" else names
+    return ("probs", *names[1:]) if input == "pixels" and has_classes(outputs) else names
+
+
+def has_classes(outputs: str) -> bool:
+    """Return whether these outputs, a kind of artifact, are about the classes of whole images."""
+    return OUTPUTS.get(outputs, ("",))[0] == "logits"
 
 
 class Graph(nn.Module):
@@ -49,14 +96,18 @@ class Graph(nn.Module):
         outputs: What it returns; a key of `OUTPUTS`.
         input: "images", normalised float32 (N, C, H, W); or "pixels", uint8 (N, H, W, C), which the
             graph normalises, so that only decoding, resizing and cropping remain outside. A
-            classifier of pixels returns "probs" in place of "logits".
+            model with classes then returns "probs" in place of "logits": the softmax of a
+            "classifier", and the sigmoid of "multi_label".
         mean: The mean of each channel on the scale 0 to 1; for pixels.
         std: The standard deviation of each channel on the scale 0 to 1; for pixels.
-        temperature: The number by which logits are divided before softmax; for pixels.
+        temperature: The number by which logits are divided before softmax or sigmoid; for pixels.
+        thresholds: For "multi_label": the probability from which on each class counts, after the
+            temperature; empty for the same for all. It decides which class is explained.
     """
 
     mean: Tensor
     std: Tensor
+    least: Tensor
 
     def __init__(
         self,
@@ -66,18 +117,27 @@ class Graph(nn.Module):
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         temperature: float = 1.0,
+        thresholds: Sequence[float] = (),
     ) -> None:
         super().__init__()
         assert outputs == "backbone" or model.norm is not None
-        assert outputs != "classifier" or model.head is not None
+        assert not has_classes(outputs) or model.head is not None
         self.model, self.outputs, self.input, self.temperature = model, outputs, input, temperature
         self.register_buffer("mean", 255 * torch.tensor(list(mean)), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(list(std)), persistent=False)
+        limits = torch.tensor(list(thresholds) or [0.5], dtype=torch.float64)
+        least = temperature * limits.logit(eps=1e-12)
+        self.register_buffer("least", least.float(), persistent=False)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of what `forward` returns, in its order."""
         return output_names(self.outputs, self.input)
+
+    @property
+    def total_stride(self) -> int:
+        """If images of any size are taken, their sides are multiples of it."""
+        return self.model.total_stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs that `output_names` lists.
@@ -103,10 +163,24 @@ class Graph(nn.Module):
         assert model.head is not None
         rows = model.head.weight.float()
         logits = nn.functional.linear(embedding, rows, model.head.bias.float())
-        explanation = self._explain(encoded, pooled, rows[logits.argmax(-1)] * weight, eps)
+        explanation = self._explain(encoded, pooled, rows[self.explained(logits)] * weight, eps)
         if self.input == "pixels":
-            return (logits / self.temperature).softmax(-1), embedding, explanation
+            return self.probabilities(logits), embedding, explanation
         return logits, embedding, explanation
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn the logits of a model with classes (N, classes) into probabilities."""
+        divided = logits / self.temperature
+        return divided.sigmoid() if self.outputs == "multi_label" else divided.softmax(-1)
+
+    def explained(self, logits: Tensor) -> Tensor:
+        """Choose the class of each image that is explained, int64 (N,).
+
+        Args:
+            logits: The logits, float32 (N, classes).
+        """
+        shown = logits - self.least if self.outputs == "multi_label" else logits
+        return shown.argmax(-1)
 
     @staticmethod
     def _explain(encoded: Tensor, pooled: Tensor, row: Tensor, eps: float) -> Tensor:

@@ -8,17 +8,21 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from convnextv2.evaluation.losses import known_binary_cross_entropy
+
 LEAST, MOST = 0.05, 20.0
 
 
-def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
     """Fit the temperature between LEAST and MOST with the lowest cross entropy.
 
     The loss is convex in 1 / T, so an interval can be narrowed from both ends.
 
     Args:
         logits: float (N, classes).
-        targets: int64 (N,).
+        targets: int64 (N,); or (N, classes) of 1, 0 and -1 for unknown if images may have several
+            labels, whose probabilities are the sigmoid of logits / T.
+        weights: (N,), how much each image counts; None for equal weights.
 
     Returns:
         The temperature T.
@@ -26,7 +30,12 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     logits = logits.double()
 
     def loss(inverse: float) -> float:
-        return float(cross_entropy(logits * inverse, targets))
+        if targets.dim() == 2:
+            return float(known_binary_cross_entropy(logits * inverse, targets))
+        if weights is None:
+            return float(cross_entropy(logits * inverse, targets))
+        each = cross_entropy(logits * inverse, targets, reduction="none")
+        return float((each * weights).sum() / weights.sum())
 
     low, high = 1 / MOST, 1 / LEAST
     shrink = (5**0.5 - 1) / 2  # golden section

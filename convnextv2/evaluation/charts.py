@@ -156,6 +156,33 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
     )
 
 
+def share_chart(points: Sequence[Point], *, title: str, x_name: str, y_name: str) -> Markup:
+    """Draw a line over a square in which both axes are shares from 0 to 1.
+
+    Args:
+        points: The points of the line, in order of x.
+        title: What the chart shows.
+        x_name: What the x axis shows.
+        y_name: What the y axis shows.
+    """
+
+    def place(point: Point) -> Point:
+        return LEFT + point[0] * (RIGHT - LEFT), BOTTOM - point[1] * (BOTTOM - TOP)
+
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    parts = [_y_axis(ticks, lambda y: place((0, y))[1], percent)]
+    parts += [_text(place((x, 0))[0], BOTTOM + 18, percent(x), anchor="middle") for x in ticks]
+    parts.append(_text(RIGHT, BOTTOM + 36, x_name, anchor="end", kind="unit"))
+    parts.append(_text(LEFT, TOP - 12, y_name, anchor="start", kind="unit"))
+    line = path([place(point) for point in points])
+    parts.append(Markup('<path class="line strong" d="{}"/>').format(line))
+    half = next((y for x, y in points if x >= 0.5), 0.0)
+    told = f"{title}. {y_name} {percent(half)} at a {x_name} of 50%."
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(WIDTH, HEIGHT, told, Markup("").join(parts))
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage for axes and prose: 0.25 as 25%, 0.253 as 25.3%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
@@ -217,9 +244,25 @@ def spread(heights: Sequence[float], gap: float, least: float, most: float) -> l
 def _y_axis(ticks: Sequence[float], height: Callable[[float], float], y_format: Format) -> Markup:
     return Markup("").join(
         Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, height(y), RIGHT)
-        + _text(LEFT - 8, height(y) + 4, y_format(y), anchor="end")
-        for y in ticks
+        + _text(LEFT - 8, height(y) + 4, label, anchor="end")
+        for y, label in zip(ticks, tick_labels(ticks, y_format), strict=True)
     )
+
+
+def tick_labels(ticks: Sequence[float], y_format: Format) -> list[str]:
+    """Label the ticks of an axis. If the format gives two of them one label, it is not used.
+
+    Args:
+        ticks: Round numbers, at least two, a constant step apart.
+        y_format: Formats a value of the axis.
+    """
+    labels = [y_format(tick) for tick in ticks]
+    if len(set(labels)) == len(labels):
+        return labels
+    factor, unit = (100, "%") if y_format is percent else (1, "")
+    step = factor * min(b - a for a, b in zip(ticks, ticks[1:], strict=False))
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{factor * tick:.{decimals}f}{unit}" for tick in ticks]
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "tick") -> Markup:

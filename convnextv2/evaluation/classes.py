@@ -19,6 +19,7 @@ from convnextv2.data import imagenet
 from convnextv2.data.class_names import class_name_of
 from convnextv2.errors import DataError
 from convnextv2.weights.description import Description
+from convnextv2.weights.names import library_of
 from convnextv2.weights.opened import OURS
 
 ORDERS = ("auto", "text", "natural", "number")
@@ -80,7 +81,7 @@ def match_rows(
         return RowMatch(tuple(known), "as ImageNet's classes")
     if len(classes) != rows:
         return f"it has {rows} rows without names"
-    return _in_order(classes, rows, "natural" if format == "timm" else "text")
+    return _in_order(classes, rows, "natural" if library_of(format) == "timm" else "text")
 
 
 def order_of(description: Description) -> str:
@@ -156,9 +157,8 @@ def _by_given_name(
 def _by_name(classes: Sequence[str], names: Sequence[str]) -> RowMatch | None:
     rows: dict[str, int | None] = {}
     for row, name in enumerate(names):
-        rows[class_name_of(name)] = (
-            None if class_name_of(name) in rows else row
-        )  # two of one name: which one?
+        # If two rows have one name, nobody can say which one is meant.
+        rows[class_name_of(name)] = None if class_name_of(name) in rows else row
     found = tuple(rows.get(class_name_of(name)) for name in classes)
     return RowMatch(found, "by name") if any(row is not None for row in found) else None
 

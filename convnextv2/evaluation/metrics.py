@@ -1,7 +1,9 @@
 """Figures of a classifier, from counts that add up over batches and ranks.
 
 `count` turns predictions into `Counts`. The counts of different images are added, and `summarise`
-turns the sum into an `Evaluation`. So every image has the same weight, wherever it was counted.
+turns the sum into an `Evaluation`. So every image has the same weight, wherever it was counted. A
+new figure also belongs to `verbs.answers.Validated`, and to `tasks.classification.goal` if runs log
+it.
 
 Confusions are counted only for the pairs of classes that occur. A matrix of all pairs would take
 3.6 GiB for the 21,841 classes of ImageNet-22K, while there are never more pairs than images.
@@ -36,6 +38,8 @@ class Evaluation:
     prediction. Undefined values count as 0, as in scikit-learn. `evaluation.page` shows them.
 
     Attributes:
+        balanced_accuracy: The mean recall over the classes that occur as target, so that a rare
+            class counts as much as a frequent one.
         top5: The top-5 accuracy; None if there are fewer than five classes.
         precision: float64 (K,), NaN for a class that was never predicted.
         recall: float64 (K,), NaN for a class without images.
@@ -52,6 +56,7 @@ class Evaluation:
     top1: float
     top5: float | None
     loss: float
+    balanced_accuracy: float
     macro_precision: float
     macro_recall: float
     macro_f1: float
@@ -93,6 +98,7 @@ class Evaluation:
             rows.append(("top-5", f"{self.top5:.2%}"))
         rows += [
             ("loss", f"{self.loss:.4f}"),
+            ("balanced accuracy", f"{self.balanced_accuracy:.2%}"),
             ("macro precision", f"{self.macro_precision:.2%}"),
             ("macro recall", f"{self.macro_recall:.2%}"),
             ("macro F1", f"{self.macro_f1:.2%}"),
@@ -221,6 +227,7 @@ def summarise(counts: Counts, num_classes: int) -> Evaluation:
         top1=float(right.sum()) / images,
         top5=hits / images if num_classes >= 5 else None,
         loss=loss_sum / images,
+        balanced_accuracy=float(recall[support > 0].mean()),
         macro_precision=macro_precision,
         macro_recall=macro_recall,
         macro_f1=macro_f1,

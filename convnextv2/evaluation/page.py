@@ -1,7 +1,8 @@
 """The report of a run: a single HTML file that opens offline.
 
-Pictures are data URIs, and charts are inline SVG. Each task puts its own page together, such as
-`tasks.classification.report`, and writes it to the run's report.html.
+Pictures are data URIs, and charts are inline SVG. `build_page` makes the HTML, and `write_page`
+writes the run's report.html. What is on the page is decided by each task, for example in
+`tasks.classification.report`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ MOST_PAIRS = 15
 MOST_PAIRS_BESIDE_MATRIX = 8
 MOST_CLASSES_SHOWN = 20
 EXAMPLE_SIDE_PX = 320
+_WORDS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 PNG_PIXELS = 300_000
 """Larger pictures become JPEG, so that the file stays small enough to send."""
 
@@ -61,6 +63,21 @@ class Example:
     predictions: Sequence[tuple[str, float]]
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section that a task adds to the page.
+
+    Attributes:
+        anchor: Its name in addresses.
+        title: Its heading.
+        content: Its HTML.
+    """
+
+    anchor: str
+    title: str
+    content: Markup
+
+
 def write_page(path: Path, page: str) -> None:
     """Write a page that `build_page` returned, in one atomic step.
 
@@ -79,10 +96,13 @@ def build_page(
     evaluation: Evaluation | None = None,
     class_names: Sequence[str] = (),
     examples: Sequence[Example] = (),
+    sections: Sequence[Section] = (),
     gallery: Image.Image | None = None,
     pretrain_metrics: Sequence[Mapping[str, Any]] | None = None,
     next_steps: Sequence[tuple[str, str]] = (),
     channels: int = 3,
+    class_counts: Sequence[int] = (),
+    balance: Sequence[str] = (),
 ) -> str:
     """Build the report as HTML. Parts without data are left out, and every name is escaped.
 
@@ -96,10 +116,13 @@ def build_page(
         class_names: The names of the classifier's classes.
         examples: Images with predictions. Right and wrong ones are shown apart, the most confident
             mistakes first.
+        sections: Further sections, which follow the gallery.
         gallery: The picture that `reconstruction_gallery` makes.
         pretrain_metrics: The records of pre-training.
         next_steps: Commands, and what each is good for.
         channels: The number of channels of the images, for a note if not all are shown.
+        class_counts: The number of training images of each class; empty if it is unknown.
+        balance: Sentences about how frequent the classes are.
     """
     page = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -112,8 +135,10 @@ def build_page(
     return page.render(
         title=run_title,
         figures=_headline(evaluation, summary),
-        charts=_charts(metrics, pretrain_metrics or ()),
-        gallery=gallery and _picture(gallery),
+        sections=sections,
+        further=[(True, each.anchor, each.title) for each in sections],
+        charts=_charts(metrics, pretrain_metrics or (), str(recipe.get("best_by", "top1"))),
+        gallery=gallery and picture_of(gallery),
         evaluation=evaluation,
         names=names,
         matrix=evaluation.confusion
@@ -121,14 +146,15 @@ def build_page(
         else None,
         most_pairs=MOST_PAIRS_BESIDE_MATRIX,
         confusions=_confusions(evaluation, names) if evaluation else [],
-        classes=_class_rows(evaluation, names) if evaluation else [],
+        classes=_class_rows(evaluation, names, class_counts) if evaluation else [],
+        balance=balance,
         most_classes=MOST_CLASSES_SHOWN,
         calibration=calibration_chart(evaluation.calibration)
         if evaluation and math.isfinite(evaluation.ece)
         else None,
         frame=(LEFT, RIGHT, TOP, BOTTOM),
         groups=[
-            (title, lead, [(example, _thumbnail(example.image)) for example in group])
+            (title, lead, [(example, thumbnail(example.image)) for example in group])
             for title, lead, group in (
                 ("Wrong", "The most confident mistakes come first.", wrong),
                 (
@@ -158,26 +184,77 @@ def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list
         figures.append(("top-1 accuracy", f"{evaluation.top1:.1%}"))
         if evaluation.top5 is not None:
             figures.append(("top-5 accuracy", f"{evaluation.top5:.1%}"))
+        figures.append(("balanced accuracy", f"{evaluation.balanced_accuracy:.1%}"))
+        figures.append(("macro F1", f"{evaluation.macro_f1:.1%}"))
         figures.append(("validation images", f"{evaluation.images:,}"))
     return figures + [(label, str(value)) for label, value in summary.items()]
 
 
 def _charts(
-    metrics: Sequence[Mapping[str, Any]], pretrain_metrics: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]],
+    pretrain_metrics: Sequence[Mapping[str, Any]],
+    best_by: str,
 ) -> list[tuple[str, Markup]]:
-    """Draw the learning curves that have points, each with its title."""
+    """Draw the learning curves that have points, each with its title.
+
+    Args:
+        metrics: The records of training.
+        pretrain_metrics: The records of pre-training.
+        best_by: The figure by which the best weights were chosen, which is marked.
+    """
     evals = _of_kind(metrics, "eval")
     charts = []
-    accuracy = _points(evals, "top1")
+    accuracy, other = _points(evals, "top1"), _points(evals, best_by if best_by in _WORDS else "")
     if accuracy:
-        best = max(accuracy, key=lambda point: point[1])
+        series = [Series("top-1", accuracy)]
+        if other:
+            series = [Series("top-1", accuracy, "soft"), Series(_WORDS[best_by], other)]
+        shown = other or accuracy
+        best = max(reversed(shown), key=lambda point: point[1])  # the later of equals
+        if best_by == "loss" and (loss := _points(evals, "loss")):
+            epoch = min(loss, key=lambda point: point[1])[0]
+            best = next(point for point in accuracy if point[0] == epoch)
         chart = line_chart(
-            [Series("top-1", accuracy)],
+            series,
             title="Validation accuracy",
             y_format=percent,
             mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
         )
         charts.append(("Validation accuracy", chart))
+    if precision := _points(evals, "map"):
+        best = max(reversed(precision), key=lambda point: point[1])
+        heading = "Validation mean average precision"
+        chart = line_chart(
+            [Series("mAP", precision)],
+            title=heading,
+            y_format=percent,
+            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
+        )
+        charts.append((heading, chart))
+    if overlap := _points(evals, "miou"):
+        best = max(reversed(overlap), key=lambda point: point[1])
+        heading = "Validation mean IoU"
+        chart = line_chart(
+            [
+                Series("pixel accuracy", _points(evals, "pixel_accuracy"), "soft"),
+                Series("mIoU", overlap),
+            ],
+            title=heading,
+            y_format=percent,
+            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
+        )
+        charts.append((heading, chart))
+    if precision := _points(evals, "ap"):
+        best = max(reversed(precision), key=lambda point: point[1])
+        heading = "Validation average precision"
+        lines = [Series("AP50", _points(evals, "ap50"), "soft"), Series("AP", precision)]
+        chart = line_chart(
+            lines,
+            title=heading,
+            y_format=percent,
+            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
+        )
+        charts.append((heading, chart))
     losses = [
         Series("training", thin(_points(_of_kind(metrics, "train"), "loss")), "soft"),
         Series("validation", thin(_points(evals, "loss"))),
@@ -218,11 +295,16 @@ def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str,
 
 
 def _class_rows(
-    evaluation: Evaluation, names: Sequence[str]
-) -> list[tuple[str, int, float, float, float]]:
-    """List name, images, precision, recall and F1 of the classes that occur, the weakest first."""
+    evaluation: Evaluation, names: Sequence[str], counts: Sequence[int]
+) -> list[tuple[str, int, float, float, float, int | None]]:
+    """List the classes that occur, the weakest first.
+
+    Returns:
+        The name, the validation images, precision, recall, F1, and the training images or None.
+    """
     columns = (evaluation.support, evaluation.precision, evaluation.recall, evaluation.f1)
-    rows = list(zip(names, *(column.tolist() for column in columns), strict=True))
+    each = (*(column.tolist() for column in columns), counts or [None] * len(names))
+    rows = list(zip(names, *each, strict=True))
     return sorted((row for row in rows if not math.isnan(row[4])), key=lambda row: row[4])
 
 
@@ -232,13 +314,14 @@ def _all_names(class_names: Sequence[str], evaluation: Evaluation | None) -> lis
     return [class_names[i] if i < len(class_names) else str(i) for i in range(count)]
 
 
-def _thumbnail(image: Image.Image) -> dict[str, Any]:
+def thumbnail(image: Image.Image) -> dict[str, Any]:
+    """Encode a small version of a picture as the uri, width and height of an img element."""
     small = image.convert("RGB")
     small.thumbnail((EXAMPLE_SIDE_PX, EXAMPLE_SIDE_PX))
-    return _picture(small)
+    return picture_of(small)
 
 
-def _picture(image: Image.Image) -> dict[str, Any]:
+def picture_of(image: Image.Image) -> dict[str, Any]:
     """Encode a picture as the uri, width and height of an img element."""
     data = io.BytesIO()
     photo = image.width * image.height > PNG_PIXELS or (

@@ -16,7 +16,9 @@ from convnextv2.data.decode import decode, from_pillow
 from convnextv2.data.decode.arrays import from_array
 from convnextv2.data.sources import MAX_PIXELS, files
 from convnextv2.errors import DataError, RecipeError
+from convnextv2.inference.answer import result_of
 from convnextv2.inference.scorer import Scorer, Scores, open_scorer
+from convnextv2.recipe.prior import Prior
 
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Tensor
 """What a predictor takes for an image.
@@ -39,6 +41,8 @@ class Predictor:
             own.
         batch_size: How many images are scored at once.
         max_image_pixels: The largest image that is decoded.
+        prior: For which frequencies of the classes probabilities hold: "trained", "natural",
+            "balanced", or a number; see docs/how-to/unbalanced.md. An artifact has its own.
 
     Raises:
         ConvNeXtV2Error: The source cannot be opened or is not a classifier, or the batch size is
@@ -53,10 +57,11 @@ class Predictor:
         precision: str = "auto",
         batch_size: int = 32,
         max_image_pixels: int = MAX_PIXELS,
+        prior: Prior = "trained",
     ) -> None:
         if batch_size < 1:
             raise RecipeError(f"batch_size = {batch_size}: expected a number >= 1.")
-        self.scorer: Scorer = open_scorer(source, device=device, precision=precision)
+        self.scorer: Scorer = open_scorer(source, device=device, precision=precision, prior=prior)
         self.batch_size, self.max_image_pixels = batch_size, max_image_pixels
 
     def __call__(
@@ -66,12 +71,14 @@ class Predictor:
 
         Args:
             images: One image, or several.
-            top_k: How many classes of each image to return.
+            top_k: How many classes of each image to return, if an image has one class.
 
         Returns:
             One dictionary for each image, as `predict` returns it: "image" is its name, and
             "predictions" lists {"class": name, "prob": probability} with the most probable class
-            first. Images without a name are numbered.
+            first. Of a model that gives an image any number of labels, there are "labels" and
+            "scores" in place of "predictions"; see `answer.labels_of`. Images without a name are
+            numbered.
 
         Raises:
             DataError: Something is not an image.
@@ -82,7 +89,7 @@ class Predictor:
         results = []
         for names, scores in self.scores(images):
             results += [
-                {"image": name, "predictions": top(row, self.scorer.class_names, top_k)}
+                {"image": name, **result_of(self.scorer, row, top_k)}
                 for name, row in zip(names, scores.probs, strict=True)
             ]
         return results
@@ -142,24 +149,6 @@ class Predictor:
                     f"{name}: is a {type(image).__name__}. Expected a path, bytes, Pillow image, "
                     "array or tensor."
                 )
-
-
-def top(probs: NDArray[np.float32], class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """Return the most probable classes of one image.
-
-    Args:
-        probs: The probabilities, float32 (classes,).
-        class_names: The names of the classes.
-        top_k: How many to return.
-
-    Returns:
-        {"class": name, "prob": probability} for each, the most probable first.
-    """
-    best = torch.from_numpy(probs).topk(min(top_k, len(probs)))
-    return [
-        {"class": class_names[c], "prob": p}
-        for c, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
 
 
 def _as_several(images: ImageLike | Sequence[ImageLike]) -> Iterable[ImageLike]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from torch import Tensor
 from convnextv2.data.named import default_class_names
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Graph, Outputs, has_classes
 from convnextv2.device import choose_device, choose_precision
-from convnextv2.errors import ArtifactError, CheckpointError, DeviceError
+from convnextv2.errors import ArtifactError, CheckpointError, DeviceError, RecipeError
+from convnextv2.evaluation.prior import meaning, use_prior
+from convnextv2.evaluation.thresholds import DEFAULT
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.detector import Detector
+from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
-from convnextv2.text import plain
+from convnextv2.recipe.prior import Prior
 from convnextv2.weights.describe import distinct
+from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -57,9 +62,11 @@ class Scorer:
         engine: What computes, in words.
         sha256: The SHA-256 of the weights or the artifact.
         notes: What people should know of it, its licence above all.
-        logits_temperature: The number by which logits are divided before softmax; None if `run`
-            returns probabilities.
+        logits_temperature: The number by which logits are divided before softmax or sigmoid; None
+            if `run` returns probabilities.
         certificate: The certificate of an artifact; empty for other sources.
+        thresholds: The probability from which on each class counts as present, if an image may have
+            any number of labels; None if it has one class.
     """
 
     def __init__(
@@ -74,11 +81,18 @@ class Scorer:
         notes: list[str],
         logits_temperature: float | None,
         certificate: Mapping[str, Any],
+        thresholds: Sequence[float] | None = None,
     ) -> None:
         self.name, self.transform, self.class_names = name, transform, class_names
         self.engine, self.sha256, self.notes, self.certificate = engine, sha256, notes, certificate
+        self.thresholds = thresholds
         self._run, self._temperature = run, logits_temperature
         self._lock = threading.Lock()
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether it gives an image any number of labels."""
+        return self.thresholds is not None
 
     def __call__(self, pixels: Tensor) -> Scores:
         """Score images.
@@ -97,28 +111,36 @@ class Scorer:
                 "names."
             )
         if self._temperature is not None:
-            first = softmax(first / self._temperature)
+            divided = first / self._temperature
+            first = sigmoid(divided) if self.is_multi_label else softmax(divided)
         return Scores(first, embedding, explanation)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Return numbers whose softmax is the probabilities.
+        """Return numbers whose softmax, or sigmoid, is the probabilities.
 
         Args:
             pixels: uint8 (N, C, H, W), as `transform` makes them.
 
         Returns:
             float32 (N, classes): the logits divided by the temperature. If the artifact returns
-            probabilities, for which that has been done, their logarithms.
+            probabilities, for which that has been done, their logarithms, or for several labels
+            the logarithms of p / (1 - p).
         """
         with self._lock:
             first = torch.from_numpy(self._run(pixels)[0])
+        if self._temperature is None and self.is_multi_label:
+            return first.double().logit(eps=torch.finfo(first.dtype).tiny).float()
         if self._temperature is None:
             return first.clamp_min(torch.finfo(first.dtype).tiny).log()
         return first / self._temperature
 
 
 def open_scorer(
-    source: str | Path | Weights | Artifact, *, device: str = "auto", precision: str = "auto"
+    source: str | Path | Weights | Artifact,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    prior: Prior = "trained",
 ) -> Scorer:
     """Open a classifier.
 
@@ -126,6 +148,8 @@ def open_scorer(
         source: A run folder, checkpoint, weights file or artifact, or one that is open already.
         device: Where PyTorch computes. An artifact runs on the CPU.
         precision: PyTorch's arithmetic. An artifact has its own.
+        prior: For which frequencies of the classes probabilities hold, see `prior_shift`. An
+            artifact has its own.
 
     Returns:
         The scorer.
@@ -137,13 +161,30 @@ def open_scorer(
         is_exported = is_artifact(source)
         source = open_artifact(source) if is_exported else open_run_weights(find_weights(source))
     if isinstance(source, Artifact):
+        check_own_prior(source, prior)
         return _from_artifact(source, device, precision)
-    return _from_weights(source, device, precision)
+    return _from_weights(source, device, precision, prior)
 
 
-def _from_weights(opened: Weights, device_name: str, precision: str) -> Scorer:
+def check_own_prior(artifact: Artifact, prior: Prior) -> None:
+    """Raise RecipeError if an artifact is asked for another prior than its own."""
+    if prior != "trained":
+        raise RecipeError(
+            f"prior = {prior}: {artifact.path} keeps the prior that it was exported with. Leave "
+            "prior out, or export the run again with it."
+        )
+
+
+def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prior) -> Scorer:
     path = opened.path
     model, description = restore(opened), opened.description
+    if isinstance(model, Segmentor | Detector):
+        is_segmentor = isinstance(model, Segmentor)
+        what, to = ("segmentor", "pixels") if is_segmentor else ("detector", "objects")
+        raise CheckpointError(
+            f"{path}: a {what}, which gives classes to {to} and not to images. See convnextv2 "
+            "predict and validate."
+        )
     if not isinstance(model, ConvNeXtV2) or model.head is None:
         raise CheckpointError(
             f"{path}: a pre-trained encoder without a classifier. Train one with: convnextv2 train "
@@ -153,10 +194,13 @@ def _from_weights(opened: Weights, device_name: str, precision: str) -> Scorer:
         raise CheckpointError(
             f"{path}: does not say how its images are prepared. Write it with its preprocessing."
         )
+    description = use_prior(model, description, prior, str(path))
     device = choose_device(device_name)
     dtype = choose_precision(precision, device)
     transform = EvalTransform(Preprocessing.read(description.preprocessing))
-    graph = Graph(model.to(device).eval(), "classifier")
+    thresholds = _thresholds(description.kind, description.thresholds, model.head.out_features)
+    outputs: Outputs = "classifier" if thresholds is None else "multi_label"
+    graph = Graph(model.to(device).eval(), outputs, thresholds=thresholds or ()).to(device)
     normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
@@ -175,53 +219,105 @@ def _from_weights(opened: Weights, device_name: str, precision: str) -> Scorer:
         ),
         engine=f"PyTorch on {device}, {str(dtype).removeprefix('torch.')}",
         sha256=opened.origin.sha256,
-        notes=opened.lines(),
+        notes=[
+            *opened.lines(),
+            *_without_thresholds(path, description),
+            *([meaning(description.balance)] if prior != "trained" else []),
+        ],
         logits_temperature=1.0,
         certificate={},
+        thresholds=thresholds,
     )
 
 
 def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
     card, transform = artifact.card, artifact.transform
-    if card.kind != "classifier":
+    if not has_classes(card.kind):
         raise ArtifactError(
             f"{artifact.path}: returns {', '.join(card.outputs)}, no classes. Export it with "
             "--outputs classifier."
         )
-    if choose_device(device).type != "cpu" and device != "auto":
-        raise DeviceError(
-            f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run "
-            "itself."
-        )
-    if precision not in ("auto", card.precision):
-        raise DeviceError(
-            f"precision = {precision}: {artifact.path} computes in {card.precision}. Leave "
-            "precision out."
-        )
-    runner = artifact.open(torch.get_num_threads())
-    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
+    rows = card.shapes[card.outputs[0]][1] or 0
+    return Scorer(
+        str(artifact.path),
+        run_artifact(artifact, device, precision),
+        transform=transform,
+        class_names=distinct(card.class_names or default_class_names(rows)),
+        engine=f"{card.format}, {card.precision}",
+        sha256=artifact.sha256,
+        notes=artifact.lines(),
+        logits_temperature=card.temperature if card.input == "images" else None,
+        certificate=artifact.certificate,
+        thresholds=_thresholds(card.kind, card.thresholds, rows),
+    )
+
+
+def run_artifact(
+    artifact: Artifact, device: str, precision: str
+) -> Callable[[Tensor], list[NDArray[Any]]]:
+    """Make a function that runs an artifact on pixels.
+
+    Args:
+        artifact: The artifact.
+        device: "auto", or a device that must be the CPU.
+        precision: "auto", or a precision that must be the artifact's own.
+
+    Returns:
+        A function from pixels, uint8 (N, C, H, W), as the artifact's transform makes them, to its
+        outputs.
+
+    Raises:
+        DeviceError: It does not run there, or not in this precision.
+    """
+    card = artifact.card
+    check_runs_here(artifact, device, precision)
+    runner, how = artifact.open(torch.get_num_threads()), artifact.transform.preprocessing
+    normalise = BatchTransform(how.mean, how.std).normalise
 
     def run(pixels: Tensor) -> list[NDArray[Any]]:
         if card.input == "pixels":
             return runner(pixels.permute(0, 2, 3, 1).contiguous().numpy())
         return runner(normalise(pixels).contiguous().numpy())
 
-    notes = [
-        f"{artifact.path}: artifact, {card.format}, {card.precision}, sha256 {artifact.sha256[:16]}"
-    ]
-    return Scorer(
-        str(artifact.path),
-        run,
-        transform=transform,
-        class_names=distinct(
-            card.class_names or default_class_names(card.shapes[card.outputs[0]][1] or 0)
-        ),
-        engine=f"{card.format}, {card.precision}",
-        sha256=artifact.sha256,
-        notes=[*map(plain, notes + [f"Licence: {card.notice}"] * bool(card.notice))],
-        logits_temperature=card.temperature if card.input == "images" else None,
-        certificate=artifact.certificate,
-    )
+    return run
+
+
+def check_runs_here(artifact: Artifact, device: str, precision: str) -> None:
+    """Raise DeviceError if an artifact does not run on a device or in a precision.
+
+    Args:
+        artifact: The artifact.
+        device: "auto", or a device that must be the CPU.
+        precision: "auto", or a precision that must be the artifact's own.
+    """
+    if choose_device(device).type != "cpu" and device != "auto":
+        raise DeviceError(
+            f"device = {device}: artifacts run on the CPU here. Use device cpu, or give the run "
+            "itself."
+        )
+    if precision not in ("auto", artifact.card.precision):
+        raise DeviceError(
+            f"precision = {precision}: {artifact.path} computes in {artifact.card.precision}. "
+            "Leave precision out."
+        )
+
+
+def _thresholds(kind: str, fitted: Sequence[float], rows: int) -> list[float] | None:
+    """Return a threshold for each class if there may be several labels, else None."""
+    return list(fitted or [DEFAULT] * rows) if kind == "multi_label" else None
+
+
+def _without_thresholds(path: Path, description: Description) -> list[str]:
+    """Return a line if the weights of several labels have no thresholds."""
+    if description.kind != "multi_label" or description.thresholds:
+        return []
+    return [f"{path}: has no thresholds, so a label counts from a probability of {DEFAULT} on."]
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the sigmoid of each value, in float32."""
+    found: NDArray[np.float32] = torch.from_numpy(logits).sigmoid().numpy()
+    return found
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

@@ -114,9 +114,8 @@ class _GeluGRN(torch.autograd.Function):
         mean = norm.mean(-1, keepdim=True) + ctx.eps
         of_ratio = gamma * products
         of_norm = of_ratio / mean - (of_ratio * norm).mean(-1, keepdim=True) / mean.square()
-        pull = torch.where(
-            norm > 0, of_norm / norm, 0
-        )  # a channel that is 0 everywhere has gradient 0
+        # A channel that is 0 everywhere has gradient 0.
+        pull = torch.where(norm > 0, of_norm / norm, 0)
         of_x = torch.ops.convnextv2.gelu_backward(x, gradient, scale, pull, ctx.tanh)
         return of_x, (products * norm / mean).sum(0), sums.sum(0), None, None, None
 

@@ -1,4 +1,12 @@
-"""ConvNeXt V2 (arXiv 2301.00808): the network, its eight sizes, and `create_model`.
+"""ConvNeXt V2 (arXiv 2301.00808): the network, its sizes, and `create_model`.
+
+The network consists of the layers in `model.layers`:
+
+- a stem and three downsampling layers: convolutions whose kernel equals their stride
+- four stages of blocks: 7 x 7 depthwise convolution, layer norm, and an MLP that widens four times
+- GRN within the MLP, in place of the layer scale that the first ConvNeXt has
+- the mean over all positions, a layer norm, and a linear head
+- initial weights: normal with a standard deviation of 0.02; biases and GRN are 0
 
 Tensors are named as in the official dense checkpoints. Images and feature maps are (N, C, H, W) in
 public; inside they are channels-last.
@@ -17,16 +25,20 @@ from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.model.layers import Block, LayerNorm, PatchConv, init_weights, statistics_dtype
 from convnextv2.model.tiles import Tiles
 
-# Name -> (depths, dims), from appendix A.1 of the paper.
-# A size that timm builds from 1 x 1 convolutions also belongs to `weights.names.CONV_MLP`.
+# Name -> (depths, dims), from appendix A.1 of the paper. It has no small and no xlarge; these are
+# sizes of the first ConvNeXt (arXiv 2201.03545), whose public weights are starts for a V2 too.
+# A size that timm builds from 1 x 1 convolutions also belongs to `weights.names.CONV_MLP`, one that
+# timm does not have to `weights.convert`, and each to the help of `model` in `recipe.knobs`.
 SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
     "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
     "convnextv2_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
     "convnextv2_nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
     "convnextv2_tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "convnextv2_small": ((3, 3, 27, 3), (96, 192, 384, 768)),
     "convnextv2_base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
     "convnextv2_large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "convnextv2_xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
     "convnextv2_huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
 }
 
@@ -47,8 +59,9 @@ class ConvNeXtV2(nn.Module):
         head_init_scale: Factor on the head's initial weights.
         gelu: "exact" (erf) or "tanh".
         grn_scope: "image" or "batch", see `GlobalResponseNorm`.
-        norm_eps: Epsilon of the final norm. Checkpoints of transformers use 1e-12; the other norms
-            have 1e-6 everywhere.
+        norm_eps: Epsilon of the final norm. Checkpoints of transformers use 1e-12.
+        inner_eps: Epsilon of all other norms. It is 1e-6 except in timm's convnext_xxlarge, whose
+            norms all have 1e-5.
         grad_checkpoint: Recompute the blocks in the backward pass instead of keeping their
             activations.
 
@@ -69,6 +82,7 @@ class ConvNeXtV2(nn.Module):
         gelu: str = "exact",
         grn_scope: str = "image",
         norm_eps: float = 1e-6,
+        inner_eps: float = 1e-6,
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -89,22 +103,34 @@ class ConvNeXtV2(nn.Module):
             "grn_scope": grn_scope,
             "norm_eps": norm_eps,
         }
+        if inner_eps != 1e-6:  # older versions can read files without it
+            self.arguments["inner_eps"] = inner_eps
         self.depths, self.dims = tuple(depths), tuple(dims)
         self.in_channels, self.num_classes = in_channels, num_classes
         self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
         self.grad_checkpoint = grad_checkpoint
 
         self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0]))]
+            [
+                nn.Sequential(
+                    PatchConv(in_channels, dims[0], stem_stride), LayerNorm(dims[0], inner_eps)
+                )
+            ]
         )
         for narrow, wide in zip(dims[:-1], dims[1:], strict=True):
             self.downsample_layers.append(
-                nn.Sequential(LayerNorm(narrow), PatchConv(narrow, wide, 2))
+                nn.Sequential(LayerNorm(narrow, inner_eps), PatchConv(narrow, wide, 2))
             )
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
         self.stages = nn.ModuleList(
             nn.ModuleList(
-                Block(dim, drop_path_rate=next(rates), gelu=gelu, grn_scope=grn_scope)
+                Block(
+                    dim,
+                    drop_path_rate=next(rates),
+                    gelu=gelu,
+                    grn_scope=grn_scope,
+                    norm_eps=inner_eps,
+                )
                 for _ in range(depth)
             )
             for depth, dim in zip(depths, dims, strict=True)
@@ -115,27 +141,48 @@ class ConvNeXtV2(nn.Module):
         if self.head is not None:
             with torch.no_grad():
                 self.head.weight.mul_(head_init_scale)
+        # Distillation puts a layer here that maps pooled features to those of a teacher.
+        self.projection: nn.Module | None = None
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, *, projected: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Compute the logits, or what the network ends with.
 
         Rows and columns of an image that do not fill a stride are ignored, as by the official code.
 
         Args:
             images: (N, C, H, W), normalised, with H and W from the total stride up.
+            projected: Whether to return the projection of the pooled features too.
 
         Returns:
             Logits (N, num_classes). Pooled features (N, dims[3]) if there is no head. The last
-            feature map (N, dims[3], h, w) if there is no norm either.
+            feature map (N, dims[3], h, w) if there is no norm either. With `projected`, the first
+            or second of these and the projection.
 
         Raises:
             ConvNeXtV2Error: The images are too small, or have another number of channels.
         """
-        x = self.encode(images)
+        x = self.encode(images)  # (N, h, w, dims[3])
         if self.norm is None:
             return x.permute(0, 3, 1, 2)
-        pooled = self.norm(x.mean((1, 2), dtype=statistics_dtype(x.dtype)).to(x.dtype))
-        return pooled if self.head is None else self.head(pooled)
+        pooled = self.pool(x)
+        logits = pooled if self.head is None else self.head(pooled)
+        if not projected:
+            return logits
+        assert self.projection is not None
+        return logits, self.projection(pooled)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Average the last stage's output over its positions, and apply the final norm.
+
+        Args:
+            x: (N, h, w, dims[3]), from `encode`.
+
+        Returns:
+            (N, dims[3]), in the same dtype.
+        """
+        assert self.norm is not None, "a bare encoder has no final norm"
+        pooled: Tensor = self.norm(x.mean((1, 2), dtype=statistics_dtype(x.dtype)).to(x.dtype))
+        return pooled
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Compute the outputs of the four stages.
@@ -168,17 +215,8 @@ class ConvNeXtV2(nn.Module):
         return self._stage_outputs(images, visible)[-1]
 
     def _stage_outputs(self, images: Tensor, visible: Tiles | None) -> list[Tensor]:
-        n, channels, height, width = images.shape
-        if channels != self.in_channels:
-            raise ConvNeXtV2Error(
-                f"images have {channels} channels: the model expects {self.in_channels}. Build it "
-                f"with in_channels={channels}."
-            )
-        if min(height, width) < self.total_stride:
-            raise ConvNeXtV2Error(
-                f"images are {height} x {width} px: the model needs at least {self.total_stride} "
-                "px a side. Enlarge them, or use a smaller stem_stride."
-            )
+        self._check(images)
+        # (N, H, W, C), or (N, V, side, side, C) of the visible tiles
         x = images.permute(0, 2, 3, 1) if visible is None else visible.cut(images)
         canvas = None
         outputs = []
@@ -193,6 +231,19 @@ class ConvNeXtV2(nn.Module):
                     x = block(x, canvas)
             outputs.append(x)
         return outputs
+
+    def _check(self, images: Tensor) -> None:
+        _, channels, height, width = images.shape
+        if channels != self.in_channels:
+            raise ConvNeXtV2Error(
+                f"images have {channels} channels: the model expects {self.in_channels}. Build it "
+                f"with in_channels={channels}."
+            )
+        if min(height, width) < self.total_stride:
+            raise ConvNeXtV2Error(
+                f"images are {height} x {width} px: the model needs at least {self.total_stride} "
+                "px a side. Enlarge them, or use a smaller stem_stride."
+            )
 
 
 def create_model(name: str, **arguments: Any) -> ConvNeXtV2:

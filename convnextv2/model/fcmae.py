@@ -126,6 +126,9 @@ class FCMAE(nn.Module):
         for module in (self.proj, self.decoder, self.pred):
             module.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
+        # Distillation puts two layers here that map to a teacher's features: "visible" those of the
+        # encoder, and "masked" those of the decoder.
+        self.projection: nn.ModuleDict | None = None
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the rows and columns of tiles in an image.
@@ -145,16 +148,20 @@ class FCMAE(nn.Module):
             )
         return rows, columns
 
-    def forward(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+    def forward(
+        self, images: Tensor, visible: Tensor, masked: Tensor, *, projected: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Compute the loss, the mean squared error over the masked tiles.
 
         Args:
             images: (N, C, H, W), normalised.
             visible: int64 (N, V), the tiles that the encoder sees, from `draw_masks`.
             masked: int64 (N, L - V), the tiles that are predicted.
+            projected: Whether to return what the model predicts of a teacher's features too.
 
         Returns:
-            A float32 scalar.
+            A float32 scalar. With `projected`, also the predicted features of the visible tiles and
+            then of the masked ones, (N, L, k, k, width).
 
         Raises:
             ConvNeXtV2Error: Nothing is masked, or the images are not two or more whole tiles.
@@ -164,13 +171,19 @@ class FCMAE(nn.Module):
                 "mask_ratio = 0: nothing is masked, so there is no loss. Use a ratio above 0."
             )
         grid = self.grid(*images.shape[-2:])
-        predictions = self._predict(images, Tiles(visible, grid), Tiles(masked, grid))
+        encoded, decoded = self._decode(images, Tiles(visible, grid), Tiles(masked, grid))
+        predictions = self.pred(decoded)
         targets = fold(Tiles(masked, grid).cut(images), self.cell)
         with full_precision(images.device):
             targets = targets.to(torch.promote_types(targets.dtype, torch.float32))
             if self.norm_target:
                 targets = normalise_tiles(targets)
-            return F.mse_loss(predictions.to(targets.dtype), targets)
+            loss = F.mse_loss(predictions.to(targets.dtype), targets)
+        if not projected:
+            return loss
+        assert self.projection is not None
+        visible_part = self.projection["visible"](encoded)
+        return loss, torch.cat([visible_part, self.projection["masked"](decoded)], dim=1)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
@@ -190,7 +203,8 @@ class FCMAE(nn.Module):
         grid = self.grid(*images.shape[-2:])
         canvas = Tiles(masked, grid).canvas(self.tile)
         original = images.permute(0, 2, 3, 1)
-        cells = self._predict(images, Tiles(visible, grid), Tiles(masked, grid)).to(images.dtype)
+        _, decoded = self._decode(images, Tiles(visible, grid), Tiles(masked, grid))
+        cells = self.pred(decoded).to(images.dtype)
         if self.norm_target:
             pixels = fold(canvas.pick(original), self.cell)
             cells = cells * (pixels.var(-1, keepdim=True) + 1e-6).sqrt() + pixels.mean(
@@ -198,16 +212,20 @@ class FCMAE(nn.Module):
             )
         return canvas.paint(unfold(cells, self.cell), onto=original).permute(0, 3, 1, 2)
 
-    def _predict(self, images: Tensor, visible: Tiles, masked: Tiles) -> Tensor:
-        """Predict the masked tiles.
+    def _decode(self, images: Tensor, visible: Tiles, masked: Tiles) -> tuple[Tensor, Tensor]:
+        """Encode the visible tiles, and decode the masked ones.
+
+        `pred` maps a decoded tile to its cells, each (cell * cell * C) ordered by row, column and
+        channel.
 
         Returns:
-            (N, L - V, k, k, cell * cell * C). Each row is ordered by row, column and channel.
+            The visible tiles, (N, V, k, k, dims[3]), and the masked ones,
+            (N, L - V, k, k, decoder_dim).
         """
-        encoded = self.proj(self.encoder.encode(images, visible))
+        encoded = self.encoder.encode(images, visible)
         cells_per_side = self.tile // self.cell
-        x = visible.canvas(cells_per_side).paint(encoded, onto=self.mask_token)
+        x = visible.canvas(cells_per_side).paint(self.proj(encoded), onto=self.mask_token)
         wanted = masked.canvas(cells_per_side)
         for i, block in enumerate(self.decoder, start=1):
             x = block(x, wanted=wanted if i == len(self.decoder) else None)
-        return self.pred(x)
+        return encoded, x

@@ -197,11 +197,15 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x))))).
 
+    GELU and the GRN after it are computed in `kernels.functional.mlp`. Another form of GELU also
+    belongs to `recipe.knobs` and `weights.description`.
+
     Args:
         dim: Channels.
         drop_path_rate: The probability that an image's branch is dropped in training.
         gelu: "exact" or "tanh".
         grn_scope: "image" or "batch", see `GlobalResponseNorm`.
+        norm_eps: Epsilon of the layer normalisation.
     """
 
     def __init__(
@@ -211,11 +215,12 @@ class Block(nn.Module):
         drop_path_rate: float = 0.0,
         gelu: str = "exact",
         grn_scope: str = "image",
+        norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         assert gelu in ("exact", "tanh"), gelu
         self.dwconv = DepthwiseConv(dim)
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(dim, norm_eps)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.grn = GlobalResponseNorm(4 * dim, grn_scope)
         self.pwconv2 = nn.Linear(4 * dim, dim)

@@ -35,6 +35,13 @@ IDLE_RULES: dict[str, IdleRule] = {
     "no_mixing": IdleRule(lambda r: r.mixup + r.cutmix == 0, "mixup and cutmix are off"),
     "not_both": IdleRule(lambda r: r.mixup * r.cutmix == 0, "mixup and cutmix are not both on"),
     "no_smoothing": IdleRule(lambda r: r.loss == "asl_multi_label", "asl_multi_label has none"),
+    "no_effective": IdleRule(
+        lambda r: r.class_weights != "effective", "class_weights is not effective"
+    ),
+    "no_positives": IdleRule(
+        lambda r: r.labels == "single" or r.loss == "asl_multi_label",
+        "it is for bce and several labels per image",
+    ),
     "has_splits": IdleRule(lambda r: r.dataset not in ("", "imagenet"), "the dataset has its own"),
     "no_table": IdleRule(
         lambda r: r.dataset not in ("", "imagenet"), "they are for tables in data_dir"
@@ -53,9 +60,12 @@ IDLE_RULES: dict[str, IdleRule] = {
         lambda r: r.resume_init or r.resume_opt, "the classes are those of the checkpoint"
     ),
     "no_scale": IdleRule(lambda r: r.precision in ("float32", "bfloat16"), "only float16 needs it"),
-    "no_warmup": IdleRule(lambda r: r.warmup_epochs == 0, "there is no warm-up"),
+    "no_warmup": IdleRule(lambda r: r.warmup_epochs == 0 and not r.time, "there is no warm-up"),
     "no_ema": IdleRule(lambda r: not r.ema, "ema is off"),
     "no_layer_decay": IdleRule(lambda r: r.layer_decay is None, "layer_decay is not set"),
+    "has_time": IdleRule(lambda r: bool(r.time), "the given time decides it"),
+    "no_teacher": IdleRule(lambda r: not r.teacher, "there is no teacher"),
+    "no_soft_labels": IdleRule(lambda r: r.distill == "features", "features have none"),
     "no_length": IdleRule(lambda r: r.schedule not in ("cosine", "step"), "the schedule has none"),
     "no_floor": IdleRule(
         lambda r: r.schedule not in ("cosine", "one_cycle", "cyclic"), "the schedule has none"
@@ -64,6 +74,11 @@ IDLE_RULES: dict[str, IdleRule] = {
         lambda r: r.schedule not in ("exponential", "step", "multi_step", "polynomial"),
         "the schedule has none",
     ),
+    "not_dense": IdleRule(
+        lambda r: r.task == "classification", "it is for task segmentation or detection"
+    ),
+    "no_maps": IdleRule(lambda r: r.task != "segmentation", "it is for task segmentation"),
+    "no_objects": IdleRule(lambda r: r.task != "detection", "it is for task detection"),
     "no_milestones": IdleRule(lambda r: r.schedule != "multi_step", "the schedule has none"),
     "no_cycles": IdleRule(
         lambda r: r.schedule not in ("cosine", "cyclic"), "the schedule has none"

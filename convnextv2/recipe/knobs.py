@@ -54,6 +54,8 @@ _data = partial(_knob, group="data")
 _augment = partial(_knob, group="augmentation")
 _model = partial(_knob, group="model")
 _optim = partial(_knob, group="optimization")
+_distil = partial(_knob, group="distillation")
+_dense = partial(_knob, group="dense tasks", only="train")
 _pretrain = partial(_knob, group="pre-training", only="pretrain")
 
 
@@ -81,6 +83,13 @@ class Recipe(BaseModel):
         "images, classes or ranks. Any other difference that changes what is learned is refused.",
     )
     overwrite: bool = _run(False, "Delete the contents of `out` and start again.")
+    task: Literal["classification", "segmentation", "detection"] = _run(
+        "classification",
+        "What is learned: a class or labels for each image (classification), a class for each "
+        "pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects "
+        "(detection).",
+        only="train",
+    )
     seed: int = _run(
         42,
         "Seed of all random choices. Each choice follows from the seed and from the position in "
@@ -141,6 +150,24 @@ class Recipe(BaseModel):
         idle=("no_validation",),
         only="train",
     )
+    best_by: Literal["top1", "balanced_accuracy", "macro_f1", "loss"] = _run(
+        "top1",
+        "Figure of the validation images that decides which weights are best: accuracy (top1), "
+        "mean recall over the classes (balanced_accuracy), mean F1 over the classes (macro_f1), "
+        "or the lowest loss.",
+        idle=("no_validation",),
+        only="train",
+    )
+    patience: int | None = _run(
+        None,
+        "Stop after this many epochs without a better `best_by`. If empty, all `epochs` are "
+        "trained. With a cosine schedule most of the gain comes late, as the learning rate "
+        "falls, so a small number stops too early.",
+        unit="epochs",
+        ge=1,
+        idle=("no_validation",),
+        only="train",
+    )
     save_every_epochs: int = _run(
         1,
         "Number of epochs between checkpoints. The last epoch is always saved.",
@@ -173,8 +200,8 @@ class Recipe(BaseModel):
     )
     keep_policy: Literal["latest_k", "top_k", "all"] = _run(
         "latest_k",
-        "Which checkpoints to keep: latest_k (the newest), top_k (those with the best top-1 "
-        "accuracy, and the newest), or all.",
+        "Which checkpoints to keep: latest_k (the newest), top_k (the best by `best_by`, and the "
+        "newest), or all.",
         mindcv="ckpt_save_policy",
     )
     mindcv_files: bool = _run(
@@ -185,6 +212,11 @@ class Recipe(BaseModel):
         50, "Number of steps between log lines.", unit="steps", mindcv="log_interval", ge=1
     )
     tensorboard: bool = _run(True, "Write TensorBoard events into the run folder.")
+    loggers: tuple[str, ...] | None = _run(
+        None,
+        "Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a "
+        "run.",
+    )
 
     # --- data -------------------------------------------------------------------------------------
     data_dir: str = _data(
@@ -219,6 +251,18 @@ class Recipe(BaseModel):
         "",
         "Columns of a table to use if their names are not the usual ones, such as "
         "path=image_id,label=class,split=fold.",
+        idle=("no_table",),
+    )
+    labels: Literal["auto", "single", "multi"] = _data(
+        "auto",
+        "How many labels an image of a table has: one (single), or any number (multi; "
+        "docs/how-to/multi-label.md). auto: several if the table shows that.",
+        idle=("no_table",),
+    )
+    label_separator: str = _data(
+        "",
+        "What separates the names in a table's column of labels, such as '|'; space for a blank. "
+        "If empty, it is found.",
         idle=("no_table",),
     )
     images_dir: str = _data(
@@ -432,8 +476,8 @@ class Recipe(BaseModel):
     # --- model ------------------------------------------------------------------------------------
     model: str = _model(
         "convnextv2_atto",
-        "Name of the network: convnextv2_ and atto, femto, pico, nano, tiny, base, large or "
-        "huge; or 'custom', with `depths` and `dims`.",
+        "Name of the network: convnextv2_ and atto, femto, pico, nano, tiny, small, base, large, "
+        "xlarge or huge; or 'custom', with `depths` and `dims`.",
     )
     depths: tuple[int, int, int, int] | None = _model(
         None, "Number of blocks in each of the four stages, for model: custom."
@@ -461,6 +505,9 @@ class Recipe(BaseModel):
     norm_eps: float = _model(
         1e-6, "Epsilon of the final norm. Checkpoints of Transformers have 1e-12.", gt=0
     )
+    inner_eps: float = _model(
+        1e-6, "Epsilon of all norms but the final one. convnext_xxlarge of timm has 1e-5.", gt=0
+    )
     drop_path_rate: float = _model(
         0.0,
         "Stochastic depth rate of the last block. The rate grows linearly from 0 at the first "
@@ -479,8 +526,9 @@ class Recipe(BaseModel):
     )
     init: str = _model(
         "",
-        "Weights to start from: a run folder, a weights file of any known format, or OWNER/NAME on "
-        "the Hugging Face Hub.",
+        "Weights to start from: a run folder, a weights file of any known format, OWNER/NAME on "
+        "the Hugging Face Hub, or a name that `models --weights` lists. 'pretrained' takes public "
+        "weights of the model's size whose licence allows commercial use.",
         mindcv="ckpt_path",
     )
     resume_init: bool = _model(
@@ -500,10 +548,28 @@ class Recipe(BaseModel):
         "everything except the final norm and the head (encoder).",
         only="train",
     )
+    freeze_grn: bool = _model(
+        False,
+        "Do not train GRN. A start from a ConvNeXt of the first version then stays one, and "
+        "`convert` can write it as one.",
+        only="train",
+    )
 
     # --- optimization -----------------------------------------------------------------------------
     epochs: int = _optim(
-        100, "Number of passes over the training images.", unit="epochs", mindcv="epoch_size", ge=1
+        100,
+        "Number of passes over the training images.",
+        unit="epochs",
+        mindcv="epoch_size",
+        ge=1,
+        idle=("has_time",),
+    )
+    time: str = _optim(
+        "",
+        "Time for the whole run, such as 30m, 1h30m or 2d, in place of `epochs`. A number alone "
+        "means minutes. The first epoch "
+        "warms the learning rate up and is measured; the learning rate then falls along a cosine "
+        "over as many epochs as fit.",
     )
     optimizer: Literal[
         "adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion", "lamb", "adan"
@@ -543,6 +609,7 @@ class Recipe(BaseModel):
         "Length of the linear warm-up at the start. It counts as part of `epochs`.",
         unit="epochs",
         ge=0,
+        idle=("has_time",),
     )
     warmup_factor: float = _optim(
         0.0, "Share of `lr` at the first step of the warm-up.", ge=0, le=1, idle=("no_warmup",)
@@ -553,7 +620,7 @@ class Recipe(BaseModel):
         "the warm-up.",
         unit="epochs",
         ge=1,
-        idle=("no_length",),
+        idle=("no_length", "has_time"),
     )
     decay_rate: float = _optim(
         0.9,
@@ -609,10 +676,10 @@ class Recipe(BaseModel):
         le=1,
         only="train",
     )
-    layer_decay_form: Literal["single", "group"] = _optim(
+    layer_decay_form: Literal["single", "group", "stage"] = _optim(
         "single",
-        "What counts as a layer: one block (single), or a group of blocks (group, which the "
-        "paper uses for base and large).",
+        "What counts as a layer: one block (single), a group of blocks (group, which the paper "
+        "uses for base and large), or a stage (stage, which the official segmentation code uses).",
         idle=("no_layer_decay",),
         only="train",
     )
@@ -644,13 +711,53 @@ class Recipe(BaseModel):
         "ce",
         "Loss function: cross entropy over a softmax (ce), binary cross entropy (bce), "
         "asymmetric loss (asl_single_label, asl_multi_label), or Jensen-Shannon divergence (jsd, "
-        "with aug_splits 3).",
+        "with aug_splits 3). With several labels per image, it is bce or asl_multi_label.",
         only="train",
+    )
+    pos_weight: Literal["none", "balanced"] = _optim(
+        "none",
+        "With several labels per image: the weight of a class in the loss of images that have it. "
+        "balanced: images without it / images with it, at most 10.",
+        only="train",
+        idle=("no_positives",),
     )
     loss_reduction: Literal["mean", "sum"] = _optim(
         "mean",
         "Whether ce and bce take the mean or the sum over the batch.",
         mindcv="reduction",
+        only="train",
+    )
+    class_weights: Literal["none", "balanced", "effective"] | dict[str, float] = _optim(
+        "none",
+        "Weight of an image in the loss, by its class: in inverse proportion to the number of "
+        "training images (balanced), to their effective number (effective, with "
+        "`class_weights_beta`), or as in a table (other classes have 1). The weights are scaled "
+        "to a mean of 1 over the images.",
+        only="train",
+    )
+    class_weights_beta: float = _optim(
+        0.999,
+        "beta of the effective number of n images, (1 - beta^n) / (1 - beta). Near 0, all "
+        "weights are equal; near 1, they are balanced.",
+        gt=0,
+        lt=1,
+        idle=("no_effective",),
+        only="train",
+    )
+    sampling: Literal["natural", "balanced", "sqrt"] | float = _optim(
+        "natural",
+        "How often the images of a class are drawn. natural: each image once in an epoch. "
+        "balanced: every class equally often. sqrt: in proportion to the square root of the "
+        "number of its images. A number from 0 to 1: to this power of it. An epoch keeps its "
+        "length.",
+        only="train",
+    )
+    logit_adjustment: float = _optim(
+        0.0,
+        "tau: the loss adds tau times the logarithm of the class frequencies to the logits, so "
+        "that the network itself need not prefer frequent classes. 1 makes up for all of it. 0: "
+        "off.",
+        ge=0,
         only="train",
     )
     label_smoothing: float = _optim(
@@ -672,6 +779,175 @@ class Recipe(BaseModel):
         "Decay of the moving average after t steps. warmup: min(decay, (1 + t) / (10 + t)). "
         "mindcv: decay * (1 - exp(-t / 2000)). constant: decay.",
         idle=("no_ema",),
+    )
+
+    # --- distillation -----------------------------------------------------------------------------
+    teacher: str = _distil(
+        "",
+        "Model to learn from: a run folder, a weights file of any known format, OWNER/NAME on the "
+        "Hugging Face Hub, a name that `models --weights` lists, or an exported "
+        "artifact. It sees the same crops and mixtures as the model that learns "
+        "(docs/how-to/distil.md).",
+    )
+    distill: Literal["auto", "soft", "features", "both"] = _distil(
+        "auto",
+        "What to learn from the teacher: its soft labels, which needs a teacher of the same "
+        "classes; its pooled features, through a linear layer that is not part of the result; or "
+        "both. auto: soft if the teacher names the classes of the data, otherwise features.",
+        only="train",
+        idle=("no_teacher",),
+    )
+    distill_weight: float = _distil(
+        1.0, "Weight of what the teacher says in the loss.", gt=0, idle=("no_teacher",)
+    )
+    distill_temperature: float = _distil(
+        4.0,
+        "Number by which all logits are divided before teacher and student are compared.",
+        gt=0,
+        only="train",
+        idle=("no_teacher", "no_soft_labels"),
+    )
+    task_weight: float | None = _distil(
+        None,
+        "Weight of the loss without the teacher. If empty, it is 0 with soft labels (labels do "
+        "not count then, as in Beyer et al. 2022), and otherwise 1.",
+        ge=0,
+        idle=("no_teacher",),
+    )
+    unlabelled: str = _distil(
+        "",
+        "Folder of further training images. Labels are not read; the teacher alone says what is "
+        "learned from them.",
+        only="train",
+    )
+
+    # --- dense tasks: segmentation and detection --------------------------------------------------
+    classes: str = _dense(
+        "",
+        "Table of the classes in label maps: CSV, text or JSON with an id, a name, and perhaps a "
+        "colour each. If empty, one that lies in data_dir under a usual name is used, such as "
+        "classes.csv.",
+        idle=("no_maps",),
+    )
+    ignore_values: tuple[int, ...] | None = _dense(
+        None,
+        "Values in label maps that stand for no class: they teach nothing and are not measured. "
+        "If empty, it is 255, unless that is a class.",
+        idle=("no_maps",),
+    )
+    reduce_zero_label: bool = _dense(
+        False,
+        "Ignore 0 in label maps, so that the first class is 1, as in ADE20K.",
+        idle=("no_maps",),
+    )
+    scale_jitter: tuple[float, float] = _dense(
+        (0.5, 2.0),
+        "Random factor on the size of an image, minimum and maximum. At 1, an image covers "
+        "`image_size` (segmentation) or lies inside it (detection).",
+        idle=("not_dense",),
+    )
+    max_class_share: float = _dense(
+        0.75,
+        "Crops of which one class fills a larger share are drawn again, up to ten times. 1: no "
+        "limit.",
+        gt=0,
+        le=1,
+        idle=("no_maps",),
+    )
+    photometric: float = _dense(
+        0.0,
+        "Probability of each of four changes of colours: brightness, contrast, saturation and hue "
+        "(0.5 in the official segmentation recipes).",
+        ge=0,
+        le=1,
+        idle=("not_dense",),
+    )
+    head_channels: int = _dense(
+        512, "Number of channels in the head of a segmentor.", ge=4, idle=("no_maps",)
+    )
+    head_norm: Literal["batch", "group"] = _dense(
+        "batch",
+        "Norm in the head of a segmentor: over the batch (batch; on several CUDA ranks, over the "
+        "batches of all), or over each image (group), which suits batches of one to four images.",
+        idle=("no_maps",),
+    )
+    auxiliary_weight: float = _dense(
+        0.4,
+        "Weight of the loss of an auxiliary head, which a segmentor has in training only. 0: no "
+        "such head.",
+        ge=0,
+        idle=("no_maps",),
+    )
+    slide: bool = _dense(
+        False,
+        "Evaluate a segmentor on overlapping windows of `image_size`, which move by two thirds of "
+        "it, instead of on whole images.",
+        idle=("no_maps",),
+    )
+    test_scales: tuple[float, ...] = _dense(
+        (1.0,),
+        "Factors on the size of evaluation images. The probabilities of all sizes are averaged.",
+        idle=("no_maps",),
+    )
+    test_flip: bool = _dense(
+        False,
+        "Also evaluate every image mirrored, and average the probabilities.",
+        idle=("no_maps",),
+    )
+
+    annotations: Literal["auto", "coco", "voc", "yolo"] = _dense(
+        "auto",
+        "Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the first of "
+        "COCO, YOLO and Pascal VOC that is there.",
+        idle=("no_objects",),
+    )
+    masks: Literal["auto", "on", "off"] = _dense(
+        "auto",
+        "Whether a detector learns masks. auto: if the objects have some.",
+        idle=("no_objects",),
+    )
+    fpn_channels: int = _dense(
+        256,
+        "Number of channels in the feature pyramid and the mask head of a detector.",
+        ge=1,
+        idle=("no_objects",),
+    )
+    finest_stride: Literal[4, 8] = _dense(
+        4,
+        "Stride of the finest level on which a detector looks for objects. 8 takes a fraction of "
+        "the time, and misses objects of few pixels.",
+        unit="px",
+        idle=("no_objects",),
+    )
+    anchor_scale: float = _dense(
+        8.0,
+        "Side of a detector's anchors, over the stride of their level.",
+        gt=0,
+        idle=("no_objects",),
+    )
+    box_dim: int = _dense(
+        1024, "Width of the two layers of a detector's box head.", ge=1, idle=("no_objects",)
+    )
+    proposals: int = _dense(
+        1000,
+        "Number of regions in an image that a detector looks at more closely.",
+        ge=1,
+        idle=("no_objects",),
+    )
+    rois: int = _dense(
+        512,
+        "Number of regions in an image that the heads of a detector are trained on.",
+        ge=4,
+        idle=("no_objects",),
+    )
+    max_detections: int = _dense(
+        100, "The most objects that a detector finds in an image.", ge=1, idle=("no_objects",)
+    )
+    soft_nms: bool = _dense(
+        False,
+        "Lower the scores of objects that overlap with better ones of their class (linear "
+        "soft-NMS), instead of dropping them.",
+        idle=("no_objects",),
     )
 
     # --- pre-training (FCMAE) ---------------------------------------------------------------------
@@ -722,7 +998,8 @@ def group_of(group: str) -> set[str]:
     """Return the names of the knobs in a group.
 
     Args:
-        group: run, data, augmentation, model, optimization or pre-training.
+        group: run, data, augmentation, model, optimization, distillation, dense tasks or
+            pre-training.
     """
     return {name for name in Recipe.model_fields if _extra(name, "group") == group}
 

@@ -16,6 +16,7 @@ from inspect import Parameter, Signature, cleandoc
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
+from convnextv2.console import answering
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.mindcv import keys
@@ -199,7 +200,8 @@ def takes(options: type[Given]) -> Callable[[Callable[[Given], Result]], Callabl
 
     Returns:
         A decorator. The decorated function has a signature with every option and knob, and their
-        defaults. Its docstring describes them.
+        defaults. Its docstring describes them. If the verb has an option `json` that is True, what
+        the function gives to `console.answer` is all that is printed to stdout.
     """
 
     def decorate(function: Callable[[Given], Result]) -> Callable[..., Result]:
@@ -217,7 +219,9 @@ def takes(options: type[Given]) -> Callable[[Callable[[Given], Result]], Callabl
                 raise TypeError(
                     f"{options.command}() got several values for {', '.join(sorted(twice))}"
                 )
-            return function(options.read(named | keywords))
+            given = options.read(named | keywords)
+            with answering(getattr(given, "json", False)):
+                return function(given)
 
         call.__signature__ = signature(options, Signature.empty)  # type: ignore[attr-defined]
         call.__doc__ = _documented(cleandoc(function.__doc__ or ""), _arguments(options))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from convnextv2.durations import read_duration
 from convnextv2.recipe.channels import channel_mistakes
 from convnextv2.recipe.columns import read_columns
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 NOT_KNOBS = ("images", "classes", "ranks")
 """Names that `resume_allow` accepts in addition to knobs."""
+
+LOGGERS = ("wandb", "mlflow", "trackio")
+"""Names that `loggers` accepts."""
 
 _LEAST = {
     "workers": 0,
@@ -30,6 +34,20 @@ _LEAST = {
 The declaration of such a knob cannot state the bound itself.
 """
 
+_FOR_CLASSIFICATION = (
+    *("dataset", "dataset_download", "class_order", "columns", "labels", "label_separator"),
+    *("images_dir", "image_suffix", "num_classes", "best_by", "mindcv_files"),
+    *("scale", "ratio", "crop_padding", "vflip", "color_jitter", "auto_augment", "erase_prob"),
+    *("erase_scale", "erase_ratio", "erase_value", "erase_attempts", "mixup", "cutmix", "mix_prob"),
+    *("mix_switch_prob", "aug_splits", "eval_preset", "crop_pct", "head_init_scale"),
+    *("resume_init", "resume_opt", "loss", "pos_weight", "loss_reduction", "class_weights"),
+    *("class_weights_beta", "sampling", "logit_adjustment", "label_smoothing"),
+    *("teacher", "distill", "distill_weight", "distill_temperature", "task_weight", "unlabelled"),
+)
+"""Knobs that only classification uses."""
+_OTHER_REMEDIES = {"color_jitter": "photometric", "scale": "scale_jitter"}
+"""The knobs of segmentation and detection that come nearest."""
+
 
 def pair_mistakes(recipe: Recipe) -> Iterator[str]:
     """Yield one line for each mistake."""
@@ -38,6 +56,9 @@ def pair_mistakes(recipe: Recipe) -> Iterator[str]:
     yield from _of_the_data(recipe)
     yield from _of_augmentation(recipe)
     yield from _of_optimization(recipe)
+    yield from _of_dense_tasks(recipe)
+    yield from _of_balance(recipe)
+    yield from _of_distillation(recipe)
     if not recipe.init:  # weights tell their channels, and what was measured of their images
         yield from channel_mistakes(recipe)
 
@@ -50,11 +71,14 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
     known = (*type(recipe).model_fields, *NOT_KNOBS)
     if odd := [name for name in recipe.resume_allow or () if name not in known]:
         yield f"resume_allow = {odd[0]}: expected names of knobs, or {', '.join(NOT_KNOBS)}."
+    if odd := [name for name in recipe.loggers or () if name not in LOGGERS]:
+        yield f"loggers = {odd[0]}: expected some of {', '.join(LOGGERS)}."
     if recipe.keep_policy == "top_k" and not recipe.val_while_train:
         yield (
             "keep_policy = top_k: which checkpoints are best shows in validation. Set "
             "val_while_train = True."
         )
+    yield from _of_the_time(recipe)
     if recipe.elastic and recipe.batch_size == "auto":
         yield (
             "elastic = True: sums depend on the batch, which auto fits to a machine. Give "
@@ -64,8 +88,27 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
         yield "elastic = True: takes whole steps only. Set drop_last = True."
 
 
+def _of_the_time(recipe: Recipe) -> Iterator[str]:
+    if not recipe.time:
+        return
+    try:
+        read_duration(recipe.time)
+    except ValueError:
+        yield f"time = {recipe.time!r}: expected a duration such as 30m, 1h30m or 2d."
+    if recipe.schedule != "cosine":
+        yield (
+            f"time = {recipe.time}: the learning rate falls along a cosine then. Set schedule = "
+            "cosine."
+        )
+    if recipe.mindcv_files:
+        yield (
+            f"time = {recipe.time}: MindCV's files state the whole schedule at the start. Give "
+            "epochs instead, or set mindcv_files = False."
+        )
+
+
 def _of_numbers(recipe: Recipe) -> Iterator[str]:
-    for name in ("scale", "ratio", "erase_scale", "erase_ratio"):
+    for name in ("scale", "ratio", "erase_scale", "erase_ratio", "scale_jitter"):
         least, most = getattr(recipe, name)
         if not 0 < least <= most:
             yield f"{name} = {getattr(recipe, name)}: expected 0 < least <= most."
@@ -133,3 +176,90 @@ def _of_optimization(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.loss_reduction == "sum" and recipe.loss not in ("ce", "bce"):
         yield f"loss_reduction = sum: {recipe.loss} is a mean over the images. Use mean."
+
+
+def _of_dense_tasks(recipe: Recipe) -> Iterator[str]:
+    if not recipe.test_scales or min(recipe.test_scales) <= 0:
+        yield f"test_scales = {recipe.test_scales}: expected numbers > 0."
+    if any(value < 0 for value in recipe.ignore_values or ()):
+        yield f"ignore_values = {recipe.ignore_values}: expected numbers >= 0."
+    if recipe.task == "classification":
+        return
+    fields = type(recipe).model_fields
+    wrong = [
+        name
+        for name in _FOR_CLASSIFICATION
+        if getattr(recipe, name) != fields[name].default
+        and not (recipe.task == "detection" and name == "images_dir")
+    ]
+    if wrong:
+        near = [
+            f"{_OTHER_REMEDIES[name]} in place of {name}"
+            for name in wrong
+            if name in _OTHER_REMEDIES
+        ]
+        instead = f", or use {', '.join(near)}" if near else ""
+        are = "is" if len(wrong) == 1 else "are"
+        yield (
+            f"task = {recipe.task}: {', '.join(wrong)} {are} for classification only. Leave "
+            f"{'it' if len(wrong) == 1 else 'them'} out{instead}."
+        )
+    if recipe.task == "segmentation" and recipe.elastic and recipe.head_norm == "batch":
+        yield (
+            "elastic = True: the statistics of a batch norm depend on the ranks. Set head_norm = "
+            "group."
+        )
+
+
+def _of_balance(recipe: Recipe) -> Iterator[str]:
+    weights, sampling, tau = recipe.class_weights, recipe.sampling, recipe.logit_adjustment
+    is_weighted, is_sampled = weights != "none", sampling not in ("natural", 1)
+    if not isinstance(sampling, str) and not 0 <= sampling <= 1:
+        yield (
+            f"sampling = {sampling:g}: expected natural, balanced, sqrt, or a number from 0 "
+            "(balanced) to 1 (natural)."
+        )
+    if isinstance(weights, dict) and (low := [name for name in weights if weights[name] <= 0]):
+        yield f"class_weights = {low[0]}={weights[low[0]]:g}: expected numbers > 0."
+    if is_sampled and not recipe.shuffle:
+        yield f"sampling = {sampling}: draws images at random. Set shuffle = True."
+    if is_weighted and recipe.loss not in ("ce", "bce"):
+        yield f"class_weights: {recipe.loss} takes none. Use loss = ce or bce, or sampling instead."
+    if tau and recipe.loss != "ce":
+        yield (
+            f"logit_adjustment = {tau:g}: is made for the softmax of ce, not for {recipe.loss}. "
+            "Use loss = ce, or sampling instead."
+        )
+    if is_weighted and is_sampled:
+        yield (
+            f"sampling = {sampling}: corrects for the same imbalance as class_weights, so both "
+            "together correct twice. Keep one."
+        )
+    if is_weighted and tau:
+        yield (
+            f"logit_adjustment = {tau:g}: corrects for the same imbalance as class_weights, so "
+            "both together correct twice. Keep one."
+        )
+    if tau and sampling in ("balanced", 0):
+        yield (
+            f"logit_adjustment = {tau:g}: has no effect on classes that are drawn equally often. "
+            "Use sampling = natural or sqrt with it."
+        )
+
+
+def _of_distillation(recipe: Recipe) -> Iterator[str]:
+    if recipe.unlabelled and not recipe.teacher:
+        yield (
+            f"unlabelled = {recipe.unlabelled!r}: images without labels teach nothing without a "
+            "teacher. Set teacher too."
+        )
+    if recipe.unlabelled and recipe.dataset not in ("", "imagenet"):
+        yield (
+            f"unlabelled = {recipe.unlabelled!r}: goes with image files, and the images of dataset "
+            f"{recipe.dataset} are held in memory. Give data_dir in place of dataset."
+        )
+    if recipe.unlabelled and recipe.sampling not in ("natural", 1):
+        yield (
+            f"sampling = {recipe.sampling}: draws images by their classes, and those of unlabelled "
+            "have none. Use sampling = natural, or class_weights."
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from os import PathLike, fspath
@@ -89,6 +89,8 @@ class Option:
                 count = "a list of" if get_args(part)[-1] is Ellipsis else str(len(get_args(part)))
                 such = f" such as {show(self.default)}" if isinstance(self.default, tuple) else ""
                 words.append(f"{count} {noun}{such}")
+            elif get_origin(part) is dict:
+                words.append("names with numbers such as cat=2,dog=1")
             else:
                 nouns = {
                     bool: "True or False",
@@ -165,6 +167,8 @@ def convert(kind: Any, value: Any) -> Any:
         if parts[0] is str:  # names, which the command line cannot tell from numbers
             items = [item if isinstance(item, list | dict) else str(item) for item in items]
         return tuple(convert(part, item) for part, item in zip(kinds, items, strict=True))
+    if origin is dict:
+        return _table(value)
     if isinstance(value, PathLike):
         value = fspath(value)
     if isinstance(value, list | tuple | dict | set) or (kind is str and not isinstance(value, str)):
@@ -186,6 +190,25 @@ def convert(kind: Any, value: Any) -> Any:
     elif kind is float and isfinite(number := float(text)):
         return number
     raise ValueError
+
+
+def _table(value: Any) -> dict[str, float]:
+    """Convert a table of names and numbers, given as a mapping or as text "cat=2,dog=1".
+
+    Raises:
+        ValueError: The value is no such table, or a name is given twice.
+    """
+    if isinstance(value, Mapping):
+        pairs = [(str(name), number) for name, number in value.items()]
+    else:
+        parts = [part.rpartition("=") for part in str(value).split(",")]
+        if any(not equals for _, equals, _ in parts):
+            raise ValueError
+        pairs = [(name.strip(), number) for name, _, number in parts]
+    table = {name: convert(float, number) for name, number in pairs}
+    if not table or len(table) < len(pairs):
+        raise ValueError
+    return table
 
 
 def _split(value: Any) -> list[str]:

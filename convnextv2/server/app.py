@@ -24,8 +24,9 @@ from convnextv2.server.routes import ROUTERS
 from convnextv2.server.tensors import LENGTH_HEADER
 
 _DESCRIPTION = (
-    "Image classification by ConvNeXt V2. Every error has the same body and a stable code, which "
-    f"also stands in the header {CODE_HEADER}. Under /v2 the body is that of KServe's protocol."
+    "Image classification, detection and segmentation by ConvNeXt V2. Every error has the same "
+    f"body and a stable code, which also stands in the header {CODE_HEADER}. Under /v2 the body is "
+    "that of KServe's protocol."
 )
 
 

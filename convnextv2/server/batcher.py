@@ -1,4 +1,4 @@
-"""Dynamic batching: images of many requests are scored together."""
+"""Dynamic batching: images of many requests are answered together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
 from convnextv2.server.limits import Limits
@@ -24,8 +24,8 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 class _Job:
     """One image that waits. came, deadline: times of the event loop's clock, in seconds."""
 
-    pixels: Tensor
-    answer: asyncio.Future[Scores]
+    image: Any
+    answer: asyncio.Future[Any]
     came: float
     deadline: float
 
@@ -41,23 +41,30 @@ class Batcher:
     Use it inside of one event loop, between `start` and `stop`.
 
     Args:
-        score: Turns pixels, uint8 (N, C, H, W), into scores.
+        score: Turns the joined images of a batch into its answers; for a classifier, pixels, uint8
+            (N, C, H, W), into scores.
         model_thread: Where `score` runs, one batch at a time.
         limits: The server's limits.
         measure: Called after each batch with its number of images, the seconds that each of them
             waited, and the seconds that the model took.
         failed: Called with the error that has ended the batcher. The batcher starts again by
             itself, after a pause that doubles.
+        join: Joins the images of a batch.
+        part: Takes the answer of one image from those of a batch.
     """
 
     def __init__(
         self,
-        score: Callable[[Tensor], Scores],
+        score: Callable[[Any], Any],
         model_thread: Executor,
         limits: Limits,
         measure: Callable[[int, list[float], float], None],
         failed: Callable[[BaseException], None] = lambda error: None,
+        *,
+        join: Callable[[list[Any]], Any] = torch.stack,
+        part: Callable[[Any, int], Any] = lambda scores, i: _row(scores, i),
     ) -> None:
+        self._join, self._part = join, part
         self._score, self._model_thread, self._limits = score, model_thread, limits
         self._measure, self._failed = measure, failed
         self._deaths = 0
@@ -106,21 +113,21 @@ class Batcher:
         if self._task:
             await self._task
 
-    async def __call__(self, pixels: Tensor, deadline: float) -> Scores:
+    async def __call__(self, image: Any, deadline: float) -> Any:
         """Score one image.
 
         Args:
-            pixels: uint8 (C, H, W).
+            image: What `join` takes a list of; for a classifier, uint8 (C, H, W).
             deadline: When the answer is too late, by the event loop's clock.
 
         Returns:
-            The scores of the image, each of one row.
+            What `part` takes of the answers; for a classifier, scores of one row each.
 
         Raises:
             Refusal: The deadline has passed before the model had time, or the batcher has failed.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(pixels, loop.create_future(), loop.time(), deadline)
+        job = _Job(image, loop.create_future(), loop.time(), deadline)
         self._jobs.append(job)
         self._arrived.set()
         if len(self._jobs) >= self._limits.max_batch:
@@ -142,14 +149,16 @@ class Batcher:
                 continue
             try:
                 scores = await loop.run_in_executor(
-                    self._model_thread, self._score, torch.stack([job.pixels for job in jobs])
+                    self._model_thread, self._score, self._join([job.image for job in jobs])
                 )
                 self._measure(len(jobs), [began - job.came for job in jobs], loop.time() - began)
             except Exception as error:
                 for job in jobs:
                     job.fail(error)
                 continue
-            _hand_out(scores, jobs)
+            for i, job in enumerate(jobs):
+                if not job.answer.done():
+                    job.answer.set_result(self._part(scores, i))
             self._deaths = 0
 
     def _still_wanted(self, batch: Sequence[_Job], now: float) -> list[_Job]:
@@ -186,14 +195,10 @@ class Batcher:
                 return [self._jobs.popleft() for _ in range(size)]
 
 
-def _hand_out(scores: Scores, jobs: Sequence[_Job]) -> None:
-    """Give each job its row of the scores."""
-    for i, job in enumerate(jobs):
-        if not job.answer.done():
-            row = slice(i, i + 1)
-            job.answer.set_result(
-                Scores(scores.probs[row], scores.embedding[row], scores.explanation[row])
-            )
+def _row(scores: Scores, i: int) -> Scores:
+    """Return the scores of one image of a batch."""
+    row = slice(i, i + 1)
+    return Scores(scores.probs[row], scores.embedding[row], scores.explanation[row])
 
 
 def _failed() -> Refusal:

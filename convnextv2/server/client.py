@@ -41,43 +41,68 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _open = urllib.request.build_opener(_NoRedirect).open
 
 
+def describe_remotely(server: str, model: str, *, api_key: str = "") -> dict[str, Any]:
+    """Ask a server what it says of a model.
+
+    Args:
+        server: The address, such as http://127.0.0.1:8000.
+        model: The model's name there.
+        api_key: The server's key; empty for none.
+
+    Returns:
+        Its newest version, see `schemas.ModelVersion`; empty if the server does not say. Why not,
+        it says again when it is sent images.
+
+    Raises:
+        ServerError: The address or the key cannot be used.
+    """
+    _check_server(server)
+    _check_key(api_key)
+    address = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        with _open(urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_S) as found:
+            return dict(json.load(found)["versions"][-1])
+    except (OSError, HTTPException, ValueError, LookupError, TypeError):
+        return {}
+
+
 def predict_remotely(
     server: str,
     model: str,
     images: Sequence[str | Path],
     *,
     top_k: int = 5,
+    ask: str = "",
     api_key: str = "",
     on_bad: Callable[[str], None] | None = None,
     wait: Callable[[float], Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Let a server classify image files, several at once.
+    """Let a server answer for image files, several at once.
 
     Args:
         server: The address, such as http://127.0.0.1:8000.
         model: The model's name there.
         images: The files.
-        top_k: How many classes of each image to return.
+        top_k: How many classes of each image to return, if an image has one class.
+        ask: For a segmentor or a detector: the last part of the path with its query, such as
+            "detect?masks=rle".
         api_key: The server's key; empty for none.
         on_bad: Called with what is wrong with a file that is not an image. Such a file is left out.
         wait: Called to sleep for a number of seconds. Tests replace it.
 
     Yields:
-        The prediction of each file, in order, as `predict` returns it.
+        The prediction of each file, in order, as `predict` returns it; with `ask`, as the server
+        does.
 
     Raises:
         ServerError: The server refuses for good, or does not come back.
         DataError: A file is not an image, and there is no `on_bad`.
     """
     _check_server(server)
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise ServerError(
-            "api_key: holds a line break or another character that no header can carry. Give "
-            "the key alone."
-        )
-    address = (
-        f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/predict?top_k={top_k}"
-    )
+    _check_key(api_key)
+    asked = ask or f"predict?top_k={top_k}"
+    address = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}/{asked}"
     ended = threading.Event()
     pool = ThreadPoolExecutor(_AT_ONCE)
     pause = wait or ended.wait
@@ -95,6 +120,15 @@ def predict_remotely(
     finally:  # if one has failed, nobody waits for the tries of the others
         ended.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _check_key(api_key: str) -> None:
+    """Raise ServerError for what no header can carry."""
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ServerError(
+            "api_key: holds a line break or another character that no header can carry. Give "
+            "the key alone."
+        )
 
 
 def _check_server(server: str) -> None:
@@ -149,16 +183,37 @@ def _predict_one(
         urllib.request.Request(address, data, headers, method="POST"), file, wait, is_over
     )
     try:
-        predictions = [
-            {"class": str(one["class"]), "prob": float(one["prob"])}
-            for one in answer["images"][0]["predictions"]
-        ]
-    except (LookupError, TypeError, ValueError):
+        found = _read_answer(answer["images"][0])
+    except (LookupError, TypeError, ValueError, AttributeError):
         raise ServerError(
             f"{address.partition('?')[0]}: answers with other JSON than ours. Is it a convnextv2 "
             "server?"
         ) from None
-    return {"image": file, "predictions": predictions}
+    return {"image": file, **found}
+
+
+def _read_answer(found: dict[str, Any]) -> dict[str, Any]:
+    """Read what a server says of one image: its classes, its labels, or what is where in it."""
+    if "objects" in found or "height" in found:
+        return {name: value for name, value in found.items() if name != "image"}
+    if "labels" not in found:
+        return {
+            "predictions": [
+                {"class": str(one["class"]), "prob": float(one["prob"])}
+                for one in found["predictions"]
+            ]
+        }
+    return {
+        "labels": [
+            {
+                "name": str(one["name"]),
+                "score": float(one["score"]),
+                "threshold": float(one["threshold"]),
+            }
+            for one in found["labels"]
+        ],
+        "scores": {str(name): float(score) for name, score in found["scores"].items()},
+    }
 
 
 def _post(

@@ -9,13 +9,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
 from torch import Tensor
 
 from convnextv2.data.decode import open_picture
-from convnextv2.data.transforms import EvalTransform
 from convnextv2.errors import DataError, ImageSizeError, MissingPackageError
 from convnextv2.machine import available_cores
+from convnextv2.preprocessing import Preprocessing
 from convnextv2.server.refusal import Refusal
 
 
@@ -25,11 +26,24 @@ class Prepared:
 
     Attributes:
         pixels: uint8 (C, H, W).
-        seen: The part of the image that the model sees; see `EvalTransform.seen`.
+        seen: The part of the image that a classifier sees; see `EvalTransform.seen`.
+        size: Height and width of the upright image.
     """
 
     pixels: Tensor
     seen: tuple[float, float, float, float]
+    size: tuple[int, int]
+
+
+class Transform(Protocol):
+    """Prepares images for a model, as `EvalTransform` does."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared."""
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Prepare an image, uint8 (C, H, W)."""
 
 
 class Decoders:
@@ -50,7 +64,7 @@ class Decoders:
         self._free_threads = asyncio.Semaphore(threads)
         self._budget = _Budget(2 * max_image_pixels)
 
-    async def prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
+    async def prepare(self, data: bytes, name: str, transform: Transform) -> Prepared:
         """Decode one image and prepare it for a model.
 
         Args:
@@ -71,7 +85,7 @@ class Decoders:
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free_threads.release))
         return await asyncio.wrap_future(work)
 
-    def _prepare(self, data: bytes, name: str, transform: EvalTransform) -> Prepared:
+    def _prepare(self, data: bytes, name: str, transform: Transform) -> Prepared:
         began = perf_counter()
         try:
             picture = open_picture(
@@ -88,7 +102,8 @@ class Decoders:
         except (DataError, MissingPackageError) as error:
             raise Refusal(415, "not_an_image", str(error)) from None
         self._measure(perf_counter() - began)
-        return Prepared(pixels, transform.preprocessing.seen(picture.height, picture.width))
+        size = picture.height, picture.width
+        return Prepared(pixels, transform.preprocessing.seen(*size), size)
 
     def shut_down(self) -> None:
         """Finish the images that are being decoded, and drop the others."""

@@ -27,6 +27,20 @@ class Limits:
         unit="pixels",
         gt=0,
     )
+    max_answer_mb: float = option(
+        16.0,
+        "Largest answer of a detector or a segmentor.",
+        metavar="MB",
+        unit="MB",
+        gt=0,
+    )
+    max_map_pixels: int = option(
+        4_000_000,
+        "Largest mask or map of classes in an answer. Those of larger images are reduced.",
+        metavar="N",
+        unit="pixels",
+        gt=0,
+    )
     max_queue: int = option(
         256,
         "Maximum number of images that wait, over all requests. Further requests are refused.",

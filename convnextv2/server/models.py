@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from convnextv2.errors import RunError
-from convnextv2.inference.scorer import Scorer
 from convnextv2.server.admission import Admission
 from convnextv2.server.batcher import Batcher
 from convnextv2.server.decoders import Decoders
@@ -19,7 +19,7 @@ from convnextv2.server.prometheus import Metrics
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.served import Served, open_served
 from convnextv2.server.spec import Spec, age, fingerprint, is_number, parse_specs
-from convnextv2.server.warm_up import warm_up, warm_up_pretrained
+from convnextv2.server.warm_up import warm_up, warm_up_dense, warm_up_pretrained
 
 
 @dataclass(frozen=True)
@@ -263,20 +263,40 @@ class Models:
         self.metrics.model.labels(*labels).set(1)
 
     def _open(self, spec: Spec, version: str) -> Served:
-        return open_served(spec, version, device=self.device, precision=self.precision)
+        return open_served(
+            spec,
+            version,
+            device=self.device,
+            precision=self.precision,
+            most_pixels=self.limits.max_map_pixels,
+        )
 
     async def _begin(self, served: Served) -> None:
         """Warm a model up, then let it take requests."""
         if served.scorer:
             images, seconds = await warm_up(served.scorer, self.model_thread, self.limits.max_batch)
             self.admission.finished(images, seconds)
-            served.batcher = self._build_batcher(served, served.scorer)
+            served.batcher = self._build_batcher(served, served.scorer, self.limits)
+            served.batcher.start()
+        elif served.dense:
+            dense = served.dense
+            self.admission.finished(1, await warm_up_dense(dense, self.model_thread))
+            # One image at a time: their sizes differ, and what they are answered with is large.
+            served.batcher = self._build_batcher(
+                served,
+                lambda questions: [dense(*question) for question in questions],
+                replace(self.limits, max_batch=1),
+                join=list,
+                part=lambda answers, i: answers[i],
+            )
             served.batcher.start()
         else:
             await warm_up_pretrained(served.pretrained, self.model_thread)
         self._announce(served)
 
-    def _build_batcher(self, served: Served, scorer: Scorer) -> Batcher:
+    def _build_batcher(
+        self, served: Served, score: Callable[[Any], Any], limits: Limits, **how: Any
+    ) -> Batcher:
         name = served.spec.name
 
         def measure(images: int, waits: list[float], seconds: float) -> None:
@@ -294,7 +314,7 @@ class Models:
                 flush=True,
             )
 
-        return Batcher(scorer, self.model_thread, self.limits, measure, failed)
+        return Batcher(score, self.model_thread, limits, measure, failed, **how)
 
 
 def _next_version(versions: Sequence[Served]) -> str:

@@ -44,6 +44,7 @@ class Metrics:
             "convnextv2_queue_images", "Images that were accepted and are not answered yet."
         )
         self.images = counter("convnextv2_images", "Images scored.", ("model",))
+        self.objects = counter("convnextv2_objects", "Objects found.", ("model",))
         self.batch = histogram(
             "convnextv2_batch_images", "Number of images in a batch.", ("model",), buckets=_IMAGES
         )

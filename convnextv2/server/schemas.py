@@ -57,11 +57,26 @@ class Explanation(BaseModel):
     seen: tuple[float, float, float, float]
 
 
+class LabelScore(BaseModel):
+    """A label that one image has: its probability is at least the threshold."""
+
+    name: str
+    score: float
+    threshold: float
+
+
 class ImagePrediction(BaseModel):
-    """What a classifier says of one image."""
+    """What a classifier says of one image.
+
+    A model that gives an image one class returns `predictions`. A model that gives an image any
+    number of labels returns `labels`, those that the image has (an empty list is an answer too),
+    and `scores`, the probability of every class.
+    """
 
     image: str
-    predictions: list[ClassProbability]
+    predictions: list[ClassProbability] | None = None
+    labels: list[LabelScore] | None = None
+    scores: dict[str, float] | None = None
     embedding: list[float] | None = None
     explanation: Explanation | None = None
 
@@ -88,15 +103,122 @@ class ReconstructResponse(BaseModel):
     seen: tuple[float, float, float, float]
 
 
+class RunLengths(BaseModel):
+    """A mask as COCO has it: height and width, and the compressed lengths of its runs."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+class DetectedObject(BaseModel):
+    """One object in an image.
+
+    `box` is x0, y0, x1, y1 in pixels of the upright image. `mask` or `polygons` are there if they
+    were asked for. If the server reduces the masks of large images, the size of `mask` is smaller
+    than the image. Each polygon is a list of x and y by turns, in pixels of the image.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(alias="class")
+    score: float
+    box: tuple[float, float, float, float]
+    mask: RunLengths | None = None
+    polygons: list[list[float]] | None = None
+
+
+class CountedClass(BaseModel):
+    """A class of objects that were found, how many, and its colour in pictures."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(alias="class")
+    index: int
+    count: int
+    colour: str
+
+
+class DetectedImage(BaseModel):
+    """The objects in one image, the best first, and how many there are of each class."""
+
+    image: str
+    height: int
+    width: int
+    objects: list[DetectedObject]
+    classes: list[CountedClass]
+    overlay: str | None = None
+
+
+class DetectResponse(BaseModel):
+    """What a detector finds in the images of a request, in their order."""
+
+    model: str
+    version: str
+    images: list[DetectedImage]
+
+
+class PixelClass(BaseModel):
+    """A class that pixels of an image have, its share of them, and its colour in pictures."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(alias="class")
+    index: int
+    share: float
+    colour: str
+
+
+class ClassRuns(BaseModel):
+    """Where a class is: the compressed lengths of the runs of a mask of the map's size."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(alias="class")
+    index: int
+    counts: str
+
+
+class ClassMap(BaseModel):
+    """The class of every pixel, as a PNG file of class numbers in base64, or as runs."""
+
+    height: int
+    width: int
+    png: str | None = None
+    rle: list[ClassRuns] | None = None
+
+
+class SegmentedImage(BaseModel):
+    """What the pixels of one image show, the largest share first."""
+
+    image: str
+    height: int
+    width: int
+    classes: list[PixelClass]
+    map: ClassMap | None = None
+    overlay: str | None = None
+
+
+class SegmentResponse(BaseModel):
+    """What a segmentor says of the images of a request, in their order."""
+
+    model: str
+    version: str
+    images: list[SegmentedImage]
+
+
 class ModelVersion(BaseModel):
-    """One version of a model."""
+    """One version of a model.
+
+    `thresholds` has the probability from which on each class counts, if the kind is multi_label.
+    """
 
     version: str
     engine: str
     sha256: str
-    kind: Literal["classifier", "pre-trained"]
+    kind: Literal["classifier", "multi_label", "pre-trained", "segmentation", "detection"]
     image_size: tuple[int, int]
     class_names: list[str]
+    thresholds: list[float]
     preprocessing: dict[str, Any]
     notes: list[str]
     certificate: dict[str, Any]

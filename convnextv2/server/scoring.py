@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
+from convnextv2.server.answers import Room
 from convnextv2.server.batcher import late
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.models import Models
@@ -46,6 +47,42 @@ async def score(
     async def one(name: str, data: bytes) -> tuple[Prepared, Scores]:
         prepared = await models.decoders.prepare(data, name, served.transform)
         return prepared, await batcher(prepared.pixels, deadline)
+
+    return await together(request, models, deadline, [one(name, data) for name, data in files])
+
+
+async def answer_images(
+    request: Request,
+    models: Models,
+    served: Served,
+    files: Sequence[tuple[str, bytes]],
+    wanted: object,
+    room: Room,
+) -> list[bytes]:
+    """Decode all images of a request and let a segmentor or a detector answer for each, or none.
+
+    Args:
+        request: The request.
+        models: The server's models.
+        served: The model.
+        files: Name and content of each image file.
+        wanted: What the client asks for.
+        room: What the answer may take.
+
+    Returns:
+        The JSON of each image's answer.
+
+    Raises:
+        Refusal: There is no room, an image cannot be used, or the deadline has passed.
+        ClientDisconnect: The client has left.
+    """
+    deadline = asyncio.get_running_loop().time() + models.limits.deadline_s
+    batcher = served.running_batcher
+
+    async def one(name: str, data: bytes) -> bytes:
+        prepared = await models.decoders.prepare(data, name, served.transform)
+        text: bytes = await batcher((prepared, wanted, name, room), deadline)
+        return text
 
     return await together(request, models, deadline, [one(name, data) for name, data in files])
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from convnextv2.data.transforms import EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.inference.reconstructor import Reconstructor
 from convnextv2.inference.scorer import Scorer, open_scorer
 from convnextv2.server.batcher import Batcher
+from convnextv2.server.decoders import Transform
+from convnextv2.server.dense_model import DenseModel, open_dense
+from convnextv2.server.detecting import ObjectModel
 from convnextv2.server.refusal import Refusal
+from convnextv2.server.segmenting import MapModel
 from convnextv2.server.spec import Spec, fingerprint
 from convnextv2.weights.opened import Weights
 
@@ -20,7 +23,8 @@ from convnextv2.weights.opened import Weights
 class Served:
     """One version of a model.
 
-    Exactly one of scorer and reconstructor is there, and a scorer has a batcher once it is warm.
+    Exactly one of scorer, reconstructor and dense is there. All but a reconstructor have a batcher
+    once they are warm.
 
     Attributes:
         spec: What the user named.
@@ -28,7 +32,8 @@ class Served:
         fingerprint: What lay at its source when it was opened; see `spec.fingerprint`.
         scorer: A classifier.
         reconstructor: A pre-trained model.
-        batcher: Gathers images for the scorer.
+        dense: A segmentor or a detector.
+        batcher: Gathers images for the model.
         users: How many requests use it now.
         idle: Set when the last of them is answered.
     """
@@ -38,6 +43,7 @@ class Served:
     fingerprint: tuple[tuple[int, ...], ...]
     scorer: Scorer | None
     reconstructor: Reconstructor | None
+    dense: DenseModel | None = None
     batcher: Batcher | None = None
     users: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,6 +51,13 @@ class Served:
     @property
     def classifier(self) -> Scorer:
         """The scorer. Raises Refusal if this is not a classifier."""
+        if self.dense is not None:
+            raise Refusal(
+                404,
+                "not_a_classifier",
+                f"Model {self.spec.name} is a {self.dense.noun}. Send images to "
+                f"/v1/models/{self.spec.name}/{self.dense.path}.",
+            )
         if self.scorer is None:
             raise Refusal(
                 404,
@@ -54,9 +67,37 @@ class Served:
         return self.scorer
 
     @property
+    def segmentor(self) -> MapModel:
+        """The segmentor. Raises Refusal if this is something else."""
+        if not isinstance(self.dense, MapModel):
+            raise Refusal(
+                404,
+                "not_a_segmentor",
+                f"Model {self.spec.name} gives no class to pixels: it is a {self._noun}.",
+            )
+        return self.dense
+
+    @property
+    def detector(self) -> ObjectModel:
+        """The detector. Raises Refusal if this is something else."""
+        if not isinstance(self.dense, ObjectModel):
+            raise Refusal(
+                404,
+                "not_a_detector",
+                f"Model {self.spec.name} finds no objects: it is a {self._noun}.",
+            )
+        return self.dense
+
+    @property
+    def _noun(self) -> str:
+        if self.dense is not None:
+            return self.dense.noun
+        return "classifier" if self.scorer is not None else "pre-trained model"
+
+    @property
     def running_batcher(self) -> Batcher:
-        """The batcher. Raises Refusal if this is not a classifier."""
-        assert self.classifier and self.batcher
+        """The batcher. Raises Refusal if this only reconstructs."""
+        assert (self.dense or self.classifier) and self.batcher
         return self.batcher
 
     @property
@@ -66,24 +107,24 @@ class Served:
             raise Refusal(
                 404,
                 "not_pretrained",
-                f"Model {self.spec.name} is a classifier, which cannot reconstruct.",
+                f"Model {self.spec.name} is a {self._noun}, which cannot reconstruct.",
             )
         return self.reconstructor
 
     @property
-    def transform(self) -> EvalTransform:
+    def transform(self) -> Transform:
         """How its images are prepared."""
-        return (self.scorer or self.pretrained).transform
+        return (self.scorer or self.dense or self.pretrained).transform
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of its weights or artifact."""
-        return (self.scorer or self.pretrained).sha256
+        return (self.scorer or self.dense or self.pretrained).sha256
 
     @property
     def notes(self) -> list[str]:
         """What people should know of it, its licence above all."""
-        return (self.scorer or self.pretrained).notes
+        return (self.scorer or self.dense or self.pretrained).notes
 
     @property
     def is_alive(self) -> bool:
@@ -93,10 +134,13 @@ class Served:
     @property
     def engine(self) -> str:
         """What computes it, in words."""
-        return self.scorer.engine if self.scorer else "PyTorch on cpu, float32"
+        answering = self.scorer or self.dense
+        return answering.engine if answering else "PyTorch on cpu, float32"
 
 
-def open_served(spec: Spec, version: str, *, device: str, precision: str) -> Served:
+def open_served(
+    spec: Spec, version: str, *, device: str, precision: str, most_pixels: int
+) -> Served:
     """Open a model without warming it up.
 
     Args:
@@ -104,6 +148,7 @@ def open_served(spec: Spec, version: str, *, device: str, precision: str) -> Ser
         version: Its version.
         device: Where a classifier runs; see `open_scorer`.
         precision: The arithmetic of a classifier; see `open_scorer`.
+        most_pixels: The largest number of pixels of a mask or a map of classes.
 
     Returns:
         The model, without a batcher.
@@ -119,5 +164,8 @@ def open_served(spec: Spec, version: str, *, device: str, precision: str) -> Ser
         opened = open_run_weights(find_weights(spec.source))
         if opened.description.kind == "fcmae":
             return Served(spec, version, mark, None, Reconstructor(opened))
+    dense = open_dense(opened, device=device, precision=precision, most_pixels=most_pixels)
+    if dense is not None:
+        return Served(spec, version, mark, None, None, dense)
     scorer = open_scorer(opened, device=device, precision=precision)
     return Served(spec, version, mark, scorer, None)

@@ -12,6 +12,7 @@ from torch import Tensor
 from convnextv2.data.transforms import EvalTransform
 from convnextv2.inference.reconstructor import Reconstructor
 from convnextv2.inference.scorer import Scorer
+from convnextv2.server.dense_model import DenseModel
 
 _LARGEST_S = 0.2
 """How long the largest batch of a warm-up may take, in seconds.
@@ -54,6 +55,23 @@ async def warm_up_pretrained(model: Reconstructor, model_thread: Executor) -> No
     """
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(model_thread, model, _grey(model.transform, 1)[0], 0.6, 0)
+
+
+async def warm_up_dense(model: DenseModel, model_thread: Executor) -> float:
+    """Answer for a grey image twice, since the first time pays for setting up engines.
+
+    Args:
+        model: The model.
+        model_thread: The thread in which models compute.
+
+    Returns:
+        The seconds that the second time took.
+    """
+    loop, began = asyncio.get_running_loop(), 0.0
+    for _ in range(2):
+        began = perf_counter()
+        await loop.run_in_executor(model_thread, model.warm_up)
+    return perf_counter() - began
 
 
 def _grey(transform: EvalTransform, images: int) -> Tensor:

@@ -7,15 +7,60 @@ import torch
 from convnextv2.console import say
 from convnextv2.data.source import Source
 from convnextv2.distributed import Place
+from convnextv2.durations import duration, read_duration
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.start import Way
+
+_MANY_IMAGES = 50_000
+"""From this number of images on, training from random weights is nothing to mention."""
+_MOST_COMPARED = 1_000_000
+"""Up to this number of training images, their names are compared with those for validation."""
 
 
-def say_notes(*sources: Source | None) -> None:
-    """Print the notes of data sources."""
-    for source in sources:
+def say_notes(training: Source, validation: Source | None = None) -> None:
+    """Print the notes of the images, and whether validation can say anything."""
+    for source in (training, validation):
         for note in source.notes if source else ():
             say(note)
+    if line := overlap_line(training, validation):
+        say(line)
+
+
+def overlap_line(training: Source, validation: Source | None) -> str:
+    """Say how many validation images are training images too; empty if there are none.
+
+    It goes by their names, and only up to a million training images, since it looks at each name.
+    """
+    if validation is None or len(training) > _MOST_COMPARED:
+        return ""
+    shared = set(validation.names).intersection(training.names)
+    if not shared:
+        return ""
+    return (
+        f"{len(shared):,} of {len(validation):,} validation images are training images too, for "
+        f"example {min(shared)}. What is measured on them says nothing about new images."
+    )
+
+
+def scratch_line(way: Way, images: int, *, classifies: bool = True) -> str:
+    """Say what random weights cost if there are few images; empty if that does not apply.
+
+    Args:
+        way: How the run starts.
+        images: The number of training images.
+        classifies: Whether images get classes, so that a measured accuracy says something.
+    """
+    if way is not Way.SCRATCH or images >= _MANY_IMAGES:
+        return ""
+    measured = (
+        "On 3,068 photographs of clothes, a start from FCMAE pre-training on the same photographs "
+        "gave 79.2 % instead of 70.0 %. "
+    )
+    return (
+        f"The run starts from random weights, with {images:,} images. {measured * classifies}"
+        "`--init RUN` starts from a pre-training run, `--init pretrained` from public weights."
+    )
 
 
 def announcements(
@@ -48,6 +93,9 @@ def announcements(
             f"lr = {recipe.lr:.4g} is stated for a global batch of {recipe.lr_batch_size}, this "
             f"run has {global_batch}: {choice}."
         )
+    if recipe.time:
+        time = duration(read_duration(recipe.time))
+        return [*lines, f"time = {time}: how many epochs fit follows from the first one."]
     if recipe.warmup_epochs >= recipe.epochs:
         lines.append(
             f"warmup_epochs = {recipe.warmup_epochs:g}: not shorter than the run (epochs = "

@@ -7,18 +7,57 @@ each batch. Its metadata holds the step, the losses and the file names.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from convnextv2.data.loader import Batch
 from convnextv2.errors import CheckpointError
-from convnextv2.training.loop import BadStep
 from convnextv2.weights.safetensors import read_tensors, write_tensors
 
 _FOLDER, _KEY = "bad_steps", "convnextv2.bad_step"
+
+
+@dataclass(frozen=True)
+class BadStep:
+    """A step whose loss or gradient is not finite.
+
+    Attributes:
+        number: The number of steps before it.
+        batches: This rank's batches of the step.
+        losses: The loss of each of these batches.
+        gradient_norm: The norm of the gradient averaged over ranks; NaN if the loss was not finite.
+    """
+
+    number: int
+    batches: list[Any]
+    losses: list[float]
+    gradient_norm: float
+
+
+def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
+    """Say what was not finite, and what to do.
+
+    Args:
+        bad: The step.
+        where: Where its batches are kept.
+        is_exact: Whether the step itself is known, or only that it was a recent one.
+    """
+    what = next((f"loss = {loss}" for loss in bad.losses if not math.isfinite(loss)), None)
+    what = what or f"the gradient's norm = {bad.gradient_norm}"
+    when = (
+        f"at step {bad.number + 1}, which is not taken"
+        if is_exact
+        else f"near step {bad.number + 1}"
+    )
+    return (
+        f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. "
+        "Lower lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
+    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +100,7 @@ def save_bad_step(folder: Path, bad: BadStep, names: Sequence[str], epoch: int, 
     path.parent.mkdir(exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(bad.batches):
-        tensors |= {f"{i}.{name}": getattr(batch, name) for name in Batch._fields}
+        tensors |= {f"{i}.{name}": tensor for name, tensor in _tensors_of(batch).items()}
     content = {
         "step": bad.number + 1,
         "epoch": epoch,
@@ -89,8 +128,12 @@ def read_bad_step(path: Path) -> KeptStep:
     try:
         content = json.loads(metadata[_KEY])
         batches = [
-            Batch(*(tensors[f"{i}.{name}"] for name in Batch._fields))
-            for i in range(len(content["names"]))
+            Batch(
+                tensors[f"{i}.pixels"],
+                _targets_in(tensors, f"{i}.targets", len(names)),
+                tensors[f"{i}.indices"],
+            )
+            for i, names in enumerate(content["names"])
         ]
         return KeptStep(
             step=int(content["step"]),
@@ -103,6 +146,33 @@ def read_bad_step(path: Path) -> KeptStep:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: is no kept step ({error}).") from error
+
+
+def _tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the tensors of a batch by name. Targets may be one dictionary for each image."""
+    tensors = {"pixels": batch.pixels, "indices": batch.indices}
+    if isinstance(batch.targets, torch.Tensor):
+        return tensors | {"targets": batch.targets}
+    for j, target in enumerate(batch.targets):
+        tensors |= {f"targets.{j}.{name}": tensor for name, tensor in target.items()}
+    return tensors
+
+
+def _targets_in(tensors: dict[str, torch.Tensor], head: str, images: int) -> Any:
+    """Return the targets of a batch, the inverse of `_tensors_of`."""
+    if head in tensors:
+        return tensors[head]
+    found = [
+        {
+            name.removeprefix(f"{head}.{j}."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{head}.{j}.")
+        }
+        for j in range(images)
+    ]
+    if not all(found):
+        raise KeyError(head)
+    return found
 
 
 def _channels_last(pixels: torch.Tensor) -> torch.Tensor:

@@ -38,5 +38,6 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
         gelu=recipe.gelu,
         grn_scope=recipe.grn_scope,
         norm_eps=recipe.norm_eps,
+        inner_eps=recipe.inner_eps,
         grad_checkpoint=recipe.grad_checkpoint,
     )

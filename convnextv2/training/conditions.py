@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from convnextv2.data.source import Source, Targets
+from convnextv2.data.dense.objects import ObjectTable
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
 from convnextv2.kernels import choice
@@ -30,11 +32,15 @@ _FREE = frozenset(
             "val_precision",
             "val_while_train",
             "val_every_epochs",
+            "patience",
+            "time",
             "async_save",
         ),
         *("save_every_epochs", "save_every_steps", "save_every_minutes", "keep_checkpoints"),
-        *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "bad_steps", "workers"),
+        *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "loggers", "bad_steps"),
+        "workers",
         *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
+        *("labels", "label_separator"),
         *("image_suffix", "bad_images", "data_wait_s", "init", "resume_init", "resume_opt"),
         *(
             "grad_checkpoint",
@@ -44,7 +50,7 @@ _FREE = frozenset(
             "precision",
             "class_order",
         ),
-        "crop_pct",
+        *("crop_pct", "teacher", "unlabelled", "classes", "slide", "test_scales", "test_flip"),
     )
 )
 """Knobs that do not change what is learned, or whose effect is compared by itself.
@@ -112,7 +118,7 @@ def conditions(
     return Conditions(
         images=len(source),
         names_sha256=_names_sha256(source.names),
-        labels_sha256=_labels_sha256(source.targets),
+        labels_sha256=_labels_sha256(source),
         ranks=place.world_size,
         global_batch=recipe.batch_size * recipe.accumulate * place.world_size,
         accumulate=recipe.accumulate,
@@ -152,6 +158,8 @@ def check(
     for name in Recipe.model_fields:
         old, new = getattr(before, name), getattr(now, name)
         if old == new or name in ("out", "resume", "resume_allow", "overwrite"):
+            continue
+        if now.time and before.time and name == "epochs":  # the given time decides it
             continue
         line = f"{name}: {show(old)} before, {show(new)} from here on"
         raised = name == "epochs" and new > old
@@ -282,7 +290,9 @@ def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection
 
 
 def is_before(record: Mapping[str, Any], progress: Progress, position: float) -> bool:
-    """Return whether a record stays if a run goes back to a position. It rewrites the others.
+    """Return whether a record is kept when a run goes back to a position.
+
+    The run writes the others again as it repeats those steps.
 
     Args:
         record: A record of metrics.jsonl.
@@ -312,8 +322,11 @@ def _names_sha256(names: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _labels_sha256(targets: Targets | None) -> str:
-    """Hash labels, independently of their integer type."""
+def _labels_sha256(source: Source) -> str:
+    """Hash labels, independently of their integer type, or the objects in the images."""
+    if isinstance(source, AnnotatedSource) and isinstance(source.annotations, ObjectTable):
+        return source.annotations.digest()
+    targets = source.targets
     if targets is None:
         return ""
     return hashlib.sha256(np.ascontiguousarray(targets, dtype="<i8").data).hexdigest()

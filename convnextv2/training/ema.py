@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from convnextv2.training.state import is_beside_network
+
 
 def decay_at(step: int, decay: float, form: str = "warmup") -> float:
     """Return the decay of an update of the average.
@@ -28,14 +30,18 @@ def decay_at(step: int, decay: float, form: str = "warmup") -> float:
 
 
 class WeightAverage:
-    """A moving average of the weights.
+    """A moving average of the network's weights, and of the statistics of batch norms.
 
     After each step, average = d * average + (1 - d) * weights, with d from `decay_at`.
     """
 
     def __init__(self, model: nn.Module, decay: float, form: str = "warmup") -> None:
         self.decay, self.form = decay, form
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {
+            name: tensor
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            if not is_beside_network(name)
+        }
         self.tensors = {
             name: parameter.detach().clone() for name, parameter in self._parameters.items()
         }

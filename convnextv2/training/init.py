@@ -10,16 +10,17 @@ from typing import Any
 from convnextv2.console import say
 from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.recipe.channels import channel_mistakes, is_colour
+from convnextv2.recipe.channels import channel_mistakes
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.values import show
 from convnextv2.run import Run
 from convnextv2.training.head import HEAD, start_head
 from convnextv2.weights.adapt import load_encoder
 from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import check_finite
 
 _INFERRED = (
-    *("model", "depths", "dims", "stem_stride", "gelu", "norm_eps", "in_channels"),
+    *("model", "depths", "dims", "stem_stride", "gelu", "norm_eps", "inner_eps", "in_channels"),
     *("value_range", "mean", "std"),
 )
 
@@ -41,8 +42,8 @@ def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
 def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     """Add to a recipe what its initial weights tell, unless the user set it.
 
-    These are the size, the channels, the stem, the form of GELU and epsilon. If the images have
-    other channels than photographs or a range of values, their statistics are adopted too.
+    These are the size, the channels, the stem, the form of GELU, the epsilons, and the statistics
+    of the images.
 
     Args:
         recipe: The recipe of the run.
@@ -55,11 +56,11 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
         RecipeError: A knob does not suit the number of channels.
     """
     description = weights.description
-    arguments = description.arguments
+    arguments = {"inner_eps": 1e-6} | description.arguments
     told: dict[str, Any] = {"model": description.model}
     if description.model == "custom":
         told |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
-    told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps")}
+    told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps", "inner_eps")}
     told["in_channels"] = arguments["in_channels"]
     told |= _statistics(recipe, description.preprocessing)
     new = {
@@ -80,7 +81,7 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
 
 
 def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics that the weights state for images other than photographs.
+    """Return the statistics that the weights were made with.
 
     Args:
         recipe: The recipe. Its own numbers take precedence. If it sets only one of mean and std,
@@ -91,10 +92,8 @@ def _statistics(recipe: Recipe, preprocessing: Mapping[str, Any]) -> dict[str, A
         Values of value_range, mean and std, as far as they apply to the recipe's images.
     """
     found: dict[str, Any] = {}
-    if not preprocessing or not (
-        preprocessing.get("value_range") or not is_colour(preprocessing["channels"])
-    ):
-        return found  # photographs have ImageNet's, whatever the weights were made with
+    if not preprocessing:
+        return found
     if preprocessing.get("value_range"):
         found["value_range"] = tuple(preprocessing["value_range"])
     same = (
@@ -130,13 +129,7 @@ def load_init(
     """
     for line in weights.lines():
         say(line)
-    theirs = weights.description.arguments
-    for name in ("gelu", "norm_eps", "grn_scope"):
-        if theirs[name] != model.arguments[name]:
-            say(
-                f"  {name} = {model.arguments[name]}, these weights were made with {theirs[name]}: "
-                "the features will differ."
-            )
+    check_made_for(weights, model)
     tensors, left_out = weights.tensors, weights.left_out
     if model.head is not None and HEAD[0] in tensors and not keeps_classes:
         head, lines = start_head(model.head, weights, classes, class_order, named=named)
@@ -152,3 +145,26 @@ def load_init(
     for line in replace(report, left_out=report.left_out + left_out).lines():
         say(line)
     return {"init": weights.provenance(), "notice": weights.origin.notice}
+
+
+def check_made_for(weights: Weights, model: ConvNeXtV2) -> None:
+    """Check that weights can compute anything, and say if they were made for another arithmetic.
+
+    Args:
+        weights: The weights to start from.
+        model: The classifier or the encoder that takes them.
+
+    Raises:
+        CheckpointError: A tensor holds NaN or infinite numbers.
+    """
+    check_finite(weights)
+    theirs, ours = (
+        {"inner_eps": 1e-6} | arguments
+        for arguments in (weights.description.arguments, model.arguments)
+    )
+    for name in ("gelu", "norm_eps", "inner_eps", "grn_scope"):
+        if theirs[name] != ours[name]:
+            say(
+                f"  {name} = {ours[name]}, these weights were made with {theirs[name]}: "
+                "the features will differ."
+            )

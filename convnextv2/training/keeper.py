@@ -18,12 +18,18 @@ from convnextv2.distributed import Place
 from convnextv2.files import write_text
 from convnextv2.run import Run
 from convnextv2.training import mindcv_files
-from convnextv2.training.bad_step import save_bad_step
+from convnextv2.training.bad_step import BadStep, save_bad_step
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import check_weights
-from convnextv2.training.loop import BadStep
+from convnextv2.training.loggers import Loggers, scalars
 from convnextv2.training.saver import Saver
-from convnextv2.training.state import Progress, optimizer_tensors
+from convnextv2.training.state import (
+    Progress,
+    network_weights,
+    optimizer_tensors,
+    score_of,
+    weights_beside,
+)
 from convnextv2.training.task import Task
 from convnextv2.weights.description import Description
 
@@ -71,6 +77,10 @@ class Keeper:
         self._recipe = task.recipe
         self._saver = Saver(self._write, in_background=self._recipe.async_save)
         self._told: set[str] = set()  # the images whose loss was announced
+        self._loggers: Loggers | None = None
+        if self._recipe.loggers and place.is_main:
+            config = self._recipe.model_dump(mode="json")
+            self._loggers = Loggers(self._recipe.loggers, run.path, config)
         self._writer: SummaryWriter | None = None
         if self._recipe.tensorboard and place.is_main:
             # TensorBoard drops the events from this step on. The records of this very step stay in
@@ -89,7 +99,7 @@ class Keeper:
         return bool(self._recipe.mindcv_files and self._task.depths)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append a record to the log and to TensorBoard."""
+        """Append a record to the log, to TensorBoard and to other loggers."""
         self._saver.look()
         if self._place.is_main:
             self._run.log(record)
@@ -98,6 +108,8 @@ class Keeper:
                 write_text(self._run.path / "result.log", text)
         if self._writer:
             add_scalars(self._writer, record)
+        if self._loggers:
+            self._loggers.log(record)
 
     def save(self, wait: bool) -> None:
         """Save a checkpoint.
@@ -112,30 +124,32 @@ class Keeper:
         if not self._place.is_main:
             return
         model, progress = self._learner.model, self._progress
-        weights = model.state_dict()
-        check_weights(weights, progress.step)
+        check_weights(model.state_dict(), progress.step)
         progress.scaler = self._learner.scaler.state_dict()
         tensors = optimizer_tensors(self._learner.optimizer, model)
         checkpoint = Checkpoint(
-            self._described({}), weights, self._averaged, tensors, asdict(progress)
+            _described(self._task.description, progress),
+            network_weights(model),
+            self._averaged,
+            tensors,
+            asdict(progress),
+            weights_beside(model),
         )
         self._saver.save(checkpoint, wait=wait)
 
     def keep_best(self, figures: Mapping[str, float]) -> None:
-        """Remember an evaluation, and write best/ if the model is better than ever before.
+        """Remember an evaluation, and write best/ if no model before was better.
 
         The model must hold the weights that were evaluated.
         """
         assert self._task.score is not None
-        score, progress = figures[self._task.score], self._progress
-        progress.score = score
-        if progress.best is not None and score <= progress.best:
+        score = score_of(figures, self._task.score)
+        assert score is not None
+        if not self._progress.take_score(score) or not self._place.is_main:
             return
-        progress.best = score
-        if not self._place.is_main:
-            return
-        weights = self._learner.model.state_dict()
-        self._run.save_best(weights, self._described(figures))
+        weights = network_weights(self._learner.model)
+        described = _described(self._task.best_description, self._progress, figures)
+        self._run.save_best(weights, described)
         if self._writes_mindcv:
             path = self._run.path / f"{self._recipe.model}_best.ckpt"
             mindcv_files.write_plain_checkpoint(path, weights, self._task.depths)
@@ -183,13 +197,11 @@ class Keeper:
         _tell_skipped(set(self._task.loader.skipped) - self._told)
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
+        """Close TensorBoard's file and the other loggers."""
         if self._writer:
             self._writer.close()
-
-    def _described(self, figures: Mapping[str, Any]) -> Description:
-        training = {"step": self._progress.step, "epoch": self._progress.epoch, **figures}
-        return replace(self._task.description, training=training)
+        if self._loggers:
+            self._loggers.close()
 
     def _write(self, checkpoint: Checkpoint) -> None:
         self._run.save_checkpoint(checkpoint)
@@ -206,7 +218,7 @@ class Keeper:
         path = run.path / mindcv_files.checkpoint_name(recipe.model, progress.epoch, batches)
         mindcv_files.write_training_checkpoint(
             path,
-            self._learner.model.state_dict(),
+            network_weights(self._learner.model),
             depths=self._task.depths,
             average=self._averaged,
             optimizer=optimizer_tensors(self._learner.optimizer, self._learner.model),
@@ -216,24 +228,31 @@ class Keeper:
             lrs=self._rates(),
         )
         mindcv_files.copy_as_optim(path, recipe.model)
-        validated = [
-            record for record in run.metrics() if record["kind"] == "epoch" and "top1" in record
-        ]
+        epochs = [record for record in run.metrics() if record["kind"] == "epoch"]
+        score = self._task.score or recipe.best_by
+        scores = {record["epoch"]: score_of(record, score) for record in epochs}
         mindcv_files.prune(
             run.path,
             recipe.model,
             progress.epoch,
             keep=recipe.keep_checkpoints,
             policy=recipe.keep_policy,
-            top1={record["epoch"]: record["top1"] for record in validated},
+            scores={epoch: score for epoch, score in scores.items() if score is not None},
         )
 
 
 def add_scalars(writer: SummaryWriter, record: Mapping[str, Any]) -> None:
     """Write the figures of a record as TensorBoard events."""
-    for name, value in record.items():
-        if isinstance(value, int | float) and name not in ("step", "epoch"):
-            writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+    for name, value in scalars(record).items():
+        writer.add_scalar(name, value, record["step"])
+
+
+def _described(
+    description: Description, progress: Progress, figures: Mapping[str, Any] | None = None
+) -> Description:
+    """Add the position of the run, and the figures that were measured there, to a description."""
+    training = {"step": progress.step, "epoch": progress.epoch, **(figures or {})}
+    return replace(description, training=training)
 
 
 def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:

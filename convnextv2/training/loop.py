@@ -6,85 +6,33 @@ inside a batch. Everything that does not happen in every step is an `if`.
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
+from convnextv2.training.bad_step import BadStep, complaint
+from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import GradientTree
 from convnextv2.training.ema import WeightAverage
-from convnextv2.training.health import MOST_SKIPPED, LossWatch, gradient_norm
+from convnextv2.training.gradients import backward, backward_in_order, clip, seed_from
+from convnextv2.training.health import MOST_SKIPPED, LossWatch
+from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.progress import Display
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Task
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long the loop runs, and how often it does what.
-
-    Attributes:
-        epochs: The epoch after which the loop ends.
-        batches_per_epoch: Batches of this rank in an epoch.
-        batch_size: Images in a batch.
-        accumulate: Batches in a step.
-        clip_norm: Maximum norm of the gradient; None for no limit.
-        log_every_steps: Steps between lines of the log.
-        val_every_epochs: Epochs between evaluations.
-        save_every_epochs: Epochs between checkpoints.
-        seed: The seed of the run.
-        autocast: The precision of the forward pass.
-        save_every_steps: Steps between further checkpoints; None for no such checkpoints.
-        save_every_s: Seconds between further checkpoints; None for no such checkpoints.
-        skip_bad: Whether a step that is not finite is left out instead of ending the run.
-    """
-
-    epochs: int
-    batches_per_epoch: int
-    batch_size: int
-    accumulate: int
-    clip_norm: float | None
-    log_every_steps: int
-    val_every_epochs: int
-    save_every_epochs: int
-    seed: int
-    autocast: torch.dtype
-    save_every_steps: int | None = None
-    save_every_s: float | None = None
-    skip_bad: bool = False
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in an epoch. The last one may have fewer batches."""
-        return math.ceil(self.batches_per_epoch / self.accumulate)
-
-
-@dataclass(frozen=True)
-class BadStep:
-    """A step whose loss or gradient is not finite.
-
-    Attributes:
-        number: The number of steps before it.
-        batches: This rank's batches of the step.
-        losses: The loss of each of these batches.
-        gradient_norm: The norm of the gradient averaged over ranks; NaN if the loss was not finite.
-    """
-
-    number: int
-    batches: list[Any]
-    losses: list[float]
-    gradient_norm: float
+from convnextv2.training.window import Window
 
 
 class Keeper(Protocol):
@@ -106,17 +54,6 @@ class Keeper(Protocol):
         """Keep the batches of a step that is not finite, and return where and what they are."""
 
 
-def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
-    """Return whether something is due: at each multiple of `every`, and at the last count.
-
-    Args:
-        count: The current count, of steps or epochs.
-        every: The interval; None for never.
-        last: The last count; None if there is none.
-    """
-    return (every is not None and count % every == 0) or count == last
-
-
 def fit(
     model: nn.Module,
     task: Task,
@@ -131,8 +68,9 @@ def fit(
     place: Place,
     watch: LossWatch | None = None,
     tree: GradientTree | None = None,
+    deadline: Deadline | None = None,
 ) -> None:
-    """Train from `progress` to the end of `pace.epochs`.
+    """Train from `progress` to the end of `pace.epochs`, or until `pace.patience` is exhausted.
 
     Args:
         model: The network on its device, wrapped if gradients are averaged over ranks.
@@ -149,6 +87,7 @@ def fit(
         watch: Watches the losses of the log; None for no watch.
         tree: Adds gradients in an order that does not depend on the ranks; None to add them in the
             fastest way.
+        deadline: Decides the number of epochs while the run goes on; None for those of `pace`.
 
     Raises:
         TrainingError: The loss, the gradient or the weights are not finite.
@@ -156,363 +95,271 @@ def fit(
         BaseException: Any other error, for example with an image, an evaluation or a disk. If the
             weights are whole, a checkpoint is written first, so that no step is lost.
     """
-    total_steps = pace.epochs * pace.steps_per_epoch
+    if deadline is not None:
+        pace = replace(pace, epochs=deadline.epochs)
     # Reading a loss waits for the device. That is cheap on a CPU; elsewhere it is done only if
     # needed.
     looks_always = place.device.type == "cpu" or pace.skip_bad
     window = Window(progress)
-    is_whole = True  # weights, average and optimizer all belong to progress.step
     skipped_in_a_row = 0
     saved_at = time.monotonic()
 
-    def close_epoch(began: float, trained_s: float) -> None:
-        figures = {}
-        if task.score is not None and is_due(
-            progress.epoch, every=pace.val_every_epochs, last=pace.epochs
-        ):
-            model.eval()
-            with average.in_model() if average is not None else nullcontext():
-                figures = task.evaluate()
-                keeper.keep_best(figures)
-            record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
-            keeper.log(record)
-            display.line(record)
-        total_s = time.perf_counter() - began
-        times = {
-            "train_s": round(trained_s, 2),
-            "eval_s": round(total_s - trained_s, 2),
-            "total_s": round(total_s, 2),
-        }
-        where = {"kind": "epoch", "step": progress.step, "epoch": progress.epoch}
-        keeper.log({**where, "last_loss": progress.last_loss, **times, **figures})
-        progress.closed = progress.epoch
-        keeper.close_epoch()
-
     with (
-        Display(total_steps, done=progress.step, main=place.is_main) as display,
+        Display(
+            pace.total_steps,
+            done=progress.step,
+            main=place.is_main,
+            left_s=deadline.left if deadline is not None else None,
+        ) as display,
         stop_requests() as stop_requested,
+        Rescue(keeper, window, progress, place) as rescue,
     ):
         task.loader.patience.stop_asked = stop_requested
-        try:
-            if (
-                not progress.is_closed
-            ):  # a stop came between the save of an epoch and its evaluation
-                close_epoch(time.perf_counter(), 0.0)
-            while progress.epoch < pace.epochs:
-                model.train()
-                epoch_started = time.perf_counter()
-                groups = iter(in_groups(rest_of_epoch(task, pace, progress), pace.accumulate))
-                teaches = progress.batch > 0  # batches before a resumed position are not known here
-                while True:
-                    place.at_step(progress.step)
-                    with window.waiting():
-                        group = next(groups, None)
-                    if group is None:
-                        break
+        end_epoch = partial(close_epoch, model, task, keeper, average, progress, display, deadline)
+        if not progress.is_closed:
+            # A stop came between the save of an epoch and its evaluation.
+            end_epoch(pace, began=time.perf_counter(), trained_s=0.0)
+        while progress.epoch < pace.epochs and not progress.is_out_of(pace.patience):
+            model.train()
+            epoch_started = time.perf_counter()
+            teaches = progress.batch > 0  # batches before a resumed position are not known here
+            for group in steps_of_epoch(task, pace, progress, place, window):
+                # ---- one step: all of its randomness follows from (seed, step, rank), or from ----
+                # ---- (seed, step, micro-batch) if a tree adds the gradients                   ----
+                generator = stream(pace.seed, "step", progress.step, place.rank)
+                seed_from(generator)
+                lr = lr_at(progress.step)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = lr * parameters["lr_scale"]
 
-                    # ---- one step: all of its randomness follows from (seed, step, rank), or ----
-                    # ---- from (seed, step, micro-batch) if a tree adds the gradients         ----
-                    generator = stream(pace.seed, "step", progress.step, place.rank)
-                    seed_from(generator)
-                    lr = lr_at(progress.step)
-                    for parameters in optimizer.param_groups:
-                        parameters["lr"] = lr * parameters["lr_scale"]
-                    learned_from = [batch for batch in group if task.size(batch)]
-                    learns = bool(learned_from)
-                    losses = []
-                    if tree is not None:
-                        for i, batch in enumerate(group):
-                            if task.size(batch):
-                                generator = tree.chance(pace.seed, progress.step, i)
-                                seed_from(generator)
-                                with place.autocast(pace.autocast):
-                                    loss = task.loss(model, batch, generator)
-                                scaler.scale(loss).backward()
-                                losses.append(loss.detach())
-                            tree.take(taught=task.size(batch) > 0)
-                        learns = tree.add() > 0
-                    else:
-                        for i, batch in enumerate(learned_from):
-                            with nullcontext() if i == len(learned_from) - 1 else no_sync(model):
-                                with place.autocast(pace.autocast):
-                                    loss = task.loss(model, batch, generator)
-                                scaler.scale(loss / len(learned_from)).backward()
-                            losses.append(loss.detach())
-                    teaches = teaches or learns
-                    norm = torch.zeros(())
-                    if not learned_from and place.world_size > 1 and tree is None:
-                        raise DataError(
-                            "No image of a batch could be read, and the other ranks cannot go on "
-                            "without this one. Remove the bad files."
-                        )
-                    if learns:
-                        scaler.unscale_(optimizer)
-                        norm = clip(model, pace.clip_norm)
-                    if learned_from:
-                        window.collect(
-                            torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled()
-                        )
-
-                    epoch_now = (
-                        progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
+                learned_from = [batch for batch in group if task.size(batch)]
+                if tree is not None:
+                    losses = backward_in_order(
+                        model, task, group, scaler, pace, place, tree, step=progress.step
                     )
-                    is_line = is_due(
-                        progress.step + 1, every=pace.log_every_steps, last=total_steps
-                    )
-                    is_bad = (looks_always or is_line) and not window.look()
-                    is_late = (
-                        pace.save_every_s is not None
-                        and time.monotonic() > saved_at + pace.save_every_s
-                    )
-                    stop, bad, saves_now, *shared = place.share(
-                        stop_requested(), is_bad, is_late, *window.unshared()
-                    )
-                    if bad:
-                        optimizer.zero_grad(set_to_none=True)
-                        window.discard()
-                        skipped_in_a_row += 1
-                        found = BadStep(
-                            progress.step,
-                            learned_from,
-                            [float(loss) for loss in losses],
-                            float(norm),
-                        )
-                        where = keeper.keep_bad(found)
-                        if not pace.skip_bad or skipped_in_a_row > MOST_SKIPPED:
-                            raise TrainingError(complaint(found, where, is_exact=looks_always))
-                        told = {
-                            "kind": "bad step",
-                            "step": progress.step + 1,
-                            "epoch": round(epoch_now, 4),
-                        }
-                        keeper.log({**told, "kept": where})
-                        display.text(
-                            f"step {progress.step + 1}: not finite, so left out. It is kept in "
-                            f"{where}."
-                        )
-                    elif learns:
-                        window.add(*shared)
-                        skipped_in_a_row = 0
-                        is_whole = False
-                        scaler.step(optimizer)
-                        scaler.update()
-                        optimizer.zero_grad(set_to_none=True)
-                        if average is not None:
-                            average.update(progress.step + 1 + progress.average_ahead)
-                    progress.step += 1
-                    progress.batch += len(group)
-                    progress.score = None
-                    is_whole = True
-                    window.add_images(len(group) * pace.batch_size * place.world_size)
-                    # ---- end of the step ----
-
-                    if is_line and window.loss_count:
-                        figures = window.figures()
-                        record = {
-                            "kind": "train",
-                            "step": progress.step,
-                            "epoch": round(epoch_now, 4),
-                            "lr": lr,
-                        }
-                        keeper.log({**record, **figures})
-                        display.line({**record, **figures})
-                        if watch is not None and (line := watch.look(figures["loss"])):
-                            display.text(line)
-                    display.advance(progress.step, window.last_loss, lr, window)
-                    saves_now = saves_now or is_due(progress.step, every=pace.save_every_steps)
-                    if stop or saves_now:
-                        window.settle(place)
-                    if stop:
-                        raise Stopped(
-                            f"stopped as asked after step {progress.step} of {total_steps}"
-                        )
-                    if saves_now:
-                        window.remember(progress)
-                        keeper.save(False)
-                        saved_at = time.monotonic()
-
-                if not teaches:
-                    is_whole = False  # the steps must be repeated, with images
+                    learns = tree.add() > 0
+                elif learned_from or place.world_size == 1:
+                    losses = backward(model, task, learned_from, scaler, pace, place, generator)
+                    learns = bool(losses)
+                else:
                     raise DataError(
-                        f"epoch {progress.epoch + 1}: none of its images could be read, so nothing "
-                        "was learned. Look at the data folder and its permissions."
+                        "No image of a batch could be read, and the other ranks cannot go on "
+                        "without this one. Remove the bad files."
                     )
-                progress.epoch, progress.batch = progress.epoch + 1, 0
-                window.settle(place)
-                window.restart()
-                window.remember(progress)
-                trained_s = time.perf_counter() - epoch_started
-                if is_due(progress.epoch, every=pace.save_every_epochs, last=pace.epochs):
-                    keeper.save(False)  # before the evaluation, which may fail
-                    saved_at = time.monotonic()
-                if place.share(stop_requested())[
-                    0
-                ]:  # the evaluation may take longer than a launcher waits
-                    raise Stopped(f"stopped as asked after step {progress.step} of {total_steps}")
-                close_epoch(epoch_started, trained_s)
-                window.restart()
-        except BaseException as error:
-            if is_whole:
-                try:
-                    if place.world_size == 1:
-                        window.settle(place)
+                teaches = teaches or learns
+                norm = torch.zeros(())
+                if learns:
+                    scaler.unscale_(optimizer)
+                    norm = clip(model, pace.clip_norm)
+                if losses:
+                    loss = torch.stack(losses).mean()
+                    window.collect(loss, norm, leaves_out=scaler.is_enabled())
+
+                # All ranks take the step or leave it out, save and stop together.
+                is_line = is_due(
+                    progress.step + 1, every=pace.log_every_steps, last=pace.total_steps
+                )
+                is_bad = (looks_always or is_line) and not window.look()
+                is_late = (
+                    pace.save_every_s is not None
+                    and time.monotonic() > saved_at + pace.save_every_s
+                )
+                stop, bad, saves_now, *shared = place.share(
+                    stop_requested(), is_bad, is_late, *window.unshared()
+                )
+                epoch = progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
+                now = {"step": progress.step + 1, "epoch": round(epoch, 4)}
+                if bad:
+                    optimizer.zero_grad(set_to_none=True)
+                    window.discard()
+                    skipped_in_a_row += 1
+                    found = BadStep(
+                        progress.step, learned_from, [float(loss) for loss in losses], float(norm)
+                    )
+                    where = keeper.keep_bad(found)
+                    if not pace.skip_bad or skipped_in_a_row > MOST_SKIPPED:
+                        raise TrainingError(complaint(found, where, is_exact=looks_always))
+                    keeper.log({"kind": "bad step", **now, "kept": where})
+                    display.text(
+                        f"step {now['step']}: not finite, so left out. It is kept in {where}."
+                    )
+                elif learns:
+                    window.add(*shared)
+                    skipped_in_a_row = 0
+                    rescue.is_whole = False
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad(set_to_none=True)
+                    if average is not None:
+                        average.update(progress.step + 1 + progress.average_ahead)
+                progress.step += 1
+                progress.batch += len(group)
+                progress.score = None
+                rescue.is_whole = True
+                # ---- end of the step ----
+
+                window.add_images(len(group) * pace.batch_size * place.world_size)
+                if is_line and window.loss_count:
+                    figures = window.figures()
+                    record = {"kind": "train", **now, "lr": lr, **figures}
+                    keeper.log(record)
+                    display.line(record)
+                    if watch is not None and (line := watch.look(figures["loss"])):
+                        display.text(line)
+                    if deadline is not None:
+                        deadline.check_first_epoch(len(task.loader.source))
+                if deadline is not None:
+                    deadline.note()
+                display.advance(progress.step, window.last_loss, lr, window)
+                saves_now = saves_now or is_due(progress.step, every=pace.save_every_steps)
+                if stop or saves_now:
+                    window.settle(place)
+                if stop:
+                    raise Stopped(
+                        f"stopped as asked after step {progress.step} of {pace.total_steps}"
+                    )
+                if saves_now:
                     window.remember(progress)
-                    keeper.save(True)
-                except (OSError, TrainingError) as failure:  # the disk itself may have failed
-                    why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
-                    error.add_note(f"The steps since the last checkpoint are not saved{why}.")
-            raise
+                    keeper.save(False)
+                    saved_at = time.monotonic()
+
+            if not teaches:
+                rescue.is_whole = False  # the steps must be repeated, with images
+                raise DataError(
+                    f"epoch {progress.epoch + 1}: none of its images could be read, so nothing "
+                    "was learned. Look at the data folder and its permissions."
+                )
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            window.settle(place)
+            window.restart()
+            window.remember(progress)
+            trained_s = time.perf_counter() - epoch_started
+            if deadline is not None:
+                deadline.close_training(len(task.loader.source))
+                pace = replace(pace, epochs=deadline.epochs)
+                display.plan(pace.total_steps)
+                if progress.epoch == 1:
+                    display.text(deadline.line())
+            if pace.saves_after(progress.epoch):
+                keeper.save(False)  # before the evaluation, which may fail
+                saved_at = time.monotonic()
+            # The evaluation may take longer than a launcher waits, so a stop comes before it.
+            [stop] = place.share(stop_requested())
+            if stop:
+                raise Stopped(f"stopped as asked after step {progress.step} of {pace.total_steps}")
+            end_epoch(pace, began=epoch_started, trained_s=trained_s)
+            window.restart()
 
 
-def seed_from(generator: torch.Generator) -> None:
-    """Seed PyTorch's own random numbers, such as those of drop path, from a step's generator."""
-    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+@dataclass
+class Rescue:
+    """Writes a checkpoint if an error ends the loop, so that no step is lost.
+
+    Attributes:
+        keeper: Writes the checkpoint.
+        window: The losses that belong to it.
+        progress: The position that belongs to it.
+        place: This rank.
+        is_whole: Whether weights, average and optimizer all belong to `progress.step`. If they do
+            not, nothing is written.
+    """
+
+    keeper: Keeper
+    window: Window
+    progress: Progress
+    place: Place
+    is_whole: bool = True
+
+    def __enter__(self) -> Rescue:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or not self.is_whole:
+            return
+        try:
+            if self.place.world_size == 1:
+                self.window.settle(self.place)
+            self.window.remember(self.progress)
+            self.keeper.save(True)
+        except (OSError, TrainingError) as failure:  # the disk itself may have failed
+            why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
+            error.add_note(f"The steps since the last checkpoint are not saved{why}.")
 
 
-def clip(model: nn.Module, largest: float | None) -> Tensor:
-    """Scale the gradient down to a norm, if one is given, and return the norm that it had.
+def close_epoch(
+    model: nn.Module,
+    task: Task,
+    keeper: Keeper,
+    average: WeightAverage | None,
+    progress: Progress,
+    display: Display,
+    deadline: Deadline | None,
+    pace: Pace,
+    *,
+    began: float,
+    trained_s: float,
+) -> None:
+    """Evaluate, if it is due, and log the end of an epoch.
 
     Args:
-        model: The model that has the gradient.
-        largest: The maximum norm; None for no limit.
+        model: The network.
+        task: The evaluation.
+        keeper: Writes the records, and remembers the evaluation.
+        average: The moving average, which is evaluated in place of the weights; None for none.
+        progress: The position, just after the epoch's last step.
+        display: Shows the figures.
+        deadline: Is told what the epoch took; None if the number of epochs is fixed.
+        pace: How often to evaluate.
+        began: The time at which the epoch began, by `time.perf_counter`.
+        trained_s: Seconds of training since then.
     """
-    if largest is None:
-        return gradient_norm(model.parameters())
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+    figures = {}
+    if task.score is not None and is_due(
+        progress.epoch, every=pace.val_every_epochs, last=pace.epochs
+    ):
+        model.eval()
+        with average.in_model() if average is not None else nullcontext():
+            figures = task.evaluate()
+            keeper.keep_best(figures)
+        record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
+        keeper.log(record)
+        display.line(record)
+    total_s = time.perf_counter() - began
+    times = {
+        "train_s": round(trained_s, 2),
+        "eval_s": round(total_s - trained_s, 2),
+        "total_s": round(total_s, 2),
+    }
+    where = {"kind": "epoch", "step": progress.step, "epoch": progress.epoch}
+    keeper.log({**where, "last_loss": progress.last_loss, **times, **figures})
+    progress.closed = progress.epoch
+    if deadline is not None:
+        deadline.close_epoch(total_s - trained_s if figures else 0.0)
+    if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
+        keeper.save(False)  # it is the last epoch, which is always saved
+    keeper.close_epoch()
 
 
-def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
-    """Say what was not finite, and what to do.
+def steps_of_epoch(
+    task: Task, pace: Pace, progress: Progress, place: Place, window: Window
+) -> Iterator[list[Any]]:
+    """Yield the batches of each step that is left in the epoch, and measure the wait for them.
 
     Args:
-        bad: The step.
-        where: Where its batches are kept.
-        is_exact: Whether the step itself is known, or only that it was a recent one.
+        task: The batches.
+        pace: How many of them belong to a step.
+        progress: The position of the run, which the loop moves on between two steps.
+        place: This rank, which tells the others where it waits.
+        window: What measures the wait.
     """
-    what = next((f"loss = {loss}" for loss in bad.losses if not math.isfinite(loss)), None)
-    what = what or f"the gradient's norm = {bad.gradient_norm}"
-    when = (
-        f"at step {bad.number + 1}, which is not taken"
-        if is_exact
-        else f"near step {bad.number + 1}"
-    )
-    return (
-        f"{what} {when}: training stops. Look at its batch with `convnextv2 replay`: {where}. "
-        "Lower lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
-    )
-
-
-class Window:
-    """Figures since the last log line: mean loss, pace, share of the time spent waiting for data.
-
-    A loss passes through three stages. It is collected while the device computes it. After it was
-    looked at, it waits to be shared with the other ranks. After it was shared, it is counted. Every
-    rank has the counts of all ranks, so that whatever it saves is complete.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        self.last_loss = math.nan if progress.last_loss is None else progress.last_loss
-        self._collected: list[Tensor] = []
-        self._looked_at: list[float] = []
-        self.restart()
-        self.loss_sum, self.loss_count = progress.loss_sum, progress.loss_count
-
-    def restart(self) -> None:
-        """Forget what was counted. Evaluation and saving are not part of the pace of training."""
-        self.started = time.perf_counter()
-        self.waited_s, self.images = 0.0, 0
-        self.loss_sum, self.loss_count = 0.0, 0
-
-    def collect(self, loss: Tensor, norm: Tensor, *, leaves_out: bool) -> None:
-        """Collect the loss and the gradient norm of a step, which the device may still compute.
-
-        Args:
-            loss: The loss of this rank, a scalar.
-            norm: The norm of the gradient, a scalar.
-            leaves_out: Whether the scaler leaves out steps with a bad norm by itself. The norm is
-                then ignored here.
-        """
-        norm = torch.zeros_like(loss) if leaves_out else norm
-        self._collected.append(
-            torch.stack([loss.float(), norm.float()])
-        )  # not every device has float64
-
-    def look(self) -> bool:
-        """Read what was collected, and return whether all of it is finite."""
-        if not self._collected:
-            return True
-        found = torch.stack(self._collected)
-        self._collected.clear()
-        self._looked_at += found[:, 0].tolist()
-        return bool(found.isfinite().all())
-
-    def unshared(self) -> tuple[float, int]:
-        """Return the sum and the number of the losses that the other ranks do not know yet."""
-        return sum(self._looked_at), len(self._looked_at)
-
-    def discard(self) -> None:
-        """Forget the losses that the other ranks do not know yet."""
-        self._looked_at.clear()
-
-    def add(self, loss_sum: float, loss_count: float) -> None:
-        """Count losses of all ranks, including those that this rank had not shared yet."""
-        if self._looked_at:
-            self.last_loss = self._looked_at[-1]
-            self._looked_at.clear()
-        self.loss_sum += loss_sum
-        self.loss_count += int(loss_count)
-
-    def settle(self, place: Place) -> None:
-        """Look at, share and count the remaining losses. All ranks must call this together.
-
-        Raises:
-            TrainingError: A loss or a gradient is not finite.
-        """
-        is_finite = self.look()
-        bad, *shared = place.share(not is_finite, *self.unshared())
-        if bad:
-            self.discard()
-            raise TrainingError(
-                "a loss or gradient since the last log line is not finite: training stops. Lower "
-                "lr, lengthen the warm-up, or go on without such steps: --resume --bad_steps skip."
-            )
-        self.add(*shared)
-
-    def remember(self, progress: Progress) -> None:
-        """Put into the progress what a resumed run needs to log the same lines."""
-        progress.last_loss = None if math.isnan(self.last_loss) else self.last_loss
-        progress.loss_sum, progress.loss_count = self.loss_sum, self.loss_count
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Measure the time in the `with` block as time without data."""
-        start = time.perf_counter()
-        yield
-        self.waited_s += time.perf_counter() - start
-
-    def add_images(self, count: int) -> None:
-        """Count images of all ranks."""
-        self.images += count
-
-    @property
-    def images_per_second(self) -> float:
-        """Images of all ranks per second."""
-        return self.images / max(time.perf_counter() - self.started, 1e-9)
-
-    @property
-    def data_wait(self) -> float:
-        """Share of the time without data, from 0 to 1."""
-        return self.waited_s / max(time.perf_counter() - self.started, 1e-9)
-
-    def figures(self) -> dict[str, float]:
-        """Return the figures of the window, and start a new window."""
-        figures = {
-            "loss": round(self.loss_sum / max(self.loss_count, 1), 6),
-            "images_per_second": round(self.images_per_second, 2),
-            "data_wait": round(self.data_wait, 4),
-        }
-        self.restart()
-        return figures
+    groups = in_groups(rest_of_epoch(task, pace, progress), pace.accumulate)
+    while True:
+        place.at_step(progress.step)
+        with window.waiting():
+            group = next(groups, None)
+        if group is None:
+            return
+        yield group
 
 
 def rest_of_epoch(task: Task, pace: Pace, progress: Progress) -> Iterable[Any]:
@@ -537,13 +384,6 @@ def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
             group = []
     if group:
         yield group
-
-
-def no_sync(model: nn.Module) -> Any:
-    """Return a context in which gradients are accumulated on this rank and not averaged."""
-    return (
-        model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
-    )
 
 
 @contextmanager

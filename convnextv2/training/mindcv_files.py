@@ -181,7 +181,7 @@ def checkpoint_name(model: str, epoch: int, batches_per_epoch: int) -> str:
 
 
 def prune(
-    folder: Path, model: str, epoch: int, *, keep: int, policy: str, top1: Mapping[int, float]
+    folder: Path, model: str, epoch: int, *, keep: int, policy: str, scores: Mapping[int, float]
 ) -> None:
     """Delete the epoch checkpoints that the policy does not keep, including those of MindCV itself.
 
@@ -191,7 +191,7 @@ def prune(
         epoch: The last epoch whose checkpoint may be deleted.
         keep: The number of checkpoints to keep.
         policy: "all", "latest_k" or "top_k".
-        top1: Epoch -> top-1 accuracy, for the epochs that were validated.
+        scores: Epoch -> score, for the epochs that were validated. Larger is better.
     """
     files: dict[int, list[Path]] = {}
     for path in folder.glob(f"{model}-*_*.ckpt"):
@@ -200,8 +200,8 @@ def prune(
             files.setdefault(int(match[1]), []).append(path)
     epochs = sorted(files)
     best = sorted(
-        (number for number in epochs if number in top1),
-        key=lambda number: top1[number],
+        (number for number in epochs if number in scores),
+        key=lambda number: scores[number],
         reverse=True,
     )
     kept = {"all": epochs, "latest_k": epochs[-keep:], "top_k": [*best[:keep], *epochs[-1:]]}[

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from convnextv2.errors import MissingPackageError
+from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.recipe.knobs import Recipe
 
 
@@ -26,7 +27,10 @@ def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_
             nothing.
     """
     is_norm = (
-        re.search(r"(^|\.)(norm|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.", name)
+        re.search(
+            r"(^|\.)(norm|norms\.\d|downsample_layers\.0\.1|downsample_layers\.[123]\.0|grn)\.",
+            name,
+        )
         is not None
     )
     return {"norm_and_bias": parameter.dim() < 2, "auto": is_norm, "disable": False}[rule]
@@ -36,25 +40,31 @@ def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "sin
     """Return the learning-rate factor of a parameter for layer decay.
 
     Args:
-        name: The parameter's name in ConvNeXtV2.
+        name: The parameter's name in ConvNeXtV2, or in a network around one.
         depths: Blocks in each stage.
         decay: The factor from one layer to the next.
         form: With "single", each block is a layer, and a downsampling layer belongs to the first
             block after it. With "group", the stem and stages 1, 2 and 4 are one layer each, and
             stage 3 is cut into groups of three blocks. Source: optim_factory.py of the official
             code, which fixes depths 3, 3, 27, 3; here the groups follow from the depths.
+            With "stage", there are as many layers as in "group", but the stem and all downsampling
+            layers are layer 0, and the four stages are layers 1 to 4, so that the whole encoder
+            learns slowly. Source: "stage_wise" of layer_decay_optimizer_constructor.py in the
+            official code for segmentation.
 
     Returns:
-        1 for the final norm and the head, and less the nearer a layer is to the stem.
+        1 for the final norm, the norms of a pyramid and the head, and less the nearer a layer is to
+        the stem.
     """
-    assert form in ("single", "group"), form
+    assert form in ("single", "group", "stage"), form
+    name = name_in_encoder(name)
     if form == "single":
         last = sum(depths) + 1
         layer = _single_layer(name, depths, last)
     else:
         thirds = math.ceil(depths[2] / 3)
         last = thirds + 4
-        layer = _group_layer(name, thirds, last)
+        layer = _group_layer(name, thirds, last) if form == "group" else _stage_layer(name, last)
     return float(decay ** (last - layer))
 
 
@@ -73,6 +83,12 @@ def _group_layer(name: str, thirds: int, last: int) -> int:
         stage, block = int(match[1]), int(match[2])
         return (1, 2, 3 + block // 3, thirds + 3)[stage]
     return last
+
+
+def _stage_layer(name: str, last: int) -> int:
+    if name.startswith("downsample_layers."):
+        return 0
+    return int(match[1]) + 1 if (match := re.match(r"stages\.(\d)\.", name)) else last
 
 
 def parameter_groups(
@@ -129,28 +145,23 @@ def build_optimizer(
         layer_decay_form=recipe.layer_decay_form,
     )
     name, lr, eps = recipe.optimizer, recipe.lr, recipe.eps
-    betas = {"betas": recipe.betas} if recipe.betas else {}
+    betas: dict[str, Any] = {"betas": recipe.betas} if recipe.betas else {}
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    # 0.9 and 0.1 are MindSpore's values. No knob sets them.
     if name == "rmsprop":
-        return torch.optim.RMSprop(
-            groups, lr=lr, alpha=0.9, eps=eps, momentum=recipe.momentum
-        )  # 0.9 is MindSpore's decay
+        return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=eps, momentum=recipe.momentum)
     if name == "adagrad":
-        return torch.optim.Adagrad(
-            groups, lr=lr, eps=eps, initial_accumulator_value=0.1
-        )  # MindSpore's accum
-    if name in ("adamw", "adam", "nadam"):
-        of = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "nadam": torch.optim.NAdam}[
-            name
-        ]
-        # PyTorch chooses a multi-tensor implementation by itself on accelerators, not on the CPU.
-        on_cpu = all(
-            parameter.device.type == "cpu" for group in groups for parameter in group["params"]
-        )
-        fused = {"fused": True} if on_cpu and name != "nadam" else {}
-        optimizer: torch.optim.Optimizer = of(groups, lr=lr, eps=eps, **betas, **fused)
-        return optimizer
+        return torch.optim.Adagrad(groups, lr=lr, eps=eps, initial_accumulator_value=0.1)
+    # PyTorch chooses a multi-tensor implementation by itself on accelerators, not on the CPU.
+    on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
+    fused: dict[str, Any] = {"fused": True} if on_cpu else {}
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, eps=eps, **betas, **fused)
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, eps=eps, **betas, **fused)
+    if name == "nadam":  # has no fused implementation
+        return torch.optim.NAdam(groups, lr=lr, eps=eps, **betas)
     return _from_library(name, groups, lr=lr, **betas, **({} if name == "lion" else {"eps": eps}))
 
 
@@ -166,25 +177,37 @@ def _from_library(
         import pytorch_optimizer
     except ImportError:
         raise MissingPackageError("pytorch-optimizer", "optimizers") from None
-    of = {
+    build: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "lion": pytorch_optimizer.Lion,
         "lamb": pytorch_optimizer.Lamb,
         "adan": pytorch_optimizer.Adan,
-    }[name]
-    optimizer: torch.optim.Optimizer = of(groups, weight_decouple=True, **arguments)
-    return optimizer
+    }
+    return build[name](groups, weight_decouple=True, **arguments)
+
+
+def freeze_grn(model: nn.Module) -> None:
+    """Stop training GRN.
+
+    Weights of the first ConvNeXt then stay a ConvNeXt of the first version, since GRN stays zero.
+
+    Args:
+        model: A classifier, or an encoder with its decoder.
+    """
+    for name, parameter in model.named_parameters():
+        if ".grn." in name:
+            parameter.requires_grad_(False)
 
 
 def freeze(model: nn.Module, what: str) -> None:
     """Stop training a part of the model.
 
     Args:
-        model: A classifier.
+        model: A classifier, or a network around an encoder.
         what: "none"; "stem"; "stages1" to "stages3" for the stem and the first 1 to 3 stages;
-            "encoder" for everything except the final norm and the head.
+            "encoder" for everything except the final norm, the norms of a pyramid and the head.
     """
     deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
     for name, parameter in model.named_parameters():
-        if match := re.match(r"(downsample_layers|stages)\.(\d)\.", name):
-            depth = 0 if name.startswith("downsample_layers.0.") else int(match[2]) + 1
+        if match := re.match(r"(downsample_layers|stages)\.(\d)\.", name_in_encoder(name)):
+            depth = 0 if match[0] == "downsample_layers.0." else int(match[2]) + 1
             parameter.requires_grad_(depth > deepest)

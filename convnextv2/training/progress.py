@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -24,7 +25,23 @@ class Speed(Protocol):
 class Display:
     """The bar or the lines of one run. Only the main rank prints them."""
 
-    def __init__(self, total_steps: int, *, done: int, main: bool) -> None:
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        done: int,
+        main: bool,
+        left_s: Callable[[], float] | None = None,
+    ) -> None:
+        """Show a run.
+
+        Args:
+            total_steps: Steps of the whole run.
+            done: Steps that are done already.
+            main: Whether this is the main rank.
+            left_s: Returns the seconds that are left; None to estimate them from the pace.
+        """
+        self._left_s = left_s
         self.main, self.total_steps, self.first_step = main, total_steps, done
         self.started = time.perf_counter()
         self.console = Console(quiet=not main, highlight=False, soft_wrap=True)
@@ -50,6 +67,12 @@ class Display:
     def __exit__(self, *exc: object) -> None:
         if self.bar:
             self.bar.stop()
+
+    def plan(self, total_steps: int) -> None:
+        """Change the number of steps of the run."""
+        self.total_steps = total_steps
+        if self.bar:
+            self.bar.update(self.task, total=total_steps)
 
     def advance(self, step: int, loss: float, lr: float, speed: Speed) -> None:
         """Show a step in the bar."""
@@ -78,6 +101,7 @@ class Display:
                 / max(done, 1)
                 * (self.total_steps - record["step"])
             )
+            left = left if self._left_s is None else self._left_s()
             self.console.print(
                 f"epoch {record['epoch']:.2f}  step {record['step']}/{self.total_steps}  loss "
                 f"{record['loss']:.4f}  lr {record['lr']:.3e}  {record['images_per_second']:.1f} "

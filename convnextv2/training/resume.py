@@ -1,4 +1,8 @@
-"""Restore a run to where it was: at a checkpoint of its own, or at one of MindCV's."""
+"""Restore a run to where it was: at a checkpoint of its own, or at one of MindCV's.
+
+What may differ from the run before, and what that does to the result, is decided in
+`training.conditions`.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,9 @@ from convnextv2.training.conditions import (
 )
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.keeper import Learner
-from convnextv2.training.loop import Pace
+from convnextv2.training.pace import Pace
 from convnextv2.training.schedule import build_schedule, scaled_lr
-from convnextv2.training.state import Progress, load_optimizer
+from convnextv2.training.state import Progress, best_of, load_optimizer
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.opened import Weights
 
@@ -41,6 +45,7 @@ def resume_run(
     description: Description,
     pace: Pace,
     here: Conditions,
+    score: str | None = None,
 ) -> tuple[Progress, Pace, Conditions]:
     """Continue from the newest whole checkpoint of a run, if nothing forbids it.
 
@@ -52,6 +57,7 @@ def resume_run(
         description: The description of the network.
         pace: The pace that follows from the recipe.
         here: The conditions that hold now.
+        score: The figure that decides which weights are best.
 
     Returns:
         The position, the pace and the conditions of the run. If only the number of ranks has
@@ -71,7 +77,7 @@ def resume_run(
     then = Conditions.read(saved.conditions)
     before, allowed = run.recipe, recipe.resume_allow or ()
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
-    check_shapes(state.model, checkpoint.weights, folder)
+    check_shapes(state.model, {**checkpoint.weights, **checkpoint.beside}, folder)
     same_images = then.images == here.images and then.global_batch == here.global_batch
     if same_images and 0 < then.steps_per_epoch < here.steps_per_epoch:
         batches = then.steps_per_epoch * recipe.accumulate
@@ -81,9 +87,14 @@ def resume_run(
         here = replace(here, asked=then.asked)
     for line in check(before, recipe, then, here, allowed):
         say(f"  {line}")
-    if recipe.epochs != before.epochs:
+    if recipe.epochs != before.epochs and not recipe.time:
         say(f"  {_schedule_note(before, recipe, saved.step, here)}")
     restore(state, run, folder, checkpoint, saved, pace, place)
+    if recipe.best_by != before.best_by:  # scores of another figure cannot be compared
+        saved.best, saved.score, saved.best_epoch = None, None, saved.epoch
+    elif saved.best is not None and saved.best_epoch is None and score is not None:
+        done = [record for record in run.metrics() if record["epoch"] <= saved.epoch]
+        saved.best_epoch = best_of(done, score)[1]
     convert_position(saved, then, here)
     return saved, pace, here
 
@@ -127,7 +138,7 @@ def restore(
         pace: The pace of the run.
         place: This rank. Only the main rank changes files.
     """
-    weights = checkpoint.weights
+    weights = {**checkpoint.weights, **checkpoint.beside}
     check_shapes(state.model, weights, folder)
     state.model.load_state_dict(weights)
     load_optimizer(state.optimizer, state.model, checkpoint.optimizer, progress.step)
@@ -242,12 +253,9 @@ def continue_mindcv(
         _continue_average(weights, state.average, progress)
     if inside:
         records = _history(run, epoch, pace.steps_per_epoch)
-        progress.best = max(
-            (record["top1"] for record in records if "top1" in record), default=None
-        )
-        if (
-            place.is_main
-        ):  # of this epoch there is no checkpoint at its end, see above, so all from it on go
+        progress.best, progress.best_epoch = best_of(records, recipe.best_by)
+        # There is no checkpoint of the end of this epoch, see above, so all from it on are deleted.
+        if place.is_main:
             run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
     return progress
 

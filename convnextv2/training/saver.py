@@ -51,6 +51,7 @@ class Saver:
             weights=self._copy("weights", checkpoint.weights),
             average=self._copy("average", checkpoint.average),
             optimizer=self._copy("optimizer", checkpoint.optimizer),
+            beside=self._copy("beside", checkpoint.beside),
         )
         self._thread = threading.Thread(target=self._run, args=(copied,), name="save checkpoint")
         self._thread.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from convnextv2.recipe.knobs import Recipe
 
@@ -89,49 +90,60 @@ def build_schedule(
     Returns:
         A function that maps a step, counted from 0, to its learning rate.
     """
-    warmup_steps = recipe.warmup_epochs * steps_per_epoch
-    main_epochs = max(recipe.epochs - recipe.warmup_epochs, 0)
-    decay_epochs = recipe.decay_epochs or main_epochs
     total_steps = recipe.epochs * steps_per_epoch
-    rate = recipe.decay_rate
+    if recipe.schedule == "one_cycle":
+        return partial(one_cycle_lr, peak=peak, floor=floor, total_steps=total_steps)
+    if recipe.schedule == "cyclic":
+        half_period = max(1, int(total_steps / recipe.num_cycles / 2))
+        return partial(cyclic_lr, peak=peak, floor=floor, half_period=half_period)
+
+    warmup_steps = recipe.warmup_epochs * steps_per_epoch
+    curve = _curve_after_warmup(recipe, peak=peak, floor=floor, steps_per_epoch=steps_per_epoch)
 
     def lr_at(step: int) -> float:
-        if recipe.schedule == "one_cycle":
-            return one_cycle_lr(step, peak=peak, floor=floor, total_steps=total_steps)
-        if recipe.schedule == "cyclic":
-            half_period = max(1, int(total_steps / recipe.num_cycles / 2))
-            return cyclic_lr(step, peak=peak, floor=floor, half_period=half_period)
+        in_warmup = step < warmup_steps
         # MindCV counts whole steps from the end of the warm-up. The official code differs by less
         # than a step.
-        in_warmup = step < warmup_steps
         step -= 0 if in_warmup else math.ceil(warmup_steps)
         if recipe.lr_epoch_stair:
             step = step // steps_per_epoch * steps_per_epoch
-        epoch = step / steps_per_epoch
         if in_warmup:
             return warmup_lr(
                 step, peak=peak, warmup_steps=warmup_steps, factor=recipe.warmup_factor
             )
-        if recipe.schedule == "exponential":
-            return exponential_lr(epoch, peak=peak, rate=rate)
-        if recipe.schedule == "step":
-            return step_lr(epoch, peak=peak, rate=rate, period=max(1, int(decay_epochs)))
-        if recipe.schedule == "multi_step":
-            return multi_step_lr(epoch, peak=peak, rate=rate, milestones=recipe.decay_milestones)
-        if recipe.schedule == "polynomial":
-            return polynomial_lr(epoch, peak=peak, power=rate, epochs=main_epochs)
-        if recipe.schedule == "constant" or not decay_epochs:
-            return peak
-        return cosine_lr(
-            step,
-            peak=peak,
-            floor=floor,
-            decay_steps=decay_epochs * steps_per_epoch,
-            cycles=recipe.num_cycles,
-            cycle_decay=recipe.cycle_decay,
-        )
+        return curve(step)
 
     return lr_at
+
+
+def _curve_after_warmup(
+    recipe: Recipe, *, peak: float, floor: float, steps_per_epoch: int
+) -> Callable[[int], float]:
+    """Build the curve as a function of the steps since the end of the warm-up."""
+    main_epochs = max(recipe.epochs - recipe.warmup_epochs, 0)
+    decay_epochs = recipe.decay_epochs or main_epochs
+    rate = recipe.decay_rate
+    by_epoch: dict[str, Callable[[float], float]] = {
+        "exponential": partial(exponential_lr, peak=peak, rate=rate),
+        "step": partial(step_lr, peak=peak, rate=rate, period=max(1, int(decay_epochs))),
+        "multi_step": partial(
+            multi_step_lr, peak=peak, rate=rate, milestones=recipe.decay_milestones
+        ),
+        "polynomial": partial(polynomial_lr, peak=peak, power=rate, epochs=main_epochs),
+    }
+    if recipe.schedule in by_epoch:
+        curve = by_epoch[recipe.schedule]
+        return lambda step: curve(step / steps_per_epoch)
+    if recipe.schedule == "constant" or not decay_epochs:
+        return lambda step: peak
+    return partial(
+        cosine_lr,
+        peak=peak,
+        floor=floor,
+        decay_steps=decay_epochs * steps_per_epoch,
+        cycles=recipe.num_cycles,
+        cycle_decay=recipe.cycle_decay,
+    )
 
 
 def scaled_lr(recipe: Recipe, global_batch: int) -> tuple[float, float]:
@@ -143,7 +155,7 @@ def scaled_lr(recipe: Recipe, global_batch: int) -> tuple[float, float]:
         recipe: The recipe.
         global_batch: Images in a step, over all ranks.
     """
-    factor = (
-        global_batch / recipe.lr_batch_size if recipe.scale_lr and recipe.lr_batch_size else 1.0
-    )
+    factor = 1.0
+    if recipe.scale_lr and recipe.lr_batch_size:
+        factor = global_batch / recipe.lr_batch_size
     return recipe.lr * factor, recipe.min_lr * factor

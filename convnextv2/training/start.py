@@ -17,20 +17,29 @@ Only this module decides which way it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from convnextv2.console import say
 from convnextv2.distributed import Place
 from convnextv2.errors import RunError
 from convnextv2.find import find_weights
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
+from convnextv2.training.dense_init import load_dense_init
 from convnextv2.training.init import infer_from_run, infer_from_weights, load_init
+from convnextv2.weights.catalog import proposed_start
 from convnextv2.weights.opened import Weights, open_weights
+
+PRETRAINED = "pretrained"
+"""The word for `init` that leaves the choice of public weights to this package."""
 
 
 class Way(Enum):
@@ -48,7 +57,7 @@ class Way(Enum):
         return self in (Way.CONTINUE_INSIDE, Way.CONTINUE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Start:
     """Everything that a run starts with.
 
@@ -58,6 +67,8 @@ class Start:
         place: This rank.
         way: How the run starts.
         weights: The opened file that `init` names; None if the run resumes or starts from scratch.
+            Only `release` changes it.
+        began: When the command began, by `time.monotonic`.
     """
 
     recipe: Recipe
@@ -65,16 +76,28 @@ class Start:
     place: Place
     way: Way
     weights: Weights | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def release(self) -> None:
+        """Let go of what the initial weights hold beside what the report shows.
+
+        That is the network of a pre-training run, which the report lets reconstruct images. A
+        checkpoint's moments and average would otherwise stay in memory for the whole training.
+        """
+        if self.weights is not None:
+            is_shown = self.weights.description.kind == "fcmae"
+            self.weights = self.weights.without_container(keeps_tensors=is_shown)
 
     def load_into(
-        self, model: ConvNeXtV2, classes: Sequence[str] = (), named: int = 0
+        self, model: nn.Module, classes: Sequence[str] = (), named: int = 0
     ) -> dict[str, Any]:
         """Load the initial weights into a network, and say what happened to each.
 
         A run that resumes gets its weights from its checkpoint instead.
 
         Args:
-            model: The network, with random weights.
+            model: The network, with random weights: a `ConvNeXtV2`, or one around an encoder, see
+                `training.dense_init`.
             classes: The names of the rows of its head; empty without a head.
             named: The number of these rows that are classes of the data.
 
@@ -86,6 +109,8 @@ class Start:
             return self.run.provenance()
         if self.weights is None:
             return {}
+        if not isinstance(model, ConvNeXtV2):
+            return load_dense_init(model, self.weights, classes=classes)
         return load_init(
             model,
             self.weights,
@@ -168,13 +193,25 @@ def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | Non
     """
     weights = None
     if way not in (Way.RESUME, Way.SCRATCH):
-        weights = open_weights(find_weights(recipe.init))
+        weights = open_weights(_find_init(recipe))
     if way in (Way.RESUME, Way.CONTINUE_INSIDE):
         return infer_from_run(recipe, path), weights, []
     if weights is None:
         return recipe, None, []
     recipe, notes = infer_from_weights(recipe, weights)
     return recipe, weights, notes
+
+
+def _find_init(recipe: Recipe) -> Path:
+    """Find the initial weights, which the word "pretrained" leaves to this package."""
+    if recipe.init != PRETRAINED or Path(PRETRAINED).exists():
+        return find_weights(recipe.init)
+    chosen = proposed_start(recipe.model)
+    say(
+        f"init = pretrained: {chosen.name} ({chosen.parameters_m:g} M parameters, "
+        f"{chosen.licence}, {chosen.top1:g} % on ImageNet-1K at {chosen.image_size} px)."
+    )
+    return find_weights(chosen.repository)
 
 
 def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
@@ -187,7 +224,8 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
 
     Raises:
         RunError: There is nothing to resume, or the folder exists and `overwrite` is off. With
-            `overwrite`: the folder is not a run folder, or holds the initial weights.
+            `overwrite`: the folder is not a run folder, or holds the initial weights or the
+            teacher.
     """
     run = Run(path)
     if way is Way.RESUME:
@@ -200,11 +238,13 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
     if way is Way.CONTINUE_INSIDE:  # it may still turn out not to fit the run
         return run
     if path.exists() and not (path.is_dir() and run.has_only_a_start()):
-        if recipe.overwrite and _is_inside(recipe.init, path):
-            raise RunError(
-                f"overwrite = True: would delete the weights to start from, {recipe.init}. Choose "
-                "another folder for out."
-            )
+        needed = {"weights to start from": recipe.init, "teacher": recipe.teacher}
+        for what, source in needed.items():
+            if recipe.overwrite and _would_delete(path, source):
+                raise RunError(
+                    f"overwrite = True: would delete the {what}, {source}. Choose another folder "
+                    "for out."
+                )
         if not recipe.overwrite:
             raise RunError(
                 f"out = {path}: exists already. Use --resume to continue it, --overwrite to start "
@@ -221,6 +261,11 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
     return run
 
 
-def _is_inside(init: str, path: Path) -> bool:
-    """Return whether the initial weights lie in this folder."""
-    return bool(init) and path.resolve() in Path(init).resolve().parents
+def _would_delete(path: Path, source: str) -> bool:
+    """Whether deleting a folder deletes weights: they lie in it, or it is their run."""
+    return bool(source) and (path.resolve() == Path(source).resolve() or _is_inside(source, path))
+
+
+def _is_inside(source: str, path: Path) -> bool:
+    """Return whether weights lie in this folder."""
+    return bool(source) and path.resolve() in Path(source).resolve().parents

@@ -5,7 +5,9 @@ This is the state of the optimizer, by parameter name, and the position in the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +27,8 @@ class Progress:
         step: Steps done.
         epoch: Epochs whose steps are done.
         batch: Batches of the current epoch that were used.
-        best: The best score so far.
+        best: The best score so far, see `score_of`.
+        best_epoch: The epoch after which it was first reached. None in older checkpoints.
         score: The score of the current weights; None if they were not evaluated.
         scaler: The state of the gradient scaler.
         average_ahead: The number of updates by which the average is ahead of `step`. It may differ
@@ -37,12 +40,14 @@ class Progress:
         last_loss: The loss of the last step; None before the first.
         loss_sum: The sum of the losses since the last line of the log, over all ranks.
         loss_count: The number of these losses.
+        plan: How the run is to end if its time is given, see `training.deadline.Plan`.
     """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     best: float | None = None
+    best_epoch: int | None = None
     score: float | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     average_ahead: int = 0
@@ -51,6 +56,7 @@ class Progress:
     last_loss: float | None = None
     loss_sum: float = 0.0
     loss_count: int = 0
+    plan: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Progress:
@@ -73,6 +79,88 @@ class Progress:
     def is_closed(self) -> bool:
         """Whether the evaluation of the last whole epoch is done and logged."""
         return self.closed is None or self.closed >= self.epoch
+
+    def take_score(self, score: float) -> bool:
+        """Remember the score of the current weights, and return whether none was better.
+
+        Of weights with the same score the later ones are the best. They have learned for longer,
+        which a score such as top-1 on few images may not show. Patience counts from the first.
+        """
+        self.score = score
+        if self.best is not None and score < self.best:
+            return False
+        if self.best is None or score > self.best:
+            self.best, self.best_epoch = score, self.epoch
+        return True
+
+    def is_out_of(self, patience: int | None) -> bool:
+        """Return whether the score has not become better for too many epochs.
+
+        This can only be at an evaluation: without a score of the current weights, they may be the
+        best.
+
+        Args:
+            patience: The number of epochs; None for no limit.
+        """
+        return (
+            patience is not None
+            and self.score is not None
+            and self.epoch - (self.best_epoch or 0) >= patience
+        )
+
+
+def score_of(figures: Mapping[str, Any], name: str) -> float | None:
+    """Return the figure that decides which weights are best, so that larger is better.
+
+    Args:
+        figures: The figures of an evaluation, or a record of it.
+        name: The figure that decides. A loss is negated. A loss that is not finite is the worst.
+
+    Returns:
+        The score, or None if there is no such figure.
+    """
+    value = figures.get(name)
+    if name != "loss" or value is None:
+        return value
+    return -value if math.isfinite(value) else -sys.float_info.max
+
+
+def best_of(records: Iterable[Mapping[str, Any]], name: str) -> tuple[float | None, int | None]:
+    """Find the best score in a log, the earliest if there are several.
+
+    Args:
+        records: Records of metrics.jsonl.
+        name: The figure that decides, see `score_of`.
+
+    Returns:
+        The score and its epoch; None for both if the log has no such figure.
+    """
+    best, epoch = None, None
+    for record in records:
+        score = score_of(record, name) if record["kind"] in ("eval", "epoch") else None
+        if score is not None and (best is None or score > best):
+            best, epoch = score, int(record["epoch"])
+    return best, epoch
+
+
+def network_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model by name, without what only learns beside the network.
+
+    That is the layer `projection` of a student, which maps its features to those of a teacher.
+    """
+    return {
+        name: tensor for name, tensor in model.state_dict().items() if not is_beside_network(name)
+    }
+
+
+def weights_beside(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that `network_weights` leaves out; empty unless there is a teacher."""
+    return {name: tensor for name, tensor in model.state_dict().items() if is_beside_network(name)}
+
+
+def is_beside_network(name: str) -> bool:
+    """Return whether a tensor with this name learns beside the network and is no part of it."""
+    return name.startswith("projection.")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -63,6 +63,10 @@ class Task(Protocol):
         """The description of the network in the run's weights files."""
 
     @property
+    def best_description(self) -> Description:
+        """The description of the network as it was evaluated last, for the best weights."""
+
+    @property
     def depths(self) -> Sequence[int]:
         """Blocks in each stage of the encoder, for layer decay; empty without stages."""
 
@@ -72,7 +76,7 @@ class Task(Protocol):
 
     @property
     def score(self) -> str | None:
-        """The figure that decides which weights are best; larger is better.
+        """The figure that decides which weights are best. Larger is better, except for "loss".
 
         It is None if the task is never evaluated.
         """
@@ -83,6 +87,9 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         """Compute the loss of a batch.
+
+        The loss is not told the step. A quantity that changes over a run must be passed in here by
+        `training.gradients`.
 
         Args:
             model: The network, wrapped if gradients are averaged over ranks.

@@ -10,17 +10,20 @@ from torch import nn
 from convnextv2.console import say
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
+from convnextv2.durations import read_duration
 from convnextv2.errors import DataError, TrainingError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.announce import announcements
 from convnextv2.training.conditions import conditions
+from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import GradientTree, check_micro_batches, fix_threads, start_alike
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import LossWatch
 from convnextv2.training.keeper import Keeper, Learner
-from convnextv2.training.loop import Pace, fit
+from convnextv2.training.loop import fit
 from convnextv2.training.memory import out_of_memory, out_of_memory_text
 from convnextv2.training.optim import build_optimizer
+from convnextv2.training.pace import Pace, build_pace
 from convnextv2.training.resume import continue_mindcv, resume_run
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.start import Start, Way
@@ -60,11 +63,25 @@ def train_task(task: Task, start: Start) -> None:
         build_scaler(recipe, dtype, place.device),
     )
     progress, pace = _restore_position(task, start, learner, pace, dtype)
+    start.release()
     if place.is_main:
         run.save_recipe(recipe)
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # in case a kill prevented it
         run.sweep()
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
+    deadline = None
+    if recipe.time:
+        deadline = Deadline(
+            read_duration(recipe.time),
+            progress,
+            place,
+            steps_per_epoch=pace.steps_per_epoch,
+            peak=lr,
+            floor=min_lr,
+            warmup_factor=recipe.warmup_factor,
+            began=start.began,
+        )
+        lr_at = deadline.lr_at
     if recipe.compile:
         model.compile(dynamic=False)
     if recipe.elastic:
@@ -88,8 +105,11 @@ def train_task(task: Task, start: Start) -> None:
             place=place,
             watch=LossWatch(task.usual_loss, losses),
             tree=GradientTree(model, recipe.accumulate, place) if recipe.elastic else None,
+            deadline=deadline,
         )
         keeper.finish()
+        if progress.is_out_of(pace.patience) and progress.epoch < pace.epochs:
+            say(stopped_early(recipe, progress, task.score or recipe.best_by))
     except BaseException as error:
         keeper.give_up()
         if not out_of_memory(error):
@@ -100,6 +120,24 @@ def train_task(task: Task, start: Start) -> None:
         raise TrainingError(text) from error
     finally:
         keeper.close()
+
+
+def stopped_early(recipe: Recipe, progress: Progress, score: str) -> str:
+    """Say that a run ended before its last epoch, and why.
+
+    Args:
+        recipe: The recipe.
+        progress: The position at the end.
+        score: The figure that decides which weights are best.
+    """
+    assert progress.best is not None and recipe.patience is not None
+    best = -progress.best if score == "loss" else progress.best
+    return (
+        f"Stopped after epoch {progress.epoch} of {recipe.epochs}: {score} has not become "
+        f"better than {best:.4f}, after epoch {progress.best_epoch}, for "
+        f"{progress.epoch - (progress.best_epoch or 0)} epochs (patience {recipe.patience}). To go "
+        f"on: --resume --patience {2 * recipe.patience}."
+    )
 
 
 def check_images(task: Task, place: Place) -> None:
@@ -138,7 +176,9 @@ def _restore_position(
     here = conditions(recipe, place, task.loader.source, dtype, pace.steps_per_epoch, asked)
     progress = Progress()
     if start.way is Way.RESUME:
-        progress, pace, here = resume_run(recipe, run, place, learner, task.description, pace, here)
+        progress, pace, here = resume_run(
+            recipe, run, place, learner, task.description, pace, here, task.score
+        )
         say(
             f"Resuming {run.path} at step {progress.step} (epoch {progress.epoch}, batch "
             f"{progress.batch})."
@@ -149,26 +189,6 @@ def _restore_position(
         progress = continue_mindcv(recipe, run, start.weights, learner, pace, place, inside=inside)
     progress.conditions = asdict(here)
     return progress, pace
-
-
-def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
-    """Collect what the loop needs of a recipe: length, intervals, clipping and precision."""
-    minutes = recipe.save_every_minutes
-    return Pace(
-        epochs=recipe.epochs,
-        batches_per_epoch=batches_per_epoch,
-        batch_size=recipe.images_per_batch(),
-        accumulate=recipe.accumulate,
-        clip_norm=recipe.clip_norm,
-        log_every_steps=recipe.log_every_steps,
-        val_every_epochs=recipe.val_every_epochs,
-        save_every_epochs=recipe.save_every_epochs,
-        save_every_steps=recipe.save_every_steps,
-        save_every_s=None if minutes is None else 60 * minutes,
-        skip_bad=recipe.bad_steps == "skip",
-        seed=recipe.seed,
-        autocast=dtype,
-    )
 
 
 def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:

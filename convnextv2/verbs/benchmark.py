@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from convnextv2.console import answer
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
@@ -84,6 +85,7 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     if "loader" in chosen:
         rows.append(_apart("loader", "", "", recipe, limit_s))
     _show(rows)
+    answer(rows)
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convnextv2.console import answer
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
@@ -22,6 +23,8 @@ def convert(options: ConvertOptions) -> Path:
     opened = open_weights(find_weights(options.weights), average=options.ema)
     out = Path(options.out)
     made = convert_weights(opened, options.to, out, allow_drift=options.allow_drift)
-    for line in opened.lines() + made:
-        print(plain(line))
+    lines = [plain(line) for line in opened.lines() + made]
+    for line in lines:
+        print(line)
+    answer({"path": str(out), "format": options.to, "notes": lines})
     return out

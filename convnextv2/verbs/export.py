@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from convnextv2.console import answer
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.export import Evidence, Form, export_artifact
+from convnextv2.deploy.graph import Outputs
 from convnextv2.deploy.repository import check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
-from convnextv2.evaluation.calibration import fit_temperature
+from convnextv2.evaluation.calibration import LEAST, MOST, fit_temperature
+from convnextv2.evaluation.prior import image_shares, meaning, use_prior
+from convnextv2.evaluation.thresholds import calibrated_thresholds
 from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.inference.scorer import check_own_prior
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.model.fcmae import FCMAE
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
+from convnextv2.recipe.prior import Prior
 from convnextv2.run import Run
-from convnextv2.tasks.classification.rows import labelled_images
+from convnextv2.tasks.supervised.rows import labelled_images
+from convnextv2.verbs.export_dense import DENSE, export_dense
 from convnextv2.verbs.options import ExportOptions
 from convnextv2.weights.description import Description
 from convnextv2.weights.hub import repository_of
@@ -49,6 +56,11 @@ def export(options: ExportOptions) -> Path:
             "input = pixels: goes with outputs classifier or features. Use input images for a "
             "backbone."
         )
+    if options.prior != "trained" and options.outputs != "classifier":
+        raise RecipeError(
+            f"prior = {options.prior}: is about the probabilities of a classifier. Leave prior "
+            "out, or use outputs classifier."
+        )
     run, layout = options.run, options.layout
     root = Path(options.out or "model_repository")
     if is_artifact(run):
@@ -59,6 +71,7 @@ def export(options: ExportOptions) -> Path:
             )
         artifact = open_artifact(run)
         artifact.check()
+        check_own_prior(artifact, options.prior)
         return _lay_out(artifact, layout, root, options.name or Path(run).resolve().name)
 
     weights = find_weights(run)
@@ -75,6 +88,7 @@ def export(options: ExportOptions) -> Path:
     folder = _folder(options, weights, owner)
     artifact = _export(options, recipe, weights, folder)
     print(f"Artifact: {artifact.path}")
+    answer(_answer(artifact.path, artifact))
     return artifact.path
 
 
@@ -99,7 +113,11 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     opened = open_run_weights(weights)
     for line in opened.lines():
         print(line)
-    model, description = _exported(opened)
+    if opened.description.kind in DENSE and options.outputs == "classifier":
+        return export_dense(options, recipe, opened, folder)
+    model, description = _exported(opened, options.prior)
+    if options.prior != "trained":
+        print(meaning(description.balance))
     evidence = _evidence(weights, description, recipe, options.images, options.seconds)
     temperature = 1.0
     if options.calibrate:
@@ -108,9 +126,15 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
             f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images "
             f"({evidence.origin})."
         )
-    form = Form(
-        options.format, options.precision, options.outputs, options.input, options.dynamic_size
-    )
+        if temperature in (LEAST, MOST):
+            print(
+                f"{temperature:g} is as far as the search goes, so the probabilities stay badly "
+                "calibrated. Train the model for longer, or give more images."
+            )
+    outputs: Outputs = options.outputs
+    if outputs == "classifier" and description.kind == "multi_label":
+        outputs = "multi_label"
+    form = Form(options.format, options.precision, outputs, options.input, options.dynamic_size)
     print(
         f"Exporting to {form.format}, {form.precision}; measured on {len(evidence.pixels)} images "
         f"({evidence.origin})."
@@ -122,20 +146,29 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
         evidence,
         preprocessing=description.preprocessing,
         class_names=description.class_names,
+        thresholds=calibrated_thresholds(description.thresholds, temperature)
+        if outputs == "multi_label"
+        else [],
         temperature=temperature,
         name=description.model,
         provenance=opened.provenance(),
         notice=opened.origin.notice,
+        balance=description.balance,
     )
     print(_summary(artifact))
     return artifact
 
 
-def _exported(opened: Weights) -> tuple[ConvNeXtV2, Description]:
-    """The network that is exported, and its description: of FCMAE the encoder."""
+def _exported(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:
+    """Return the network that is exported, with its prior, and its description.
+
+    Of networks around an encoder, it is the encoder.
+    """
     model, description = restore(opened), opened.description
-    if isinstance(model, FCMAE):
-        model = model.encoder  # what it was pre-trained for
+    if prior != "trained" and description.kind != "classifier":
+        raise RecipeError(f"prior = {prior}: {opened.path} is no classifier. Leave prior out.")
+    if not isinstance(model, ConvNeXtV2):
+        model = model.encoder  # the rest is for another task
         description = Description(
             "encoder", description.model, model.arguments, preprocessing=description.preprocessing
         )
@@ -144,7 +177,7 @@ def _exported(opened: Weights) -> tuple[ConvNeXtV2, Description]:
             f"{opened.path}: does not say how its images are prepared. Write it with its "
             "preprocessing."
         )
-    return model.eval(), description
+    return model.eval(), use_prior(model, description, prior, str(opened.path))
 
 
 def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:
@@ -177,7 +210,23 @@ def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
     version = write_repository(artifact, layout, root, name)
     server = "Triton" if layout == "triton" else "OpenVINO Model Server"
     print(f"Model repository of {server}: {version}")
+    answer(_answer(version, artifact))
     return version
+
+
+def _answer(path: Path, artifact: Artifact) -> dict[str, Any]:
+    """Return the answer as `answers.Exported` describes it."""
+    card = artifact.card
+    return {
+        "path": str(path),
+        "format": card.format,
+        "precision": card.precision,
+        "input": card.input,
+        "outputs": card.outputs,
+        "sha256": artifact.sha256,
+        "licence": card.notice,
+        "certificate": artifact.certificate,
+    }
 
 
 def _evidence(
@@ -220,7 +269,7 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
             0
         ], f"the bundled images{grey}, which the model may not know"
     origin = recipe.data_dir or recipe.dataset
-    if description.kind == "classifier":
+    if description.kind in ("classifier", "multi_label"):
         try:
             return labelled_images(weights, description, recipe)[
                 0
@@ -234,7 +283,7 @@ def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Descrip
     known = (
         evidence.targets >= 0 if evidence.targets is not None else torch.zeros(0, dtype=torch.bool)
     )
-    if description.kind != "classifier" or not known.any():
+    if description.kind not in ("classifier", "multi_label") or not known.any():
         raise DataError(
             "calibrate = True: needs labelled validation images. Give them with data_dir."
         )
@@ -243,7 +292,12 @@ def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Descrip
     normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
     with torch.inference_mode():
         logits = torch.cat([model(normalise(part)) for part in evidence.pixels.split(64)])
-    return fit_temperature(logits[known], evidence.targets[known])
+    if description.kind == "multi_label":
+        return fit_temperature(logits, evidence.targets)
+    targets = evidence.targets[known]
+    shares = image_shares(description.balance, targets.numpy())
+    weights = None if shares is None else torch.from_numpy(shares)
+    return fit_temperature(logits[known], targets, weights)
 
 
 def _summary(artifact: Artifact) -> str:
@@ -257,6 +311,11 @@ def _summary(artifact: Artifact) -> str:
                 if "top1_agreement" in part
                 else ""
             )
+            if "labels_agreement" in part:
+                agrees = (
+                    f"; probabilities off by at most {part['probs']['max_difference']:.2g}, the "
+                    f"labels agree to {part['labels_agreement']:.2%}"
+                )
             lines.append(
                 f"{what.replace('_', ' '):<12} {part['images']:4} images: {found['output']} off by "
                 f"at most {part['max_difference']:.2g}, on average {part['mean_difference']:.2g} "
@@ -266,6 +325,11 @@ def _summary(artifact: Artifact) -> str:
         lines.append(
             f"top-1        PyTorch {accuracy['pytorch_top1']:.2%}, "
             f"artifact {accuracy['artifact_top1']:.2%}."
+        )
+    if labels := found.get("labels"):
+        lines.append(
+            f"F1 (micro)   PyTorch {labels['pytorch_f1_micro']:.2%}, "
+            f"artifact {labels['artifact_f1_micro']:.2%}."
         )
     speed = found["speed"]
     lines.append(

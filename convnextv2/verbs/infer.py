@@ -21,7 +21,8 @@ def infer(options: InferOptions) -> dict[str, float]:
     Those that have no effect here are named in one line.
 
     Returns:
-        Class name -> probability, the most probable class first.
+        Class name -> probability, the most probable class first. If an image may have any number of
+        labels, these are the labels that it has.
     """
     image_path, ckpt_path, knobs = options.image_path, options.ckpt_path, options.knob_values
     if not image_path:
@@ -56,6 +57,10 @@ def infer(options: InferOptions) -> dict[str, float]:
         raise DataError(
             f"{image_path}: cannot be read, so there is nothing to classify. Give another image."
         )
+    if "labels" in results[0]:
+        labels = {str(one["name"]): round(float(one["score"]), 6) for one in results[0]["labels"]}
+        print(labels)
+        return labels
     probs = {
         str(prediction["class"]): round(float(prediction["prob"]), 6)
         for prediction in results[0]["predictions"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
+from convnextv2.console import answer
+from convnextv2.evaluation.prior import meaning
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.text import brief, plain
 from convnextv2.verbs.options import InspectOptions
 from convnextv2.weights.names import FORMATS
 from convnextv2.weights.opened import OURS, Weights, open_weights
+from convnextv2.weights.restore import is_finite
 
 
 @takes(InspectOptions)
@@ -28,6 +30,7 @@ def inspect(options: InspectOptions) -> Weights:
     opened = open_weights(path)
     for name, value in _rows(path, opened):
         print(f"{name:<14}{plain(value)}")
+    answer(_answer(path, opened))
     return opened
 
 
@@ -40,7 +43,12 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     )
     kind = {
         "classifier": f"classifier, {arguments['num_classes']} classes",
+        "multi_label": f"any number of labels for each image, {arguments['num_classes']} classes",
         "encoder": "encoder without a classifier",
+        "detection": f"boxes{' and masks' * bool(description.head.get('masks'))} of objects, "
+        f"{arguments['num_classes']} classes",
+        "segmentation": f"a class for each pixel, {arguments['num_classes']} classes "
+        f"({description.head})",
     }
     rows = [
         ("file", f"{path}, {origin.nbytes / 1e6:.1f} MB"),
@@ -66,13 +74,11 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
     ]
     if how:
         size = " x ".join(map(str, how["image_size"]))
-        rows.append(
-            (
-                "images",
-                f"{size} px, {how['eval_preset']} preset, {how['interpolation']}, crop "
-                f"{how['crop_pct']:g}",
-            )
-        )
+        way = f"{how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"
+        fit = {"segmentation": "cover", "detection": "lie inside"}.get(description.kind)
+        if fit is not None:  # whole images are resized, and padded in the network's batch
+            way = f"{how['interpolation']}, resized to {fit} that"
+        rows.append(("images", f"{size} px, {way}"))
         if how.get("value_range"):
             low, high = how["value_range"]
             rows.append(
@@ -82,12 +88,15 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
                 )
             )
     rows += [("note", note) for note in opened.notes]
-    if broken := [name for name, tensor in opened.tensors.items() if not _is_finite(tensor)]:
+    if broken := [name for name, tensor in opened.tensors.items() if not is_finite(tensor)]:
         rows.append(("values", f"{brief(broken)}: NaN or infinite"))
     if opened.has_average:
         rows.append(("average", "yes (convert --ema)"))
     if description.class_names:
         rows.append(("classes", brief(description.class_names)))
+    if description.thresholds:
+        low, high = min(description.thresholds), max(description.thresholds)
+        rows.append(("thresholds", f"{low:.4g} to {high:.4g}"))
     if description.training:
         rows.append(
             (
@@ -95,6 +104,16 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
                 ", ".join(
                     f"{name} {_short(value)}" for name, value in description.training.items()
                 ),
+            )
+        )
+    if balance := description.balance:
+        counts = [count for count in balance["class_counts"] if count]
+        done = balance["done"] or "nothing"
+        rows.append(
+            (
+                "balance",
+                f"{min(counts):,} to {max(counts):,} training images of a class; done about it: "
+                f"{done}. {meaning(balance)}",
             )
         )
     groups: dict[str, list[str]] = {}
@@ -115,12 +134,39 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
                 f"{init.get('format', 'unknown')}, sha256 {init.get('sha256', 'unknown')}",
             )
         )
+    if teacher := told.get("teacher"):
+        who = teacher.get("model", "unknown"), teacher.get("sha256", "unknown")
+        rows.append(("learned from", f"{who[0]}, sha256 {who[1]}"))
     return rows + [("licence", origin.notice or "nothing known; ask whoever made them")]
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    """Return whether all values are finite. 8-bit types have no such test and are converted."""
-    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
+def _answer(path: Path, opened: Weights) -> dict[str, Any]:
+    """Return the answer as `answers.Inspected` describes it."""
+    description, origin, tensors = opened.description, opened.origin, opened.tensors
+    return {
+        "path": str(path),
+        "bytes": origin.nbytes,
+        "sha256": origin.sha256,
+        "format": origin.format,
+        "container": origin.container,
+        "kind": description.kind,
+        "model": description.model,
+        "arguments": description.arguments,
+        "fcmae": description.fcmae,
+        "head": description.head,
+        "tensors": len(tensors),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}),
+        "preprocessing": description.preprocessing,
+        "class_names": description.class_names,
+        "training": description.training,
+        "provenance": description.provenance,
+        "licence": origin.notice,
+        "has_average": opened.has_average,
+        "not_finite": [name for name, tensor in tensors.items() if not is_finite(tensor)],
+        "left_out": [{"name": name, "reason": why} for name, why in opened.left_out],
+        "notes": opened.notes,
+    }
 
 
 def _short(value: object) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.recipe.knobs import Recipe, group_of, knobs_of
 from convnextv2.recipe.options import REQUIRED, Options, PathLike, argument, option
+from convnextv2.recipe.prior import Prior
 from convnextv2.server.limits import Limits
 
 INFERENCE = (
@@ -21,9 +22,9 @@ INFERENCE = (
 )
 """Knobs of the verbs that apply a trained model to images."""
 
-_IMAGES = (
+LABELLED_IMAGES = (
     *("data_dir", "dataset", "dataset_download", "train_split", "val_split", "val_fraction"),
-    *("class_order", "columns", "images_dir", "image_suffix", "seed"),
+    *("class_order", "columns", "images_dir", "image_suffix", "labels", "label_separator", "seed"),
 )
 """Knobs that select the labelled images to measure."""
 
@@ -42,8 +43,20 @@ _SHOWN = (
 )
 """Knobs of train and pretrain that most people need."""
 
+_PRIOR = (
+    "Frequencies of the classes for which probabilities hold: as training left them (trained), "
+    "those of the training images (natural), or equal ones, which finds more of the rare classes "
+    "(balanced). A number tau: subtract tau times the logarithm of the trained frequencies from "
+    "the logits (1 is balanced)."
+)
+
 RECIPE = "Recipe: a YAML file, or a name that `convnextv2 recipes` lists."
 _RUN = "Run folder, checkpoint, weights file or artifact."
+
+
+def _json() -> Any:
+    """Declare the option that makes a verb answer in JSON; see `verbs.answers`."""
+    return option(False, "Print the answer as JSON, for use by other programs.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +90,10 @@ class ValidateOptions(
     Options,
     verb="validate",
     knobs=(
-        *(*INFERENCE, *_IMAGES, *_PREPARED, *_RANKS),
+        *(*INFERENCE, *LABELLED_IMAGES, *_PREPARED, *_RANKS),
         *("val_precision", "init", "ema", "model", "depths", "dims", "num_classes", "mindcv_files"),
+        *("task", "classes", "ignore_values", "reduce_zero_label", "slide", "test_scales"),
+        *("test_flip", "annotations"),
     ),
     takes_recipe=True,
 ):
@@ -86,6 +101,8 @@ class ValidateOptions(
 
     run: PathLike | None = argument("RUN", _RUN, default=None)
     config: PathLike | None = option(None, RECIPE, metavar="RECIPE")
+    prior: Prior = option("trained", _PRIOR, metavar="P", ge=0)
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +111,24 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
 
     run: PathLike = argument("RUN", _RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
-    top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1)
+    top_k: int = option(
+        5, "Number of classes to show, if an image has one class.", metavar="K", ge=1
+    )
+    threshold: float = option(
+        0.5,
+        "Score from which on objects are named and drawn, if the model is a detector.",
+        metavar="T",
+        ge=0,
+        le=1,
+    )
+    prior: Prior = option("trained", _PRIOR, metavar="P", ge=0)
+    out: PathLike = option(
+        "",
+        "Also write the predictions to this file, whose ending decides the format: .csv, .json, or "
+        ".jsonl for one JSON object a line. Of segmentors and detectors, it is a folder for "
+        "pictures and data.",
+        metavar="FILE",
+    )
     json: bool = option(False, "Print one JSON object for each image, for use by other programs.")
     server: str = option(
         "",
@@ -109,10 +143,61 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbedOptions(
+    Options,
+    verb="embed",
+    knobs=(*INFERENCE, "columns", "images_dir", "image_suffix"),
+    bad_images="skip",
+):
+    """Write the embeddings of images as NPY, CSV or Parquet."""
+
+    run: PathLike = argument("RUN", _RUN)
+    images: Sequence[PathLike] = argument(
+        "IMAGE", "Image files, or folders of them, or one table that lists images.", many=True
+    )
+    out: PathLike = option(
+        "embeddings.npy",
+        "File to write, whose ending decides the format: .npy with the paths in a CSV file beside "
+        "it, .csv, or .parquet.",
+        metavar="FILE",
+    )
+    normalize: Literal["none", "l2"] = option(
+        "none", "Whether to divide each embedding by its Euclidean norm (l2).", metavar="N"
+    )
+    labels: Literal["none", "folder", "table"] = option(
+        "none",
+        "Where labels come from: nowhere, the name of the folder that an image lies in, or the "
+        "table.",
+        metavar="L",
+    )
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options, verb="compare", knobs=(*INFERENCE, *LABELLED_IMAGES)):
+    """Compare runs: accuracy image by image, curves, classes, settings and cost."""
+
+    runs: Sequence[PathLike] = argument(
+        "RUN", "Run folders, weights files or artifacts, two or more.", many=True
+    )
+    out: PathLike = option("comparison.html", "Page to write.", metavar="FILE")
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(Options, verb="probe", knobs=(*INFERENCE, *LABELLED_IMAGES), bad_images="skip"):
+    """Measure frozen features by nearest neighbours and a linear probe."""
+
+    run: PathLike = argument("RUN", _RUN)
+    k: int = option(20, "Number of nearest neighbours that vote.", metavar="K", ge=1)
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(
     Options,
     verb="export",
-    knobs=(*_IMAGES, "batch_size", "workers", "bad_images", "max_image_pixels"),
+    knobs=(*LABELLED_IMAGES, "batch_size", "workers", "bad_images", "max_image_pixels"),
     batch_size=16,
 ):
     """Write a model as an ONNX, PyTorch or OpenVINO artifact, and certify how well it agrees."""
@@ -143,6 +228,7 @@ class ExportOptions(
     calibrate: bool = option(
         False, "Fit the temperature of the probabilities to the validation images."
     )
+    prior: Prior = option("trained", _PRIOR, metavar="P", ge=0)
     images: int = option(
         512, "Measure on at most this many validation images, spread evenly.", metavar="N", ge=1
     )
@@ -166,6 +252,7 @@ class ExportOptions(
         metavar="NAME",
     )
     overwrite: bool = option(False, "Replace an artifact that already exists.")
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +306,25 @@ class ConvertOptions(Options, verb="convert"):
         "WEIGHTS",
         "Run folder, weights file, folder from the Hub, or OWNER/NAME on the Hugging Face Hub.",
     )
-    to: Literal["official", "timm", "transformers", "mmpretrain", "mindcv", "convnextv2"] = option(
-        REQUIRED, "Format to write.", metavar="FORMAT"
+    to: Literal[
+        "official",
+        "timm",
+        "transformers",
+        "mmpretrain",
+        "mindcv",
+        "convnextv2",
+        "official-v1",
+        "timm-v1",
+        "transformers-v1",
+        "mmpretrain-v1",
+        "mindcv-v1",
+        "torchvision-v1",
+        "dinov3-v1",
+    ] = option(
+        REQUIRED,
+        "Format to write. Names that end in -v1 mean a ConvNeXt of the first version, which "
+        "needs a GRN that is still zero.",
+        metavar="FORMAT",
     )
     out: PathLike = option(
         REQUIRED,
@@ -231,6 +335,43 @@ class ConvertOptions(Options, verb="convert"):
     allow_drift: bool = option(
         False, "Also write weights that the target library would compute slightly differently."
     )
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(Options, verb="push"):
+    """Publish a model on the Hugging Face Hub, with a card, its licence and its figures."""
+
+    run: PathLike = argument("RUN", "Run folder, checkpoint or weights file.")
+    repository: str = argument("OWNER/NAME", "Repository, which is made if it does not exist.")
+    to: Literal["transformers", "timm"] = option(
+        "transformers",
+        "Library that reads the weights. transformers.js reads those for transformers.",
+        metavar="FORMAT",
+    )
+    onnx: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Whether to add ONNX files for transformers.js. auto: if the packages for it are "
+        "installed.",
+        metavar="O",
+    )
+    public: bool = option(False, "Make a new repository public. Otherwise it is private.")
+    revision: str = option(
+        "", "Branch to push to, which is made if it does not exist. If empty, main.", metavar="NAME"
+    )
+    license: str = option(
+        "",
+        "Licence on the card, such as apache-2.0. If empty, it is that of the weights that "
+        "training started from.",
+        metavar="ID",
+    )
+    about: str = option("", "What the model is for, as Markdown for the card.", metavar="TEXT")
+    allow_drift: bool = option(
+        False, "Also push weights that the library would compute slightly differently."
+    )
+    out: PathLike = option("", "Keep the folder that is pushed here.", metavar="FOLDER")
+    dry_run: bool = option(False, "Write the folder to `out` and upload nothing.")
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +379,7 @@ class InspectOptions(Options, verb="inspect"):
     """Describe a checkpoint of any known format."""
 
     weights: PathLike = argument("WEIGHTS", _RUN)
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +418,7 @@ class ReplayOptions(Options, verb="replay"):
     step: int | None = option(
         None, "Step to show. If empty, it is the last one that was kept.", metavar="N", ge=1
     )
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +447,7 @@ class StatisticsOptions(
         metavar="N",
         ge=1,
     )
-    json: bool = option(False, "Print one JSON object, for use by other programs.")
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +459,7 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
     )
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
     probe_seconds: float = option(30.0, "How long to measure.", metavar="S", unit="s", gt=0)
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,11 +489,12 @@ class BenchmarkOptions(
         metavar="B",
     )
     seconds: float = option(10.0, "How long to measure each row.", metavar="S", unit="s", ge=0)
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsOptions(Options, verb="models"):
-    """List the model sizes."""
+    """List the model sizes, or the public weights to start from."""
 
     pattern: str = argument(
         "PATTERN", "List only the sizes that match this pattern, such as '*tiny'.", default="*"
@@ -357,6 +502,10 @@ class ModelsOptions(Options, verb="models"):
     image_size: int = option(
         224, "Side of the image for which multiply-adds are counted.", metavar="PX", unit="px", ge=1
     )
+    weights: bool = option(
+        False, "List public weights that `init` takes, with licence, size and published accuracy."
+    )
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,6 +518,7 @@ class RecipesOptions(Options, verb="recipes"):
     schema: bool = option(
         False, "Print the JSON schema of recipes, which editors use to complete and check them."
     )
+    json: bool = _json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,10 +536,18 @@ class DemoOptions(Options, verb="demo"):
 VERBS: dict[str, type[Options]] = {
     options.command: options
     for options in (
-        *(PretrainOptions, TrainOptions, ValidateOptions, PredictOptions, ExportOptions),
-        *(ServeOptions, ConvertOptions, InspectOptions, InferOptions, ReconstructOptions),
+        *(PretrainOptions, TrainOptions, ValidateOptions, CompareOptions, PredictOptions),
+        *(EmbedOptions, ProbeOptions),
+        *(
+            ExportOptions,
+            ServeOptions,
+            ConvertOptions,
+            InspectOptions,
+            InferOptions,
+            ReconstructOptions,
+        ),
         *(ReplayOptions, StatisticsOptions, PlanOptions, BenchmarkOptions, ModelsOptions),
-        *(RecipesOptions, DemoOptions),
+        *(RecipesOptions, DemoOptions, PushOptions),
     )
 }
 """The verbs in the order of `--help`."""

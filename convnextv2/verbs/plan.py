@@ -17,15 +17,17 @@ from typing import Any
 
 import torch
 
+from convnextv2.console import answer
 from convnextv2.data.loader import PREFETCH, build_sampler, resolve_workers
-from convnextv2.data.sources import find_sources
 from convnextv2.device import choose_device
 from convnextv2.distributed import Place
+from convnextv2.durations import read_duration
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.machine import peak_memory
 from convnextv2.recipe.knobs import group_of
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
+from convnextv2.tasks.choice import count_images
 from convnextv2.verbs.options import PlanOptions
 
 _LONGEST_START_S = 900.0
@@ -52,8 +54,9 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     # Use what the probe found if the recipe leaves it open.
     batch_size, accumulate = own.images_per_batch(), own.accumulate
     recipe = recipe.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
-    source, _ = find_sources(recipe, labelled=verb == "train")
-    batches = len(build_sampler(recipe, len(source), Place(torch.device("cpu"))))
+    place = Place(torch.device("cpu"))
+    images = count_images(recipe, place, labelled=verb == "train")
+    batches = len(build_sampler(recipe, images, place))
     found |= pace(
         records,
         batch_size=batch_size,
@@ -61,7 +64,11 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         batches_per_epoch=batches,
         prefetched=prefetched,
     )
-    steps = recipe.epochs * math.ceil(batches / accumulate)
+    steps_per_epoch = math.ceil(batches / accumulate)
+    if recipe.time:
+        fit = read_duration(recipe.time) / (steps_per_epoch * found["seconds_per_step"])
+        recipe = recipe.model_copy(update={"epochs": max(1, round(fit))})
+    steps = recipe.epochs * steps_per_epoch
     kept = (
         recipe.keep_checkpoints
         if recipe.keep_policy != "all"
@@ -72,6 +79,7 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         "images_per_second": found["images_per_second"],
         "data_wait": found["data_wait"],
         "memory_gib": found["memory_gib"],
+        "epochs": recipe.epochs,
         "steps": steps,
         "hours": steps * found["seconds_per_step"] / 3600,
         # Checkpoints, and best/ and last/. These two hold only weights, which take at most a third
@@ -97,14 +105,16 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         f"{figures['disk_gib']:.2f} GiB."
     )
     print(
-        f"The whole recipe: {recipe.epochs} epochs, {steps} steps, {_duration(figures['hours'])} "
-        "of training."
+        f"The whole recipe: {'about ' if recipe.time else ''}{recipe.epochs} epochs, {steps} "
+        f"steps, {_duration(figures['hours'])} of training"
+        f"{' and evaluation, as time says' if recipe.time else ''}."
     )
     if verb == "train" and recipe.val_while_train:
         print(
             "Evaluation is not counted: a pass over the validation images costs about a third of "
             "training on as many."
         )
+    answer(figures)
     return figures
 
 
@@ -174,6 +184,7 @@ def _probe(
         "out": out,
         "log_every_steps": 1,
         "tensorboard": False,
+        "loggers": None,
         "resume": False,
         "overwrite": False,
     }

@@ -2,45 +2,98 @@
 
 from __future__ import annotations
 
-import json as json_format
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from convnextv2.console import answer
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
 from convnextv2.data.sources import files
-from convnextv2.deploy.artifact import Artifact
-from convnextv2.errors import RecipeError
-from convnextv2.inference.predictor import top
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.errors import DataError
+from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.answer import result_of
+from convnextv2.inference.prediction_file import check_prediction_file, write_predictions
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
-from convnextv2.server.client import predict_remotely
+from convnextv2.recipe.prior import Prior
 from convnextv2.text import plain
+from convnextv2.verbs.detect import detect
 from convnextv2.verbs.options import PredictOptions
+from convnextv2.verbs.remote import described, predict_by_server
+from convnextv2.verbs.segment import segment
 from convnextv2.weights.opened import Weights
 
 
 @takes(PredictOptions)
 def predict(options: PredictOptions) -> list[dict[str, Any]]:
-    """Print the most probable classes of images, and return them.
+    """Print the most probable classes of images, or their labels, and return them.
+
+    They are written to a file, too, if `out` is given. With `json`, one JSON object for each image
+    is printed while images are classified. The file also names the images that could not be read.
+    Of a segmentor, the share of every class in the pixels is printed, and `out` is a folder for
+    overlays and maps of class indices. Of a detector, the objects are printed, and `out` is a
+    folder for pictures and COCO's JSON.
 
     Returns:
-        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`.
+        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`. Of
+        a model that gives an image any number of labels, it is a list of `{"image": name, "labels":
+        [{"name": name, "score": probability, "threshold": threshold}, ...], "scores": {name:
+        probability}}`. Of a segmentor, it is a list of `{"image": name, "height": px, "width": px,
+        "classes": [{"class": name, "share": share}, ...]}`, with "overlay" and "index" if `out` is
+        given. Of a detector, it is a list of `{"image": name, "width": px, "height": px, "objects":
+        [{"class": name, "score": score, "box": [x0, y0, x1, y1], "mask": code}, ...]}`.
     """
     recipe, notes = options.recipe()
+    opened = None if options.server else _open(options.run)
+    remote = described(options) if options.server else {}
+    kind = remote.get("kind", "") if opened is None else kind_of(opened)
+    writes_folder = kind in ("segmentation", "detection")
+    out = Path(options.out) if options.out and not writes_folder else None
+    if out is not None:
+        check_prediction_file(out)
     for note in notes:
         print(note, file=sys.stderr)
+    failures: dict[str, str] = {}
     if options.server:
-        return _predict_remotely(options, recipe)
+        found = predict_by_server(options, recipe, remote, failures.__setitem__)
+    elif opened is not None and kind == "segmentation":
+        found = segment(opened, options, recipe, failures.__setitem__)
+    elif opened is not None and kind == "detection":
+        found = detect(opened, options, recipe, failures.__setitem__)
+    else:
+        found = classify(
+            opened or options.run,
+            options.images,
+            recipe,
+            top_k=options.top_k,
+            prior=options.prior,
+            on_bad=failures.__setitem__,
+        )
     results = []
-    for result in classify(options.run, options.images, recipe, top_k=options.top_k):
+    for result in found:
         results.append(result)
         _show(result, options.json)
+    for name, why in failures.items():
+        print(f"{plain(name)}: {plain(why)} Skipped.", file=sys.stderr)
+    if out is not None:
+        write_predictions(out, results, failures)
+        print(f"Predictions: {out}", file=sys.stderr)
+    if failures and not results:
+        raise DataError(f"None of the {len(failures)} images can be read.")
     return results
+
+
+def _open(run: str | Path) -> Weights | Artifact:
+    return open_artifact(run) if is_artifact(run) else open_run_weights(find_weights(run))
+
+
+def kind_of(opened: Weights | Artifact) -> str:
+    """Return the kind of a model."""
+    return opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
 
 
 def classify(
@@ -49,22 +102,30 @@ def classify(
     recipe: Recipe,
     *,
     top_k: int,
+    prior: Prior = "trained",
+    on_bad: Callable[[str, str], object] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Classify images on this machine, and name on stderr those that cannot be read.
+    """Classify images on this machine.
 
     Args:
         classifier: A run folder, weights or an artifact. Weights and artifacts may be open already.
         images: Files and folders.
         recipe: Its device, precision, batch_size, workers, bad_images and max_image_pixels count.
-        top_k: Number of classes that are named for each image.
+        top_k: Number of classes that are named for each image, if it has one class.
+        prior: For which frequencies of the classes probabilities hold, see `prior_shift`.
+        on_bad: Called at the end with name and reason for each image that was left out, because it
+            cannot be read.
 
     Yields:
-        {"image": name, "predictions": [{"class": name, "prob": probability}, ...]} for each image.
+        What `predict` returns for each image.
     """
     choice.choose(recipe.kernels)
-    scorer = open_scorer(classifier, device=recipe.device, precision=recipe.precision)
+    scorer = open_scorer(classifier, device=recipe.device, precision=recipe.precision, prior=prior)
     for line in scorer.notes:
         print(line, file=sys.stderr)  # other programs may read the output
+    if scorer.is_multi_label and top_k != PredictOptions.top_k:
+        why = "all labels above their thresholds are named"
+        print(f"No effect here: top_k ({why}).", file=sys.stderr)
     transform = scorer.transform
     source = files(images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
@@ -82,44 +143,34 @@ def classify(
     )
     for batch in loader:
         for index, probs in zip(batch.indices.tolist(), scorer(batch.pixels).probs, strict=True):
-            yield {
-                "image": source.names[index],
-                "predictions": top(probs, scorer.class_names, top_k),
-            }
-    for name in sorted(loader.skipped):
-        print(f"{name}: not readable, skipped.", file=sys.stderr)
-
-
-def _predict_remotely(options: PredictOptions, recipe: Recipe) -> list[dict[str, Any]]:
-    """Let a server classify the images."""
-    knobs = options.knob_values
-    if wrong := sorted(knobs.keys() - {"bad_images"}):
-        raise RecipeError(
-            f"{wrong[0]} = {knobs[wrong[0]]}: the server decides on that itself. Leave {wrong[0]} "
-            "out."
-        )
-    key = options.api_key or os.environ.get("CONVNEXTV2_API_KEY", "")
-    names = files(options.images, max_pixels=recipe.max_image_pixels).names
-    results, skipped = [], list[str]()
-    for result in predict_remotely(
-        options.server,
-        str(options.run),
-        names,
-        top_k=options.top_k,
-        api_key=key,
-        on_bad=None if recipe.bad_images == "fail" else skipped.append,
-    ):
-        results.append(result)
-        _show(result, options.json)
-    for line in skipped:
-        print(f"{line} Skipped.", file=sys.stderr)
-    return results
+            yield {"image": source.names[index], **result_of(scorer, probs, top_k)}
+    for name, why in loader.skipped.items():
+        if on_bad is not None:
+            on_bad(name, why)
 
 
 def _show(result: dict[str, Any], json: bool) -> None:
     if json:
-        print(json_format.dumps(result))
+        answer(result)
         return
     print(plain(result["image"]))
+    if "classes" in result:
+        for each in result["classes"]:
+            print(f"  {each['share']:7.2%}  {plain(each['class'])}")
+        return
+    if "objects" in result:
+        for one in result["objects"]:
+            corners = ", ".join(f"{value:.0f}" for value in one["box"])
+            print(f"  {one['score']:7.2%}  {plain(one['class'])}  ({corners})")
+        if not result["objects"]:
+            print("  no object")
+        return
+    if "labels" in result:
+        for label in result["labels"]:
+            limit = f"(from {label['threshold']:.2%} on)"
+            print(f"  {label['score']:7.2%}  {plain(label['name'])}  {limit}")
+        if not result["labels"]:
+            print("  no label")
+        return
     for prediction in result["predictions"]:
         print(f"  {prediction['prob']:7.2%}  {plain(prediction['class'])}")

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from convnextv2.console import answer
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.options import takes
@@ -25,7 +26,9 @@ def recipes(options: RecipesOptions) -> list[tuple[str, str]]:
             file with that name.
     """
     found = list_recipes()
-    if options.schema:
+    if options.schema and options.json:
+        answer(json_schema())
+    elif options.schema:
         print(json.dumps(json_schema(), indent=2))
     elif options.copy:
         _copy(options.copy)
@@ -33,6 +36,8 @@ def recipes(options: RecipesOptions) -> list[tuple[str, str]]:
         width = max(len(name) for name, _ in found) + 2
         for name, summary in found:
             print(f"{name:<{width}}{summary}")
+    if not options.schema:
+        answer([{"name": name, "summary": summary} for name, summary in found])
     return found
 
 

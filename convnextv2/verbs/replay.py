@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from convnextv2.checkpoint import read_checkpoint
+from convnextv2.console import answer
 from convnextv2.data.chance import stream
-from convnextv2.data.transforms import BatchTransform, build_batch_transform
+from convnextv2.data.transforms import (
+    BatchTransform,
+    build_batch_transform,
+    build_preprocessing,
+)
 from convnextv2.device import choose_device, choose_precision
+from convnextv2.distillation.lessons import Lessons, build_lessons
+from convnextv2.distillation.teacher import open_teacher
+from convnextv2.distillation.tiles import TileLessons, build_tile_lessons
 from convnextv2.distributed import Place
 from convnextv2.errors import RunError
+from convnextv2.evaluation.balance import build_balance
 from convnextv2.evaluation.gallery import contact_sheet
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run, open_run
-from convnextv2.tasks.classification.task import build_criterion
+from convnextv2.tasks.classification.goal import build_criterion
+from convnextv2.tasks.detection.task import detection_loss
+from convnextv2.tasks.multi_label.goal import build_label_criterion
 from convnextv2.training.bad_step import KeptStep, bad_steps, read_bad_step
+from convnextv2.training.gradients import seed_from
 from convnextv2.training.health import gradient_norm
 from convnextv2.verbs.options import ReplayOptions
+from convnextv2.weights.build import Network
+from convnextv2.weights.description import Description
 from convnextv2.weights.restore import load_model
 from convnextv2.weights.safetensors import WEIGHTS
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class Replayed(NamedTuple):
@@ -78,11 +100,25 @@ def replay(options: ReplayOptions) -> list[Replayed]:
         print(f"Step {number} with the weights of {checkpoint}.")
         device = choose_device(recipe.device)
         model, description = load_model(checkpoint / WEIGHTS)
-        model.to(device).train()
+        criterion = (
+            None
+            if isinstance(model, FCMAE | Segmentor | Detector)
+            else _criterion(recipe, description, device)
+        )
+        if description.kind == "multi_label" and recipe.pos_weight == "balanced":
+            print("pos_weight is left out: it follows from all training images.")
         names, place = description.class_names, Place(device)
-        images = [image for part in kept for image in _images(model, part, recipe, names, place)]
+        lessons = _lessons(recipe, model, checkpoint, names, device)
+        model.to(device).train()
+        images = [
+            image
+            for part in kept
+            for image in _images(model, part, recipe, names, place, criterion, lessons)
+        ]
         images.sort(key=lambda image: (image.is_finite, -image.loss, -image.gradient_norm))
     _show(opened, images, number)
+    measured = ("name", "target", "loss", "gradient_norm")
+    answer([{name: getattr(image, name) for name in measured} for image in images])
     return images
 
 
@@ -112,49 +148,119 @@ def _checkpoint_before(run: Run, step: int) -> Path | None:
     return before[-1] if before else None
 
 
+def _lessons(
+    recipe: Recipe,
+    model: Network,
+    checkpoint: Path,
+    class_names: list[str],
+    device: torch.device,
+) -> Lessons | TileLessons | None:
+    """Open the teacher of the run, and give the model what it learned beside the network."""
+    if not recipe.teacher:
+        return None
+    preprocessing = build_preprocessing(recipe)
+    teacher = open_teacher(recipe.teacher, device, preprocessing)
+    lessons: Lessons | TileLessons
+    if isinstance(model, FCMAE):
+        lessons = build_tile_lessons(recipe, teacher, model, preprocessing)
+    else:
+        assert isinstance(model, ConvNeXtV2)
+        lessons = build_lessons(recipe, teacher, model, class_names, preprocessing)
+    model.load_state_dict(read_checkpoint(checkpoint).beside, strict=False)
+    return lessons
+
+
 def _images(
-    model: nn.Module, kept: KeptStep, recipe: Recipe, class_names: list[str], place: Place
+    model: nn.Module,
+    kept: KeptStep,
+    recipe: Recipe,
+    class_names: list[str],
+    place: Place,
+    criterion: Criterion | None,
+    lessons: Lessons | TileLessons | None,
 ) -> list[Replayed]:
     transform = build_batch_transform(recipe, len(class_names))
     generator = stream(recipe.seed, "step", kept.step - 1, kept.rank)
     found = []
     for batch, names in zip(kept.batches, kept.names, strict=True):
-        for pixels, target, name in zip(batch.pixels, batch.targets.tolist(), names, strict=True):
-            loss, norm = _alone(model, pixels, target, recipe, transform, place, generator)
-            label = class_names[target] if 0 <= target < len(class_names) else ""
-            found.append(Replayed(name, label, pixels, loss, norm))
+        for pixels, target, name in zip(batch.pixels, batch.targets, names, strict=True):
+            loss, norm = _alone(
+                model, pixels, target, recipe, transform, place, generator, criterion, lessons
+            )
+            found.append(Replayed(name, _label(target, class_names), pixels, loss, norm))
     return found
+
+
+def _label(target: Any, class_names: list[str]) -> str:
+    """Name the class of an image, or its labels if it may have several. A label map has no name."""
+    if isinstance(target, dict):  # objects
+        target = target["labels"].unique()
+        return ", ".join(class_names[k] for k in target.tolist() if k < len(class_names))
+    if target.dim() == 2:
+        return ""
+    classes = target.eq(1).nonzero().flatten() if target.dim() else target[None]
+    return ", ".join(class_names[k] for k in classes.tolist() if 0 <= k < len(class_names))
 
 
 def _alone(
     model: nn.Module,
     pixels: Tensor,
-    target: int,
+    target: Any,
     recipe: Recipe,
     transform: BatchTransform,
     place: Place,
     generator: torch.Generator,
+    criterion: Criterion | None,
+    lessons: Lessons | TileLessons | None,
 ) -> tuple[float, float]:
     """Compute the loss and the gradient norm of one image."""
     image = transform.normalise(pixels[None].to(place.device))
     model.zero_grad(set_to_none=True)
     with place.autocast(choose_precision(recipe.precision, place.device)):
-        if isinstance(model, FCMAE):
+        if isinstance(model, Detector):
+            seed_from(generator)
+            loss = detection_loss(model, model, image, [target], place.device)
+        elif isinstance(model, Segmentor):
+            maps = target[None].to(place.device)
+            logits, auxiliary = model(image)
+            loss = segmentation_loss(logits, auxiliary, maps, recipe.auxiliary_weight)
+        elif criterion is None:
+            assert isinstance(model, FCMAE)
             grid = model.grid(*image.shape[-2:])
-            visible, masked = draw_masks(1, grid, recipe.mask_ratio, generator)
-            loss = model(image, visible.to(place.device), masked.to(place.device))
+            masks = draw_masks(1, grid, recipe.mask_ratio, generator)
+            visible, masked = (indices.to(place.device) for indices in masks)
+            if isinstance(lessons, TileLessons):
+                loss = lessons.loss(model, image, visible, masked)
+            else:
+                loss = model(image, visible, masked)
         else:
-            expected = torch.tensor([target], device=place.device)
-            loss = _criterion(recipe)(model(image), expected)
+            expected = target[None].to(place.device)
+
+            def on_label(logits: Tensor) -> Tensor:
+                is_unlabelled = target.dim() == 0 and target < 0
+                return logits.sum() * 0 if is_unlabelled else criterion(logits, expected)
+
+            if isinstance(lessons, Lessons):
+                loss = lessons.loss(model, image, on_label)
+            else:
+                loss = on_label(model(image))
     loss.backward()
     return float(loss.detach()), float(gradient_norm(model.parameters()))
 
 
-def _criterion(recipe: Recipe):  # type: ignore[no-untyped-def]
-    """Build the recipe's loss. The jsd loss needs three versions of an image, so ce replaces it."""
-    return build_criterion(
-        recipe.model_copy(update={"loss": "ce"}) if recipe.loss == "jsd" else recipe
-    )
+def _criterion(recipe: Recipe, description: Description, device: torch.device) -> Criterion:
+    """Build the loss of a run. jsd needs three versions of an image, so ce replaces it.
+
+    With several labels, a balanced `pos_weight` is left out: it follows from all images.
+    """
+    if description.kind == "multi_label":
+        return build_label_criterion(recipe)
+    if recipe.loss == "jsd":
+        recipe = recipe.model_copy(update={"loss": "ce"})
+    names = description.class_names
+    # A run of an older version does not tell how frequent its classes were, and made no use of it.
+    counts = description.balance.get("class_counts", [1] * len(names))
+    return build_criterion(recipe, build_balance(recipe, np.array(counts), names), device)
 
 
 def _show(run: Run, images: list[Replayed], step: int) -> None:

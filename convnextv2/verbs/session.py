@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -38,6 +39,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         Stopped: SIGINT or SIGTERM asked for a stop.
         ConvNeXtV2Error: Something is wrong with the recipe, the folder or the ranks.
     """
+    began = time.monotonic()
     verb, config = options.command, options.config
     asked, notes = options.recipe(config)
     recipe, way = decide(asked, _folder(verb, asked))
@@ -69,7 +71,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
             if note:
                 say(note)
         say(f"Run folder: {path}")
-        yield Start(recipe, run, place, way, weights)
+        yield Start(recipe, run, place, way, weights, began)
 
 
 def run_task(task: Task, start: Start) -> bool:
@@ -90,7 +92,8 @@ def run_task(task: Task, start: Start) -> bool:
     if not place.is_main:
         return False
     if before is not None and before == run.last_checkpoint():
-        say(f"{run.path} is done ({task.recipe.epochs} epochs). Report: {run.report}")
+        epochs = int(before.name.split("-")[1])
+        say(f"{run.path} is done ({epochs} epochs). Report: {run.report}")
         return False
     return True
 

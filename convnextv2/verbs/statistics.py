@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from convnextv2.console import answer
 from convnextv2.data.loader import resolve_workers
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
@@ -52,11 +52,9 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
     workers = resolve_workers(recipe.workers)[0] if len(source) > 256 else 0
     found = measure(source, channels, value_range=recipe.value_range, workers=workers)
     described = _described(found, len(source))
-    print(
-        json_format.dumps(described)
-        if options.json
-        else _page(found, len(source), str(options.data))
-    )
+    if not options.json:
+        print(_page(found, len(source), str(options.data)))
+    answer(described)
     return described
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from convnextv2.console import say
+from convnextv2.console import answer, say
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.dense_card import SegmentorCard
 from convnextv2.distributed import joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
-from convnextv2.recipe.knobs import group_of
+from convnextv2.recipe.knobs import Recipe, group_of
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import evaluate_weights
-from convnextv2.tasks.classification.report import write_evaluation_report
+from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure, write_report
 from convnextv2.verbs.options import ValidateOptions
 from convnextv2.weights.opened import Weights
 
@@ -31,13 +32,18 @@ _IN_THE_ARTIFACT = {
         "std",
         "antialias",
         "model",
+        "slide",
+        "test_scales",
+        "test_flip",
     )
 }
+_OF_MAPS = {"task", "classes", "ignore_values", "reduce_zero_label", "annotations"}
+"""The knobs of dense tasks that say what annotations mean."""
 
 
 @takes(ValidateOptions)
-def validate(options: ValidateOptions) -> Evaluation:
-    """Evaluate a classifier on labelled images, print a table and write a report.
+def validate(options: ValidateOptions) -> AnyEvaluation:
+    """Evaluate a model on labelled images, print a table and write a report.
 
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
@@ -54,6 +60,8 @@ def validate(options: ValidateOptions) -> Evaluation:
         owner = run_of(opened.path)
         if config is None and owner is not None:
             beneath = _data_knobs(owner)
+        elif config is None and opened.card.segmentation is not None:
+            beneath = _map_knobs(opened.card.segmentation)
         if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
             raise RecipeError(
                 f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. "
@@ -78,16 +86,49 @@ def validate(options: ValidateOptions) -> Evaluation:
     with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
         for note in notes + more:
             say(note)
-        measured = evaluate_weights(opened, recipe, place)
+        measured = measure(opened, recipe, place, options.prior)
         for note in measured.notes():
             say(note)
         say(f"Weights: {opened.path}")
         say(measured.evaluation.table())
-        if recipe.mindcv_files:
+        if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
-            say(f"Report: {write_evaluation_report(opened.path, measured, recipe)}")
+            page_recipe = _recipe_of(opened, recipe) if isinstance(opened, Artifact) else recipe
+            report = write_report(opened.path, measured, page_recipe)
+            say(f"Report: {report}")
+            answer(_answer(opened, measured, report))
     return measured.evaluation
+
+
+def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:
+    """Return the recipe for the page of an artifact: its run's, with what the artifact states.
+
+    Args:
+        artifact: The artifact.
+        recipe: The recipe of this evaluation, which names the data.
+    """
+    owner, card, how = run_of(artifact.path), artifact.card, artifact.transform.preprocessing
+    of_data = {name: getattr(recipe, name) for name in group_of("data")}
+    told = {
+        "model": card.model,
+        "depths": tuple(card.arguments["depths"]) if card.model == "custom" else None,
+        "dims": tuple(card.arguments["dims"]) if card.model == "custom" else None,
+        "image_size": how.image_size[0] if len(set(how.image_size)) == 1 else how.image_size,
+    }
+    base = owner.recipe if owner else recipe
+    return base.model_copy(update=of_data | told)
+
+
+def _answer(opened: Weights | Artifact, measured: AnyMeasured, report: Path) -> dict[str, Any]:
+    """Return the answer as `answers.Validated` or `answers.ValidatedLabels` describes it."""
+    return {
+        "weights": str(opened.path),
+        "report": str(report),
+        "class_names": list(measured.description.class_names),
+        "skipped": list(measured.skipped),
+        **measured.evaluation.to_dict(),
+    }
 
 
 def _mindcv_line(evaluation: Evaluation) -> str:
@@ -101,17 +142,29 @@ def _mindcv_line(evaluation: Evaluation) -> str:
 
 
 def _data_knobs(owner: Run) -> dict[str, Any]:
-    """Return the knobs that say which images a run was validated on."""
-    recipe = owner.recipe
+    """Return the knobs that say which images a run was validated on, and what is in them."""
+    recipe, names = owner.recipe, ValidateOptions.knobs.keys()
     return {
         name: getattr(recipe, name)
-        for name in ValidateOptions.knobs.keys() & group_of("data") & recipe.model_fields_set
+        for name in names & (group_of("data") | _OF_MAPS) & recipe.model_fields_set
         if name not in _IN_THE_ARTIFACT
     }
+
+
+def _map_knobs(card: SegmentorCard) -> dict[str, Any]:
+    """Return the knobs that say what the label maps of a segmentor without a run hold."""
+    knobs: dict[str, Any] = {"task": "segmentation", "reduce_zero_label": card.reduce_zero_label}
+    if card.ignore_values is not None:
+        knobs["ignore_values"] = tuple(card.ignore_values)
+    return knobs
 
 
 def _preprocessing_knobs(weights: Weights) -> dict[str, Any]:
     """Return the knobs that say how a weights file without a run prepares its images."""
     knobs = dict(weights.description.preprocessing)
     knobs["in_channels"] = knobs.pop("channels", 3)
+    if weights.description.kind in ("segmentation", "detection"):
+        knobs["task"] = weights.description.kind
+        for name in ("crop_pct", "eval_preset"):  # whole images are resized
+            knobs.pop(name, None)
     return knobs

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.text import brief
 from convnextv2.weights.describe import size_name
 from convnextv2.weights.names import depths_of
@@ -52,10 +53,11 @@ class LoadReport:
 
 
 def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
-    """Start a classifier or a bare encoder from the weights of a classifier or of FCMAE.
+    """Start a classifier or a bare encoder from the weights of any network with an encoder.
 
     The encoder must be complete and of the model's size. The stem is adapted to another number of
-    input channels. A head with another number of classes and FCMAE's decoder are left out.
+    input channels. A head with another number of classes is left out, and so is everything around
+    an encoder: FCMAE's decoder, and the norms and heads of a network for segmentation or detection.
 
     Args:
         model: The model to fill; its tensors are overwritten.
@@ -105,21 +107,19 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
 def _encoder_of(
     tensors: Mapping[str, Tensor],
 ) -> tuple[Mapping[str, Tensor], list[tuple[str, str]]]:
-    """Take FCMAE's encoder out of its weights; those of a classifier stay as they are.
+    """Take the encoder out of the weights of a network around one; a classifier's stay as they are.
 
     Returns:
         The encoder's tensors by canonical name, and the name of each tensor that is left out with
         the reason.
     """
-    if not any(name.startswith("encoder.") for name in tensors):
+    inside = {name: name_in_encoder(name) for name in tensors}
+    encoder = {inside[name]: tensor for name, tensor in tensors.items() if inside[name] != name}
+    if not encoder:
         return tensors, []
-    encoder = {
-        name.removeprefix("encoder."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("encoder.")
-    }
-    outside = [name for name in tensors if not name.startswith("encoder.")]
-    return encoder, [(name, "part of the decoder") for name in outside]
+    is_pretraining = "mask_token" in tensors
+    why = "part of the decoder" if is_pretraining else "part of the head of another task"
+    return encoder, [(name, why) for name in tensors if inside[name] == name]
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.model.upernet import Segmentor
 from convnextv2.text import brief
 from convnextv2.weights.description import Description
 
-_KINDS = ("classifier", "encoder", "fcmae")
+Network = ConvNeXtV2 | FCMAE | Segmentor | Detector
+"""What a weights file may hold."""
+
+_KINDS = ("classifier", "multi_label", "encoder", "fcmae", "segmentation", "detection")
 
 
-def build_model(description: Description, *, drop_path_rate: float = 0.0) -> ConvNeXtV2 | FCMAE:
+def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Network:
     """Build the model that a description describes, with random weights.
 
     Args:
@@ -25,26 +30,32 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Con
         drop_path_rate: The rate of stochastic depth in its last block.
 
     Returns:
-        An `FCMAE` for the kind "fcmae", else a `ConvNeXtV2`.
+        An `FCMAE` for the kind "fcmae", a `Segmentor` for "segmentation", a `Detector` for
+        "detection", else a `ConvNeXtV2`.
 
     Raises:
-        CheckpointError: The description belongs to a task that this version does not know, or no
-            model can be built from it.
+        CheckpointError: No model can be built from the description.
     """
-    if description.kind not in _KINDS:
-        raise CheckpointError(
-            f"kind = {description.kind}: weights of a task that this version does not know, "
-            f"expected one of {', '.join(_KINDS)}. Use the program that wrote them."
-        )
     try:
-        network = ConvNeXtV2(**description.arguments, drop_path_rate=drop_path_rate)
-        return FCMAE(network, **description.fcmae) if description.kind == "fcmae" else network
-    except (TypeError, RuntimeError, OverflowError) as error:
+        return _build(description, drop_path_rate)
+    except (TypeError, RuntimeError, OverflowError, AssertionError) as error:
         why = brief([str(error).strip().split("\n")[0]])
         raise CheckpointError(
             f"the model description cannot be understood ({why}). Was it written by a newer "
             "version?"
         ) from error
+
+
+def _build(description: Description, drop_path_rate: float) -> Network:
+    arguments, classes = dict(description.arguments), description.arguments.get("num_classes")
+    if description.kind in ("segmentation", "detection"):
+        arguments["num_classes"] = None
+    network = ConvNeXtV2(**arguments, drop_path_rate=drop_path_rate)
+    if description.kind == "segmentation":
+        return Segmentor(network, int(classes or 0), **description.head)
+    if description.kind == "detection":
+        return Detector(network, int(classes or 0), **description.head)
+    return FCMAE(network, **description.fcmae) if description.kind == "fcmae" else network
 
 
 def check_complete(tensors: Mapping[str, Tensor], description: Description, path: Path) -> None:
@@ -56,9 +67,15 @@ def check_complete(tensors: Mapping[str, Tensor], description: Description, path
         path: The file, for error messages.
 
     Raises:
-        CheckpointError: A tensor is missing, superfluous, of another shape, or not of floats; or
-            the description cannot belong to these tensors.
+        CheckpointError: The weights belong to a task that this version does not know; a tensor is
+            missing, superfluous, of another shape, or not of floats; or the description cannot
+            belong to these tensors.
     """
+    if description.kind not in _KINDS:
+        raise CheckpointError(
+            f"{path}: kind = {description.kind}: weights of a task that this version does not "
+            f"know, expected one of {', '.join(_KINDS)}. Use the program that wrote them."
+        )
     _check_plausible(tensors, description, path)
     with torch.device("meta"):
         expected = build_model(description).state_dict()
@@ -89,6 +106,11 @@ def _check_plausible(tensors: Mapping[str, Tensor], description: Description, pa
         if description.kind == "fcmae":
             numbers += [description.fcmae["decoder_dim"], description.fcmae["decoder_depth"]]
             blocks += description.fcmae["decoder_depth"]
+        if description.kind == "segmentation":
+            numbers += [description.head["channels"], arguments["num_classes"]]
+        if description.kind == "detection":
+            numbers += [description.head["fpn_channels"], description.head["box_dim"]]
+            numbers.append(arguments["num_classes"])
         plausible = (
             min(numbers) >= 1 and blocks <= len(tensors) and arguments["stem_stride"] in (1, 2, 4)
         )

@@ -25,7 +25,10 @@ from convnextv2.weights.safetensors import WEIGHTS, read_tensors
 from convnextv2.weights.signatures import HEAD, signature_of
 
 _INDEX = "model.safetensors.index.json"
-_TORCH = "pytorch_model.bin"
+_TORCH = ("pytorch_model.bin", "open_clip_pytorch_model.bin")
+_OPEN_CLIP = "open_clip_model.safetensors"
+CONFIGURATIONS = ("config.json", "open_clip_config.json")
+"""What tells that a folder has the layout of the Hub."""
 _OTHERS = (
     "tf_model.h5",
     "flax_model.msgpack",
@@ -56,6 +59,7 @@ class Container:
         average: The moving average of the weights in a PyTorch checkpoint.
         provenance: Text by the names in `PROVENANCE`.
         notes: Lines for people.
+        marks: What each file was when it was opened; see `is_unchanged`.
     """
 
     title: str
@@ -69,10 +73,20 @@ class Container:
     average: dict[str, Tensor] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    marks: tuple[tuple[int, int, int], ...] = ()
 
     def nbytes(self) -> int:
         """Return the size of all files in bytes."""
         return sum(path.stat().st_size for path in self.files)
+
+    def __post_init__(self) -> None:
+        """Remember the files as they are when they are opened."""
+        if not self.marks:
+            object.__setattr__(self, "marks", _marks(self.files))
+
+    def is_unchanged(self) -> bool:
+        """Whether the files are still those that were opened."""
+        return _marks(self.files) == self.marks
 
     @cached_property
     def sha256(self) -> str:
@@ -82,6 +96,18 @@ class Container:
             with open(path, "rb") as file:
                 hashlib.file_digest(file, lambda: digest)
         return digest.hexdigest()
+
+
+def _marks(files: list[Path]) -> tuple[tuple[int, int, int], ...]:
+    """Return what tells each file from one that took its place; zeros for a file that is gone."""
+    marks = []
+    for path in files:
+        try:
+            found = path.stat()
+            marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
+        except OSError:
+            marks.append((0, 0, 0))
+    return tuple(marks)
 
 
 def open_container(path: Path) -> Container:
@@ -125,20 +151,22 @@ def _open_folder(folder: Path) -> Container:
     """Open a folder in the layout of the Hugging Face Hub.
 
     It has config.json beside model.safetensors, or beside shards and their index, or beside
-    pytorch_model.bin.
+    pytorch_model.bin. open_clip's folders have names of their own.
     """
     if (folder / WEIGHTS).is_file():
         opened = _open_safetensors([folder / WEIGHTS])
     elif (folder / _INDEX).is_file():
         opened = _open_shards(folder)
-    elif (folder / _TORCH).is_file():
-        opened = open_container(folder / _TORCH)
+    elif (folder / _OPEN_CLIP).is_file():
+        opened = _open_safetensors([folder / _OPEN_CLIP])
+    elif pickled := [folder / name for name in _TORCH if (folder / name).is_file()]:
+        opened = open_container(pickled[0])
     else:
         others = [name for name in _OTHERS if (folder / name).is_file()]
         beside = f"; {others[0]} is not read" if others else ""
         raise CheckpointError(
             f"{folder}: no weights in it (expected {WEIGHTS}, {_INDEX} with its shards, or "
-            f"{_TORCH}{beside})."
+            f"{_TORCH[0]}{beside})."
         )
     config, processor = (
         _read_json(folder / name) if (folder / name).is_file() else {}
@@ -265,16 +293,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _card_licence(card: Path) -> str:
-    """Read the licence in the front matter of a model card; empty if there is none."""
+    """Read the licence in the front matter of a model card; empty if none is named."""
     if not card.is_file():
         return ""
     with open(card, encoding="utf-8", errors="replace") as file:
         front = file.read(10_000).split("---")
     lines = front[1].splitlines() if len(front) > 2 else []
-    licence = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("license:")), ""
-    )
-    return "" if licence == "other" or not licence.isprintable() else licence[:100]
+    told = {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
+    licence = told.get("license", "")
+    licence = told.get("license_name", "") if licence == "other" else licence
+    return licence[:100] if licence.isprintable() else ""
 
 
 def _provenance(told: object) -> dict[str, str]:

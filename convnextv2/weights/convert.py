@@ -1,5 +1,7 @@
 """Writes weights for another library, with the names, shapes and configuration that it expects.
 
+A model whose GRN is zero can also be written as a ConvNeXt of the first version.
+
 A library may be unable to express a part of the model, such as the form of GELU or an epsilon. What
 that changes in the logits is measured, and such weights are written only if the caller allows it.
 """
@@ -19,15 +21,18 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.files import replacing, write_json, write_text
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
+from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.model.pyramid import name_in_encoder
+from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
 from convnextv2.text import brief
 from convnextv2.weights.build import build_model
-from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name
+from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name, timm_eps
 from convnextv2.weights.description import Description
 from convnextv2.weights.mindspore import write_ckpt
-from convnextv2.weights.names import FORMATS, name_table, to_foreign
-from convnextv2.weights.opened import OURS, Weights
+from convnextv2.weights.names import FORMATS, VERSION_1, library_of, name_table, to_foreign
+from convnextv2.weights.opened import HEAD, OURS, Weights
 from convnextv2.weights.processor import RESAMPLE
 from convnextv2.weights.restore import restore
 from convnextv2.weights.safetensors import (
@@ -36,17 +41,25 @@ from convnextv2.weights.safetensors import (
     save_weights_file,
     write_tensors,
 )
+from convnextv2.weights.version_1 import is_version_1, to_version_1
 
-TARGETS = ("official", "timm", "transformers", "mmpretrain", "mindcv", OURS)
+_LIBRARIES = ("official", "timm", "transformers", "mmpretrain", "mindcv")
+_FIRST = (*_LIBRARIES, "torchvision", "dinov3")
+TARGETS = (*_LIBRARIES, OURS, *(f"{library}{VERSION_1}" for library in _FIRST))
+"""What can be written. Names that end in "-v1" mean a ConvNeXt of the first version."""
 
 _FIXED: dict[str, dict[str, Any]] = {
-    "official": {"gelu": "exact", "norm_eps": 1e-6, "grn_scope": "image"},
-    "timm": {"norm_eps": 1e-6, "grn_scope": "image"},
-    "transformers": {"grn_scope": "image"},
-    "mmpretrain": {"gelu": "exact", "norm_eps": 1e-6, "grn_scope": "image"},
-    "mindcv": {"gelu": "tanh", "norm_eps": 1e-6, "grn_scope": "image"},
+    "official": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
+    "timm": {},
+    "transformers": {"inner_eps": 1e-6},
+    "mmpretrain": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
+    "mindcv": {"gelu": "tanh", "norm_eps": 1e-6, "inner_eps": 1e-6},
+    "torchvision": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
+    "dinov3": {},
 }
-"""Arguments that a target fixes, since its checkpoints have no place for another value."""
+"""Arguments that a library fixes, since its checkpoints have no place for another value."""
+_ONE_EPS = ("timm", "dinov3")
+"""Libraries whose configuration has one epsilon for all norms."""
 
 _SUFFIXES = {
     "official": (".pt", ".pth", ".safetensors"),
@@ -54,10 +67,17 @@ _SUFFIXES = {
     "transformers": (".safetensors", ".pt", ".pth", ".bin"),
     "mmpretrain": (".pth", ".pt", ".safetensors"),
     "mindcv": (".ckpt", ".safetensors"),
+    "torchvision": (".pth", ".pt", ".safetensors"),
+    "dinov3": (".safetensors", ".pt", ".pth", ".bin"),
     OURS: (".safetensors",),
 }
 FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 """A path with any other ending means a folder."""
+
+_FILES_ONLY = ("mindcv", "torchvision")
+"""Libraries that read files, not folders."""
+_TIMM_FIRST = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge")
+"""The sizes that timm has of the first ConvNeXt."""
 
 _IMAGENET = {
     name: value
@@ -100,7 +120,7 @@ def convert_weights(
             f"out = {out}: cannot be written ({error.strerror}). Choose another place."
         ) from error
     if weights.left_out:
-        lines.insert(0, f"Not weights, left out: {brief([name for name, _ in weights.left_out])}.")
+        lines.insert(0, f"Left out: {brief([name for name, _ in weights.left_out])}.")
     if any(tensor.dtype == torch.float64 for tensor in weights.tensors.values()) and target != OURS:
         lines.append("Its float64 tensors are rounded to float32.")
     return [*lines, f"Written: {out}"]
@@ -110,14 +130,17 @@ def _check_place(target: str, out: Path) -> None:
     """Raise CheckpointError if the target is unknown or does not read what `out` names."""
     if target not in TARGETS:
         raise CheckpointError(f"to = {target!r}: expected one of {', '.join(TARGETS)}.")
-    is_file = out.suffix in FILE_SUFFIXES
-    if is_file and out.suffix not in _SUFFIXES[target]:
+    is_file, suffixes = out.suffix in FILE_SUFFIXES, _SUFFIXES[library_of(target)]
+    if is_file and out.suffix not in suffixes:
         raise CheckpointError(
-            f"out = {out}: expected a folder, or a file ending in "
-            f"{', '.join(_SUFFIXES[target])}, for {target}."
+            f"out = {out}: expected a folder, or a file ending in {', '.join(suffixes)}, for "
+            f"{target}."
         )
-    if not is_file and target == "mindcv":
-        raise CheckpointError(f"out = {out}: MindCV reads files. Name one ending in .ckpt.")
+    if not is_file and library_of(target) in _FILES_ONLY:
+        title = FORMATS[target].title.partition(",")[0]
+        raise CheckpointError(
+            f"out = {out}: {title} reads files. Name one ending in {suffixes[0]}."
+        )
 
 
 def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> list[str]:
@@ -127,18 +150,21 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         return []
     description, lines = weights.description, []
     model = restore(weights)
-    if isinstance(model, FCMAE):
-        left_out = [name for name in weights.tensors if not name.startswith("encoder.")]
-        lines.append(
-            f"FCMAE's decoder is not part of this format: {len(left_out)} tensors are left out."
+    if isinstance(model, FCMAE | Segmentor | Detector):
+        left_out = [name for name in weights.tensors if name_in_encoder(name) == name]
+        what = {"fcmae": "FCMAE's decoder", "segmentation": "The head of a segmentor"}.get(
+            description.kind, "The head of a detector"
         )
+        lines.append(f"{what} is not part of this format: {len(left_out)} tensors are left out.")
+        if not isinstance(model, FCMAE):  # the classes are those of pixels or objects
+            description = replace(description, kind="encoder", class_names=[])
         model = model.encoder
-    fixed = dict(_FIXED[target])
+    fixed = _fixed(model, target, is_file=out.suffix in FILE_SUFFIXES)
     if model.norm is None:  # a model without a final norm does not use its epsilon
         fixed.pop("norm_eps", None)
     preparation: dict[str, Any] = _IMAGENET | description.preprocessing
     lines += _check_target(model, preparation, target, out)
-    if preparation.get("value_range") and target in ("timm", "transformers"):
+    if preparation.get("value_range") and library_of(target) in ("timm", "transformers"):
         low, high = preparation["value_range"]
         lines.append(
             f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
@@ -146,7 +172,12 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         )
     lines += _check_drift(model, fixed, target, allow_drift)
     name = description.model if description.model in SIZES else size_name(model.depths, model.dims)
-    tensors = foreign_tensors(model, target, name)
+    try:
+        tensors = foreign_tensors(model, target, name)
+    except CheckpointError as error:
+        raise CheckpointError(f"to = {target}: {error}") from error
+    if target == "dinov3-v1" and model.head is not None:
+        lines.append("DINOv3's networks have no classifier: the head is left out.")
     (out.parent if out.suffix in FILE_SUFFIXES else out).mkdir(parents=True, exist_ok=True)
     if out.suffix in FILE_SUFFIXES:
         _write_file(out, tensors, target, _provenance(weights))
@@ -157,7 +188,9 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
             )
     else:
         labels = description.class_names
-        if target == "transformers" and distinct(labels) != labels:
+        if description.kind == "multi_label":
+            lines.append(_several_labels_line(target))
+        if library_of(target) == "transformers" and distinct(labels) != labels:
             lines.append(
                 "Classes of the same name get their number behind it, since label2id tells them "
                 "apart by name."
@@ -171,6 +204,31 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
             weights,
         )
     return lines
+
+
+def _fixed(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]:
+    """Return the arguments that the target fixes, whatever the model has."""
+    fixed = dict(_FIXED[library_of(target)])
+    if not is_version_1(target):
+        fixed["grn_scope"] = "image"
+    if library_of(target) in _ONE_EPS and model.norm is not None:
+        # A file has no configuration, so the network has its usual epsilon.
+        eps = timm_eps(model.depths) if is_file else model.arguments["norm_eps"]
+        fixed |= {"norm_eps": eps, "inner_eps": eps}
+    return fixed
+
+
+def _several_labels_line(target: str) -> str:
+    """Say what a target keeps of a model that gives an image any number of labels."""
+    if library_of(target) == "transformers":
+        return (
+            "problem_type multi_label_classification is written; the thresholds are not, since "
+            "transformers has none."
+        )
+    return (
+        f"{FORMATS[target].title} does not say that an image may have several labels: use the "
+        "sigmoid of the logits there, not the softmax. The thresholds are not written."
+    )
 
 
 def _check_drift(
@@ -201,13 +259,20 @@ def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tens
 
     Returns:
         The tensors by the library's names.
+
+    Raises:
+        CheckpointError: The target is of the first ConvNeXt, and GRN is not zero.
     """
-    table = name_table(
-        target, model.depths, None if model.head is not None or target != "transformers" else ""
-    )
+    is_bare = model.head is None and library_of(target) == "transformers"
+    table = name_table(target, model.depths, "" if is_bare else None)
+    tensors = model.state_dict()
+    if is_version_1(target):
+        tensors = to_version_1(tensors)
+    if target == "dinov3-v1":
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD}
     return {
         table[canonical]: to_foreign(target, canonical, tensor, model=name)
-        for canonical, tensor in model.state_dict().items()
+        for canonical, tensor in tensors.items()
     }
 
 
@@ -252,6 +317,7 @@ def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
 
 def _changed(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
     """Name the arguments that differ; empty if none does."""
+    arguments = {"inner_eps": 1e-6, **arguments}
     return ", ".join(
         f"{name} {value}, not {arguments[name]}"
         for name, value in fixed.items()
@@ -272,17 +338,18 @@ def _check_target(
     """
     stride = model.stem_stride
     # With patch_size 2, timm's first stage downsamples once more.
-    builds = {"official": (4,), "mindcv": (4,), "timm": (1, 4)}
-    if stride not in builds.get(target, (stride,)):
+    only_4 = dict.fromkeys(("official", "mindcv", "torchvision", "dinov3"), (4,))
+    builds: dict[str, tuple[int, ...]] = {**only_4, "timm": (1, 4)}
+    if stride not in builds.get(library_of(target), (stride,)):
         remedy = "transformers" if stride == 2 else "timm or transformers"
         raise CheckpointError(
             f"stem_stride = {stride}: {FORMATS[target].title} cannot build it. Convert to {remedy}."
         )
-    if out.suffix in FILE_SUFFIXES or target not in ("timm", "transformers"):
+    if out.suffix in FILE_SUFFIXES or library_of(target) not in ("timm", "transformers"):
         return []
     how = Preprocessing.read(preparation)
     lines, size = [], how.image_size
-    if target == "transformers":
+    if library_of(target) == "transformers":
         if size[0] != size[1]:
             lines.append(
                 f"Its image processor knows squares only: {size[0]} px is written, the model was "
@@ -305,9 +372,13 @@ def _write_file(
     if out.suffix == ".ckpt":
         write_ckpt(out, {name: tensor.float() for name, tensor in tensors.items()}, provenance)
     elif out.suffix == ".safetensors":
-        write_tensors(out, tensors, {"format": "ms" if target == "mindcv" else "pt", **provenance})
+        write_tensors(
+            out,
+            tensors,
+            {"format": "ms" if library_of(target) == "mindcv" else "pt", **provenance},
+        )
     else:
-        key = {"official": "model", "mmpretrain": "state_dict"}.get(target)
+        key = {"official": "model", "mmpretrain": "state_dict"}.get(library_of(target))
         content: Any = {key: dict(tensors), "provenance": dict(provenance)}
         if key is None:  # no entry may stand beside the tensors, but the dictionary may have a note
             content = OrderedDict(tensors)
@@ -367,11 +438,16 @@ def _configuration(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each JSON file beside model.safetensors in a Hub folder, by name."""
     preparation = description.preprocessing
-    if target == "timm":
-        return {"config.json": _timm_configuration(model, description, licence)}
+    library, first = library_of(target), is_version_1(target)
+    if library == "timm":
+        return {"config.json": _timm_configuration(model, description, licence, first=first)}
     names = description.class_names or [f"LABEL_{i}" for i in range(model.num_classes or 0)]
-    if target == "transformers":
-        return _transformers_configuration(model, distinct(names), preparation)
+    if library == "transformers":
+        return _transformers_configuration(
+            model, distinct(names), preparation, description.kind, first=first
+        )
+    if library == "dinov3":
+        return _dinov3_configuration(model, preparation)
     # The official code and mmpretrain take these as arguments of their classes.
     arguments = {
         "depths": list(model.depths),
@@ -388,14 +464,15 @@ def _configuration(
 
 
 def _transformers_configuration(
-    model: ConvNeXtV2, names: list[str], preparation: dict[str, Any]
+    model: ConvNeXtV2, names: list[str], preparation: dict[str, Any], kind: str, *, first: bool
 ) -> dict[str, dict[str, Any]]:
     """Return config.json and preprocessor_config.json as transformers reads them."""
+    version = "ConvNext" if first else "ConvNextV2"
     config = {
         "architectures": [
-            "ConvNextV2ForImageClassification" if model.head is not None else "ConvNextV2Model"
+            f"{version}ForImageClassification" if model.head is not None else f"{version}Model"
         ],
-        "model_type": "convnextv2",
+        "model_type": version.lower(),
         "depths": list(model.depths),
         "hidden_sizes": list(model.dims),
         "num_channels": model.in_channels,
@@ -411,6 +488,8 @@ def _transformers_configuration(
     if names:
         config |= {"id2label": {str(i): name for i, name in enumerate(names)}}
         config |= {"label2id": {name: i for i, name in enumerate(names)}}
+    if kind == "multi_label":
+        config["problem_type"] = "multi_label_classification"
     processor = {
         "image_processor_type": "ConvNextImageProcessor",
         "do_resize": True,
@@ -426,25 +505,55 @@ def _transformers_configuration(
     return {"config.json": config, "preprocessor_config.json": processor}
 
 
+def _dinov3_configuration(
+    model: ConvNeXtV2, preparation: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return config.json as transformers reads it for DINOv3's ConvNeXt."""
+    config = {
+        "architectures": ["DINOv3ConvNextModel"],
+        "model_type": "dinov3_convnext",
+        "depths": list(model.depths),
+        "hidden_sizes": list(model.dims),
+        "num_channels": model.in_channels,
+        "hidden_act": "gelu_pytorch_tanh" if model.arguments["gelu"] == "tanh" else "gelu",
+        "layer_norm_eps": model.arguments["norm_eps"],
+        "image_size": preparation["image_size"][0],
+        "torch_dtype": "float32",
+    }
+    return {"config.json": config}
+
+
+def _timm_name(model: ConvNeXtV2, name: str, *, first: bool) -> str:
+    """Return timm's name of a size; the tiny one for a size that timm does not have."""
+    size = name.removeprefix("convnextv2_")
+    if first:
+        return f"convnext_{size if size in _TIMM_FIRST else 'tiny'}"
+    return name if name in SIZES and size != "xlarge" else "convnextv2_tiny"
+
+
 def _timm_configuration(
-    model: ConvNeXtV2, description: Description, licence: str
+    model: ConvNeXtV2, description: Description, licence: str, *, first: bool
 ) -> dict[str, Any]:
     """Return config.json as timm reads it."""
     name, preparation = description.model, description.preprocessing
+    architecture = _timm_name(model, name, first=first)
     labels = description.class_names
     height, width = preparation["image_size"]
     warped = Preprocessing.read(preparation).warps
     arguments: dict[str, Any] = {}
-    if name not in SIZES or SIZES[name] != (model.depths, model.dims):
+    same_size = architecture.partition("_")[2] == name.removeprefix("convnextv2_")
+    if not same_size or SIZES[name] != (model.depths, model.dims):
         arguments |= {"depths": list(model.depths), "dims": list(model.dims)}
     if model.arguments["gelu"] == "tanh":
         arguments["act_layer"] = "gelu_tanh"
+    if model.norm is not None and model.arguments["norm_eps"] != 1e-6:
+        arguments["norm_eps"] = model.arguments["norm_eps"]
     if model.stem_stride != 4:
         arguments["patch_size"] = model.stem_stride
     if model.norm is None:  # timm always builds a norm, which then keeps its initial values
         arguments["pretrained_strict"] = False
     config: dict[str, Any] = {
-        "architecture": name if name in SIZES else "convnextv2_tiny",
+        "architecture": architecture,
         "num_classes": model.num_classes or 0,
         "num_features": model.dims[-1],
         "model_args": arguments

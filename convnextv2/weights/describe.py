@@ -17,14 +17,43 @@ from convnextv2.model.convnext import SIZES
 from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from convnextv2.weights.containers import Container
 from convnextv2.weights.description import Description, check_preprocessing
-from convnextv2.weights.names import FORMATS
-from convnextv2.weights.processor import read_processor
+from convnextv2.weights.names import FORMATS, VERSION_1, library_of
+from convnextv2.weights.processor import crop_share, read_processor
 
 NOTICE = (
     "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
     "these come from them, that holds for what is made of them too."
 )
-"""What is said of weights that may come from Meta's."""
+"""What is said of ConvNeXt V2 weights that may come from Meta's."""
+
+_DINOV3 = (
+    "Weights in this layout are Meta's DINOv3 or EUPE. DINOv3's licence allows commercial use, and "
+    "the agreement must travel with the weights and with what is made of them. EUPE's licence is "
+    "for research only, without commercial use."
+)
+_LICENCES = {
+    "dinov3": "It allows commercial use, and the agreement must travel with the weights and with "
+    "what is made of them.",
+    "noncommercial": "It allows no commercial use of the weights or of what is made of them.",
+    "cc-by-nc": "It allows no commercial use of the weights or of what is made of them.",
+}
+"""What a licence asks for whose name has this in it."""
+
+_TIMM_EPS = {"convnext_xxlarge": 1e-5, "test_convnext": 1e-5, "test_convnext2": 1e-5}
+"""Epsilon of all norms in timm's networks that do not have 1e-6."""
+_XXLARGE = (3, 4, 30, 3)
+"""The depths of timm's convnext_xxlarge. They tell its epsilon if there is no configuration."""
+_TIMM_TANH = ("test_convnext", "test_convnext2")
+
+_CLIP = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+    "image_size": [256, 256],
+    "crop_pct": 1.0,
+}
+"""How open_clip's ConvNeXt towers are evaluated by default."""
+_TORCHVISION_RESIZE = {96: {9: 236, 27: 230}}
+"""The resized side in torchvision's weights by width and depth: tiny 236, small 230, others 232."""
 
 _GELU = {"gelu": "exact"} | dict.fromkeys(
     ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_tanh"), "tanh"
@@ -32,7 +61,6 @@ _GELU = {"gelu": "exact"} | dict.fromkeys(
 """The two forms of GELU, by the names that transformers and timm use."""
 
 _TIMM_BUILT: dict[str, tuple[Any, ...]] = {
-    "norm_eps": (1e-6, None),
     "output_stride": (32, None),
     "global_pool": ("avg", "fast", "fastavg", "", None),
     "norm_layer": (None,),
@@ -42,7 +70,7 @@ first value is the usual one."""
 
 _TIMM_SHOWN = """
     in_chans num_classes depths dims kernel_sizes ls_init_value stem_type patch_size
-    head_norm_first head_hidden_size conv_mlp conv_bias use_grn act_layer
+    norm_eps head_norm_first head_hidden_size conv_mlp conv_bias use_grn act_layer
 """
 """Arguments of timm's model that show in the names and shapes of the tensors, or are read below."""
 _TIMM_IDLE = """
@@ -66,12 +94,15 @@ _TRANSFORMERS_KNOWN = frozenset(
     layer_norm_eps initializer_range drop_path_rate image_size id2label label2id num_labels
     problem_type out_features out_indices stage_names torch_dtype dtype transformers_version
     _name_or_path finetuning_task return_dict output_hidden_states output_attentions use_cache
-    chunk_size_feed_forward is_encoder_decoder torchscript _commit_hash
+    layer_scale_init_value chunk_size_feed_forward is_encoder_decoder torchscript _commit_hash
     _attn_implementation_autoset tie_word_embeddings use_bfloat16 pruned_heads
     """.split()
 )
 """Keys of these configurations that are read here, that show in the tensors, or that do not change
 what the model computes."""
+
+_SEVERAL = "multi_label_classification"
+"""What transformers calls the problem of images that may have any number of labels."""
 
 TIMM_NAMES = {
     "nearest": "nearest",
@@ -89,6 +120,7 @@ def describe(
     key: str,
     depths: tuple[int, ...],
     container: Container,
+    theirs: Mapping[str, Tensor],
 ) -> tuple[Description, list[str]]:
     """Describe the network that weights of another library belong to.
 
@@ -101,6 +133,7 @@ def describe(
         key: The format, a key of `FORMATS`.
         depths: The number of blocks in each stage.
         container: The file with the configuration beside it.
+        theirs: All tensors under the names of their format.
 
     Returns:
         The description, and a line for people about each part of the configuration that has no
@@ -121,16 +154,24 @@ def describe(
         "stem_stride": stem_stride,
         "gelu": _gelu(key, container),
         "grn_scope": "image",
-        "norm_eps": _norm_eps(key, container),
     }
-    notes = _check_config(key, container)
-    preprocessing, more = _preprocessing(key, channels, container)
+    norm_eps, inner_eps = _epsilons(key, depths, container)
+    arguments["norm_eps"] = norm_eps
+    if inner_eps != 1e-6:
+        arguments["inner_eps"] = inner_eps
+    notes = _check_config(key, container) + _contradictions(key, depths, dims, container)
+    is_clip = _is_clip(theirs)
+    preprocessing, more = _preprocessing(
+        key, channels, container, _usual(key, depths, dims, is_clip)
+    )
     notes += more
-    provenance = {"format": key} | container.provenance | {"notice": notice_of(key, container)}
+    provenance = (
+        {"format": key} | container.provenance | {"notice": notice_of(key, container, theirs)}
+    )
     if container.licence:
         provenance["licence"] = container.licence
     description = Description(
-        kind="fcmae" if decoder else "classifier" if num_classes else "encoder",
+        kind=_kind(bool(decoder), num_classes, key, container),
         model=size_name(depths, dims),
         arguments=arguments,
         fcmae=_fcmae_arguments(decoder, stem_stride) if decoder else {},
@@ -139,6 +180,17 @@ def describe(
         provenance=provenance,
     )
     return description, notes
+
+
+def _kind(has_decoder: bool, num_classes: int | None, key: str, container: Container) -> str:
+    """Return the kind of a description; see `Description.kind`."""
+    if has_decoder:
+        return "fcmae"
+    if not num_classes:
+        return "encoder"
+    is_theirs = library_of(key) == "transformers"
+    several = is_theirs and container.config.get("problem_type") == _SEVERAL
+    return "multi_label" if several else "classifier"
 
 
 def _sides(tensors: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
@@ -165,31 +217,65 @@ def _fcmae_arguments(decoder: Mapping[str, Tensor], stem_stride: int) -> dict[st
     }
 
 
-def notice_of(key: str, container: Container) -> str:
+def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> str:
     """Say what the licence of weights asks for.
 
     Args:
         key: The format, a key of `FORMATS`.
         container: The file with its model card, and with what an earlier conversion wrote into it.
+        tensors: All tensors under the names of their format.
 
     Returns:
         A line; empty if nothing is known that would restrict the use of the weights.
     """
-    told = container.provenance.get("notice")
-    if container.licence and container.licence not in (told or ""):
-        return f"its model card says {container.licence}. {NOTICE}"
+    told, licence = container.provenance.get("notice"), container.licence
+    meant = next((text for part, text in _LICENCES.items() if part in licence), "")
+    if key.endswith(VERSION_1):
+        usual = meant or ("" if licence or not _is_dino(key, tensors) else _DINOV3)
+    else:
+        usual = NOTICE
+    if licence and licence not in (told or ""):
+        # A file that was converted here says what is known, even if that is nothing.
+        rest = usual if told is None else told
+        return f"its model card says {licence}. {rest}".rstrip()
     if told is not None:
         return told
-    return "" if key == "mindcv" else NOTICE  # Meta released none in that format
+    return "" if key == "mindcv" else usual  # Meta released none in that format
+
+
+def _is_dino(key: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether weights are in a layout that only DINOv3 and EUPE are published in."""
+    return key == "dinov3-v1" or any(
+        name.removeprefix("module.").startswith(("norms.3.", "projectors.")) for name in tensors
+    )
+
+
+def _is_clip(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether weights are of a CLIP with its towers for images and texts."""
+    return any(name.endswith("visual.trunk.stem.0.weight") for name in tensors)
+
+
+def is_projection(container: Container) -> bool:
+    """Whether the head of timm's weights is CLIP's projection, by the tag in the configuration.
+
+    Names and shapes do not tell it. Towers that were fine-tuned have a classifier.
+
+    Args:
+        container: The folder with its configuration.
+    """
+    tag = str((_timm_preparation(container) or {}).get("tag", ""))
+    return tag.startswith("clip_") and "_ft_" not in tag
 
 
 def _gelu(key: str, container: Container) -> str:
     """Return the form of GELU that the configuration names, or else the format's usual one."""
+    usual = "gelu_tanh" if _architecture(container) in _TIMM_TANH else None
     told = {
-        "timm": _timm_arguments(container).get("act_layer"),
+        "timm": _timm_arguments(container).get("act_layer") or usual,
         "transformers": container.config.get("hidden_act"),
+        "dinov3": container.config.get("hidden_act"),
     }
-    name = told.get(key)
+    name = told.get(library_of(key))
     if not name:
         return "tanh" if FORMATS[key].tanh_gelu else "exact"
     if not isinstance(name, str) or name not in _GELU:
@@ -200,20 +286,46 @@ def _gelu(key: str, container: Container) -> str:
     return _GELU[name]
 
 
-def _norm_eps(key: str, container: Container) -> float:
-    """Return the epsilon of the final norm; that of all other norms is 1e-6."""
-    if key == "transformers":
-        # Its configuration applies to the final norm only, and has a default of its own.
-        eps = container.config.get("layer_norm_eps", 1e-12)
-        if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
-            raise CheckpointError(
-                f"{_config_of(container)}: layer_norm_eps = {ascii(eps)[:60]}, expected a number "
-                "from 0 to 1."
-            )
-        return float(eps)
-    if key == "timm":
+def _epsilons(key: str, depths: tuple[int, ...], container: Container) -> tuple[float, float]:
+    """Return the epsilon of the final norm and that of all other norms."""
+    library = library_of(key)
+    if library == "timm":
         _check_timm_arguments(container)
-    return 1e-6
+        usual = timm_eps(depths, _architecture(container))
+        given = _timm_arguments(container).get("norm_eps")
+        eps = _epsilon("norm_eps", usual if given is None else given, container)
+        return eps, eps
+    if library not in ("transformers", "dinov3"):
+        return 1e-6, 1e-6
+    # The configuration of ConvNext and ConvNextV2 applies to the final norm only, and has a default
+    # of its own. DINOv3's applies to all norms.
+    is_dinov3 = library == "dinov3"
+    usual = 1e-6 if is_dinov3 else 1e-12
+    eps = _epsilon("layer_norm_eps", container.config.get("layer_norm_eps", usual), container)
+    return eps, eps if is_dinov3 else 1e-6
+
+
+def timm_eps(depths: tuple[int, ...], architecture: str = "") -> float:
+    """Return the epsilon of all norms that timm gives a network.
+
+    Args:
+        depths: The number of blocks in each stage.
+        architecture: timm's name of the network; empty if it is not known.
+    """
+    return _TIMM_EPS.get(architecture, 1e-5 if depths == _XXLARGE else 1e-6)
+
+
+def _epsilon(name: str, value: object, container: Container) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise CheckpointError(
+            f"{_config_of(container)}: {name} = {ascii(value)[:60]}, expected a number from 0 to 1."
+        )
+    return float(value)
+
+
+def _architecture(container: Container) -> str:
+    """Return the name of timm's network in a configuration; empty if there is none."""
+    return str(container.config.get("architecture", ""))
 
 
 def _check_timm_arguments(container: Container) -> None:
@@ -235,7 +347,7 @@ def _check_timm_arguments(container: Container) -> None:
 
 def _check_config(key: str, container: Container) -> list[str]:
     """List for people what a configuration says that has no effect here."""
-    if key == "timm":
+    if library_of(key) == "timm":
         return [
             f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, "
             "and left out."
@@ -243,20 +355,32 @@ def _check_config(key: str, container: Container) -> list[str]:
             if (name not in _TIMM_PREPARATION or name == "label_offset")
             and value not in (None, False, 0, "")
         ]
-    return _check_transformers_config(container.config) if key == "transformers" else []
+    is_theirs = library_of(key) in ("transformers", "dinov3")
+    return _check_transformers_config(container.config) if is_theirs else []
+
+
+def _contradictions(
+    key: str, depths: tuple[int, ...], dims: tuple[int, ...], container: Container
+) -> list[str]:
+    """List for people where a configuration of transformers contradicts the tensors."""
+    config = container.config
+    if library_of(key) not in ("transformers", "dinov3"):
+        return []
+    kind = {"transformers": "convnextv2", "transformers-v1": "convnext"}.get(key, "dinov3_convnext")
+    told = {"depths": list(depths), "hidden_sizes": list(dims), "model_type": kind}
+    return [
+        f"{_config_of(container)}: {name} = {ascii(config[name])[:60]}, and the tensors are of "
+        f"{value}. The tensors count."
+        for name, value in told.items()
+        if config.get(name) not in (None, value)
+    ]
 
 
 def _check_transformers_config(config: Mapping[str, Any]) -> list[str]:
     """List for people what a configuration of transformers says that has no effect here."""
     notes = []
     kind = config.get("problem_type")
-    if kind == "multi_label_classification":
-        notes.append(
-            "problem_type = multi_label_classification: its classes do not exclude each other, "
-            "while the probabilities here (softmax), top-1 and the loss take them as if they did. "
-            "The logits are right."
-        )
-    elif kind not in (None, "single_label_classification"):
+    if kind not in (None, "single_label_classification", _SEVERAL):
         notes.append(
             f"problem_type = {ascii(kind)[:60]}: its outputs are not classes, though they are "
             "treated as such here."
@@ -317,34 +441,51 @@ def distinct(names: list[str]) -> list[str]:
     return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
+def _usual(
+    key: str, depths: tuple[int, ...], dims: tuple[int, ...], is_clip: bool
+) -> dict[str, Any]:
+    """Return how the published weights of a format are evaluated."""
+    library = library_of(key)
+    found: dict[str, Any] = {
+        "image_size": [224, 224],
+        "eval_preset": "mindcv" if library == "mindcv" else "official",
+        "interpolation": "bicubic",
+        "crop_pct": 0.95 if library == "mindcv" else 0.875,
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+    }
+    if library == "torchvision":
+        side = _TORCHVISION_RESIZE.get(dims[0], {}).get(depths[2], 232)
+        found |= {
+            "eval_preset": "timm",
+            "interpolation": "bilinear",
+            "crop_pct": crop_share(224, side),
+        }
+    if library == "dinov3":
+        found |= {"eval_preset": "timm", "interpolation": "bilinear", "crop_pct": 1.0}
+    return found | ({"eval_preset": "timm"} | _CLIP if is_clip else {})
+
+
 def _preprocessing(
-    key: str, channels: int, container: Container
+    key: str, channels: int, container: Container, usual: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Find how images are prepared for weights.
 
     The configuration in the folder decides. What it leaves out is as the weights of the format were
-    published.
+    published, which `usual` says.
 
     Returns:
         The values of `Description.preprocessing`, and a line for people about each part of the
         configuration that they cannot express.
     """
     folder = container.files[0].parent
-    found: dict[str, Any] = {
-        "image_size": [224, 224],
-        "channels": channels,
-        "eval_preset": "mindcv" if key == "mindcv" else "official",
-        "interpolation": "bicubic",
-        "crop_pct": 0.95 if key == "mindcv" else 0.875,
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-    }
+    found: dict[str, Any] = {**usual, "channels": channels}
     notes: list[str] = []
     timm, own = _timm_preparation(container), container.config.get("preprocessing")
     try:
-        if isinstance(timm, dict) and key == "timm":
+        if isinstance(timm, dict) and library_of(key) == "timm":
             notes += _take_timm_preparation(timm, found)
-        elif container.processor and key == "transformers":
+        elif container.processor and library_of(key) in ("transformers", "dinov3"):
             prepared = read_processor(container.processor)
             found |= prepared.arguments
             notes += prepared.notes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
     AfterValidator,
@@ -32,26 +32,52 @@ class Description:
     """What a weights file holds.
 
     Attributes:
-        kind: "classifier", "encoder" (pooled or plain features) or "fcmae".
+        kind: "classifier" (one class for each image), "multi_label" (any number of classes for
+            each image), "encoder" (pooled or plain features), "fcmae", "segmentation" (a class for
+            each pixel) or "detection" (boxes and masks of objects).
         model: The name of the model, such as "convnextv2_tiny"; "custom" for other sizes.
-        arguments: The arguments of `ConvNeXtV2`.
+        arguments: The arguments of `ConvNeXtV2`. For "segmentation" and "detection", `num_classes`
+            is that of the head, and the encoder has no classes.
         fcmae: The arguments of `FCMAE` other than the encoder; empty for other kinds.
+        head: For "segmentation" and "detection": the arguments of `Segmentor` or `Detector` other
+            than the encoder and the number of classes; empty for other kinds.
         class_names: One name for each row of the head; empty if they are unknown.
+        thresholds: For "multi_label": the probability from which on each class counts as present,
+            one for each row of the head; empty if none were fitted.
         preprocessing: How evaluation images are prepared, as `Preprocessing.read` takes it; empty
             if that is unknown.
         training: The step, the epoch and the figures that were measured then.
         provenance: Where the weights came from: format, sha256, notice and licence. Weights that
-            were trained from others have these under `init`, and the notice beside it.
+            were trained from others have these under `init`, and the notice beside it. A model that
+            learned from another one has that under `teacher`.
+        balance: How frequent classes were in training, see `evaluation.balance`: class_counts, the
+            number of training images of each row; prior, the frequencies for which probabilities
+            hold, "natural" (those of the counts), "balanced" (equal), or a share for each row; and
+            done, what was done about unbalanced classes. Empty if that is unknown.
     """
 
     kind: str
     model: str
     arguments: dict[str, Any]
     fcmae: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    balance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the JSON: all attributes, without head and thresholds if empty.
+
+        Versions that do not know these can thus read all weights that have none.
+        """
+        content = asdict(self)
+        for name in ("head", "thresholds"):
+            if not content[name]:
+                del content[name]
+        return content
 
 
 def _increasing(values: list[float]) -> list[float]:
@@ -61,6 +87,9 @@ def _increasing(values: list[float]) -> list[float]:
 
 
 _PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
+Threshold = Annotated[FiniteFloat, Field(ge=0, le=1)]
+"""The probability from which on a class counts as present."""
+
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _ANY = ConfigDict(strict=True, extra="allow")
 
@@ -75,6 +104,7 @@ class _Arguments(TypedDict):
     gelu: Literal["exact", "tanh"]
     grn_scope: Literal["image", "batch"]
     norm_eps: _PositiveFloat
+    inner_eps: NotRequired[_PositiveFloat]
 
 
 class _Fcmae(TypedDict, total=False):
@@ -108,6 +138,14 @@ class _Provenance(TypedDict, total=False):
     notice: str
     licence: str
     init: dict[str, Any]
+    teacher: dict[str, Any]
+
+
+class _Balance(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    class_counts: list[Annotated[int, Field(ge=0)]]
+    prior: Literal["natural", "balanced"] | list[Annotated[FiniteFloat, Field(ge=0)]]
+    done: str
 
 
 class _Content(TypedDict):
@@ -118,13 +156,20 @@ class _Content(TypedDict):
     model: str
     arguments: _Arguments
     fcmae: _Fcmae
+    head: dict[str, Any]
     class_names: list[str]
+    thresholds: list[Threshold]
     preprocessing: _Preprocessing
     training: dict[str, Any]
     provenance: _Provenance
+    balance: _Balance
 
+
+_NEEDED = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
+"""What a description of preprocessing must hold; nothing of it is guessed."""
 
 _CONTENT, _PREPROCESSING = TypeAdapter(_Content), TypeAdapter(_Preprocessing)
+_BALANCE = TypeAdapter(_Balance)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
@@ -147,10 +192,13 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     """
     defaults: dict[str, Any] = {
         "fcmae": {},
+        "head": {},
         "class_names": [],
+        "thresholds": [],
         "preprocessing": {},
         "training": {},
         "provenance": {},
+        "balance": {},
     }
     try:
         content = parse_json(metadata[KEY])
@@ -172,10 +220,17 @@ def _check_agreement(description: Description, path: Path) -> None:
             f"{path}: its model description has {len(description.class_names)} class names for "
             f"{rows} classes."
         )
-    needed = ("image_size", "channels", "eval_preset", "interpolation", "crop_pct", "mean", "std")
+    if description.thresholds and (
+        description.kind != "multi_label" or len(description.thresholds) != rows
+    ):
+        raise CheckpointError(
+            f"{path}: its model description has {len(description.thresholds)} thresholds for a "
+            f"{description.kind} of {rows} classes."
+        )
+    check_balance(description.balance, rows, path)
     if not description.preprocessing:
         return
-    if missing := [name for name in needed if name not in description.preprocessing]:
+    if missing := [name for name in _NEEDED if name not in description.preprocessing]:
         raise CheckpointError(
             f"{path}: its model description has preprocessing without {', '.join(missing)}."
         )
@@ -223,7 +278,37 @@ def check_preprocessing(preprocessing: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(
             f"{path}: the preprocessing beside the weights cannot be used ({_complaint(error)})."
         ) from error
+    if missing := [name for name in _NEEDED if name not in preprocessing]:
+        raise CheckpointError(f"{path}: its preprocessing has no {', '.join(missing)}.")
     _check_counts(preprocessing, path)
+
+
+def check_balance(balance: Mapping[str, Any], rows: int, path: Path) -> None:
+    """Check what is said of the frequencies of the classes in training.
+
+    Args:
+        balance: The values, as in `Description.balance`.
+        rows: The number of classes.
+        path: The file that they come from, for error messages.
+
+    Raises:
+        CheckpointError: A value is missing, has the wrong type or is out of range.
+    """
+    try:
+        _BALANCE.validate_json(json.dumps(balance))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: its balance of the classes cannot be read ({_complaint(error)})."
+        ) from error
+    if balance and (missing := {"class_counts", "prior", "done"} - balance.keys()):
+        raise CheckpointError(f"{path}: its balance of the classes has no {min(missing)}.")
+    for name in ("class_counts", "prior"):
+        each = balance.get(name, "")
+        if not isinstance(each, str) and (len(each) != rows or not sum(each)):
+            raise CheckpointError(
+                f"{path}: its balance of the classes has a {name} of {len(each)} numbers with sum "
+                f"{sum(each):g}, for {rows} classes."
+            )
 
 
 def _check_counts(preprocessing: Mapping[str, Any], path: Path) -> None:

@@ -5,8 +5,12 @@ A name is OWNER/NAME, such as facebook/convnextv2-tiny-1k-224 or timm/convnextv2
 
 from __future__ import annotations
 
+import os
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from convnextv2.errors import CheckpointError, MissingPackageError
 
@@ -16,9 +20,23 @@ _WANTED = [
     "README.md",
     "*.safetensors",
     "*.safetensors.index.json",
+    "open_clip_config.json",
 ]
-_OLDER = ["pytorch_model.bin"]
+_OLDER = ["pytorch_model.bin", "open_clip_pytorch_model.bin"]
 """Downloaded if there is no safetensors file, and opened without running what is pickled in it."""
+_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts, if the Hub is busy or the connection breaks."""
+_PASSING = (408, 429, 500, 502, 503, 504)
+"""Statuses of HTTP that do not mean that the same request fails again."""
+_TRANSPORTS = ("httpx", "httpcore", "requests", "urllib3")
+"""How packages begin whose errors mean that a connection broke, in all versions of the client."""
+_UNREACHABLE = frozenset(
+    (
+        *("ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"),
+        *("NewConnectionError", "NameResolutionError"),
+    )
+)
+"""Errors that mean that there is no network. A user who works offline must not wait for them."""
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -60,7 +78,8 @@ def download(name: str) -> Path:
         The local folder.
 
     Raises:
-        CheckpointError: There is no such repository, no network, or no huggingface_hub.
+        CheckpointError: There is no such repository, it has no weights, or there is no network or
+            no huggingface_hub.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -70,13 +89,93 @@ def download(name: str) -> Path:
             f"{MissingPackageError('huggingface_hub', 'hub')}"
         ) from None
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_WANTED))
-        if any(folder.glob("*.safetensors")):
-            return folder
-        return Path(snapshot_download(name, allow_patterns=_WANTED + _OLDER))
+        folder = _snapshot(snapshot_download, name, _WANTED)
+        if not any(folder.glob("*.safetensors")):
+            folder = _snapshot(snapshot_download, name, _WANTED + _OLDER)
     except Exception as error:  # HTTP, cache and validation each raise errors of their own
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{name}: no such local file or folder, and cannot be fetched from the Hugging Face "
-            f"Hub ({why})."
+            f"Hub ({first_line(error)}). Without a network, bring the files of that repository "
+            "(config.json, README.md and *.safetensors) into a folder, and name the folder."
         ) from error
+    has_older = any((folder / older).is_file() for older in _OLDER)
+    if not any(folder.glob("*.safetensors")) and not has_older:
+        raise CheckpointError(
+            f"{name}: this repository of the Hugging Face Hub has no weights that are read here "
+            f"(*.safetensors or {', '.join(_OLDER)})."
+        )
+    return folder
+
+
+def _snapshot(fetch: Callable[..., str], name: str, patterns: list[str]) -> Path:
+    return Path(retried(lambda: fetch(name, allow_patterns=patterns, endpoint=endpoint())))
+
+
+def endpoint() -> str | None:
+    """Return the address of the Hub, or of a mirror, from HF_ENDPOINT; None for the usual one.
+
+    huggingface_hub itself reads the variable only when it is imported.
+    """
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+
+
+Result = TypeVar("Result")
+
+
+def retried(request: Callable[[], Result]) -> Result:
+    """Do something on the Hub, and do it again after a while if it fails in passing.
+
+    The client tries parts of an upload again by itself, but not the creation of a repository, the
+    commit and the content of a download. All of these may be repeated safely.
+
+    Args:
+        request: What to do.
+
+    Returns:
+        What it returns.
+    """
+    for wait_s in _WAITS_S:
+        try:
+            return request()
+        except Exception as error:
+            if not _passes(error):
+                raise
+        time.sleep(wait_s)
+    return request()
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the status with which the Hub answered; None if it did not answer."""
+    for one in _causes(error):
+        status = getattr(getattr(one, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _passes(error: BaseException) -> bool:
+    """Return whether the same request may succeed later."""
+    status = status_of(error)
+    if status is not None:
+        return status in _PASSING
+    causes = list(_causes(error))
+    if any(type(one).__name__ in _UNREACHABLE for one in causes):
+        return False
+    return any(
+        isinstance(one, ConnectionError | TimeoutError)
+        or type(one).__module__.startswith(_TRANSPORTS)
+        for one in causes
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what caused it, and so on."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__

@@ -1,15 +1,19 @@
-"""What every format calls the tensors of ConvNeXt V2, in one table that is read in both directions.
+"""What every format calls the tensors of ConvNeXt, in one table that is read in both directions.
 
 A column is a format and a row is a part of the network. The canonical names are those of the
-official dense checkpoints. Sources: the official repository (2553895), timm (aa4b585),
-transformers' models/convnextv2, mmpretrain (ee7f2e8), MindCV (51b0636).
+official dense checkpoints. Formats whose key ends in "-v1" hold the first ConvNeXt, whose blocks
+have a layer scale in place of GRN; `weights.version_1` turns it into a ConvNeXt V2.
+
+Sources: the official repositories (ConvNeXt-V2 2553895, ConvNeXt 048efce), timm (aa4b585),
+transformers' models/convnextv2, convnext and dinov3_convnext (5.24), torchvision (0.29.1),
+mmpretrain (ee7f2e8), MindCV (51b0636).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -33,8 +37,8 @@ class Format:
         block: A block.
         dwconv: The depthwise convolution within a block.
         norm: The norm within a block.
-        pwconv: A linear layer within a block, where {k} is 1 or 2.
-        grn: The names of GRN's gamma and beta within a block.
+        pwconv: A linear layer within a block, where {k} is 1 or 2, and {place} 3 or 5.
+        grn: The names of GRN's gamma and beta within a block; None for the first ConvNeXt.
         final_norm: The norm before the classifier.
         head: The classifier.
         outer: What precedes every name but the classifier's in a whole model.
@@ -42,6 +46,10 @@ class Format:
         kernel: The name of a convolution's weight, except the stem's.
         grn_shape: The shape of GRN's gamma and beta.
         tanh_gelu: Whether the format computes GELU by its tanh approximation.
+        scale: The name of the layer scale within a block; empty for ConvNeXt V2.
+        scale_shape: The shape of the layer scale.
+        needs: A name that must be there too, if others' networks share the stem's name.
+        norm_is_outside: Whether `outer` does not precede the final norm's name either.
     """
 
     title: str
@@ -53,7 +61,7 @@ class Format:
     dwconv: str
     norm: str
     pwconv: str
-    grn: tuple[str, str]
+    grn: tuple[str, str] | None
     final_norm: str
     head: str
     outer: str = ""
@@ -61,9 +69,24 @@ class Format:
     kernel: str = "weight"
     grn_shape: tuple[int, ...] = (-1,)
     tanh_gelu: bool = False
+    scale: str = ""
+    scale_shape: tuple[int, ...] = (-1,)
+    needs: str = ""
+    norm_is_outside: bool = False
 
 
-FORMATS: dict[str, Format] = {
+VERSION_1 = "-v1"
+"""How the keys of formats end that hold the first ConvNeXt."""
+
+
+def _first_version(key: str, scale: str, outer: str = "") -> Format:
+    """Describe the first ConvNeXt in the format of a library that has both versions."""
+    form = _VERSION_2[key]
+    title, outer = f"{form.title}, ConvNeXt V1", outer or form.outer
+    return replace(form, title=title, grn=None, scale=scale, outer=outer)
+
+
+_VERSION_2: dict[str, Format] = {
     "official": Format(
         title="official PyTorch code",
         stem_conv="downsample_layers.0.0",
@@ -160,6 +183,54 @@ FORMATS: dict[str, Format] = {
     ),
 }
 
+FORMATS: dict[str, Format] = _VERSION_2 | {
+    "official-v1": _first_version("official", "gamma"),
+    "timm-v1": _first_version("timm", "gamma"),
+    "transformers-v1": _first_version("transformers", "layer_scale_parameter", "convnext."),
+    "mmpretrain-v1": _first_version("mmpretrain", "gamma"),
+    "mindcv-v1": _first_version("mindcv", "gamma_"),
+    "torchvision-v1": Format(
+        title="torchvision, ConvNeXt V1",
+        stem_conv="features.0.0",
+        stem_norm="features.0.1",
+        down_norm="features.{even}.0",
+        down_conv="features.{even}.1",
+        block="features.{odd}.{j}",
+        dwconv="block.0",
+        norm="block.2",
+        pwconv="block.{place}",
+        grn=None,
+        final_norm="classifier.0",
+        head="classifier.2",
+        scale="layer_scale",
+        scale_shape=(-1, 1, 1),
+        needs="features.1.0.layer_scale",
+    ),
+    "dinov3-v1": Format(
+        title="Hugging Face transformers, DINOv3 ConvNeXt",
+        stem_conv="stages.0.downsample_layers.0",
+        stem_norm="stages.0.downsample_layers.1",
+        down_norm="stages.{i}.downsample_layers.0",
+        down_conv="stages.{i}.downsample_layers.1",
+        block="stages.{i}.layers.{j}",
+        dwconv="depthwise_conv",
+        norm="layer_norm",
+        pwconv="pointwise_conv{k}",
+        grn=None,
+        final_norm="layer_norm",
+        head="head",  # Meta's have none
+        outer="model.",
+        scale="gamma",
+        norm_is_outside=True,
+    ),
+}
+"""The formats by key."""
+
+
+def library_of(key: str) -> str:
+    """Return the library of a format's key, such as "timm" for "timm" and "timm-v1"."""
+    return key.removesuffix(VERSION_1)
+
 
 def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> dict[str, str]:
     """Translate the name of every tensor of a classifier.
@@ -171,7 +242,8 @@ def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> di
             classifier's name lacks `outer`, but has whatever a wrapper ("module.") puts before it.
 
     Returns:
-        The format's name of each tensor, by canonical name.
+        The format's name of each tensor, by canonical name. A layer scale is "stages.0.0.gamma", as
+        in the official code of the first ConvNeXt.
     """
     form = FORMATS[key]
     inner = form.outer if prefix is None else prefix
@@ -198,12 +270,13 @@ def name_table(key: str, depths: Sequence[int], prefix: str | None = None) -> di
             add(f"{own}dwconv", block + form.dwconv, (form.kernel, "bias"))
             add(f"{own}norm", block + form.norm, form.affine)
             for k in (1, 2):
-                add(f"{own}pwconv{k}", block + form.pwconv.format(k=k))
-            table[f"{own}grn.gamma"], table[f"{own}grn.beta"] = (
-                block + form.grn[0],
-                block + form.grn[1],
-            )
-    add("norm", inner + form.final_norm, form.affine)
+                add(f"{own}pwconv{k}", block + form.pwconv.format(k=k, place=2 * k + 1))
+            if form.grn:
+                for name, theirs in zip(("gamma", "beta"), form.grn, strict=True):
+                    table[f"{own}grn.{name}"] = block + theirs
+            if form.scale:
+                table[f"{own}gamma"] = block + form.scale
+    add("norm", (wrapper if form.norm_is_outside else inner) + form.final_norm, form.affine)
     add("head", wrapper + form.head)
     return table
 
@@ -260,7 +333,14 @@ def to_foreign(key: str, name: str, tensor: Tensor, *, model: str) -> Tensor:
     """
     if ".grn." in name:
         return tensor.reshape(FORMATS[key].grn_shape)
-    if key == "timm" and model in CONV_MLP and ".pwconv" in name and name.endswith(".weight"):
+    if name.startswith("stages.") and name.count(".") == 3 and name.endswith(".gamma"):
+        return tensor.reshape(FORMATS[key].scale_shape)
+    if (
+        library_of(key) == "timm"
+        and model in CONV_MLP
+        and ".pwconv" in name
+        and name.endswith(".weight")
+    ):
         return tensor[:, :, None, None]
     return tensor
 
@@ -295,19 +375,32 @@ def detect_all(names: Iterable[str]) -> list[tuple[str, str]]:
     if any(name.endswith(".kernel") for name in names):
         order = ["official-sparse"]
     elif any(".depthwise_conv." in name for name in names):
-        order = ["mmpretrain"]
+        order = ["dinov3-v1", "mmpretrain"]
     else:
-        order = ["timm", "transformers", "mindcv", "official"]
+        order = ["timm", "transformers", "mindcv", "official", "torchvision-v1"]
     for key in order:
-        anchor = f"{FORMATS[key].stem_conv}.weight"
+        anchor, needs = f"{FORMATS[key].stem_conv}.weight", FORMATS[key].needs
         prefixes = [name.removesuffix(anchor) for name in names if name.endswith(anchor)]
         prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
+        if needs:
+            prefixes = [prefix for prefix in prefixes if prefix + needs in names]
         if prefixes:
             return [
-                (key, prefix)
+                (_with_version(key, prefix, names), prefix)
                 for prefix in sorted(prefixes, key=lambda prefix: (is_average(prefix), len(prefix)))
             ]
     return []
+
+
+def _with_version(key: str, prefix: str, names: Iterable[str]) -> str:
+    """Return the key of the version of ConvNeXt that a prefix stands for.
+
+    Weights without any GRN are of the first version, which may lack a layer scale.
+    """
+    if f"{key}{VERSION_1}" not in FORMATS:
+        return key
+    has_grn = any(name.startswith(prefix) and ".grn." in name for name in names)
+    return key if has_grn else f"{key}{VERSION_1}"
 
 
 def is_average(name: str) -> bool:
@@ -341,16 +434,3 @@ def depths_of(key: str, prefix: str, names: Mapping[str, Tensor]) -> tuple[int, 
             depth += 1
         depths.append(depth)
     return tuple(depths)
-
-
-def is_version_1(names: Mapping[str, Tensor]) -> bool:
-    """Return whether weights are of the first ConvNeXt: a layer scale in each block and no GRN.
-
-    Args:
-        names: The tensors by their format's names.
-    """
-    scaled = any(
-        name.endswith((".gamma", "gamma_", ".layer_scale_parameter")) and ".grn." not in name
-        for name in names
-    )
-    return scaled and not any(".grn." in name for name in names)

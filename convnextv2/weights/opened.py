@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.text import brief, plain
 from convnextv2.weights.build import check_complete
 from convnextv2.weights.containers import Container, open_container
-from convnextv2.weights.describe import describe, notice_of
+from convnextv2.weights.describe import describe, is_projection, notice_of
 from convnextv2.weights.description import Description, is_ours, read_description
 from convnextv2.weights.names import (
     FORMATS,
@@ -28,9 +28,16 @@ from convnextv2.weights.names import (
     detect,
     detect_all,
     is_average,
-    is_version_1,
+    library_of,
     name_table,
     to_canonical,
+)
+from convnextv2.weights.version_1 import (
+    FOLDED,
+    UNSCALED,
+    check_variant,
+    fold_layer_scale,
+    is_version_1,
 )
 
 OURS = "convnextv2"
@@ -47,6 +54,11 @@ _TRAINING_STATE = re.compile(
 _MINDCV = re.compile(r"(feature|norm|classifier)\.")
 """How the names of MindCV's network begin. Its checkpoints also hold whatever the training script
 kept beside the network."""
+
+_BACKBONE_NORM = re.compile(r"norms\.\d+\.")
+"""How the norms are named that DINOv3's own files repeat for dense outputs."""
+
+HEAD = ("head.weight", "head.bias")
 
 _DECODER = re.compile(r"(mask_token$|proj\.|decoder\.|pred\.)")
 
@@ -113,12 +125,28 @@ class Weights:
         The file is not read again.
 
         Returns:
-            The average as weights of their own.
+            The average as weights of their own. What is known of these weights, such as the names
+            of their classes, holds for the average of the same network, too.
 
         Raises:
             CheckpointError: The file has no average.
         """
-        return _interpret(self.container, self.path, average=True)
+        average = _interpret(self.container, self.path, average=True)
+        if average.description.arguments != self.description.arguments:
+            return average
+        return replace(average, description=self.description)
+
+    def without_container(self, *, keeps_tensors: bool) -> Weights:
+        """Let go of the file's content, which takes memory.
+
+        Args:
+            keeps_tensors: Whether the tensors of the network stay.
+
+        Returns:
+            These weights with an empty container.
+        """
+        emptied = replace(self.container, tensors={}, average={})
+        return replace(self, tensors=self.tensors if keeps_tensors else {}, container=emptied)
 
     def lines(self) -> list[str]:
         """Describe the weights for people.
@@ -187,30 +215,32 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     found = detect(tensors)
     if found is None:
         raise CheckpointError(
-            f"{path}: not a ConvNeXt V2 of any known format ({_held(tensors, container)})."
+            f"{path}: not a ConvNeXt of any known format ({_held(tensors, container)})."
         )
     key, prefix = found
-    if is_version_1(tensors):
-        raise CheckpointError(
-            f"{path}: is a ConvNeXt of the first version (layer scale, no GRN), not a ConvNeXt V2."
-        )
+    check_variant(tensors, key, prefix, path)
     depths = depths_of(key, prefix, tensors)
     if 0 in depths:
         raise CheckpointError(
             f"{path}: stage {depths.index(0) + 1} of 4 has no blocks in it, so the encoder is not "
             "complete."
         )
-    canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path)
-    description, notes = describe(canonical, decoder, key, depths, container)
+    no_head = _why_no_head(tensors, key, prefix, container)
+    canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path, no_head)
+    notes = []
+    if is_version_1(key):
+        notes.append(FOLDED if "stages.0.0.gamma" in canonical else UNSCALED)
+        canonical = fold_layer_scale(canonical, depths, path)
+    description, more = describe(canonical, decoder, key, depths, container, tensors)
     if decoder:
         canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
     check_complete(canonical, description, path)
     return Weights(
         canonical,
         description,
-        _origin(path, key, container, notice_of(key, container)),
+        _origin(path, key, container, notice_of(key, container, tensors)),
         left_out + container.beside,
-        container.notes + notes,
+        container.notes + notes + more,
         average,
         container,
     )
@@ -262,7 +292,12 @@ def _average_beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(
-    tensors: Mapping[str, Tensor], key: str, prefix: str, depths: tuple[int, ...], path: Path
+    tensors: Mapping[str, Tensor],
+    key: str,
+    prefix: str,
+    depths: tuple[int, ...],
+    path: Path,
+    no_head: str,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[str, str]]]:
     """Give tensors their canonical names and shapes.
 
@@ -272,6 +307,7 @@ def _rename(
         prefix: What stands before the encoder's names.
         depths: The number of blocks in each stage.
         path: The file, for error messages.
+        no_head: Why the head is left out; empty to keep it.
 
     Returns:
         The tensors of the encoder, its norm and its head; those of FCMAE's decoder; and the name of
@@ -287,18 +323,20 @@ def _rename(
     unexpected = []
     for theirs, tensor in tensors.items():
         bare = theirs.removeprefix(wrapper)
-        if theirs in ours:
+        if no_head and (ours.get(theirs) in HEAD or bare.startswith("head.pre_logits.")):
+            left_out.append((theirs, no_head))
+        elif theirs in ours:
             if theirs.endswith(".kernel"):
                 tensor = _dense(theirs, tensor, path)
             canonical[ours[theirs]] = to_canonical(ours[theirs], tensor)
         elif "encoder." in prefix + FORMATS[key].outer and _DECODER.match(bare):
             decoder[bare] = to_canonical(bare, tensor)
         elif _TRAINING_STATE.match(bare) or (
-            key == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))
+            library_of(key) == "mindcv" and not (theirs.startswith(prefix) and _MINDCV.match(bare))
         ):
             left_out.append((theirs, "training state"))
-        elif key == "transformers" and "hidden_states_norms." in theirs:
-            left_out.append((theirs, "norms of a backbone's outputs"))
+        elif reason := _why_beside(bare, key):
+            left_out.append((theirs, reason))
         elif not theirs.startswith(root):
             # The network was part of something larger, such as a module with a loss or a metric.
             left_out.append((theirs, "beside the network"))
@@ -306,10 +344,29 @@ def _rename(
             unexpected.append(theirs)
     if unexpected:
         raise CheckpointError(
-            f"{path}: {len(unexpected)} tensors are not part of a ConvNeXt V2 in the format of "
+            f"{path}: {len(unexpected)} tensors are not part of a ConvNeXt in the format of "
             f"{FORMATS[key].title}: {brief(unexpected)}."
         )
     return canonical, decoder, left_out
+
+
+def _why_no_head(tensors: Mapping[str, Tensor], key: str, prefix: str, container: Container) -> str:
+    """Say why a head is not one linear layer that maps to classes; empty if it may be one."""
+    if library_of(key) != "timm":
+        return ""
+    if f"{prefix}head.pre_logits.fc.weight" in tensors:
+        return "a head with a hidden layer, which has no place here"
+    return "a projection into the space of CLIP's texts" if is_projection(container) else ""
+
+
+def _why_beside(name: str, key: str) -> str:
+    """Say what a tensor is that its library keeps beside the network; empty if that is unknown."""
+    library = library_of(key)
+    if (library in ("transformers", "dinov3") and "hidden_states_norms." in name) or (
+        library == "official" and _BACKBONE_NORM.match(name)
+    ):
+        return "norms of a backbone's outputs"
+    return "a projector of its training" if name.startswith("projectors.") else ""
 
 
 def _held(tensors: Mapping[str, Tensor], container: Container) -> str:

@@ -148,12 +148,12 @@ def _geometry(
         )
     return {
         "image_size": [*shape],
-        "crop_pct": _share(max(shape), resized),
+        "crop_pct": crop_share(max(shape), resized),
         "eval_preset": "official" if warps == can_warp else "timm",
     }
 
 
-def _share(crop: int, resized: int) -> float:
+def crop_share(crop: int, resized: int) -> float:
     """Return the share of a crop, from which the resized side follows exactly when rounded down."""
     if crop <= 0 or resized <= 0:
         raise ValueError("size")

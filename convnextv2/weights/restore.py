@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from convnextv2.errors import CheckpointError
-from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.model.fcmae import FCMAE
-from convnextv2.weights.build import build_model
+from convnextv2.text import brief
+from convnextv2.weights.build import Network, build_model
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights, open_weights
 
 
-def load_model(path: Path) -> tuple[ConvNeXtV2 | FCMAE, Description]:
+def load_model(path: Path) -> tuple[Network, Description]:
     """Load the model in a weights file of any known format.
 
     Args:
@@ -28,7 +29,28 @@ def load_model(path: Path) -> tuple[ConvNeXtV2 | FCMAE, Description]:
     return restore(weights), weights.description
 
 
-def restore(weights: Weights) -> ConvNeXtV2 | FCMAE:
+def check_finite(weights: Weights) -> None:
+    """Check that weights can compute anything.
+
+    Raises:
+        CheckpointError: A tensor holds NaN or infinite numbers.
+    """
+    bad = [name for name, tensor in weights.tensors.items() if not is_finite(tensor)]
+    if bad:
+        raise CheckpointError(
+            f"{weights.origin.path}: {len(bad)} tensors hold NaN or infinite numbers: "
+            f"{brief(bad)}. Use weights from before the training diverged, or copy the file again."
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinite numbers."""
+    # PyTorch has no isfinite for floating-point numbers of eight bits.
+    eight_bits = tensor.is_floating_point() and tensor.itemsize == 1
+    return bool((tensor.float() if eight_bits else tensor).isfinite().all())
+
+
+def restore(weights: Weights) -> Network:
     """Build the model of opened weights.
 
     Args:
@@ -38,8 +60,9 @@ def restore(weights: Weights) -> ConvNeXtV2 | FCMAE:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: The tensors do not fit the description.
+        CheckpointError: The tensors do not fit the description, or are not finite.
     """
+    check_finite(weights)
     model = build_model(weights.description)
     own, tensors = model.state_dict(), weights.tensors
     wrong = [name for name in own.keys() ^ tensors.keys()] + [

@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ def save_weights(folder: Path, tensors: Mapping[str, Tensor], description: Descr
         OSError: The system cannot write the files.
     """
     save_weights_file(folder / WEIGHTS, tensors, description)
-    write_json(folder / "model.json", asdict(description))
+    write_json(folder / "model.json", description.to_json())
 
 
 def save_weights_file(path: Path, tensors: Mapping[str, Tensor], description: Description) -> None:
@@ -114,7 +113,7 @@ def save_weights_file(path: Path, tensors: Mapping[str, Tensor], description: De
         CheckpointError: A name in the description is not UTF-8. Nothing is written then.
         OSError: The system cannot write the file.
     """
-    content = asdict(description)
+    content = description.to_json()
     _check_text(content, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors, {KEY: json.dumps(content)})

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, NotRequired, get_args, get_origin, get_type_hints
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from typing_extensions import is_typeddict
 
 import convnextv2
 from convnextv2 import errors
@@ -30,6 +31,7 @@ from convnextv2.recipe.options import (
     own_options,
 )
 from convnextv2.recipe.values import Option, knob, show
+from convnextv2.verbs.answers import ANSWERS
 from convnextv2.verbs.options import VERBS
 
 GROUPS = tuple(dict.fromkeys(group_of_knob(name) for name in Recipe.model_fields))
@@ -114,7 +116,68 @@ def _verb(options: type[Options]) -> str:
     elif borrowed:
         parts.append("## Knobs of the recipe\n\n" + _KNOBS_OF_A_VERB)
         parts += [_borrowed(one) for one in borrowed]
+    parts += [_answer(form) for form in ANSWERS if form.partition(" ")[0] == name]
     return _page(f"convnextv2 {name}", *parts)
+
+
+_FORMS = {
+    "object": "one JSON object",
+    "array": "a JSON array of objects",
+    "lines": "one JSON object a line",
+}
+
+
+def _answer(name: str) -> str:
+    """What a verb prints with --json."""
+    kind, form = ANSWERS[name]
+    intro = (
+        f"`--json` prints {_FORMS[form]} to stdout; lines for people go to stderr, and exit codes "
+        "stay the same. Keys keep their names; later versions may add some."
+    )
+    head = "Answer as JSON" + (f" (`{name}`)" if " " in name else "")
+    return f"## {head}\n\n{intro}\n\n" + "\n\n".join(_tables(kind))
+
+
+def _tables(kind: Any) -> Iterator[str]:
+    """A table of the keys of an answer, and one of each kind of object in it."""
+    rows, inner = [], []
+    for key, hint in get_type_hints(kind, include_extras=True).items():
+        optional = get_origin(hint) is NotRequired
+        hint = get_args(hint)[0] if optional else hint
+        declared, meaning = (
+            (hint.__origin__, hint.__metadata__[0].description)
+            if get_origin(hint) is Annotated
+            else (hint, "")
+        )
+        inner += [one for one in (declared, *get_args(declared)) if is_typeddict(one)]
+        sometimes = "; not always there" if optional else ""
+        rows.append(f"| `{key}` | {_json_type(declared)}{sometimes} | {_cell(meaning)} |")
+    yield f"{kind.__name__}:\n\n| key | type | meaning |\n|---|---|---|\n" + "\n".join(rows)
+    for one in inner:
+        yield from _tables(one)
+
+
+_JSON_TYPES = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+    Any: "anything",
+}
+
+
+def _json_type(hint: Any) -> str:
+    if hint in _JSON_TYPES:
+        return _JSON_TYPES[hint]
+    if is_typeddict(hint):
+        return str(hint.__name__)
+    inner = [_json_type(one) for one in get_args(hint)]
+    if get_origin(hint) is list:
+        return f"list of {inner[0]}"
+    if get_origin(hint) is dict:
+        return f"object of {inner[1]}"
+    return " or ".join(inner)
 
 
 _KNOBS_OF_A_VERB = (

@@ -19,7 +19,10 @@ from convnextv2.recipe.knobs import Recipe
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Source:
-    """Twelve JPEGs of 400 x 300 noise: large enough that without a cache they are decoded at a reduced scale."""
+    """Twelve JPEGs of 400 x 300 noise.
+
+    They are so large that without a cache they are decoded at a reduced scale.
+    """
     for i in range(12):
         noise = torch.randint(
             0, 256, (300, 400, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)

@@ -37,7 +37,7 @@ POLICIES = ("randaug-m9-mstd0.5-inc1", "rand-m7-n3-w0", "augmix-m5", "trivialaug
 
 
 def image(channels: int, height: int = 75, width: int = 90, seed: int = 0) -> torch.Tensor:
-    """uint8 (C, H, W) of slopes, waves and noise, with channels-last memory as decoders write it."""
+    """uint8 (C, H, W) of slopes, waves and noise, in the channels-last memory of decoders."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [
@@ -68,7 +68,7 @@ def test_resizing_treats_each_channel_as_alone(channels, interpolation, antialia
         assert resized.shape == (channels, *size) and resized.dtype == torch.uint8
         alone = partial(resize, size=size, interpolation=interpolation, antialias=antialias)
         expected = apart(lambda band, _, alone=alone: alone(band), pixels)
-        # PyTorch's path for several channels adds in another order, which now and then rounds the other way.
+        # PyTorch's path for several channels adds in another order, which may round otherwise.
         assert (resized.int() - expected.int()).abs().max() <= 1 and (
             resized != expected
         ).float().mean() < 0.001
@@ -338,8 +338,8 @@ def test_the_range_of_values_reaches_every_loader(workers, tmp_path):
     )
     assert np.array_equal(batch.pixels[0], expected)
     recipe = Recipe(
-        data_dir="d", in_channels=5, mean=(0.5,), std=(0.2,), value_range=(0.0, 4000.0), image_size=32, batch_size=1,
-        workers=workers, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0,
+        data_dir="d", in_channels=5, mean=(0.5,), std=(0.2,), value_range=(0.0, 4000.0),
+        image_size=32, batch_size=1, workers=workers, scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0,
     )  # fmt: skip
     for cache_mb in (0, 1):
         loader = build_training_loader(

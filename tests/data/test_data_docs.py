@@ -1,4 +1,4 @@
-"""Every row of the tables in docs/how-to/data.md: what it says is said, and what it promises happens."""
+"""Every row of the tables in docs/how-to/data.md: what it promises happens and is said."""
 
 import codecs
 import re
@@ -23,7 +23,10 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "é") for form in ("NFC", "N
 
 @dataclass(frozen=True)
 class Case:
-    """A table, and the images that are read from it: path, label and perhaps split. None: an error."""
+    """A table, and the images that are read from it: path, label and perhaps split.
+
+    None instead of the images stands for an error.
+    """
 
     content: str | bytes
     listed: list[tuple[str, ...]] | None = None
@@ -103,7 +106,8 @@ CASES: dict[str, list[Case]] = {
     ],
     "jsonl": [
         Case(
-            '{"file_name": "hat/1.jpg", "label": 0}\n\n{"file_name": "shoe/3.jpg", "label": "1", "width": [1]}\n',
+            '{"file_name": "hat/1.jpg", "label": 0}\n\n'
+            '{"file_name": "shoe/3.jpg", "label": "1", "width": [1]}\n',
             [("hat/1.jpg", "0"), ("shoe/3.jpg", "1")],
             name="metadata.jsonl",
         )
@@ -157,9 +161,13 @@ def each(*folders: str) -> tuple[str, ...]:
 PETS = each("cat", "dog")
 FOLDERS = {
     "usual-names": Folder(
-        each("Training/cat", "Training/dog", "valid/cat", "valid/dog", "Testing/cat"), ("cat", "dog"), 4, 4
+        each("Training/cat", "Training/dog", "valid/cat", "valid/dog", "Testing/cat"),
+        ("cat", "dog"), 4, 4,
     ),
-    "archive": Folder(each("shoes/train/cat", "shoes/train/dog", "shoes/val/cat", "shoes/val/dog"), ("cat", "dog"), 4, 4),
+    "archive": Folder(
+        each("shoes/train/cat", "shoes/train/dog", "shoes/val/cat", "shoes/val/dog"),
+        ("cat", "dog"), 4, 4,
+    ),
     "train-and-test": Folder(each("train/cat", "train/dog", "test/cat"), ("cat", "dog"), 4, 0),
     "two-splits": Folder(each("train/cat", "train/dog", "valid/cat", "dev/cat")),
     "no-training": Folder(each("val/cat", "val/dog", "test/cat")),
@@ -173,11 +181,16 @@ FOLDERS = {
         ("cat", "dog"), 2, 2,
     ),
     "only-heic": Folder((*each("cat"), "dog/1.heic")),
-    "system": Folder((*PETS, "__MACOSX/cat/1.jpg", "cat/@eaDir/1.jpg", "cat/.1.jpg"), ("cat", "dog"), 2, 2),
+    "system": Folder(
+        (*PETS, "__MACOSX/cat/1.jpg", "cat/@eaDir/1.jpg", "cat/.1.jpg"), ("cat", "dog"), 2, 2
+    ),
     "loop": Folder(PETS, ("cat", "dog"), 2, 2, {"cat/again": ".."}),
     "broken-link": Folder(PETS, ("cat", "dog"), 2, 2, {"cat/gone.jpg": "nowhere.jpg"}),
     "linked-class": Folder(PETS, ("cat", "dog", "kitty"), 3, 3, {"kitty": "cat"}),
-    "accents": Folder(("dog/1.jpg", "dog/2.jpg", f"{COMPOSED}/1.jpg", f"{DECOMPOSED}/2.jpg"), ("dog", COMPOSED), 2, 2),
+    "accents": Folder(
+        ("dog/1.jpg", "dog/2.jpg", f"{COMPOSED}/1.jpg", f"{DECOMPOSED}/2.jpg"),
+        ("dog", COMPOSED), 2, 2,
+    ),
     "not-utf8": Folder(each("cat", "caf\udce9")),
     "absent-class": Folder(each("train/cat", "train/dog", "val/cat"), ("cat", "dog"), 4, 2),
     "single-images": Folder(("cat/1.jpg", "dog/1.jpg"), ("cat", "dog"), 2, 0),

@@ -39,8 +39,8 @@ def test_what_is_passed_over_is_counted_by_ending(tmp_path: Path) -> None:
     assert walk.passed_over == {".heic": 2, "": 1}
     (line,) = walk.notes(tmp_path)
     assert line == (
-        f"{tmp_path}: passed over 3 files that are not read as images (.heic 2, without an ending 1); "
-        "save HEIC as JPEG."
+        f"{tmp_path}: passed over 3 files that are not read as images (.heic 2, without an "
+        "ending 1); save HEIC as JPEG."
     )
 
 

@@ -111,15 +111,16 @@ def test_an_epoch_resumes_in_the_middle_also_after_one_that_was_broken_off(worke
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_fails_with_one_line_that_names_it(workers):
-    # Not pytest.raises: it keeps the frames, and workers that garbage collection has to end take ten seconds.
+    # Not pytest.raises, which keeps the frames: workers that are only ended by garbage collection
+    # take ten seconds.
     try:
         list(training(Noise(bad=tuple(range(23))), workers).batches(0))
         message = ""
     except DataError as error:
         message = str(error)
     assert "\n" not in message and message.endswith(
-        ".jpg: the file is truncated. Mend or replace the file, or set bad_images = skip. (If it is "
-        "removed, a run goes on with --resume_allow images.)"
+        ".jpg: the file is truncated. Mend or replace the file, or set bad_images = skip. (If it "
+        "is removed, a run goes on with --resume_allow images.)"
     )
 
 

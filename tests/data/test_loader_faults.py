@@ -260,8 +260,8 @@ def test_a_folder_that_stays_away_ends_the_run_whatever_bad_images_says(
         sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
     )  # fmt: skip
     loader = EvaluationLoader(
-        source, EvalTransform(Preprocessing((16, 16))), batch_size=4, workers=workers, bad_images="skip",
-        patience=patience,
+        source, EvalTransform(Preprocessing((16, 16))), batch_size=4, workers=workers,
+        bad_images="skip", patience=patience,
     )  # fmt: skip
     with pytest.raises(StorageError, match=r"waited for 60 s.*--resume"):
         list(loader)

@@ -117,8 +117,10 @@ def test_without_labels_one_column_is_enough(here: Path) -> None:
 
 
 def test_columns_of_classes_must_be_just_that(here: Path) -> None:
-    assert refused("image,hat,shoe\nhat/1.jpg,1,0\nhat/2.jpg,1,1\nshoe/3.jpg,1,1\n") == (
-        "list.csv: 2 rows have several classes, first in line 3. An image has one class here."
+    several = "image,hat,shoe\nhat/1.jpg,1,0\nhat/2.jpg,1,1\nshoe/3.jpg,1,1\n"
+    assert refused(several, kind="single") == (
+        "list.csv: 2 rows have several classes, or -1, first in line 3. An image has one class "
+        "here. Set labels to multi if it may have any number."
     )
     assert "1 row has no label, in line 3" in refused(
         "image,hat,shoe\nhat/1.jpg,1,0\nhat/2.jpg,0,0\n"
@@ -126,7 +128,8 @@ def test_columns_of_classes_must_be_just_that(here: Path) -> None:
     assert refused("image,width,height\nhat/1.jpg,1,640\n") == (
         "list.csv: has no column with the labels, nor one with 0 or 1 for each class: "
         "line 2 has 640 in height. Of the columns width, height, "
-        "name the one with the labels: --columns label=COLUMN"
+        "name the one with the labels: --columns label=COLUMN, or those with 0 and 1: "
+        "--columns 'label=COLUMN|COLUMN'"
     )
 
 
@@ -236,7 +239,9 @@ def test_whole_numbers_lose_what_pandas_added(
 
 def test_rows_without_a_label_are_told_together(here: Path) -> None:
     text = "path,label\nhat/1.jpg,\n\nhat/2.jpg, nan \nshoe/3.jpg\n,,\n" + "hat/1.jpg,#N/A\n" * 9
-    assert refused(text) == "list.csv: 12 rows have no label, first in line 2."
+    assert refused(text) == (
+        "list.csv: 12 rows have no label, first in line 2. Every image needs one class here."
+    )
 
 
 def test_labels_with_control_characters_are_refused(here: Path) -> None:
@@ -321,7 +326,7 @@ def test_paths_that_cannot_be_are_missing(here: Path, name: str) -> None:
         (
             "a.json",
             '[{"path": "hat/1.jpg", "label": null}]',
-            "a.json: 1 row has no label, in entry 1.",
+            "a.json: 1 row has no label, in entry 1. Every image needs one class here.",
         ),
         (
             "a.json",
@@ -330,8 +335,8 @@ def test_paths_that_cannot_be_are_missing(here: Path, name: str) -> None:
         ),
         (
             "a.jsonl",
-            '{"path": "hat/1.jpg", "label": ["a"]}',
-            'a.jsonl, line 1: label is a list, ["a"]. Expected one text or',
+            '{"path": "hat/1.jpg", "label": [["a"]]}',
+            'a.jsonl, line 1: label is a list, [["a"]]. Expected one text or',
         ),
         ("a.jsonl", "{path: 1}\n", "a.jsonl, line 1: is not JSON ("),
         ("a.jsonl", "\n[1]\n", "a.jsonl, line 2: expected an object such as"),

@@ -135,3 +135,14 @@ def test_erasing_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     Erasing(1.0)(torch.zeros(2, 3, 16, 16), stream(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_several_labels_are_mixed_where_both_are_known(images):
+    targets = torch.tensor([[1, 0, -1], [1, 1, 0], [0, 0, 0], [0, 1, 1], [0, -1, 0], [0, 1, 1]])
+    mixed, soft = Mixing(mixup=0.8)(images, targets, 3, stream("mixup"))
+    share = soft[0, 0].item()  # image 0 is paired with image 5
+    assert 0 < share < 1 and torch.allclose(mixed[0], images[0].lerp(images[5], 1 - share))
+    nan, rest = math.nan, 1 - share
+    expected = [[share, rest, nan], [share, nan, 0], [0, rest, rest], [0, share, share]]
+    expected += [[rest, nan, 0], [rest, share, nan]]
+    assert soft.tolist() == [pytest.approx(row, abs=1e-6, nan_ok=True) for row in expected]

@@ -1,4 +1,4 @@
-"""Every row about pictures in docs/how-to/data.md: they are read, or what is said is what the page says."""
+"""Every row about pictures in docs/how-to/data.md: they are read, or refused as it says."""
 
 import io
 import struct

@@ -59,7 +59,7 @@ def test_an_epoch_can_be_entered_in_the_middle():
 
 
 def slow_repeats(length, repeats, rank, world_size, order):
-    """Repeated augmentation from its definition: write the whole list down, take every world_size-th, cut."""
+    """Repeated augmentation by its definition: list all, take every world_size-th, cut."""
     entries = [(index, copy) for index in order for copy in range(repeats)]
     while len(entries) < world_size * math.ceil(length / world_size):
         entries += entries

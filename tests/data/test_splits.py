@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convnextv2.data.sources import find_sources, summary, validation_source
-from convnextv2.data.splits import find_splits, held_out
+from convnextv2.data.splits import find_splits, held_out, held_out_evenly
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 
@@ -105,7 +105,8 @@ def test_a_test_folder_beside_classes_is_left_alone(tmp_path: Path) -> None:
     source, held = find_sources(Recipe(data_dir=str(root)), labelled=True)
     assert source.class_names == ("cat", "dog") and len(source) + len(held) == 4
     assert source.notes[0] == (
-        f"{root}: test/ is taken for a test split and left alone. If it is a class, use --train_split . instead."
+        f"{root}: test/ is taken for a test split and left alone. If it is a class, use "
+        "--train_split . instead."
     )
     assert len(find_sources(Recipe(data_dir=str(root)), labelled=False)[0]) == 4
     everything = Recipe(data_dir=str(root), train_split=".", val_while_train=False)
@@ -234,3 +235,20 @@ def test_the_classes_are_found_however_deep_they_lie(tmp_path: Path) -> None:
     assert f"Did you mean data_dir = {root}/a/b/c/d/e?" in error(root)
     root = touch(tmp_path / "b", *classes("Training/animals"))
     assert f"Move them up, to {root}/Training/CLASS." in error(root)
+
+
+def test_several_labels_are_held_out_evenly() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((400, 6)) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.01]).astype(np.int8)
+    targets[0, 0] = -1
+    chosen = held_out_evenly(targets, 0.1, seed=3)
+    assert chosen.tolist() == sorted(set(chosen.tolist())) and 36 <= len(chosen) <= 44
+    counts, held = (targets == 1).sum(axis=0), (targets[chosen] == 1).sum(axis=0)
+    assert (abs(held - 0.1 * counts) <= 2).all() and (held[counts > 1] >= 1).all()
+    assert held_out_evenly(targets, 0.1, seed=3).tolist() == chosen.tolist()
+    assert held_out_evenly(targets, 0.1, seed=4).tolist() != chosen.tolist()
+
+
+def test_a_label_of_one_image_stays_in_training() -> None:
+    targets = np.eye(4, 2, dtype=np.int8)  # two classes of one image each, two images without any
+    assert set(held_out_evenly(targets, 0.5, seed=0).tolist()) <= {2, 3}

@@ -94,7 +94,8 @@ def cubic_without_antialias(row, length, a=-0.75):
 
 
 def test_mindcv_preset_resizes_without_antialias_and_rounds_offsets_down(picture):
-    # Rows of one colour, so one dimension tells all: 150 rows become floor(64 / 0.95) = 67, of which 64 stay, from 3 // 2 on.
+    # Rows of one colour, so one dimension tells all: 150 rows become floor(64 / 0.95) = 67, of
+    # which 64 stay, from 3 // 2 on.
     column = picture[0, :, 130].double()
     pixels = column.round().to(torch.uint8)[None, :, None].expand(3, 150, 200).contiguous()
     expected = np.clip(np.round(cubic_without_antialias(column.tolist(), 67)), 0, 255)[1:65]

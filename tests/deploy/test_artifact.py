@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,10 @@ def edited(artifact: Path, folder: Path, **changes: Any) -> Path:
 def test_an_open_artifact_outlives_its_files(
     format: str, exported: Exported, tmp_path: Path
 ) -> None:
-    """`cp` and `rsync --inplace` cut the file that is there to nothing first; an engine that maps it would end the process."""
+    """`cp` and `rsync --inplace` first cut the file that is there to nothing.
+
+    An engine that has mapped it would end the process.
+    """
     copy = shutil.copytree(exported(format), tmp_path / "copy")
     run = open_artifact(copy).open(1)
     x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
@@ -253,3 +258,20 @@ def test_validate_measures_the_probabilities_that_the_artifact_returns(
 
 def dict_of(found: dict[str, Any]) -> dict[str, float]:
     return {entry["class"]: entry["prob"] for entry in found["predictions"]}
+
+
+def test_a_signal_is_handled_after_an_artifact_was_replaced(exported: Exported) -> None:
+    """OpenVINO moves the stack of the signal handlers, and may leave them without one."""
+    need("openvino")
+    code = """
+import os, signal, sys
+from convnextv2.deploy.artifact import open_artifact
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+old = open_artifact(sys.argv[1]).open(1)
+new = open_artifact(sys.argv[1]).open(1)
+del old, new
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    command = [sys.executable, "-c", code, str(exported("openvino"))]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "handled\n")

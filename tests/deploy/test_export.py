@@ -24,6 +24,7 @@ from convnextv2.deploy.graph import Graph
 from convnextv2.deploy.quantise import calibration_images
 from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
+from convnextv2.evaluation.prior import image_shares
 from convnextv2.model.convnext import ConvNeXtV2
 
 Exported = Callable[..., Path]
@@ -132,8 +133,11 @@ def test_features_and_backbones_are_those_of_the_model(format: str, exported: Ex
 
 
 def test_the_explanation_says_what_each_position_adds_to_the_logit() -> None:
-    """Gradient of the winning logit by the encoder's map, times the map: for a model that is linear behind it, CAM is that. The
-    final norm's deviation is held, so the comparison divides by it."""
+    """CAM is the gradient of the winning logit by the encoder's map, times the map.
+
+    This holds for a model that is linear behind the map. The deviation in the final norm is held
+    constant, so the comparison divides by it.
+    """
     model = network().double()
     images = normalised(pixels(2))
     with torch.no_grad():
@@ -163,7 +167,10 @@ class NaiveGRN(nn.Module):
 
 
 def hot(scale: float = 3e4) -> ConvNeXtV2:
-    """What goes through the first GRN is beyond 65504, float16's largest number, over all positions, but not at one."""
+    """What goes through the first GRN exceeds 65504, float16's largest number.
+
+    It does so over all positions together, but at none of them alone.
+    """
     model = network(scale=0.02)
     with torch.no_grad():
         model.stages[0][0].pwconv1.weight *= scale
@@ -171,8 +178,10 @@ def hot(scale: float = 3e4) -> ConvNeXtV2:
 
 
 def at_its_word(path: Path, images: np.ndarray) -> np.ndarray:
-    """The first output of an ONNX file, every operator in the arithmetic that the file says. ONNX's reference evaluator does so
-    but for layer norm, whose `stash_type` it does not read."""
+    """Compute the first output of an ONNX file, each operator in the arithmetic that it states.
+
+    ONNX's reference evaluator does so except for layer norm, whose `stash_type` it ignores.
+    """
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
@@ -207,7 +216,10 @@ def reduced_in(path: Path) -> set[str]:
 def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(
     format: str, tmp_path: Path
 ) -> None:
-    """ONNX Runtime computes naive norms in float32 on CPUs, too, so there another runner shows what a file asks for."""
+    """Another runner shows what a file asks for.
+
+    ONNX Runtime would not, because it computes naive norms in float32 on CPUs too.
+    """
     if format not in installed_formats():
         pytest.skip(f"{format} is not installed")
     images = pixels(4, 128)
@@ -238,8 +250,9 @@ def test_a_model_that_overflows_all_the_same_is_not_exported(tmp_path: Path) -> 
     images = pixels(4)
     with pytest.raises(ArtifactError, match="precision = float16.*NaN or infinity.*Use float32"):
         export_artifact(
-            model, Form("torch", "float16"), tmp_path / "a", Evidence(images, None, "made", 4, 0.1), preprocessing=PREPROCESSING,
-            class_names=CLASSES, temperature=1.0, name="custom", provenance={}, notice="",
+            model, Form("torch", "float16"), tmp_path / "a", Evidence(images, None, "made", 4, 0.1),
+            preprocessing=PREPROCESSING, class_names=CLASSES, temperature=1.0, name="custom",
+            provenance={}, notice="", thresholds=[],
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
 
@@ -482,6 +495,22 @@ def test_calibration_finds_the_temperature_that_the_labels_were_drawn_with() -> 
         t: float(nn.functional.cross_entropy(3 * true / t, targets)) for t in np.arange(2, 4, 0.01)
     }
     assert abs(min(grid, key=grid.get) - fitted) < 0.011
+
+
+def test_an_image_of_weight_3_calibrates_like_three_images() -> None:
+    draw = torch.Generator().manual_seed(1)
+    logits = 4 * torch.randn(300, 3, generator=draw, dtype=torch.float64)
+    targets = torch.multinomial((logits / 2).softmax(-1), 1, generator=draw)[:, 0]
+    # Probabilities for equal frequencies: the classes of 100, 50 and 20 images count alike.
+    balance = {"class_counts": [100, 50, 20], "prior": "balanced", "done": ""}
+    known = torch.tensor([0] * 6 + [1] * 3 + [2] * 2)
+    shares = image_shares(balance, known.numpy())
+    np.testing.assert_allclose(shares * 18, [1] * 6 + [2] * 3 + [3] * 2)
+    assert image_shares(balance | {"prior": "natural"}, known.numpy()) is None
+    weights = torch.tensor([1.0, 2.0, 3.0])[targets]
+    repeated = torch.arange(300).repeat_interleave(weights.long())
+    expected = fit_temperature(logits[repeated], targets[repeated])
+    assert fit_temperature(logits, targets, weights) == expected != fit_temperature(logits, targets)
 
 
 def test_the_fitted_temperature_is_the_artifacts(

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from maps import draw_maps
 
 import convnextv2
 from convnextv2.cli import main
@@ -35,7 +36,7 @@ from convnextv2.recipe.read import read_recipe
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-PAGES = [ROOT / "README.md", *TUTORIALS]
+PAGES = [ROOT / "README.md", *TUTORIALS, ROOT / "docs" / "how-to" / "segmentation.md"]
 
 SHORT = {"epochs": 1, "warmup_epochs": 0, "workers": 0, "device": "cpu"}
 SMALL = {"model": "custom", "depths": "1,1,1,1", "dims": "8,16,24,32", "image_size": 64}
@@ -168,6 +169,7 @@ def serve(page: Path, command: str, clients: list[str]) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with photographs, in which Python's calls are as small as the commands."""
     bundled_shoes(tmp_path)
+    draw_maps(tmp_path / "street")
     monkeypatch.chdir(tmp_path)
     few_bundled_images(tmp_path / "bundled")
     monkeypatch.setattr(named, "BUNDLED", tmp_path / "bundled")

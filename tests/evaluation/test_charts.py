@@ -19,6 +19,7 @@ from convnextv2.evaluation.charts import (
     percent,
     spread,
     thin,
+    tick_labels,
 )
 
 
@@ -56,10 +57,8 @@ def test_lines_are_labelled_directly_and_described_in_words():
     )
     texts = [text.text for text in ElementTree.fromstring(chart).iter("text")]
     assert {"training", "validation", "0.5", "0.52", "epoch", "lowest"} <= set(texts)
-    assert (
-        'aria-label="Loss: training from 2 to 0.5 at epoch 9; validation from 1.9 to 0.52 at epoch 9."'
-        in chart
-    )
+    label = "Loss: training from 2 to 0.5 at epoch 9; validation from 1.9 to 0.52 at epoch 9."
+    assert f'aria-label="{label}"' in chart
 
 
 @pytest.mark.parametrize(
@@ -97,6 +96,19 @@ def test_thinning_keeps_the_mean_and_the_last_point():
         np.mean([y for _, y in points]), abs=0.05
     )
     assert thin(points[:100], 100) == points[:100]
+
+
+@pytest.mark.parametrize(
+    ("ticks", "y_format", "labels"),
+    [
+        ([0, 0.0002, 0.0004], percent, ["0.00%", "0.02%", "0.04%"]),
+        ([0.5, 0.6], percent, ["50%", "60%"]),
+        ([1.2341, 1.2342], lambda y: f"{y:.3g}", ["1.2341", "1.2342"]),
+        ([0, 20, 40], lambda y: f"{y:.3g}", ["0", "20", "40"]),
+    ],
+)
+def test_no_two_ticks_have_one_label(ticks, y_format, labels) -> None:
+    assert tick_labels(ticks, y_format) == labels
 
 
 def test_labels_that_would_overlap_are_moved_apart():

@@ -14,6 +14,8 @@ from convnextv2.evaluation.losses import (
     binary_cross_entropy,
     cross_entropy,
     jensen_shannon,
+    known_asymmetric,
+    known_binary_cross_entropy,
 )
 
 MINDCV = json.loads((Path(__file__).parents[1] / "fixtures" / "mindcv" / "losses.json").read_text())
@@ -107,6 +109,47 @@ def test_asymmetric_losses_take_one_hot_and_index_targets_alike():
         assert loss(LOGITS, targets) == loss(LOGITS, F.one_hot(targets, 3).float())
 
 
+KNOWN = torch.tensor([[1, 0, -1], [0, -1, 1]])
+
+
+def test_known_binary_cross_entropy_is_the_mean_over_known_labels():
+    logits = torch.tensor([[1.0, -2.0, 9.0], [0.5, 9.0, 0.0]], dtype=torch.float64)
+
+    def term(logit: float, target: float, weight: float = 1.0) -> float:
+        p = 1 / (1 + math.exp(-logit))
+        return -(weight * target * math.log(p) + (1 - target) * math.log(1 - p))
+
+    known = [(1.0, 1, 2.0), (-2.0, 0, 3.0), (0.5, 0, 2.0), (0.0, 1, 4.0)]
+    expected = sum(term(logit, target) for logit, target, _ in known) / 4
+    assert known_binary_cross_entropy(logits, KNOWN).item() == pytest.approx(expected, rel=1e-12)
+    soft = KNOWN.double().masked_fill(KNOWN < 0, torch.nan)
+    assert known_binary_cross_entropy(logits, soft).item() == pytest.approx(expected, rel=1e-12)
+    total = known_binary_cross_entropy(logits, KNOWN, reduction="sum").item()
+    assert total == pytest.approx(4 * expected, rel=1e-12)
+    weights = torch.tensor([2.0, 3.0, 4.0], dtype=torch.float64)
+    expected = sum(term(*one) for one in known) / 4
+    value = known_binary_cross_entropy(logits, KNOWN, pos_weight=weights).item()
+    assert value == pytest.approx(expected, rel=1e-12)
+    expected = sum(term(logit, 0.9 * target + 0.05) for logit, target, _ in known) / 4
+    value = known_binary_cross_entropy(logits, KNOWN, 0.1).item()
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert known_binary_cross_entropy(logits, torch.full_like(KNOWN, -1)).item() == 0
+
+
+def test_known_losses_learn_nothing_from_unknown_labels():
+    for loss in (known_binary_cross_entropy, known_asymmetric):
+        logits = torch.zeros(2, 3, requires_grad=True)
+        soft = KNOWN.float().masked_fill(KNOWN < 0, torch.nan)
+        loss(logits, soft).backward()
+        assert ((logits.grad == 0) == (KNOWN < 0)).all() and logits.grad.isfinite().all()
+
+
+def test_known_asymmetric_loss_is_the_authors_divided_by_the_images():
+    logits, multi = torch.tensor(MINDCV["logits"]), MINDCV["asl_multi_label"]
+    value = known_asymmetric(logits, torch.tensor(multi["target"]))
+    assert value.item() == pytest.approx(multi["value"] / len(logits), rel=1e-5)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_jensen_shannon_equals_timms(smoothing):
     timm_loss = pytest.importorskip("timm.loss").JsdCrossEntropy(
@@ -117,3 +160,49 @@ def test_jensen_shannon_equals_timms(smoothing):
     torch.testing.assert_close(
         jensen_shannon(logits, targets, smoothing), timm_loss(logits, targets)
     )
+
+
+WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 4.0], dtype=torch.float64)
+
+
+def slowly(logits: torch.Tensor, soft: torch.Tensor, smoothing: float, binary: bool) -> float:
+    """The weighted loss from its definition, image by image and class by class."""
+    total = 0.0
+    for row, target in zip(logits.tolist(), soft.tolist(), strict=True):
+        weight = sum(t * w for t, w in zip(target, WEIGHTS.tolist(), strict=True))
+        smooth = [t * (1 - smoothing) + smoothing / 4 for t in target]
+        norm = math.log(sum(math.exp(f) for f in row))
+        for t, f in zip(smooth, row, strict=True):
+            p = 1 / (1 + math.exp(-f))
+            term = (t * math.log(p) + (1 - t) * math.log(1 - p)) / 4 if binary else t * (f - norm)
+            total -= weight * term
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", [cross_entropy, binary_cross_entropy])
+def test_class_weights_follow_their_definition_for_hard_and_mixed_targets(loss, smoothing):
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    targets = torch.tensor([0, 1, 2, 3, 3, 1])
+    soft = F.one_hot(targets, 4).double()
+    mixed = 0.3 * soft + 0.7 * soft.flip(0)
+    binary = loss is binary_cross_entropy
+    for given, rows in ((targets, soft), (soft, soft), (mixed, mixed)):
+        expected = slowly(logits, rows, smoothing, binary)
+        found = loss(logits, given, smoothing, "mean", WEIGHTS)
+        assert float(found) == pytest.approx(expected, rel=1e-12)
+        images = 24 if binary else 6
+        summed = loss(logits, given, smoothing, "sum", WEIGHTS)
+        assert float(summed) == pytest.approx(images * expected, rel=1e-12)
+    ones = loss(logits, mixed, smoothing, "mean", torch.ones(4, dtype=torch.float64))
+    assert float(ones) == pytest.approx(float(loss(logits, mixed, smoothing)), rel=1e-12)
+
+
+def test_class_weights_keep_float32_in_autocast():
+    logits = torch.zeros(2, 4, dtype=torch.bfloat16)
+    mixed = torch.tensor([[0.7, 0.3, 0, 0], [0, 0, 0.9, 0.1]])
+    weights = torch.tensor([1.001, 0.999, 1.003, 1.0])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(logits, mixed, 0.0, "mean", weights)
+    expected = math.log(4) * (0.7 * 1.001 + 0.3 * 0.999 + 0.9 * 1.003 + 0.1) / 2
+    assert float(loss) == pytest.approx(expected, rel=1e-6)

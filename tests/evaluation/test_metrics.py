@@ -1,6 +1,7 @@
-"""Figures against scikit-learn and torchmetrics, and against cases small enough to count by hand."""
+"""Figures against scikit-learn, torchmetrics, and cases that can be counted by hand."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from convnextv2.evaluation.metrics import BINS, Counts, Evaluation, count, summa
 
 
 def made_up(num_classes: int, n: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities that are right about half of the time, and targets; the last class is never a target."""
+    """Probabilities that are right about half of the time, and targets.
+
+    The last class is never a target.
+    """
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randint(0, num_classes - 1, (n,), generator=generator)
     logits = torch.randn(n, num_classes, generator=generator)
@@ -52,10 +56,22 @@ def test_figures_per_class_equal_scikit_learns(num_classes):
         (ours.macro_precision, ours.macro_recall, ours.macro_f1), macro, rtol=1e-12
     )
     assert ours.top1 == sklearn.accuracy_score(targets, predicted)
+    with warnings.catch_warnings():  # it notices that a class is predicted that is no target
+        warnings.simplefilter("ignore", UserWarning)
+        balanced = sklearn.balanced_accuracy_score(targets, predicted)
+    assert ours.balanced_accuracy == pytest.approx(balanced, rel=1e-12)
     if num_classes > 5:
         assert ours.top5 == pytest.approx(
             sklearn.top_k_accuracy_score(targets, probs, k=5, labels=labels)
         )
+
+
+def test_balanced_accuracy_counted_by_hand():
+    # Class 0: 3 of 4 are found. Class 1: 0 of 1. Class 2 is predicted once, but is no target.
+    probs = torch.eye(3)[[0, 0, 0, 2, 0]]
+    ours = measured(probs, torch.tensor([0, 0, 0, 0, 1]))
+    assert ours.balanced_accuracy == pytest.approx((3 / 4 + 0) / 2)
+    assert ours.macro_recall == pytest.approx((3 / 4 + 0 + 0) / 3)  # over three classes
 
 
 def test_calibration_error_equals_torchmetrics():
@@ -66,7 +82,8 @@ def test_calibration_error_equals_torchmetrics():
 
 
 def test_calibration_error_of_two_bins_counted_by_hand():
-    # Two images at 0.9, one of them right; two at 0.6, both right: (2 * |0.9 - 0.5| + 2 * |0.6 - 1|) / 4.
+    # Two images at 0.9, one of them right; two at 0.6, both right:
+    # (2 * |0.9 - 0.5| + 2 * |0.6 - 1|) / 4.
     probs = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
     evaluation = measured(probs, torch.tensor([0, 1, 0, 1]))
     assert evaluation.ece == pytest.approx(0.4)

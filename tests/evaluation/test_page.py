@@ -271,3 +271,40 @@ def test_a_page_of_images_with_other_channels_says_which_are_shown():
             build_page("x", summary={}, recipe={}, examples=examples, gallery=picture())
         ).text
     )
+
+
+@pytest.mark.parametrize(
+    ("best_by", "mark"),
+    [
+        ("top1", "best 90.0%, epoch 1"),
+        ("balanced_accuracy", "best 80.0%, epoch 3"),
+        ("macro_f1", "best 70.0%, epoch 4"),
+        ("loss", "best 60.0%, epoch 2"),
+    ],
+)
+def test_the_best_epoch_is_marked_by_the_figure_that_chose_it(best_by, mark):
+    columns = {
+        "top1": (0.9, 0.6, 0.5, 0.5),
+        "balanced_accuracy": (0.3, 0.4, 0.8, 0.5),
+        "macro_f1": (0.3, 0.4, 0.6, 0.7),
+        "loss": (2.0, 1.0, 3.0, 4.0),
+    }
+    metrics = [
+        {"kind": "eval", "step": epoch, "epoch": epoch}
+        | {name: values[epoch - 1] for name, values in columns.items()}
+        for epoch in range(1, 5)
+    ]
+    page = build_page("x", summary={}, recipe={"best_by": best_by}, metrics=metrics)
+    assert mark in page
+
+
+def test_classes_are_shown_with_their_training_images_if_these_are_known():
+    names = ["hat", "shoe", "cap"]
+    options = dict(summary={}, recipe={}, evaluation=evaluation_of(3), class_names=names)
+    page = build_page("x", **options, class_counts=[7, 1234, 5], balance=["So & so.", "Few."])
+    rows = re.findall(r'<th scope="row">(\w+)</th><td class="n">([\d,]+)</td>', page)
+    assert set(rows) >= {("hat", "7"), ("shoe", "1,234"), ("cap", "5")}
+    assert "So & so." in Page(page).text
+    assert "Training images</th>" in page
+    assert "Training images</th>" not in build_page("x", **options)
+    assert "balanced accuracy" in page and "macro F1" in page

@@ -1,4 +1,4 @@
-"""Made images of several bands: three kinds of fields as satellites see them."""
+"""Generated images of several bands: three kinds of fields as satellites see them."""
 
 from pathlib import Path
 
@@ -7,11 +7,15 @@ from numpy.typing import NDArray
 
 KINDS = ("barley", "maize", "wheat")
 MOST = 4000
-"""About the largest value; what 16 bits could hold is 16 times as much."""
+"""Roughly the largest value. 16 bits could hold 16 times as much."""
 
 
 def field(kind: int, seed: int, bands: int = 5, side: int = 40) -> NDArray[np.uint16]:
-    """uint16 (side, side + 6, bands): noise, and one band by which the kind can be told."""
+    """Draw noise in which one band tells the kind of field.
+
+    Returns:
+        uint16 (side, side + 6, bands).
+    """
     draw = np.random.default_rng(1000 * kind + seed)
     values = draw.normal(900 + 200 * np.arange(bands), 150, (side, side + 6, bands))
     values[..., kind] += 1500
@@ -19,7 +23,7 @@ def field(kind: int, seed: int, bands: int = 5, side: int = 40) -> NDArray[np.ui
 
 
 def save_tiff(path: Path, values: NDArray[np.generic], **options: object) -> None:
-    """A TIFF file of (H, W, C), as GDAL writes it: bands side by side, compressed."""
+    """Write (H, W, C) as a TIFF file as GDAL does: bands side by side, compressed."""
     import tifffile
 
     tifffile.imwrite(
@@ -28,7 +32,14 @@ def save_tiff(path: Path, values: NDArray[np.generic], **options: object) -> Non
 
 
 def write_fields(root: Path, ending: str, *, train: int = 4, val: int = 2) -> Path:
-    """A folder with train/ and val/, each with a folder for each kind of field."""
+    """Write a folder with train/ and val/, each with a folder for each kind of field.
+
+    Args:
+        root: The folder.
+        ending: "npy", or anything else for TIFF.
+        train: Training images of each kind.
+        val: Validation images of each kind.
+    """
     for split, count, first in (("train", train, 0), ("val", val, 100)):
         for kind, name in enumerate(KINDS):
             folder = root / split / name

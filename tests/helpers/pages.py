@@ -1,4 +1,4 @@
-"""What docs/how-to/data.md says, for the tests that hold it to that."""
+"""What docs/how-to/data.md says, for the tests that hold the page to it."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "data.md"
 
 
 def documented(kind: str) -> dict[str, list[str]]:
-    """What is said, message by message, for each row of a kind on the page."""
+    """Read the messages that the page states for each row of a kind, by the name of the row."""
     text = PAGE.read_text(encoding="utf-8")
     rows = re.findall(rf'^\| <a id="{kind}-([\w-]+)"></a>[^|]+\|([^|]+)\|', text, re.MULTILINE)
     return {slug: re.findall("`([^`]+)`", said) for slug, said in rows}

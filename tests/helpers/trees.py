@@ -1,4 +1,4 @@
-"""A small classifier of four trees, and pictures for it."""
+"""A small classifier of four kinds of trees, and pictures for it."""
 
 from pathlib import Path
 
@@ -22,7 +22,10 @@ CLASSES = ["ash", "birch", "cedar", "dogwood"]
 
 
 def network(*, seed: int = 0, scale: float = 0.1, **arguments) -> ConvNeXtV2:
-    """A small model in evaluation mode with every parameter random: GRN starts at zero, which would hide it."""
+    """Make a small model in evaluation mode with every parameter random.
+
+    GRN starts at zero, which would hide its effect.
+    """
     torch.manual_seed(seed)
     model = ConvNeXtV2((1, 1, 2, 1), (16, 24, 32, 48), **{"num_classes": len(CLASSES)} | arguments)
     with torch.no_grad():
@@ -32,7 +35,7 @@ def network(*, seed: int = 0, scale: float = 0.1, **arguments) -> ConvNeXtV2:
 
 
 def save(model: ConvNeXtV2, folder: Path, *, kind: str = "classifier", **description) -> Path:
-    """Weights that know their preprocessing and classes."""
+    """Write weights with their preprocessing and class names, and return the file."""
     content = {"class_names": CLASSES, "preprocessing": PREPROCESSING} | description
     save_weights(
         folder, model.state_dict(), Description(kind, "custom", model.arguments, **content)
@@ -41,7 +44,7 @@ def save(model: ConvNeXtV2, folder: Path, *, kind: str = "classifier", **descrip
 
 
 def photograph(seed: int, width: int = 90, height: int = 75) -> np.ndarray:
-    """Smooth colour with noise, uint8 (H, W, 3)."""
+    """Draw smooth colours with noise, uint8 (H, W, 3)."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 75
     waves = [

@@ -1,4 +1,4 @@
-"""Runs that the journeys share, on a made folder of images."""
+"""Runs that the journeys share, on a generated folder of images."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from convnextv2.cli import main
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train/ and val/ of three colours."""
     root = tmp_path_factory.mktemp("photos")
     for colour, name in enumerate(("red", "green", "blue")):
         for i in range(8):
@@ -21,6 +22,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pretrained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-training run of two epochs."""
     out = tmp_path_factory.mktemp("runs") / "pre"
     assert (
         main(
@@ -44,6 +46,7 @@ def pretrained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(photos: Path, pretrained: Path) -> Path:
+    """A run that starts from the pre-trained weights and learns the colours."""
     out = pretrained.parent / "train"
     options = [
         "--epochs",
@@ -64,12 +67,13 @@ def trained(photos: Path, pretrained: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def like_mindcv(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four epochs with MindCV's keys, as its users would start them."""
+    """A run of four epochs with MindCV's keys, started as its users would."""
     root = tmp_path_factory.mktemp("mindcv")
     yaml = root / "mine.yaml"
     yaml.write_text(
-        "mode: 0\ndistribute: False\nval_while_train: True\nbatch_size: 4\nimage_resize: 64\nopt: adamw\nlr: 0.01\n"
-        "scheduler: cosine_decay\nwarmup_epochs: 1\ndecay_epochs: 3\nepoch_size: 4\nema: True\nkeep_checkpoint_max: 2\n"
+        "mode: 0\ndistribute: False\nval_while_train: True\nbatch_size: 4\nimage_resize: 64\n"
+        "opt: adamw\nlr: 0.01\nscheduler: cosine_decay\nwarmup_epochs: 1\ndecay_epochs: 3\n"
+        "epoch_size: 4\nema: True\nkeep_checkpoint_max: 2\n"
         "model: custom\ndepths: [1, 1, 1, 1]\ndims: [8, 16, 24, 32]\n"
     )
     out = root / "ckpt"

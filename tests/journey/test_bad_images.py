@@ -9,7 +9,7 @@ from runs import SMALL, weights
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.tasks.measure import measure
 
 
 @pytest.fixture
@@ -129,14 +129,13 @@ def test_an_image_that_goes_away_before_the_report_costs_an_example_only(
 ) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    measure = evaluate_weights
 
     def measure_and_lose(*arguments):
         measured = measure(*arguments)
         (folder / "val" / "red" / "0.png").unlink()
         return measured
 
-    monkeypatch.setattr("convnextv2.verbs.validate.evaluate_weights", measure_and_lose)
+    monkeypatch.setattr("convnextv2.verbs.validate.measure", measure_and_lose)
     convnextv2.validate(trained, data_dir=str(folder))
     out = capsys.readouterr().out
     assert "An example is left out of the report: " in out and "red/0.png: cannot be opened" in out

@@ -77,7 +77,7 @@ def test_numbered_classes_have_the_accuracy_that_timm_measures(
     printed = capsys.readouterr().out
     assert top1(printed) == "100.00%"
     assert "sorted naturally, as timm does (class1 = 0, class10 = 9, class11 = 10, ...)" in printed
-    # Converted to our format the rows are timm's still, and a run that starts from them names its own.
+    # In our format the rows are still timm's, and a run that starts from them names its own.
     assert (
         main(
             [
@@ -118,7 +118,7 @@ def test_numbered_classes_have_the_accuracy_that_timm_measures(
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """transformers' weights with the classes pants, hat, shoes, and images that they are right about."""
+    """transformers' weights of the classes pants, hat, shoes, and images that they get right."""
     transformers = pytest.importorskip("transformers")
     names = ["pants", "hat", "shoes"]
     paths = draw(tmp_path / "data" / "train", names, 4) + draw(tmp_path / "data" / "val", names, 4)

@@ -21,7 +21,11 @@ def test_a_run_is_exported_and_its_artifact_validated_on_the_same_images(
     assert main(["export", str(trained), "--format", "openvino", "--seconds", "0"]) == 0
     artifact = trained / "artifacts" / "openvino-float32"
     assert f"Artifact: {artifact}" in capsys.readouterr().out
+    own_page = (trained / "report.html").read_bytes()
     assert main(["validate", str(artifact)]) == 0
+    assert (trained / "report.html").read_bytes() == own_page
+    page = (artifact / "report.html").read_text()
+    assert "<title>ConvNeXt V2 (8, 16, 24, 32)" in page and "64 px" in page
     assert [
         line
         for line in capsys.readouterr().out.splitlines()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from runs import metrics
 
+import convnextv2
 from convnextv2.cli import main
 from convnextv2.weights.opened import open_weights
 
@@ -250,3 +251,15 @@ def test_mindcvs_files_inside_a_run_know_the_run(
         assert main(["validate", *config, "--ema", "False", f"--{knob}", value, *others]) == 2
         assert f"Leave {knob} out" in capsys.readouterr().err
     assert main(["validate", *config, "--ema", "False"]) == 0
+
+
+def test_the_average_of_a_checkpoint_in_a_run_keeps_the_names_of_its_classes(
+    like_mindcv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    averaged = convnextv2.validate(like_mindcv / "custom-4_6.ckpt", device="cpu")
+    assert "its averaged weights" in (out := capsys.readouterr().out)
+    assert "Rows of 3 classes: by name" in out
+    # last/ holds the same average.
+    last = convnextv2.validate(like_mindcv / "last" / "model.safetensors", device="cpu")
+    assert averaged.confusion.tolist() == last.confusion.tolist()
+    assert averaged.loss == pytest.approx(last.loss)

@@ -1,6 +1,7 @@
 """A weights file is read once and hashed once by whatever uses it."""
 
 import hashlib
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from runs import SMALL
 from convnextv2.cli import main
 from convnextv2.server.served import open_served
 from convnextv2.server.spec import Spec
+from convnextv2.verbs import session
 from convnextv2.weights import safetensors
 
 Counts = tuple[Counter[Path], Counter[Path]]
@@ -101,7 +103,8 @@ def test_a_server_opens_the_weights_of_each_model_once(
     trained: Path, pretrained: Path, counted: Counts
 ) -> None:
     for run, part in ((trained, "best"), (pretrained, "last")):
-        open_served(Spec("m", "1", run), "1", device="cpu", precision="float32")
+        how = {"device": "cpu", "precision": "float32", "most_pixels": 10_000}
+        open_served(Spec("m", "1", run), "1", **how)
         for counts in counted:
             assert weights_of(run, counts) == {f"{part}/model.safetensors": 1}
 
@@ -131,3 +134,51 @@ def test_using_a_run_opens_its_weights_once(
     run, part = (pretrained, "last") if verb == "reconstruct" else (trained, "best")
     for counts in counted:
         assert weights_of(run, counts) == {f"{part}/model.safetensors": 1}
+
+
+def test_the_run_to_start_from_is_never_overwritten(
+    photos: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    (tmp_path / "link").symlink_to(run)
+    for init in (run, tmp_path / "link", run / "last"):
+        command = ["train", "--data_dir", str(photos), "--out", str(run), "--init", str(init)]
+        assert main([*command, "--overwrite", "--epochs", "1", *SMALL]) == 2
+        assert "would delete the weights to start from" in capsys.readouterr().err
+    assert (run / "last" / "model.safetensors").exists() and list((run / "checkpoints").iterdir())
+
+
+def test_a_report_does_without_initial_weights_that_are_gone_or_others(
+    photos: Path,
+    pretrained: Path,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "pre")
+    command = ["train", "--data_dir", str(photos), "--init", str(run), "--epochs", "1", *SMALL]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert "Pre-training loss" in (tmp_path / "run" / "report.html").read_text()
+
+    (run / "last" / "model.safetensors").write_text("garbage")
+    assert main(["validate", str(tmp_path / "run")]) == 0
+    assert "No pre-training in the report" in capsys.readouterr().out
+    assert "Pre-training loss" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_report_shows_no_run_that_took_the_place_of_the_initial_weights(
+    photos: Path, pretrained: Path, trained: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    run = shutil.copytree(pretrained, tmp_path / "pre")
+    train_task = session.train_task
+
+    def train_and_replace(*arguments) -> None:
+        train_task(*arguments)
+        shutil.rmtree(run)
+        shutil.copytree(trained, run)
+
+    monkeypatch.setattr(session, "train_task", train_and_replace)
+    command = ["train", "--data_dir", str(photos), "--init", str(run), "--epochs", "1", *SMALL]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    assert "has changed since the run started" in capsys.readouterr().out
+    assert "Pre-training loss" not in (tmp_path / "run" / "report.html").read_text()

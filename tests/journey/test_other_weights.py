@@ -290,7 +290,7 @@ def test_the_hub_is_asked_only_for_names_of_repositories(
     assert main(["convert", str(trained), "--to", "timm", "--out", str(tmp_path / "cached")]) == 0
     asked = []
 
-    def fetch(name: str, allow_patterns: list[str]) -> str:
+    def fetch(name: str, allow_patterns: list[str], endpoint: str | None = None) -> str:
         asked.append(name)
         assert not any(pattern.endswith((".bin", ".pt", ".pth")) for pattern in allow_patterns)
         return str(tmp_path / "cached")
@@ -300,7 +300,7 @@ def test_the_hub_is_asked_only_for_names_of_repositories(
     assert asked == ["timm/convnextv2_atto.fcmae"]
     assert main(["inspect", str(tmp_path / "missing.pt")]) == 2 and len(asked) == 1
 
-    def unreachable(name: str, allow_patterns: list[str]) -> str:
+    def unreachable(name: str, allow_patterns: list[str], endpoint: str | None = None) -> str:
         raise OSError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)

@@ -93,7 +93,8 @@ def test_resume_continues_to_the_same_weights_bit_for_bit(photos: Path, tmp_path
         *SMALL,
     ]
     assert main(["train", "--out", str(tmp_path / "straight"), "--epochs", "3", *options]) == 0
-    # The length of a run shapes its learning rate, so the halted one has the same length and loses its last checkpoint.
+    # The length of a run shapes its learning rate, so the halted one has the same length and loses
+    # its last checkpoint.
     assert (
         main(
             [

@@ -54,7 +54,11 @@ def test_an_exported_graph_has_plain_operations() -> None:
 
 
 def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
-    code = "from convnextv2.kernels import choice; print(choice.choose('auto')); choice.choose('native')"
+    code = (
+        "from convnextv2.kernels import choice\n"
+        "print(choice.choose('auto'))\n"
+        "choice.choose('native')"
+    )
     environment = os.environ | {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

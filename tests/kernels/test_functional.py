@@ -74,7 +74,8 @@ def test_depthwise_convolution_of_visible_tiles(dtype: torch.dtype, side: int) -
 @pytest.mark.parametrize("scope", ["image", "batch"])
 def test_gelu_and_grn(dtype: torch.dtype, form: str, scope: str) -> None:
     torch.manual_seed(0)
-    # 100 positions are more than one chunk; values reach both tails of GELU; one channel is 0 everywhere.
+    # 100 positions are more than one chunk, values reach both tails of GELU, and one channel is 0
+    # everywhere.
     x = (3 * torch.randn(2, 10, 10, 36)).to(dtype)
     x[..., 5] = 0
     gy = torch.randn(x.shape)
@@ -136,7 +137,10 @@ def test_mlp_without_gradients(
 
 
 def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
-    """Its linear layers are part of one function then, unless somebody listens to them or has put others in their place."""
+    """Its linear layers are part of one function then.
+
+    They are not if somebody listens to them or has put others in their place.
+    """
     torch.manual_seed(0)
     block, x = Block(8).apply(init_weights), torch.randn(2, 7, 7, 8)
     torch.nn.init.normal_(block.grn.gamma)

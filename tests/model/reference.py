@@ -1,5 +1,7 @@
-"""Slow references, written from the definitions with none of the package's layers: masked-dense FCMAE and submanifold
-convolution."""
+"""Slow references: masked-dense FCMAE and submanifold convolution.
+
+They are written from the definitions, with none of the package's layers.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +38,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Te
 
 
 def grn(x: Tensor, gamma: Tensor, beta: Tensor, seen: Tensor) -> Tensor:
-    """Over the seen positions of each image of (N, C, H, W); the sum of squares is above 0 in these tests."""
+    """Compute GRN over the seen positions of each image of (N, C, H, W).
+
+    The sum of squares is above 0 in these tests.
+    """
     norm = ((x * seen) ** 2).sum((2, 3), keepdim=True).sqrt()
     ratio = norm / (norm.mean(1, keepdim=True) + 1e-6)
     return gamma.view(1, -1, 1, 1) * (x * ratio) + beta.view(1, -1, 1, 1) + x
@@ -66,8 +71,11 @@ def masked_dense_encoder(
     visible: Tensor,
     grid: tuple[int, int],
 ):
-    """The official encoder on a dense image, with masked positions zeroed before and after each depthwise convolution: (N, 8c, h,
-    w)."""
+    """Compute the official encoder on a dense image.
+
+    Masked positions are set to zero before and after each depthwise convolution. Returns
+    (N, 8c, h, w).
+    """
     x = images
     for stage, depth in enumerate(depths):
         prefix = f"downsample_layers.{stage}."
@@ -87,7 +95,10 @@ def masked_dense_encoder(
 
 
 def submanifold_depthwise(x: Tensor, weight: Tensor, bias: Tensor, seen: Tensor) -> Tensor:
-    """Depthwise convolution of one image (C, H, W) by loops over seen positions: output only there, computed only from there."""
+    """Convolve each channel of one image (C, H, W) by loops over its seen positions.
+
+    There is output only there, and it is computed only from there.
+    """
     channels, height, width = x.shape
     kernel = weight.shape[-1]
     out = torch.zeros_like(x)

@@ -10,14 +10,18 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 from convnextv2.errors import ConvNeXtV2Error
 from convnextv2.model.convnext import SIZES, ConvNeXtV2, create_model
 
-PARAMETERS = {  # arXiv 2301.00808 and the released checkpoints: with 1000 classes, encoder only, number of tensors
+# Parameters with 1000 classes, parameters of the encoder alone, and the number of tensors, from
+# arXiv 2301.00808 and the released checkpoints; small and xlarge are timm's networks.
+PARAMETERS = {
     "convnextv2_atto": (3_708_400, 3_386_760, 140),
     "convnextv2_femto": (5_233_240, 4_847_472, 140),
     "convnextv2_pico": (9_066_280, 8_552_256, 140),
     "convnextv2_nano": (15_623_800, 14_981_520, 160),
     "convnextv2_tiny": (28_635_496, 27_864_960, 200),
+    "convnextv2_small": (50_318_440, 49_547_904, 380),
     "convnextv2_base": (88_717_800, 87_690_752, 380),
     "convnextv2_large": (197_956_840, 196_416_768, 380),
+    "convnextv2_xlarge": (350_449_640, 348_396_544, 380),
     "convnextv2_huge": (660_289_640, 657_467_008, 380),
 }
 

@@ -116,7 +116,10 @@ def test_last_row_and_column_may_be_masked_in_every_image() -> None:
 
 
 def test_black_tiles_are_visible() -> None:
-    """An implementation that takes zeros for masked positions loses them (MinkowskiEngine's to_sparse)."""
+    """An implementation that takes zeros for masked positions loses them.
+
+    MinkowskiEngine's to_sparse does.
+    """
     encoder = small_encoder()
     black = torch.zeros(1, 3, 64, 64, dtype=torch.float64)
     visible = torch.tensor([[0, 3]])
@@ -204,7 +207,8 @@ def test_loss_is_the_mean_squared_error_over_masked_cells(tile: int) -> None:
     visible, masked = draw_masks(2, grid, 0.5, torch.Generator().manual_seed(1))
     with torch.no_grad():
         loss = model(images, visible, masked).item()
-        predicted = model._predict(images, Tiles(visible, grid), Tiles(masked, grid)).numpy()
+        decoded = model._decode(images, Tiles(visible, grid), Tiles(masked, grid))[1]
+        predicted = model.pred(decoded).numpy()
     errors = []
     for n in range(2):
         for m, index in enumerate(masked[n].tolist()):

@@ -45,14 +45,30 @@ def test_statistics_are_asked_for_with_the_command_that_measures_them():
 @pytest.mark.parametrize(
     ("knobs", "expected"),
     [
-        ({"color_jitter": 0.4}, "color_jitter = 0.4: saturation and hue are for RGB, and in_channels = 5. Use [0.4, 0.4, 0]"),
-        ({"color_jitter": "0.1,0.2,0,0.3"}, "color_jitter = (0.1, 0.2, 0.0, 0.3): saturation and hue"),
+        (
+            {"color_jitter": 0.4},
+            "color_jitter = 0.4: saturation and hue are for RGB, and in_channels = 5. Use "
+            "[0.4, 0.4, 0]",
+        ),
+        (
+            {"color_jitter": "0.1,0.2,0,0.3"},
+            "color_jitter = (0.1, 0.2, 0.0, 0.3): saturation and hue",
+        ),
         ({"auto_augment": "3a"}, "auto_augment = 3a: 3a changes colours, and in_channels = 5."),
-        ({"auto_augment": "autoaugr-mstd1"}, "auto_augment = autoaugr-mstd1: autoaugr changes colours"),
-        ({"erase_prob": 0.5, "erase_value": "1,2,3"}, "erase_value = (1.0, 2.0, 3.0): expected one number, or one"),
-        ({"data_dir": "", "dataset": "cifar10"}, "in_channels = 5: the images of dataset cifar10 have no such bands"),
+        (
+            {"auto_augment": "autoaugr-mstd1"},
+            "auto_augment = autoaugr-mstd1: autoaugr changes colours",
+        ),
+        (
+            {"erase_prob": 0.5, "erase_value": "1,2,3"},
+            "erase_value = (1.0, 2.0, 3.0): expected one number, or one",
+        ),
+        (
+            {"data_dir": "", "dataset": "cifar10"},
+            "in_channels = 5: the images of dataset cifar10 have no such bands",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_for_colours_is_refused_with_the_remedy(knobs, expected):
     (line,) = mistakes(**FIVE | knobs)
     assert line.startswith(expected)

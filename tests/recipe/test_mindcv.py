@@ -10,31 +10,37 @@ from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.read import read_recipe
 from convnextv2.recipe.values import read_value
 
-# Every flag of MindCV's config.py, and a few more of its YAML keys: what becomes of it here. `same`: our knob of that name;
-# -> another name; `only`: refused but for the value that means what we do; `none`: no effect, announced; `refused`: always.
+# Every flag of MindCV's config.py, and a few more of its YAML keys, with what becomes of it here.
+# `same`: our knob of that name. `->`: another name. `only`: any value is refused but the one that
+# means what we do. `none`: it has no effect, which is announced. `refused`: any value is refused.
 FATES = {
-    "mode": "none", "distribute": "same", "val_while_train": "same", "val_interval": "-> val_every_epochs",
-    "log_interval": "-> log_every_steps", "seed": "same", "device_target": "-> device", "dataset": "same", "data_dir": "same",
-    "train_split": "same", "val_split": "same", "dataset_download": "same", "num_parallel_workers": "-> workers",
-    "shuffle": "same",
-    "num_samples": "same", "batch_size": "same", "drop_remainder": "-> drop_last", "image_resize": "-> image_size",
-    "scale": "same",
-    "ratio": "same", "hflip": "same", "vflip": "same", "color_jitter": "same", "interpolation": "same", "auto_augment": "same",
-    "aug_splits": "same", "re_prob": "-> erase_prob", "re_scale": "-> erase_scale", "re_ratio": "-> erase_ratio",
-    "re_value": "-> erase_value", "re_max_attempts": "-> erase_attempts", "mean": "same", "std": "same", "crop_pct": "same",
-    "mixup": "same",
-    "cutmix": "same", "cutmix_prob": "-> mix_prob", "aug_repeats": "same", "model": "same", "num_classes": "same",
-    "in_channels": "same", "drop_rate": "only none", "drop_path_rate": "same", "pretrained": "only False", "ckpt_path": "-> init",
-    "resume_opt": "same", "keep_checkpoint_max": "-> keep_checkpoints", "ckpt_save_dir": "-> out",
-    "ckpt_save_interval": "-> save_every_epochs", "ckpt_save_policy": "-> keep_policy", "epoch_size": "-> epochs",
-    "dataset_sink_mode": "none", "ema": "same", "ema_decay": "same", "clip_grad": "-> clip_norm", "clip_value": "none",
-    "layer_decay": "same", "gradient_accumulation_steps": "-> accumulate", "opt": "-> optimizer", "momentum": "same",
-    "weight_decay": "same", "use_nesterov": "-> nesterov", "weight_decay_filter": "same", "eps": "same",
-    "scheduler": "-> schedule", "lr": "same", "min_lr": "same", "warmup_epochs": "same", "warmup_factor": "same",
-    "decay_epochs": "same", "decay_rate": "same", "multi_step_decay_milestones": "-> decay_milestones", "lr_epoch_stair": "same",
-    "num_cycles": "same", "cycle_decay": "same", "loss": "same", "label_smoothing": "same", "aux_factor": "none",
-    "reduction": "-> loss_reduction", "amp_level": "-> precision", "val_amp_level": "-> val_precision", "amp_cast_list": "none",
-    "loss_scale_type": "none", "loss_scale": "same", "drop_overflow_update": "none", "eval_shuffle": "none", "config": "none",
+    "mode": "none", "distribute": "same", "val_while_train": "same",
+    "val_interval": "-> val_every_epochs", "log_interval": "-> log_every_steps", "seed": "same",
+    "device_target": "-> device", "dataset": "same", "data_dir": "same", "train_split": "same",
+    "val_split": "same", "dataset_download": "same", "num_parallel_workers": "-> workers",
+    "shuffle": "same", "num_samples": "same", "batch_size": "same",
+    "drop_remainder": "-> drop_last", "image_resize": "-> image_size", "scale": "same",
+    "ratio": "same", "hflip": "same", "vflip": "same", "color_jitter": "same",
+    "interpolation": "same", "auto_augment": "same", "aug_splits": "same",
+    "re_prob": "-> erase_prob", "re_scale": "-> erase_scale", "re_ratio": "-> erase_ratio",
+    "re_value": "-> erase_value", "re_max_attempts": "-> erase_attempts", "mean": "same",
+    "std": "same", "crop_pct": "same", "mixup": "same", "cutmix": "same",
+    "cutmix_prob": "-> mix_prob", "aug_repeats": "same", "model": "same", "num_classes": "same",
+    "in_channels": "same", "drop_rate": "only none", "drop_path_rate": "same",
+    "pretrained": "only False", "ckpt_path": "-> init", "resume_opt": "same",
+    "keep_checkpoint_max": "-> keep_checkpoints", "ckpt_save_dir": "-> out",
+    "ckpt_save_interval": "-> save_every_epochs", "ckpt_save_policy": "-> keep_policy",
+    "epoch_size": "-> epochs", "dataset_sink_mode": "none", "ema": "same", "ema_decay": "same",
+    "clip_grad": "-> clip_norm", "clip_value": "none", "layer_decay": "same",
+    "gradient_accumulation_steps": "-> accumulate", "opt": "-> optimizer", "momentum": "same",
+    "weight_decay": "same", "use_nesterov": "-> nesterov", "weight_decay_filter": "same",
+    "eps": "same", "scheduler": "-> schedule", "lr": "same", "min_lr": "same",
+    "warmup_epochs": "same", "warmup_factor": "same", "decay_epochs": "same", "decay_rate": "same",
+    "multi_step_decay_milestones": "-> decay_milestones", "lr_epoch_stair": "same",
+    "num_cycles": "same", "cycle_decay": "same", "loss": "same", "label_smoothing": "same",
+    "aux_factor": "none", "reduction": "-> loss_reduction", "amp_level": "-> precision",
+    "val_amp_level": "-> val_precision", "amp_cast_list": "none", "loss_scale_type": "none",
+    "loss_scale": "same", "drop_overflow_update": "none", "eval_shuffle": "none", "config": "none",
     "enable_modelarts": "refused", "filter_bias_and_bn": "refused",
 }  # fmt: skip
 # What MindCV writes beside a run whose user chose nothing but a model and AdamW.
@@ -182,14 +188,16 @@ def test_the_shipped_recipe_is_mindcvs():
         {"data_dir": "d"}, config="configs/convnextv2/convnextv2_tiny_ascend.yaml"
     )
     assert recipe == Recipe(
-        out="./ckpt", distribute=True, precision="auto", val_while_train=True, keep_checkpoints=10, log_every_steps=100,
-        data_dir="d", dataset="imagenet", batch_size=128, drop_last=True, workers=16, image_size=224,
-        scale=(0.08, 1.0), ratio=(0.75, 1.333), hflip=0.5, color_jitter=0.4, auto_augment="randaug-m9-mstd0.5-inc1",
-        interpolation="bicubic", erase_prob=0.25, erase_scale=(0.02, 0.33), erase_value="random", mixup=0.8, cutmix=1.0,
-        aug_repeats=3, eval_preset="mindcv", crop_pct=0.95, model="convnextv2_tiny", num_classes=1000, gelu="tanh",
-        drop_path_rate=0.1, epochs=450, optimizer="adamw", lr=0.002, min_lr=3e-7, schedule="cosine", warmup_epochs=20,
-        warmup_factor=1.75e-5, decay_epochs=430, weight_decay=0.049, weight_decay_filter="disable", loss="ce",
-        label_smoothing=0.1, loss_scale=2.0**24, val_precision="float32", mindcv_files=True, ema_form="mindcv",
+        out="./ckpt", distribute=True, precision="auto", val_while_train=True, keep_checkpoints=10,
+        log_every_steps=100, data_dir="d", dataset="imagenet", batch_size=128, drop_last=True,
+        workers=16, image_size=224, scale=(0.08, 1.0), ratio=(0.75, 1.333), hflip=0.5,
+        color_jitter=0.4, auto_augment="randaug-m9-mstd0.5-inc1", interpolation="bicubic",
+        erase_prob=0.25, erase_scale=(0.02, 0.33), erase_value="random", mixup=0.8, cutmix=1.0,
+        aug_repeats=3, eval_preset="mindcv", crop_pct=0.95, model="convnextv2_tiny",
+        num_classes=1000, gelu="tanh", drop_path_rate=0.1, epochs=450, optimizer="adamw", lr=0.002,
+        min_lr=3e-7, schedule="cosine", warmup_epochs=20, warmup_factor=1.75e-5, decay_epochs=430,
+        weight_decay=0.049, weight_decay_filter="disable", loss="ce", label_smoothing=0.1,
+        loss_scale=2.0**24, val_precision="float32", mindcv_files=True, ema_form="mindcv",
     )  # fmt: skip
     assert len(notes) == 3
     for key in ("mode", "dataset_sink_mode", "loss_scale_type", "momentum", "use_nesterov"):
@@ -421,36 +429,47 @@ def test_pretrained_beside_an_empty_ckpt_path_starts_from_published_weights(empt
     assert read_recipe({}, config=path)[0].init == "facebook/convnextv2-atto-1k-224"
 
 
-CHANGED: dict[str, tuple] = {  # key: a value that is not MindCV's default, and what becomes of it where it is not the same
-    "distribute": (True,), "val_while_train": (True,), "val_interval": (3,), "log_interval": (7,), "seed": (1,),
-    "device_target": ("CPU", "cpu"), "dataset": ("cifar10",), "data_dir": ("d",), "train_split": ("a",), "val_split": ("b",),
-    "dataset_download": (True,), "num_parallel_workers": (2,), "shuffle": (False,), "num_samples": (9,), "batch_size": (8,),
-    "drop_remainder": (False,), "image_resize": (96,), "scale": ([0.5, 1.0], (0.5, 1.0)), "ratio": ([0.5, 2.0], (0.5, 2.0)),
-    "hflip": (0.1,), "vflip": (0.1,), "color_jitter": (0.1,), "interpolation": ("bicubic",), "auto_augment": ("augmix",),
-    "aug_splits": (3,), "re_prob": (0.5,), "re_scale": ([0.1, 0.2], (0.1, 0.2)), "re_ratio": ([0.5, 2.0], (0.5, 2.0)),
-    "re_value": ("random",), "re_max_attempts": (3,), "mean": ([127.0] * 3, (127.0,) * 3), "std": ([50.0] * 3, (50.0,) * 3),
-    "crop_pct": (0.9,), "mixup": (0.5,), "cutmix": (0.5,), "cutmix_prob": (0.5,), "aug_repeats": (3,),
-    "model": ("convnextv2_tiny",), "num_classes": (7,), "in_channels": (1,), "drop_path_rate": (0.2,),
-    "ckpt_path": ("a.ckpt",), "resume_opt": (True,), "keep_checkpoint_max": (3,), "ckpt_save_dir": ("x",),
-    "ckpt_save_interval": (2,), "ckpt_save_policy": ("top_k",), "epoch_size": (8,), "ema": (True,), "ema_decay": (0.9,),
-    "clip_grad": (True, 15.0), "layer_decay": (0.9,), "gradient_accumulation_steps": (2,), "opt": ("lamb",), "momentum": (0.8,),
-    "weight_decay": (0.1,), "use_nesterov": (True,), "weight_decay_filter": ("auto",), "eps": (1e-5,),
-    "scheduler": ("step_decay", "step"), "lr": (0.1,), "min_lr": (1e-5,), "warmup_epochs": (1,), "warmup_factor": (0.1,),
-    "decay_epochs": (50,), "decay_rate": (0.5,), "multi_step_decay_milestones": ([3, 6], (3, 6)), "lr_epoch_stair": (True,),
-    "num_cycles": (2,), "cycle_decay": (0.5,), "loss": ("BCE", "bce"), "label_smoothing": (0.1,), "reduction": ("sum",),
-    "amp_level": ("O2", "auto"), "val_amp_level": ("O2", "auto"), "loss_scale": (2.0,),
+# Key: a value that is not MindCV's default, and what becomes of it if it does not stay the same.
+CHANGED: dict[str, tuple] = {
+    "distribute": (True,), "val_while_train": (True,), "val_interval": (3,), "log_interval": (7,),
+    "seed": (1,), "device_target": ("CPU", "cpu"), "dataset": ("cifar10",), "data_dir": ("d",),
+    "train_split": ("a",), "val_split": ("b",), "dataset_download": (True,),
+    "num_parallel_workers": (2,), "shuffle": (False,), "num_samples": (9,), "batch_size": (8,),
+    "drop_remainder": (False,), "image_resize": (96,), "scale": ([0.5, 1.0], (0.5, 1.0)),
+    "ratio": ([0.5, 2.0], (0.5, 2.0)), "hflip": (0.1,), "vflip": (0.1,), "color_jitter": (0.1,),
+    "interpolation": ("bicubic",), "auto_augment": ("augmix",), "aug_splits": (3,),
+    "re_prob": (0.5,), "re_scale": ([0.1, 0.2], (0.1, 0.2)), "re_ratio": ([0.5, 2.0], (0.5, 2.0)),
+    "re_value": ("random",), "re_max_attempts": (3,), "mean": ([127.0] * 3, (127.0,) * 3),
+    "std": ([50.0] * 3, (50.0,) * 3), "crop_pct": (0.9,), "mixup": (0.5,), "cutmix": (0.5,),
+    "cutmix_prob": (0.5,), "aug_repeats": (3,), "model": ("convnextv2_tiny",), "num_classes": (7,),
+    "in_channels": (1,), "drop_path_rate": (0.2,), "ckpt_path": ("a.ckpt",), "resume_opt": (True,),
+    "keep_checkpoint_max": (3,), "ckpt_save_dir": ("x",), "ckpt_save_interval": (2,),
+    "ckpt_save_policy": ("top_k",), "epoch_size": (8,), "ema": (True,), "ema_decay": (0.9,),
+    "clip_grad": (True, 15.0), "layer_decay": (0.9,), "gradient_accumulation_steps": (2,),
+    "opt": ("lamb",), "momentum": (0.8,), "weight_decay": (0.1,), "use_nesterov": (True,),
+    "weight_decay_filter": ("auto",), "eps": (1e-5,), "scheduler": ("step_decay", "step"),
+    "lr": (0.1,), "min_lr": (1e-5,), "warmup_epochs": (1,), "warmup_factor": (0.1,),
+    "decay_epochs": (50,), "decay_rate": (0.5,), "multi_step_decay_milestones": ([3, 6], (3, 6)),
+    "lr_epoch_stair": (True,), "num_cycles": (2,), "cycle_decay": (0.5,), "loss": ("BCE", "bce"),
+    "label_smoothing": (0.1,), "reduction": ("sum",), "amp_level": ("O2", "auto"),
+    "val_amp_level": ("O2", "auto"), "loss_scale": (2.0,),
 }  # fmt: skip
-# Key: other lines beside it that leave it without effect, which must be said, or that cannot go with it.
+# Pairs of a line and another beside it that leaves it without effect, which must be said, or that
+# cannot go with it.
 IDLE = [
-    ("resume_opt: True", "ckpt_path: ''"), ("val_interval: 3", "val_while_train: False"), ("cutmix_prob: 0.5", "mixup: 0.0"),
-    ("keep_checkpoint_max: 3", "ckpt_save_policy: null"), ("warmup_factor: 0.1", "warmup_epochs: 0"),
-    ("label_smoothing: 0.1", "loss: asl_multi_label"), ("loss_scale: 2.0", "amp_level: O0"), ("use_nesterov: True", "mode: 0"),
-    ("momentum: 0.8", "mode: 0"), ("eps: 1e-5", "mode: 0"), ("color_jitter: 0.1", "auto_augment: augmix"),
-    ("re_scale: [0.1, 0.2]", "re_prob: 0.0"), ("ema_decay: 0.9", "ema: False"), ("num_cycles: 2", "scheduler: step_decay"),
-    ("cycle_decay: 0.5", "scheduler: step_decay"), ("decay_epochs: 9", "scheduler: polynomial_decay"),
-    ("decay_rate: 0.5", "mode: 0"), ("multi_step_decay_milestones: [3]", "mode: 0"), ("min_lr: 1e-5", "scheduler: step_decay"),
-    ("train_split: a", "dataset: cifar10"), ("hflip: 0.1", "dataset: cifar10"), ("scale: [0.5, 1]", "dataset: mnist"),
-    ("auto_augment: augmix", "dataset: cifar100"), ("mean: [1, 1, 1]", "dataset: cifar10"), ("clip_value: 3", "clip_grad: False"),
+    ("resume_opt: True", "ckpt_path: ''"), ("val_interval: 3", "val_while_train: False"),
+    ("cutmix_prob: 0.5", "mixup: 0.0"), ("keep_checkpoint_max: 3", "ckpt_save_policy: null"),
+    ("warmup_factor: 0.1", "warmup_epochs: 0"), ("label_smoothing: 0.1", "loss: asl_multi_label"),
+    ("loss_scale: 2.0", "amp_level: O0"), ("use_nesterov: True", "mode: 0"),
+    ("momentum: 0.8", "mode: 0"), ("eps: 1e-5", "mode: 0"),
+    ("color_jitter: 0.1", "auto_augment: augmix"), ("re_scale: [0.1, 0.2]", "re_prob: 0.0"),
+    ("ema_decay: 0.9", "ema: False"), ("num_cycles: 2", "scheduler: step_decay"),
+    ("cycle_decay: 0.5", "scheduler: step_decay"),
+    ("decay_epochs: 9", "scheduler: polynomial_decay"), ("decay_rate: 0.5", "mode: 0"),
+    ("multi_step_decay_milestones: [3]", "mode: 0"), ("min_lr: 1e-5", "scheduler: step_decay"),
+    ("train_split: a", "dataset: cifar10"), ("hflip: 0.1", "dataset: cifar10"),
+    ("scale: [0.5, 1]", "dataset: mnist"), ("auto_augment: augmix", "dataset: cifar100"),
+    ("mean: [1, 1, 1]", "dataset: cifar10"), ("clip_value: 3", "clip_grad: False"),
 ]  # fmt: skip
 
 
@@ -491,7 +510,10 @@ def test_other_combinations_that_do_less_than_they_seem_to_are_told():
     ("dataset", "mean"), [("cifar10", 0.4914), ("cifar100", 0.4914), ("mnist", 0.1307)]
 )
 def test_mindcvs_small_sets_are_prepared_as_there(dataset, mean, tmp_path):
-    keys = f"{COMPLETE}mode: 0\ndataset: {dataset}\nimage_resize: 64\nauto_augment: randaug\nre_prob: 0.25\nhflip: 0.3\n"
+    keys = (
+        f"{COMPLETE}mode: 0\ndataset: {dataset}\nimage_resize: 64\nauto_augment: randaug\n"
+        "re_prob: 0.25\nhflip: 0.3\n"
+    )
     recipe, notes = read_recipe({}, config=write(tmp_path, keys))
     assert (recipe.auto_augment, recipe.erase_prob, recipe.color_jitter, recipe.crop_pct) == (
         None,

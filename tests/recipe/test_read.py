@@ -38,7 +38,7 @@ def lines_of(*arguments, **keywords):
     return str(caught.value).splitlines()
 
 
-# --- precedence and names ----------------------------------------------------------------------------------------------------
+# --- precedence and names -------------------------------------------------------------------------
 
 
 def test_command_line_beats_yaml_beats_default(recipe_file):
@@ -62,7 +62,7 @@ def test_a_name_overrides_its_other_name(recipe_file):
     assert read_recipe({"epochs": "1"}, config=config)[0].epochs == 1
 
 
-# --- values ------------------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,12 @@ def test_any_value_means_the_same_as_its_text(name, value):
 
 @pytest.mark.parametrize("name", TEXT)
 def test_a_text_in_yaml_is_the_text_of_the_command_line(name, recipe_file):
-    text = {"columns": "path=Some thing-9"}.get(name, "Some thing-9")
-    config = recipe_file(yaml.safe_dump({name: text}))
+    text = {"columns": "path=Some thing-9", "time": "1h30m"}.get(name, "Some thing-9")
+    needed = {"teacher": "run"} if name == "unlabelled" else {}
+    config = recipe_file(yaml.safe_dump({name: text} | needed))
     assert (
         getattr(read_recipe({}, config=config)[0], name)
-        == getattr(read_recipe({name: text})[0], name)
+        == getattr(read_recipe({name: text} | needed)[0], name)
         == text
     )
 
@@ -184,7 +185,7 @@ def test_numbers_are_not_taken_for_text(recipe_file):
     )
 
 
-# --- mistakes ----------------------------------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 def test_all_mistakes_are_reported_together(recipe_file):
@@ -193,10 +194,12 @@ def test_all_mistakes_are_reported_together(recipe_file):
         "mine.yaml has 3 errors:",
         "  warmup_epoch = 20: unknown key. Did you mean 'warmup_epochs'?",
         "  mixup = -0.8: expected a number >= 0. Alpha of the Beta distribution of mixup. 0: off.",
-        "  loss = cee: expected one of ce, bce, asl_single_label, asl_multi_label, jsd. Did you mean 'ce'?",
+        "  loss = cee: expected one of ce, bce, asl_single_label, asl_multi_label, jsd. Did you "
+        "mean 'ce'?",
         "this command has 3 errors:",
         "  modle = x: unknown key. Did you mean 'model'?",
-        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of `lr_batch_size` images.",
+        "  lr = fast: expected a number >= 0. Peak learning rate, for a global batch of "
+        "`lr_batch_size` images.",
         "  hflip = 2: expected a number >= 0 and <= 1. Probability of a horizontal flip.",
     ]
 
@@ -258,7 +261,7 @@ def test_the_recipe_of_a_run_is_not_told_again(recipe_file):
     ]
 
 
-# --- files -------------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n"])
@@ -377,3 +380,56 @@ def test_knobs_that_a_verb_does_not_use_are_mistakes() -> None:
 def test_a_list_of_what_was_set_that_no_run_writes_is_refused(value, recipe_file):
     lines = lines_of({}, config=recipe_file(f"lr: 0.1\nset: {value}\n"))
     assert lines[0] == "mine.yaml has 1 error:" and "expected a list of knobs" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("balanced", "balanced"),
+        ("None", "none"),
+        ("cat=2, big dog=0.5", {"cat": 2.0, "big dog": 0.5}),
+        ("a=b=3", {"a=b": 3.0}),
+        ({0: 2, "cat": "1e-1"}, {"0": 2.0, "cat": 0.1}),
+    ],
+)
+def test_class_weights_are_a_word_or_a_table(given, expected, tmp_path):
+    recipe, notes = read_recipe({"class_weights": given})
+    assert recipe.class_weights == expected and notes == []
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_recipe(recipe))
+    assert read_recipe({}, config=file)[0] == recipe
+
+
+@pytest.mark.parametrize("given", ["cat", "cat=", "cat=1,cat=2", "cat=x", {}, {"a": None}, 3])
+def test_a_table_of_class_weights_that_cannot_be_read_is_refused(given):
+    (line,) = lines_of({"class_weights": given})
+    assert "expected one of none, balanced, effective, or names with numbers such as" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"sampling": 1.5}, "sampling = 1.5: expected natural, balanced, sqrt, or a number from 0"),
+        ({"sampling": "sqrt", "shuffle": False}, "Set shuffle = True."),
+        ({"class_weights": "a=0"}, "class_weights = a=0: expected numbers > 0."),
+        ({"class_weights": "balanced", "loss": "asl_multi_label"}, "Use loss = ce or bce"),
+        ({"class_weights": "balanced", "sampling": 0.5}, "correct twice. Keep one."),
+        ({"class_weights": "balanced", "logit_adjustment": 1}, "correct twice. Keep one."),
+        ({"logit_adjustment": 1, "loss": "bce"}, "Use loss = ce, or sampling instead."),
+        ({"logit_adjustment": 1, "sampling": 0}, "Use sampling = natural or sqrt with it."),
+    ],
+    ids=str,
+)
+def test_corrections_that_do_not_go_together_are_refused(given, told):
+    (line,) = lines_of(given)
+    assert told in line
+
+
+def test_corrections_that_go_together_are_taken():
+    for knobs in (
+        {"class_weights": "effective", "loss": "bce", "class_weights_beta": 0.9},
+        {"logit_adjustment": 1, "sampling": "sqrt"},
+        {"sampling": "balanced", "loss": "asl_single_label"},
+        {"class_weights": "balanced", "sampling": 1, "mixup": 0.8},
+    ):
+        assert read_recipe(knobs)[1] == []

@@ -1,5 +1,8 @@
+"""Servers to ask: in this process without sockets, or in a process of their own."""
+
 import asyncio
 import io
+import shutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -9,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from server_process import Process
 from trees import photograph
 
 from convnextv2.cli import main
@@ -38,12 +42,13 @@ def images() -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def predictor(weights: Path) -> Predictor:
+    """The model without a server, which says what is expected of one."""
     return Predictor(weights, device="cpu", precision="float32", batch_size=1)
 
 
 @pytest.fixture(scope="session")
 def expected(predictor: Predictor, images: list[bytes]) -> list[dict[str, float]]:
-    """Probability of each class, for each image."""
+    """The probability of each class, for each image."""
     found = [as_dict(result["predictions"]) for result in predictor(images, top_k=4)]
     assert len(
         {tuple(round(prob, 3) for _, prob in sorted(probs.items())) for probs in found}
@@ -53,14 +58,18 @@ def expected(predictor: Predictor, images: list[bytes]) -> list[dict[str, float]
 
 @pytest.fixture(scope="session")
 def artifact(exported: Callable[..., Path]) -> Path:
+    """The model as an ONNX artifact."""
     return exported("onnx")
 
 
 @pytest.fixture(scope="session")
 def pretrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-training run of one epoch."""
     out = tmp_path_factory.mktemp("runs") / "pre"
-    small = "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --decoder_dim 16 --image_size 64 --batch_size 4 --epochs 1"
-    how = "--workers 0 --precision float32 --device cpu --tensorboard False"
+    small = "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --decoder_dim 16 --image_size 64"
+    how = (
+        "--batch_size 4 --epochs 1 --workers 0 --precision float32 --device cpu --tensorboard False"
+    )
     assert (
         main(
             [
@@ -79,6 +88,7 @@ def pretrained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def as_dict(predictions: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the probability of each class."""
     return {entry["class"]: entry["prob"] for entry in predictions}
 
 
@@ -100,7 +110,7 @@ class Server:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The model is held, so that nothing is scored meanwhile."""
+        """Hold the model, so that nothing is scored within the `with` block."""
         self._gate.clear()
         self.models.model_thread.submit(self._gate.wait)
         try:
@@ -109,18 +119,18 @@ class Server:
             self._gate.set()
 
     async def predict(self, body: bytes, name: str = "trees", **query: Any) -> httpx.Response:
-        """One image as it is; all four classes unless told otherwise."""
+        """Ask for all four classes of one image, unless the query says otherwise."""
         headers = {"Content-Type": "application/octet-stream"}
         return await self.client.post(
             f"/v1/models/{name}/predict", content=body, params={"top_k": 4} | query, headers=headers
         )
 
     async def reload(self) -> list[str]:
-        """What a reload says."""
+        """Reload the models, and return what that says."""
         return [change.text for change in await self.models.reload()]
 
     async def figures(self) -> dict[str, float]:
-        """What /metrics says."""
+        """Read /metrics."""
         lines = (await self.client.get("/metrics")).raise_for_status().text.splitlines()
         return {
             name: float(value)
@@ -128,20 +138,20 @@ class Server:
         }
 
     async def waiting(self, images: int) -> None:
-        """Returns as soon as so many images wait."""
+        """Wait until so many images wait in the queue."""
         async with asyncio.timeout(10):
             while self.models.admission.waiting < images:
                 await asyncio.sleep(0.001)
 
     async def ready(self) -> None:
-        """Returns as soon as the models are warm."""
+        """Wait until the models are warm."""
         async with asyncio.timeout(30):
             while not self.models.is_ready:
                 await asyncio.sleep(0.001)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Between the application's startup and its shutdown."""
+        """Start the application, and shut it down after the `with` block."""
         told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         said: asyncio.Queue[Any] = asyncio.Queue()
         life = asyncio.create_task(
@@ -161,7 +171,10 @@ class Server:
 
 @pytest.fixture
 def build(weights: Path) -> Callable[..., Server]:
-    """build(*sources, api_key, cors_origins, **limits): a server that is not started, of one classifier by default."""
+    """A function that builds a server without starting it, of one classifier by default.
+
+    It is called as `build(*sources, api_key, cors_origins, **limits)`.
+    """
 
     def build(
         *sources: str, api_key: str = "", cors_origins: tuple[str, ...] = (), **limits: float
@@ -173,7 +186,10 @@ def build(weights: Path) -> Callable[..., Server]:
 
 @pytest.fixture
 async def serve(build: Callable[..., Server]) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
-    """The same, started and ready, until the test ends."""
+    """A function that builds a server, starts it and waits until it is ready.
+
+    The server ends with the test.
+    """
     async with AsyncExitStack() as stack:
 
         async def serve(*sources: str, **options: Any) -> Server:
@@ -183,3 +199,25 @@ async def serve(build: Callable[..., Server]) -> AsyncIterator[Callable[..., Awa
             return server
 
         yield serve
+
+
+@pytest.fixture(scope="module")
+def model(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the weights that may be written over."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(weights.parent, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hasty(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server that waits for half a second for what clients send."""
+    with Process(
+        tmp_path_factory.mktemp("log"),
+        f"trees={model}",
+        "--read_timeout_s",
+        "0.5",
+        "--max_queue",
+        "1000",
+    ) as process:
+        yield process

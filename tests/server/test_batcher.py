@@ -42,7 +42,10 @@ def model() -> Model:
 
 @pytest.fixture
 async def start(model: Model) -> AsyncIterator[Callable[..., Batcher]]:
-    """start(**limits): a batcher of the model, until the test ends. Its `measured` lists what it measured."""
+    """A function that starts a batcher of the model, which ends with the test.
+
+    It is called as `start(**limits)`. The batcher's `measured` lists what it measured.
+    """
     with ThreadPoolExecutor(1) as executor:
         begun = []
 

@@ -1,4 +1,4 @@
-"""Images of five bands, all the way: statistics, training, evaluation, prediction, artifacts, server."""
+"""Images of five bands all the way, from the statistics over training to the server."""
 
 import io
 import json
@@ -25,8 +25,9 @@ from convnextv2.weights.restore import load_model
 pytestmark = pytest.mark.anyio
 
 SMALL = (
-    "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --stem_stride 2 --image_size 32 --batch_size 4 --workers 0 "
-    "--precision float32 --device cpu --tensorboard False --epochs 1 --crop_pct 1"
+    "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --stem_stride 2 --image_size 32 "
+    "--batch_size 4 --workers 0 --precision float32 --device cpu --tensorboard False "
+    "--epochs 1 --crop_pct 1"
 ).split()
 RANGE = (0.0, 4000.0)
 

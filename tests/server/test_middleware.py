@@ -165,7 +165,8 @@ async def test_the_log_has_a_line_for_what_it_is_told_to(
     assert await said("off") == []
     bad, odd = await said("failed")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 127.0.0.1 POST /v1/models/trees/predict 415 not_an_image \d\.\d{4} s id=bad",
+        r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 127.0.0.1 POST /v1/models/trees/predict 415 not_an_image "
+        r"\d\.\d{4} s id=bad",
         bad,
     )
     assert " GET /v1/models/%0aforged%1b[2K 404 no_such_model " in odd
@@ -219,7 +220,7 @@ async def test_latency_is_measured_by_route_and_code_and_the_process_is(
 
 
 async def ask_unread(app: Any, path: str) -> list[Any]:
-    """What an application does with a request whose body has not come yet: reads it, or answers with a status."""
+    """Read the body of a request, or answer with a status before it has come."""
     done: list[Any] = []
 
     async def receive() -> Any:

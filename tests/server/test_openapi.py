@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import schemathesis
 import uvicorn
+from dense import detector, save_dense, segmentor
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
@@ -31,9 +32,13 @@ EXAMPLES = settings(
 
 
 @pytest.fixture
-def api(build: Callable[..., Any], weights: Path, pretrained: Path) -> Iterator[Any]:
+def api(
+    build: Callable[..., Any], weights: Path, pretrained: Path, tmp_path: Path
+) -> Iterator[Any]:
     """The description by a server in a thread of this process."""
-    served = build(f"trees={weights}", f"pre={pretrained}")
+    places = save_dense(segmentor(), tmp_path / "places")
+    things = save_dense(detector(), tmp_path / "things")
+    served = build(f"trees={weights}", f"pre={pretrained}", f"places={places}", f"things={things}")
     server = uvicorn.Server(uvicorn.Config(served.app, port=0, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -49,7 +54,8 @@ def api(build: Callable[..., Any], weights: Path, pretrained: Path) -> Iterator[
 def try_out(operation: Any, mode: GenerationMode, images: list[bytes]) -> Counter[int]:
     """How often it answered with which status; every answer has been checked."""
     answered: Counter[int] = Counter()
-    there = {"name": "pre" if operation.path.endswith("reconstruct") else "trees", "version": "1"}
+    own = {"reconstruct": "pre", "segment": "places", "detect": "things"}
+    there = {"name": own.get(operation.path.rpartition("/")[2], "trees"), "version": "1"}
 
     @settings(EXAMPLES, max_examples=16 if "{" in operation.path else 1)
     @given(

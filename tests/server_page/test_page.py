@@ -35,8 +35,8 @@ from convnextv2.cli import main
 CHROMIUM = shutil.which("chromium")
 KEY = "open sesame"
 SMALL = (
-    "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 --precision float32 "
-    "--device cpu --tensorboard False"
+    "--model custom --depths 1,1,1,1 --dims 8,16,24,32 --image_size 64 --batch_size 4 --workers 0 "
+    "--precision float32 --device cpu --tensorboard False"
 ).split()
 
 pytestmark = [
@@ -46,7 +46,10 @@ pytestmark = [
 
 
 def draw(path: Path, colour: int, seed: int) -> Path:
-    """A wide grey picture with a patch whose colour tells its class: at the left where the seed is odd, else at the right."""
+    """A wide grey picture with a patch whose colour tells its class.
+
+    The patch is on the left if the seed is odd, otherwise on the right.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(90, 130, (70, 100, 3))
     patch = pixels[5:65, 20:50] if seed % 2 else pixels[5:65, 50:80]
@@ -69,8 +72,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of a classifier, its ONNX artifact, a pre-trained model and a classifier of five channels, which
-    wants a key."""
+    """The address of a server that wants a key.
+
+    It serves a classifier, its ONNX artifact, a pre-trained model, and a classifier of five
+    channels.
+    """
     out = tmp_path_factory.mktemp("served")
     data = ["--data_dir", str(photos), *SMALL]
     training = ["--epochs", "4", "--val_every_epochs", "4", "--lr", "0.01", "--scale", "0.7,1"]
@@ -161,7 +167,13 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def watched(browser: Browser, address: str, headers: dict[str, str]) -> Iterator[Page]:
-    """A page that must neither ask elsewhere nor complain. headers: that its requests have beside their own."""
+    """A page that must neither ask elsewhere nor complain.
+
+    Args:
+        browser: The browser.
+        address: The address of the server.
+        headers: What its requests have beside their own headers.
+    """
     permissions = ["clipboard-read", "clipboard-write", "camera"]
     context = browser.new_context(permissions=permissions, extra_http_headers=headers)
     page = context.new_page()
@@ -215,8 +227,10 @@ def carry(page: Page, *files: FilePayload) -> object:
     return page.evaluate_handle(
         """(files) => {
             const carried = new DataTransfer();
-            for (const [name, type, content] of files)
-                carried.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name, { type }));
+            for (const [name, type, content] of files) {
+                const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+                carried.items.add(new File([bytes], name, { type }));
+            }
             return carried;
         }""",
         told,
@@ -272,7 +286,8 @@ def test_a_pasted_image_is_classified(page: Page, photos: Path) -> None:
     content = base64.b64encode((photos / "val" / "blue" / "blue-0.png").read_bytes()).decode()
     page.evaluate(
         """async (content) => {
-            const png = new Blob([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], { type: "image/png" });
+            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+            const png = new Blob([bytes], { type: "image/png" });
             await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
         }""",
         content,
@@ -297,7 +312,10 @@ def test_the_explanation_lies_on_what_the_network_saw_and_is_bright_where_it_loo
     side = 0.875 * image["height"]  # of the square in the middle that the network sees
     assert (shade["width"], shade["height"]) == pytest.approx((side, side), abs=2)
     assert shade["x"] + side / 2 == pytest.approx(image["x"] + image["width"] / 2, abs=2)
-    pixels = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    pixels = """(canvas) => {
+        const { width, height } = canvas;
+        return [...canvas.getContext("2d").getImageData(0, 0, width, height).data];
+    }"""
     left, right = (
         np.reshape(shades.nth(i).evaluate(pixels), (2, 2, 4))[..., 3].mean(0) for i in range(2)
     )

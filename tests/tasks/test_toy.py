@@ -39,6 +39,7 @@ class MeanColour:
             preprocessing=build_preprocessing(self.recipe).to_json(),
             provenance=start.load_into(self.model),
         )
+        self.best_description = self.description
         self.normalise = build_batch_transform(self.recipe, 0).normalise
         self.loader = build_training_loader(self.recipe, self.source, self.place)
 

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.training.announce import announcements
+from convnextv2.training.announce import announcements, overlap_line, scratch_line
+from convnextv2.training.start import Way
 
 CPU = Place(torch.device("cpu"))
 
@@ -32,3 +34,17 @@ def test_a_cosine_that_is_cut_short_is_told(knobs: dict, told: str) -> None:
         if line.startswith("decay_epochs")
     ]
     assert len(lines) == bool(told) and told in "".join(lines)
+
+
+def test_validation_images_that_are_trained_on_are_told() -> None:
+    training, apart = Source(["a.jpg", "b.jpg", "c.jpg"]), Source(["d.jpg"])
+    assert overlap_line(training, None) == overlap_line(training, apart) == ""
+    line = overlap_line(training, Source(["d.jpg", "c.jpg", "b.jpg"]))
+    assert line.startswith("2 of 3 validation images are training images too, for example b.jpg.")
+
+
+def test_random_weights_are_told_with_an_accuracy_only_to_those_who_classify() -> None:
+    assert "79.2 %" in scratch_line(Way.SCRATCH, 24)
+    line = scratch_line(Way.SCRATCH, 24, classifies=False)
+    assert "24 images. `--init RUN`" in line and "%" not in line
+    assert scratch_line(Way.SCRATCH, 50_000) == scratch_line(Way.WEIGHTS, 24) == ""

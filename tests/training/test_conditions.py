@@ -22,8 +22,8 @@ from convnextv2.training.state import Progress
 
 RECIPE = Recipe(epochs=40, lr=1e-3, batch_size=6, out="a", seed=7)
 THEN = Conditions(
-    images=96, names_sha256="x", labels_sha256="l", ranks=2, global_batch=12, accumulate=1, asked=(6, 1),
-    steps_per_epoch=8, precision="float32", versions={"torch": "2.14"},
+    images=96, names_sha256="x", labels_sha256="l", ranks=2, global_batch=12, accumulate=1,
+    asked=(6, 1), steps_per_epoch=8, precision="float32", versions={"torch": "2.14"},
 )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def test_what_the_user_measured_goes_first(five: str) -> None:
     assert (recipe.in_channels, recipe.mean) == (3, Recipe().mean)
 
 
-def test_weights_of_photographs_leave_the_statistics_alone(tmp_path) -> None:
+def test_the_statistics_of_weights_are_adopted_unless_they_are_set(tmp_path) -> None:
     for channels in (1, 3):
         how = PREPROCESSING | {
             "channels": channels,
@@ -66,11 +66,11 @@ def test_weights_of_photographs_leave_the_statistics_alone(tmp_path) -> None:
         }
         weights = save(network(in_channels=channels), tmp_path, preprocessing=how)
         recipe, _ = infer(Recipe(init=str(weights), data_dir="d"))
-        assert (recipe.in_channels, recipe.mean, recipe.value_range) == (
-            channels,
-            Recipe().mean,
-            None,
-        )
+        assert (recipe.in_channels, recipe.value_range) == (channels, None)
+        assert (recipe.mean, recipe.std) == ((0.5,) * channels, (0.2,) * channels)
+        mine = {"mean": (0.1,) * channels, "std": (0.3,) * channels}
+        recipe, _ = infer(Recipe(init=str(weights), data_dir="d", **mine))
+        assert (recipe.mean, recipe.std) == (mine["mean"], mine["std"])
 
 
 def test_channels_that_weights_bring_meet_the_checks_of_the_recipe(five: str) -> None:

@@ -9,9 +9,11 @@ from torch import nn
 
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
+from convnextv2.training.bad_step import BadStep
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import MOST_SKIPPED
-from convnextv2.training.loop import BadStep, Pace, fit, in_groups, is_due
+from convnextv2.training.loop import fit, in_groups
+from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.state import Progress
 
 PLACE = Place(torch.device("cpu"))
@@ -30,7 +32,10 @@ PACE = Pace(
 
 
 class Bench:
-    """A tiny regression with noise from the generator that the loop passes in, so that a wrong seed changes the result."""
+    """A tiny regression with noise from the generator that the loop passes in.
+
+    A wrong seed thus changes the result.
+    """
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -112,6 +117,54 @@ def test_loop_logs_evaluates_and_saves_when_due() -> None:
     assert [r["epoch"] for r in bench.records if r["kind"] == "eval"] == [2, 3]
     assert bench.saves == [5, 10, 15]
     assert {"loss", "lr", "images_per_second", "data_wait"} <= bench.records[0].keys()
+
+
+def scored(bench: Bench, scores: list[float]) -> dict:
+    """A keeper and an evaluation that give the epochs these scores."""
+    return {
+        "evaluate": lambda: {"top1": scores[bench.progress.epoch - 1]},
+        "keep_best": lambda figures: bench.progress.take_score(figures["top1"]),
+    }
+
+
+SCORES = [0.1, 0.5, 0.4, 0.3, 0.6, 0.6, 0.2, 0.5, 0.9]
+"""Two epochs after the second are no better, and three after the fifth: 0.6 is not above 0.6."""
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 3), (2, 4), (3, 8), (4, 9), (None, 9)], ids=str)
+def test_patience_counts_epochs_without_a_better_score(patience: int | None, last: int) -> None:
+    bench = Bench()
+    bench.fit(replace(PACE, epochs=9, patience=patience), **scored(bench, SCORES))
+    assert bench.progress.epoch == last == bench.closed[-1]
+    assert [r["epoch"] for r in bench.records if r["kind"] == "eval"] == [*range(1, last + 1)]
+    assert bench.saves[-1] == 5 * last
+
+
+def test_patience_ends_a_run_only_at_an_evaluation_and_saves_its_last_epoch() -> None:
+    bench = Bench()
+    pace = replace(PACE, epochs=9, patience=3, val_every_epochs=2, save_every_epochs=5)
+    bench.fit(pace, **scored(bench, SCORES))
+    # Epochs 2, 4, 6 and 8 are evaluated: 0.5, 0.3, 0.6, 0.5, and 9, the last: 0.9. Epoch 5 is three
+    # epochs after the best, but who knows how good it is.
+    assert bench.progress.epoch == 9
+    bench = Bench()
+    bench.fit(replace(pace, epochs=12, patience=2), **scored(bench, SCORES))
+    assert bench.progress.epoch == 4
+    assert bench.saves == [20] and bench.closed[-1] == 4  # no epoch was due to be saved
+
+
+@pytest.mark.parametrize("stop_after", [3, 6, 7])
+def test_patience_continues_to_count_after_a_resume(stop_after: int) -> None:
+    bench = Bench()
+    pace = replace(PACE, epochs=9, patience=3)
+    bench.fit(replace(pace, epochs=stop_after), **scored(bench, SCORES))
+    bench.progress = Progress.read(asdict(bench.progress))
+    bench.fit(pace, **scored(bench, SCORES))
+    assert bench.progress.epoch == 8
+    bench.fit(pace, **scored(bench, SCORES))  # there is nothing left to do
+    assert bench.progress.epoch == 8 and bench.closed == [*range(1, 9)]
+    bench.fit(replace(pace, patience=4), **scored(bench, SCORES))  # the user has more of it now
+    assert bench.progress.epoch == 9 and bench.progress.best == 0.9
 
 
 def test_resume_inside_an_epoch_is_exact() -> None:

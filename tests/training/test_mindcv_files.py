@@ -34,15 +34,19 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
 def recipe():
     """The fixture's settings in MindCV's words (its README)."""
     words = {
-        "scheduler": "cosine_decay", "lr": 0.01, "min_lr": 1e-5, "warmup_epochs": 1, "warmup_factor": 0.1, "decay_epochs": 2,
-        "epoch_size": 3, "opt": "adamw", "weight_decay": 0.049, "weight_decay_filter": "disable", "label_smoothing": 0.1,
+        "scheduler": "cosine_decay", "lr": 0.01, "min_lr": 1e-5, "warmup_epochs": 1,
+        "warmup_factor": 0.1, "decay_epochs": 2, "epoch_size": 3, "opt": "adamw",
+        "weight_decay": 0.049, "weight_decay_filter": "disable", "label_smoothing": 0.1,
         "ema": True, "ema_decay": 0.9999, "model": "convnextv2_tiny", "defaults": "mindcv",
     }  # fmt: skip
     return read_recipe(words)[0]
 
 
 def replay() -> tuple[ConvNeXtV2, torch.optim.Optimizer, WeightAverage, list[float]]:
-    """The three steps of the fixture with our parts. As if 5,000 steps had gone before, as there, for the average."""
+    """Run the three steps of the fixture with our parts.
+
+    For the average, 5,000 steps count as done before, as there.
+    """
     model = restore(open_weights(FIXTURES / "micro_crc.ckpt"))
     assert isinstance(model, ConvNeXtV2)
     settings = recipe()
@@ -86,8 +90,9 @@ def test_a_written_training_checkpoint_has_mindcvs_tags_and_values(tmp_path: Pat
     lrs = json.loads((FIXTURES / "micro_train.json").read_text())["lr"]
     path = tmp_path / "convnextv2_micro-1_3.ckpt"
     write_training_checkpoint(
-        path, model.state_dict(), depths=model.depths, average=average.tensors, optimizer=optimizer_tensors(optimizer, model),
-        step=3, updates=5003, betas=(0.9, 0.999), lrs=lrs,
+        path, model.state_dict(), depths=model.depths, average=average.tensors,
+        optimizer=optimizer_tensors(optimizer, model), step=3, updates=5003, betas=(0.9, 0.999),
+        lrs=lrs,
     )  # fmt: skip
     ours, theirs = read_ckpt(path), read_ckpt(FIXTURES / "micro_train.ckpt")
     assert theirs.keys() - ours.keys() == {"scale_sense"} and not ours.keys() - theirs.keys()
@@ -182,7 +187,7 @@ def test_checkpoints_of_mindcv_are_kept_by_the_policy_up_to_this_epoch(
         "other-1_6",
     ):
         (tmp_path / f"{name}.ckpt").touch()
-    prune(tmp_path, "tiny", 4, keep=2, policy=policy, top1={1: 0.5, 2: 0.6, 3: 0.4, 9: 0.9})
+    prune(tmp_path, "tiny", 4, keep=2, policy=policy, scores={1: 0.5, 2: 0.6, 3: 0.4, 9: 0.9})
     left = {path.name for path in tmp_path.iterdir()}
     assert {int(name[5]) for name in left if name.startswith("tiny-")} == kept
     assert {"tiny_best.ckpt", "optim_tiny.ckpt", "other-1_6.ckpt"} <= left

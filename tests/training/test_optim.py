@@ -3,6 +3,7 @@ import torch
 
 from convnextv2.model.convnext import SIZES, ConvNeXtV2, create_model
 from convnextv2.model.fcmae import FCMAE
+from convnextv2.model.pyramid import Pyramid
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.optim import build_optimizer, freeze, layer_scale, parameter_groups
 
@@ -44,9 +45,19 @@ def test_group_form_equals_the_official_twelve_layers_and_fits_other_depths() ->
     def layer(name: str, depths: tuple[int, ...] = (3, 3, 27, 3)) -> int:
         return round(-torch.log2(torch.tensor(layer_scale(name, depths, 0.5, "group"))).item())
 
-    names = ["downsample_layers.0.0.weight", "stages.0.2.norm.weight", "downsample_layers.1.0.weight", "stages.1.0.norm.bias",
-             "downsample_layers.2.1.bias", "stages.2.0.norm.bias", "stages.2.3.norm.bias", "stages.2.26.norm.bias",
-             "downsample_layers.3.0.bias", "stages.3.2.norm.bias", "head.weight"]  # fmt: skip
+    names = [
+        "downsample_layers.0.0.weight",
+        "stages.0.2.norm.weight",
+        "downsample_layers.1.0.weight",
+        "stages.1.0.norm.bias",
+        "downsample_layers.2.1.bias",
+        "stages.2.0.norm.bias",
+        "stages.2.3.norm.bias",
+        "stages.2.26.norm.bias",
+        "downsample_layers.3.0.bias",
+        "stages.3.2.norm.bias",
+        "head.weight",
+    ]
     assert [13 - layer(name) for name in names] == [0, 1, 2, 2, 3, 3, 4, 11, 12, 12, 13]
     assert layer("stages.3.0.norm.bias", (2, 2, 6, 2)) == 1
     assert layer("stages.2.5.norm.bias", (2, 2, 6, 2)) == 2
@@ -116,3 +127,67 @@ def test_frozen_parameters_do_not_reach_the_optimizer() -> None:
     freeze(model, "encoder")
     optimizer = build_optimizer(Recipe(layer_decay=0.9), model, model.depths)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "stem", "stages"),
+    [
+        ("convnextv2_base", 13, 0.254, (0.282, 0.314, 0.349, 0.387)),
+        ("convnextv2_tiny", 7, 0.478, (0.531, 0.590, 0.656, 0.729)),
+        ("convnextv2_atto", 6, 0.531, (0.590, 0.656, 0.729, 0.810)),
+    ],
+)
+def test_stage_form_gives_the_factors_of_the_official_segmentation_code(
+    size: str, layers: int, stem: float, stages: tuple[float, ...]
+) -> None:
+    def factor(name: str) -> float:
+        return layer_scale(name, SIZES[size][0], 0.9, "stage")
+
+    assert factor("downsample_layers.0.0.weight") == 0.9**layers == pytest.approx(stem, abs=5e-4)
+    for stage, expected in enumerate(stages):
+        assert factor(f"stages.{stage}.1.dwconv.weight") == pytest.approx(expected, abs=5e-4)
+        assert factor(f"downsample_layers.{stage}.1.weight") == factor("downsample_layers.0.0.bias")
+    assert factor("norms.2.weight") == factor("decode_head.conv_seg.weight") == 1
+
+
+@pytest.mark.parametrize("form", ["single", "group", "stage"])
+def test_an_encoder_inside_another_network_learns_as_fast_as_by_itself(form: str) -> None:
+    depths, dims = (2, 2, 6, 2), (4, 8, 12, 16)
+    encoder = ConvNeXtV2(depths, dims, num_classes=None)
+    names = [name for name, _ in encoder.named_parameters()]
+    network = torch.nn.ModuleDict({"backbone": torch.nn.ModuleDict({"pyramid": Pyramid(encoder)})})
+    for name, _ in network.named_parameters():
+        inside = name.removeprefix("backbone.pyramid.encoder.")
+        expected = layer_scale(inside, depths, 0.8, form) if inside in names else 1.0
+        assert layer_scale(name, depths, 0.8, form) == expected
+
+
+def test_base_has_the_groups_of_the_official_detection_code() -> None:
+    """Factors of layer_wise, num_layers 12: 0.95^(13 - id), written out from its rule."""
+    ids = {
+        "downsample_layers.0.0.weight": 0,
+        "stages.0.2.dwconv.weight": 1,
+        "downsample_layers.1.1.weight": 2,
+        "stages.1.0.dwconv.weight": 2,
+        "downsample_layers.2.1.weight": 3,
+        "stages.2.2.dwconv.weight": 3,
+        "stages.2.26.dwconv.weight": 11,
+        "downsample_layers.3.1.weight": 12,
+        "stages.3.0.dwconv.weight": 12,
+        "norms.3.weight": 13,
+    }
+    for name, layer in ids.items():
+        found = layer_scale(f"pyramid.encoder.{name}", SIZES["convnextv2_base"][0], 0.95, "group")
+        assert found == pytest.approx(0.95 ** (13 - layer)), name
+
+
+def test_freezing_finds_the_encoder_inside_another_network() -> None:
+    network = Pyramid(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None))
+    freeze(network, "stages2")
+    learns = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert "encoder.stages.2.0.dwconv.weight" in learns
+    assert "norms.0.weight" in learns
+    assert not any(name.startswith("encoder.stages.1.") for name in learns)
+    freeze(network, "encoder")
+    learns = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert learns == {f"norms.{i}.{kind}" for i in range(4) for kind in ("weight", "bias")}

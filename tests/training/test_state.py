@@ -1,3 +1,5 @@
+import json
+import math
 from typing import get_args
 
 import pytest
@@ -7,7 +9,7 @@ from torch import nn
 from convnextv2.errors import CheckpointError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.optim import build_optimizer
-from convnextv2.training.state import load_optimizer, optimizer_tensors
+from convnextv2.training.state import Progress, best_of, load_optimizer, optimizer_tensors, score_of
 
 
 def trained(
@@ -73,3 +75,33 @@ def test_state_of_other_shapes_is_refused() -> None:
             optimizer_tensors(optimizer, model),
             1,
         )
+
+
+def test_the_score_is_the_figure_that_decides_and_a_smaller_loss_is_better():
+    figures = {"top1": 0.5, "macro_f1": 0.25, "loss": 1.5}
+    assert score_of(figures, "top1") == 0.5 and score_of(figures, "macro_f1") == 0.25
+    assert score_of(figures, "loss") == -1.5 and score_of(figures, "top5") is None
+    worst = score_of({"loss": math.nan}, "loss")
+    assert worst < -1e300 and json.loads(json.dumps(worst, allow_nan=False)) == worst
+
+
+def test_the_best_epoch_of_a_log_is_the_earliest_of_equals():
+    records = [
+        {"kind": kind, "epoch": epoch, "loss": loss}
+        for epoch, loss in enumerate((3.0, 1.0, 2.0, 1.0), 1)
+        for kind in ("eval", "epoch")
+    ]
+    records.insert(0, {"kind": "train", "epoch": 0.5, "loss": 0.1})
+    assert best_of(records, "loss") == (-1.0, 2)
+    assert best_of(records, "top1") == (None, None)
+
+
+def test_of_equal_scores_the_later_weights_are_the_best_and_patience_counts_from_the_first():
+    progress = Progress()
+    outcomes = []
+    for epoch, score in enumerate((0.5, 1.0, 1.0, 0.9, 1.0), 1):
+        progress.epoch = epoch
+        outcomes.append(progress.take_score(score))
+    assert outcomes == [True, True, True, False, True]
+    assert (progress.best, progress.best_epoch) == (1.0, 2)
+    assert progress.is_out_of(3) and not progress.is_out_of(4)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from json_answers import read_answer
 
 import convnextv2
 from convnextv2.errors import ConvNeXtV2Error, DeviceError, RecipeError
@@ -13,9 +14,8 @@ SMALL = {"models": "atto", "image_size": 64, "batch_size": 2, "seconds": 0, "dev
 
 
 def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = convnextv2.benchmark(
-        ["pretrain", "inference"], backends="eager", **SMALL | {"image_size": 160, "batch_size": 8}
-    )
+    bigger = SMALL | {"image_size": 160, "batch_size": 8}
+    rows = convnextv2.benchmark(["pretrain", "inference"], backends="eager", json=True, **bigger)
     assert [(row["work"], row["model"], row["backend"]) for row in rows] == [
         ("pretrain", "atto", "eager"),
         ("inference", "atto", "eager"),
@@ -23,7 +23,8 @@ def test_rows_have_rates_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["images_per_second"] > 0 and row["memory_mib"] > 0 for row in rows)
     # AdamW's moments and the gradients are in the step's memory, and not in that of inference.
     assert rows[0]["memory_mib"] > rows[1]["memory_mib"]
-    assert "images/s" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "images/s" in told.err and read_answer("benchmark", told.out) == rows
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,13 @@ def test_plan_measures_the_recipe_itself(
 ) -> None:
     small = {"epochs": 3, "num_samples": 512, "workers": 0, "device": "cpu"}
     small |= {"batch_size": "auto", "global_batch": 128}
-    figures = convnextv2.plan(config="demo_pretrain", probe_seconds=1, **small)
+    figures = convnextv2.plan(config="demo_pretrain", probe_seconds=1, json=True, **small)
     assert figures["verb"] == "pretrain" and figures["steps"] == 3 * (512 // 128)
     assert (
         figures["images_per_second"] > 0 and figures["memory_gib"] > 0.1 and figures["disk_gib"] > 0
     )
-    assert "3 epochs, 12 steps" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "3 epochs, 12 steps" in told.err and read_answer("plan", told.out) == figures
 
 
 def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:

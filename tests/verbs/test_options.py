@@ -157,7 +157,8 @@ def test_a_recipe_for_training_may_be_validated_and_planned_with(tmp_path, capsy
         ),
         (
             "convert W --to timm",
-            "out: is missing. File to write if the path has a suffix; otherwise a folder for the Hub.",
+            "out: is missing. File to write if the path has a suffix; otherwise a folder for the "
+            "Hub.",
         ),
     ],
 )
@@ -216,10 +217,8 @@ def test_types_are_seen_by_the_checker_of_a_user(tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout
     assert 'program.py:3: note: Revealed type is "convnextv2.run.Run"' in found
     assert 'program.py:5: error: Unexpected keyword argument "lr" for "predict"' in found
-    assert (
-        'program.py:6: error: Argument "epochs" to "train" has incompatible type "str"; expected "int"'
-        in found
-    )
+    wrong = 'Argument "epochs" to "train" has incompatible type "str"; expected "int"'
+    assert f"program.py:6: error: {wrong}" in found
     assert "Found 2 errors" in found, found
 
 

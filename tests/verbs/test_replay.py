@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from json_answers import read_answer
 from PIL import Image
 from runs import SMALL, draw
 
@@ -42,6 +43,13 @@ def test_a_step_that_was_not_finite_can_be_looked_at(
     assert {image.target for image in images} <= {"red", "green"}
     printed = capsys.readouterr().out
     assert "4 of 4 images are not finite." in printed
+    assert main(["replay", str(run), "--json"]) == 0
+    told = capsys.readouterr()
+    answer = read_answer("replay", told.out)
+    assert len(answer) == 4 and None in {row["loss"] for row in answer} | {
+        row["gradient_norm"] for row in answer
+    }
+    assert "4 of 4 images are not finite." in told.err
     with Image.open(run / "bad_steps" / f"step-{kept.step:08d}.png") as picture:
         assert picture.width > 2 * 96
     with pytest.raises(RunError, match=f"There are: {kept.step}"):

@@ -1,4 +1,4 @@
-"""Opens files one after the other, and prints for each the memory that it took at most, and how long."""
+"""Open files one after another, and print the most memory and the time that each took."""
 
 import json
 import sys

@@ -33,6 +33,9 @@ DEPTHS, DIMS = (1, 2, 2, 1), (8, 16, 24, 32)
 IMAGES = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
 
+IN_TIMM = [size for size in SIZES if size != "convnextv2_xlarge"]
+
+
 def random_model(**arguments) -> ConvNeXtV2:
     """Every parameter random: zeros in GRN would hide a swap."""
     torch.manual_seed(5)
@@ -43,7 +46,10 @@ def random_model(**arguments) -> ConvNeXtV2:
 
 
 def save(model: ConvNeXtV2, folder: Path, name: str = "custom", **more) -> Weights:
-    """Our own weights file of a model, under the name of a size even where depths and widths are small."""
+    """Write our own weights file of a model, under the name of a size.
+
+    The depths and widths may be smaller than those of that size.
+    """
     size = [224, 224]
     preprocessing = {
         "image_size": size,
@@ -73,7 +79,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", IN_TIMM)
 def test_timm_reads_what_is_written_for_it(size: str, tmp_path: Path) -> None:
     model = random_model()
     weights = save(model, tmp_path / "ours", size)
@@ -107,7 +113,7 @@ def test_transformers_reads_what_is_written_for_it(size: str, tmp_path: Path) ->
     ]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", IN_TIMM)
 def test_timms_own_reader_of_official_files_accepts_ours(size: str, tmp_path: Path) -> None:
     model = random_model()
     convert_weights(save(model, tmp_path / "ours", size), "official", tmp_path / "official.pt")
@@ -118,7 +124,7 @@ def test_timms_own_reader_of_official_files_accepts_ours(size: str, tmp_path: Pa
     assert difference(logits(theirs), logits(model)) < 1e-10
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", IN_TIMM)
 def test_timms_checkpoints_are_read(size: str, tmp_path: Path) -> None:
     theirs = timm.create_model(size, depths=DEPTHS, dims=DIMS, num_classes=5).eval()
     for parameter in theirs.parameters():
@@ -268,7 +274,10 @@ def test_sparse_kernels_against_a_sparse_convolution_in_plain_python(depthwise: 
 
 
 def sparse_checkpoint(model: FCMAE) -> dict[str, Tensor]:
-    """What the official pre-training saves of a model (utils.py:545-578 read backwards, written out by hand)."""
+    """Make what the official pre-training saves of a model.
+
+    This is utils.py:545-578 read backwards, written out by hand.
+    """
 
     def kernel(weight: Tensor) -> Tensor:
         o, i, k, _ = weight.shape
@@ -450,14 +459,7 @@ def test_every_missing_unexpected_or_misshaped_tensor_is_an_error(tmp_path: Path
         {k: v for k, v in whole.items() if not k.startswith("stages.2.")},
         "stage 3 of 4 has no blocks",
     )
-    refused({"a": torch.zeros(2)}, "not a ConvNeXt V2 of any known format")
-
-
-def test_the_first_version_is_refused_as_such(tmp_path: Path) -> None:
-    theirs = timm.create_model("convnext_atto", depths=DEPTHS, dims=DIMS)
-    torch.save(theirs.state_dict(), tmp_path / "v1.pth")
-    with pytest.raises(CheckpointError, match="first version"):
-        open_weights(tmp_path / "v1.pth")
+    refused({"a": torch.zeros(2)}, "not a ConvNeXt of any known format")
 
 
 def test_a_headless_encoder_is_read_by_timm(tmp_path: Path) -> None:
@@ -561,7 +563,7 @@ def test_an_epsilon_of_a_norm_that_is_not_there_is_no_drift(tmp_path: Path) -> N
     backbone = ConvNextV2Backbone(ConvNextV2Config(hidden_sizes=list(DIMS), depths=list(DEPTHS)))
     backbone.save_pretrained(tmp_path / "backbone")
     lines = convert_weights(open_weights(tmp_path / "backbone"), "timm", tmp_path / "timm")
-    assert "left out: hidden_states_norms" in lines[0].replace("convnextv2.", "")
+    assert "Left out: hidden_states_norms" in lines[0].replace("convnextv2.", "")
 
 
 def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
@@ -657,7 +659,10 @@ def test_a_drift_below_the_rounding_of_float32_is_a_note(tmp_path: Path) -> None
     model = random_model(norm_eps=1.000001e-6)
     weights = save(model, tmp_path / "ours")
     lines = convert_weights(weights, "timm", tmp_path / "t.safetensors")
-    said = r"norm_eps 1e-06, not 1.000001e-06: logits differ by up to (.*), less than by float32's rounding \((.*)\)"
+    said = (
+        r"norm_eps 1e-06, not 1.000001e-06: logits differ by up to (.*), "
+        r"less than by float32's rounding \((.*)\)"
+    )
     found = re.search(said, lines[0])
     assert found, lines
     images = torch.randn(

@@ -5,7 +5,7 @@ import pytest
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.weights.description import read_description
+from convnextv2.weights.description import check_balance, read_description
 
 HOW = {
     "image_size": [32, 32],
@@ -88,3 +88,38 @@ def test_preprocessing_with_and_without_a_range_of_values_is_read(more: dict) ->
     assert (
         read_description({"convnextv2": json.dumps(content)}, Path("x")).preprocessing == HOW | more
     )
+
+
+BALANCE = {"class_counts": [9, 0, 1], "prior": [0.75, 0.0, 0.25], "done": "sampling sqrt"}
+
+
+@pytest.mark.parametrize("balance", [{}, BALANCE, BALANCE | {"prior": "natural"}])
+def test_the_balance_of_the_classes_is_read(balance: dict) -> None:
+    content = {
+        "kind": "classifier",
+        "model": "custom",
+        "arguments": ARGUMENTS | {"num_classes": 3},
+        "balance": balance,
+    }
+    assert read_description({"convnextv2": json.dumps(content)}, Path("x")).balance == balance
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"class_counts": [9, 1]}, "a class_counts of 2 numbers with sum 10, for 3 classes"),
+        ({"class_counts": [0, 0, 0]}, "a class_counts of 3 numbers with sum 0"),
+        ({"class_counts": [9, -1, 1]}, "class_counts.1 = -1"),
+        ({"class_counts": [9, 0.5, 1]}, "class_counts.1 = 0.5"),
+        ({"prior": "even"}, "prior"),
+        ({"prior": [1.0]}, "a prior of 1 numbers"),
+        ({"done": None}, "done = None"),
+        ({"more": 1}, "more = 1"),
+    ],
+)
+def test_a_balance_that_makes_no_sense_is_refused(wrong: dict, what: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        check_balance(BALANCE | wrong, 3, Path("x.json"))
+    assert what in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match="has no done"):
+        check_balance({name: BALANCE[name] for name in ("class_counts", "prior")}, 3, Path("x"))

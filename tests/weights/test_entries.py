@@ -136,7 +136,7 @@ def test_extras_beside_a_network_are_left_out(
     assert same(found) and dict(found.left_out) == dict.fromkeys(extras, "beside the network")
     assert difference(logits(restore(found)), logits(MODEL)) == 0
     assert convert_weights(found, "timm", tmp_path / "t.pth")[0].startswith(
-        "Not weights, left out: criterion.weight ... "
+        "Left out: criterion.weight ... "
     )
     inspect(tmp_path / "x.pth")
     assert re.search(
@@ -148,10 +148,10 @@ def test_extras_beside_a_network_are_left_out(
 def test_extras_inside_of_a_network_are_an_error(tmp_path: Path) -> None:
     for prefix in ("", "model."):
         with pytest.raises(
-            CheckpointError, match=r"1 tensors are not part .* (model\.)?norm_pre\.weight"
+            CheckpointError, match=r"1 tensors are not part .* (model\.)?norm_post\.weight"
         ):
             opened(
-                {"state_dict": state(prefix) | {f"{prefix}norm_pre.weight": torch.ones(32)}},
+                {"state_dict": state(prefix) | {f"{prefix}norm_post.weight": torch.ones(32)}},
                 tmp_path,
             )
 

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import pytest
 import torch
 
+from convnextv2.errors import CheckpointError
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.weights.description import Description
 from convnextv2.weights.restore import load_model
@@ -30,3 +32,12 @@ def test_fcmae_weights_build_encoder_and_decoder(tmp_path: Path) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    model = network(num_classes=3)
+    model.stages[1][0].pwconv1.weight.data[2, 3] = value
+    save_weights(tmp_path, model.state_dict(), describe(model))
+    with pytest.raises(CheckpointError, match=r"1 tensors hold NaN or infinite .*pwconv1\.weight"):
+        load_model(tmp_path / "model.safetensors")

@@ -109,6 +109,10 @@ def test_weights_of_eight_bits_are_opened_and_shown(
     inspect(tmp_path / "model.safetensors")
     shown = capsys.readouterr().out
     assert "float8_e4m3fn" in shown and "head.bias: NaN or infinite" in shown
+    with pytest.raises(CheckpointError, match="1 tensors hold NaN or infinite numbers: head.bias"):
+        restore(open_weights(tmp_path / "model.safetensors"))
+    tensors["head.bias"] = torch.tensor([1.0, 2.0, 0.0]).to(torch.float8_e4m3fn)
+    save_weights(tmp_path, tensors, Description("classifier", "custom", model.arguments))
     loaded = restore(open_weights(tmp_path / "model.safetensors"))
     assert torch.equal(loaded.head.weight, tensors["head.weight"].float())
 

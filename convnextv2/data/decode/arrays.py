@@ -128,7 +128,7 @@ def from_array(
 
     Args:
         values: (H, W, C); True and False become 255 and 0.
-        channels: C, or 3 or 1, which are made of 1, 3 or 4 as with other files.
+        channels: C; or 3 or 1, into which arrays of 1, 3 or 4 channels are converted.
         value_range: The values that become 0 and 255, but for those of 8 bits without a sign.
         name: The file, for messages.
         no_data: The value that stands for no measurement, if there is one.

@@ -158,8 +158,8 @@ def _draft(data: bytes, channels: int, reduction: int) -> Image.Image:
 def _checked_whole(data: bytes, name: str) -> bytes:
     """Return the file with its end marker, if that is all that it lacks.
 
-    What the decoder makes of the missing part shows where it begins: behind the last byte that
-    matters, different bytes make no difference.
+    The missing part is filled with different bytes. If that changes the pixels, the file lacks more
+    than its end marker.
     """
     if not _has_all_scans(data):
         raise DataError(f"{name}: is cut short: it ends before the last of its scans begins.")

@@ -1,4 +1,8 @@
-"""The orientation that EXIF states: found, and undone."""
+"""The orientation that EXIF states: found, and undone.
+
+`picture`, `pillow` and `arrays` call `upright` after decoding. TIFF files that Pillow reads are
+turned by Pillow itself.
+"""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class Picture:
     Attributes:
         height: In pixels, upright as EXIF says.
         width: The same.
-        channels: That `decode` returns, see `open_picture`.
-        bands: That the file has; of a palette those of its colours.
+        channels: The number of channels that `decode` returns; see `open_picture`.
+        bands: The number of bands in the file. A palette has those of its colours.
         held_pixels: The pixels of the largest thing that the decoder holds as a whole (the image, a
             tile, a frame), at 32 bytes each at most; at least height * width.
     """
@@ -86,14 +86,19 @@ class Picture:
         self._read, self._name, self._orientation = read, name, orientation
         self.height, self.width = size[::-1] if orientation in (5, 6, 7, 8) else size
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether EXIF says that the stored pixels are to be turned or mirrored."""
+        return self._orientation != 1
+
     def decode(self, reduction: int = 1) -> Tensor:
         """Decode the pixels.
 
         Args:
-            reduction: 2, 4 or 8 permits sides of that part, rounded up, which JPEG decoders give
-                away cheaply (their inverse transform leaves out the highest frequencies). Images
-                that are turned so that they would begin with a part of a pixel, and all that are
-                not plain JPEG files, come whole.
+            reduction: With 2, 4 or 8, the image may be returned with its sides divided by that
+                number, rounded up. JPEG decoders do this cheaply, by leaving out the highest
+                frequencies. An image that is not a plain JPEG file is returned in full, and so is
+                one that EXIF turns, unless both sides are multiples of the number.
 
         Returns:
             uint8 (channels, H, W), a view of channels-last memory, which is what decoders write and
@@ -114,7 +119,8 @@ class Picture:
         """Decode the values as the file has them, for what `decode` would turn into 8 bits.
 
         Returns:
-            Not turned as EXIF says; None if the file has 8 bits, or all of them are not at hand.
+            The values before the EXIF orientation is undone. None if the file has 8 bits, or if
+            its full depth cannot be read here, such as 16-bit colour TIFF without tifffile.
 
         Raises:
             DataError: The file is damaged or cut short.

@@ -22,7 +22,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("filepath", "imagepath", "imgpath", "filepaths", "imagepaths", "relativepath", "relpath"),
         (
             *("filename", "imagename", "imagefile", "imgname", "imagefilename", "file", "image"),
-            *("img", "filenames", "images", "files", "photo", "picture"),
+            *("img", "filenames", "images", "files", "photo", "picture", "imageindex"),
         ),
         ("imageid", "imgid", "fileid", "idcode", "id", "name"),
     ),
@@ -34,6 +34,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
             *("classid", "labelid", "categoryid", "targetid", "classidx", "labelidx"),
             *("classindex", "labelindex"),
         ),
+        ("gtlabel", "gtlabels", "tags", "tag", "findinglabels", "labelnames", "classnames"),
     ),
     "split": (
         ("split",),
@@ -127,6 +128,9 @@ def choose_columns(
         DataError: A column is missing, or several could be meant.
     """
     fields = tuple(field.strip() for field in sheet.first)
+    several = _several_given(path, fields, wanted.get("label", ""))
+    if several:
+        wanted = {**wanted, "label": fields[several[0]]}
     chosen = {role: _given(path, fields, role, wanted[role]) for role in ROLES if wanted.get(role)}
     is_known = any(_plain(field) in _GROUPS[role] for field in fields for role in ROLES)
     is_row = any(map(is_image_name, fields)) or (exists and not is_known)
@@ -148,7 +152,14 @@ def choose_columns(
         if found:
             chosen[role] = found[0]
     _fill_by_exclusion(fields, chosen, wanted, labelled)
-    return _named_columns(path, sheet, fields, chosen, wanted, labelled)
+    return _named_columns(path, sheet, fields, chosen, wanted, labelled, several)
+
+
+def _several_given(path: Path, fields: Sequence[str], name: str) -> tuple[int, ...]:
+    """Return the columns that the user named with | between them, one for each class."""
+    if "|" not in name or name.strip() in fields:
+        return ()
+    return tuple(_given(path, fields, "label", part) for part in name.split("|"))
 
 
 def _plain(name: str) -> str:
@@ -206,6 +217,7 @@ def _named_columns(
     chosen: Mapping[str, int],
     wanted: Mapping[str, str],
     labelled: bool,
+    several: tuple[int, ...] = (),
 ) -> Columns:
     rest = [i for i in _named(fields) if i not in chosen.values()]
     if "path" not in chosen:
@@ -217,6 +229,8 @@ def _named_columns(
             remedy = _remedy(fields, chosen, ("label",))
             raise DataError(f"{path}: has no column with the labels. {_has(fields)} {remedy}")
         label, rest = tuple(rest), []
+    if labelled and several:
+        label, rest = several, [i for i in rest if i not in several]
     if not labelled:
         rest = [i for i in rest if i != chosen.get("label")]
     split = chosen.get("split")
@@ -224,7 +238,7 @@ def _named_columns(
     is_given = bool(wanted.get("split"))
     flag = _FLAGS.get(plain)
     is_weak = plain in _WEAK and not is_given
-    later = ["label"] * (not labelled) + ["split"] * (is_weak or flag is not None)
+    later = ["label"] * (not labelled or bool(several)) + ["split"] * (is_weak or flag is not None)
     used = {role: chosen[role] for role in ROLES if role in chosen and role not in later}
     return Columns(
         True,

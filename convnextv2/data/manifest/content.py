@@ -19,6 +19,12 @@ from convnextv2.errors import DataError
 
 TRUE = frozenset(("1", "1.0", "true", "t", "yes", "y"))
 FALSE = frozenset(("0", "0.0", "false", "f", "no", "n"))
+_LETTERS = {
+    **dict.fromkeys(TRUE, "1"),
+    **dict.fromkeys(FALSE, "0"),
+    **dict.fromkeys(("-1", "-1.0"), "-"),
+    **dict.fromkeys(("", "nan"), "?"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,9 @@ class Content:
         lines: int32 (N,), the number of each row's line.
         unit: What these numbers count, "line" or "entry".
         paths: The images as they are written, but with "/" between folders and the ending added.
-        labels: As they are written, or None if they were not asked for.
+        labels: As they are written, or None if they were not asked for. With one column for each
+            class, a row has one letter for each: "1", "0", "?" for an empty field, "-" for -1.
+        classes: The names of these columns; empty if a single column holds the labels.
         splits: Stripped, or None without such a column.
         notes: What was adapted.
     """
@@ -40,6 +48,7 @@ class Content:
     labels: Words | None
     splits: Words | None
     notes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
 
 class _Codes:
@@ -142,7 +151,7 @@ def read_content(
         if label_at is not None:
             labels.append(fields[label_at] if count > label_at else "")
         elif one_hot is not None:
-            labels.append(one_hot(line, fields, mistakes))
+            labels.append(one_hot(line, fields, mistakes.unit))
         if split_at is not None:
             splits.append(fields[split_at] if count > split_at else "")
     mistakes.raise_first(path)
@@ -155,7 +164,8 @@ def read_content(
         PathList(placed.words, placed.codes, packed, starts, lengths),
         labels.words() if columns.label is not None else None,
         splits.words() if split_at is not None else None,
-        (*notes, one_hot.note()) if one_hot is not None else notes,
+        notes,
+        one_hot.names if one_hot is not None else (),
     )
 
 
@@ -189,30 +199,27 @@ class _Spelling:
 
 
 class _OneHot:
-    """Finds the label of a row in which one column of many, one for each class, is 1."""
+    """Reads rows that have one column of 0 and 1 for each class."""
 
     def __init__(self, path: Path, columns: Columns, indices: Sequence[int]) -> None:
         self._path = path
         self._classes = [(i, columns.names[i]) for i in indices]
 
-    def __call__(self, line: int, fields: Sequence[str], mistakes: Mistakes) -> str:
-        found = []
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(name for _, name in self._classes)
+
+    def __call__(self, line: int, fields: Sequence[str], unit: str) -> str:
+        """Return one letter for each class; see `Content.labels`."""
+        letters = []
         for i, name in self._classes:
             value = fields[i].strip().lower() if i < len(fields) else ""
-            if value in TRUE:
-                found.append(name)
-            elif value and value not in FALSE:
-                raise DataError(self._no_labels(line, mistakes.unit, name, fields[i]))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            mistakes.add("{have} several classes. An image has one class here.", line)
-        return ""
-
-    def note(self) -> str:
-        """Say that the columns are classes."""
-        count = len(self._classes)
-        return f"{self._path}: has one column for each of {count} classes ({self._names()})."
+            letter = _LETTERS.get(value)
+            if letter is None:
+                raise DataError(self._no_labels(line, unit, name, fields[i]))
+            letters.append(letter)
+        return "".join(letters)
 
     def _names(self) -> str:
         names = ", ".join(quoted(name, 40) for _, name in self._classes[:5])
@@ -222,5 +229,6 @@ class _OneHot:
         return (
             f"{self._path}: has no column with the labels, nor one with 0 or 1 for each class: "
             f"{unit} {line:,} has {quoted(value, 40)} in {quoted(name, 40)}. Of the columns "
-            f"{self._names()}, name the one with the labels: --columns label=COLUMN"
+            f"{self._names()}, name the one with the labels: --columns label=COLUMN, or those with "
+            "0 and 1: --columns 'label=COLUMN|COLUMN'"
         )

@@ -33,11 +33,14 @@ class Found:
         paths: Of files that exist.
         rows: int64 (N,), the index of each one's row in the table's content, ascending.
         notes: What was adapted or passed over.
+        repeats: Pairs of rows that show the same image in the same split: the one that is kept, and
+            one that is not.
     """
 
     paths: PathList
     rows: NDArray[np.int64]
     notes: tuple[str, ...]
+    repeats: Sequence[tuple[int, int]] = ()
 
 
 @dataclass
@@ -47,7 +50,7 @@ class _Tally:
     missing: list[int] = field(default_factory=list)
     adapted: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
-    repeated: int = 0
+    repeats: list[tuple[int, int]] = field(default_factory=list)
     leaked: list[tuple[int, int]] = field(default_factory=list)
     contradictions: list[tuple[int, int]] = field(default_factory=list)
 
@@ -204,7 +207,7 @@ def find_images(
         listing = _Listing(places[place])
         kept = []
         seen: dict[str, int] = {}
-        again: set[tuple[str, int]] = set()
+        again: dict[tuple[str, int], int] = {}
         for row, is_used, label, split in _facts(rows, used, label_of, split_of):
             name = paths.name(row)
             if name not in listing.names:
@@ -223,10 +226,12 @@ def find_images(
                 other = int(label_of[first])
                 if is_used and other >= 0 and other != label:
                     tally.contradictions.append((first, row))
-                if split == split_of[first] or (name, split) in again:
-                    tally.repeated += is_used
+                kept_row = first if split == split_of[first] else again.get((name, split))
+                if kept_row is not None:
+                    if is_used:
+                        tally.repeats.append((kept_row, row))
                     continue
-                again.add((name, split))
+                again[name, split] = row
                 tally.leaked.append((first, row))
             if is_used:
                 kept.append(row)
@@ -240,7 +245,8 @@ def find_images(
     return Found(
         PathList(places, place_of[rows], text, starts[ranked], lengths[ranked]),
         rows,
-        _say(path, content, tally, folders),
+        _say(path, content, tally, folders, joins=labels is None),
+        tally.repeats,
     )
 
 
@@ -304,7 +310,8 @@ def _refuse(
         images = "image has" if count == 1 else "images have"
         raise DataError(
             f"{path}: {count:,} {images} two labels, first {quoted(content.paths[first])}: {said}. "
-            "An image has one class here: keep one of its rows."
+            "An image has one class here: keep one of its rows, or set labels to multi if an image "
+            "may have several."
         )
 
 
@@ -364,7 +371,9 @@ def _search(base: Path, text: str) -> Path | None:
 # --- what is said ---------------------------------------------------------------------------------
 
 
-def _say(path: Path, content: Content, tally: _Tally, folders: _Folders) -> tuple[str, ...]:
+def _say(
+    path: Path, content: Content, tally: _Tally, folders: _Folders, *, joins: bool
+) -> tuple[str, ...]:
     notes = []
     if folders.dropped:
         dropped = quoted(folders.dropped)
@@ -382,10 +391,14 @@ def _say(path: Path, content: Content, tally: _Tally, folders: _Folders) -> tupl
         else:
             same = f"{written!r} is {found!r}" if kind == "case" else quoted(found)
             notes.append(f"{images} found in another {differs[kind]} ({same}).")
-    if tally.repeated:
-        one = "1 row repeats an image and its label, and is passed over."
-        several = f"{tally.repeated:,} rows repeat images and their labels, and are passed over."
-        notes.append(one if tally.repeated == 1 else several)
+    if count := len(tally.repeats):
+        if joins and content.labels is not None:
+            one = "1 row repeats an image, and its labels are added."
+            several = f"{count:,} rows repeat images, and their labels are added."
+        else:
+            one = "1 row repeats an image and its label, and is passed over."
+            several = f"{count:,} rows repeat images and their labels, and are passed over."
+        notes.append(one if count == 1 else several)
     if tally.leaked:
         assert content.splits is not None
         first, second = min(tally.leaked)

@@ -16,7 +16,8 @@ from convnextv2.data.manifest.packed import Words, quoted
 from convnextv2.data.split_names import Kind
 from convnextv2.errors import DataError
 
-_MISSING = frozenset(("", "nan", "NaN", "#N/A", "#REF!", "#VALUE!", "#NAME?"))
+MISSING = frozenset(("", "nan", "NaN", "#N/A", "#REF!", "#VALUE!", "#NAME?"))
+"""Texts that stand for nothing."""
 
 
 def clean_labels(
@@ -38,7 +39,12 @@ def clean_labels(
     """
     texts = {text: class_name_of(text) for text in labels.counts()}
     _check(
-        path, labels, lines, unit, lambda text: class_name_of(text) in _MISSING, "{have} no label"
+        path,
+        labels,
+        lines,
+        unit,
+        lambda text: class_name_of(text) in MISSING,
+        "{have} no label. Every image needs one class here.",
     )
     broken = "{have} a label with a line break or another control character. Is a quote not closed?"
     _check(path, labels, lines, unit, _is_broken, broken)

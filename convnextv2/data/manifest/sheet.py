@@ -6,7 +6,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +16,11 @@ from convnextv2.errors import DataError
 
 Row = tuple[int, Sequence[str]]
 """A line's number, from 1, and its fields."""
+
+LIST = "\x1f"
+"""Begins the text that is made of a JSON list, and separates its values (ASCII's unit separator).
+
+No name holds it, because names with control characters are refused."""
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 
@@ -55,19 +60,22 @@ class Sheet:
         first_line: Its number, from 1.
         unit: What the numbers of rows count: "line", or "entry" of a list.
         may_lack_header: Whether `first` may be a row already.
-        rows: Yields the rows after the first line. Argument: the indices of the columns that
-            will be used; only their values must be texts or numbers.
+        rows: Yields the rows after the first line. Arguments: the indices of the columns that will
+            be used; and those of them that may hold lists, see `LIST`. All other values of the
+            columns that are used must be texts or numbers.
         separated_by: "commas", "blanks", ...; "" if there is a single column, or keys.
         notes: What was guessed or adapted.
+        classes: The names of all classes in their order, if the file lists them.
     """
 
     first: tuple[str, ...]
     first_line: int
     may_lack_header: bool
-    rows: Callable[[Collection[int]], Iterator[Row]]
+    rows: Callable[[Collection[int], Collection[int]], Iterator[Row]]
     separated_by: str = ""
     unit: str = "line"
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def open_sheet(path: Path, rate: Callable[[Sequence[str]], int]) -> Sheet:
@@ -189,7 +197,7 @@ def _open_text(
     line, fields = next(every)
     every.close()  # type: ignore[attr-defined]
 
-    def after_first(used: Collection[int]) -> Iterator[Row]:
+    def after_first(used: Collection[int], lists: Collection[int]) -> Iterator[Row]:
         found = rows()
         next(found)
         return found
@@ -256,7 +264,8 @@ def _open_json(path: Path, encoding: str, notes: tuple[str, ...], *, is_lines: b
     objects = _object_lines if is_lines else _object_list
     keys: dict[str, None] = {}
     first_line = 0
-    for line, row in objects(path, encoding):
+    classes: list[str] = []
+    for line, row in objects(path, encoding, classes):
         first_line = first_line or line
         keys.update(dict.fromkeys(row))
     if not first_line:
@@ -264,29 +273,40 @@ def _open_json(path: Path, encoding: str, notes: tuple[str, ...], *, is_lines: b
     header = tuple(keys)
     unit = "line" if is_lines else "entry"
 
-    def rows(used: Collection[int]) -> Iterator[Row]:
-        wanted = [i in used for i in range(len(header))]
-        for line, row in objects(path, encoding):
+    def rows(used: Collection[int], lists: Collection[int]) -> Iterator[Row]:
+        for line, row in objects(path, encoding, []):
             fields = []
-            for key, is_wanted in zip(header, wanted, strict=True):
-                value = row.get(key) if is_wanted else None
+            for i, key in enumerate(header):
+                value = row.get(key) if i in used else None
+                if i in lists and isinstance(value, list) and all(map(_is_plain, value)):
+                    fields.append(LIST + LIST.join(map(_as_text, value)))
+                    continue
                 if isinstance(value, list | dict):
                     kind = "a list" if isinstance(value, list) else "an object"
                     what = (
                         f"{quoted(key)} is {kind}, {quoted(json.dumps(value, ensure_ascii=False))}"
                     )
                     raise DataError(f"{path}, {unit} {line}: {what}. Expected one text or number.")
-                fields.append(value if isinstance(value, str) else _as_text(value))
+                fields.append(_as_text(value))
             yield line, fields
 
-    return Sheet(header, first_line, False, rows, unit=unit, notes=notes)
+    return Sheet(header, first_line, False, rows, unit=unit, notes=notes, classes=tuple(classes))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return "" if value is None or value != value else json.dumps(value)  # NaN is no text
 
 
-def _object_lines(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _object_lines(
+    path: Path, encoding: str, classes: list[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects on the lines of a file, which lists no classes."""
     with open(path, encoding=encoding) as file:
         for number, text in enumerate(file, start=1):
             if not text.strip():
@@ -302,18 +322,62 @@ def _object_lines(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, An
             yield number, row
 
 
-def _object_list(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of one list, numbered from 1."""
+def _object_list(
+    path: Path, encoding: str, classes: list[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of one list, numbered from 1.
+
+    Args:
+        path: The file.
+        encoding: Its encoding.
+        classes: Gets the classes that the file lists, as an annotation file of mmpretrain does.
+    """
+    content = _json(path, encoding)
+    if isinstance(content, dict) and isinstance(content.get("data_list"), list):
+        classes += _classes_in(content)
+        content = content["data_list"]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        example = '[{"path": "a.jpg", "label": "cat"}, ...]'
+        raise DataError(f"{path}: expected a list of objects such as {example}.")
+    for number, row in enumerate(content, start=1):
+        yield number, _with_names(row, classes, f"{path}, entry {number}") if classes else row
+
+
+def _classes_in(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes that an annotation file of mmpretrain lists in its metainfo."""
+    metainfo = content.get("metainfo", content.get("meta_info"))
+    classes = metainfo.get("classes") if isinstance(metainfo, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return ()
+    return tuple(classes)
+
+
+def _with_names(row: Mapping[str, Any], classes: Sequence[str], where: str) -> dict[str, Any]:
+    """Replace the numbers in an entry's gt_label by the names of their classes."""
+
+    def name(number: Any) -> Any:
+        if isinstance(number, bool) or not isinstance(number, int):
+            return number
+        if not 0 <= number < len(classes):
+            raise DataError(
+                f"{where}: gt_label = {number}: expected 0 to {len(classes) - 1}, since metainfo "
+                f"lists {len(classes)} classes."
+            )
+        return classes[number]
+
+    label = row.get("gt_label")
+    named = list(map(name, label)) if isinstance(label, list) else name(label)
+    return {**row, "gt_label": named} if "gt_label" in row else dict(row)
+
+
+def _json(path: Path, encoding: str) -> Any:
+    """Read a JSON file."""
     try:
         with open(path, encoding=encoding) as file:
-            content = json.load(file)
+            return json.load(file)
     except json.JSONDecodeError as error:
         what = f"is not JSON ({error.msg}). Objects on a line each are a .jsonl file."
         raise DataError(f"{path}, line {error.lineno}: {what}") from None
     except (ValueError, RecursionError):
         what = "is not JSON (a number or the nesting is too large)"
         raise DataError(f"{path}: {what}.") from None
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        example = '[{"path": "a.jpg", "label": "cat"}, ...]'
-        raise DataError(f"{path}: expected a list of objects such as {example}.")
-    yield from enumerate(content, start=1)

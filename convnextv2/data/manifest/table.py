@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 from convnextv2.data.manifest.columns import Columns, choose_columns, rate
 from convnextv2.data.manifest.content import Content, read_content
 from convnextv2.data.manifest.images import find_images
+from convnextv2.data.manifest.label_sets import (
+    LabelKind,
+    LabelSets,
+    read_sets,
+    reads_several,
+    separator_hint,
+    single_names,
+)
 from convnextv2.data.manifest.labels import clean_labels, clean_splits, flag_words
 from convnextv2.data.manifest.packed import Words, count_words, quoted
 from convnextv2.data.manifest.sheet import Row, Sheet, open_sheet
@@ -28,7 +36,9 @@ class Table:
     Attributes:
         paths: Of image files that exist, each once in a split, as they can be opened.
         labels: One for each image, in NFC and without blanks at their ends; None if they were
-            not asked for.
+            not asked for, or if images have several.
+        sets: The labels of images that may have several; None if they have one each.
+        classes: The names of all classes in their order, if the table lists them.
         splits: One word for each image, as in the table; None if it has no column of splits.
         notes: What was guessed, adapted or passed over, one line each.
     """
@@ -37,6 +47,8 @@ class Table:
     labels: Words | None
     splits: Words | None
     notes: tuple[str, ...] = ()
+    sets: LabelSets | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,7 +64,8 @@ class Table:
         """
         labels = None if self.labels is None else self.labels.take(rows)
         splits = None if self.splits is None else self.splits.take(rows)
-        return Table(self.paths.take(rows), labels, splits, self.notes)
+        sets = None if self.sets is None else self.sets.take(rows)
+        return Table(self.paths.take(rows), labels, splits, self.notes, sets, self.classes)
 
     def of_splits(self, words: Collection[str]) -> Table:
         """Pick the images of some splits.
@@ -75,6 +88,8 @@ def read_table(
     images_dir: str | Path | None = None,
     suffix: str = "",
     labelled: bool = True,
+    kind: LabelKind = "auto",
+    separator: str = "",
     wanted: Callable[[Mapping[str, int]], Collection[str]] | None = None,
 ) -> Table:
     """Read a table of images: CSV, TSV, text, JSON or JSONL.
@@ -89,6 +104,8 @@ def read_table(
             for beside the table. Default: the table's own folder.
         suffix: Ending to add to names that have none of an image, such as ".jpg".
         labelled: Whether labels are needed.
+        kind: How many labels an image has: one, any number, or whatever the table shows.
+        separator: What separates the names in a column of labels, if that is not to be found.
         wanted: Called with the words of the column of splits, and how many rows each has, where
             there is such a column. Returns the words whose rows are wanted; labels and images of
             other rows may be missing. Default: all.
@@ -106,30 +123,72 @@ def read_table(
     base = _base(path, images_dir)
     exists = any(os.path.isfile(base / field.strip()) for field in sheet.first if field.strip())
     chosen = choose_columns(path, sheet, columns, labelled=labelled, exists=exists)
-    content = _content(path, sheet, chosen, base, suffix)
+    content = _content(path, sheet, chosen, base, suffix, lists=kind != "single")
     splits, notes = _splits(path, content, chosen)
     content = replace(content, splits=splits)
     used = np.ones(len(content.paths), bool)
     if splits is not None and wanted is not None:
         words = wanted(splits.counts())
         used = np.array([word in words for word in splits.words], bool)[splits.codes]
-    labels: Words | None = None
-    said: tuple[str, ...] = ()
-    if content.labels is not None:
-        rows = np.flatnonzero(used)
-        labels, said = clean_labels(
-            path, content.labels.take(rows), content.lines[rows], content.unit
-        )
+    labels, sets, said = _labels(path, content, used, sheet.classes, kind, separator)
     found = find_images(path, content, used, labels, base)
+    place = np.cumsum(used) - 1  # of each row among those that are used
     if labels is not None:
-        place = np.cumsum(used) - 1  # of each row among those that are used
         labels = labels.take(place[found.rows])
+    if sets is not None:
+        _check_confidence(path, chosen, bool(found.repeats))
+        sets = sets.joined((place[kept], place[other]) for kept, other in found.repeats)
+        sets = sets.take(place[found.rows])
     return Table(
         found.paths,
         labels,
         None if splits is None else splits.take(found.rows),
         (*sheet.notes, *chosen.notes, *content.notes, *notes, *said, *found.notes),
+        sets,
+        sheet.classes,
     )
+
+
+def _check_confidence(path: Path, columns: Columns, is_long: bool) -> None:
+    """Raise DataError if rows of one label each may say that an image does not have it."""
+    doubtful = [name for name in columns.names if name.lower() in ("confidence", "is_present")]
+    if is_long and doubtful:
+        raise DataError(
+            f"{path}: has the column {quoted(doubtful[0])}, which may say that an image does not "
+            "have the label of a row. Keep the rows of labels that images have, and leave that "
+            "column out."
+        )
+
+
+def _labels(
+    path: Path,
+    content: Content,
+    used: NDArray[np.bool_],
+    known: tuple[str, ...],
+    kind: LabelKind,
+    separator: str,
+) -> tuple[Words | None, LabelSets | None, tuple[str, ...]]:
+    """Read one label for each row that is used, or several, and say what was guessed."""
+    if content.labels is None:
+        return None, None, ()
+    rows = np.flatnonzero(used)
+    texts, lines, unit = content.labels.take(rows), content.lines[rows], content.unit
+    if reads_several(texts, content.classes, kind, separator):
+        sets, notes = read_sets(
+            path, texts, lines, unit, columns=content.classes, known=known, separator=separator
+        )
+        return None, sets, notes
+    notes = ()
+    if content.classes:
+        texts = single_names(path, texts, lines, unit, content.classes)
+        count = len(content.classes)
+        names = ", ".join(quoted(name, 40) for name in content.classes[:5])
+        names += ", ..." * (count > 5)
+        notes = (f"{path}: has one column for each of {count} classes ({names}).",)
+    elif kind == "auto":
+        notes = separator_hint(path, texts)
+    labels, said = clean_labels(path, texts, lines, unit)
+    return labels, None, (*notes, *said)
 
 
 def _base(path: Path, images_dir: str | Path | None) -> Path:
@@ -143,11 +202,13 @@ def _base(path: Path, images_dir: str | Path | None) -> Path:
     raise DataError(f"images_dir = {folder}: no such folder, neither here nor beside {path}.")
 
 
-def _content(path: Path, sheet: Sheet, columns: Columns, base: Path, suffix: str) -> Content:
+def _content(
+    path: Path, sheet: Sheet, columns: Columns, base: Path, suffix: str, *, lists: bool
+) -> Content:
     label = columns.label
     labels = label if isinstance(label, tuple) else () if label is None else (label,)
     used = {columns.path, *labels} | ({columns.split} if columns.split is not None else set())
-    rows: Iterable[Row] = sheet.rows(used)
+    rows: Iterable[Row] = sheet.rows(used, labels if lists else ())
     if not columns.has_header:
         rows = _with_first(sheet, rows)
     if suffix and not suffix.startswith("."):

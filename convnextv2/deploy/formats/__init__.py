@@ -22,7 +22,8 @@ from convnextv2.deploy.formats.openvino import OPENVINO
 from convnextv2.deploy.formats.pytorch import AOTI, TORCH
 from convnextv2.errors import DeviceError, MissingPackageError
 
-# A new name also belongs to `deploy.names.FormatName`.
+# A new name also belongs to `deploy.names.FormatName`; to `deploy.repository` if other servers run
+# it, to `inference.backends` for the benchmark, and to `deploy.quantise` for int8.
 ARTIFACT_FORMATS = {"torch": TORCH, "aoti": AOTI, "onnx": ONNX, "openvino": OPENVINO}
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Exportable
 
 Array = NDArray[Any]
 
@@ -52,5 +52,5 @@ class ArtifactFormat:
     run_packages: tuple[str, ...]
     write_packages: tuple[str, ...]
     precisions: tuple[str, ...]
-    write: Callable[[Graph, Tensor, Path, str, bool], None]
+    write: Callable[[Exportable, Tensor, Path, str, bool], None]
     open: Callable[[Files, str, int], Runner]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convnextv2.deploy.formats.artifact_format import PRECISIONS, ArtifactFormat, Files, Runner
 from convnextv2.deploy.formats.program import export_program, quiet
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Exportable
 from convnextv2.errors import DeviceError
 
 _FILE = "model.onnx"
@@ -22,7 +22,7 @@ _RUNTIME_BY_IR = {8: (1, 14), 9: (1, 15), 10: (1, 18), 11: (1, 22)}
 """The first release of ONNX Runtime that reads a version of the file's form (IR)."""
 
 
-def _write(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+def _write(graph: Exportable, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
     with quiet():
         program = torch.onnx.export(
             export_program(graph, example, precision, dynamic),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -15,15 +17,18 @@ from convnextv2.deploy.formats.artifact_format import (
     Runner,
 )
 from convnextv2.deploy.formats.program import export_program, quiet
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Exportable
 from convnextv2.errors import DeviceError
+
+if TYPE_CHECKING:
+    from openvino import Core
 
 _FILE, _WEIGHTS = "model.xml", "model.bin"
 _NAMES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
 """OpenVINO's names of the precisions."""
 
 
-def _write(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+def _write(graph: Exportable, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
     # OpenVINO's converter adds a decomposition of convolution_backward to PyTorch's global table.
     # Where CI is set, TorchInductor of PyTorch 2.9 refuses to load after that, so it is loaded
     # first.
@@ -47,10 +52,21 @@ def _write(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: b
     openvino.save_model(model, str(path), compress_to_fp16=precision == "float16")
 
 
-def _open(files: Files, precision: str, threads: int) -> Runner:
+@cache
+def _core() -> Core:
+    """Return the process's only `Core`, which is never destroyed.
+
+    The CPU plugin of a core replaces the stack on which the calling thread handles signals. When
+    plugins are destroyed in another order or by another thread, that stack is unmapped while it is
+    in use, and the next signal that Python handles ends the process with SIGSEGV.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _open(files: Files, precision: str, threads: int) -> Runner:
+    core = _core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if _NAMES[precision] not in able:
         possible = ", ".join(sorted(set(able) & set(_NAMES.values())))

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convnextv2.deploy.formats.artifact_format import DTYPES
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Exportable
 
 
 def export_program(
-    graph: Graph, example: Tensor, precision: str, dynamic: bool
+    graph: Exportable, example: Tensor, precision: str, dynamic: bool
 ) -> torch.export.ExportedProgram:
     """Export a graph for any batch size.
 
@@ -30,7 +30,7 @@ def export_program(
         The program.
     """
     graph.model.to(DTYPES[precision])
-    batch, stride = torch.export.Dim("batch", min=1, max=4096), graph.model.total_stride
+    batch, stride = torch.export.Dim("batch", min=1, max=4096), graph.total_stride
     shape: dict[int, Any] = {0: batch}
     if dynamic:
         first = 2 if graph.input == "images" else 1
@@ -40,6 +40,7 @@ def export_program(
         }
     # The example has two images, because a size of one is taken for a constant.
     example = example[:1].expand(2, *example.shape[1:]).contiguous()
+    assert isinstance(graph, nn.Module)
     with torch.no_grad():
         return torch.export.export(graph, (example,), dynamic_shapes=(shape,))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convnextv2.deploy.formats.artifact_format import Array, ArtifactFormat, Files, Runner
 from convnextv2.deploy.formats.program import export_program, quiet
-from convnextv2.deploy.graph import Graph
+from convnextv2.deploy.graph import Exportable
 from convnextv2.errors import ArtifactError, DeviceError
 
 _FILE = "model.pt2"
@@ -26,7 +26,9 @@ _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """The environment variable that makes `torch.load` safe, whatever its callers ask for."""
 
 
-def _write_torch(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+def _write_torch(
+    graph: Exportable, example: Tensor, path: Path, precision: str, dynamic: bool
+) -> None:
     program = export_program(graph, example, precision, dynamic)
     program._example_inputs = None  # they would be pickled, and nothing reads them
     torch.export.save(program, path)
@@ -74,7 +76,9 @@ def _plain_pickles() -> Iterator[None]:
             os.environ[_WEIGHTS_ONLY] = before
 
 
-def _write_aoti(graph: Graph, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
+def _write_aoti(
+    graph: Exportable, example: Tensor, path: Path, precision: str, dynamic: bool
+) -> None:
     with quiet(), torch.no_grad():
         program = export_program(graph, example, precision, dynamic)
         try:

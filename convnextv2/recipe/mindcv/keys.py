@@ -2,7 +2,8 @@
 
 Every key of MindCV (main at 51b0636, config.py) is treated in one of five ways:
 
-- It is one of our knobs, under the same name.
+- It is one of our knobs, under the same name, such as `lr_epoch_stair`. `recipe.knobs` declares it,
+  and `training.schedule` uses those of the learning rate.
 - It is one of our knobs, under another name (`RENAMED`). If its values have other names too, they
   are in `VALUES`.
 - It can only mean what we do anyway (`ONLY`). Any other value is refused with the remedy.

@@ -1,6 +1,8 @@
 // The page of the server, which shows predictions or reconstructions of images.
 // It has no dependencies, and asks no server but its own.
 
+import { denseResult, denseSummary, question } from "./dense.js";
+
 const $ = (id) => document.getElementById(id);
 const MOST_SHOWN = 24;
 const ALL_CLASSES_TO = 10; // if there are more classes, the five most probable are shown
@@ -9,6 +11,9 @@ let files = []; // the last images, for the slider and for another model
 // Counts the models and reconstructions that were asked for. A late answer to an older question is
 // dropped.
 let turn = 0;
+// What the sliders of segmentors and detectors say, and the results that follow them.
+const controls = { least: 0.5, opacity: 0.55 };
+let followers = [];
 
 const address = () => `v1/models/${encodeURIComponent($("model").value)}`;
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
@@ -69,10 +74,21 @@ async function showModel() {
   const pretrained = info.kind === "pre-trained";
   const size = `${info.image_size.join(" × ")} px`;
   const names = info.class_names;
-  $("task").textContent = pretrained
-    ? `pre-trained, reconstructs at ${size}`
-    : `classifier, ${names.length} classes, ${size}`;
+  const what = {
+    "pre-trained": "pre-trained, reconstructs at",
+    multi_label: `any number of ${names.length} labels,`,
+    classifier: `classifier, ${names.length} classes,`,
+    segmentation: `gives every pixel one of ${names.length} classes,`,
+    detection: `finds objects of ${names.length} classes,`,
+  };
+  $("task").textContent = `${what[info.kind]} ${size}`;
+  $("explained").textContent =
+    info.kind === "multi_label"
+      ? "the label that is furthest above its threshold"
+      : "the first class";
   $("results").classList.toggle("reconstructed", pretrained);
+  $("results").classList.toggle("detected", info.kind === "detection");
+  $("results").classList.toggle("segmented", info.kind === "segmentation");
   const facts = [
     ["Version", info.version],
     ["Engine", info.engine],
@@ -96,19 +112,48 @@ async function showModel() {
     else if (!note.includes(info.sha256.slice(0, 16))) facts.push(["Note", note]);
   }
   fill($("facts"), facts);
-  const { real, accuracy, speed, made } = info.certificate;
+  const { real, accuracy, labels, pixels, objects, miou, ap, speed, made } = info.certificate;
   const proofs = [];
-  if (real)
+  if (pixels)
     proofs.push([
       "Agreement",
-      `with PyTorch on ${percent(real.top1_agreement, 2)} of ${real.images} images; ` +
+      `with PyTorch on ${percent(pixels.equal, 2)} of the pixels of ${pixels.images} images; ` +
         `outputs differ by at most ${real.max_difference.toPrecision(2)}`,
     ]);
+  else if (objects)
+    proofs.push([
+      "Agreement",
+      `with PyTorch on ${objects.found_by_both} of ${objects.objects} objects in ` +
+        `${objects.images} images; boxes differ by at most ` +
+        `${objects.largest_shift_px.toPrecision(2)} px`,
+    ]);
+  else if (real) {
+    const agreed =
+      real.labels_agreement === undefined
+        ? `on ${percent(real.top1_agreement, 2)} of ${real.images} images`
+        : `in ${percent(real.labels_agreement, 2)} of the labels of ${real.images} images (F1)`;
+    proofs.push([
+      "Agreement",
+      `with PyTorch ${agreed}; ` +
+        `outputs differ by at most ${real.max_difference.toPrecision(2)}`,
+    ]);
+  }
   if (accuracy)
     proofs.push([
       "Top-1",
       `${percent(accuracy.artifact_top1, 2)} (PyTorch ${percent(accuracy.pytorch_top1, 2)})`,
     ]);
+  if (labels)
+    proofs.push([
+      "F1 of all labels",
+      `${percent(labels.artifact_f1_micro, 2)} (PyTorch ${percent(labels.pytorch_f1_micro, 2)})`,
+    ]);
+  for (const [name, key, found] of [["mIoU", "miou", miou], ["AP", "ap", ap]])
+    if (found && found[`artifact_${key}`] !== null)
+      proofs.push([
+        name,
+        `${percent(found[`artifact_${key}`], 2)} (PyTorch ${percent(found[`pytorch_${key}`], 2)})`,
+      ]);
   if (speed)
     proofs.push([
       "Pace",
@@ -133,6 +178,7 @@ function fill(where, facts) {
 function clear() {
   $("list").replaceChildren();
   $("results").hidden = true;
+  followers = [];
 }
 
 // ---- images ----
@@ -152,28 +198,32 @@ async function take(given) {
     .map((file) => `${file.name}: is not an image.`);
   if (!images.length) return say(others.join("\n") || "There is no file in this.", true);
   files = images;
-  await (info.kind === "pre-trained" ? reconstruct() : classify(others));
+  await (info.kind === "pre-trained" ? reconstruct() : predict(others));
 }
 
-async function classify(failures = []) {
+const isDense = () => ["segmentation", "detection"].includes(info.kind);
+
+async function predict(failures = []) {
   const mine = turn;
   const images = files.slice(0, MOST_SHOWN);
   const of =
     images.length < files.length ? ` of ${files.length}, which is as many as are shown` : "";
   const shown = info.class_names.length <= ALL_CLASSES_TO ? ALL_CLASSES_TO : 5;
+  const asked = isDense()
+    ? question(info.kind)
+    : `predict?top_k=${shown}&explanation=true`;
   const next = $("list").firstChild; // new results come above the old ones, in their order
   let last = "";
   let done = 0;
   for (const file of images) {
     say(`Looking at ${file.name} …`);
     try {
-      const answer = await call(`${address()}/predict?top_k=${shown}&explanation=true`, file);
+      const answer = await call(`${address()}/${asked}`, file);
       const made = await resultOf(file, answer.images[0]);
       if (mine !== turn) return;
       $("list").insertBefore(made, next?.isConnected ? next : null);
       $("results").hidden = false;
-      const [best] = answer.images[0].predictions;
-      last = `${file.name}: ${best.class}, ${percent(best.prob)}.`;
+      last = `${file.name}: ${summaryOf(answer.images[0])}.`;
       done += 1;
     } catch (error) {
       if (mine !== turn) return;
@@ -181,7 +231,8 @@ async function classify(failures = []) {
     }
   }
   while ($("list").children.length > MOST_SHOWN) $("list").lastElementChild.remove();
-  if (done !== 1) last = `${done} images classified${of}.`;
+  followers = followers.filter(({ article }) => article.isConnected);
+  if (done !== 1) last = `${done} images ${isDense() ? "answered" : "classified"}${of}.`;
   say([...failures, ...(done ? [last] : [])].join("\n"), failures.length > 0);
 }
 
@@ -205,32 +256,90 @@ async function pictureOf(file) {
   return picture;
 }
 
-async function resultOf(file, { predictions, explanation }) {
+function summaryOf(answer) {
+  if (isDense()) return denseSummary(answer, info.kind, controls.least);
+  const { predictions, labels } = answer;
+  if (!labels) return `${predictions[0].class}, ${percent(predictions[0].prob)}`;
+  return labels.map(({ name }) => name).join(", ") || "no label";
+}
+
+async function resultOf(file, answer) {
   const picture = await pictureOf(file);
-  picture.append(explanationOf(explanation));
-  const bars = element("ol", { role: "list", ariaLabel: "Classes, the most probable first" });
-  for (const { class: name, prob } of predictions) {
-    const length = element("span");
-    length.style.width = `${100 * prob}%`;
-    const bar = element("span", { className: "bar", ariaHidden: "true" }, length);
-    bars.append(
+  if (isDense()) {
+    const made = await denseResult(picture, file.name, answer, info.kind, controls);
+    followers.push(made);
+    return made.article;
+  }
+  picture.append(explanationOf(answer.explanation));
+  const parts = answer.labels ? labelParts(answer) : classParts(answer.predictions);
+  const right = element("div", {}, element("h3", { textContent: file.name }), ...parts);
+  return element("article", {}, picture, right);
+}
+
+// The name of a class with its probability, and where a threshold is given, a mark at it.
+function barOf(name, prob, threshold) {
+  const length = element("span");
+  length.style.width = `${100 * prob}%`;
+  const bar = element("span", { className: "bar", ariaHidden: "true" }, length);
+  if (threshold !== undefined) {
+    const mark = element("i");
+    mark.style.left = `${100 * threshold}%`;
+    bar.append(mark);
+  }
+  const shown = element("span", { className: "prob", textContent: percent(prob) });
+  if (threshold !== undefined)
+    shown.append(
+      element("span", { className: "spoken", textContent: `, counts from ${percent(threshold)}` }),
+    );
+  return element("li", {}, element("span", { className: "name", textContent: name }), bar, shown);
+}
+
+// The labels that reach their thresholds. The probabilities of all others can be unfolded.
+function labelParts({ labels, scores }) {
+  const parts = [];
+  if (labels.length)
+    parts.push(
       element(
-        "li",
-        {},
-        element("span", { className: "name", textContent: name }),
-        bar,
-        element("span", { className: "prob", textContent: percent(prob) }),
+        "ol",
+        { role: "list", ariaLabel: "Labels, the most probable first", className: "labels" },
+        ...labels.map(({ name, score, threshold }) => barOf(name, score, threshold)),
       ),
     );
-  }
+  else parts.push(element("p", { textContent: "No label reaches its threshold." }));
+  const found = new Set(labels.map(({ name }) => name));
+  const others = info.class_names
+    .map((name, i) => [name, scores[name], info.thresholds[i]])
+    .filter(([name]) => !found.has(name))
+    .sort((one, other) => other[1] - one[1]);
+  if (others.length)
+    parts.push(
+      element(
+        "details",
+        {},
+        element("summary", {
+          textContent: others.length > 1 ? `${others.length} other labels` : "1 other label",
+        }),
+        element(
+          "ol",
+          { role: "list", ariaLabel: "Labels below their thresholds", className: "below" },
+          ...others.map((other) => barOf(...other)),
+        ),
+      ),
+    );
+  return parts;
+}
+
+function classParts(predictions) {
+  const bars = element(
+    "ol",
+    { role: "list", ariaLabel: "Classes, the most probable first" },
+    ...predictions.map(({ class: name, prob }) => barOf(name, prob)),
+  );
   const others = info.class_names.length - predictions.length;
   const rest = Math.max(0, 1 - predictions.reduce((sum, { prob }) => sum + prob, 0));
-  const right = element("div", {}, element("h3", { textContent: file.name }), bars);
-  if (others > 0)
-    right.append(
-      element("p", { className: "rest", textContent: `${others} other classes: ${percent(rest)}` }),
-    );
-  return element("article", {}, picture, right);
+  if (others <= 0) return [bars];
+  const text = `${others} other classes: ${percent(rest)}`;
+  return [bars, element("p", { className: "rest", textContent: text })];
 }
 
 // Draws the class activation map as a shade over the image. There is no shade where most speaks for
@@ -318,7 +427,7 @@ $("model").onchange = async () => {
   try {
     say("");
     await showModel();
-    if (info && files.length) await (info.kind === "pre-trained" ? reconstruct() : classify());
+    if (info && files.length) await (info.kind === "pre-trained" ? reconstruct() : predict());
   } catch (error) {
     say(error.message, true);
   }
@@ -333,8 +442,16 @@ $("file").onchange = () => {
   $("file").value = "";
 };
 $("look").onchange = () => $("results").classList.toggle("looking", $("look").checked);
-$("ratio").oninput = () => {
-  $("percent").textContent = $("ratio").ariaValueText = `${$("ratio").value} %`;
+for (const id of ["ratio", "least", "opacity"])
+  $(id).oninput = () => {
+    $(id).nextElementSibling.textContent = $(id).ariaValueText = `${$(id).value} %`;
+    if (id === "ratio") return;
+    controls[id] = $(id).value / 100;
+    for (const { update } of followers) update();
+  };
+$("least").onchange = () => {
+  const shown = followers.reduce((sum, { countShown }) => sum + countShown(), 0);
+  say(`From ${$("least").value} % on: ${shown === 1 ? "1 object" : `${shown} objects`}.`);
 };
 $("ratio").onchange = reconstruct;
 document.addEventListener("paste", (event) => {

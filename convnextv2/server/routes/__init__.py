@@ -1,5 +1,5 @@
 """The paths of the server, one module for each kind of client."""
 
-from convnextv2.server.routes import health, kserve, models, page, repository
+from convnextv2.server.routes import dense, health, kserve, models, page, repository
 
-ROUTERS = tuple(part.router for part in (health, models, kserve, repository, page))
+ROUTERS = tuple(part.router for part in (health, models, dense, kserve, repository, page))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from convnextv2.inference.predictor import top
-from convnextv2.inference.scorer import Scores
+from convnextv2.inference.answer import result_of
+from convnextv2.inference.scorer import Scorer, Scores
 from convnextv2.server import schemas
 from convnextv2.server.bodies import IMAGE_BODY, IMAGES_BODY, read_images
 from convnextv2.server.decoders import Prepared
@@ -26,9 +26,19 @@ router = APIRouter(tags=["models"])
 class Wanted(BaseModel):
     """The parts of an answer that a client wants for each image."""
 
-    top_k: int = Field(5, ge=1, le=1000, description="How many classes of each image to return.")
-    threshold: float = Field(
-        0.0, ge=0, le=1, description="Leave out classes that are less probable than this."
+    top_k: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How many classes of each image to return. If an image may have any number of "
+        "labels, all that it has are returned.",
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Leave out classes that are less probable than this. If an image may have any "
+        "number of labels, this replaces the threshold of each.",
     )
     embedding: bool = Field(False, description="Also return the pooled features.")
     explanation: bool = Field(
@@ -81,25 +91,24 @@ async def _predict(
 ) -> Response:
     models.check_ready()
     async with models.use(name, version) as served:
-        class_names = served.classifier.class_names
+        scorer = served.classifier
         models.admission.check(1)  # before the body is read and taken apart
         files = await read_images(request, models.limits)
         scored = await score(request, models, served, files)
         images = [
-            _prediction(title, prepared, scores, class_names, wanted)
+            _prediction(title, prepared, scores, scorer, wanted)
             for (title, _), (prepared, scores) in zip(files, scored, strict=True)
         ]
     return JSONResponse({"model": name, "version": served.version, "images": images})
 
 
 def _prediction(
-    title: str, prepared: Prepared, scores: Scores, class_names: list[str], wanted: Wanted
+    title: str, prepared: Prepared, scores: Scores, scorer: Scorer, wanted: Wanted
 ) -> dict[str, Any]:
     """The part of an answer that is about one image."""
-    best = top(scores.probs[0], class_names, wanted.top_k)
     found: dict[str, Any] = {
         "image": title,
-        "predictions": [one for one in best if one["prob"] >= wanted.threshold],
+        **result_of(scorer, scores.probs[0], wanted.top_k, threshold=wanted.threshold),
     }
     if wanted.embedding:
         found["embedding"] = scores.embedding[0].tolist()
@@ -141,16 +150,28 @@ async def reconstruct(
     )
 
 
+def _kind(
+    served: Served,
+) -> Literal["classifier", "multi_label", "pre-trained", "segmentation", "detection"]:
+    if served.dense is not None:
+        return served.dense.kind
+    if served.scorer is None:
+        return "pre-trained"
+    return "multi_label" if served.scorer.is_multi_label else "classifier"
+
+
 def _describe(served: Served) -> schemas.ModelVersion:
     scorer, transform = served.scorer, served.transform
+    answering = scorer or served.dense
     return schemas.ModelVersion(
         version=served.version,
         engine=served.engine,
         sha256=served.sha256,
-        kind="classifier" if scorer else "pre-trained",
+        kind=_kind(served),
         image_size=transform.preprocessing.image_size,
-        class_names=scorer.class_names if scorer else [],
+        class_names=answering.class_names if answering else [],
+        thresholds=list(scorer.thresholds or ()) if scorer else [],
         preprocessing=dict(vars(transform.preprocessing)),
         notes=served.notes,
-        certificate=dict(scorer.certificate) if scorer else {},
+        certificate=dict(answering.certificate) if answering else {},
     )

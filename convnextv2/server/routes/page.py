@@ -23,6 +23,7 @@ def _send_file(path: Path) -> Callable[[], Awaitable[FileResponse]]:
 for _path, _file in (
     ("/", "index.html"),
     ("/page/app.js", "app.js"),
+    ("/page/dense.js", "dense.js"),
     ("/page/style.css", "style.css"),
 ):
     router.add_api_route(_path, _send_file(_PAGE / _file))

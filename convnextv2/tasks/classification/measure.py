@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from convnextv2.console import say
-from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
+import numpy as np
+
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.source import Source
-from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import build_batch_transform
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
-from convnextv2.errors import CheckpointError
-from convnextv2.evaluation.evaluate import Predictions, autocast_logits, evaluate
+from convnextv2.evaluation.balance import few_images
+from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.metrics import Evaluation
-from convnextv2.find import run_of
-from convnextv2.inference.scorer import open_scorer
-from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.classification.rows import labelled_images
+from convnextv2.recipe.prior import Prior
+from convnextv2.tasks.supervised.set_up import set_up
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
-from convnextv2.weights.restore import restore
 
 
 @dataclass(frozen=True)
@@ -50,164 +42,44 @@ class Measured:
     value_range: tuple[float, float] | None = None
     skipped: tuple[str, ...] = ()
 
+    @property
+    def few(self) -> str:
+        """A line about classes of which there are few images; empty if there are none."""
+        support, names = self.evaluation.support, self.description.class_names
+        rows = np.flatnonzero(support)
+        return few_images(support[rows].tolist(), [names[row] for row in rows])
+
     def notes(self) -> list[str]:
         """Return lines for the user about the images."""
         lines = list(self.source.notes)
+        if line := self.few:
+            lines.append(line)
         if self.skipped:
             lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
         return lines
 
 
-def evaluate_weights(opened: Weights | Artifact, recipe: Recipe, place: Place) -> Measured:
+def evaluate_weights(
+    opened: Weights | Artifact, recipe: Recipe, place: Place, prior: Prior = "trained"
+) -> Measured:
     """Evaluate a classifier on the recipe's validation images.
 
-    Every image is counted exactly once over all ranks.
-
-    Args:
-        opened: The classifier. An artifact prepares its images in its own way.
-        recipe: The recipe. It names the images, and says how they are prepared for weights that are
-            not an artifact.
-        place: This rank.
-
-    Raises:
-        CheckpointError: The weights are not a classifier, or contradict the recipe.
+    Every image is counted exactly once over all ranks. Arguments and errors are those of `set_up`.
     """
-    if recipe.batch_size == "auto":
-        say(
-            f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for "
-            "what fits."
-        )
-    if isinstance(opened, Artifact):
-        return _evaluate_artifact(opened, recipe, place)
-    weights, owner = opened.path, run_of(opened.path)
-    if recipe.ema and opened.has_average:
-        say(f"{weights}: measured are its averaged weights.")
-        opened = opened.average()
-    elif recipe.ema and opened.origin.format == "mindcv":
-        if (
-            owner is None
-            or weights.name != f"{owner.recipe.model}_best.ckpt"
-            or not owner.recipe.ema
-        ):
-            raise CheckpointError(
-                f"ema = True: {weights} has no averaged weights. Use --ema False to measure its "
-                "plain ones."
-            )
-        say(f"{weights}: measured are averaged weights, as the run saves its best.")
-    for line in opened.lines():
-        say(line)
-    model, description = restore(opened), opened.description
-    if not isinstance(model, ConvNeXtV2) or not model.num_classes:
-        raise CheckpointError(
-            f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to "
-            "measure. Train one with --init."
-        )
-    _check_contradictions(recipe, model, description, weights)
-    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
-    recipe = recipe.model_copy(update={"in_channels": model.in_channels})
-    source, description = labelled_images(weights, description, recipe)
-    to_images = build_batch_transform(recipe, model.num_classes)
-    model.to(place.device)
-    loader = build_evaluation_loader(recipe, source, place, _quarantine(weights, recipe))
+    ready = set_up(opened, recipe, place, prior)
     evaluation, predictions = evaluate(
-        autocast_logits(model, place, choose_precision(precision, place.device)),
-        loader,
-        num_classes=model.num_classes,
-        to_images=lambda pixels: to_images.normalise(pixels.to(place.device)),
+        ready.logits,
+        ready.loader,
+        num_classes=ready.description.arguments["num_classes"],
+        to_images=ready.to_images,
         place=place,
     )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
-    return Measured(
-        evaluation, predictions, source, description, parameters, recipe.value_range, skipped
-    )
-
-
-def _evaluate_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> Measured:
-    path, card = artifact.path, artifact.card
-    scorer = open_scorer(artifact, device=recipe.device, precision=recipe.precision)
-    for line in scorer.notes:
-        say(line)
-    description = Description(
-        "classifier",
-        card.model,
-        card.arguments,
-        class_names=card.class_names,
-        provenance=card.provenance,
-    )
-    source, description = labelled_images(path, description, recipe)
-    loader = EvaluationLoader(
-        source,
-        scorer.transform,
-        batch_size=recipe.images_per_batch(),
-        channels=scorer.transform.preprocessing.channels,
-        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
-        rank=place.rank,
-        world_size=place.world_size,
-        bad_images=recipe.bad_images,
-        quarantine=_quarantine(path, recipe),
-        patience=Patience(recipe.data_wait_s),
-    )
-    evaluation, predictions = evaluate(
-        scorer.logits,
-        loader,
-        num_classes=len(scorer.class_names),
-        to_images=lambda pixels: pixels,
-        place=place,
-    )
-    parameters = sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters())
-    skipped = tuple(sorted(set().union(*place.gather(sorted(loader.skipped)))))
     return Measured(
         evaluation,
         predictions,
-        source,
-        description,
-        parameters,
-        scorer.transform.preprocessing.value_range,
-        skipped,
+        ready.source,
+        ready.description,
+        ready.parameters,
+        ready.value_range,
+        ready.skipped(place),
     )
-
-
-def _quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
-    """Return the quarantine of the run that the weights belong to, if its own images are used."""
-    owner = run_of(weights)
-    if recipe.bad_images != "quarantine" or owner is None or not same_data(owner.recipe, recipe):
-        return None
-    return Quarantine(owner.path)
-
-
-def same_data(recipe: Recipe, other: Recipe) -> bool:
-    """Return whether two recipes name the same validation images."""
-    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
-    names = [(each.dataset, each.val_split) for each in (recipe, other)]
-    return folders[0] == folders[1] and names[0] == names[1]
-
-
-def _check_contradictions(
-    recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path
-) -> None:
-    """Check that the recipe describes the same network as the weights do.
-
-    Raises:
-        CheckpointError: The recipe describes another network, so it was meant for other weights.
-    """
-    told = {
-        "model": description.model,
-        "depths": model.depths,
-        "dims": model.dims,
-        "num_classes": model.num_classes,
-    }
-    asked = {name: getattr(recipe, name) for name in told if name in recipe.model_fields_set}
-    wrong = {name: told[name] for name, value in asked.items() if value not in (None, told[name])}
-    if recipe.in_channels not in (
-        3,
-        model.in_channels,
-    ):  # MindCV's recipes leave 3 out
-        wrong["in_channels"] = model.in_channels
-    for name, value in wrong.items():
-        raise CheckpointError(
-            f"{name} = {getattr(recipe, name)}: {weights} has {value}. Leave {name} out, or give "
-            "the weights that belong to it."
-        )
-    if recipe.in_channels != model.in_channels:
-        say(f"in_channels {model.in_channels}, as the weights have it.")

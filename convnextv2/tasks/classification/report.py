@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from convnextv2.console import say
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import find_sources
-from convnextv2.data.split_names import kind_of
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
+from convnextv2.evaluation.balance import statement
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.page import Example, build_page, write_page
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import Measured, evaluate_weights, same_data
-from convnextv2.tasks.masked.gallery import run_gallery
+from convnextv2.tasks.classification.measure import Measured, evaluate_weights
+from convnextv2.tasks.classification.teacher import summarise_teacher
+from convnextv2.tasks.supervised.page import next_steps, page_of, pretraining, short
 from convnextv2.tasks.title import title
-from convnextv2.weights.hub import repository_of
-from convnextv2.weights.opened import Weights, open_weights
+from convnextv2.weights.opened import Weights
 
 _EXAMPLES = 8
 """Number of right predictions that are shown, and of wrong ones."""
@@ -42,19 +42,24 @@ def report_training(run: Run, place: Place, init: Weights | None = None) -> Eval
         The evaluation, or None if there are no validation images.
     """
     recipe = run.recipe
+    teacher = summarise_teacher(recipe, Place(place.device))
     if find_sources(recipe, labelled=True)[1] is None:
-        write_page(run.report, _page(run, None, recipe, init))
+        write_page(run.report, _page(run, None, recipe, init, teacher))
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_weights(weights, recipe, Place(place.device))
     if measured.skipped:
         say(f"{left_out_line(measured.skipped, 'validation image')}.")
-    write_evaluation_report(weights.path, measured, recipe, init)
+    write_evaluation_report(weights.path, measured, recipe, init, teacher)
     return measured.evaluation
 
 
 def write_evaluation_report(
-    weights: Path, measured: Measured, recipe: Recipe, init: Weights | None = None
+    weights: Path,
+    measured: Measured,
+    recipe: Recipe,
+    init: Weights | None = None,
+    teacher: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write the page of an evaluation.
 
@@ -63,60 +68,41 @@ def write_evaluation_report(
         measured: The evaluation.
         recipe: The recipe, which names the data.
         init: The weights that the run was started from, if they are open.
+        teacher: Entries of the summary that say who the teacher was; see `summarise_teacher`.
 
     Returns:
         The path of the page. For the weights of a run, it is report.html in the run folder, or
         report-DATA.html beside it if the data are not the run's own. For weights on their own, and
         for MindCV's files in a run, it is inside their folder, or beside the file under the same
-        name. For weights in the cache of the Hub, it is in the current folder.
+        name. For an artifact, it is inside its folder. For weights in the cache of the Hub, it is
+        in the current folder.
     """
-    run = run_of(weights)
-    if run and weights.parent != run.path:
-        path = run.report if same_data(run.recipe, recipe) else _page_of_data(run, recipe)
-    elif repository := repository_of(weights):
-        path = Path(f"{repository.rpartition('/')[2]}-report.html")
-    else:
-        path = (
-            weights / "report.html"
-            if weights.is_dir()
-            else weights.with_name(f"{weights.stem}-report.html")
-        )
-    write_page(path, _page(run, measured, recipe, init))
+    path, run = page_of(weights, recipe), run_of(weights)
+    write_page(path, _page(run, measured, recipe, init, teacher))
     return path
 
 
-def _page_of_data(run: Run, recipe: Recipe) -> Path:
-    """Return the page for other images than the run's own. The run's own page is kept."""
-    folder = Path(recipe.data_dir).resolve()
-    parts: list[str] = [folder.name if recipe.data_dir else recipe.dataset]
-    if recipe.data_dir and kind_of(folder.name):  # every data set has a folder called test
-        parts.insert(0, folder.parent.name)
-    if recipe.val_split != run.recipe.val_split:
-        parts.append(recipe.val_split)
-    name = re.sub(r"[^\w.-]+", "-", "-".join(parts)) or "data"
-    return run.path / f"report-{name}.html"
-
-
-def _page(run: Run | None, measured: Measured | None, recipe: Recipe, init: Weights | None) -> str:
+def _page(
+    run: Run | None,
+    measured: Measured | None,
+    recipe: Recipe,
+    init: Weights | None,
+    teacher: Mapping[str, str],
+) -> str:
     name = str(run.path) if run else "RUN"
-    gallery = pretrain_metrics = None
-    if init is None and recipe.init and Path(recipe.init).exists():
-        init = open_weights(find_weights(recipe.init))
-    parent = run_of(init.path) if init else None
-    if init and parent and init.description.kind == "fcmae":
-        gallery = run_gallery(parent, init)
-        pretrain_metrics = parent.metrics()
+    gallery, pretrain_metrics = pretraining(recipe, init)
     summary = {
         "model": recipe.model.removeprefix("convnextv2_"),
         "image size": f"{recipe.image_size} px",
     }
+    summary |= _stopped(run, recipe)
     if measured:
-        summary["parameters"] = _short(measured.parameters)
+        summary["parameters"] = short(measured.parameters)
         if measured.skipped:
             summary["validation images left out"] = str(len(measured.skipped))
     return build_page(
         title(recipe),
-        summary=summary,
+        summary={**summary, **teacher},
         recipe=recipe.model_dump(),
         metrics=run.metrics() if run else [],
         evaluation=measured.evaluation if measured else None,
@@ -124,20 +110,25 @@ def _page(run: Run | None, measured: Measured | None, recipe: Recipe, init: Weig
         examples=_examples(measured, recipe) if measured else [],
         gallery=gallery,
         channels=_channels(measured, recipe),
+        class_counts=measured.description.balance.get("class_counts", ()) if measured else (),
+        balance=_balance(measured) if measured else [],
         pretrain_metrics=pretrain_metrics,
-        next_steps=[
-            (f"convnextv2 predict {name} IMAGE_OR_FOLDER", "Classify new images."),
-            (
-                f"convnextv2 validate {name} --data_dir OTHER",
-                "Measure it on other labelled images.",
-            ),
-            (
-                f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr "
-                f"{recipe.lr * 2:g}",
-                "Try another learning rate.",
-            ),
-        ],
+        next_steps=next_steps(name, recipe),
     )
+
+
+def _balance(measured: Measured) -> list[str]:
+    """Say how frequent the classes were in training, and are in validation."""
+    told = statement(measured.description.balance, measured.description.class_names)
+    return [line for line in (told, measured.few) if line]
+
+
+def _stopped(run: Run | None, recipe: Recipe) -> dict[str, str]:
+    """Say in the summary that a run ended before its last epoch."""
+    evals = [record for record in run.metrics() if record["kind"] == "eval"] if run else []
+    if recipe.patience is None or not evals or evals[-1]["epoch"] >= recipe.epochs or recipe.time:
+        return {}
+    return {"stopped early, epochs": f"{evals[-1]['epoch']} of {recipe.epochs}"}
 
 
 def _channels(measured: Measured | None, recipe: Recipe) -> int:
@@ -169,13 +160,6 @@ def _examples(measured: Measured, recipe: Recipe) -> list[Example]:
         except DataError as error:  # damaged or deleted since the evaluation
             say(f"An example is left out of the report: {error}")
     return examples
-
-
-def _short(count: int) -> str:
-    """Write a number of parameters with one decimal place: "3.4 M", "7.1 K", or "812"."""
-    if count < 1000:
-        return str(count)
-    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} K"
 
 
 def _example(measured: Measured, i: int, recipe: Recipe) -> Example:

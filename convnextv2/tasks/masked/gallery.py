@@ -97,8 +97,9 @@ def reconstruct_source(
     """
     model, description = restore(weights), weights.description
     if not isinstance(model, FCMAE):
+        what = "segmentor" if description.kind == "segmentation" else "classifier"
         raise CheckpointError(
-            f"{weights.path}: a classifier, which cannot reconstruct. Give a run of: convnextv2 "
+            f"{weights.path}: a {what}, which cannot reconstruct. Give a run of: convnextv2 "
             "pretrain."
         )
     chosen_device = choose_device(device)

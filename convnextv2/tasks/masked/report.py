@@ -25,7 +25,8 @@ def report_pretraining(run: Run, weights: Weights) -> None:
         summary={
             "model": recipe.model.removeprefix("convnextv2_"),
             "masked": f"{recipe.mask_ratio:.0%}",
-            "epochs": str(recipe.epochs),
+            "epochs": str(run.metrics()[-1]["epoch"] if recipe.time else recipe.epochs),
+            **({"teacher": recipe.teacher} if recipe.teacher else {}),
         },
         recipe=recipe.model_dump(),
         pretrain_metrics=run.metrics(),

@@ -10,6 +10,9 @@ from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
+from convnextv2.distillation.record import with_teacher
+from convnextv2.distillation.teacher import open_teacher
+from convnextv2.distillation.tiles import build_tile_lessons
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch import settle_batch
@@ -48,10 +51,17 @@ class MaskedPretraining:
         preprocessing = build_preprocessing(recipe)
         self._size = preprocessing.image_size
         self._grid = self.model.grid(*self._size)
+        teacher = self._lessons = None
+        if recipe.teacher:
+            teacher = open_teacher(recipe.teacher, place.device, preprocessing)
+            self._lessons = build_tile_lessons(recipe, teacher, self.model, preprocessing)
+        provenance = with_teacher(provenance, teacher, start)
         self.recipe = recipe  # `_trial` reads it
         self.recipe = recipe = settle_batch(recipe, self.model, self._trial, place)
         # A constant predicts a target of mean 0 and variance 1 with a loss of 1.
         self.usual_loss = 1.0 if recipe.norm_target else None
+        if self._lessons is not None and self.usual_loss:
+            self.usual_loss = self._lessons.task_weight + self._lessons.weight
         self._normalise = build_batch_transform(recipe, num_classes=0).normalise
         self.description = Description(
             kind="fcmae",
@@ -61,6 +71,7 @@ class MaskedPretraining:
             preprocessing=preprocessing.to_json(),
             provenance=provenance,
         )
+        self.best_description = self.description
         quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
         self.loader = build_training_loader(recipe, source, place, quarantine)
 
@@ -87,5 +98,7 @@ class MaskedPretraining:
     ) -> Tensor:
         masks = draw_masks(len(images), self._grid, self.recipe.mask_ratio, generator)
         visible, masked = (indices.to(images.device) for indices in masks)
+        if self._lessons is not None:
+            return self._lessons.loss(model, images, visible, masked)
         loss: Tensor = model(images, visible, masked)
         return loss

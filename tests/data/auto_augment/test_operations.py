@@ -49,7 +49,7 @@ def test_operations_equal_timms(image, name, strength, reference, grey):
     )
     changed = OPERATIONS[name](image, strength, BICUBIC)
     assert changed.mode == image.mode and changed.size == image.size
-    # Equal but for what rounding decides, which in the native kernel may go the other way by one level.
+    # Equal up to rounding, which may go the other way by one level in the native kernel.
     difference = np.abs(np.asarray(changed, dtype=int) - np.asarray(expected, dtype=int))
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
     assert np.array_equal(changed, image) == (strength in (8, 256) or (grey and name == "Color"))

@@ -1,0 +1,107 @@
+"""Compare what can be done about unbalanced classes: docs/how-to/unbalanced.md.
+
+    python benchmarks/unbalanced.py DATA OUT --init WEIGHTS [--jobs 2] [KNOBS]
+
+DATA is an image folder with train/ and val/. Training images are left out until the classes have a
+long tail: the number of images falls geometrically from the most frequent class to a fiftieth of
+it. All validation images stay. Every variant is trained with three seeds from the same weights, and
+the averaged weights after the last epoch are measured. OUT gets the run folders and the figures
+(unbalanced.json). Finished runs are kept and halted ones resumed. KNOBS go to every run, for
+example --epochs 15 --image_size 96 for shorter ones.
+"""
+
+import argparse
+import json
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from small_data import SEEDS, run
+
+from convnextv2.distributed import Place
+from convnextv2.run import Run
+from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.weights.opened import open_weights
+
+RATIO = 50
+"""Images of the most frequent class for each image of the rarest."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "class_weights balanced": ("--class_weights", "balanced"),
+    "class_weights effective": ("--class_weights", "effective"),
+    "sampling sqrt": ("--sampling", "sqrt"),
+    "sampling balanced": ("--sampling", "balanced"),
+    "logit_adjustment 1": ("--logit_adjustment", "1"),
+}
+AFTERWARDS = "nothing, then --prior balanced"
+FIGURES = ("balanced_accuracy", "macro_f1", "top1")
+
+
+def leave_out(data: Path, out: Path) -> Path:
+    """Link the images of a long tail into OUT/train, and all validation images into OUT/val."""
+    folders = sorted((data / "train").iterdir(), key=lambda f: (-len(list(f.iterdir())), f.name))
+    most = len(list(folders[0].iterdir()))
+    for rank, folder in enumerate(folders):
+        wanted = round(most * RATIO ** (-rank / (len(folders) - 1)))
+        for path in sorted(folder.iterdir())[:wanted]:
+            link(path, out / "train" / folder.name)
+        for path in sorted((data / "val" / folder.name).iterdir()):
+            link(path, out / "val" / folder.name)
+    return out
+
+
+def link(path: Path, folder: Path) -> None:
+    """Link a file into a folder, unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / path.name).exists():
+        (folder / path.name).symlink_to(path.resolve())
+
+
+def figures_of(folder: Path, prior: str = "trained") -> dict[str, float]:
+    """Measure the weights after the last epoch."""
+    weights = open_weights(folder / "last" / "model.safetensors")
+    place = Place(torch.device("cpu"))
+    evaluation = evaluate_weights(weights, Run(folder).recipe, place, prior).evaluation
+    return {name: float(getattr(evaluation, name)) for name in FIGURES}
+
+
+def main() -> None:
+    """Train all variants, and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--init", required=True, help="weights to start from")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    arguments, knobs = parser.parse_known_args()
+    out: Path = arguments.out
+    data = leave_out(arguments.data, out / "long-tail")
+
+    def folder(name: str, seed: int) -> Path:
+        return out / f"{name.replace(' ', '-')}-{seed}"
+
+    def train(job: tuple[str, int]) -> None:
+        name, seed = job
+        common = ("--config", "small_data", "--data_dir", str(data), "--workers", "0")
+        start = ("--init", arguments.init, "--seed", str(seed))
+        run(folder(name, seed), "train", *common, *start, *VARIANTS[name], *knobs)
+
+    jobs = [(name, seed) for seed in SEEDS for name in VARIANTS]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(train, jobs))
+    found = {name: [figures_of(folder(name, seed)) for seed in SEEDS] for name in VARIANTS}
+    found[AFTERWARDS] = [figures_of(folder("nothing", seed), "balanced") for seed in SEEDS]
+    (out / "unbalanced.json").write_text(json.dumps(found, indent=2) + "\n")
+    print("| what is done | balanced accuracy, % | macro F1, % | top-1, % |\n|---|--:|--:|--:|")
+    for name, runs in found.items():
+        cells = (
+            f"{100 * statistics.mean(values):.1f} ({100 * min(values):.1f}-{100 * max(values):.1f})"
+            for values in ([figures[figure] for figures in runs] for figure in FIGURES)
+        )
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

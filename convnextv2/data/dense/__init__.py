@@ -1,0 +1,1 @@
+"""Images with annotations for their places: label maps, boxes, masks."""

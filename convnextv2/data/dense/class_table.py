@@ -1,0 +1,271 @@
+"""Class tables: the names of classes, and the value or colour of each in label maps.
+
+Tables come in many forms; all of these are read:
+
+- CSV or TSV with a header: a column of names, and a column of ids, of colours, or both
+- CSV or TSV without one: `id,name`, `name` or `name,red,green,blue`
+- text: one name a line, `id name` or `id: name`; `red green blue name` (CamVid);
+  `name:red,green,blue:...:...` (CVAT)
+- JSON: a list of names, of objects with id, name and color, or an object from id to name, or from
+  name to id
+
+If a table has no ids, the first class is 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convnextv2.errors import DataError
+from convnextv2.files import parse_json
+
+Colour = tuple[int, int, int]
+
+USUAL_NAMES = (
+    *("classes.csv", "classes.tsv", "classes.txt", "classes.json", "labels.txt", "labels.csv"),
+    *("labelmap.txt", "label_colors.txt", "class_dict.csv", "id2label.json"),
+    *("objectInfo150.csv", "objectInfo150.txt", "class_names.txt", "names.txt"),
+)
+"""The usual names of class tables. Letter case makes no difference."""
+
+_ID = ("id", "idx", "index", "value", "class_id", "label_id", "classid", "pixel_value", "pixel")
+_NAME = ("name", "class", "class_name", "label", "category", "names", "label_name")
+_COLOUR = ("color", "colour", "rgb", "hex", "color_rgb")
+_BANDS = (("r", "red"), ("g", "green"), ("b", "blue"))
+_MOST = 32_767
+
+
+class Entry(NamedTuple):
+    """A class as a table states it."""
+
+    name: str
+    id: int | None = None
+    colour: Colour | None = None
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a data set, in the order of a network's rows.
+
+    Attributes:
+        names: One for each class.
+        ids: The value of each class in label maps.
+        colours: The colour of each class, if the table states them.
+        has_ids: Whether the table states the ids; otherwise they count from 0.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    colours: tuple[Colour, ...] = ()
+    has_ids: bool = True
+
+
+def find_class_table(root: Path) -> Path | None:
+    """Find the class table in the folder of a data set.
+
+    Raises:
+        DataError: There are several.
+    """
+    files = {path.name.casefold(): path for path in sorted(root.iterdir()) if path.is_file()}
+    found = [files[name.casefold()] for name in USUAL_NAMES if name.casefold() in files]
+    stems = {path.stem.casefold() for path in found}
+    if len(stems) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataError(f"{root}: has several class tables ({names}). Name one with classes.")
+    return found[0] if found else None
+
+
+def read_class_table(path: Path) -> ClassTable:
+    """Read a class table.
+
+    Raises:
+        DataError: It cannot be read, or contradicts itself.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(f"{path}: the class table cannot be read ({why}).") from None
+    if path.suffix.lower() == ".json":
+        entries = _from_json(text, path)
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        entries = _from_csv(text, path)
+    else:
+        entries = _from_lines(text, path)
+    return _checked(entries, path)
+
+
+def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
+    if not entries:
+        raise DataError(f"{path}: lists no class.")
+    if len(entries) > _MOST:
+        raise DataError(f"{path}: lists {len(entries)} classes, expected at most {_MOST}.")
+    numbered = [entry for entry in entries if entry.id is not None]
+    if numbered and len(numbered) < len(entries):
+        name = next(entry.name for entry in entries if entry.id is None)
+        raise DataError(f"{path}: class {name!r} has no id, and others have. Give one to each.")
+    if numbered:
+        entries = sorted(entries, key=lambda entry: entry.id or 0)
+        ids = tuple(entry.id or 0 for entry in entries)
+    else:
+        ids = tuple(range(len(entries)))
+    coloured = [entry for entry in entries if entry.colour is not None]
+    if coloured and len(coloured) < len(entries):
+        name = next(entry.name for entry in entries if entry.colour is None)
+        raise DataError(f"{path}: class {name!r} has no colour, and others have. Give one to each.")
+    colours = tuple(entry.colour for entry in entries if entry.colour is not None)
+    names = tuple(entry.name for entry in entries)
+    for what, values in (("the id", ids), ("the colour", colours), ("the name", names)):
+        seen: dict[Any, str] = {}
+        for name, value in zip(names, values, strict=False):
+            if value in seen:
+                raise DataError(
+                    f"{path}: {what} {value} stands for two classes ({seen[value]!r} and {name!r})."
+                )
+            seen[value] = name
+    if min(ids) < 0:
+        raise DataError(f"{path}: the id {min(ids)} is negative, which no label map can hold.")
+    for name in names:
+        if not name or not name.isprintable():
+            raise DataError(f"{path}: the name {name!r} is empty or cannot be printed.")
+    return ClassTable(names, ids, colours, bool(numbered))
+
+
+def _from_csv(text: str, path: Path) -> list[Entry]:
+    first = text.split("\n", 1)[0]
+    separator = max("\t;,", key=first.count)
+    rows = [
+        [field.strip() for field in row]
+        for row in csv.reader(text.splitlines(), delimiter=separator)
+        if any(field.strip() for field in row)
+    ]
+    if not rows:
+        return []
+    header = [field.casefold().replace(" ", "_").lstrip("#") for field in rows[0]]
+    if any(field in _NAME for field in header):
+        return [_from_columns(header, row, path) for row in rows[1:]]
+    return [_from_fields(row, path) for row in rows]
+
+
+def _from_columns(header: Sequence[str], row: Sequence[str], path: Path) -> Entry:
+    def value(names: Sequence[str]) -> str | None:
+        at = next((header.index(name) for name in names if name in header), None)
+        return row[at] if at is not None and at < len(row) else None
+
+    number, colour = value(_ID), value(_COLOUR)
+    name = value(_NAME) or ""
+    if number is None and not name:
+        raise DataError(f"{path}: the line {','.join(row)!r} has no name.")
+    bands = [value(names) for names in _BANDS]
+    if colour is None and all(bands):
+        colour = " ".join(str(band) for band in bands)
+    return Entry(name, _id(number, path), _colour(colour, path))
+
+
+def _from_fields(row: Sequence[str], path: Path) -> Entry:
+    numbers = [field.isdecimal() for field in row]
+    if len(row) == 1:
+        return Entry(row[0])
+    if len(row) == 2 and numbers == [True, False]:
+        return Entry(row[1], _id(row[0], path))
+    if len(row) == 2 and numbers == [False, True]:
+        return Entry(row[0], _id(row[1], path))
+    if len(row) == 4 and numbers == [False, True, True, True]:
+        return Entry(row[0], None, _colour(" ".join(row[1:]), path))
+    if len(row) == 5 and numbers == [True, False, True, True, True]:
+        return Entry(row[1], _id(row[0], path), _colour(" ".join(row[2:]), path))
+    raise DataError(
+        f"{path}: the line {','.join(row)!r} cannot be understood. Expected a header with id and "
+        "name, or lines of id,name."
+    )
+
+
+_CVAT = re.compile(r"([^:]+):(\d+,\d+,\d+|):[^:]*:[^:]*")
+_CAMVID = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\D.*)")
+_NUMBERED = re.compile(r"(\d+)\s*[:,\t ]\s*(\D.*)")
+
+
+def _from_lines(text: str, path: Path) -> list[Entry]:
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if lines and "\t" in lines[0] and re.search(r"\bname\b", lines[0], re.IGNORECASE):
+        return _from_csv("\n".join(lines), path)
+    entries = []
+    for line in lines:
+        if found := _CVAT.fullmatch(line):
+            entries.append(Entry(found[1].strip(), None, _colour(found[2] or None, path)))
+        elif found := _CAMVID.fullmatch(line):
+            entries.append(
+                Entry(found[4].strip(), None, _colour(" ".join(found.groups()[:3]), path))
+            )
+        elif found := _NUMBERED.fullmatch(line):
+            entries.append(Entry(found[2].strip(), int(found[1])))
+        else:
+            entries.append(Entry(line))
+    return entries
+
+
+def _from_json(text: str, path: Path) -> list[Entry]:
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{path}: is no JSON ({error}).") from None
+    if isinstance(content, dict):
+        for key in ("classes", "categories", "labels", "id2label", "names"):
+            if isinstance(content.get(key), list | dict):
+                content = content[key]
+                break
+    if isinstance(content, dict):
+        return [_from_pair(key, value, path) for key, value in content.items()]
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of classes, or an object from id to name.")
+    return [_from_item(item, path) for item in content]
+
+
+def _from_pair(key: str, value: Any, path: Path) -> Entry:
+    if isinstance(value, str):
+        return Entry(value, _id(key, path))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Entry(key, value)
+    raise DataError(f"{path}: the entry {key!r} cannot be understood. Expected id: name.")
+
+
+def _from_item(item: Any, path: Path) -> Entry:
+    if isinstance(item, str):
+        return Entry(item)
+    if isinstance(item, dict):
+        keys = {str(key).casefold(): value for key, value in item.items()}
+        name = next((keys[key] for key in _NAME if key in keys), None)
+        number = next((keys[key] for key in (*_ID, "trainid") if key in keys), None)
+        colour = next((keys[key] for key in _COLOUR if key in keys), None)
+        if isinstance(name, str):
+            shown = " ".join(map(str, colour)) if isinstance(colour, list) else colour
+            return Entry(name, _id(number, path), _colour(shown, path))
+    raise DataError(f"{path}: the entry {str(item)[:80]!r} cannot be understood.")
+
+
+def _id(value: object, path: Path) -> int | None:
+    if value is None or value == "":
+        return None
+    if not re.fullmatch(r"-?\d+", str(value)):
+        raise DataError(f"{path}: the id {value!r} is no whole number.")
+    return int(str(value))
+
+
+def _colour(value: object, path: Path) -> Colour | None:
+    """Read a colour: #rrggbb, or three numbers with anything between them."""
+    if value is None or not str(value).strip():
+        return None
+    text = str(value).strip()
+    if found := re.fullmatch(r"(?:#|0x)?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text):
+        red, green, blue = (int(part, 16) for part in found.groups())
+        return red, green, blue
+    parts = [int(part) for part in re.findall(r"\d+", text)]
+    if len(parts) != 3 or max(parts) > 255:
+        raise DataError(f"{path}: the colour {text!r} is none. Expected #rrggbb or red green blue.")
+    return parts[0], parts[1], parts[2]

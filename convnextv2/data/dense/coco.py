@@ -1,0 +1,258 @@
+"""Reads annotations in COCO's JSON: boxes, polygons, run-length codes and crowds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.dense.defects import Defect, Defects
+from convnextv2.data.dense.found import ImageFinder
+from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
+from convnextv2.data.dense.rle import Region, Rle, box_of, from_counts, is_whole
+from convnextv2.errors import DataError
+from convnextv2.text import brief, plain
+
+
+def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
+    """Read a JSON file in COCO's format.
+
+    Args:
+        path: The file.
+        folders: Where its images may lie, the likeliest first.
+
+    Returns:
+        What it says of its images, in its order.
+
+    Raises:
+        DataError: It is not such a file, or none of its images or annotations can be used.
+    """
+    content = _content(path)
+    defects = Defects()
+    numbers, class_names, notes = _classes(content, path)
+    finder = ImageFinder(folders, defects)
+    images: dict[Any, RawImage] = {}
+    by_path: dict[str, RawImage] = {}
+    missing: set[Any] = set()
+    listed = content["images"]
+    for record in listed:
+        name = str(record.get("file_name", "")) if isinstance(record, dict) else ""
+        if not name or "id" not in record:
+            defects.add(Defect.MALFORMED, f"image {brief([str(record)])}")
+            continue
+        found = finder.find(name)
+        if found is None:
+            missing.add(_key(record["id"]))
+            defects.add(Defect.MISSING_FILE, name)
+            continue
+        if found in by_path:
+            defects.add(Defect.TWICE, name)
+        image = by_path.setdefault(found, RawImage(found, _stated_size(record)))
+        images[_key(record["id"])] = image
+    if listed and not images:
+        raise DataError(
+            f"{path}: none of its {len(listed):,} images is there, such as "
+            f"{plain(listed[0].get('file_name', '?'))}. Looked in {_folders(finder)}. Name the "
+            "folder with images_dir."
+        )
+    total = len(content["annotations"])
+    for record in content["annotations"]:
+        _add(record, images, missing, numbers, defects)
+    lost = defects.counts.get(Defect.MISSING_IMAGE, 0) + defects.counts.get(Defect.UNKNOWN_CLASS, 0)
+    if total and lost == total:
+        record = content["annotations"][0]
+        raise DataError(
+            f"{path}: none of its {total:,} annotations fits its {len(listed):,} images and "
+            f"{len(numbers)} categories (the first has image_id {plain(record.get('image_id'))} "
+            f"and category_id {plain(record.get('category_id'))}). Are they of another data set?"
+        )
+    return RawAnnotations(
+        list(by_path.values()), class_names, total, str(path), defects, tuple(notes)
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({plain(error)[:200]}).") from None
+    lists = ("images", "annotations", "categories")
+    wrong = [
+        name
+        for name in lists
+        if not isinstance(content, dict) or not isinstance(content.get(name), list)
+    ]
+    if wrong:
+        raise DataError(
+            f"{path}: has no list {wrong[0]!r}, so it is not in COCO's format for detection. "
+            "Expected the keys images, annotations and categories."
+        )
+    return content
+
+
+def _classes(
+    content: Mapping[str, Any], path: Path
+) -> tuple[dict[Any, int], tuple[str, ...], list[str]]:
+    """Number the categories by their ids, whatever gaps there are.
+
+    Returns:
+        The class number of each category id, the names, and lines for the user.
+    """
+    try:
+        categories = sorted(content["categories"], key=lambda each: _order(each["id"]))
+        names = {_key(each["id"]): str(each["name"]).strip() for each in categories}
+    except (KeyError, TypeError):
+        raise DataError(f"{path}: a category has no id or no name.") from None
+    if not names:
+        raise DataError(f"{path}: declares no categories.")
+    notes = []
+    used = {_key(each.get("category_id")) for each in content["annotations"] if _is_record(each)}
+    parent = categories[0]
+    others = categories[1:]
+    if (
+        others
+        and _key(parent["id"]) not in used
+        and all(each.get("supercategory") == parent["name"] for each in others)
+    ):
+        notes.append(
+            f"{path}: category {plain(parent['name'])!r} (id {plain(parent['id'])}) only heads "
+            "the others, as in exports of Roboflow, and is no class."
+        )
+        del names[_key(parent["id"])]
+    if twice := sorted({name for name in names.values() if list(names.values()).count(name) > 1}):
+        raise DataError(f"{path}: two categories are called {plain(twice[0])!r}. Rename one.")
+    _check_names(names.values(), path)
+    return {key: i for i, key in enumerate(names)}, tuple(names.values()), notes
+
+
+def _check_names(names: Any, path: Path) -> None:
+    """Check that names of classes can be written; they become part of the weights file."""
+    for name in names:
+        if not name or not name.isprintable():
+            raise DataError(
+                f"{path}: a category is called {ascii(name)}, which cannot be printed. Rename it."
+            )
+
+
+def _add(
+    record: Any,
+    images: Mapping[Any, RawImage],
+    missing: set[Any],
+    numbers: Mapping[Any, int],
+    defects: Defects,
+) -> None:
+    """Add one annotation to its image, or count what is wrong with it."""
+    if not _is_record(record):
+        defects.add(Defect.MALFORMED, brief([str(record)]))
+        return
+    what = f"annotation {plain(record.get('id', '?'))}"
+    key = _key(record.get("image_id"))
+    if key in missing:
+        return  # its image is counted
+    if key not in images:
+        defects.add(Defect.MISSING_IMAGE, what)
+        return
+    image = images[key]
+    what += f" of {Path(image.path).name}"
+    label = numbers.get(_key(record.get("category_id")))
+    if label is None:
+        defects.add(Defect.UNKNOWN_CLASS, what)
+        return
+    try:
+        region, is_wrong = _region(record.get("segmentation"), image.size, what, defects)
+        box = _box(record.get("bbox"), region)
+        area = record.get("area")
+        area = float(area) if area is not None and math.isfinite(float(area)) else None
+    except (TypeError, ValueError, KeyError, IndexError):
+        defects.add(Defect.MALFORMED, what)
+        return
+    if not is_wrong:
+        crowd = bool(record.get("iscrowd", 0))
+        image.objects.append(RawObject(box, label, crowd, area, region))
+
+
+def _region(
+    segmentation: Any, size: tuple[int, int] | None, what: str, defects: Defects
+) -> tuple[Region, bool]:
+    """Read a segmentation.
+
+    Returns:
+        The region, and whether the object must be left out because its mask is damaged.
+
+    Raises:
+        ValueError, TypeError, KeyError: It is none of the three forms.
+    """
+    if isinstance(segmentation, dict):
+        height, width = (int(side) for side in segmentation["size"])
+        counts = segmentation["counts"]
+        if size is not None and (height, width) != size:
+            defects.add(Defect.WRONG_MASK, what)
+            return None, True
+        if isinstance(counts, str):
+            rle = Rle(counts.encode("ascii"), (height, width))
+            if is_whole(rle):
+                return rle, False
+        elif isinstance(counts, list) and sum(counts) == height * width:
+            return from_counts(counts, (height, width)), False
+        defects.add(Defect.WRONG_MASK, what)
+        return None, True
+    if not segmentation:
+        return None, False
+    if isinstance(segmentation[0], int | float):  # one outline without the list around it
+        segmentation = [segmentation]
+    outlines: list[NDArray[np.float64]] = []
+    for outline in segmentation:
+        points = np.asarray(outline, np.float64).reshape(-1, 2)
+        if len(points) < 3 or not np.isfinite(points).all():
+            defects.add(Defect.SHORT_OUTLINE, what)
+        else:
+            outlines.append(points)
+    return (tuple(outlines) or None), False
+
+
+def _box(bbox: Any, region: Region) -> tuple[float, float, float, float]:
+    """Read a box, or find it from the region if the annotation has none."""
+    if bbox:
+        x, y, width, height = (float(value) for value in bbox)
+        return x, y, x + width, y + height
+    if isinstance(region, Rle):
+        x0, y0, x1, y1 = box_of(region).tolist()
+        return x0, y0, x1, y1
+    if region is None:
+        raise ValueError("neither a box nor a region")
+    points = np.concatenate(region)
+    (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+    return x0, y0, x1, y1
+
+
+def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    try:
+        height, width = int(record["height"]), int(record["width"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _key(value: Any) -> Any:
+    """Make an id comparable: some tools write numbers as text on one side only."""
+    text = str(value).strip()
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    key = _key(value)
+    return isinstance(key, str), key
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict)
+
+
+def _folders(finder: ImageFinder) -> str:
+    there = [folder for folder in finder.folders if Path(folder).is_dir()]
+    return ", ".join(there[:4]) + (", ..." if len(there) > 4 else "")

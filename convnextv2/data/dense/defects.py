@@ -1,0 +1,123 @@
+"""The defects of annotated images: each kind once, with a few examples and what was done."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from convnextv2.text import plain
+
+_EXAMPLES = 3
+
+
+class Defect(Enum):
+    """A kind of defect: one of them in words, several of them, and what is done about it."""
+
+    NO_AREA = ("box without area", "boxes without area", "left out")
+    OUTSIDE = ("box outside its image", "boxes outside their images", "left out")
+    BEYOND = ("box beyond the edge of its image", "boxes beyond the edge of their images", "cut")
+    NOT_FINITE = (
+        "box with coordinates that are no numbers",
+        "boxes with coordinates that are no numbers",
+        "left out",
+    )
+    MISSING_FILE = ("image that is not there", "images that are not there", "left out")
+    MISSING_IMAGE = (
+        "annotation of an image that is not listed",
+        "annotations of images that are not listed",
+        "left out",
+    )
+    NO_IMAGE = (
+        "file of annotations without an image",
+        "files of annotations without images",
+        "left out",
+    )
+    TWICE = ("image listed twice", "images listed twice", "taken once, with the objects of both")
+    UNKNOWN_CLASS = (
+        "object of a class that is not declared",
+        "objects of classes that are not declared",
+        "left out",
+    )
+    MALFORMED = ("annotation that cannot be read", "annotations that cannot be read", "left out")
+    SHORT_OUTLINE = (
+        "outline of fewer than 3 points",
+        "outlines of fewer than 3 points",
+        "left out; the box stays",
+    )
+    WRONG_MASK = (
+        "mask that does not fill the size of its image",
+        "masks that do not fill the size of their images",
+        "left out with the object",
+    )
+    EMPTY_MASK = ("mask without a pixel", "masks without a pixel", "left out with the object")
+    OTHER_SIZE = (
+        "image of another size than its annotation says",
+        "images of another size than their annotations say",
+        "left out, since it is unknown what the boxes refer to",
+    )
+    TURNED = (
+        "picture that EXIF turns, with boxes for the pixels as stored",
+        "pictures that EXIF turns, with boxes for the pixels as stored",
+        "the boxes are turned with it",
+    )
+    MAYBE_TURNED = (
+        "picture that EXIF turns, and no size says whether its boxes are turned",
+        "pictures that EXIF turns, and no size says whether their boxes are turned",
+        "the boxes are taken for the upright picture",
+    )
+    OTHER_NAME = (
+        "image whose name differs from the annotation in letter case or ending",
+        "images whose names differ from the annotation in letter case or ending",
+        "found nevertheless",
+    )
+    DIFFICULT = (
+        "object marked as difficult",
+        "objects marked as difficult",
+        "not trained on, and neither right nor wrong in an evaluation",
+    )
+    NO_MASK = (
+        "object without a mask among objects that have one",
+        "objects without a mask among objects that have one",
+        "the box is taken for the mask",
+    )
+
+
+class Defects:
+    """Collects what is wrong with annotations.
+
+    Attributes:
+        counts: How many there are of each kind.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[Defect, int] = {}
+        self._examples: dict[Defect, list[str]] = {}
+
+    def add(self, kind: Defect, where: str, count: int = 1) -> None:
+        """Count a defect.
+
+        Args:
+            kind: What is wrong.
+            where: The image or the file, for a reader who wants to mend it.
+            count: How many of them there are at this place.
+        """
+        if not count:
+            return
+        self.counts[kind] = self.counts.get(kind, 0) + count
+        examples = self._examples.setdefault(kind, [])
+        if where not in examples and len(examples) <= _EXAMPLES:
+            examples.append(where)
+
+    def lines(self, head: str) -> list[str]:
+        """Write one line for each kind.
+
+        Args:
+            head: What the lines speak of, such as a split.
+        """
+        lines = []
+        for kind, count in self.counts.items():
+            one, several, done = kind.value
+            what = f"{count:,} {one if count == 1 else several}"
+            shown = [plain(each) for each in self._examples[kind][:_EXAMPLES]]
+            more = ["..."] * (len(self._examples[kind]) > _EXAMPLES)
+            lines.append(f"{head}: {what}: {done} ({', '.join(shown + more)}).")
+        return lines

@@ -1,0 +1,248 @@
+"""Label maps: image files whose values name the class of every pixel."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from convnextv2.data.path_list import PathList
+from convnextv2.data.storage import read_file
+from convnextv2.errors import DataError, ImageSizeError, StorageError
+
+IGNORED = -1
+"""The class index of pixels that teach nothing and are not measured."""
+
+MAP_SUFFIXES = frozenset((".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".webp"))
+"""Endings of files that hold every value as it was written."""
+LOSSY_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
+"""Endings of files whose values change as they are written."""
+
+_FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
+_UNKNOWN = -2
+
+
+@dataclass(frozen=True, eq=False)
+class Coding:
+    """Which class a value of a label map stands for.
+
+    Attributes:
+        values: The values that stand for classes. A colour counts as
+            65536 * red + 256 * green + blue.
+        rows: The class index of each value.
+        ignored: Values that stand for no class.
+        coloured: Whether values are colours.
+    """
+
+    values: tuple[int, ...]
+    rows: tuple[int, ...]
+    ignored: tuple[int, ...] = (255,)
+    coloured: bool = False
+    _order: NDArray[np.int64] = field(init=False, repr=False)
+    _sorted: NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Sort the values."""
+        ignored = [value for value in self.ignored if value not in self.values]
+        known = np.array([*self.values, *ignored], np.int64)
+        classes = np.array([*self.rows, *[IGNORED] * len(ignored)], np.int64)
+        order = np.argsort(known)
+        object.__setattr__(self, "_sorted", known[order])
+        object.__setattr__(self, "_order", classes[order])
+
+    def classes_of(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        """Translate values.
+
+        Args:
+            values: Integers of any shape.
+
+        Returns:
+            int16 of the same shape: class indices, `IGNORED`, or -2 for values that are unknown.
+        """
+        if values.dtype == np.uint8:
+            return self._looked_up(np.arange(256))[values]
+        return self._looked_up(values)
+
+    def encode(self, values: NDArray[Any], name: str) -> Tensor:
+        """Translate a label map.
+
+        Args:
+            values: Integers (H, W).
+            name: The file, for messages.
+
+        Returns:
+            int16 (H, W): class indices, and `IGNORED`.
+
+        Raises:
+            DataError: A value is neither a class nor ignored.
+        """
+        classes = self.classes_of(values)
+        is_unknown = classes == _UNKNOWN
+        if is_unknown.any():
+            row, column = np.argwhere(is_unknown)[0].tolist()
+            shown = self.show(int(values[row, column]))
+            raise DataError(
+                f"{name}: holds {shown} (row {row}, column {column}), which none of the "
+                f"{len(self.values)} classes has. Add it to the class table or to ignore_values."
+            )
+        return torch.from_numpy(classes)
+
+    def show(self, value: int) -> str:
+        """Write a value for people."""
+        if not self.coloured:
+            return f"the value {value}"
+        return f"the colour {value >> 16},{value >> 8 & 255},{value & 255}"
+
+    def _looked_up(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        at = np.searchsorted(self._sorted, values).clip(max=len(self._sorted) - 1)
+        found = np.where(self._sorted[at] == values, self._order[at], _UNKNOWN)
+        return found.astype(np.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMaps:
+    """The label maps of a source's images; see `dense.source.Annotations`.
+
+    Attributes:
+        paths: Their files.
+        coding: What their values stand for.
+        max_pixels: The largest map that is read.
+    """
+
+    paths: PathList
+    coding: Coding
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Read the map of an image.
+
+        Returns:
+            int16 (H, W): class indices, and `IGNORED`.
+
+        Raises:
+            StorageError: Its file is out of reach, as those of others are.
+            DataError: It cannot be read, or holds a value that is no class.
+        """
+        name = self.paths[index]
+        values = read_values(
+            read_file(self.paths, index),
+            name=name,
+            max_pixels=self.max_pixels,
+            coloured=self.coding.coloured,
+        )
+        return self.coding.encode(values, name)
+
+    def take(self, indices: NDArray[np.int64]) -> LabelMaps:
+        """Return the maps at these indices, in this order."""
+        return LabelMaps(self.paths.take(indices), self.coding, self.max_pixels)
+
+    def is_out_of_reach(self, index: int) -> bool:
+        """Say whether a file cannot be read because of what it lies on."""
+        try:
+            read_file(self.paths, index)
+        except StorageError:
+            return True
+        except DataError:
+            return False
+        return False
+
+
+def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> NDArray[Any]:
+    """Read the values of a label map as they are written. EXIF does not turn them.
+
+    Args:
+        data: The file.
+        name: The file, for messages.
+        max_pixels: The largest map that is read.
+        coloured: Whether values are colours. Of a palette, they are its colours then, and its
+            indices otherwise. Of GIF, whose indices programs change, they are its grey levels.
+
+    Returns:
+        Integers (H, W). A colour counts as 65536 * red + 256 * green + blue.
+
+    Raises:
+        DataError: It is no image that can be read, or its values cannot be those of classes.
+    """
+    if Path(name).suffix.lower() in LOSSY_SUFFIXES or data.startswith(b"\xff\xd8\xff"):
+        raise DataError(
+            f"{name}: is a JPEG file, which changes values as they are written, so classes are not "
+            "kept. Save label maps as PNG."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limit counts
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise ImageSizeError(
+                        f"{name}: {image.width} x {image.height} px are more than "
+                        f"max_image_pixels = {max_pixels}."
+                    )
+                return _values_of(image, name, coloured)
+    except DataError:
+        raise
+    except Exception as error:  # of the many kinds that damaged files raise
+        why = str(error).split("\n")[0][:200] or type(error).__name__
+        raise DataError(
+            f"{name}: cannot be read as a label map ({why}). Expected PNG, or another format that "
+            "keeps values."
+        ) from None
+
+
+def is_coloured(values: NDArray[Any]) -> bool:
+    """Say whether packed values (H, W) are colours that are not grey."""
+    red, green, blue = values >> 16, values >> 8 & 255, values & 255
+    return bool(((red != green) | (green != blue)).any())
+
+
+def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
+    if image.mode in ("LA", "PA", "RGBA"):
+        alpha = np.asarray(image.getchannel("A"))
+        if alpha.min() < 255:
+            raise DataError(
+                f"{name}: has transparent pixels, so its values are not certain. Save it without "
+                "transparency."
+            )
+    if image.format == "GIF":  # programs renumber its palette as they write it
+        image = image.convert("RGB")
+    values: NDArray[Any]
+    if image.mode == "1":
+        values = np.asarray(image).astype(np.uint8)
+    elif image.mode in ("P", "PA") and not coloured:
+        values = np.asarray(image.convert("P") if image.mode == "PA" else image)
+    elif image.mode in ("L", "LA") and not coloured:
+        values = np.asarray(image.getchannel("L") if image.mode == "LA" else image)
+    elif image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        values = np.asarray(image).astype(np.int64)
+    elif image.mode in ("L", "LA", "P", "PA", "RGB", "RGBA"):
+        values = _packed(np.asarray(image.convert("RGB")))
+        if not coloured:
+            if is_coloured(values):
+                raise DataError(
+                    f"{name}: its pixels are colours, and it is not known which class a colour "
+                    "stands for. Give a class table with colours (classes)."
+                )
+            values = (values & 255).astype(np.uint8)
+    else:
+        raise DataError(
+            f"{name}: has pixels of the kind {image.mode}, expected whole numbers or colours. Save "
+            "it as PNG with 8 or 16 bits."
+        )
+    if values.min() < 0 or values.max() > 0xFFFFFF:
+        raise DataError(f"{name}: holds values below 0 or above 16,777,215, which are no classes.")
+    return values
+
+
+def _packed(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
+    red, green, blue = (colours[..., i].astype(np.int64) for i in range(3))
+    return red << 16 | green << 8 | blue

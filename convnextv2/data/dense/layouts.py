@@ -1,0 +1,251 @@
+"""Finds out in which format and where a folder keeps its annotations, as people have them.
+
+COCO: JSON files such as instances_train.json, train.json or annotations/instances_train2017.json,
+or exports of Roboflow with train/_annotations.coco.json. YOLO: data.yaml, or images/train and
+labels/train, or text files beside the images. Pascal VOC: Annotations, JPEGImages and
+ImageSets/Main, or XML files beside the images of each split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from convnextv2.data.dense import yolo
+from convnextv2.data.dense.coco import read_coco
+from convnextv2.data.dense.found import images_in
+from convnextv2.data.dense.raw import RawAnnotations
+from convnextv2.data.dense.voc import listed_files, read_voc
+from convnextv2.data.dense.yolo import read_yolo
+from convnextv2.data.listing import visible_folders
+from convnextv2.data.split_names import Kind, kind_of
+from convnextv2.errors import DataError
+
+Format = Literal["coco", "voc", "yolo"]
+
+ROBOFLOW_COCO = "_annotations.coco.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a folder keeps its annotations.
+
+    Attributes:
+        format: The format.
+        splits: What reads the annotations of each split, by the name of the split. A folder without
+            splits has one that is called "".
+        others: Other formats that are there, too, and are not read.
+    """
+
+    format: Format
+    splits: Mapping[str, Callable[[], RawAnnotations]]
+    others: tuple[Format, ...] = ()
+
+    def choose(self, name: str | None, kind: Kind) -> str | None:
+        """Choose a split.
+
+        Args:
+            name: Its name, as the user set it; None to look for usual names.
+            kind: What it is for.
+
+        Returns:
+            The name of the split; None if there is none.
+        """
+        if name is not None:
+            if name in self.splits:
+                return name
+            wanted = [split for split in self.splits if plain_split(split) == plain_split(name)]
+            return wanted[0] if wanted else None
+        return next((split for split in self.splits if split_kind(split) == kind), None)
+
+
+def find_layout(root: Path, asked: str = "auto", images_dir: str = "") -> Layout:
+    """Find out how a folder keeps its annotations.
+
+    Args:
+        root: The folder.
+        asked: The format; "auto" for the first one that is found of COCO, YOLO and Pascal VOC.
+        images_dir: A folder that images are looked for in first; empty if there is none.
+
+    Raises:
+        DataError: There are no annotations, or not in this format.
+    """
+    images = [Path(images_dir)] if images_dir else []
+    finders: dict[Format, Callable[[], Mapping[str, Callable[[], RawAnnotations]]]] = {
+        "coco": lambda: _coco(root, images),
+        "yolo": lambda: _yolo(root),
+        "voc": lambda: _voc(root, images),
+    }
+    if asked != "auto":
+        finders = {name: find for name, find in finders.items() if name == asked}
+    found: dict[Format, Mapping[str, Callable[[], RawAnnotations]]] = {
+        name: splits for name, find in finders.items() if (splits := find())
+    }
+    if not found:
+        names = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
+        what = f"annotations in the form of {names[asked]}" if asked in names else "objects"
+        raise DataError(
+            f"{root}: no {what} are found in it. Expected COCO JSON (instances_train.json, or "
+            f"train/{ROBOFLOW_COCO}), YOLO (data.yaml, or images/ and labels/), or Pascal VOC "
+            "(Annotations/ and JPEGImages/, or XML files beside the images)."
+        )
+    first, *others = found
+    return Layout(first, found[first], tuple(others))
+
+
+def split_kind(name: str) -> Kind | None:
+    """Say what a split is for, by its name, such as train2017 or valid."""
+    return kind_of(plain_split(name))
+
+
+def plain_split(name: str) -> str:
+    """Return the name of a split without a year, such as train for train2017."""
+    return re.sub(r"[-_ ]?(19|20)\d\d$", "", name)
+
+
+def _coco(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotations]]:
+    if root.is_file():
+        return {"": partial(read_coco, root, [*images, *_near(root.parent, "")])}
+    splits: dict[str, Callable[[], RawAnnotations]] = {}
+    folders = visible_folders(root)[0]
+    for name, folder in folders.items():
+        if (file := folder / ROBOFLOW_COCO).is_file():
+            splits[name] = partial(read_coco, file, [*images, folder])
+    if splits:
+        return splits
+    if (file := root / ROBOFLOW_COCO).is_file():
+        return {"": partial(read_coco, file, [*images, root])}
+    for folder in (root / "annotations", root, *folders.values()):
+        for name, file in _json_files(folder).items():
+            where = [*images, *_near(root, name), *_near(folder, name)]
+            splits.setdefault(name, partial(read_coco, file, where))
+    return splits
+
+
+def _json_files(folder: Path) -> dict[str, Path]:
+    """Return the JSON files in a folder whose name ends with that of a split, by this name."""
+    found: dict[str, Path] = {}
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    # COCO has captions_*.json and person_keypoints_*.json beside instances_*.json.
+    instances = [file for file in files if file.stem.startswith("instances")]
+    for file in instances or files:
+        stem = file.stem.removeprefix("instances").strip("_-. ")
+        parts = [stem, *re.split(r"[_\-. ]", stem)]
+        name = next((part for part in parts if split_kind(part)), None)
+        if name is not None:
+            found.setdefault(name, file)
+        elif instances:
+            found.setdefault(stem, file)
+        elif len(files) == 1 or stem in ("", "annotations", "coco"):
+            found.setdefault("", file)
+    return found
+
+
+def _near(root: Path, split: str) -> list[Path]:
+    """Return where the images of a split may lie."""
+    names = dict.fromkeys([split, plain_split(split)]) if split else {}
+    inner = [*(f"images/{name}" for name in names), *names]
+    inner += [f"{name}/images" for name in names]
+    return [root / name for name in (*inner, "images", "JPEGImages", "data", ".")]
+
+
+def _yolo(root: Path) -> dict[str, Callable[[], RawAnnotations]]:
+    if root.is_file():
+        return {}
+    content: dict[str, Any] | None = None
+    entries: dict[str, Callable[[], list[str]]] = {}
+    if found := yolo.find_yaml(root):
+        file, content = found
+        for name in ("train", "val", "valid", "test"):
+            if content.get(name):
+                entry = content[name]
+                entries[name] = partial(yolo.images_of, entry, file, content.get("path"))
+        folder = file.parent
+    else:
+        folder = root
+        entries = _yolo_folders(root)
+    names = partial(yolo.read_names, folder, content)
+    return {
+        name: partial(_read_yolo, images, names, str(root / name))
+        for name, images in entries.items()
+    }
+
+
+def _read_yolo(
+    images: Callable[[], list[str]], names: Callable[[], list[str] | None], where: str
+) -> RawAnnotations:
+    return read_yolo(images(), names(), where)
+
+
+def _yolo_folders(root: Path) -> dict[str, Callable[[], list[str]]]:
+    """Find images and labels without a data.yaml."""
+    images, labels = root / "images", root / "labels"
+    if images.is_dir() and labels.is_dir():
+        splits = [name for name in visible_folders(images)[0] if (labels / name).is_dir()]
+        if splits:
+            return {name: partial(yolo.below, images / name) for name in splits}
+        return {"": partial(yolo.below, images)} if _has(labels, ".txt") else {}
+    found: dict[str, Callable[[], list[str]]] = {}
+    for name, folder in visible_folders(root)[0].items():
+        if (folder / "images").is_dir() and (folder / "labels").is_dir():
+            found[name] = partial(yolo.below, folder / "images")
+        elif _has_beside(folder, ".txt"):
+            found[name] = partial(yolo.below, folder)
+    return found or ({"": partial(yolo.below, root)} if _has_beside(root, ".txt") else {})
+
+
+def _voc(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotations]]:
+    if root.is_file():
+        return {}
+    inner = root / "VOCdevkit"
+    years = sorted(inner.glob("VOC*")) if inner.is_dir() else []
+    root = years[-1] if len(years) == 1 else root
+    annotations = next(
+        (
+            folder
+            for name in ("Annotations", "annotations")
+            if (folder := root / name).is_dir() and _has(folder, ".xml")
+        ),
+        None,
+    )
+    where = [*images, root / "JPEGImages", root / "images", root / "Images", root]
+    if annotations is not None:
+        lists = {
+            file.stem: file
+            for file in sorted((root / "ImageSets" / "Main").glob("*.txt"))
+            if "_" not in file.stem
+        }
+        if lists:
+            return {
+                name: partial(_read_list, file, annotations, where) for name, file in lists.items()
+            }
+        return {"": partial(_read_xml, annotations, [*where, annotations])}
+    splits = {
+        name: partial(_read_xml, folder, [*images, folder])
+        for name, folder in visible_folders(root)[0].items()
+        if _has_beside(folder, ".xml")
+    }
+    if splits:
+        return dict(splits)
+    return {"": partial(_read_xml, root, [*images, root])} if _has_beside(root, ".xml") else {}
+
+
+def _read_list(file: Path, annotations: Path, where: list[Path]) -> RawAnnotations:
+    return read_voc(listed_files(file, annotations), [*where, annotations], str(file))
+
+
+def _read_xml(folder: Path, where: list[Path]) -> RawAnnotations:
+    return read_voc(sorted(folder.glob("*.xml")), where, str(folder))
+
+
+def _has(folder: Path, ending: str) -> bool:
+    return next(folder.glob(f"*{ending}"), None) is not None
+
+
+def _has_beside(folder: Path, ending: str) -> bool:
+    """Say whether a folder has images with a file of this ending beside one of them."""
+    return any(Path(path).with_suffix(ending).is_file() for path in images_in(folder).values())

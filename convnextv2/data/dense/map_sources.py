@@ -1,0 +1,426 @@
+"""Images with label maps, as a recipe names them: for training and for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convnextv2.data.chance import stream
+from convnextv2.data.dense.class_table import (
+    ClassTable,
+    find_class_table,
+    read_class_table,
+)
+from convnextv2.data.dense.label_maps import Coding, LabelMaps, is_coloured, read_values
+from convnextv2.data.dense.map_folders import EXPECTED, Pairs, find_folders, pair
+from convnextv2.data.dense.scan_maps import MapScan, scan_maps
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.split_names import Kind
+from convnextv2.data.splits import held_out
+from convnextv2.data.storage import read_file
+from convnextv2.distributed import Place
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+
+_MOST_VALUES = 256
+"""The most values that are taken for classes without a class table."""
+_SNIFFED = 20
+"""Number of maps that are read to find out whether values are colours."""
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Scanned:
+    """The images of a split and their maps, of which all can be used.
+
+    Attributes:
+        pairs: The images and their maps.
+        scan: What the scan has found.
+    """
+
+    pairs: Pairs
+    scan: MapScan
+
+
+def find_map_sources(
+    recipe: Recipe, place: Place
+) -> tuple[AnnotatedSource, AnnotatedSource | None]:
+    """Find a recipe's images with label maps, and look at every one of them.
+
+    Args:
+        recipe: Names the data.
+        place: This rank. The ranks share the work.
+
+    Returns:
+        The images for training, and for validation or None. Their notes say what was found.
+
+    Raises:
+        DataError: There are no such images, or they have defects; the message lists all kinds.
+    """
+    root = _root(recipe)
+    splits = _splits(root, recipe)
+    table, notes = _table(root, recipe)
+    if "train" not in splits:
+        raise DataError(
+            f"{root}: has no images for training. Expected {EXPECTED}, or set train_split."
+        )
+    coloured = _are_coloured(splits["train"], table, recipe)
+    scanned = {kind: _scan(pairs, recipe, place, coloured) for kind, pairs in splits.items()}
+    scans = [each.scan for each in scanned.values()]
+    classes, ignored, more = _classes(table, scans, recipe, coloured)
+    coding = _coding(classes, range(len(classes.names)), ignored, coloured)
+    for each in scanned.values():
+        _check_values(each, coding, recipe)
+    notes += more
+    training = _source(scanned["train"], coding, classes.names, recipe)
+    if "validation" in scanned:
+        validation: AnnotatedSource | None = _source(
+            scanned["validation"], coding, classes.names, recipe
+        )
+    else:
+        training, validation, line = _hold_out(training, recipe, root)
+        notes.append(line)
+    notes += _about_classes(scanned, coding, classes.names)
+    if recipe.num_samples is not None and recipe.num_samples < len(training):
+        order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
+        training = training.subset(order[: recipe.num_samples].sort().values.numpy())
+    return replace(training, notes=(*notes, *training.notes)), validation
+
+
+def map_validation_source(
+    recipe: Recipe, class_names: Sequence[str], place: Place, *, trained_on: bool
+) -> AnnotatedSource:
+    """Find the images to evaluate a segmentor on.
+
+    Args:
+        recipe: Names the data.
+        class_names: The model's classes, in the order of its rows.
+        place: This rank. The ranks share the work.
+        trained_on: Whether the model was trained on these data.
+
+    Returns:
+        The validation split. If the data have no splits, the images that training held out, or all
+        of them if the model was not trained on them.
+
+    Raises:
+        DataError: There are no such images, they have defects, or a class is not the model's.
+    """
+    root = _root(recipe)
+    splits = _splits(root, recipe)
+    if "validation" not in splits and _names_split(recipe, "val_split"):
+        raise DataError(f"val_split = {recipe.val_split}: {root} has no such split.")
+    kind: Kind = "validation" if "validation" in splits else "train"
+    table, notes = _table(root, recipe)
+    coloured = _are_coloured(splits[kind], table, recipe)
+    scanned = _scan(splits[kind], recipe, place, coloured)
+    classes, ignored, more = _classes(table, [scanned.scan], recipe, coloured, class_names)
+    known = {name: row for row, name in enumerate(class_names)}
+    if unknown := [name for name in classes.names if name not in known]:
+        raise DataError(
+            f"{root}: class {unknown[0]!r} is not among the model's {len(class_names)} "
+            f"({', '.join(class_names[:5])}, ...). Give a class table with the model's names "
+            "(classes)."
+        )
+    rows = [known[name] for name in classes.names]
+    coding = _coding(classes, rows, ignored, coloured)
+    _check_values(scanned, coding, recipe)
+    source = _source(scanned, coding, tuple(class_names), recipe)
+    if kind == "train" and trained_on:
+        chosen = _hold_out(source, recipe, root)[1]
+        if chosen is None:
+            raise DataError(f"{root}: training held no images out. Give others with data_dir.")
+        source = chosen
+    return replace(source, notes=(*notes, *more, *source.notes))
+
+
+def map_summary(training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
+    """Say in one line how many images and classes there are."""
+    names = training.class_names
+    few, more = ", ".join(names[:_MOST_NAMED]), ", ..." * (len(names) > _MOST_NAMED)
+    return (
+        f"{len(training):,} images with label maps for training, {len(names):,} classes "
+        f"({few}{more}); {len(validation) if validation else 0:,} for validation."
+    )
+
+
+def _root(recipe: Recipe) -> Path:
+    if not recipe.data_dir:
+        raise DataError(f"data_dir is missing. Give a folder with {EXPECTED}.")
+    root = Path(recipe.data_dir)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "no such folder"
+        raise DataError(f"data_dir = {root}: {what}. Expected a folder with {EXPECTED}.")
+    return root
+
+
+def _splits(root: Path, recipe: Recipe) -> dict[Kind, Pairs]:
+    folders = find_folders(
+        root,
+        recipe.train_split if _names_split(recipe, "train_split") else None,
+        recipe.val_split if _names_split(recipe, "val_split") else None,
+    )
+    return {kind: pair(each) for kind, each in folders.items()}
+
+
+def _names_split(recipe: Recipe, knob: str) -> bool:
+    return (
+        knob in recipe.model_fields_set
+        or getattr(recipe, knob) != Recipe.model_fields[knob].default
+    )
+
+
+def _table(root: Path, recipe: Recipe) -> tuple[ClassTable | None, list[str]]:
+    if recipe.classes:
+        path = Path(recipe.classes)
+        if not path.is_file():
+            raise DataError(f"classes = {path}: no such file. Expected a table of id and name.")
+        return read_class_table(path), []
+    found = find_class_table(root)
+    if found is None:
+        return None, []
+    table = read_class_table(found)
+    return table, [f"{found}: {len(table.names)} classes."]
+
+
+def _are_coloured(pairs: Pairs, table: ClassTable | None, recipe: Recipe) -> bool:
+    """Find out whether the values of maps are colours; only a table with colours allows that."""
+    if table is None or not table.colours:
+        return False
+    for index in range(min(_SNIFFED, len(pairs.maps))):
+        try:
+            values = read_values(
+                read_file(pairs.maps, index),
+                name=pairs.maps[index],
+                max_pixels=recipe.max_image_pixels,
+                coloured=True,
+            )
+        except DataError:  # the scan tells
+            continue
+        if is_coloured(values):
+            return True
+    return False
+
+
+def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned:
+    """Look at a split, and leave out what cannot be used if the recipe allows that."""
+    scan = scan_maps(
+        pairs,
+        place,
+        channels=recipe.in_channels,
+        coloured=coloured,
+        max_pixels=recipe.max_image_pixels,
+    )
+    lines = scan.lines(pairs)
+    if lines and recipe.bad_images == "fail":
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise DataError(
+            f"{len(pairs.images) + len(pairs.missing)} images with label maps have defects:\n"
+            f"{listed}\nMend or remove these files, or set bad_images = skip to leave them out."
+        )
+    if lines:
+        good = [i for i in range(len(pairs.images)) if i not in scan.bad]
+        if not good:
+            raise DataError("no image and label map can be used: " + " ".join(lines))
+        pairs = replace(
+            pairs,
+            images=pairs.images.take(good),
+            maps=pairs.maps.take(good),
+            missing=(),
+            notes=(*pairs.notes, *(f"Left out: {line}" for line in lines)),
+        )
+    if scan.turned:
+        line = f"{len(scan.turned)} image(s) are turned by EXIF; their maps fit them as turned."
+        pairs = replace(pairs, notes=(*pairs.notes, line))
+    return Scanned(pairs, scan)
+
+
+def _classes(
+    table: ClassTable | None,
+    scans: Sequence[MapScan],
+    recipe: Recipe,
+    coloured: bool,
+    trained: Sequence[str] = (),
+) -> tuple[ClassTable, tuple[int, ...], list[str]]:
+    """Decide on the classes and the values that are ignored.
+
+    Args:
+        table: The class table, if there is one.
+        scans: The splits.
+        recipe: Says what is ignored.
+        coloured: Whether values are colours.
+        trained: The names of a model's rows, if there is a model.
+
+    Returns:
+        The classes, the values that are ignored, and lines that say what was guessed.
+    """
+    values = sorted(set().union(*(scan.pixels for scan in scans)))
+    notes: list[str] = []
+    asked = recipe.ignore_values
+    is_binary = (
+        values == [0, 255]
+        and asked is None
+        and not recipe.reduce_zero_label
+        and (table is None or (len(table.names) == 2 and not table.has_ids))
+    )
+    if is_binary and not coloured:
+        names = table.names if table else ("background", "foreground")
+        names = tuple(trained) if len(trained) == 2 and not table else names
+        notes.append(
+            f"The maps hold 0 and 255 only: 0 is {names[0]}, and 255 is {names[1]}. If 255 is to "
+            "be ignored, set ignore_values = 255."
+        )
+        return ClassTable(names, (0, 255)), (), notes
+    ignored = (255,) if asked is None and not coloured else asked or ()
+    if table is None:
+        table = _from_values(values, ignored, recipe)
+        notes.append(
+            f"There is no class table, so the {len(table.names)} values in the maps are the "
+            "classes. Name them with classes = FILE."
+        )
+    if recipe.reduce_zero_label:
+        table, ignored = _without_zero(table, ignored, notes)
+    if asked is None and 255 in table.ids:
+        ignored = tuple(value for value in ignored if value != 255)
+    elif not coloured and (
+        dropped := [
+            name for name, number in zip(table.names, table.ids, strict=True) if number in ignored
+        ]
+    ):
+        notes.append(f"Not a class: {', '.join(dropped)} (its value is ignored).")
+        keep = [i for i, number in enumerate(table.ids) if number not in ignored]
+        table = _kept(table, keep)
+    if len(table.names) < 2:
+        left = ", ".join(table.names) or "all are ignored"
+        raise DataError(
+            f"{len(table.names)} class(es) are left ({left}), so there is nothing to tell apart. "
+            "Look at classes, ignore_values and reduce_zero_label."
+        )
+    return table, ignored, notes
+
+
+def _from_values(values: Sequence[int], ignored: Sequence[int], recipe: Recipe) -> ClassTable:
+    found = [value for value in values if value not in ignored]
+    if recipe.reduce_zero_label:
+        found = [value for value in found if value != 0]
+    if len(found) > _MOST_VALUES:
+        raise DataError(
+            f"the label maps hold {len(found)} different values, which cannot be classes. Give "
+            "maps of class indices, or a class table with classes = FILE."
+        )
+    if not found:
+        raise DataError("the label maps hold nothing but ignored values.")
+    return ClassTable(tuple(str(value) for value in found), tuple(found))
+
+
+def _without_zero(
+    table: ClassTable, ignored: tuple[int, ...], notes: list[str]
+) -> tuple[ClassTable, tuple[int, ...]]:
+    """Ignore 0, and let the classes begin at 1."""
+    ignored = (0, *(value for value in ignored if value))
+    if not table.has_ids:
+        return replace(table, ids=tuple(number + 1 for number in table.ids)), ignored
+    return table, ignored
+
+
+def _kept(table: ClassTable, keep: Sequence[int]) -> ClassTable:
+    return ClassTable(
+        tuple(table.names[i] for i in keep),
+        tuple(table.ids[i] for i in keep),
+        tuple(table.colours[i] for i in keep) if table.colours else (),
+        table.has_ids,
+    )
+
+
+def _coding(
+    classes: ClassTable, rows: Sequence[int], ignored: tuple[int, ...], coloured: bool
+) -> Coding:
+    values = classes.ids
+    if coloured:
+        values = tuple(red << 16 | green << 8 | blue for red, green, blue in classes.colours)
+    return Coding(values, tuple(rows), ignored, coloured)
+
+
+def _check_values(scanned: Scanned, coding: Coding, recipe: Recipe) -> None:
+    """Refuse values that are neither classes nor ignored.
+
+    Raises:
+        DataError: With every such value, the number of maps that hold it, and one of these.
+    """
+    known = {*coding.values, *coding.ignored}
+    unknown = [value for value in sorted(scanned.scan.pixels) if value not in known]
+    if not unknown:
+        return
+    few = "; ".join(
+        f"{coding.show(value)} in {scanned.scan.maps[value]:,} map(s), such as "
+        f"{scanned.scan.examples[value]}"
+        for value in unknown[:5]
+    )
+    more = "; ..." if len(unknown) > 5 else ""
+    remedy = "Add them to the class table (classes), or ignore them with ignore_values."
+    if unknown == [0] and min(coding.values) == 1:
+        remedy = (
+            "The classes begin at 1. If 0 stands for no class, set reduce_zero_label = True, which "
+            "ignores it."
+        )
+    raise DataError(
+        f"{len(unknown)} value(s) in the label maps are none of the {len(coding.values)} classes: "
+        f"{few}{more}. {remedy}"
+    )
+
+
+def _source(
+    scanned: Scanned, coding: Coding, names: Sequence[str], recipe: Recipe
+) -> AnnotatedSource:
+    pairs = scanned.pairs
+    return AnnotatedSource(
+        pairs.images,
+        class_names=tuple(names),
+        max_pixels=recipe.max_image_pixels,
+        notes=pairs.notes,
+        annotations=LabelMaps(pairs.maps, coding, recipe.max_image_pixels),
+    )
+
+
+def _hold_out(
+    source: AnnotatedSource, recipe: Recipe, root: Path
+) -> tuple[AnnotatedSource, AnnotatedSource | None, str]:
+    """Hold images out for validation, because the data have no split for it."""
+    if not recipe.val_while_train:
+        return source, None, f"{root} has no images for validation, and none are asked for."
+    chosen = held_out(np.zeros(len(source), np.int64), 1, recipe.val_fraction, recipe.seed)
+    if not len(chosen):
+        return source, None, f"{root} has one image, so none is held out and nothing is validated."
+    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
+    note = (
+        f"{root} has no folders for validation: {len(chosen)} of {len(source)} images are held out."
+    )
+    return source.subset(rest), replace(source.subset(chosen), notes=()), note
+
+
+def _about_classes(scanned: dict[Kind, Scanned], coding: Coding, names: Sequence[str]) -> list[str]:
+    """Say which classes do not occur, and what share of the pixels is ignored."""
+    lines = []
+    words = {"train": "training", "validation": "validation"}
+    for kind, each in scanned.items():
+        pixels = each.scan.pixels
+        absent = [
+            names[row]
+            for value, row in zip(coding.values, coding.rows, strict=True)
+            if not pixels[value]
+        ]
+        if absent:
+            few, more = ", ".join(absent[:5]), ", ..." * (len(absent) > 5)
+            effect = "cannot be learned" if kind == "train" else "are not measured"
+            lines.append(
+                f"{len(absent)} of {len(names)} classes occur in no {words[kind]} map and {effect}"
+                f": {few}{more}."
+            )
+        total = sum(pixels.values())
+        share = sum(pixels[value] for value in coding.ignored if value not in coding.values) / total
+        if share:
+            lines.append(f"{share:.1%} of the pixels of the {words[kind]} maps are ignored.")
+    return lines

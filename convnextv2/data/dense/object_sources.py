@@ -1,0 +1,225 @@
+"""The images with objects of a recipe: for training and for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convnextv2.data.chance import stream
+from convnextv2.data.dense.layouts import Layout, find_layout, split_kind
+from convnextv2.data.dense.objects import objects_of
+from convnextv2.data.dense.scan import compare_splits, object_counts, scan_objects
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.splits import held_out_evenly
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe, default_of
+from convnextv2.text import brief
+
+_TITLES = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
+
+
+def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSource | None]:
+    """Find the images of a recipe for training and validation, and scan their annotations.
+
+    Args:
+        recipe: Names the data.
+
+    Returns:
+        Training images, and validation images or None. The notes of the first say what was found
+        and what is wrong with it.
+
+    Raises:
+        DataError: There are no such images, or nothing of their annotations can be used.
+    """
+    root = _data_dir(recipe)
+    layout = find_layout(root, recipe.annotations, recipe.images_dir)
+    chosen = layout.choose(_named(recipe, "train_split"), "train")
+    if chosen is None and "" in layout.splits and _named(recipe, "train_split") is None:
+        chosen = ""
+    if chosen is None:
+        raise DataError(
+            f"train_split = {recipe.train_split}: {root} has no such split ({_listed(layout)}). "
+            "Set train_split to the one with the training images."
+        )
+    training = scan_objects(layout.splits[chosen](), chosen or "data")
+    notes = [_found_line(root, layout)]
+    validation = _validation(recipe, root, layout, chosen)
+    if validation is None and recipe.val_while_train:
+        training, validation, line = _hold_out(training, recipe, root)
+        notes.append(line)
+    elif validation is not None:
+        validation = with_classes(validation, training.class_names, str(root))
+    if not training.class_names or not sum(object_counts(training)):
+        raise DataError(
+            f"{training.names[0]} and the other training images have no object that can be trained "
+            "on, so there is nothing to learn."
+        )
+    more = compare_splits(training, validation)
+    after = validation.notes if validation is not None else ()
+    training = replace(
+        training,
+        notes=(*notes, *training.notes, *after, *more),
+        max_pixels=recipe.max_image_pixels,
+    )
+    if validation is not None:
+        validation = replace(validation, notes=(), max_pixels=recipe.max_image_pixels)
+    if recipe.num_samples is not None and recipe.num_samples < len(training):
+        order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
+        training = training.subset(order[: recipe.num_samples].sort().values.numpy())
+    return training, validation
+
+
+def validation_objects(
+    recipe: Recipe, class_names: Sequence[str], *, trained_on: bool = True
+) -> AnnotatedSource:
+    """Find the images to measure a detector on.
+
+    Args:
+        recipe: Names the data.
+        class_names: The classes of the detector, in order.
+        trained_on: Whether the detector was trained on these data.
+
+    Returns:
+        The validation split if the data have one, else the images that training held out, or all
+        of them if the detector was not trained on these data.
+
+    Raises:
+        DataError: There is no such split, or it has classes that the detector does not know.
+    """
+    root = _data_dir(recipe)
+    layout = find_layout(root, recipe.annotations, recipe.images_dir)
+    chosen = layout.choose(_named(recipe, "val_split"), "validation")
+    if chosen is None and _named(recipe, "val_split") is not None:
+        raise DataError(f"val_split = {recipe.val_split}: {root} has {_listed(layout)}.")
+    if chosen is None:
+        training = layout.choose(_named(recipe, "train_split"), "train")
+        training = "" if training is None and "" in layout.splits else training
+        if training is None:
+            raise DataError(f"{root}: has {_listed(layout)}. Set val_split to one of these.")
+        source = scan_objects(layout.splits[training](), training or "data")
+        if trained_on:
+            held_out = _hold_out(source, recipe, root)[1]
+            source = replace(held_out, notes=source.notes)
+    else:
+        source = scan_objects(layout.splits[chosen](), chosen or "data")
+    source = with_classes(source, class_names, str(root))
+    return replace(source, max_pixels=recipe.max_image_pixels)
+
+
+def with_classes(
+    source: AnnotatedSource, class_names: Sequence[str], where: str
+) -> AnnotatedSource:
+    """Number the classes of a source as a model has them.
+
+    Args:
+        source: The images.
+        class_names: The classes of the model, in order.
+        where: What a message calls the data.
+
+    Raises:
+        DataError: A class that has objects is not among those of the model.
+    """
+    if tuple(class_names) == source.class_names:
+        return source
+    numbers = {name: i for i, name in enumerate(class_names)}
+    used = np.unique(objects_of(source).labels).tolist()
+    if unknown := [source.class_names[i] for i in used if source.class_names[i] not in numbers]:
+        raise DataError(
+            f"{where}: has objects of {brief(unknown)}, which is not among the model's classes "
+            f"({brief(list(class_names))}). Name the classes alike."
+        )
+    moved = np.array([numbers.get(name, 0) for name in source.class_names] or [0], np.int64)
+    table = objects_of(source).relabelled(moved)
+    return replace(source, annotations=table, class_names=tuple(class_names))
+
+
+def object_summary(training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
+    """Say in one line how many images, objects and classes there are."""
+    what = "masks" if objects_of(training).has_masks else "boxes"
+    names = training.class_names
+    more = ", ..." if len(names) > 10 else ""
+    line = (
+        f"{len(training):,} images for training with {sum(object_counts(training)):,} objects "
+        f"({what}) of {len(names):,} class{'es' * (len(names) > 1)} ({', '.join(names[:10])}{more})"
+    )
+    if validation is None:
+        return f"{line}; no images for validation."
+    objects = sum(object_counts(validation))
+    return f"{line}; {len(validation):,} images for validation with {objects:,}."
+
+
+def _validation(
+    recipe: Recipe, root: Path, layout: Layout, training: str
+) -> AnnotatedSource | None:
+    asked = _named(recipe, "val_split")
+    chosen = layout.choose(asked, "validation")
+    if chosen is None and asked is not None and recipe.val_while_train:
+        raise DataError(
+            f"val_split = {asked}: {root} has no such split ({_listed(layout)}), so there is "
+            "nothing to validate on. Set it to another one, or val_while_train = False."
+        )
+    if chosen is None or chosen == training:
+        return None
+    return scan_objects(layout.splits[chosen](), chosen)
+
+
+def _hold_out(
+    source: AnnotatedSource, recipe: Recipe, root: Path
+) -> tuple[AnnotatedSource, AnnotatedSource, str]:
+    """Hold images out for validation, with nearly the same share of each class."""
+    if len(source) < 2:
+        raise DataError(
+            f"{root}: has one image only, so none can be held out for validation. Set "
+            "val_while_train = False."
+        )
+    has = np.zeros((len(source), max(1, len(source.class_names))), np.int8)
+    for i in range(len(source)):
+        has[i, objects_of(source).classes_of(i)] = 1
+    chosen = held_out_evenly(has, recipe.val_fraction, recipe.seed)
+    if not len(chosen):
+        chosen = np.array([len(source) - 1])
+    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
+    line = (
+        f"{root} has no split for validation: {len(chosen)} of {len(source)} images are held out."
+    )
+    return source.subset(rest), replace(source.subset(chosen), notes=()), line
+
+
+def _found_line(root: Path, layout: Layout) -> str:
+    line = f"{root}: {_TITLES[layout.format]}"
+    used = [split for split in layout.splits if split]
+    line += f" ({', '.join(used)})" if used else ""
+    if layout.others:
+        others = " and ".join(_TITLES[each] for each in layout.others)
+        line += f"; {others} beside it is not read (annotations = {layout.others[0]} reads it)"
+    tests = [split for split in used if split_kind(split) == "test"]
+    return f"{line}; {tests[0]} is left alone." if tests else f"{line}."
+
+
+def _listed(layout: Layout) -> str:
+    names = [split for split in layout.splits if split]
+    return f"the splits {', '.join(names)}" if names else "no splits"
+
+
+def _named(recipe: Recipe, knob: str) -> str | None:
+    """Return the name of a split that the user set; None for the default."""
+    value = getattr(recipe, knob)
+    is_set = knob in recipe.model_fields_set or value != default_of(knob)
+    return str(value) if is_set else None
+
+
+def _data_dir(recipe: Recipe) -> Path:
+    if not recipe.data_dir:
+        raise DataError(
+            "data_dir is missing. Give a folder of images with annotations (COCO, YOLO or Pascal "
+            "VOC)."
+        )
+    root = Path(recipe.data_dir)
+    if not root.exists():
+        parent = next((p for p in root.parents if p.exists()), Path("."))
+        raise DataError(f"data_dir = {root}: no such folder ({parent} is the nearest that exists).")
+    return root

@@ -1,0 +1,308 @@
+"""Transforms of images with objects, for training and for evaluation.
+
+Outlines are moved and rasterised once, at the size that the network sees, which is more exact than
+resizing masks. A run-length code is decoded alone, cut to its box and let go. No stack of whole
+masks is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.data.decode import Picture
+from convnextv2.data.dense.distortion import draw_distortion
+from convnextv2.data.dense.geometry import Placement, draw_placement, fitted
+from convnextv2.data.dense.objects import Objects
+from convnextv2.data.dense.rle import Region, Rle, box_of, decode, from_polygons
+from convnextv2.data.dense.source import Sample
+from convnextv2.data.transforms import build_preprocessing, resize
+from convnextv2.errors import DataError
+from convnextv2.preprocessing import Interpolation, Preprocessing
+from convnextv2.recipe.knobs import Recipe
+
+LEAST_SIDE_PX = 1.0
+"""Objects of which less than this is left after a crop are left out."""
+MOST_OBJECTS = 1000
+"""Objects in a crop that are trained on. If there are more, some are chosen at random."""
+MOST_MASK_PIXELS = 1 << 27
+"""Pixels of all masks of a crop together, each in its box; beyond it, objects are left out."""
+_MARGIN = 2
+"""Zeros around a cut mask, which resampling reads; see `model.mask_crops`."""
+
+Window = tuple[int, int, int, int]
+"""A part of the canvas in whole pixels: top, left, bottom and right."""
+
+ObjectTarget = dict[str, Tensor]
+"""The objects of a training image: `size` int64 (2,), height and width without padding; `boxes`
+float32 (n, 4); `labels` int64 (n,); with masks also `mask_pixels` uint8 (P,) and `mask_places`
+int64 (n, 5)."""
+
+
+@dataclass(frozen=True)
+class ObjectTrainTransform:
+    """Large-scale jitter: scale, crop, pad and flip an image together with its objects.
+
+    Args:
+        image_size: Height and width of the result, in pixels.
+        factor: The smallest and the largest random factor on the size at which the whole image lies
+            inside the result.
+        fill: The level of each channel in padding.
+        hflip: Probability of a horizontal flip.
+        photometric: Probability of each change of colours, see `draw_distortion`.
+        masks: Whether masks are needed.
+        interpolation: The interpolation of the resize.
+        antialias: Whether the resize averages over the source pixels.
+    """
+
+    image_size: tuple[int, int]
+    factor: tuple[float, float] = (0.1, 2.0)
+    fill: tuple[int, ...] = (124, 116, 104)
+    hflip: float = 0.5
+    photometric: float = 0.0
+    masks: bool = False
+    interpolation: Interpolation = "bicubic"
+    antialias: bool = True
+
+    def __call__(
+        self, image: Tensor | Picture, objects: Objects, generator: torch.Generator
+    ) -> Sample:
+        """Prepare one image and its objects.
+
+        Args:
+            image: uint8 (C, H, W) of any size, or a file that holds one.
+            objects: The objects in it.
+            generator: A generator on the CPU. All random choices are drawn from it.
+
+        Returns:
+            uint8 (C, *image_size) and an `ObjectTarget`.
+
+        Raises:
+            DataError: The image does not have the size that the objects refer to.
+        """
+        size = _size_of(image)
+        _check_size(size, objects)
+        placement = draw_placement(
+            size, self.image_size, factor=self.factor, fit="inside", hflip=self.hflip,
+            generator=generator,
+        )  # fmt: skip
+        pixels = placement.place_image(
+            image, fill=self.fill, interpolation=self.interpolation, antialias=self.antialias
+        )
+        if self.photometric:
+            pixels = draw_distortion(self.photometric, generator)(pixels)
+        return Sample(pixels, place_objects(objects, placement, generator, masks=self.masks))
+
+
+@dataclass(frozen=True)
+class ObjectEvalTransform:
+    """The preparation of whole images for evaluation: resized, never cropped.
+
+    Args:
+        preprocessing: Its `image_size` is the largest short side and the largest long side of the
+            resized image, in any order. Its crop does not count.
+    """
+
+    preprocessing: Preprocessing
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """What the resized image lies inside."""
+        return self.preprocessing.image_size
+
+    def __call__(self, pixels: Tensor, objects: Objects | None = None) -> Sample:
+        """Prepare one image.
+
+        Args:
+            pixels: uint8 (C, H, W) of any size.
+            objects: The objects in it; None if they are unknown. They stay as they are.
+
+        Returns:
+            uint8 (C, h, w), and the height and width of the original image.
+
+        Raises:
+            DataError: The image does not have the size that the objects refer to.
+        """
+        size = _size_of(pixels)
+        if objects is not None:
+            _check_size(size, objects)
+        return Sample(self.resized(pixels), size)
+
+    def resized(self, pixels: Tensor) -> Tensor:
+        """Resize an image, uint8 (C, H, W), to the size that the network sees."""
+        how = self.preprocessing
+        original = (pixels.shape[-2], pixels.shape[-1])
+        short, long = sorted(how.image_size)
+        size = fitted(
+            original, (long, short) if original[0] > original[1] else (short, long), "inside"
+        )
+        return resize(pixels, size, how.interpolation, antialias=how.averages)
+
+
+def place_objects(
+    objects: Objects, placement: Placement, generator: torch.Generator, *, masks: bool
+) -> ObjectTarget:
+    """Move the objects of an image to a canvas, and cut them at its edges.
+
+    Crowds are left out, and objects of which nothing is left. With masks, a box is that of what is
+    left of the mask.
+
+    Args:
+        objects: The objects in the image.
+        placement: Where the image lies on the canvas.
+        generator: Chooses objects if there are more than `MOST_OBJECTS`.
+        masks: Whether masks are needed.
+    """
+    height, width = placement.content
+    moved = placement.place_boxes(torch.from_numpy(objects.boxes)).numpy()
+    edges = np.array([width, height, width, height], np.float64)
+    boxes = np.clip(moved, 0, edges)
+    is_left = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE_PX).all(1) & ~objects.crowd
+    rows = np.flatnonzero(is_left)
+    if len(rows) > MOST_OBJECTS:
+        chosen = torch.randperm(len(rows), generator=generator)[:MOST_OBJECTS].sort().values
+        rows = rows[chosen.numpy()]
+    target = {"size": torch.tensor([height, width])}
+    if masks:
+        rows, boxes, cut = _cut_masks(objects, placement, rows)
+        target |= cut
+    else:
+        boxes = boxes[rows]
+    target["boxes"] = torch.from_numpy(boxes.astype(np.float32))
+    target["labels"] = torch.from_numpy(objects.labels[rows].copy())
+    return target
+
+
+def collate_objects(targets: Sequence[Any]) -> list[Any]:
+    """Join the targets of a batch: they stay a list, since images have any number of objects."""
+    return list(targets)
+
+
+def build_object_train_transform(recipe: Recipe, *, masks: bool) -> ObjectTrainTransform:
+    """Build the recipe's augmentation of images with objects."""
+    preprocessing = build_preprocessing(recipe)
+    return ObjectTrainTransform(
+        preprocessing.image_size,
+        factor=recipe.scale_jitter,
+        fill=tuple(round(255 * value) for value in preprocessing.mean),
+        hflip=recipe.hflip,
+        photometric=recipe.photometric,
+        masks=masks,
+        interpolation=recipe.interpolation,
+        antialias=preprocessing.averages,
+    )
+
+
+def _cut_masks(
+    objects: Objects,
+    placement: Placement,
+    rows: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Tensor]]:
+    """Make the masks of some objects, each cut to its box.
+
+    Returns:
+        The objects of which something is left, the boxes of what is left, float64 (n, 4), and the
+        masks.
+    """
+    kept, found, pixels, places = [], [], list[NDArray[np.uint8]](), []
+    start = 0
+    for row in rows.tolist():
+        region = objects.regions[row]
+        window = _window(_extent(region, placement), placement.content)
+        if window[2] <= window[0] or window[3] <= window[1]:
+            continue
+        mask = _mask_in(region, placement, window)
+        lines, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(lines):
+            continue
+        top, left = window[0] + int(lines[0]), window[1] + int(columns[0])
+        bottom, right = window[0] + int(lines[-1]) + 1, window[1] + int(columns[-1]) + 1
+        box = np.array([left, top, right, bottom], np.float64)
+        y0, x0, y1, x1 = _common(_window(box, placement.content), window)
+        if start + (y1 - y0) * (x1 - x0) > MOST_MASK_PIXELS:
+            continue
+        kept.append(row)
+        found.append(box)
+        places.append((start, y0, x0, y1 - y0, x1 - x0))
+        pixels.append(
+            mask[y0 - window[0] : y1 - window[0], x0 - window[1] : x1 - window[1]].reshape(-1)
+        )
+        start += len(pixels[-1])
+    cut = {
+        "mask_pixels": torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *pixels])),
+        "mask_places": torch.tensor(places, dtype=torch.int64).reshape(-1, 5),
+    }
+    return np.array(kept, np.int64), np.array(found, np.float64).reshape(-1, 4), cut
+
+
+def _common(one: Window, other: Window) -> Window:
+    return (
+        max(one[0], other[0]),
+        max(one[1], other[1]),
+        min(one[2], other[2]),
+        min(one[3], other[3]),
+    )
+
+
+def _extent(region: Region, placement: Placement) -> NDArray[np.float64]:
+    """Return the box around a region on the canvas, float64 (4,); it may lie outside."""
+    assert region is not None, "a set with masks has one for each object"
+    if isinstance(region, Rle):
+        corners = box_of(region).reshape(2, 2)
+    else:
+        corners = np.concatenate(region)
+    moved = placement.place_points(torch.from_numpy(corners)).numpy()
+    return np.concatenate([moved.min(0), moved.max(0)])
+
+
+def _window(box: NDArray[np.float64], content: tuple[int, int]) -> Window:
+    """Return the pixels around a box with a margin; nothing outside the canvas."""
+    x0, y0, x1, y1 = box.tolist()
+    top, left = max(0, int(np.floor(y0)) - _MARGIN), max(0, int(np.floor(x0)) - _MARGIN)
+    bottom = min(content[0], int(np.ceil(y1)) + _MARGIN)
+    right = min(content[1], int(np.ceil(x1)) + _MARGIN)
+    return min(top, content[0]), min(left, content[1]), max(bottom, 0), max(right, 0)
+
+
+def _mask_in(region: Region, placement: Placement, window: Window) -> NDArray[np.uint8]:
+    """Return a part of a region's mask on the canvas, uint8 of the window's height and width."""
+    assert region is not None, "a set with masks has one for each object"
+    top, left, bottom, right = window
+    if isinstance(region, Rle):
+        return _sampled(decode(region), placement, window)
+    corner = torch.tensor([left, top], dtype=torch.float64)
+    moved = tuple(
+        (placement.place_points(torch.from_numpy(outline)) - corner).numpy() for outline in region
+    )
+    return decode(from_polygons(moved, (bottom - top, right - left)))
+
+
+def _sampled(mask: NDArray[np.uint8], placement: Placement, window: Window) -> NDArray[np.uint8]:
+    """Take the pixel in which the centre of each pixel of the window lies."""
+    top, left, bottom, right = window
+    y, x = np.arange(top, bottom), np.arange(left, right)
+    if placement.flip:
+        x = placement.content[1] - 1 - x
+    rows = (2 * (y + placement.top) + 1) * placement.original[0] // (2 * placement.resized[0])
+    columns = (2 * (x + placement.left) + 1) * placement.original[1] // (2 * placement.resized[1])
+    return mask[rows][:, columns]
+
+
+def _size_of(image: Tensor | Picture) -> tuple[int, int]:
+    if isinstance(image, Picture):
+        return image.height, image.width
+    return image.shape[-2], image.shape[-1]
+
+
+def _check_size(size: tuple[int, int], objects: Objects) -> None:
+    if size != objects.size:
+        raise DataError(
+            f"the image is {size[1]} x {size[0]} px, its objects are of an image of "
+            f"{objects.size[1]} x {objects.size[0]} px. Make them of one size."
+        )

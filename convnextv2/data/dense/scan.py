@@ -1,0 +1,290 @@
+"""Compares annotations with their images before training, and makes a source of both.
+
+Every defect is counted once, with what was done about it, and becomes a line for the user.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convnextv2.data.decode.orientation import orientation_of
+from convnextv2.data.dense.defects import Defect, Defects
+from convnextv2.data.dense.objects import Objects, ObjectTable, objects_of, turned
+from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
+from convnextv2.data.dense.rle import Polygons, Region, Rle, area_of
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.path_list import PathList
+from convnextv2.errors import DataError
+from convnextv2.text import brief
+
+_THREADS = 8
+"""File headers that are read at once; what takes long is the wait for the disk."""
+_EDGE_PX = 1.0
+"""How far a box may stand out without being counted: rounding in one tool or another."""
+_MOST_WITHOUT_MASK = 0.1
+"""The share of objects without a mask up to which a set counts as one with masks."""
+
+
+class Header(NamedTuple):
+    """What the header of an image file says: its stored size, and how EXIF turns it."""
+
+    size: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        return self.size[::-1] if self.orientation in (5, 6, 7, 8) else self.size
+
+
+def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
+    """Compare annotations with the headers of their images.
+
+    Args:
+        annotations: What a reader found.
+        head: What lines for the user speak of, such as the split.
+
+    Returns:
+        The images with their objects. Images without objects are kept. The notes of the source name
+        each kind of defect once.
+
+    Raises:
+        DataError: Nothing of the annotations can be used.
+    """
+    defects, images = annotations.defects, list(annotations.images)
+    names: list[str] = []
+    kept: list[Objects] = []
+    for image, header in zip(images, _headers(images), strict=True):
+        objects = _objects(image, header, defects)
+        if objects is not None:
+            names.append(image.path)
+            kept.append(objects)
+    if not kept:
+        raise DataError(
+            f"{annotations.where}: none of its {len(images):,} images can be used "
+            f"({'; '.join(defects.lines(head)) or 'it lists none'})."
+        )
+    table, note = _with_masks(kept, names, defects)
+    objects_left = len(table.labels)
+    if annotations.total and not objects_left:
+        raise DataError(
+            f"{annotations.where}: none of its {annotations.total:,} annotations can be used "
+            f"({'; '.join(defects.lines(head))})."
+        )
+    empty = int((np.diff(table.starts) == 0).sum())
+    lines = [*annotations.notes, *defects.lines(head), *note]
+    if empty:
+        one = empty == 1
+        lines.append(
+            f"{head}: {empty:,} image{' has' if one else 's have'} no objects. "
+            f"{'It is' if one else 'They are'} kept: a model learns there what is none."
+        )
+    if crowds := int(table.crowd.sum()) - defects.counts.get(Defect.DIFFICULT, 0):
+        lines.append(
+            f"{head}: {crowds:,} region{'s' * (crowds > 1)} of crowds: not trained on, and neither "
+            "right nor wrong in an evaluation."
+        )
+    return AnnotatedSource(
+        PathList.of(names),
+        class_names=annotations.class_names,
+        notes=tuple(lines),
+        annotations=table,
+    )
+
+
+def compare_splits(training: AnnotatedSource, validation: AnnotatedSource | None) -> list[str]:
+    """Say which classes have no objects for training or for validation."""
+    lines = []
+    for source, what in ((training, "training"), (validation, "validation")):
+        if source is None:
+            continue
+        counts = object_counts(source)
+        absent = [name for name, n in zip(source.class_names, counts, strict=True) if not n]
+        if absent:
+            effect = "cannot be learned" if what == "training" else "counts in no figure"
+            lines.append(f"No {what} image has {brief(absent)}, which {effect}.")
+    return lines
+
+
+def object_counts(source: AnnotatedSource) -> list[int]:
+    """Count the objects of each class, without crowds."""
+    table = objects_of(source)
+    labels = table.labels[~table.crowd]
+    return np.bincount(labels, minlength=len(source.class_names)).tolist()
+
+
+def read_header(path: str) -> Header | None:
+    """Read the size and the orientation of an image file; None if its header cannot be read.
+
+    Such a file stays among the images, where it is treated as `bad_images` says.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = getattr(image, "_tile_size", image.size)
+            return Header((height, width), orientation_of(image))
+    except Exception:  # of the many kinds that damaged files raise
+        return None
+
+
+def _headers(images: Sequence[RawImage]) -> Iterable[Header | None]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(read_header, [image.path for image in images]))
+
+
+def _objects(image: RawImage, header: Header | None, defects: Defects) -> Objects | None:
+    """Make the objects of an image, in the coordinates of the upright image.
+
+    Returns:
+        The objects; None if the image is left out.
+    """
+    name = os.path.basename(image.path)
+    size, orientation = image.size, 1
+    if header is not None:
+        upright, stored = header.upright, header.size
+        if size is None or upright == stored == size:
+            if header.orientation != 1 and image.objects:
+                defects.add(Defect.MAYBE_TURNED, name)
+            size = upright
+        elif size == stored:
+            orientation = header.orientation
+            defects.add(Defect.TURNED, name)
+        elif size != upright:
+            stated = f"{size[1]} x {size[0]}"
+            defects.add(
+                Defect.OTHER_SIZE, f"{name} is {upright[1]} x {upright[0]}, stated {stated}"
+            )
+            return None
+    if size is None:  # nothing says how large it is, so that a reader of pixels must complain
+        size = (1, 1)
+        return _packed(size, [])
+    objects = [_absolute(each, size) if image.is_relative else each for each in image.objects]
+    kept = [found for each in objects if (found := _inside(each, size, name, defects)) is not None]
+    packed = _packed(size, kept)
+    return turned(packed, orientation) if orientation != 1 else packed
+
+
+def _absolute(each: RawObject, size: tuple[int, int]) -> RawObject:
+    """Turn shares of an image into pixels."""
+    height, width = size
+    x0, y0, x1, y1 = each.box
+    region = each.region
+    if region is not None and not isinstance(region, Rle):
+        region = tuple(outline * (width, height) for outline in region)
+    return each._replace(box=(x0 * width, y0 * height, x1 * width, y1 * height), region=region)
+
+
+def _inside(
+    each: RawObject, size: tuple[int, int], name: str, defects: Defects
+) -> RawObject | None:
+    """Cut a box at the edges of its image; None if the object must be left out."""
+    height, width = size
+    box = np.array(each.box, np.float64)
+    if not np.isfinite(box).all():
+        defects.add(Defect.NOT_FINITE, name)
+        return None
+    x0, y0, x1, y1 = box.tolist()
+    if x1 <= x0 or y1 <= y0:
+        defects.add(Defect.NO_AREA, name)
+        return None
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        defects.add(Defect.OUTSIDE, name)
+        return None
+    if isinstance(each.region, Rle):
+        if each.region.size != size:
+            defects.add(Defect.WRONG_MASK, name)
+            return None
+        if not area_of(each.region):
+            defects.add(Defect.EMPTY_MASK, name)
+            return None
+    over = max(-x0, -y0, x1 - width, y1 - height)
+    defects.add(Defect.BEYOND, name, int(over > _EDGE_PX))
+    # A box that ends at the edge within rounding keeps its figures, so that AP stays the same.
+    if over > 0:
+        x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    return each._replace(box=(x0, y0, x1, y1))
+
+
+def _packed(size: tuple[int, int], objects: Sequence[RawObject]) -> Objects:
+    boxes = np.array([each.box for each in objects], np.float64).reshape(-1, 4)
+    areas = [
+        each.area if each.area is not None else _area(each.region, each.box) for each in objects
+    ]
+    return Objects(
+        size,
+        boxes,
+        np.array([each.label for each in objects], np.int64),
+        np.array([each.crowd for each in objects], np.bool_),
+        np.array(areas, np.float64),
+        tuple(each.region for each in objects),
+    )
+
+
+def _area(region: Region, box: tuple[float, float, float, float]) -> float:
+    """Return the area of a region, or of a box without one."""
+    if isinstance(region, Rle):
+        return float(area_of(region))
+    if region is not None:
+        return sum(abs(_signed_area(outline)) for outline in region)
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0)
+
+
+def _signed_area(outline: NDArray[np.float64]) -> float:
+    x, y = outline[:, 0], outline[:, 1]
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _with_masks(
+    kept: list[Objects], names: Sequence[str], defects: Defects
+) -> tuple[ObjectTable, list[str]]:
+    """Decide whether a set has masks, and give those to the few objects that lack one.
+
+    Returns:
+        The table, and lines for the user.
+    """
+    regions = [
+        region is not None
+        for objects in kept
+        for region, crowd in zip(objects.regions, objects.crowd, strict=True)
+        if not crowd
+    ]
+    without = regions.count(False)
+    if not regions or without == len(regions):
+        return ObjectTable(kept), []
+    if without > _MOST_WITHOUT_MASK * len(regions):
+        line = (
+            f"{without:,} of {len(regions):,} objects have no mask, so only boxes are learned and "
+            "measured."
+        )
+        return ObjectTable(kept), [line]
+    filled = []
+    for objects, name in zip(kept, names, strict=True):
+        lacking = [region is None for region in objects.regions]
+        defects.add(Defect.NO_MASK, os.path.basename(name), sum(lacking))
+        if any(lacking):
+            outlines = tuple(
+                _outline_of(box) if region is None else region
+                for region, box in zip(objects.regions, objects.boxes, strict=True)
+            )
+            objects = Objects(
+                objects.size,
+                objects.boxes,
+                objects.labels,
+                objects.crowd,
+                objects.areas,
+                outlines,
+            )
+        filled.append(objects)
+    return ObjectTable(filled, has_masks=True), []
+
+
+def _outline_of(box: NDArray[np.float64]) -> Polygons:
+    x0, y0, x1, y1 = box.tolist()
+    return (np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64),)

@@ -1,0 +1,174 @@
+"""The scan of label maps before training: every defect once, and which values there are."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.decode import open_picture
+from convnextv2.data.dense.label_maps import read_values
+from convnextv2.data.dense.map_folders import Pairs
+from convnextv2.data.storage import read_file
+from convnextv2.distributed import Place
+from convnextv2.errors import DataError, MissingPackageError, StorageError
+from convnextv2.machine import available_cores
+
+_NAMED = 3
+"""Number of files that are named for each kind of defect."""
+
+
+class Finding(NamedTuple):
+    """What was found about one image and its map.
+
+    Attributes:
+        pair: The number of the pair.
+        values: The values in the map, and the number of pixels of each.
+        defect: The kind of defect; empty without one.
+        detail: What is wrong, in words; without a defect, the path of the map.
+        is_turned: Whether the image is turned by EXIF.
+    """
+
+    pair: int
+    values: dict[int, int]
+    defect: str = ""
+    detail: str = ""
+    is_turned: bool = False
+
+
+@dataclass(frozen=True)
+class MapScan:
+    """What a scan has found.
+
+    Attributes:
+        pixels: Value -> number of pixels.
+        maps: Value -> number of maps that hold it.
+        examples: Value -> the path of a map that holds it.
+        findings: Pairs with a defect.
+        turned: Images that EXIF turns, and whose maps fit the turned image.
+    """
+
+    pixels: Counter[int] = field(default_factory=Counter)
+    maps: Counter[int] = field(default_factory=Counter)
+    examples: dict[int, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    turned: tuple[int, ...] = ()
+
+    @property
+    def bad(self) -> set[int]:
+        """Indices of the pairs with a defect."""
+        return {finding.pair for finding in self.findings}
+
+    def lines(self, pairs: Pairs) -> list[str]:
+        """Describe every kind of defect in a line, with its number and some names."""
+        kinds: dict[str, list[Finding]] = defaultdict(list)
+        for finding in self.findings:
+            kinds[finding.defect].append(finding)
+        lines = []
+        if pairs.missing:
+            few = ", ".join(pairs.missing[:_NAMED]) + ", ..." * (len(pairs.missing) > _NAMED)
+            lines.append(f"{len(pairs.missing)} image(s) without a label map: {few}.")
+        for kind, found in kinds.items():
+            few = "; ".join(each.detail for each in found[:_NAMED])
+            more = "; ..." if len(found) > _NAMED else ""
+            lines.append(f"{len(found)} {kind}: {few}{more}")
+        return lines
+
+
+def scan_maps(
+    pairs: Pairs, place: Place, *, channels: int, coloured: bool, max_pixels: int
+) -> MapScan:
+    """Look at every image and every map. The ranks share the work.
+
+    Args:
+        pairs: The images and their maps.
+        place: This rank.
+        channels: Channels that the network takes, see `open_picture`.
+        coloured: See `read_values`.
+        max_pixels: The largest image and map that is read.
+
+    Returns:
+        What was found, the same on every rank.
+
+    Raises:
+        StorageError: A file is out of reach, as those of others are.
+        MissingPackageError: A package for a kind of image is missing.
+    """
+    mine = range(place.rank, len(pairs.images), place.world_size)
+    look = partial(_look, pairs, channels, coloured, max_pixels)
+    with ThreadPoolExecutor(max(1, available_cores() // place.local_world_size)) as pool:
+        found = list(pool.map(look, mine))
+    everyone: list[Finding] = [each for part in place.gather(found) for each in part]
+    return summarise(sorted(everyone))
+
+
+def summarise(findings: Iterable[Finding]) -> MapScan:
+    """Add up what was found about pairs, in their order."""
+    pixels: Counter[int] = Counter()
+    maps: Counter[int] = Counter()
+    examples: dict[int, str] = {}
+    bad, turned = [], []
+    for finding in findings:
+        if finding.defect:
+            bad.append(finding)
+            continue
+        pixels.update(finding.values)
+        maps.update(finding.values.keys())
+        for value in finding.values:
+            examples.setdefault(value, finding.detail)
+        if finding.is_turned:
+            turned.append(finding.pair)
+    return MapScan(pixels, maps, examples, tuple(bad), tuple(turned))
+
+
+def _look(pairs: Pairs, channels: int, coloured: bool, max_pixels: int, index: int) -> Finding:
+    image, path = pairs.images[index], pairs.maps[index]
+    try:
+        picture = open_picture(
+            read_file(pairs.images, index), name=image, channels=channels, max_pixels=max_pixels
+        )
+    except (StorageError, MissingPackageError):
+        raise
+    except DataError as error:
+        return Finding(index, {}, "image(s) that cannot be read", str(error))
+    try:
+        values = read_values(
+            read_file(pairs.maps, index), name=path, max_pixels=max_pixels, coloured=coloured
+        )
+    except StorageError:
+        raise
+    except DataError as error:
+        return Finding(index, {}, "label map(s) that cannot be used", str(error))
+    size = picture.height, picture.width
+    if values.shape != size:
+        return Finding(index, {}, *_other_size(image, size, values, picture.is_turned))
+    return Finding(index, _counts(values), "", path, picture.is_turned)
+
+
+def _other_size(
+    image: str, size: tuple[int, int], values: NDArray[Any], is_turned: bool
+) -> tuple[str, str]:
+    height, width = values.shape
+    detail = f"{image} ({size[1]} x {size[0]} px, its map {width} x {height} px)"
+    if is_turned and (width, height) == size:
+        return (
+            "image(s) that EXIF turns, with maps that are not turned (turn the maps, or remove the "
+            "orientation from the images)",
+            detail,
+        )
+    return "label map(s) of another size than their image", detail
+
+
+def _counts(values: NDArray[Any]) -> dict[int, int]:
+    if values.dtype == np.uint8:
+        counts = np.bincount(values.ravel(), minlength=256)
+        found: Sequence[int] = np.flatnonzero(counts).tolist()
+        return {value: int(counts[value]) for value in found}
+    each, counts = np.unique(values, return_counts=True)
+    return dict(zip(each.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,155 @@
+"""Reads annotations in Pascal VOC's XML: one file for each image."""
+
+from __future__ import annotations
+
+import math
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convnextv2.data.dense.defects import Defect, Defects
+from convnextv2.data.dense.found import ImageFinder
+from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
+from convnextv2.data.dense.rle import Region
+from convnextv2.errors import DataError
+from convnextv2.text import plain
+
+
+def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawAnnotations:
+    """Read XML files in Pascal VOC's format.
+
+    Its boxes count pixels from 1 and include both ends: a box from 1 to 1 is one pixel wide.
+
+    Args:
+        files: The XML files, in the order of the images.
+        folders: Where their images may lie, the likeliest first.
+        where: What messages call them together.
+
+    Returns:
+        What they say of their images. The classes are sorted by name.
+
+    Raises:
+        DataError: No file can be used.
+    """
+    defects = Defects()
+    finder = ImageFinder(folders, defects)
+    named: list[tuple[RawImage, list[tuple[str, RawObject]]]] = []
+    found_images = 0
+    for file in files:
+        try:
+            root = ElementTree.parse(file).getroot()
+        except FileNotFoundError:
+            defects.add(Defect.MISSING_IMAGE, f"{file.name}, which a list of images names")
+            continue
+        except (OSError, ElementTree.ParseError, ValueError):
+            defects.add(Defect.MALFORMED, file.name)
+            continue
+        path = _find(root, file, finder)
+        if path is None:
+            defects.add(Defect.NO_IMAGE, file.name)
+            continue
+        found_images += 1
+        image = RawImage(path, _stated_size(root))
+        named.append((image, _objects(root, file.name, defects)))
+    if files and not found_images:
+        looked = ", ".join(folder for folder in finder.folders if os.path.isdir(folder))
+        raise DataError(
+            f"{where}: none of its {len(files):,} XML files has an image, such as "
+            f"{files[0].name}. Looked in {looked}. Name the folder with images_dir."
+        )
+    names = tuple(sorted({name for _, objects in named for name, _ in objects}))
+    numbers = {name: i for i, name in enumerate(names)}
+    for image, objects in named:
+        image.objects = [each._replace(label=numbers[name]) for name, each in objects]
+    total = sum(len(objects) for _, objects in named)
+    return RawAnnotations([image for image, _ in named], names, total, where, defects)
+
+
+def _find(root: ElementTree.Element, file: Path, finder: ImageFinder) -> str | None:
+    """Find the image of an XML file: by the name in it, or else by the file's own name."""
+    stated = (root.findtext("filename") or "").strip()
+    folder = (root.findtext("folder") or "").strip()
+    for name in filter(None, (stated, stated and folder and f"{folder}/{stated}")):
+        if os.path.splitext(name)[1] and (path := finder.find(name)):
+            return path
+    return finder.find(file.stem)
+
+
+def _objects(
+    root: ElementTree.Element, where: str, defects: Defects
+) -> list[tuple[str, RawObject]]:
+    objects = []
+    for element in root.iter("object"):
+        name = (element.findtext("name") or "").strip()
+        box = element.find("bndbox")
+        if not name or not name.isprintable() or box is None:
+            defects.add(Defect.MALFORMED, where)
+            continue
+        try:
+            x0, y0, x1, y1 = (
+                float(box.findtext(side) or "") for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+            region = _outline(element)
+        except ValueError:
+            defects.add(Defect.MALFORMED, where)
+            continue
+        if not all(map(math.isfinite, (x0, y0, x1, y1))):
+            defects.add(Defect.NOT_FINITE, where)
+            continue
+        if x1 <= x0 or y1 <= y0:  # a box of one pixel is a slip of the hand, too
+            defects.add(Defect.NO_AREA, where)
+            continue
+        is_difficult = (element.findtext("difficult") or "0").strip() == "1"
+        defects.add(Defect.DIFFICULT, where, int(is_difficult))
+        objects.append((name, RawObject((x0 - 1, y0 - 1, x1, y1), 0, is_difficult, None, region)))
+    return objects
+
+
+def _outline(element: ElementTree.Element) -> Region:
+    """Read the outline that exports of Roboflow have beside the box.
+
+    Raises:
+        ValueError: A coordinate is no number.
+    """
+    polygon = element.find("polygon")
+    if polygon is None:
+        return None
+    values = {each.tag: float(each.text or "") for each in polygon}
+    points = [
+        (values[f"x{i}"], values[f"y{i}"])
+        for i in range(1, len(values) // 2 + 1)
+        if f"x{i}" in values and f"y{i}" in values
+    ]
+    return (np.array(points, np.float64),) if len(points) >= 3 else None
+
+
+def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """Return the size that the file states. Some tools write 0 for it."""
+    try:
+        height = int(float(root.findtext("size/height") or ""))
+        width = int(float(root.findtext("size/width") or ""))
+    except ValueError:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def listed_files(path: Path, annotations: Path) -> list[Path]:
+    """Return the XML files that a list in ImageSets/Main names.
+
+    Args:
+        path: The list, with one name without an ending in each line. Numbers behind it, as in
+            lists for one class, are ignored.
+        annotations: The folder of the XML files.
+
+    Raises:
+        DataError: The list cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({plain(error.strerror)}).") from None
+    names = [line.split()[0] for line in lines if line.strip()]
+    return [annotations / f"{name.removesuffix('.xml')}.xml" for name in dict.fromkeys(names)]

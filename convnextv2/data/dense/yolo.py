@@ -1,0 +1,236 @@
+"""Reads annotations in YOLO's text files: one for each image, with relative coordinates."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from convnextv2.data.dense.defects import Defect, Defects
+from convnextv2.data.dense.found import images_in
+from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
+from convnextv2.errors import DataError
+from convnextv2.text import plain
+
+_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
+
+
+def read_yolo(
+    images: Sequence[str], class_names: Sequence[str] | None, where: str
+) -> RawAnnotations:
+    """Read the text files beside images, or in the folder labels/ beside their folder images/.
+
+    A line is a class number and a box (centre, width and height), or a class number and the
+    outline of the object. An image without a file, or with an empty one, has no objects.
+
+    Args:
+        images: The images.
+        class_names: The names of the classes; None if nothing names them.
+        where: What messages call the images together.
+
+    Raises:
+        DataError: No image has a file, or none of the lines can be used.
+    """
+    defects = Defects()
+    raw, lines, files, highest = [], 0, 0, -1
+    used: set[str] = set()
+    for path in images:
+        image = RawImage(path, None, is_relative=True)
+        raw.append(image)
+        label_file = next((file for file in _label_files(path) if os.path.isfile(file)), None)
+        if label_file is None:
+            continue
+        files += 1
+        used.add(os.path.normpath(label_file))
+        for number, line in enumerate(_lines(label_file), start=1):
+            lines += 1
+            at = f"{os.path.basename(label_file)}, line {number}"
+            found = _object(line, at, defects)
+            if found is None:
+                continue
+            highest = max(highest, found.label)
+            if class_names is not None and found.label >= len(class_names):
+                defects.add(Defect.UNKNOWN_CLASS, at)
+            else:
+                image.objects.append(found)
+    if images and not files:
+        raise DataError(
+            f"{where}: none of its {len(images):,} images has a text file of labels, such as "
+            f"{_label_files(images[0])[0]}."
+        )
+    for folder in dict.fromkeys(os.path.dirname(file) for file in used):
+        for name in sorted(os.listdir(folder)):
+            is_label = name.endswith(".txt") and name not in _NAME_FILES
+            if is_label and os.path.normpath(os.path.join(folder, name)) not in used:
+                defects.add(Defect.NO_IMAGE, name)
+    if lines and not any(image.objects for image in raw):
+        raise DataError(
+            f"{where}: none of its {lines:,} lines can be used ({_main(defects)}). Expected a "
+            "class number, and a box (centre, width, height) or an outline as shares of the "
+            "image's width and height."
+        )
+    notes: tuple[str, ...] = ()
+    if class_names is None:
+        class_names = [str(i) for i in range(highest + 1)]
+        notes = (f"{where}: no data.yaml or classes.txt names the classes; they get numbers.",)
+    return RawAnnotations(raw, tuple(class_names), lines, where, defects, notes)
+
+
+def read_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
+    """Find the names of the classes.
+
+    Args:
+        root: The folder of the data.
+        content: data.yaml; None without one.
+
+    Returns:
+        The names; None if nothing names the classes.
+
+    Raises:
+        DataError: The names in data.yaml are no list.
+    """
+    names = content.get("names") if content else None
+    if isinstance(names, dict):
+        try:
+            last = max(int(key) for key in names) + 1
+            numbered = {int(key): str(name) for key, name in names.items()}
+        except ValueError:
+            raise DataError(f"{root}: the names in data.yaml are not numbered.") from None
+        names = [numbered.get(i, str(i)) for i in range(last)]
+    if isinstance(names, list):
+        return [str(name).strip() for name in names]
+    if names is not None:
+        raise DataError(f"{root}: the names in data.yaml are neither a list nor numbered.")
+    for name in _NAME_FILES:
+        for folder in (root, root / "labels", root / "train"):
+            if (folder / name).is_file():
+                text = (folder / name).read_text(encoding="utf-8", errors="replace")
+                return [line.strip() for line in text.splitlines() if line.strip()]
+    count = content.get("nc") if content else None
+    return [str(i) for i in range(count)] if isinstance(count, int) else None
+
+
+def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Find the YAML file that describes a data set of YOLO.
+
+    Returns:
+        The file and its content; None if no YAML file in the folder has both train and names (or
+        nc).
+    """
+    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=_is_not_data):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+        except (OSError, yaml.YAMLError):
+            continue
+        if isinstance(content, dict) and "train" in content and content.keys() & {"names", "nc"}:
+            return path, content
+    return None
+
+
+def images_of(entry: Any, file: Path, root: Any) -> list[str]:
+    """Find the images that an entry of data.yaml means.
+
+    Args:
+        entry: A folder, a text file that lists images, or a list of these.
+        file: data.yaml.
+        root: Its entry `path`, if it has one.
+
+    Raises:
+        DataError: There is no such folder or file.
+    """
+    found: list[str] = []
+    for each in entry if isinstance(entry, list) else [entry]:
+        place = _place(str(each), file, root)
+        if place.is_dir():
+            found += below(place)
+        else:
+            lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
+            for line in filter(None, map(str.strip, lines)):
+                listed = Path(line)
+                found.append(str(listed if listed.is_absolute() else place.parent / listed))
+    return found
+
+
+def below(folder: Path) -> list[str]:
+    """Return all images below a folder, sorted."""
+    return sorted(
+        path
+        for inner, _, _ in os.walk(folder, followlinks=True)
+        for path in images_in(inner).values()
+    )
+
+
+def _place(entry: str, file: Path, root: Any) -> Path:
+    """Find what a path in data.yaml means; exports of Roboflow write ../train for train."""
+    folders = [file.parent]
+    if root:
+        given = Path(str(root))
+        folders = [given if given.is_absolute() else file.parent / given, *folders]
+    bare = entry
+    while bare.startswith("../"):
+        bare = bare[3:]
+    for folder in folders:
+        for name in (entry, bare):
+            if (folder / name).exists():
+                return folder / name
+    raise DataError(f"{file}: names {plain(entry)}, which is not there. Mend the path in it.")
+
+
+def _label_files(image: str) -> list[str]:
+    """Return where the labels of an image may lie."""
+    stem = os.path.splitext(image)[0]
+    files = []
+    head, found, tail = f"/{stem}".rpartition("/images/")
+    if found:
+        files.append(f"{head}/labels/{tail}.txt"[1:])
+    head, _, tail = stem.rpartition("/")
+    files += [f"{stem}.txt", f"{head}/labels/{tail}.txt"]
+    return files
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return [line for line in map(str.strip, file) if line]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _object(line: str, at: str, defects: Defects) -> RawObject | None:
+    """Read one line; None if it cannot be used, which is then counted."""
+    try:
+        values = [float(part) for part in line.split()]
+        label = int(values[0])
+        if label != values[0] or label < 0 or not all(map(math.isfinite, values)):
+            raise ValueError
+    except (ValueError, IndexError, OverflowError):
+        defects.add(Defect.MALFORMED, at)
+        return None
+    rest = values[1:]
+    if len(rest) == 4:
+        x, y, width, height = rest
+        if max(x, y) > 1.01 or min(x, y) < -0.01:
+            defects.add(Defect.OUTSIDE, at)
+            return None
+        return RawObject((x - width / 2, y - height / 2, x + width / 2, y + height / 2), label)
+    if len(rest) >= 6 and len(rest) % 2 == 0:
+        points = np.array(rest, np.float64).reshape(-1, 2)
+        (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+        return RawObject((x0, y0, x1, y1), label, region=(points,))
+    defects.add(Defect.MALFORMED, at)
+    return None
+
+
+def _is_not_data(path: Path) -> tuple[bool, str]:
+    return path.stem != "data", path.name
+
+
+def _main(defects: Defects) -> str:
+    """Say what is wrong most often."""
+    kind = max(defects.counts, key=lambda each: defects.counts[each])
+    return f"{defects.counts[kind]:,} {kind.value[1]}"

@@ -1,0 +1,39 @@
+"""Memory that worker processes share with the main process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from convnextv2.errors import StorageError
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors, in a worker process in memory that the main process sees.
+
+    Args:
+        tensors: Of one shape and dtype; at least one.
+
+    Returns:
+        (N, ...), in the memory layout of the tensors.
+
+    Raises:
+        StorageError: /dev/shm has no room.
+    """
+    if get_worker_info() is None:
+        return torch.stack(list(tensors))
+    # torch would see to the sharing in a thread, where it has nobody to tell that there is no
+    # memory left, and the main process would wait for ever.
+    batch = torch.empty(len(tensors), *tensors[0].shape, dtype=tensors[0].dtype)
+    try:
+        batch.share_memory_()
+    except RuntimeError as error:
+        size = f"{batch.numel() * batch.element_size() / 1e6:.1f} MB"
+        raise StorageError(
+            f"/dev/shm has no room for a batch of {size} ({error}). Use fewer workers or a smaller "
+            "cache_mb, or raise a container's --shm-size."
+        ) from None
+    return torch.stack(list(tensors), out=batch)

@@ -1,0 +1,24 @@
+"""Targets that can be mixed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+def soft_targets(targets: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Turn targets into shares of classes, which mixup and cutmix can mix.
+
+    Args:
+        targets: int64 (N,), the class of each image; or int64 (N, K) of 1, 0 and -1 (unknown) if
+            images may have several labels.
+        num_classes: The number of classes.
+        dtype: The type of the result, float.
+
+    Returns:
+        (N, num_classes). What is unknown is NaN, and so is whatever is mixed with it.
+    """
+    if targets.dim() == 1:
+        return one_hot(targets, num_classes).to(dtype)
+    return targets.to(dtype).masked_fill(targets < 0, torch.nan)

@@ -1,0 +1,53 @@
+"""What artifact.json says of models that answer for the places of an image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+"""Red, green and blue."""
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class SegmentorCard(BaseModel):
+    """How a segmentor's images are presented, and what its classes look like.
+
+    Attributes:
+        palette: A colour for each class.
+        head: The arguments of `Segmentor` other than the encoder and the number of classes.
+        slide: Whether it sees overlapping windows of the image size, in place of whole images.
+        test_scales: Factors on the size of the image, whose probabilities are averaged.
+        test_flip: Whether each of these is also seen mirrored.
+        ignore_values: Values in the label maps of its data that stand for no class; None for those
+            that these data have usually.
+        reduce_zero_label: Whether 0 stands for no class in these maps, and the first class is 1.
+    """
+
+    model_config = _CONFIG
+
+    palette: list[Colour]
+    head: dict[str, Any]
+    slide: bool
+    test_scales: Annotated[list[float], Field(min_length=1)]
+    test_flip: bool
+    ignore_values: list[int] | None = None
+    reduce_zero_label: bool = False
+
+
+class DetectorCard(BaseModel):
+    """What lies between the parts of a detector, and what its classes look like.
+
+    Attributes:
+        palette: A colour for each class.
+        head: The arguments of `Detector` other than the encoder and the number of classes.
+        levels: The number of maps in which objects are looked for.
+    """
+
+    model_config = _CONFIG
+
+    palette: list[Colour]
+    head: dict[str, Any]
+    levels: int = Field(ge=2)

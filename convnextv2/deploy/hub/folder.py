@@ -1,0 +1,177 @@
+"""The folder of a Hub repository: weights, configuration, card, and files for transformers.js."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnextv2.data.sources import find_sources
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.deploy.hub.browser import FILES, Agreement, write_browser_files
+from convnextv2.deploy.hub.card import CardFacts, write_card
+from convnextv2.errors import CheckpointError
+from convnextv2.files import write_text
+from convnextv2.find import run_of
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.preprocessing import Preprocessing
+from convnextv2.recipe.read import read_recipe
+from convnextv2.run import Run
+from convnextv2.weights.catalog import proposed_start, public_weights
+from convnextv2.weights.convert import convert_weights
+from convnextv2.weights.hub import is_hub_name, repository_of
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+_COMPARED = 32
+"""Images on which ONNX files are compared with the model."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Says what was written.
+
+    Attributes:
+        facts: What the card says.
+        lines: Lines for people.
+    """
+
+    facts: CardFacts
+    lines: list[str]
+
+
+def write_folder(
+    weights: Weights,
+    facts: CardFacts,
+    out: Path,
+    *,
+    allow_drift: bool = False,
+    with_onnx: bool = False,
+) -> Folder:
+    """Write everything that a repository holds.
+
+    Args:
+        weights: The weights.
+        facts: What the card says, still without what follows from the files.
+        out: The folder, which must be empty or not exist.
+        allow_drift: Whether to write weights that give other logits in the target library.
+        with_onnx: Whether to write ONNX files for transformers.js as well.
+
+    Returns:
+        The facts of the card that was written, and lines for people.
+
+    Raises:
+        CheckpointError: The target library cannot hold the model; see `convert_weights`.
+    """
+    lines = convert_weights(weights, facts.library, out, allow_drift=allow_drift)
+    lines = lines[:-1]  # the last one names the folder, which may be a temporary one
+    if with_onnx:
+        model, images = _model_and_images(weights)
+        line = _agreement(write_browser_files(model, out / "onnx", images))
+        lines.append(line)
+        facts = replace(facts, has_onnx=True, onnx_line=line)
+    write_text(out / "README.md", write_card(facts))
+    return Folder(facts, lines)
+
+
+def _model_and_images(weights: Weights) -> tuple[ConvNeXtV2, Tensor]:
+    """Return the classifier, and bundled images to compare its copies on, normalised."""
+    model = restore(weights)
+    assert isinstance(model, ConvNeXtV2)
+    transform = EvalTransform(Preprocessing.read(weights.description.preprocessing))
+    how = transform.preprocessing
+    bundled = find_sources(read_recipe({"dataset": "bundled"})[0], labelled=False)[0]
+    pixels = [transform(bundled.pixels(i, how.channels)) for i in range(_COMPARED)]
+    normalise = BatchTransform(how.mean, how.std).normalise
+    return model.float().eval(), normalise(torch.stack(pixels)).contiguous()
+
+
+def _agreement(found: dict[str, Agreement]) -> str:
+    parts = [
+        f"`{name}` ({FILES[name]}) has the same best class on {one.same_top1:.0%} and "
+        f"probabilities off by at most {one.largest:.1g}"
+        for name, one in found.items()
+    ]
+    images = next(iter(found.values())).images
+    return f"On {images} images that come with convnextv2, {'; '.join(parts)}."
+
+
+def read_facts(
+    weights: Weights, repository: str, library: str, *, licence: str, about: str, made_with: str
+) -> CardFacts:
+    """Collect what the card says of weights and of the run that they lie in.
+
+    Args:
+        weights: The weights.
+        repository: OWNER/NAME.
+        library: transformers or timm.
+        licence: The identifier of the licence; empty if nothing is known.
+        about: What the model is for, in the user's words.
+        made_with: The version of this package.
+
+    Raises:
+        CheckpointError: The weights do not say how images are prepared.
+    """
+    description, run = weights.description, run_of(weights.path)
+    if not description.preprocessing:
+        raise CheckpointError(
+            f"{weights.path}: does not say how its images are prepared. Write it with its "
+            "preprocessing."
+        )
+    return CardFacts(
+        repository,
+        description.model,
+        library,
+        description.class_names if description.kind == "classifier" else [],
+        Preprocessing.read(description.preprocessing),
+        figures=description.training,
+        data=_data_name(run),
+        licence=licence,
+        notice=weights.origin.notice,
+        base_model=_base_model(run),
+        origins=_origins(weights),
+        about=about,
+        made_with=made_with,
+    )
+
+
+def _data_name(run: Run | None) -> str:
+    """Name the data that a run was validated on. Folders above them stay private."""
+    if run is None:
+        return ""
+    recipe = run.recipe
+    return Path(recipe.data_dir).resolve().name if recipe.data_dir else recipe.dataset
+
+
+def _base_model(run: Run | None) -> str:
+    """Find the repository of the Hub that training started from, through the runs between."""
+    for _ in range(100):  # runs that start from each other in a circle cannot be made by us
+        if run is None:
+            return ""
+        init = run.recipe.init
+        if not init or is_hub_name(str(init)):
+            return str(init or "")
+        known = proposed_start(run.recipe.model) if init == "pretrained" else public_weights(init)
+        if known and not Path(init).exists():
+            return known.repository
+        start = Path(init)
+        if repository := repository_of(start) or repository_of(start.parent):
+            return repository
+        run = Run(start) if (start / "recipe.yaml").is_file() else run_of(start)
+    return ""
+
+
+def _origins(weights: Weights) -> list[str]:
+    """Say what the weights are, and what they were started from."""
+    lines = [f"These weights: sha256 {weights.origin.sha256}."]
+    start: Any = weights.description.provenance.get("init")
+    while isinstance(start, dict) and start:
+        lines.append(
+            f"Training started from weights of the format {start.get('format', 'unknown')}, sha256 "
+            f"{start.get('sha256', 'unknown')}."
+        )
+        start = start.get("init")
+    return lines

@@ -1,0 +1,74 @@
+"""Pictures of label maps: a colour for each class, laid over the image or by themselves."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+_TURN = 0.618033988749895  # of a circle: the golden ratio keeps neighbours apart
+_LEVELS = ((0.85, 0.95), (0.55, 0.8), (0.95, 0.65))  # saturation and value
+_SHARE = 0.55
+"""Share of the class's colour in an overlay."""
+
+
+def class_colours(count: int) -> NDArray[np.uint8]:
+    """Choose a colour for each class, the same ones in every picture of this package.
+
+    Args:
+        count: Number of classes.
+
+    Returns:
+        uint8 (count, 3). The first class is grey, since it is the background in most data sets.
+    """
+    colours = [(112, 112, 112)]
+    for i in range(count - 1):
+        saturation, value = _LEVELS[i % len(_LEVELS)]
+        rgb = colorsys.hsv_to_rgb(i * _TURN % 1, saturation, value)
+        colours.append(tuple(round(255 * band) for band in rgb))  # type: ignore[arg-type]
+    return np.array(colours[:count], np.uint8).reshape(-1, 3)
+
+
+def overlay(pixels: Tensor, classes: Tensor, count: int) -> Image.Image:
+    """Lay the colours of classes over an image.
+
+    Args:
+        pixels: uint8 (C, H, W). Three channels are shown as RGB; of others, see
+            `gallery.to_picture`.
+        classes: Integers (H, W). Pixels with a negative one stay as they are, but darker.
+        count: Number of classes.
+    """
+    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
+    photo = shown.permute(1, 2, 0).float()
+    colours = torch.from_numpy(class_colours(count)).float()
+    known = (classes >= 0)[..., None]
+    painted = colours[classes.clamp(min=0).long()]
+    mixed = torch.where(known, photo * (1 - _SHARE) + painted * _SHARE, photo * (1 - _SHARE))
+    return Image.fromarray(mixed.round().to(torch.uint8).numpy())
+
+
+def index_picture(classes: Tensor, count: int, values: Sequence[int] = ()) -> Image.Image:
+    """Make a picture whose values are class indices, for other programs.
+
+    Args:
+        classes: Integers (H, W), class indices.
+        count: Number of classes.
+        values: The value to write for each class; empty for its index.
+
+    Returns:
+        A picture with a palette of the classes' colours, 8 bits; or 16 bits without one if a value
+        is above 255.
+    """
+    indices = classes.numpy()
+    if values:
+        indices = np.asarray(values)[indices]
+    if count > 256 or indices.max(initial=0) > 255:
+        return Image.fromarray(indices.astype(np.uint16))
+    picture = Image.fromarray(indices.astype(np.uint8))
+    picture.putpalette(class_colours(count).ravel().tolist())
+    return picture

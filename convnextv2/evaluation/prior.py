@@ -1,0 +1,193 @@
+"""For which frequencies of the classes probabilities hold, and how to convert them to others.
+
+A classifier that was trained on frequent and rare classes prefers the frequent ones. Its
+probabilities hold where classes are as frequent as in training, and nowhere else. These shares are
+the prior. If it is known, Bayes' rule converts the probabilities to any other.
+
+The arrays have one entry for each row of the head. A row without training images has a share of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convnextv2.data.draws import class_shares
+from convnextv2.errors import CheckpointError
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.recipe.prior import Prior
+from convnextv2.weights.description import Description
+
+Array = NDArray[np.float64]
+
+
+def log_prior(shares: Array) -> Array:
+    """Return the logarithm of the shares of the classes.
+
+    A class without images gets the largest of them: whatever is added to or subtracted from logits
+    must not raise it above the others.
+    """
+    logs: Array = np.log(np.where(shares > 0, shares, shares.max()))
+    return logs
+
+
+def check_has_prior(kind: str, prior: Prior, name: str) -> None:
+    """Refuse another prior for a model that does not give an image one class.
+
+    Args:
+        kind: The kind of the weights.
+        prior: See `prior_shift`.
+        name: What the weights are called in messages.
+
+    Raises:
+        CheckpointError: The model is of a kind that has no prior.
+    """
+    if kind in ("segmentation", "detection") and prior != "trained":
+        raise CheckpointError(
+            f"prior = {prior}: is for models with one class for each image, and {name} is for "
+            f"{kind}. Leave prior out."
+        )
+    if kind == "multi_label" and prior != "trained":
+        raise CheckpointError(
+            f"prior = {prior}: is for models with one class for each image, and {name} gives an "
+            "image any number of labels. Leave prior out."
+        )
+
+
+def prior_shift(balance: Mapping[str, Any], prior: Prior, name: str) -> Array:
+    """Return what to add to logits so that probabilities hold for another prior.
+
+    The rule follows from Bayes: f + log(new prior) - log(prior of training). "balanced" is logit
+    adjustment after training (Menon et al. 2021, arXiv 2007.07314).
+
+    Args:
+        balance: What the weights tell; see `Description.balance`.
+        prior: "natural" for classes as frequent as in the training images; "balanced" for classes
+            of equal frequency; or a number tau, which subtracts tau times the logarithm of the
+            prior (1 is "balanced", 0 changes nothing); "trained" changes nothing.
+        name: What the weights are called in messages.
+
+    Returns:
+        float64 (K,).
+
+    Raises:
+        CheckpointError: The weights do not tell how often classes occurred.
+    """
+    if not balance:
+        raise CheckpointError(
+            f"prior = {prior}: {name} does not tell for which frequencies of the classes its "
+            "probabilities hold: it is of an older version, of another library, or learned from a "
+            "teacher. Leave prior out."
+        )
+    counts = np.array(balance["class_counts"], dtype=np.int64)
+    trained = log_prior(prior_of(balance))
+    if prior == "natural":
+        return log_prior(class_shares(counts)) - trained
+    tau = {"balanced": 1.0, "trained": 0.0}[prior] if isinstance(prior, str) else prior
+    return -tau * trained
+
+
+def shifted(balance: Mapping[str, Any], prior: Prior) -> dict[str, Any]:
+    """Return the description of the balance after `prior_shift`; see `Description.balance`."""
+    counts, trained = balance["class_counts"], prior_of(balance)
+    target = trained
+    if prior == "natural":
+        target = class_shares(np.array(counts))
+    elif prior != "trained":
+        tau = 1.0 if prior == "balanced" else float(prior)
+        target = np.where(trained > 0, trained, 1.0) ** (1 - tau) * (trained > 0)
+        target = target / target.sum()
+    done = [balance["done"]] if balance["done"] else []
+    word = prior if isinstance(prior, str) else f"{prior:g}"
+    return {
+        "class_counts": counts,
+        "prior": prior_json(target, counts),
+        "done": ", ".join([*done, f"prior {word} after training"]),
+    }
+
+
+def use_prior(model: ConvNeXtV2, description: Description, prior: Prior, name: str) -> Description:
+    """Change the bias of a classifier's head so that its probabilities hold for another prior.
+
+    Args:
+        model: The classifier, which is changed.
+        description: Its description.
+        prior: See `prior_shift`.
+        name: What the weights are called in messages.
+
+    Returns:
+        The description of the changed classifier.
+
+    Raises:
+        CheckpointError: The weights do not tell how often classes occurred.
+    """
+    if prior == "trained":
+        return description
+    check_has_prior(description.kind, prior, name)
+    assert model.head is not None
+    shift = torch.from_numpy(prior_shift(description.balance, prior, name))
+    with torch.no_grad():
+        model.head.bias.add_(shift.to(model.head.bias))
+    return replace(description, balance=shifted(description.balance, prior))
+
+
+def image_shares(balance: Mapping[str, Any], targets: NDArray[np.int64]) -> Array | None:
+    """Weigh images so that their classes have the frequencies for which probabilities hold.
+
+    Args:
+        balance: See `Description.balance`.
+        targets: int64 (N,), the classes of the images, which are as frequent as in training.
+
+    Returns:
+        float64 (N,); None if all images have the same weight.
+    """
+    if not balance or balance["prior"] == "natural":
+        return None
+    prior = prior_of(balance)
+    shares: Array = (prior / np.maximum(np.bincount(targets, minlength=len(prior)), 1))[targets]
+    return shares
+
+
+def prior_json(prior: Array, counts: Sequence[int]) -> str | list[float]:
+    """Write a prior as a word if there is one for it."""
+    natural = class_shares(np.array(counts))
+    if np.allclose(prior, natural, rtol=1e-6):
+        return "natural"
+    if np.allclose(prior, class_shares(np.array(counts), 0.0), rtol=1e-6):
+        return "balanced"
+    return [float(f"{share:.6g}") for share in prior]
+
+
+def prior_of(balance: Mapping[str, Any]) -> Array:
+    """Return the shares of the classes for which probabilities hold, float64 (K,) with sum 1.
+
+    Args:
+        balance: See `Description.balance`; not empty.
+    """
+    prior = balance["prior"]
+    if isinstance(prior, str):
+        power = 1.0 if prior == "natural" else 0.0
+        return class_shares(np.array(balance["class_counts"]), power)
+    return np.array(prior, dtype=np.float64)
+
+
+def meaning(balance: Mapping[str, Any]) -> str:
+    """Say for which frequencies of the classes probabilities hold, as a sentence.
+
+    Args:
+        balance: See `Description.balance`; not empty.
+    """
+    prior = balance["prior"]
+    if isinstance(prior, str):
+        words = {"natural": "as frequent as in training", "balanced": "equally frequent"}
+        return f"Probabilities hold where classes are {words[prior]}."
+    shares = [share for share in prior if share]
+    return (
+        f"Probabilities hold where the rarest class has {min(shares):.2g} of the images, and the "
+        f"most frequent {max(shares):.2g}."
+    )

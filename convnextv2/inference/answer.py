@@ -1,0 +1,77 @@
+"""What is said of one image: its most probable classes, or the labels that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convnextv2.inference.scorer import Scorer
+
+
+def result_of(
+    scorer: Scorer, probs: NDArray[np.float32], top_k: int, *, threshold: float | None = None
+) -> dict[str, Any]:
+    """Say what a model finds in one image.
+
+    Args:
+        scorer: The model.
+        probs: The probabilities, float32 (classes,).
+        top_k: How many classes to name if an image has one class.
+        threshold: Replaces the thresholds of labels, or leaves out classes that are less probable.
+
+    Returns:
+        {"predictions": [{"class", "prob"}, ...]}, the most probable class first. If an image may
+        have any number of labels, see `labels_of`.
+    """
+    if scorer.thresholds is not None:
+        limits = scorer.thresholds if threshold is None else [threshold] * len(probs)
+        return labels_of(probs, scorer.class_names, limits)
+    best = top(probs, scorer.class_names, top_k)
+    return {"predictions": [one for one in best if one["prob"] >= (threshold or 0)]}
+
+
+def labels_of(
+    probs: NDArray[np.float32], class_names: Sequence[str], thresholds: Sequence[float]
+) -> dict[str, Any]:
+    """Return the labels of one image, and the probabilities of all.
+
+    Args:
+        probs: The probabilities, float32 (classes,).
+        class_names: The names of the classes.
+        thresholds: The probability from which on each class counts as present.
+
+    Returns:
+        {"labels": [{"name", "score", "threshold"}, ...], "scores": {name: probability}}. The
+        labels are those that count, the most probable first; there may be none. The scores are
+        those of all classes, in the model's order.
+    """
+    scores = dict(zip(class_names, probs.tolist(), strict=True))
+    counting = [
+        {"name": name, "score": score, "threshold": threshold}
+        for (name, score), threshold in zip(scores.items(), thresholds, strict=True)
+        if score >= threshold
+    ]
+    counting.sort(key=lambda label: -label["score"])
+    return {"labels": counting, "scores": scores}
+
+
+def top(probs: NDArray[np.float32], class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """Return the most probable classes of one image.
+
+    Args:
+        probs: The probabilities, float32 (classes,).
+        class_names: The names of the classes.
+        top_k: How many to return.
+
+    Returns:
+        {"class": name, "prob": probability} for each, the most probable first.
+    """
+    best = torch.from_numpy(probs).topk(min(top_k, len(probs)))
+    return [
+        {"class": class_names[c], "prob": p}
+        for c, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

@@ -1,0 +1,106 @@
+"""Writes predictions to a file, for spreadsheets and programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from convnextv2.errors import RecipeError
+from convnextv2.files import replacing
+
+SUFFIXES = (".csv", ".json", ".jsonl")
+
+
+def check_prediction_file(path: Path) -> None:
+    """Check before any work is done that predictions can be written to a file of this name.
+
+    Raises:
+        RecipeError: The ending is unknown, there is a folder of this name, or nothing can be
+            written there.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise RecipeError(f"out = {path}: expected a file that ends in {', '.join(SUFFIXES)}.")
+    if path.is_dir():
+        raise RecipeError(f"out = {path}: is a folder. Give a file such as {path}/shoes.csv.")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Check before any work is done that a file can be written.
+
+    Raises:
+        RecipeError: Its folder cannot be made, or nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise RecipeError(
+            f"out = {path}: nothing can be written in {path.parent} ({error.strerror}). Choose "
+            "another place."
+        ) from error
+
+
+def write_predictions(
+    path: Path, results: Sequence[Mapping[str, Any]], failures: Mapping[str, str]
+) -> None:
+    """Write predictions in one atomic step.
+
+    A CSV file has one row for each image: image, class_1, prob_1, class_2, prob_2 and so on, and
+    error. If an image may have any number of labels, the columns are image, the labels separated
+    by |, the probability of each class under its name, and error. JSON holds the results as
+    `predict` returns them; an image that failed has no predictions and the key "error". Images that
+    failed come last.
+
+    Args:
+        path: The file; its ending is one of `SUFFIXES`. Missing folders are made.
+        results: What `predict` returns for each image.
+        failures: Image -> why there are no predictions.
+    """
+    has_labels = any("labels" in result for result in results)
+    nothing: dict[str, Any] = {"labels": []} if has_labels else {"predictions": []}
+    rows: list[dict[str, Any]] = [
+        *map(dict, results),
+        *({"image": name, **nothing, "error": why} for name, why in failures.items()),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # File names that are not UTF-8 are written as the bytes that they are. JSON escapes them.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        if path.suffix.lower() == ".csv":
+            csv.writer(file).writerows(_table_of_labels(rows) if has_labels else _table(rows))
+        elif path.suffix.lower() == ".json":
+            json.dump(rows, file, indent=2)
+            file.write("\n")
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Return the rows of a CSV file with their head. Images with fewer classes have empty cells."""
+    most = max((len(row["predictions"]) for row in rows), default=0)
+    head = ["image", *(f"{what}_{i + 1}" for i in range(most) for what in ("class", "prob"))]
+    table: list[list[Any]] = [[*head, "error"]]
+    for row in rows:
+        cells = [value for one in row["predictions"] for value in (one["class"], one["prob"])]
+        cells += [""] * (2 * most - len(cells))
+        table.append([row["image"], *cells, row.get("error", "")])
+    return table
+
+
+def _table_of_labels(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Return the rows of a CSV file with their head, for images with any number of labels."""
+    classes = list(next(row["scores"] for row in rows if "scores" in row))
+    table: list[list[Any]] = [["image", "labels", *classes, "error"]]
+    for row in rows:
+        names = "|".join(label["name"] for label in row.get("labels", ()))
+        scores = [row["scores"][name] if "scores" in row else "" for name in classes]
+        table.append([row["image"], names, *scores, row.get("error", "")])
+    return table

@@ -1,0 +1,346 @@
+"""The segmenter: a class for every pixel of an image, with bounded memory.
+
+Validation, predictions, certificates and the server all use it. Logits are kept at the resolution
+of the network until the end. They are enlarged to the image's own size in strips, so that a large
+photograph and many classes do not fill the memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnextv2.data.dense.map_transforms import whole_image
+from convnextv2.data.named import default_class_names
+from convnextv2.data.transforms import BatchTransform
+from convnextv2.device import choose_device, choose_precision
+from convnextv2.errors import CheckpointError
+from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.model.upernet import Segmentor
+from convnextv2.preprocessing import Preprocessing
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.weights.describe import distinct
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+STRIP_VALUES = 1 << 25
+"""Numbers that a strip of enlarged logits holds at most, unless one row holds more."""
+_WINDOWS_AT_ONCE = 4
+
+
+class LogitMap(NamedTuple):
+    """Logits of an image at the resolution of the network.
+
+    Attributes:
+        logits: float32 (K, h, w).
+        extent: The rows and columns of it that the image covers, which need not be whole numbers.
+            The rest is padding.
+    """
+
+    logits: Tensor
+    extent: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How images are presented to a network.
+
+    Attributes:
+        slide: Whether it sees overlapping windows of the image size, in place of whole images.
+        scales: Factors on the size of the image. The probabilities of all are averaged.
+        flip: Whether it also sees each of these mirrored.
+    """
+
+    slide: bool = False
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Windows:
+        """Take the recipe's settings."""
+        return cls(recipe.slide, recipe.test_scales, recipe.test_flip)
+
+
+class Segmenter:
+    """Gives every pixel of an image a class. Threads may share it.
+
+    Args:
+        logits: Maps normalised images (N, C, H, W), whose sides are multiples of `stride`, to
+            float32 logits (N, K, h, w).
+        preprocessing: How images are prepared. Its `image_size` is what a resized image covers, and
+            the size of windows.
+        stride: The total stride of the network.
+        class_names: One for each class.
+        device: Where images are normalised, and logits enlarged.
+        windows: How images are presented.
+    """
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        preprocessing: Preprocessing,
+        *,
+        stride: int,
+        class_names: Sequence[str],
+        device: torch.device,
+        windows: Windows | None = None,
+    ) -> None:
+        self.preprocessing, self.class_names = preprocessing, list(class_names)
+        self.device, self.windows = device, windows or Windows()
+        self._logits, self._stride = logits, stride
+        self._normalise = BatchTransform(preprocessing.mean, preprocessing.std).normalise
+        self._lock = threading.Lock()
+
+    def prepare(self, pixels: Tensor, factor: float = 1.0) -> Tensor:
+        """Resize an image so that it covers the image size times a factor.
+
+        Args:
+            pixels: uint8 (C, H, W).
+            factor: The factor.
+
+        Returns:
+            uint8 (C, h, w).
+        """
+        return whole_image(pixels, self.preprocessing, factor)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Find the class of every pixel.
+
+        Args:
+            pixels: uint8 (C, H, W) of any size.
+
+        Returns:
+            int16 (H, W) on the CPU, class indices.
+        """
+        size = pixels.shape[-2], pixels.shape[-1]
+        with self._lock, torch.inference_mode():
+            maps = [
+                self._turned(self.prepare(pixels, factor), flip)
+                for factor in self.windows.scales
+                for flip in ((False, True) if self.windows.flip else (False,))
+            ]
+            return classes_of(maps, size)
+
+    def classify_prepared(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Find the class of every pixel of an image that `prepare` has resized at a factor of 1.
+
+        This saves a resize if the only scale is 1; otherwise the image itself is needed.
+
+        Args:
+            pixels: uint8 (C, h, w).
+            size: Height and width of the image itself.
+
+        Returns:
+            int16 (*size) on the CPU, class indices.
+        """
+        with self._lock, torch.inference_mode():
+            maps = [
+                self._turned(pixels, flip)
+                for flip in ((False, True) if self.windows.flip else (False,))
+            ]
+            return classes_of(maps, size)
+
+    def _turned(self, pixels: Tensor, flip: bool) -> LogitMap:
+        images = self._normalise((pixels.flip(-1) if flip else pixels)[None].to(self.device))
+        found = self._slid(images) if self.windows.slide else self._whole(images)
+        if not flip:
+            return found
+        # Padding is at the right of the mirrored image, so it has to go before it is mirrored back.
+        height, width = images.shape[-2:]
+        kept = _cut(found, (height, width))
+        return LogitMap(kept.flip(-1), (float(height), float(width)))
+
+    def _whole(self, images: Tensor) -> LogitMap:
+        """Run the network on a whole image (1, C, H, W), which is padded with the mean colour."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % self._stride, 0, -height % self._stride))
+        logits = self._logits(padded)[0].float()
+        scale = (logits.shape[-2] / padded.shape[-2], logits.shape[-1] / padded.shape[-1])
+        return LogitMap(logits, (height * scale[0], width * scale[1]))
+
+    def _slid(self, images: Tensor) -> LogitMap:
+        """Run the network on overlapping windows, and average their logits."""
+        height, width = images.shape[-2:]
+        side = self.preprocessing.image_size
+        places = list(window_corners((height, width), side))
+        if len(places) == 1:
+            return self._whole(images)
+        total = images.new_zeros(len(self.class_names), height, width, dtype=torch.float32)
+        count = images.new_zeros(1, height, width, dtype=torch.float32)
+        window = min(side[0], height), min(side[1], width)
+        for start in range(0, len(places), _WINDOWS_AT_ONCE):
+            chunk = places[start : start + _WINDOWS_AT_ONCE]
+            cut = torch.cat([images[..., y : y + window[0], x : x + window[1]] for y, x in chunk])
+            padded = F.pad(cut, (0, -window[1] % self._stride, 0, -window[0] % self._stride))
+            logits = F.interpolate(self._logits(padded).float(), padded.shape[-2:], mode="bilinear")
+            for (y, x), found in zip(chunk, logits, strict=True):
+                total[:, y : y + window[0], x : x + window[1]] += found[:, : window[0], : window[1]]
+                count[:, y : y + window[0], x : x + window[1]] += 1
+        return LogitMap(total / count, (float(height), float(width)))
+
+
+def window_corners(size: tuple[int, int], window: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield top and left of the windows that cover an image.
+
+    They move by two thirds of their size, rounded down. The last ones of a row or column are moved
+    back into the image. Source: the official segmentation configs (512 and 341, 640 and 426).
+
+    Args:
+        size: Height and width of the image.
+        window: Height and width of a window.
+    """
+    for top in _starts(size[0], window[0]):
+        for left in _starts(size[1], window[1]):
+            yield top, left
+
+
+def _starts(side: int, window: int) -> list[int]:
+    step = max(1, 2 * window // 3)
+    count = max(0, side - window + step - 1) // step + 1
+    return [max(0, min(i * step, side - window)) for i in range(count)]
+
+
+def classes_of(maps: Sequence[LogitMap], size: tuple[int, int]) -> Tensor:
+    """Find the most probable class of every pixel.
+
+    Args:
+        maps: Logits of the same image in one or several versions, whose probabilities are averaged.
+        size: Height and width of the image.
+
+    Returns:
+        int16 (*size) on the CPU.
+    """
+    classes = len(maps[0].logits)
+    rows = max(1, STRIP_VALUES // (classes * size[1]))
+    strips = []
+    widened = [_along_width(each, size[1]) for each in maps] if rows >= size[0] else None
+    for start in range(0, size[0], rows):
+        end = min(size[0], start + rows)
+        total: Tensor | None = None
+        for i, each in enumerate(maps):
+            wide = widened[i] if widened else None
+            strip = _strip(each, size, start, end, wide)
+            if len(maps) > 1:
+                strip = strip.softmax(0)
+            total = strip if total is None else total + strip
+        assert total is not None
+        strips.append(total.argmax(0).to(torch.int16).cpu())
+    return torch.cat(strips)
+
+
+def _strip(
+    found: LogitMap, size: tuple[int, int], start: int, end: int, wide: Tensor | None
+) -> Tensor:
+    """Enlarge rows of logits bilinearly, with the centres of pixels aligned: (K, rows, width)."""
+    low, high, share = _neighbours(
+        start, end, size[0], found.extent[0], found.logits.shape[-2], found.logits.device
+    )
+    if wide is None:
+        first = int(low[0])
+        part = found.logits[:, first : int(high[-1]) + 1]
+        wide, low, high = (
+            _along_width(LogitMap(part, found.extent), size[1]),
+            low - first,
+            high - first,
+        )
+    share = share[:, None]
+    return wide[:, low] * (1 - share) + wide[:, high] * share
+
+
+def _along_width(found: LogitMap, width: int) -> Tensor:
+    low, high, share = _neighbours(
+        0, width, width, found.extent[1], found.logits.shape[-1], found.logits.device
+    )
+    return found.logits[..., low] * (1 - share) + found.logits[..., high] * share
+
+
+def _neighbours(
+    start: int, end: int, target: int, extent: float, length: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two positions between which each target position lies, and the second's share."""
+    centres = torch.arange(start, end, device=device, dtype=torch.float32) + 0.5
+    at = (centres * (extent / target) - 0.5).clamp(min=0.0)
+    low = at.floor().long().clamp(max=length - 1)
+    return low, (low + 1).clamp(max=length - 1), (at - low).clamp(max=1.0)
+
+
+def _cut(found: LogitMap, size: tuple[int, int]) -> Tensor:
+    """Enlarge logits to the size of the resized image, without its padding: (K, *size)."""
+    return _strip(found, size, 0, size[0], None)
+
+
+def segmenter_of(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    *,
+    class_names: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    windows: Windows | None = None,
+) -> Segmenter:
+    """Make a segmenter of a network in evaluation mode.
+
+    Args:
+        model: A `Segmentor`, on its device.
+        preprocessing: How its images are prepared.
+        class_names: One for each class.
+        device: Where it computes.
+        dtype: The precision of the forward pass.
+        windows: How images are presented.
+    """
+    assert isinstance(model, Segmentor)
+
+    def logits(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found: Tensor = model(images)
+        return found.float()
+
+    return Segmenter(
+        logits, preprocessing, stride=model.encoder.total_stride, class_names=class_names,
+        device=device, windows=windows,
+    )  # fmt: skip
+
+
+def open_segmenter(
+    source: str | Path | Weights, *, device: str = "auto", precision: str = "auto"
+) -> Segmenter:
+    """Open a segmentor.
+
+    Args:
+        source: A run folder, checkpoint or weights file, or one that is open already. If it belongs
+            to a run, images are presented as the run's recipe says.
+        device: Where PyTorch computes.
+        precision: PyTorch's arithmetic.
+
+    Raises:
+        ConvNeXtV2Error: The source cannot be opened, or is not a segmentor.
+    """
+    opened = source if isinstance(source, Weights) else open_run_weights(find_weights(source))
+    model, description = restore(opened), opened.description
+    if not isinstance(model, Segmentor):
+        raise CheckpointError(
+            f"{opened.path}: gives no class to pixels. Train a segmentor with: convnextv2 train "
+            "--task segmentation."
+        )
+    if not description.preprocessing:
+        raise CheckpointError(
+            f"{opened.path}: does not say how its images are prepared. Write it with its "
+            "preprocessing."
+        )
+    chosen, run = choose_device(device), run_of(opened.path)
+    is_own = run is not None and run.recipe.task == "segmentation"
+    return segmenter_of(
+        model.to(chosen).eval(),
+        Preprocessing.read(description.preprocessing),
+        class_names=distinct(description.class_names or default_class_names(model.num_classes)),
+        device=chosen,
+        dtype=choose_precision(precision, chosen),
+        windows=Windows.of(run.recipe) if run is not None and is_own else None,
+    )

@@ -1,0 +1,504 @@
+"""Detection and instance segmentation: Faster and Mask R-CNN on the pyramid of a ConvNeXt V2.
+
+The parts are torchvision's. What differs from its `MaskRCNN` follows MMDetection, with which the
+paper trained: plain L1 losses for boxes, at most 1000 proposals for training, and linear soft-NMS
+as an option. Images come normalised and in the size that the network is to see; nothing is
+normalised or resized here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou
+from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
+
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.layers import full_precision
+from convnextv2.model.mask_crops import resample
+from convnextv2.model.pyramid import Pyramid
+from convnextv2.model.soft_nms import soft_nms
+
+RATIOS = (0.5, 1.0, 2.0)
+"""Height over width of the anchors."""
+MASK_SIDE = 28
+"""The side of predicted masks; each is stretched over its box."""
+_PAIRS_AT_ONCE = 1 << 22
+"""Pairs of objects and anchors whose IoU is computed at once."""
+
+Targets = Sequence[dict[str, Tensor]]
+"""The objects of each image: `boxes` float32 (n, 4), x0, y0, x1, y1 in px; `labels` int64 (n,),
+class numbers from 0; with masks also `mask_pixels` and `mask_places`, see `mask_crops.resample`."""
+
+Found = list[dict[str, Tensor]]
+"""What was found in each image, the best first: `boxes` and `labels` as in `Targets`, `scores`
+float32 (n,), and with masks `masks` float32 (n, 28, 28), the probabilities within each box."""
+
+
+class Detector(nn.Module):
+    """Finds objects: a box, a class and, if asked for, a mask for each.
+
+    Args:
+        encoder: A network that was built with `num_classes=None`.
+        num_classes: The number of classes, without the background.
+        masks: Whether masks are learned.
+        fpn_channels: Channels of the feature pyramid network and of the mask head.
+        finest_stride: The stride of the finest level that objects are looked for on: that of the
+            first stage, or twice as much, which suits large objects and takes a third of the time.
+        anchor_scale: The side of a level's anchors over its stride.
+        box_dim: The width of the two layers of the box head.
+        proposals: The number of proposals after non-maximum suppression.
+        rois: The number of proposals that the box head is trained on in each image.
+        max_detections: The largest number of objects found in an image.
+        score_threshold: Objects with a lower score are not reported.
+        soft: Whether linear soft-NMS takes the place of non-maximum suppression.
+    """
+
+    def __init__(
+        self,
+        encoder: ConvNeXtV2,
+        num_classes: int,
+        *,
+        masks: bool = True,
+        fpn_channels: int = 256,
+        finest_stride: int = 4,
+        anchor_scale: float = 8.0,
+        box_dim: int = 1024,
+        proposals: int = 1000,
+        rois: int = 512,
+        max_detections: int = 100,
+        score_threshold: float = 0.05,
+        soft: bool = False,
+    ) -> None:
+        super().__init__()
+        # What a weights file needs to build this network again.
+        self.arguments: dict[str, Any] = encoder.arguments | {"num_classes": num_classes}
+        self.head_arguments: dict[str, Any] = {
+            "masks": masks,
+            "fpn_channels": fpn_channels,
+            "finest_stride": finest_stride,
+            "anchor_scale": anchor_scale,
+            "box_dim": box_dim,
+            "proposals": proposals,
+            "rois": rois,
+            "max_detections": max_detections,
+            "score_threshold": score_threshold,
+            "soft": soft,
+        }
+        self.num_classes, self.has_masks = num_classes, masks
+        self.pyramid = pyramid = Pyramid(encoder)
+        self._first = 1 if finest_stride > pyramid.strides[0] else 0
+        dims = list(pyramid.dims[self._first :])
+        self.levels = [str(i) for i in range(len(dims))]
+        self.fpn = FeaturePyramidNetwork(dims, fpn_channels, extra_blocks=LastLevelMaxPool())
+        strides = [*pyramid.strides[self._first :], 2 * pyramid.strides[-1]]
+        anchors = Anchors(strides, anchor_scale)
+        # torchvision's names for these arguments end in testing and training.
+        self.rpn = ProposalNetwork(
+            anchors,
+            _FloatRPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
+            post_nms_top_n={"training": proposals, "testing": proposals},
+            nms_thresh=0.7,
+        )
+        self.roi_heads = Heads(
+            region_pool(self.levels, strides[:-1], 7),
+            TwoMLPHead(fpn_channels * 7**2, box_dim),
+            _FloatPredictor(box_dim, num_classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=rois,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=score_threshold,
+            nms_thresh=0.5,
+            detections_per_img=max_detections,
+        )
+        self.roi_heads.soft = soft
+        if masks:
+            self.roi_heads.mask_roi_pool = region_pool(self.levels, strides[:-1], MASK_SIDE // 2)
+            self.roi_heads.mask_head = MaskRCNNHeads(fpn_channels, (fpn_channels,) * 4, 1)
+            self.roi_heads.mask_predictor = MaskRCNNPredictor(
+                fpn_channels, fpn_channels, num_classes + 1
+            )
+
+    @property
+    def encoder(self) -> ConvNeXtV2:
+        """The encoder."""
+        return self.pyramid.encoder
+
+    @property
+    def class_tensors(self) -> dict[str, tuple[int, int]]:
+        """The tensors with rows for each class: rows of the background, and of each class."""
+        heads = {"box_predictor.cls_score": (1, 1), "box_predictor.bbox_pred": (4, 4)}
+        if self.has_masks:
+            heads["mask_predictor.mask_fcn_logits"] = (1, 1)
+        return {
+            f"roi_heads.{name}.{part}": rows
+            for name, rows in heads.items()
+            for part in ("weight", "bias")
+        }
+
+    def forward(
+        self, images: Tensor, sizes: Sequence[tuple[int, int]], targets: Targets | None = None
+    ) -> dict[str, Tensor] | Found:
+        """Compute the losses in training, and otherwise find objects.
+
+        Args:
+            images: (N, C, H, W), normalised, with sides that are multiples of the total stride.
+            sizes: Height and width of the part of each image that is not padding.
+            targets: The objects of each image; only for training.
+
+        Returns:
+            In training, the losses by torchvision's names: loss_objectness, loss_rpn_box_reg,
+            loss_classifier, loss_box_reg and with masks loss_mask. Otherwise the objects found, in
+            px of these images.
+        """
+        features = self.features(images)
+        listed = ImageList(images, list(sizes))
+        ours = None
+        if self.training:
+            assert targets is not None, "training needs targets"
+            # torchvision counts the background as class 0.
+            ours = [{**target, "labels": target["labels"] + 1} for target in targets]
+        proposals, proposal_losses = self.rpn(listed, features, ours)
+        found, losses = self.roi_heads(features, proposals, listed.image_sizes, ours)
+        if self.training:
+            return {**proposal_losses, **losses}
+        return [{**each, "labels": each["labels"] - 1} for each in found]
+
+    def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Compute the maps of the feature pyramid network, float32, the finest first."""
+        maps = self.pyramid(images)[self._first :]
+        levels = self.fpn(OrderedDict(zip(self.levels, maps, strict=True)))
+        return OrderedDict((name, level.float()) for name, level in levels.items())
+
+    def trial(self, images: Tensor) -> Tensor:
+        """Run every layer on as much as a training step takes, without looking at any value.
+
+        The memory of a step can thus be counted on the meta device.
+
+        Args:
+            images: (N, C, H, W).
+
+        Returns:
+            A scalar.
+        """
+        features = self.features(images)
+        logits, deltas = self.rpn.head(list(features.values()))
+        total = sum(each.sum() for each in (*logits, *deltas))
+        channels, heads = self.fpn.layer_blocks[0][0].out_channels, self.roi_heads
+        count = len(images) * heads.fg_bg_sampler.batch_size_per_image
+        # What is cut out of the maps hangs on them, so that it is kept for the backward pass.
+        anchor = features[self.levels[0]].mean()
+        cut = anchor.new_zeros(count, channels, 7, 7) + anchor
+        for each in heads.box_predictor(heads.box_head(cut)):
+            total = total + each.sum()
+        if self.has_masks:
+            cut = anchor.new_zeros(count // 4, channels, MASK_SIDE // 2, MASK_SIDE // 2) + anchor
+            total = total + heads.mask_predictor(heads.mask_head(cut)).sum()
+        assert isinstance(total, Tensor)
+        return total
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's anchors, one size for each level, at the strides that the levels have.
+
+    torchvision derives the strides from the sizes of image and map, which are no multiples of each
+    other on the coarsest level.
+
+    Args:
+        strides: Pixels for each position of the levels.
+        scale: The side of an anchor over the stride of its level.
+    """
+
+    def __init__(self, strides: Sequence[int], scale: float) -> None:
+        sizes = tuple((scale * stride,) for stride in strides)
+        super().__init__(sizes, (RATIOS,) * len(strides))
+        self.strides = tuple(strides)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Return the anchors of each image, float32 (A, 4)."""
+        device = feature_maps[0].device
+        self.set_cell_anchors(torch.float32, device)
+        grids = [list(each.shape[-2:]) for each in feature_maps]
+        steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
+        anchors = torch.cat(self.grid_anchors(grids, steps))
+        return [anchors] * len(image_list.image_sizes)
+
+
+def region_pool(levels: list[str], strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
+    """Build what cuts regions out of the maps.
+
+    torchvision guesses the scales of the maps from the first images that it sees, and is wrong if
+    these are small pictures on a large canvas. Here they are stated.
+
+    Args:
+        levels: The names of the maps, the finest first.
+        strides: Pixels for each position of these.
+        side: The side of what is cut out.
+    """
+    pool = MultiScaleRoIAlign(levels, output_size=side, sampling_ratio=2)
+    pool.scales = [1 / stride for stride in strides]
+    finest, coarsest = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
+    pool.map_levels = initLevelMapper(finest, coarsest)
+    return pool
+
+
+class _FloatRPNHead(RPNHead):  # type: ignore[misc]
+    """torchvision's head, whose results are float32 in every precision, as boxes need it."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, deltas = super().forward(x)
+        return [each.float() for each in logits], [each.float() for each in deltas]
+
+
+class _FloatPredictor(FastRCNNPredictor):  # type: ignore[misc]
+    """torchvision's predictor, whose results are float32 in every precision."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = super().forward(x)
+        return logits.float(), deltas.float()
+
+
+class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's RPN with plain L1, and with a bounded memory for images of many objects."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Assign an object or the background to each anchor; see torchvision's method.
+
+        Returns:
+            For each image, float32 (A,) of 1 for objects, 0 for background and -1 for neither, and
+            float32 (A, 4), the box that an anchor is to become.
+        """
+        labels, boxes = [], []
+        for each, target in zip(anchors, targets, strict=True):
+            truth = target["boxes"]
+            if not len(truth):
+                labels.append(each.new_zeros(len(each)))
+                boxes.append(torch.zeros_like(each))
+                continue
+            matched = match_anchors(
+                truth,
+                each,
+                high=self.proposal_matcher.high_threshold,
+                low=self.proposal_matcher.low_threshold,
+            )
+            labels.append((matched >= 0).float() - (matched == -2).float())
+            boxes.append(truth[matched.clamp(min=0)])
+        return labels, boxes
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the losses of objectness and of boxes, with plain L1 for the latter."""
+        positive, negative = (
+            torch.where(torch.cat(each))[0] for each in self.fg_bg_sampler(labels)
+        )
+        sampled = torch.cat([positive, negative])
+        differences = pred_bbox_deltas[positive] - torch.cat(regression_targets)[positive]
+        box_loss = differences.abs().sum() / sampled.numel()
+        objectness_loss = F.binary_cross_entropy_with_logits(
+            objectness.flatten()[sampled], torch.cat(labels)[sampled]
+        )
+        return objectness_loss, box_loss
+
+
+def match_anchors(truth: Tensor, anchors: Tensor, *, high: float, low: float) -> Tensor:
+    """Match anchors with objects as torchvision's `Matcher` does, a few objects at a time.
+
+    An anchor belongs to the object with which its IoU is largest, if that is at least `high`. The
+    best anchors of each object belong to theirs in any case.
+
+    Args:
+        truth: float32 (n, 4), n > 0.
+        anchors: float32 (A, 4).
+        high: From this IoU on, an anchor is an object.
+        low: Below this IoU, an anchor is background.
+
+    Returns:
+        int64 (A,): the object, -1 for background and -2 for neither.
+    """
+    at_once = max(1, _PAIRS_AT_ONCE // len(anchors))
+    best = anchors.new_full((len(anchors),), -1.0)
+    of = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+    largest = []
+    for start in range(0, len(truth), at_once):
+        iou = box_iou(truth[start : start + at_once], anchors)
+        value, index = iou.max(0)
+        better = value > best
+        best, of = torch.where(better, value, best), torch.where(better, index + start, of)
+        largest.append(iou.max(1).values)
+    matched = torch.where(best >= high, of, torch.where(best < low, -1, -2))
+    for start, most in zip(range(0, len(truth), at_once), largest, strict=True):
+        iou = box_iou(truth[start : start + at_once], anchors)
+        is_best = (iou == most[:, None]).any(0)
+        matched = torch.where(is_best, of, matched)
+    return matched
+
+
+class Heads(RoIHeads):  # type: ignore[misc]
+    """torchvision's box and mask heads, with plain L1, soft-NMS and masks that are cut to boxes.
+
+    Attributes:
+        soft: Whether linear soft-NMS takes the place of non-maximum suppression.
+    """
+
+    soft: bool = False
+
+    def check_targets(self, targets: Targets | None) -> None:
+        """Check nothing: the masks of these targets have other names."""
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: Targets | None = None,
+    ) -> tuple[Found, dict[str, Tensor]]:
+        """Compute the losses in training, and otherwise find objects; see `Detector.forward`."""
+        if self.training:
+            return [], self._losses(features, proposals, image_shapes, targets)
+        boxes, scores, labels = self.postprocess_detections(
+            *self._classify(features, proposals, image_shapes), proposals, image_shapes
+        )
+        found = [
+            {"boxes": box, "labels": label, "scores": score}
+            for box, label, score in zip(boxes, labels, scores, strict=True)
+        ]
+        if self.has_mask():
+            probs = maskrcnn_inference(self._masks(features, boxes, image_shapes), labels)
+            for each, masks in zip(found, probs, strict=True):
+                each["masks"] = masks[:, 0]
+        return found, {}
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: Targets | None,
+    ) -> dict[str, Tensor]:
+        assert targets is not None
+        proposals, matched, labels, wanted = self.select_training_samples(proposals, targets)
+        logits, deltas = self._classify(features, proposals, image_shapes)
+        every = torch.cat(labels)
+        positive = torch.where(every > 0)[0]
+        deltas = deltas.reshape(len(every), -1, 4)
+        difference = deltas[positive, every[positive]] - torch.cat(wanted)[positive]
+        losses = {
+            "loss_classifier": F.cross_entropy(logits, every),
+            "loss_box_reg": difference.abs().sum() / every.numel(),
+        }
+        if self.has_mask():
+            are_objects = [torch.where(each > 0)[0] for each in labels]
+            boxes = [each[i] for each, i in zip(proposals, are_objects, strict=True)]
+            of = [each[i] for each, i in zip(matched, are_objects, strict=True)]
+            masks = self._masks(features, boxes, image_shapes)
+            losses["loss_mask"] = _mask_loss(masks, boxes, of, every[positive], targets)
+        return losses
+
+    def _classify(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> tuple[Tensor, Tensor]:
+        cut = self.box_roi_pool(features, proposals, image_shapes)
+        found: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(cut))
+        return found
+
+    def _masks(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> Tensor:
+        cut = self.mask_roi_pool(features, boxes, image_shapes)
+        logits: Tensor = self.mask_predictor(self.mask_head(cut))
+        return logits.float()
+
+    def postprocess_detections(
+        self,
+        class_logits: Tensor,
+        box_regression: Tensor,
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Choose what is reported.
+
+        Returns:
+            The boxes, scores and labels of each image, the best first.
+        """
+        if not self.soft:
+            return super().postprocess_detections(
+                class_logits, box_regression, proposals, image_shapes
+            )
+        counts = [len(each) for each in proposals]
+        decoded = self.box_coder.decode(box_regression, proposals).split(counts)
+        probs = class_logits.softmax(-1).split(counts)
+        boxes, scores, labels = list[Tensor](), list[Tensor](), list[Tensor]()
+        for box, prob, size in zip(decoded, probs, image_shapes, strict=True):
+            found = self._softly(clip_boxes_to_image(box, size), prob)
+            for all_of_them, one in zip((boxes, scores, labels), found, strict=True):
+                all_of_them.append(one)
+        return boxes, scores, labels
+
+    def _softly(self, boxes: Tensor, probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = []
+        for label in range(1, probs.shape[-1]):
+            chosen = torch.where(probs[:, label] > self.score_thresh)[0]
+            chosen = chosen[remove_small_boxes(boxes[chosen, label], 1e-2)]
+            kept, scores = soft_nms(
+                boxes[chosen, label], probs[chosen, label], iou_threshold=self.nms_thresh
+            )
+            parts.append((boxes[chosen[kept], label], scores, torch.full_like(kept, label)))
+        every, scores, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+        order = scores.argsort(descending=True, stable=True)[: self.detections_per_img]
+        return every[order], scores[order], labels[order]
+
+
+def _mask_loss(
+    logits: Tensor, boxes: list[Tensor], of: list[Tensor], labels: Tensor, targets: Targets
+) -> Tensor:
+    """Compute the mean binary cross entropy of the masks of the right classes.
+
+    Args:
+        logits: float32 (m, classes, 28, 28), of the boxes of all images.
+        boxes: float32 (m_i, 4) of each image.
+        of: int64 (m_i,), the object that each box belongs to.
+        labels: int64 (m,), torchvision's class numbers.
+        targets: The objects of each image.
+    """
+    if not len(labels):
+        return logits.sum() * 0  # the mask head takes part in every step, as all ranks expect
+    with full_precision(logits.device):
+        wanted = [
+            resample(target["mask_pixels"], target["mask_places"], box, each, logits.shape[-1])
+            for target, box, each in zip(targets, boxes, of, strict=True)
+        ]
+    rows = torch.arange(len(labels), device=labels.device)
+    return F.binary_cross_entropy_with_logits(logits[rows, labels], torch.cat(wanted))

@@ -1,0 +1,39 @@
+"""Masks of objects, each cut to its own box, so that hundreds of objects stay small.
+
+A stack of whole masks takes n x H x W bytes, and four times that while the loss is computed. The
+cut masks of an image take as much as its objects are large.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+
+def resample(pixels: Tensor, places: Tensor, boxes: Tensor, of: Tensor, side: int) -> Tensor:
+    """Cut boxes out of masks and resample them.
+
+    The result is that of `roi_align` on whole masks.
+
+    Args:
+        pixels: uint8 (P,), the cut masks of an image one after another, row by row.
+        places: int64 (n, 5) on the CPU: where each mask begins in `pixels`, then y, x, height and
+            width of its place in the image. A mask must be surrounded by two rows and columns of
+            zeros, except at the edges of the image.
+        boxes: float32 (m, 4), x0, y0, x1, y1 in the image.
+        of: int64 (m,), the mask that each box is cut out of.
+        side: The side of the result.
+
+    Returns:
+        float32 (m, side, side).
+    """
+    found = boxes.new_zeros(len(boxes), side, side)
+    rows = of.tolist()
+    for row in sorted(set(rows)):
+        start, top, left, height, width = places[row].tolist()
+        mask = pixels[start : start + height * width].view(1, 1, height, width).to(boxes.dtype)
+        chosen = torch.tensor([i for i, each in enumerate(rows) if each == row], device=of.device)
+        moved = boxes[chosen] - boxes.new_tensor([left, top, left, top])
+        found[chosen] = roi_align(mask, [moved], (side, side), 1.0)[:, 0]
+    return found

@@ -1,0 +1,90 @@
+"""Choose what is learned, by the recipe's task and by what its images say."""
+
+from __future__ import annotations
+
+from convnextv2.console import say
+from convnextv2.data.dense.map_sources import find_map_sources
+from convnextv2.data.dense.object_sources import find_object_sources
+from convnextv2.data.notices import left_out_line
+from convnextv2.data.sources import find_sources
+from convnextv2.distributed import Place
+from convnextv2.find import find_weights, open_run_weights
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
+from convnextv2.tasks.classification.goal import OneClass
+from convnextv2.tasks.classification.report import report_training as report_classification
+from convnextv2.tasks.detection.report import report_detection
+from convnextv2.tasks.detection.task import Detection
+from convnextv2.tasks.measure import AnyEvaluation
+from convnextv2.tasks.multi_label.goal import AnyLabels, several_labels
+from convnextv2.tasks.multi_label.measure import evaluate_labels
+from convnextv2.tasks.multi_label.report import write_label_report
+from convnextv2.tasks.segmentation.report import report_segmentation
+from convnextv2.tasks.segmentation.task import Segmentation
+from convnextv2.tasks.supervised.task import Supervised
+from convnextv2.training.start import Start
+from convnextv2.weights.opened import Weights
+
+AnyTask = Supervised | Segmentation | Detection
+
+
+def build_task(start: Start) -> AnyTask:
+    """Build the task that the recipe names, or that its training images ask for.
+
+    Args:
+        start: How the run starts, and where. If images may have several labels, its recipe is
+            settled for that.
+    """
+    if start.recipe.task == "segmentation":
+        return Segmentation(start)
+    if start.recipe.task == "detection":
+        return Detection(start)
+    sources = find_sources(start.recipe, labelled=True)
+    if not sources[0].is_multi_label:
+        return Supervised(start, sources, OneClass())
+    start.recipe = several_labels(start.recipe)
+    return Supervised(start, sources, AnyLabels())
+
+
+def count_images(recipe: Recipe, place: Place, *, labelled: bool) -> int:
+    """Count the training images of a recipe.
+
+    Args:
+        recipe: Names the task and the data.
+        place: This rank.
+        labelled: False for pre-training, to which all images count.
+    """
+    if labelled and recipe.task == "segmentation":
+        return len(find_map_sources(recipe, place)[0])
+    if labelled and recipe.task == "detection":
+        return len(find_object_sources(recipe)[0])
+    return len(find_sources(recipe, labelled=labelled)[0])
+
+
+def report_training(
+    task: AnyTask, run: Run, place: Place, init: Weights | None = None
+) -> AnyEvaluation | None:
+    """Evaluate the best weights of a finished run on its validation images, and write its report.
+
+    Args:
+        task: What the run has learned.
+        run: The run.
+        place: This rank. The other ranks take no part in the report.
+        init: The weights that the run was started from, if they are open.
+
+    Returns:
+        The evaluation, or None if there are no validation images.
+    """
+    recipe = run.recipe
+    if isinstance(task, Segmentation):
+        return report_segmentation(run, place, init, validated=task.is_validated)
+    if isinstance(task, Detection):
+        return report_detection(run, place, init, validated=task.is_validated)
+    if task.description.kind != "multi_label" or find_sources(recipe, labelled=True)[1] is None:
+        return report_classification(run, place, init)
+    weights = open_run_weights(find_weights(run.path))
+    measured = evaluate_labels(weights, recipe, Place(place.device))
+    if measured.skipped:
+        say(f"{left_out_line(measured.skipped, 'validation image')}.")
+    write_label_report(weights.path, measured, recipe, init)
+    return measured.evaluation

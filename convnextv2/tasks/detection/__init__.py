@@ -1,0 +1,1 @@
+"""Detection and instance segmentation: their training, their evaluation and their report."""

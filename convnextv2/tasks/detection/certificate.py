@@ -1,0 +1,222 @@
+"""The certificate of a detector's artifact: how it compares with the PyTorch model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convnextv2.data.dense import rle
+from convnextv2.data.dense.objects import objects_of
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.source import Source
+from convnextv2.data.transforms import BatchTransform
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.deploy.certificate import compare_speeds
+from convnextv2.errors import ArtifactError, DataError
+from convnextv2.evaluation.detection import FoundObjects, evaluate_objects
+from convnextv2.inference.detector import ObjectFinder, padded
+from convnextv2.inference.detector_artifact import finder_of_artifact
+from convnextv2.model.detector import Detector
+
+LARGEST_SHIFT_PX = 0.1
+"""How far a side of a box may be moved, in pixels of the image."""
+
+LARGEST_LOSS = 0.001
+"""How far the average precisions of the artifact and of the model may be apart."""
+
+LEAST_FOUND = 0.99
+"""The share of the objects that both must find. Two may always differ.
+
+Where two boxes or scores are nearly equal, a rounding decides which one stays."""
+
+_SAME_FROM = 0.9
+"""The IoU from which on two boxes of a class are the same object."""
+
+Pair = tuple[FoundObjects, FoundObjects]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectEvidence:
+    """The images that a detector's artifact is measured on.
+
+    Attributes:
+        source: The images. If it has objects, both average precisions are measured.
+        origin: Where they come from, in words.
+        seconds: How long the comparison of speeds takes, in seconds.
+    """
+
+    source: Source
+    origin: str
+    seconds: float
+
+
+def certify_detector(
+    finder: ObjectFinder, artifact: Artifact, evidence: ObjectEvidence
+) -> dict[str, Any]:
+    """Compare an artifact with the model that it was made from.
+
+    Args:
+        finder: The model in float32, in PyTorch, on the CPU.
+        artifact: The artifact.
+        evidence: What they are compared on.
+
+    Returns:
+        The certificate.
+
+    Raises:
+        ArtifactError: The artifact finds other objects.
+        DataError: No image can be read.
+    """
+    ours = finder_of_artifact(artifact)
+    pairs, prepared = [], None
+    for index, pixels in _readable(evidence.source, finder):
+        sample = finder.transform(pixels)
+        prepared = sample.pixels if prepared is None else prepared
+        pairs.append((finder(*sample, index), ours(*sample, index)))
+    if prepared is None:
+        raise DataError("No image that an artifact could be measured on can be read.")
+    certificate: dict[str, Any] = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "output": "boxes",
+        "images_from": evidence.origin,
+        "objects": _compare_objects(pairs),
+    }
+    if isinstance(evidence.source, AnnotatedSource):
+        certificate["ap"] = _precisions(pairs, evidence.source, finder)
+    certificate["speed"] = _speeds(finder, ours, prepared, evidence.seconds)
+    _check(certificate)
+    return certificate
+
+
+def _readable(source: Source, finder: ObjectFinder) -> Iterator[tuple[int, Tensor]]:
+    """Yield the index and the pixels of the images that can be read."""
+    how = finder.transform.preprocessing
+    for index in range(len(source)):
+        try:
+            yield index, source.pixels(index, how.channels, how.value_range)
+        except DataError:
+            continue
+
+
+def _compare_objects(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Compare what both have found, object by object."""
+    shift = score = 0.0
+    mask = 1.0
+    matched = total = 0
+    for theirs, ours in pairs:
+        total += max(len(theirs.scores), len(ours.scores))
+        for i, j in same_objects(theirs, ours):
+            matched += 1
+            shift = max(shift, float(np.abs(theirs.boxes[i] - ours.boxes[j]).max()))
+            score = max(score, float(abs(theirs.scores[i] - ours.scores[j])))
+            if theirs.masks is not None and ours.masks is not None:
+                mask = min(mask, _overlap(theirs.masks[i], ours.masks[j]))
+    return {
+        "images": len(pairs),
+        "objects": total,
+        "found_by_both": matched,
+        "largest_shift_px": shift,
+        "largest_score_difference": score,
+        "least_mask_iou": mask,
+    }
+
+
+def same_objects(theirs: FoundObjects, ours: FoundObjects) -> list[tuple[int, int]]:
+    """Pair the objects that two detectors have found in an image.
+
+    Args:
+        theirs: What one has found.
+        ours: What the other has found.
+
+    Returns:
+        Rows of both. Classes are equal, and boxes overlap almost completely.
+    """
+    pairs, free = [], np.ones(len(ours.scores), bool)
+    for i, box in enumerate(theirs.boxes):
+        low, high = np.maximum(box[:2], ours.boxes[:, :2]), np.minimum(box[2:], ours.boxes[:, 2:])
+        common = np.prod(np.clip(high - low, 0, None), axis=1)
+        areas = np.prod(ours.boxes[:, 2:] - ours.boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+        iou = common / np.maximum(areas - common, 1e-12)
+        iou[~free | (ours.labels != theirs.labels[i])] = 0
+        best = int(iou.argmax()) if len(iou) else -1
+        if best >= 0 and iou[best] >= _SAME_FROM:
+            free[best] = False
+            pairs.append((i, best))
+    return pairs
+
+
+def _overlap(one: rle.Rle, other: rle.Rle) -> float:
+    """The IoU of two masks; 1 for two empty ones."""
+    if one == other:
+        return 1.0
+    masks = rle.decode(one) > 0, rle.decode(other) > 0
+    union = int((masks[0] | masks[1]).sum())
+    return int((masks[0] & masks[1]).sum()) / union if union else 1.0
+
+
+def _precisions(
+    pairs: Sequence[Pair], source: AnnotatedSource, finder: ObjectFinder
+) -> dict[str, Any]:
+    """The average precisions of both."""
+    table = objects_of(source)
+    pytorch, artifact = (
+        evaluate_objects(
+            table,
+            found,
+            num_classes=len(finder.class_names),
+            has_masks=finder.has_masks and table.has_masks,
+            most=max(100, finder.model.roi_heads.detections_per_img),
+        ).figures()
+        for found in zip(*pairs, strict=True)
+    )
+    told: dict[str, Any] = {"images": len(pairs)}
+    for name in pytorch:
+        told[f"pytorch_{name}"], told[f"artifact_{name}"] = pytorch[name], artifact[name]
+    return {key: None if value != value else value for key, value in told.items()}
+
+
+def _speeds(
+    theirs: ObjectFinder, ours: ObjectFinder, pixels: Tensor, seconds: float
+) -> dict[str, Any]:
+    """The speeds of both networks on one image, without pasting of masks."""
+    how = theirs.transform.preprocessing
+    size = int(pixels.shape[-2]), int(pixels.shape[-1])
+    images = padded(
+        BatchTransform(how.mean, how.std).normalise(pixels[None]), theirs.model.encoder.total_stride
+    )
+
+    def run(model: Detector) -> None:
+        with torch.inference_mode():
+            model(images, [size])
+
+    return compare_speeds(lambda: run(theirs.model), lambda: run(ours.model), 1, seconds)
+
+
+def _check(certificate: dict[str, Any]) -> None:
+    """Raise ArtifactError if the artifact finds other objects than the model."""
+    found = certificate["objects"]
+    missed = found["objects"] - found["found_by_both"]
+    if missed > max(2, (1 - LEAST_FOUND) * found["objects"]):
+        raise ArtifactError(
+            f"the artifact and the model agree on {found['found_by_both']} of {found['objects']} "
+            f"objects (at least {LEAST_FOUND:.0%} asked). Use another format."
+        )
+    if not found["largest_shift_px"] <= LARGEST_SHIFT_PX:
+        raise ArtifactError(
+            f"the artifact's boxes differ from the model's by {found['largest_shift_px']:.2g} px, "
+            f"more than {LARGEST_SHIFT_PX:g}. Use another format."
+        )
+    ap = certificate.get("ap", {})
+    if ap.get("pytorch_ap") is not None:
+        difference = abs(ap["pytorch_ap"] - ap["artifact_ap"])
+        if difference > LARGEST_LOSS:
+            raise ArtifactError(
+                f"the artifact's AP is {ap['artifact_ap']:.4f}, the model's "
+                f"{ap['pytorch_ap']:.4f}. Use another format."
+            )

@@ -1,0 +1,268 @@
+"""Evaluate a detector on images with objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convnextv2.console import say
+from convnextv2.data.dense.object_sources import validation_objects
+from convnextv2.data.dense.objects import Objects, objects_of
+from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.loader import Batch, build_evaluation_loader
+from convnextv2.data.notices import left_out_line
+from convnextv2.data.transforms import build_preprocessing
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.device import choose_precision
+from convnextv2.distributed import Place
+from convnextv2.errors import DataError, RecipeError
+from convnextv2.evaluation.detection import DetectionEvaluation, FoundObjects, evaluate_objects
+from convnextv2.find import run_of
+from convnextv2.inference.detector import ObjectFinder
+from convnextv2.inference.detector_artifact import finder_of_artifact
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.detector import Detector
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+SHOWN_FROM = 0.5
+"""The score from which on an object that was found is shown and counted for single images."""
+_MATCHED_FROM = 0.5
+"""The IoU from which on an object counts as found, for single images."""
+
+
+@dataclass(frozen=True)
+class ObjectResults:
+    """What was found in all images, and how good it is.
+
+    Attributes:
+        evaluation: The figures, over all ranks.
+        found: What was found in each image, over all ranks, in the order of the images.
+    """
+
+    evaluation: DetectionEvaluation
+    found: list[FoundObjects]
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredObjects:
+    """An evaluation, with the images and the network that it belongs to.
+
+    Attributes:
+        evaluation: The figures, over all ranks.
+        found: What was found in each image.
+        source: The images.
+        description: The description of the network.
+        parameters: The number of parameters.
+        skipped: The names of the images that were left out.
+    """
+
+    evaluation: DetectionEvaluation
+    found: list[FoundObjects]
+    source: AnnotatedSource
+    description: Description
+    parameters: int
+    skipped: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Return lines for the user about the images."""
+        lines = list(self.source.notes)
+        if self.skipped:
+            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
+        return lines
+
+
+def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) -> MeasuredObjects:
+    """Evaluate a detector on the recipe's validation images.
+
+    Every image is counted exactly once over all ranks.
+
+    Args:
+        opened: The model.
+        recipe: Names the images, and says how they are prepared.
+        place: This rank.
+
+    Raises:
+        CheckpointError: The weights are those of another kind of network.
+        DataError: The annotations cannot be used, or have other classes.
+    """
+    weights, owner = opened.path, run_of(opened.path)
+    if "task" in recipe.model_fields_set and recipe.task != "detection":
+        raise RecipeError(f"task = {recipe.task}: {weights} is a detector. Leave task out.")
+    finder, description, parameters = (
+        _from_artifact(opened, recipe)
+        if isinstance(opened, Artifact)
+        else _from_weights(opened, recipe, place)
+    )
+    recipe = recipe.model_copy(update={"in_channels": finder.transform.preprocessing.channels})
+    trained_on = owner is not None and same_data(owner.recipe, recipe)
+    source = validation_objects(recipe, description.class_names, trained_on=trained_on)
+    if finder.has_masks and not objects_of(source).has_masks:
+        say(f"{weights}: its masks are not measured, since the objects of these images have none.")
+    loader = build_evaluation_loader(
+        recipe,
+        source,
+        place,
+        own_quarantine(opened.path, recipe),
+        transform=finder.transform,
+        collate=collate_objects,
+        batch_size=1,
+    )
+    results = measure_objects(finder, loader, source, place)
+    return MeasuredObjects(
+        results.evaluation,
+        results.found,
+        source,
+        description,
+        parameters,
+        loader.skipped_anywhere(place),
+    )
+
+
+def _from_weights(
+    opened: Weights, recipe: Recipe, place: Place
+) -> tuple[ObjectFinder, Description, int]:
+    """Build a finder of weights, with their description and the number of parameters."""
+    for line in opened.lines():
+        say(line)
+    model, description = restore(opened), opened.description
+    assert isinstance(model, Detector)
+    recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
+    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
+    finder = ObjectFinder(
+        model,
+        ObjectEvalTransform(build_preprocessing(recipe)),
+        description.class_names,
+        place.device,
+        choose_precision(precision, place.device),
+    )
+    return finder, description, sum(each.numel() for each in model.parameters())
+
+
+def _from_artifact(artifact: Artifact, recipe: Recipe) -> tuple[ObjectFinder, Description, int]:
+    """Open an artifact, which prepares images in its own way."""
+    for line in artifact.lines():
+        say(line)
+    card = artifact.card
+    finder = finder_of_artifact(artifact, device=recipe.device, precision=recipe.precision)
+    description = Description(
+        card.kind,
+        card.model,
+        card.arguments,
+        class_names=card.class_names,
+        preprocessing=card.preprocessing,
+        provenance=card.provenance,
+    )
+    assert card.detection is not None
+    with torch.device("meta"):
+        encoder = ConvNeXtV2(**card.arguments | {"num_classes": None})
+        model = Detector(encoder, len(card.class_names), **card.detection.head)
+    return finder, description, sum(each.numel() for each in model.parameters())
+
+
+def measure_objects(
+    finder: ObjectFinder, batches: Iterable[Batch], source: AnnotatedSource, place: Place
+) -> ObjectResults:
+    """Compare what a detector finds with the objects that are there.
+
+    Args:
+        finder: Finds the objects.
+        batches: The batches of this rank, each of one image that `ObjectEvalTransform` prepared.
+        source: The images.
+        place: This rank.
+
+    Returns:
+        The figures and what was found, over all ranks.
+
+    Raises:
+        DataError: No image could be read.
+    """
+    found = []
+    for batch in batches:
+        height, width = batch.targets[0]
+        found.append(finder(batch.pixels[0], (int(height), int(width)), int(batch.indices[0])))
+    everything = [each for part in place.gather(found) for each in part]
+    everything.sort(key=lambda each: each.index)
+    if not everything:
+        raise DataError("None of the validation images can be read, so nothing can be measured.")
+    table = objects_of(source)
+    evaluation = evaluate_objects(
+        table,
+        everything,
+        num_classes=len(source.class_names),
+        has_masks=finder.has_masks and table.has_masks,
+        most=max(100, finder.model.roi_heads.detections_per_img),
+    )
+    return ObjectResults(evaluation, everything)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """How what was found in one image agrees with the objects in it.
+
+    Attributes:
+        shown: int64 (m,), the rows of what was found whose score is at least `SHOWN_FROM`.
+        is_right: bool (m,), whether each of these is an object of its class.
+        missed: int64, the rows of the objects that were not found.
+    """
+
+    shown: NDArray[np.int64]
+    is_right: NDArray[np.bool_]
+    missed: NDArray[np.int64]
+
+    @property
+    def mistakes(self) -> int:
+        """The number of wrong boxes and of missed objects."""
+        return int((~self.is_right).sum()) + len(self.missed)
+
+
+def match_objects(objects: Objects, found: FoundObjects) -> Matches:
+    """Match what was found in an image with its objects, the best first, by boxes.
+
+    What lies in the region of a crowd is neither right nor wrong, and is not shown.
+    """
+    shown = np.flatnonzero(found.scores >= SHOWN_FROM)
+    free = ~objects.crowd
+    kept, right = [], []
+    for row in shown.tolist():
+        box = found.boxes[row]
+        same = objects.labels == found.labels[row]
+        overlaps = np.where(same & free, _iou(box, objects.boxes), 0.0)
+        best = int(overlaps.argmax()) if len(overlaps) else -1
+        if best >= 0 and overlaps[best] >= _MATCHED_FROM:
+            free[best] = False
+        elif (same & objects.crowd & (_inside(box, objects.boxes) >= _MATCHED_FROM)).any():
+            continue
+        else:
+            best = -1
+        kept.append(row)
+        right.append(best >= 0)
+    return Matches(
+        np.array(kept, np.int64), np.array(right, np.bool_), np.flatnonzero(free & ~objects.crowd)
+    )
+
+
+def _common(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    area: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=1)
+    return area
+
+
+def _iou(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    common = _common(box, boxes)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    iou: NDArray[np.float64] = common / (np.prod(box[2:] - box[:2]) + areas - common)
+    return iou
+
+
+def _inside(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    share: NDArray[np.float64] = _common(box, boxes) / np.prod(box[2:] - box[:2])
+    return share

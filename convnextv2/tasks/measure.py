@@ -1,0 +1,65 @@
+"""Measure a model by the kind of its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.distributed import Place
+from convnextv2.errors import RecipeError
+from convnextv2.evaluation.detection import DetectionEvaluation
+from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.multi_label_metrics import MultiLabelEvaluation
+from convnextv2.evaluation.prior import check_has_prior
+from convnextv2.evaluation.segmentation import SegmentationEvaluation
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.prior import Prior
+from convnextv2.tasks.classification.measure import Measured, evaluate_weights
+from convnextv2.tasks.classification.report import write_evaluation_report
+from convnextv2.tasks.detection.measure import MeasuredObjects, evaluate_detector
+from convnextv2.tasks.detection.report import write_detection_report
+from convnextv2.tasks.multi_label.measure import MeasuredLabels, evaluate_labels
+from convnextv2.tasks.multi_label.report import write_label_report
+from convnextv2.tasks.segmentation.measure import MeasuredMaps, evaluate_segmentor
+from convnextv2.tasks.segmentation.report import write_segmentation_report
+from convnextv2.weights.opened import Weights
+
+AnyMeasured = Measured | MeasuredLabels | MeasuredMaps | MeasuredObjects
+AnyEvaluation = Evaluation | MultiLabelEvaluation | SegmentationEvaluation | DetectionEvaluation
+
+_DENSE = ("segmentation", "detection")
+
+
+def measure(
+    opened: Weights | Artifact, recipe: Recipe, place: Place, prior: Prior = "trained"
+) -> AnyMeasured:
+    """Evaluate a model on the recipe's validation images, by the kind of its weights.
+
+    Raises:
+        RecipeError: The recipe names another task than that of the weights.
+    """
+    kind = opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
+    task = kind if kind in _DENSE else "classification"
+    if recipe.task != task and "task" in recipe.model_fields_set:
+        raise RecipeError(f"task = {recipe.task}: {opened.path} is for {task}. Leave task out.")
+    if kind == "segmentation":
+        check_has_prior(kind, prior, str(opened.path))
+        return evaluate_segmentor(opened, recipe, place)
+    if kind == "detection":
+        check_has_prior(kind, prior, str(opened.path))
+        return evaluate_detector(opened, recipe, place)
+    if kind == "multi_label":
+        check_has_prior(kind, prior, str(opened.path))
+        return evaluate_labels(opened, recipe, place, prior)
+    return evaluate_weights(opened, recipe, place, prior)
+
+
+def write_report(weights: Path, measured: AnyMeasured, recipe: Recipe) -> Path:
+    """Write the page of an evaluation; see `classification.report.write_evaluation_report`."""
+    if isinstance(measured, MeasuredMaps):
+        return write_segmentation_report(weights, measured, recipe)
+    if isinstance(measured, MeasuredObjects):
+        return write_detection_report(weights, measured, recipe)
+    if isinstance(measured, MeasuredLabels):
+        return write_label_report(weights, measured, recipe)
+    return write_evaluation_report(weights, measured, recipe)

@@ -1,0 +1,206 @@
+"""Evaluate a segmentor on images with label maps."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from convnextv2.console import say
+from convnextv2.data.dense.map_sources import map_validation_source
+from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.loader import Batch, build_evaluation_loader
+from convnextv2.data.notices import left_out_line
+from convnextv2.data.transforms import build_preprocessing
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.device import choose_precision
+from convnextv2.distributed import Place
+from convnextv2.evaluation.segmentation import SegmentationEvaluation, count_pixels, summarise
+from convnextv2.find import run_of
+from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
+from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.upernet import Segmentor
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
+from convnextv2.weights.description import Description
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+WORST = 8
+"""Number of images whose predictions a report shows because they are the worst."""
+
+
+@dataclass(frozen=True, order=True)
+class ImageScore:
+    """How well an image was segmented.
+
+    Attributes:
+        accuracy: The share of its pixels whose class was found.
+        index: The image.
+    """
+
+    accuracy: float
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredMaps:
+    """An evaluation, with the images and the network that it belongs to.
+
+    Attributes:
+        evaluation: The figures, over all ranks.
+        worst: The images with the smallest share of right pixels, over all ranks, the worst first.
+        segmenter: What was measured.
+        source: The images.
+        description: The description of the network.
+        parameters: The number of parameters.
+        skipped: The names of the images that were left out.
+    """
+
+    evaluation: SegmentationEvaluation
+    worst: list[ImageScore]
+    segmenter: Segmenter
+    source: AnnotatedSource
+    description: Description
+    parameters: int
+    skipped: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Return lines for the user about the images."""
+        lines = list(self.source.notes)
+        if self.skipped:
+            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
+        return lines
+
+
+def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place) -> MeasuredMaps:
+    """Evaluate a segmentor on the recipe's validation images.
+
+    Every image is counted exactly once over all ranks.
+
+    Args:
+        opened: The model.
+        recipe: Names the images, and says how they are prepared.
+        place: This rank.
+
+    Raises:
+        CheckpointError: The weights are those of another kind of network.
+        DataError: Images or label maps have defects, or classes are unknown.
+    """
+    owner = run_of(opened.path)
+    trained_on = owner is not None and same_data(owner.recipe, recipe)
+    segmenter, description, parameters = (
+        _from_artifact(opened, recipe)
+        if isinstance(opened, Artifact)
+        else _from_weights(opened, recipe, place)
+    )
+    preprocessing = segmenter.preprocessing
+    recipe = recipe.model_copy(update={"in_channels": preprocessing.channels})
+    source = map_validation_source(recipe, description.class_names, place, trained_on=trained_on)
+    loader = build_evaluation_loader(
+        recipe,
+        source,
+        place,
+        own_quarantine(opened.path, recipe),
+        transform=MapEvalTransform(preprocessing),
+        collate=collate_maps,
+        batch_size=1,
+    )
+    evaluation, worst = measure_maps(segmenter, loader, source, place)
+    return MeasuredMaps(
+        evaluation,
+        worst,
+        segmenter,
+        source,
+        description,
+        parameters,
+        loader.skipped_anywhere(place),
+    )
+
+
+def _from_weights(
+    opened: Weights, recipe: Recipe, place: Place
+) -> tuple[Segmenter, Description, int]:
+    """Build a segmenter of weights, with their description and the number of parameters."""
+    for line in opened.lines():
+        say(line)
+    model, description = restore(opened), opened.description
+    assert isinstance(model, Segmentor)
+    recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
+    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
+    segmenter = segmenter_of(
+        model.to(place.device).eval(),
+        build_preprocessing(recipe),
+        class_names=description.class_names,
+        device=place.device,
+        dtype=choose_precision(precision, place.device),
+        windows=Windows.of(recipe),
+    )
+    return segmenter, description, sum(each.numel() for each in model.parameters())
+
+
+def _from_artifact(artifact: Artifact, recipe: Recipe) -> tuple[Segmenter, Description, int]:
+    """Open an artifact, which prepares and presents images in its own way."""
+    for line in artifact.lines():
+        say(line)
+    card = artifact.card
+    segmenter = segmenter_of_artifact(artifact, device=recipe.device, precision=recipe.precision)
+    description = Description(
+        card.kind,
+        card.model,
+        card.arguments,
+        class_names=card.class_names,
+        preprocessing=card.preprocessing,
+        provenance=card.provenance,
+    )
+    assert card.segmentation is not None
+    with torch.device("meta"):
+        encoder = ConvNeXtV2(**card.arguments | {"num_classes": None})
+        model = Segmentor(encoder, len(card.class_names), **card.segmentation.head)
+    return segmenter, description, sum(each.numel() for each in model.parameters())
+
+
+def measure_maps(
+    segmenter: Segmenter, batches: Iterable[Batch], source: AnnotatedSource, place: Place
+) -> tuple[SegmentationEvaluation, list[ImageScore]]:
+    """Compare what a segmenter finds with the label maps.
+
+    Args:
+        segmenter: Finds the classes.
+        batches: The batches of this rank, each of one image that `MapEvalTransform` prepared.
+        source: The images.
+        place: This rank.
+
+    Returns:
+        The figures and the worst images, over all ranks.
+
+    Raises:
+        DataError: No pixel has a class.
+    """
+    classes = len(source.class_names)
+    total = torch.zeros(classes, classes, dtype=torch.int64)
+    scores: list[ImageScore] = []
+    images = 0
+    how = segmenter.preprocessing
+    needs_whole = tuple(segmenter.windows.scales) != (1.0,)
+    for batch in batches:
+        index, targets = int(batch.indices[0]), batch.targets[0].clone()
+        found = (
+            segmenter(source.pixels(index, how.channels, how.value_range))
+            if needs_whole
+            else segmenter.classify_prepared(batch.pixels[0], tuple(targets.shape))
+        )
+        counts = count_pixels(targets, found, classes)
+        total += counts
+        images += 1
+        if pixels := int(counts.sum()):
+            scores.append(ImageScore(int(counts.trace()) / pixels, index))
+    scores = heapq.nsmallest(WORST, scores)
+    everyone = [each for part in place.gather(scores) for each in part]
+    images = int(place.share(images)[0])
+    evaluation = summarise(place.sum(total), images, tuple(source.class_names))
+    return evaluation, heapq.nsmallest(WORST, everyone)

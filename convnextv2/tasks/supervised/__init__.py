@@ -1,0 +1,1 @@
+"""Learning from labelled images: what one class and any number of labels have in common."""

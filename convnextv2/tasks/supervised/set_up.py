@@ -1,0 +1,225 @@
+"""A model and labelled images, ready for an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnextv2.console import say
+from convnextv2.data.left_out import Quarantine
+from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader, resolve_workers
+from convnextv2.data.source import Source
+from convnextv2.data.storage import Patience
+from convnextv2.data.transforms import build_batch_transform
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.device import choose_precision
+from convnextv2.distributed import Place
+from convnextv2.errors import CheckpointError
+from convnextv2.evaluation.evaluate import autocast_logits
+from convnextv2.evaluation.prior import meaning, prior_shift, shifted
+from convnextv2.find import run_of
+from convnextv2.inference.scorer import check_own_prior, open_scorer
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.prior import Prior
+from convnextv2.tasks.supervised.rows import labelled_images
+from convnextv2.weights.description import Description
+from convnextv2.weights.names import library_of
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+
+@dataclass(frozen=True, eq=False)
+class SetUp:
+    """A model and labelled images, ready for an evaluation.
+
+    Attributes:
+        logits: Maps images to logits.
+        loader: The batches of this rank.
+        to_images: Maps pixels to the images that `logits` takes.
+        source: The images.
+        description: The description of the network, with a name for every row of its head.
+        parameters: The number of parameters.
+        value_range: The values that became black and white in files with more than 8 bits.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    loader: EvaluationLoader
+    to_images: Callable[[Tensor], Tensor]
+    source: Source
+    description: Description
+    parameters: int
+    value_range: tuple[float, float] | None
+
+    def skipped(self, place: Place) -> tuple[str, ...]:
+        """Return the names of the images that were left out on any rank."""
+        return self.loader.skipped_anywhere(place)
+
+
+def set_up(
+    opened: Weights | Artifact, recipe: Recipe, place: Place, prior: Prior = "trained"
+) -> SetUp:
+    """Open a model, and find the recipe's validation images for it.
+
+    Args:
+        opened: The model. An artifact prepares its images in its own way.
+        recipe: The recipe. It names the images, and says how they are prepared for weights that are
+            not an artifact.
+        place: This rank.
+        prior: For which frequencies of the classes probabilities hold, see `prior_shift`.
+
+    Raises:
+        CheckpointError: The weights have no classes, or contradict the recipe.
+    """
+    if recipe.batch_size == "auto":
+        say(
+            f"batch_size auto: {recipe.images_per_batch()} here, since only training looks for "
+            "what fits."
+        )
+    if isinstance(opened, Artifact):
+        check_own_prior(opened, prior)
+        return _set_up_artifact(opened, recipe, place)
+    weights, owner = opened.path, run_of(opened.path)
+    if recipe.ema and opened.has_average:
+        say(f"{weights}: measured are its averaged weights.")
+        opened = opened.average()
+    elif recipe.ema and library_of(opened.origin.format) == "mindcv":
+        if (
+            owner is None
+            or weights.name != f"{owner.recipe.model}_best.ckpt"
+            or not owner.recipe.ema
+        ):
+            raise CheckpointError(
+                f"ema = True: {weights} has no averaged weights. Use --ema False to measure its "
+                "plain ones."
+            )
+        say(f"{weights}: measured are averaged weights, as the run saves its best.")
+    for line in opened.lines():
+        say(line)
+    model, description = restore(opened), opened.description
+    if not isinstance(model, ConvNeXtV2) or not model.num_classes:
+        raise CheckpointError(
+            f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to "
+            "measure. Train one with --init."
+        )
+    _check_contradictions(recipe, model, description, weights)
+    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
+    recipe = recipe.model_copy(update={"in_channels": model.in_channels})
+    source, description = labelled_images(weights, description, recipe)
+    to_images = build_batch_transform(recipe, model.num_classes)
+    model.to(place.device)
+    logits = autocast_logits(model, place, choose_precision(precision, place.device))
+    if prior != "trained":
+        logits = _shifted(logits, prior_shift(description.balance, prior, str(weights)))
+        description = replace(description, balance=shifted(description.balance, prior))
+        say(meaning(description.balance))
+    return SetUp(
+        logits,
+        build_evaluation_loader(recipe, source, place, own_quarantine(weights, recipe)),
+        lambda pixels: to_images.normalise(pixels.to(place.device)),
+        source,
+        description,
+        sum(parameter.numel() for parameter in model.parameters()),
+        recipe.value_range,
+    )
+
+
+def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:
+    path, card = artifact.path, artifact.card
+    scorer = open_scorer(artifact, device=recipe.device, precision=recipe.precision)
+    for line in scorer.notes:
+        say(line)
+    description = Description(
+        card.kind,
+        card.model,
+        card.arguments,
+        class_names=card.class_names,
+        thresholds=card.thresholds,
+        provenance=card.provenance,
+        balance=card.balance,
+    )
+    source, description = labelled_images(path, description, recipe)
+    loader = EvaluationLoader(
+        source,
+        scorer.transform,
+        batch_size=recipe.images_per_batch(),
+        channels=scorer.transform.preprocessing.channels,
+        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
+        rank=place.rank,
+        world_size=place.world_size,
+        bad_images=recipe.bad_images,
+        quarantine=own_quarantine(path, recipe),
+        patience=Patience(recipe.data_wait_s),
+    )
+    return SetUp(
+        scorer.logits,
+        loader,
+        lambda pixels: pixels,
+        source,
+        description,
+        sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters()),
+        scorer.transform.preprocessing.value_range,
+    )
+
+
+def _shifted(
+    logits_fn: Callable[[Tensor], Tensor], shift: NDArray[np.float64]
+) -> Callable[[Tensor], Tensor]:
+    """Add a number for each class to logits. In the head's bias, half precision would round it."""
+
+    def logits(images: Tensor) -> Tensor:
+        found = logits_fn(images)
+        return found + torch.from_numpy(shift).to(found)
+
+    return logits
+
+
+def own_quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
+    """Return the quarantine of the run that the weights belong to, if its own images are used."""
+    owner = run_of(weights)
+    if recipe.bad_images != "quarantine" or owner is None or not same_data(owner.recipe, recipe):
+        return None
+    return Quarantine(owner.path)
+
+
+def same_data(recipe: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes name the same validation images."""
+    folders = [Path(each.data_dir).resolve() if each.data_dir else None for each in (recipe, other)]
+    names = [(each.dataset, each.val_split) for each in (recipe, other)]
+    return folders[0] == folders[1] and names[0] == names[1]
+
+
+def _check_contradictions(
+    recipe: Recipe, model: ConvNeXtV2, description: Description, weights: Path
+) -> None:
+    """Check that the recipe describes the same network as the weights do.
+
+    Raises:
+        CheckpointError: The recipe describes another network, so it was meant for other weights.
+    """
+    told = {
+        "model": description.model,
+        "depths": model.depths,
+        "dims": model.dims,
+        "num_classes": model.num_classes,
+    }
+    asked = {name: getattr(recipe, name) for name in told if name in recipe.model_fields_set}
+    wrong = {name: told[name] for name, value in asked.items() if value not in (None, told[name])}
+    if recipe.in_channels not in (
+        3,
+        model.in_channels,
+    ):  # MindCV's recipes leave 3 out
+        wrong["in_channels"] = model.in_channels
+    for name, value in wrong.items():
+        raise CheckpointError(
+            f"{name} = {getattr(recipe, name)}: {weights} has {value}. Leave {name} out, or give "
+            "the weights that belong to it."
+        )
+    if recipe.in_channels != model.in_channels:
+        say(f"in_channels {model.in_channels}, as the weights have it.")

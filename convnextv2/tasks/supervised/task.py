@@ -1,0 +1,194 @@
+"""Training and fine-tuning on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.console import say
+from convnextv2.data.left_out import Quarantine
+from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
+from convnextv2.data.notices import left_out_line
+from convnextv2.data.source import Source
+from convnextv2.data.sources import summary
+from convnextv2.data.transforms import build_batch_transform, build_preprocessing
+from convnextv2.device import choose_precision
+from convnextv2.distillation.lessons import build_lessons
+from convnextv2.distillation.record import with_teacher
+from convnextv2.distillation.teacher import open_teacher
+from convnextv2.errors import RecipeError
+from convnextv2.evaluation.evaluate import autocast_logits
+from convnextv2.tasks.supervised.goal import Goal
+from convnextv2.training.announce import say_notes, scratch_line
+from convnextv2.training.batch import settle_batch
+from convnextv2.training.build import build_network
+from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.start import Start
+from convnextv2.weights.description import Description
+
+
+class Supervised:
+    """Learn from labelled images. See `training.task.Task`."""
+
+    usual_loss = None  # not known: it depends on the loss and on the number of classes
+
+    def __init__(self, start: Start, sources: tuple[Source, Source | None], goal: Goal) -> None:
+        """Build the network, with `init` from another classifier or an FCMAE run.
+
+        Args:
+            start: How the run starts, and where.
+            sources: The images for training and for validation.
+            goal: What the labels teach.
+
+        Raises:
+            RecipeError: `num_classes` is less than the number of classes in the data.
+        """
+        recipe, self._place = start.recipe, start.place
+        self._goal, (source, self._validation) = goal, sources
+        goal.check(recipe, source, self._validation)
+        say_notes(source, self._validation)
+        say(summary(source, self._validation))
+        if line := scratch_line(start.way, len(source)):
+            say(line)
+        classes = source.class_names
+        self._num_classes = recipe.num_classes or len(classes)
+        if self._num_classes < len(classes):
+            raise RecipeError(
+                f"num_classes = {self._num_classes}: the training images have {len(classes)} "
+                "classes. Use that, or leave it out."
+            )
+        torch.manual_seed(recipe.seed)
+        self.model = build_network(recipe, self._num_classes)
+        self.depths = self.model.depths
+        bias = goal.initial_bias(recipe, source)
+        if bias is not None:  # rows that come from the initial weights replace these
+            assert self.model.head is not None
+            with torch.no_grad():
+                self.model.head.bias[: len(bias)] = bias
+        class_names = name_rows(classes, self._num_classes)
+        provenance = start.load_into(self.model, class_names, len(classes))
+        freeze(self.model, recipe.freeze)
+        if recipe.freeze_grn:
+            freeze_grn(self.model)
+        preprocessing = build_preprocessing(recipe)
+        teacher = self._lessons = None
+        if recipe.teacher:
+            teacher = open_teacher(recipe.teacher, self._place.device, preprocessing)
+            self._lessons = build_lessons(recipe, teacher, self.model, classes, preprocessing)
+        provenance = with_teacher(provenance, teacher, start)
+        copies = max(1, recipe.aug_splits)
+        image_shape = recipe.in_channels, *preprocessing.image_size
+
+        def trial(model: nn.Module, images: int) -> Tensor:
+            """Run blank images, so that `settle_batch` finds out what a step takes."""
+            device = next(model.parameters()).device
+            blank = torch.zeros(images * copies, *image_shape, device=device)
+            if self._lessons is not None:
+                return self._lessons.loss(model, blank, Tensor.sum)
+            total: Tensor = model(blank).sum()
+            return total
+
+        self.recipe = recipe = settle_batch(recipe, self.model, trial, self._place, self.depths)
+        self._to_images = build_batch_transform(recipe, self._num_classes)
+        criterion = goal.criterion(
+            recipe, source, self._validation, class_names, self._place.device
+        )
+        self._criterion, balance = criterion.loss, criterion.balance
+        if self._lessons is not None:
+            balance = self._lessons.balance(balance)
+        self._quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
+        self.loader = build_training_loader(recipe, source, self._place, self._quarantine)
+        self.description = Description(
+            kind=goal.kind,
+            model=recipe.model,
+            arguments=self.model.arguments,
+            class_names=class_names,
+            preprocessing=preprocessing.to_json(),
+            provenance=provenance,
+            balance=balance,
+        )
+        self.best_description = self.description
+        is_watched = self._validation is not None and recipe.val_while_train
+        self.score = goal.score(recipe) if is_watched else None
+        for line in criterion.lines:
+            say(line)
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Compute the recipe's loss of a batch, which is normalised and mixed on the device."""
+        if self._lessons is None:
+            images, targets = self._prepared(batch, generator)
+            return self._criterion(model(images), targets)
+        images, targets = self._labelled_first(batch, generator)
+        return self._lessons.loss(model, images, lambda logits: self._on_labels(logits, targets))
+
+    def _prepared(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Normalise and mix a batch on the device; see `BatchTransform`."""
+        device = self._place.device
+        return self._to_images(batch.pixels.to(device), batch.targets.to(device), generator)
+
+    def _labelled_first(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Prepare a batch in which images may have no label. They are mixed among themselves.
+
+        Returns:
+            The images, those with labels first, and the targets of these.
+        """
+        known = batch.targets >= 0
+        if bool(known.all()):
+            return self._prepared(batch, generator)
+        images, targets = zip(
+            *(self._prepared(part_of(batch, chosen), generator) for chosen in (known, ~known)),
+            strict=True,
+        )
+        return torch.cat(images), targets[0]
+
+    def _on_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss on the labels, which the first images have; 0 if none has one."""
+        if not len(targets):
+            return logits.sum() * 0  # the head takes part in every step, as all ranks expect
+        return self._criterion(logits[: len(targets)], targets)
+
+    def size(self, batch: Batch) -> int:
+        """Count the images in a batch."""
+        return len(batch.indices)
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the model on the validation images.
+
+        Returns:
+            The figures of the goal, by name.
+        """
+        assert self._validation is not None
+        recipe, place = self.recipe, self._place
+        loader = build_evaluation_loader(
+            recipe, self._validation, place, self._quarantine, self.loader.patience
+        )
+        dtype = choose_precision(recipe.precision, place.device)
+        figures, thresholds = self._goal.evaluate(
+            autocast_logits(self.model, place, dtype),
+            loader,
+            images=len(self._validation),
+            num_classes=self._num_classes,
+            to_images=lambda pixels: self._to_images.normalise(pixels.to(place.device)),
+            place=place,
+        )
+        if left_out := loader.skipped_anywhere(place):
+            say(f"{left_out_line(left_out, 'validation image')}.")
+        self.best_description = replace(self.description, thresholds=thresholds)
+        return figures
+
+
+def part_of(batch: Batch, chosen: Tensor) -> Batch:
+    """Take some images of a batch, bool (N,). The target of those without a label becomes 0."""
+    # The pixels are taken as they lie in memory, channels last.
+    pixels = batch.pixels.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)
+    return Batch(pixels, batch.targets[chosen].clamp(min=0), batch.indices[chosen])
+
+
+def name_rows(classes: Sequence[str], rows: int) -> list[str]:
+    """Name every row of a head by its class, or by its number if it has no class in the data."""
+    taken = set(classes)
+    rest = range(len(classes), rows)
+    return [*classes, *(f"row {row}" if str(row) in taken else str(row) for row in rest)]

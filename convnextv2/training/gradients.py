@@ -1,0 +1,112 @@
+"""Computes the gradients of a step: over its batches, or in an order that no rank changes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.distributed import Place
+from convnextv2.training.elastic import GradientTree
+from convnextv2.training.health import gradient_norm
+from convnextv2.training.pace import Pace
+from convnextv2.training.task import Task
+
+
+def backward(
+    model: nn.Module,
+    task: Task,
+    batches: list[Any],
+    scaler: torch.amp.GradScaler,
+    pace: Pace,
+    place: Place,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Add the mean gradient of some batches to the gradients of the parameters.
+
+    Args:
+        model: The network, wrapped if gradients are averaged over ranks.
+        task: The loss.
+        batches: Batches with images.
+        scaler: The scaler of gradients in float16.
+        pace: The precision of the forward pass.
+        place: This rank.
+        generator: The randomness of all the batches.
+
+    Returns:
+        The loss of each batch, a scalar that the device may still compute.
+    """
+    losses = []
+    for i, batch in enumerate(batches):
+        with nullcontext() if i == len(batches) - 1 else no_sync(model):
+            with place.autocast(pace.autocast):
+                loss = task.loss(model, batch, generator)
+            scaler.scale(loss / len(batches)).backward()
+        losses.append(loss.detach())
+    return losses
+
+
+def backward_in_order(
+    model: nn.Module,
+    task: Task,
+    batches: list[Any],
+    scaler: torch.amp.GradScaler,
+    pace: Pace,
+    place: Place,
+    tree: GradientTree,
+    *,
+    step: int,
+) -> list[Tensor]:
+    """Hand the gradient of each batch to the tree, which adds them in a fixed order.
+
+    Args:
+        model: The network.
+        task: The loss.
+        batches: All batches of the step. Some may have no images.
+        scaler: The scaler of gradients in float16.
+        pace: The seed of the run and the precision of the forward pass.
+        place: This rank.
+        tree: What adds the gradients.
+        step: The number of steps before this one.
+
+    Returns:
+        The loss of each batch with images, a scalar that the device may still compute.
+    """
+    losses = []
+    for i, batch in enumerate(batches):
+        has_images = task.size(batch) > 0
+        if has_images:
+            generator = tree.chance(pace.seed, step, i)
+            seed_from(generator)
+            with place.autocast(pace.autocast):
+                loss = task.loss(model, batch, generator)
+            scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        tree.take(taught=has_images)
+    return losses
+
+
+def seed_from(generator: torch.Generator) -> None:
+    """Seed PyTorch's own random numbers, such as those of drop path, from a step's generator."""
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
+def clip(model: nn.Module, largest: float | None) -> Tensor:
+    """Scale the gradient down to a norm, if one is given, and return the norm that it had.
+
+    Args:
+        model: The model that has the gradient.
+        largest: The maximum norm; None for no limit.
+    """
+    if largest is None:
+        return gradient_norm(model.parameters())
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+
+
+def no_sync(model: nn.Module) -> Any:
+    """Return a context in which gradients are accumulated on this rank and not averaged."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()

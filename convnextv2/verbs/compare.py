@@ -1,0 +1,242 @@
+"""Compare runs with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnextv2.console import answer, say
+from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.distributed import Place, joined
+from convnextv2.errors import CheckpointError, RecipeError
+from convnextv2.evaluation.comparison import MOST_RUNS, Changed, Compared, build_comparison
+from convnextv2.evaluation.page import write_page
+from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.inference.prediction_file import check_place
+from convnextv2.kernels import choice
+from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.options import takes
+from convnextv2.run import Run
+from convnextv2.tasks.classification.compare import align, changed_images
+from convnextv2.tasks.classification.measure import Measured, evaluate_weights
+from convnextv2.tasks.supervised.page import short
+from convnextv2.verbs.options import LABELLED_IMAGES, CompareOptions
+from convnextv2.weights.opened import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """One of the models: its path, its content, and the run that it belongs to."""
+
+    path: str
+    opened: Weights | Artifact
+    run: Run | None
+
+    @property
+    def kind(self) -> str:
+        card = self.opened.card if isinstance(self.opened, Artifact) else self.opened.description
+        return card.kind
+
+
+@takes(CompareOptions)
+def compare(options: CompareOptions) -> Path:
+    """Compare runs: accuracy image by image, learning curves, classes, settings and cost.
+
+    All classifiers are measured on the same images: the validation images of the first run, or
+    those that `data_dir` names. Of pre-training runs, curves, settings and cost are compared.
+
+    Returns:
+        The page.
+
+    Raises:
+        RecipeError: There are fewer than two runs, or too many, or `out` cannot be written.
+        CheckpointError: The runs cannot be compared.
+    """
+    paths = [str(path) for path in options.runs]
+    if not 2 <= len(paths) <= MOST_RUNS:
+        raise RecipeError(
+            f"runs: {len(paths)} given, expected 2 to {MOST_RUNS}. Name the runs to compare."
+        )
+    page = Path(options.out)
+    if page.is_dir():
+        raise RecipeError(f"out = {page}: is a folder. Give a file such as {page}/comparison.html.")
+    check_place(page)
+    given, notes = options.recipe()
+    choice.choose(given.kernels)
+    candidates = [_open(path) for path in paths]
+    kinds = {candidate.kind for candidate in candidates}
+    if kinds not in ({"classifier"}, {"fcmae"}):
+        told = ", ".join(f"{each.path} ({each.kind})" for each in candidates)
+        raise CheckpointError(
+            f"{told}: only classifiers of one class for each image, or only pre-training runs, can "
+            "be compared."
+        )
+    with joined(given.device, "off") as (place, more):
+        for line in (*notes, *more):
+            say(line)
+        class_names: list[str] = []
+        changed: list[Changed] = []
+        if kinds == {"fcmae"}:
+            models = _of_pretraining(candidates)
+        else:
+            models, class_names, changed = _of_classifiers(candidates, options, given, place)
+    title = " and ".join(Path(each.path).name for each in candidates[:3])
+    title += f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
+    write_page(page, build_comparison(title, models, class_names, changed))
+    for line in _lines(models):
+        say(line)
+    say(f"Page: {page}")
+    answer(_answer(models, page))
+    return page
+
+
+def _open(path: str) -> _Candidate:
+    opened: Weights | Artifact
+    opened = open_artifact(path) if is_artifact(path) else open_run_weights(find_weights(path))
+    return _Candidate(path, opened, run_of(opened.path))
+
+
+def _of_pretraining(candidates: Sequence[_Candidate]) -> list[Compared]:
+    return [
+        Compared(
+            _letter(i),
+            each.path,
+            records=each.run.metrics() if each.run else (),
+            settings=each.run.recipe.model_dump() if each.run else {},
+            cost=_cost(each.run, None),
+        )
+        for i, each in enumerate(candidates)
+    ]
+
+
+def _of_classifiers(
+    candidates: Sequence[_Candidate], options: CompareOptions, given: Recipe, place: Place
+) -> tuple[list[Compared], list[str], list[Changed]]:
+    """Measure the models on the same images.
+
+    Returns:
+        The models, the names of the classes, and images that models answer differently.
+    """
+    images = _images(candidates[0], options, given)
+    measured = [_measure(each, options, given, images, place) for each in candidates]
+    aligned = align(measured)
+    letters = [_letter(i) for i in range(len(candidates))]
+    models = [
+        Compared(
+            letters[i],
+            each.path,
+            found.evaluation,
+            aligned.paired(i) if i else None,
+            each.run.metrics() if each.run else (),
+            each.run.recipe.model_dump() if each.run else {},
+            _cost(each.run, found),
+        )
+        for i, (each, found) in enumerate(zip(candidates, measured, strict=True))
+    ]
+    names = measured[0].description.class_names
+    if any(found.description.class_names != names for found in measured):
+        say("Classes are not compared one by one: the models do not have them in the same order.")
+        names = []
+    return models, names, changed_images(aligned, letters, measured[0])
+
+
+def _images(first: _Candidate, options: CompareOptions, given: Recipe) -> dict[str, Any]:
+    """Return the knobs that name the images on which all models are measured.
+
+    Raises:
+        RecipeError: No images are named, and the first model belongs to no run.
+    """
+    if given.data_dir or given.dataset:
+        return {name: getattr(given, name) for name in LABELLED_IMAGES}
+    if first.run is None:
+        raise RecipeError(
+            f"data_dir is missing: {first.path} belongs to no run that says on which images to "
+            "measure. Give --data_dir DATA."
+        )
+    own = first.run.recipe
+    asked = given.model_fields_set
+    return {name: getattr(given if name in asked else own, name) for name in LABELLED_IMAGES}
+
+
+def _measure(
+    candidate: _Candidate,
+    options: CompareOptions,
+    given: Recipe,
+    images: dict[str, Any],
+    place: Place,
+) -> Measured:
+    beneath: dict[str, Any] = {}
+    if isinstance(candidate.opened, Weights):
+        beneath = dict(candidate.opened.description.preprocessing)
+        beneath["in_channels"] = beneath.pop("channels", 3)
+    base = candidate.run.recipe if candidate.run else given.model_copy(update=beneath)
+    how = {name: getattr(given, name) for name in CompareOptions.knobs if name not in images}
+    say(f"{candidate.path}:")
+    return evaluate_weights(candidate.opened, with_inferred(base, how | images), place)
+
+
+def _cost(run: Run | None, measured: Measured | None) -> dict[str, str]:
+    """Say what a model takes, ready to print."""
+    records = run.metrics() if run else []
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    paces = [r["images_per_second"] for r in records if r.get("images_per_second")]
+    seconds = sum(record.get("total_s", 0.0) for record in epochs)
+    return {
+        "Parameters": short(measured.parameters) if measured else "–",
+        "Epochs": str(epochs[-1]["epoch"]) if epochs else "–",
+        "Training, minutes": f"{seconds / 60:.1f}" if epochs else "–",
+        "Images/s": f"{np.median(paces):.0f}" if paces else "–",
+    }
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _lines(models: Sequence[Compared]) -> list[str]:
+    """Write the comparison as lines for people."""
+    lines = []
+    for model in models:
+        line = f"{model.letter}  {model.name}"
+        if model.evaluation is not None:
+            line += f"  top-1 {model.evaluation.top1:.2%}"
+        if model.paired is not None:
+            paired = model.paired
+            low, high = (100 * limit for limit in paired.interval)
+            line += (
+                f"  {100 * paired.difference:+.2f} points (95 % interval {low:+.2f} to {high:+.2f},"
+                f" p {paired.p_value:.2g}): {paired.gained} images gained, {paired.lost} lost"
+            )
+        lines.append(line)
+    return lines
+
+
+def _answer(models: Sequence[Compared], page: Path) -> dict[str, Any]:
+    """Return the answer as `answers.Comparison` describes it."""
+    return {
+        "page": str(page),
+        "models": [
+            {
+                "path": model.name,
+                "top1": model.evaluation.top1 if model.evaluation else None,
+                "balanced_accuracy": model.evaluation.balanced_accuracy
+                if model.evaluation
+                else None,
+                "paired": None
+                if model.paired is None
+                else {
+                    "images": model.paired.images,
+                    "gained": model.paired.gained,
+                    "lost": model.paired.lost,
+                    "difference": model.paired.difference,
+                    "interval": list(model.paired.interval),
+                    "p_value": model.paired.p_value,
+                },
+            }
+            for model in models
+        ],
+    }

@@ -1,0 +1,259 @@
+"""Export a segmentor or a detector to an artifact that has been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convnextv2.data.dense.map_sources import map_validation_source
+from convnextv2.data.dense.object_sources import validation_objects
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
+from convnextv2.deploy.dense_export import About, export_detector, export_segmentor
+from convnextv2.distributed import Place
+from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError
+from convnextv2.evaluation.drawing import colour_of
+from convnextv2.evaluation.overlay import class_colours
+from convnextv2.find import run_of
+from convnextv2.inference.detector import ObjectFinder, open_finder
+from convnextv2.inference.segmenter import Windows
+from convnextv2.model.detector import Detector
+from convnextv2.model.upernet import Segmentor
+from convnextv2.preprocessing import Preprocessing
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.detection.certificate import ObjectEvidence, certify_detector
+from convnextv2.tasks.segmentation.certificate import MapEvidence, certify_segmentor
+from convnextv2.tasks.supervised.set_up import same_data
+from convnextv2.verbs.options import ExportOptions
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+DENSE = ("segmentation", "detection")
+"""The kinds of weights that answer for the places of an image."""
+
+
+def check_dense(options: ExportOptions, kind: str) -> None:
+    """Check that an artifact of this kind can be what is asked for.
+
+    Args:
+        options: The options of the verb.
+        kind: One of `DENSE`.
+
+    Raises:
+        RecipeError: An option is about classifiers.
+        DeviceError: The precision is none of those of this kind.
+        ArtifactError: The layout takes no such artifact.
+    """
+    noun = "segmentor" if kind == "segmentation" else "detector"
+    if options.input == "pixels":
+        raise RecipeError(
+            f"input = pixels: images of a {noun} are resized to many sizes outside of the graph. "
+            "Use input images."
+        )
+    if options.calibrate:
+        raise RecipeError(f"calibrate = True: is for classifiers. Leave it out for a {noun}.")
+    if options.prior != "trained":
+        raise RecipeError(
+            f"prior = {options.prior}: is about the probabilities of a classifier. Leave prior out."
+        )
+    if options.precision == "int8":
+        raise DeviceError(
+            f"precision = int8: is judged by the classes of whole images, which a {noun} does not "
+            "give. Use float32."
+        )
+    if kind == "detection" and options.layout != "folder":
+        raise ArtifactError(
+            f"layout = {options.layout}: a detector has up to three parts with code between them, "
+            "which that server does not run. Use layout folder, and convnextv2 serve."
+        )
+    if kind == "detection" and options.dynamic_size:
+        print("No effect here: dynamic_size (a detector takes images of any size anyway).")
+
+
+def export_dense(options: ExportOptions, recipe: Recipe, opened: Weights, folder: Path) -> Artifact:
+    """Write the artifact of a segmentor or a detector, and print its certificate.
+
+    Args:
+        options: The options of the verb.
+        recipe: Names the images to measure on.
+        opened: The weights.
+        folder: The artifact's folder.
+    """
+    description = opened.description
+    check_dense(options, description.kind)
+    if not description.preprocessing:
+        raise ArtifactError(
+            f"{opened.path}: does not say how its images are prepared. Write it with its "
+            "preprocessing."
+        )
+    about = About(
+        description.preprocessing,
+        description.class_names,
+        description.model,
+        opened.provenance(),
+        opened.origin.notice,
+    )
+    source, origin = _images(opened, recipe, options.images)
+    print(
+        f"Exporting to {options.format}, {options.precision}; measured on {len(source)} images "
+        f"({origin})."
+    )
+    if description.kind == "segmentation":
+        artifact = _segmentor(options, opened, folder, about, source, origin)
+    else:
+        artifact = _detector(options, opened, folder, about, source, origin)
+    print(dense_summary(artifact.certificate))
+    return artifact
+
+
+def _segmentor(
+    options: ExportOptions,
+    opened: Weights,
+    folder: Path,
+    about: About,
+    source: Source,
+    origin: str,
+) -> Artifact:
+    model, run = restore(opened), run_of(opened.path)
+    assert isinstance(model, Segmentor)
+    model.eval()
+    is_own = run is not None and run.recipe.task == "segmentation"
+    own = run.recipe if run is not None and is_own else Recipe()
+    windows = Windows.of(own)
+    more = SegmentorCard(
+        palette=class_colours(model.num_classes).tolist(),
+        head=dict(model.head_arguments),
+        slide=windows.slide,
+        test_scales=list(windows.scales),
+        test_flip=windows.flip,
+        ignore_values=None if own.ignore_values is None else list(own.ignore_values),
+        reduce_zero_label=own.reduce_zero_label,
+    )
+    size = None
+    if not options.dynamic_size:
+        stride = model.encoder.total_stride
+        height, width = (
+            -(-side // stride) * stride
+            for side in Preprocessing.read(about.preprocessing).image_size
+        )
+        size = height, width
+        if not windows.slide:
+            print(
+                f"The run sees whole images; the artifact sees them in windows of {height} x "
+                f"{width} px. Set dynamic_size to keep whole images."
+            )
+    evidence = MapEvidence(source, origin, windows, options.seconds)
+    return export_segmentor(
+        model,
+        options.format,
+        options.precision,
+        size,
+        folder,
+        about,
+        more,
+        lambda artifact: certify_segmentor(model, artifact, evidence),
+    )
+
+
+def _detector(
+    options: ExportOptions,
+    opened: Weights,
+    folder: Path,
+    about: About,
+    source: Source,
+    origin: str,
+) -> Artifact:
+    finder: ObjectFinder = open_finder(opened, device="cpu", precision="float32")
+    model: Detector = finder.model
+    more = DetectorCard(
+        palette=[list(colour_of(i)) for i in range(model.num_classes)],
+        head=dict(model.head_arguments),
+        levels=len(model.levels) + 1,
+    )
+    evidence = ObjectEvidence(source, origin, options.seconds)
+    return export_detector(
+        model,
+        options.format,
+        options.precision,
+        folder,
+        about,
+        more,
+        lambda artifact: certify_detector(finder, artifact, evidence),
+    )
+
+
+def _images(opened: Weights, recipe: Recipe, most: int) -> tuple[Source, str]:
+    """The images to measure on: the recipe's validation images, else the bundled ones."""
+    source, origin = _found(opened, recipe)
+    chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
+    return source.subset(chosen), origin
+
+
+def _found(opened: Weights, recipe: Recipe) -> tuple[Source, str]:
+    description, owner = opened.description, run_of(opened.path)
+    if not recipe.data_dir:
+        bundled = Recipe(dataset="bundled")
+        return find_sources(bundled, labelled=False)[
+            0
+        ], "the bundled images, which the model may not know"
+    names, trained_on = (
+        description.class_names,
+        owner is not None and same_data(owner.recipe, recipe),
+    )
+    try:
+        if description.kind == "segmentation":
+            place = Place(torch.device("cpu"))
+            found = map_validation_source(recipe, names, place, trained_on=trained_on)
+        else:
+            found = validation_objects(recipe, names, trained_on=trained_on)
+        return found, f"validation images of {recipe.data_dir}"
+    except DataError as error:
+        figure = "mIoU" if description.kind == "segmentation" else "AP"
+        print(f"No annotated validation images ({error}): {figure} is not measured.")
+    return find_sources(recipe, labelled=False)[0], f"images of {recipe.data_dir}"
+
+
+def dense_summary(found: Mapping[str, Any]) -> str:
+    """Write the certificate of a segmentor or a detector for people."""
+    lines = []
+    for what in ("real", "adversarial"):
+        if part := found.get(what):
+            lines.append(
+                f"{what:<12} {part['images']:4} images: {found['output']} off by at most "
+                f"{part['max_difference']:.2g}, on average {part['mean_difference']:.2g} (largest "
+                f"{part['scale']:.3g})."
+            )
+    if pixels := found.get("pixels"):
+        lines.append(
+            f"pixels       {pixels['images']:4} images: {pixels['equal']:.4%} get the same class."
+        )
+    if objects := found.get("objects"):
+        lines.append(
+            f"objects      {objects['images']:4} images: {objects['found_by_both']} of "
+            f"{objects['objects']} are found by both; boxes move by at most "
+            f"{objects['largest_shift_px']:.2g} px, scores by "
+            f"{objects['largest_score_difference']:.2g}; masks overlap by at least "
+            f"{objects['least_mask_iou']:.2%}."
+        )
+    if miou := found.get("miou"):
+        lines.append(
+            f"mIoU         PyTorch {miou['pytorch_miou']:.2%}, "
+            f"artifact {miou['artifact_miou']:.2%}."
+        )
+    ap = found.get("ap", {})
+    if ap.get("pytorch_ap") is not None:
+        lines.append(
+            f"AP           PyTorch {ap['pytorch_ap']:.2%}, artifact {ap['artifact_ap']:.2%}."
+        )
+    speed = found["speed"]
+    lines.append(
+        f"images/s     PyTorch {speed['pytorch_images_per_second']:.2f}, artifact "
+        f"{speed['artifact_images_per_second']:.2f} ({speed['ratio']:.2f} times), batch "
+        f"{speed['batch']}, {speed['threads']} threads."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""Measure what frozen features say about classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convnextv2.console import answer, say
+from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.notices import left_out_line
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources
+from convnextv2.errors import DataError, RecipeError
+from convnextv2.evaluation.probes import linear_probe, nearest_neighbours
+from convnextv2.find import run_of
+from convnextv2.inference.embedder import Embedder, open_embedder
+from convnextv2.kernels import choice
+from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.options import takes
+from convnextv2.verbs.options import LABELLED_IMAGES, ProbeOptions
+
+
+class Probed(NamedTuple):
+    """What probes found, as shares of the validation images.
+
+    Attributes:
+        knn: The accuracy of the nearest neighbours.
+        linear: The accuracy of the linear probe.
+        l2: Its strength of regularisation.
+        commonest: The share of the most frequent class, which a guess would reach.
+        training_images: The number of training images.
+        validation_images: The number of validation images.
+    """
+
+    knn: float
+    linear: float
+    l2: float
+    commonest: float
+    training_images: int
+    validation_images: int
+
+
+@takes(ProbeOptions)
+def probe(options: ProbeOptions) -> Probed:
+    """Measure frozen features: by nearest neighbours, and by a linear probe.
+
+    The encoder is not trained, so this takes seconds where fine-tuning takes hours. It works for
+    pre-training runs, classifiers, and weights of any known format.
+
+    Returns:
+        The accuracies.
+
+    Raises:
+        RecipeError: No images are named.
+        DataError: There are no labelled images, or no validation images apart from them.
+    """
+    given, notes = options.recipe()
+    choice.choose(given.kernels)
+    embedder = open_embedder(options.run, device=given.device, precision=given.precision)
+    recipe = _images(embedder, given)
+    training, validation = find_sources(recipe, labelled=True)
+    if validation is None:
+        raise DataError(
+            f"{recipe.data_dir}: has no validation images, on which features are measured. Set "
+            "val_fraction, or add a folder val."
+        )
+    if shared := set(training.names) & set(validation.names):
+        raise DataError(
+            f"val_split = {recipe.val_split}: {len(shared)} of {len(validation)} validation images "
+            f"are training images too, for example {min(shared)}. A probe knows their classes, so "
+            "that it would measure nothing. Choose another split."
+        )
+    if training.is_multi_label:
+        raise DataError(
+            f"{recipe.data_dir}: images have several labels each; probes need one class for each. "
+            "Set labels to single, or name another table."
+        )
+    for line in (*notes, *embedder.notes, *training.notes, *validation.notes):
+        say(line)
+    features, labels = _embed(embedder, training, recipe, "training image")
+    queries, truth = _embed(embedder, validation, recipe, "validation image")
+    classes = len(training.class_names)
+    knn = nearest_neighbours(features, labels, queries, classes=classes, k=options.k)
+    linear, l2 = linear_probe(features, labels, queries, classes=classes)
+    found = Probed(
+        float((knn == truth).double().mean()),
+        float((linear == truth).double().mean()),
+        l2,
+        int(truth.bincount().max()) / len(truth),
+        len(labels),
+        len(truth),
+    )
+    say(f"{len(labels):,} training images, {len(truth):,} validation images, {classes} classes")
+    say(f"nearest neighbours  {found.knn:7.2%}  (k {min(options.k, len(labels))})")
+    say(f"linear probe        {found.linear:7.2%}  (l2 {l2:g})")
+    say(f"commonest class     {found.commonest:7.2%}")
+    answer({"weights": str(embedder.about["path"]), **found._asdict()})
+    return found
+
+
+def _images(embedder: Embedder, given: Recipe) -> Recipe:
+    """Return the recipe with the images of the weights' run, unless others are named.
+
+    Raises:
+        RecipeError: No images are named, and the weights belong to no run.
+    """
+    if given.data_dir or given.dataset:
+        return given
+    run = run_of(Path(embedder.about["path"]))
+    if run is None:
+        raise RecipeError(
+            f"data_dir is missing: {embedder.about['path']} belongs to no run that names images. "
+            "Give --data_dir DATA."
+        )
+    asked = given.model_fields_set
+    own = {name: getattr(run.recipe, name) for name in LABELLED_IMAGES if name not in asked}
+    return with_inferred(given, own)
+
+
+def _embed(embedder: Embedder, source: Source, recipe: Recipe, what: str) -> tuple[Tensor, Tensor]:
+    """Compute the features of labelled images.
+
+    Returns:
+        float32 (N, D) and int64 (N,), of the images that can be read.
+    """
+    batch_size = recipe.images_per_batch()
+    loader = EvaluationLoader(
+        source,
+        embedder.transform,
+        batch_size=batch_size,
+        channels=embedder.transform.preprocessing.channels,
+        # Workers take longer to start than a handful of images takes to decode.
+        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * batch_size else 0,
+        bad_images=recipe.bad_images,
+    )
+    features, labels = [], []
+    for batch in loader:
+        features.append(embedder.run(batch.pixels))
+        labels.append(batch.targets.clone())
+    if loader.skipped:
+        say(f"{left_out_line(loader.skipped, what)}.")
+    if not features:
+        raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
+    return torch.from_numpy(np.concatenate(features)), torch.cat(labels)

@@ -1,0 +1,120 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from shapes import coco_json, draw_shapes, voc_xml, write_coco, write_voc, write_yolo, yolo_line
+
+from convnextv2.data.dense.layouts import find_layout, split_kind
+from convnextv2.errors import DataError
+
+
+def images_of(root: Path, split: str, asked: str = "auto") -> list[str]:
+    annotations = find_layout(root, asked).splits[split]()
+    return [Path(image.path).name for image in annotations.images]
+
+
+def test_instances_beside_a_folder_of_images(tmp_path: Path) -> None:
+    layout = find_layout(write_coco(tmp_path))
+    assert (layout.format, list(layout.splits)) == ("coco", ["train", "val"])
+    assert images_of(tmp_path, "val") == ["val0.png", "val1.png", "val2.png"]
+
+
+def test_the_layout_of_coco_itself(tmp_path: Path) -> None:
+    for split in ("train2017", "val2017"):
+        drawn = [draw_shapes(tmp_path / split / "1.png", 0)]
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        file = tmp_path / "annotations" / f"instances_{split}.json"
+        file.write_text(json.dumps(coco_json(drawn)))
+        shutil.copy(file, file.with_name(f"captions_{split}.json"))
+    layout = find_layout(tmp_path)
+    assert list(layout.splits) == ["train2017", "val2017"]
+    assert layout.choose(None, "train") == "train2017"
+    assert layout.choose("val", "validation") == "val2017"
+    assert layout.choose("test", "validation") is None
+    [image] = layout.splits["val2017"]().images
+    assert Path(image.path).parent.name == "val2017"
+
+
+def test_an_export_of_roboflow_as_coco(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        drawn = [draw_shapes(tmp_path / split / "a.png", 0)]
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(coco_json(drawn)))
+    layout = find_layout(tmp_path)
+    assert (
+        layout.choose(None, "validation") == "valid" and layout.choose("val", "validation") is None
+    )
+    assert images_of(tmp_path, "valid") == ["a.png"]
+
+
+def test_yolo_with_and_without_data_yaml(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    layout = find_layout(tmp_path)
+    assert (layout.format, list(layout.splits)) == ("yolo", ["train", "val"])
+    assert len(images_of(tmp_path, "train")) == 4
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("disc\nsquare\n")
+    layout = find_layout(tmp_path)
+    assert layout.format == "yolo" and layout.splits["train"]().class_names == ("disc", "square")
+
+
+def test_an_export_of_roboflow_as_yolo(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        drawn = draw_shapes(tmp_path / split / "images" / "a.png", 0)
+        (tmp_path / split / "labels").mkdir()
+        text = "".join(yolo_line(drawn, each) for each in drawn.objects)
+        (tmp_path / split / "labels" / "a.txt").write_text(text)
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['disc', 'square']\n"
+    )
+    assert images_of(tmp_path, "val") == ["a.png"] == images_of(tmp_path, "train")
+
+
+def test_text_files_beside_images(tmp_path: Path) -> None:
+    drawn = draw_shapes(tmp_path / "train" / "a.png", 0)
+    (tmp_path / "train" / "a.txt").write_text(yolo_line(drawn, drawn.objects[0]))
+    (tmp_path / "train" / "_darknet.labels").write_text("disc\nsquare\n")
+    layout = find_layout(tmp_path)
+    assert layout.format == "yolo" and layout.splits["train"]().class_names == ("disc", "square")
+
+
+def test_pascal_voc_with_lists_and_beside_images(tmp_path: Path) -> None:
+    layout = find_layout(write_voc(tmp_path / "voc"))
+    assert (layout.format, sorted(layout.splits)) == ("voc", ["train", "val"])
+    assert images_of(tmp_path / "voc", "val") == ["val_0.png", "val_1.png"]
+    drawn = draw_shapes(tmp_path / "export" / "train" / "a.png", 0)
+    (tmp_path / "export" / "train" / "a.xml").write_text(voc_xml(drawn))
+    assert find_layout(tmp_path / "export").format == "voc"
+    shutil.rmtree(tmp_path / "voc" / "ImageSets")
+    assert list(find_layout(tmp_path / "voc").splits) == [""]
+    assert len(images_of(tmp_path / "voc", "")) == 6
+
+
+def test_the_first_format_is_read_unless_another_is_asked_for(tmp_path: Path) -> None:
+    write_voc(write_coco(tmp_path))
+    layout = find_layout(tmp_path)
+    assert (layout.format, layout.others) == ("coco", ("voc",))
+    assert find_layout(tmp_path, "voc").format == "voc"
+    with pytest.raises(DataError, match="no annotations in the form of YOLO are found"):
+        find_layout(tmp_path, "yolo")
+
+
+def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
+    draw_shapes(tmp_path / "train" / "cats" / "a.png", 0)
+    with pytest.raises(DataError, match="no objects are found in it. Expected COCO JSON"):
+        find_layout(tmp_path)
+
+
+def test_a_single_file_has_no_splits(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    layout = find_layout(tmp_path / "instances_train.json")
+    assert list(layout.splits) == [""] and len(list(layout.splits[""]().images)) == 6
+    (tmp_path / "instances_val.json").unlink()
+    (tmp_path / "instances_train.json").rename(tmp_path / "nuclei.json")
+    assert list(find_layout(tmp_path).splits) == [""]
+
+
+def test_splits_are_known_by_their_names() -> None:
+    kinds = {"train2017": "train", "valid": "validation", "val_2014": "validation", "test": "test"}
+    assert {name: split_kind(name) for name in kinds} == kinds
+    assert split_kind("trainval") is None

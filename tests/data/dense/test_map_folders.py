@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from convnextv2.data.dense.map_folders import find_folders, pair
+from convnextv2.errors import DataError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("images/training", "annotations/training", "images/validation", "annotations/validation"),
+        ("Images/train", "Masks/train", "Images/val", "Masks/val"),
+        ("train/images", "train/masks", "valid/images", "valid/masks"),
+        ("train", "train_labels", "val", "val_labels"),
+        ("train", "trainannot", "val", "valannot"),
+    ],
+)
+def test_layouts_are_understood(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    touch(tmp_path, *(f"{folder}/a.png" for folder in folders))
+    found = find_folders(tmp_path)
+    expected = [tmp_path / folder for folder in folders]
+    assert [found["train"].images, found["train"].maps] == expected[:2]
+    assert [found["validation"].images, found["validation"].maps] == expected[2:]
+
+
+def test_data_without_splits_are_for_training(tmp_path: Path) -> None:
+    touch(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png")
+    found = find_folders(tmp_path)
+    assert found.keys() == {"train"} and found["train"].maps.name == "SegmentationClass"
+
+
+def test_named_splits_are_taken(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}/fold{i}/a.png" for kind in ("images", "masks") for i in range(3)))
+    found = find_folders(tmp_path, "fold0", "fold2")
+    assert found["train"].images.name == "fold0" and found["validation"].maps.name == "fold2"
+
+
+def test_what_is_missing_or_unclear_is_said(tmp_path: Path) -> None:
+    touch(tmp_path / "a", "cats/1.jpg", "dogs/1.jpg")
+    with pytest.raises(DataError, match=r"has cats/, dogs/\. Expected images/train"):
+        find_folders(tmp_path / "a")
+    touch(tmp_path / "b", "images/train/1.jpg", "images/val/1.jpg", "masks/train/1.png")
+    with pytest.raises(DataError, match="masks: has no folder for the split"):
+        find_folders(tmp_path / "b")
+    touch(tmp_path / "c", "images/1.jpg", "masks/1.png", "labels/1.png")
+    with pytest.raises(DataError, match="which of"):
+        find_folders(tmp_path / "c")
+
+
+def test_pairs_have_the_same_names_and_the_rest_is_told(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "images/a.jpg", "images/b.PNG", "images/deep/c.jpg", "images/lost.jpg",
+        "masks/A.png", "masks/b.bmp", "masks/deep/c.png", "masks/spare.png",
+    )  # fmt: skip
+    made = pair(find_folders(tmp_path)["train"])
+    assert [Path(path).name for path in made.images] == ["a.jpg", "b.PNG", "c.jpg"]
+    assert [Path(path).name for path in made.maps] == ["A.png", "b.bmp", "c.png"]
+    assert [Path(path).name for path in made.missing] == ["lost.jpg"] and made.spare == 1
+    assert any("1 label map(s) without an image" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("x1.jpg", "x1_mask.png"),
+        ("aachen_000_leftImg8bit.png", "aachen_000_gtFine_labelIds.png"),
+        ("0001TP.png", "0001TP_L.png"),
+    ],
+)
+def test_usual_ends_of_names_are_known_and_told(tmp_path: Path, image: str, mask: str) -> None:
+    touch(tmp_path, f"images/{image}", f"masks/{mask}")
+    made = pair(find_folders(tmp_path)["train"])
+    assert Path(made.maps[0]).name == mask
+    assert any("names end in" in note for note in made.notes)
+
+
+def test_names_that_never_match_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "masks/1.png")
+    with pytest.raises(
+        DataError, match=r"no label map has the name of an image \(1.png, and a.jpg"
+    ):
+        pair(find_folders(tmp_path)["train"])
+
+
+def test_of_two_maps_of_a_name_the_one_that_is_not_jpeg_counts(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.jpg", "masks/a.jpg", "masks/a.png")
+    made = pair(find_folders(tmp_path)["train"])
+    assert Path(made.maps[0]).name == "a.png"
+
+
+def test_folders_of_other_files_do_not_count_as_maps(tmp_path: Path) -> None:
+    """As in Pascal VOC, whose Annotations are XML."""
+    touch(tmp_path, "JPEGImages/a.jpg", "SegmentationClass/a.png", "Annotations/a.xml")
+    assert find_folders(tmp_path)["train"].maps.name == "SegmentationClass"

@@ -1,0 +1,191 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from maps import CLASSES, draw_maps, scene, write_pair
+from PIL import Image
+
+from convnextv2.data.dense.map_sources import find_map_sources, map_validation_source
+from convnextv2.distributed import Place
+from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe
+
+CPU = Place(torch.device("cpu"))
+
+
+def recipe(root: Path, **settings: object) -> Recipe:
+    return Recipe(task="segmentation", data_dir=str(root), **settings)
+
+
+def test_images_and_maps_are_found_with_their_classes(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    training, validation = find_map_sources(recipe(root), CPU)
+    assert validation is not None and (len(training), len(validation)) == (8, 3)
+    assert training.class_names == validation.class_names == CLASSES
+    for i, name in enumerate(training.names):
+        seed = int(Path(name).stem)
+        _, labels = scene(seed, (60 + 2 * (seed % 3), 80 + 3 * (seed % 2)))
+        assert training.annotation(i).tolist() == labels.tolist()
+        assert training.pixels(i).shape[1:] == labels.shape
+
+
+def test_a_source_can_be_sent_to_workers_and_cut(tmp_path: Path) -> None:
+    training, _ = find_map_sources(recipe(draw_maps(tmp_path)), CPU)
+    part = pickle.loads(pickle.dumps(training)).subset([5, 2])
+    assert [part.names[0], part.names[1]] == [training.names[5], training.names[2]]
+    assert torch.equal(part.annotation(1), training.annotation(2))
+
+
+def test_every_kind_of_defect_is_listed_once_and_can_be_left_out(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    pixels, labels = scene(5)
+    write_pair(root, "train", "smaller", pixels, labels[:-4])
+    write_pair(root, "train", "cut", pixels, labels)
+    (root / "annotations/train/cut.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    write_pair(root, "train", "bad", pixels, labels)
+    (root / "images/train/bad.jpg").write_bytes(b"no image")
+    Image.fromarray(pixels).save(root / "images/train/alone.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_pair(root, "train", "turned", pixels, labels)
+    Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=exif)
+
+    with pytest.raises(DataError) as error:
+        find_map_sources(recipe(root), CPU)
+    message = str(error.value)
+    for part in (
+        "1 image(s) without a label map: ", "alone.jpg",
+        "1 label map(s) of another size than their image: ",
+        "smaller.jpg (80 x 60 px, its map 80 x 56 px)",
+        "1 label map(s) that cannot be used: ", "cut.png",
+        "1 image(s) that cannot be read: ", "bad.jpg",
+        "1 image(s) that EXIF turns, with maps that are not turned", "turned.jpg",
+        "bad_images = skip",
+    ):  # fmt: skip
+        assert part in message, part
+
+    training, _ = find_map_sources(recipe(root, bad_images="skip"), CPU)
+    assert len(training) == 8
+    assert sum(note.startswith("Left out: ") for note in training.notes) == 5
+
+
+def test_a_turned_image_whose_map_is_turned_is_used_and_told(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    pixels, labels = scene(5)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    write_pair(root, "train", "turned", pixels, np.rot90(labels, -1).copy())
+    Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=exif)
+    training, _ = find_map_sources(recipe(root), CPU)
+    assert any("turned by EXIF" in note for note in training.notes)
+    index = next(i for i, name in enumerate(training.names) if Path(name).stem == "turned")
+    assert training.pixels(index).shape[1:] == training.annotation(index).shape == (80, 60)
+
+
+def test_values_that_are_no_class_are_refused_with_a_file(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    pixels, labels = scene(5)
+    labels[0, :7] = 9
+    write_pair(root, "val", "odd", pixels, labels)
+    with pytest.raises(DataError, match=r"the value 9 in 1 map\(s\), such as .*val/odd.png"):
+        find_map_sources(recipe(root), CPU)
+    _, validation = find_map_sources(recipe(root, ignore_values=(9,)), CPU)
+    assert validation is not None
+    index = next(i for i, name in enumerate(validation.names) if Path(name).stem == "odd")
+    assert (validation.annotation(index)[0, :7] == -1).all()
+
+
+def test_255_is_ignored_and_its_share_is_told(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path, train=1)
+    pixels, labels = scene(0)
+    labels[:30] = 255
+    write_pair(root, "train", "0", pixels, labels)
+    training, _ = find_map_sources(recipe(root), CPU)
+    assert "50.0% of the pixels of the training maps are ignored." in training.notes
+    assert (training.annotation(0)[:30] == -1).all()
+
+
+def test_zero_is_reduced_only_if_asked_for(tmp_path: Path) -> None:
+    """As in ADE20K, whose table begins at 1."""
+    root = draw_maps(tmp_path)
+    (root / "classes.csv").write_text("Idx,Name\n1,red\n2,blue\n")
+    with pytest.raises(DataError, match="reduce_zero_label = True"):
+        find_map_sources(recipe(root), CPU)
+    training, _ = find_map_sources(recipe(root, reduce_zero_label=True), CPU)
+    assert training.class_names == ("red", "blue")
+    _, labels = scene(0)
+    assert training.annotation(0).tolist() == (labels.astype(int) - 1).tolist()
+
+    (root / "classes.csv").unlink()
+    (root / "classes.txt").write_text("red\nblue\n")  # without ids, the first is 1 then
+    again, _ = find_map_sources(recipe(root, reduce_zero_label=True), CPU)
+    assert torch.equal(again.annotation(0), training.annotation(0))
+
+
+def test_without_a_table_the_values_are_the_classes(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path, table=False)
+    training, _ = find_map_sources(recipe(root), CPU)
+    assert training.class_names == ("0", "1", "2")
+    assert any("no class table" in note for note in training.notes)
+
+
+def test_maps_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path, table=False)
+    for path in root.glob("annotations/*/*.png"):
+        values = np.asarray(Image.open(path))
+        Image.fromarray((values > 0).astype(np.uint8) * 255).save(path)
+    training, _ = find_map_sources(recipe(root), CPU)
+    assert training.class_names == ("background", "foreground")
+    assert any("255 is foreground" in note for note in training.notes)
+    assert training.annotation(0).tolist() == (scene(0)[1] > 0).astype(int).tolist()
+    with pytest.raises(DataError, match="0|nothing"):
+        find_map_sources(recipe(root, ignore_values=(0, 255)), CPU)
+
+
+def test_coloured_maps_are_read_by_their_table(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path, table=False)
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 64, 128]], np.uint8)
+    for path in root.glob("annotations/*/*.png"):
+        Image.fromarray(colours[np.asarray(Image.open(path))]).save(path)
+    with pytest.raises(DataError, match="class table with colours"):
+        find_map_sources(recipe(root), CPU)
+    (root / "labelmap.txt").write_text("background:0,0,0::\nred:128,0,0::\nblue:0,64,128::\n")
+    training, _ = find_map_sources(recipe(root), CPU)
+    assert training.class_names == CLASSES
+    assert training.annotation(3).tolist() == scene(3, (60, 83))[1].tolist()
+
+
+def test_classes_that_do_not_occur_are_told(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    (root / "classes.csv").write_text("id,name\n0,background\n1,red\n2,blue\n3,green\n")
+    training, _ = find_map_sources(recipe(root), CPU)
+    lines = [note for note in training.notes if "green" in note]
+    assert len(lines) == 2 and "cannot be learned" in lines[0] and "not measured" in lines[1]
+
+
+def test_images_are_held_out_if_there_is_no_split(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    for kind in ("images", "annotations"):
+        for path in (root / kind).glob("*/*"):
+            path.rename(root / kind / f"{path.parent.name}{path.name}")
+        for split in ("train", "val"):
+            (root / kind / split).rmdir()
+    settings = recipe(root, val_fraction=0.2)
+    training, validation = find_map_sources(settings, CPU)
+    assert validation is not None and (len(training), len(validation)) == (9, 2)
+    assert not set(training.names) & set(validation.names)
+    again = map_validation_source(settings, CLASSES, CPU, trained_on=True)
+    assert list(again.names) == list(validation.names)
+    assert len(map_validation_source(settings, CLASSES, CPU, trained_on=False)) == 11
+
+
+def test_other_data_are_matched_with_the_rows_of_a_model_by_name(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    rows = ("blue", "sky", "background", "red")
+    source = map_validation_source(recipe(root), rows, CPU, trained_on=False)
+    expected = np.array([2, 3, 0])[scene(1000)[1]]
+    assert source.annotation(0).tolist() == expected.tolist()
+    with pytest.raises(DataError, match="class 'blue' is not among the model's 2"):
+        map_validation_source(recipe(root), ("background", "red"), CPU, trained_on=False)

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shapes import draw_shapes, write_yolo, yolo_line
+
+from convnextv2.data.dense.defects import Defect
+from convnextv2.data.dense.yolo import below, find_yaml, images_of, read_names, read_yolo
+from convnextv2.errors import DataError
+
+
+def write(folder: Path, **labels: str) -> list[str]:
+    """Write images/NAME.png and labels/NAME.txt."""
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    for name, text in labels.items():
+        draw_shapes(folder / "images" / f"{name}.png", 0)
+        (folder / "labels" / f"{name}.txt").write_text(text)
+    return below(folder / "images")
+
+
+def test_boxes_and_outlines_are_shares_of_the_image(tmp_path: Path) -> None:
+    drawn = draw_shapes(tmp_path / "images" / "a.png", 3)
+    lines = "".join(yolo_line(drawn, each, outline) for each in drawn.objects for outline in (0, 1))
+    found = read_yolo(write(tmp_path, a=lines), ["disc", "square"], "here")
+    assert found.images[0].is_relative and found.images[0].size is None
+    for i, each in enumerate(found.images[0].objects):
+        kind, x0, y0, x1, y1, points = drawn.objects[i // 2]
+        assert each.label == kind
+        assert np.allclose(np.multiply(each.box, [80, 60, 80, 60]), [x0, y0, x1, y1], atol=1e-3)
+        if i % 2:
+            outline = np.array(points).reshape(-1, 2)
+            assert np.allclose(each.region[0] * [80, 60], outline, atol=1e-3)
+
+
+def test_an_empty_file_and_no_file_mean_no_objects(tmp_path: Path) -> None:
+    images = write(tmp_path, a="0 0.5 0.5 0.2 0.2\n", b="", c="")
+    (tmp_path / "labels" / "c.txt").unlink()
+    found = read_yolo(images, ["cat"], "here")
+    assert [len(image.objects) for image in found.images] == [1, 0, 0]
+    assert found.defects.counts == {}
+
+
+def test_what_is_damaged_is_counted_with_its_line(tmp_path: Path) -> None:
+    text = (
+        "0 0.5 0.5 0.2 0.2\n0 0.5 0.5\n7 0.5 0.5 0.1 0.1\nx 1 1 1 1\n0 100 80 20 20\n-1 0 0 1 1\n"
+    )
+    images = write(tmp_path, a=text)
+    (tmp_path / "labels" / "lost.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "labels" / "classes.txt").write_text("cat\n")
+    found = read_yolo(images, ["cat"], "here")
+    assert len(found.images[0].objects) == 1
+    assert found.defects.counts == {
+        Defect.MALFORMED: 3,
+        Defect.UNKNOWN_CLASS: 1,
+        Defect.OUTSIDE: 1,
+        Defect.NO_IMAGE: 1,
+    }
+    assert any("(a.txt, line 3)" in line for line in found.defects.lines("x"))
+
+
+def test_pixels_in_place_of_shares_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of its 1 lines can be used.*shares"):
+        read_yolo(write(tmp_path, a="0 40 30 10 10\n"), ["cat"], "here")
+
+
+def test_images_without_any_labels_are_refused(tmp_path: Path) -> None:
+    images = write(tmp_path, a="")
+    (tmp_path / "labels" / "a.txt").unlink()
+    with pytest.raises(DataError, match="none of its 1 images has a text file"):
+        read_yolo(images, ["cat"], "here")
+
+
+def test_classes_without_names_get_numbers(tmp_path: Path) -> None:
+    found = read_yolo(write(tmp_path, a="2 0.5 0.5 0.2 0.2\n"), None, "here")
+    assert found.class_names == ("0", "1", "2") and "get numbers" in found.notes[0]
+
+
+def test_data_yaml_in_its_forms(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    found = find_yaml(tmp_path)
+    assert found is not None
+    file, content = found
+    assert read_names(tmp_path, content) == ["disc", "square"]
+    assert len(images_of(content["train"], file, content["path"])) == 4
+    assert read_names(tmp_path, {"names": ["a", "b"]}) == ["a", "b"]
+    assert read_names(tmp_path, {"nc": 2}) == ["0", "1"]
+    assert read_names(tmp_path, {"names": {0: "a", 2: "c"}}) == ["a", "1", "c"]
+    with pytest.raises(DataError, match="neither a list"):
+        read_names(tmp_path, {"names": "a"})
+    # Exports of Roboflow stand in the folder but write ../train; a list of files will do, too.
+    assert len(images_of("../images/train", file, None)) == 4
+    (tmp_path / "train.txt").write_text("./images/train/0.png\nimages/train/1.png\n")
+    assert [Path(path).name for path in images_of("train.txt", file, None)] == ["0.png", "1.png"]
+    assert len(images_of(["images/train", "images/val"], file, None)) == 6
+    with pytest.raises(DataError, match="names images/lost, which is not there"):
+        images_of("images/lost", file, None)
