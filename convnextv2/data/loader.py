@@ -22,7 +22,7 @@ from convnextv2.data.decode import Picture
 from convnextv2.data.dense.source import AnnotatedSource, Sample
 from convnextv2.data.draws import power_of
 from convnextv2.data.left_out import BadImages, Failure, LeftOut, Quarantine
-from convnextv2.data.sampler import EpochSampler, Position, exact_positions
+from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 from convnextv2.data.shared import stack
 from convnextv2.data.source import Source, Targets
 from convnextv2.data.storage import Patience
@@ -224,10 +224,7 @@ class EvaluationLoader:
     ) -> None:
         """Start nothing yet. The arguments are those of `TrainingLoader`."""
         self.source = source
-        positions = exact_positions(len(source), rank, world_size)
-        self._batches = [
-            positions[start : start + batch_size] for start in range(0, len(positions), batch_size)
-        ]
+        self._batches = ExactBatches(len(source), batch_size, rank, world_size)
         images = _Images(
             source, channels, transform.preprocessing.value_range, partial(_prepare, transform)
         )
@@ -258,8 +255,7 @@ class EvaluationLoader:
         return self._reader.workers.replaced
 
     def __iter__(self) -> Iterator[Batch]:
-        # These are copies, because they may be cut down to what is not on the list of bad images.
-        batches = self._reader.read(lambda done: iter(self._batches[done:]))
+        batches = self._reader.read(self._batches.rest)
         return (batch for batch in batches if len(batch.indices))
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from convnextv2.data.chance import stream
 from convnextv2.data.draws import draw_epoch
+from convnextv2.data.permutation import Permutation
 from convnextv2.data.source import Targets
+
+MOST_LISTED = 50_000_000
+"""Up to this number of images, the order of an epoch is listed by `torch.randperm`, in 8 bytes for
+each image. Beyond it, the order is a `Permutation`, which takes no memory."""
+
+Indices = NDArray[np.int64]
+Order = Callable[[Indices], tuple[Indices, Indices]]
+"""Places in an epoch to images, and how often each of these came before in the epoch."""
 
 
 class Position(NamedTuple):
@@ -107,40 +117,64 @@ class EpochSampler(Sampler[list[Position]]):
 
     def __iter__(self) -> Iterator[list[Position]]:
         epoch, copies = self._epoch, max(1, self.repeats)
-        order, before = self._order(epoch)
+        order = self._order(epoch)
         for batch in range(self._first_batch, len(self)):
-            places = [divmod(entry, copies) for entry in self._entries(batch, copies)]
+            places, copy = np.divmod(self._entries(batch, copies), copies)
+            images, before = order(places)
             yield [
-                Position(epoch, int(order[place]), copy + copies * int(before[place]))
-                for place, copy in places
+                Position(epoch, *each)
+                for each in zip(images.tolist(), (copy + copies * before).tolist(), strict=True)
             ]
 
-    def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return the images of an epoch in order, and how often each came before in it."""
-        never = torch.zeros(1, dtype=torch.int64).expand(self.length)
+    def _order(self, epoch: int) -> Order:
+        """Return the order of the images of an epoch."""
         if not self.shuffle:
-            return torch.arange(self.length), never
+            return lambda places: (places, np.zeros_like(places))
         generator = stream(self.seed, "order", epoch)
         if self.targets is not None:
-            return draw_epoch(self.targets, self.power, generator)
-        return torch.randperm(self.length, generator=generator), never
+            drawn, before = (
+                part.numpy() for part in draw_epoch(self.targets, self.power, generator)
+            )
+            return lambda places: (drawn[places], before[places])
+        if self.length > MOST_LISTED:
+            permutation = Permutation(self.length, generator)
+            return lambda places: (permutation(places), np.zeros_like(places))
+        listed = torch.randperm(self.length, generator=generator).numpy()
+        return lambda places: (listed[places], np.zeros_like(places))
 
-    def _entries(self, batch: int, copies: int) -> Iterable[int]:
-        """Return the places in the order of the epoch that form a batch of this rank."""
+    def _entries(self, batch: int, copies: int) -> Indices:
+        """Return the places in the order of the epoch that form a batch of this rank, int64."""
         if self.micro_batches:
             each = self.micro_batches // self.world_size
             step, i = divmod(batch, each)
             first = (step * self.micro_batches + self.rank * each + i) * self.batch_size
-            return range(first, first + self.batch_size)
-        places = range(
-            batch * self.batch_size, min((batch + 1) * self.batch_size, self.images_per_rank)
-        )
-        return [(self.rank + place * self.world_size) % (self.length * copies) for place in places]
+            return np.arange(first, first + self.batch_size)
+        last = min((batch + 1) * self.batch_size, self.images_per_rank)
+        places = np.arange(batch * self.batch_size, last)
+        return (self.rank + places * self.world_size) % (self.length * copies)
 
 
-def exact_positions(length: int, rank: int = 0, world_size: int = 1) -> list[Position]:
-    """Return the share of one rank in evaluation.
+class ExactBatches:
+    """The batches of one rank in evaluation, made where they are asked for.
 
-    Over all ranks each image occurs exactly once, so ranks may differ in length by one.
+    Over all ranks each image occurs exactly once, in order, so ranks may differ in length by one.
+
+    Args:
+        length: The number of images.
+        batch_size: Images in a batch; the last one may be shorter.
+        rank: This rank, from 0.
+        world_size: The number of ranks.
     """
-    return [Position(0, index, 0) for index in range(rank, length, world_size)]
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self._indices, self._batch_size = range(rank, length, world_size), batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch_size)
+
+    def rest(self, done: int = 0) -> Iterator[list[Position]]:
+        """Make the batches from number `done` on, one by one."""
+        for number in range(done, len(self)):
+            start = number * self._batch_size
+            chosen = self._indices[start : start + self._batch_size]
+            yield [Position(0, index, 0) for index in chosen]

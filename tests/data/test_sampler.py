@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from convnextv2.data.sampler import EpochSampler, Position, exact_positions
+from convnextv2.data import sampler as sampler_module
+from convnextv2.data.chance import stream
+from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 
 
 def positions(length, batch_size, epoch=0, first_batch=0, **options):
@@ -89,11 +91,31 @@ def test_copies_of_an_image_land_on_different_ranks():
     ]
 
 
-@pytest.mark.parametrize(("length", "world_size"), [(10, 1), (10, 3), (2, 4)])
+@pytest.mark.parametrize(("length", "world_size"), [(10, 1), (10, 3), (2, 4), (0, 1)])
 def test_evaluation_takes_each_image_exactly_once(length, world_size):
-    shares = [exact_positions(length, rank, world_size) for rank in range(world_size)]
-    assert sorted(position.index for share in shares for position in share) == list(range(length))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shares = [ExactBatches(length, 2, rank, world_size) for rank in range(world_size)]
+    batches = [list(share.rest()) for share in shares]
+    assert [len(share) for share in shares] == [len(rank) for rank in batches]
+    assert all(0 < len(batch) <= 2 for rank in batches for batch in rank)
+    assert sorted(index for rank in batches for index in indices(rank)) == list(range(length))
+    counts = [len(indices(rank)) for rank in batches]
+    assert max(counts) - min(counts) <= 1
+    assert list(shares[0].rest(2)) == batches[0][2:]
+
+
+def test_the_order_of_a_set_that_is_listed_is_that_of_randperm():
+    order = torch.randperm(1000, generator=stream(5, "order", 3)).tolist()
+    assert indices(positions(1000, 7, 3, drop_last=False)) == order
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_an_order_that_is_not_listed_visits_each_image_once(monkeypatch, world_size):
+    monkeypatch.setattr(sampler_module, "MOST_LISTED", 100)
+    ranks = [positions(1000, 10, 3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(index for rank in ranks for index in indices(rank)) == list(range(1000))
+    entered = positions(1000, 10, 3, first_batch=17, rank=0, world_size=world_size)
+    assert entered == ranks[0][17:]
+    assert indices(ranks[0]) != indices(positions(1000, 10, 4, world_size=world_size))
 
 
 def test_the_order_leaves_the_global_generator_alone():
