@@ -88,6 +88,7 @@ def pretrain(
     depths: tuple[int, int, int, int] | None = None,
     dims: tuple[int, int, int, int] | None = None,
     stem_stride: Literal[1, 2, 4] = 4,
+    block: Literal["v2", "v2_without_grn", "v1"] = "v2",
     gelu: Literal["exact", "tanh"] = "exact",
     grn_scope: Literal["image", "batch"] = "image",
     norm_eps: float = 1e-06,
@@ -206,6 +207,7 @@ def pretrain(
         depths: Number of blocks in each of the four stages, for model: custom.
         dims: Number of channels in each of the four stages, for model: custom.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
+        block: Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first ConvNeXt, with a layer scale and without GRN. The last two are for comparison.
         gelu: Form of GELU. Weights from MindCV need 'tanh'.
         grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as in the official sparse code.
         norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
@@ -342,6 +344,7 @@ def train(
     dims: tuple[int, int, int, int] | None = None,
     num_classes: int | None = None,
     stem_stride: Literal[1, 2, 4] = 4,
+    block: Literal["v2", "v2_without_grn", "v1"] = "v2",
     gelu: Literal["exact", "tanh"] = "exact",
     grn_scope: Literal["image", "batch"] = "image",
     norm_eps: float = 1e-06,
@@ -510,6 +513,7 @@ def train(
         dims: Number of channels in each of the four stages, for model: custom.
         num_classes: Number of classes. If empty, it is the number of classes in the data.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
+        block: Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first ConvNeXt, with a layer scale and without GRN. The last two are for comparison.
         gelu: Form of GELU. Weights from MindCV need 'tanh'.
         grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as in the official sparse code.
         norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.
@@ -1366,6 +1370,7 @@ def plan(
     dims: tuple[int, int, int, int] | None = None,
     num_classes: int | None = None,
     stem_stride: Literal[1, 2, 4] = 4,
+    block: Literal["v2", "v2_without_grn", "v1"] = "v2",
     gelu: Literal["exact", "tanh"] = "exact",
     grn_scope: Literal["image", "batch"] = "image",
     norm_eps: float = 1e-06,
@@ -1543,6 +1548,7 @@ def plan(
         dims: Number of channels in each of the four stages, for model: custom.
         num_classes: Number of classes. If empty, it is the number of classes in the data.
         stem_stride: Stride of the stem: 4 for photographs, 2 or 1 for small images.
+        block: Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first ConvNeXt, with a layer scale and without GRN. The last two are for comparison.
         gelu: Form of GELU. Weights from MindCV need 'tanh'.
         grn_scope: What the statistics of GRN are computed over: each image, or the whole batch, as in the official sparse code.
         norm_eps: Epsilon of the final norm. Checkpoints of Transformers have 1e-12.

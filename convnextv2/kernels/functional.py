@@ -203,7 +203,7 @@ class ResponseNorm(Protocol):
 def mlp(
     x: Tensor,
     first: nn.Module,
-    grn: ResponseNorm,
+    grn: ResponseNorm | None,
     second: nn.Module,
     *,
     gelu: str,
@@ -216,7 +216,7 @@ def mlp(
     Args:
         x: (N, ..., I).
         first: A layer from I to C channels.
-        grn: The layer between the two.
+        grn: The layer between the two; None for none.
         second: A layer from C to O channels.
         gelu: "none" or "tanh", as `torch.nn.functional.gelu` takes it.
         pick: Which positions the second layer sees; None for all.
@@ -224,7 +224,9 @@ def mlp(
     Returns:
         (N, ..., O).
     """
-    if are_used_for(x):
+    if grn is None:
+        y = F.gelu(first(x), approximate=gelu)
+    elif are_used_for(x):
         images = x.shape[0] if grn.scope == "image" else 1
         tanh = gelu == "tanh"
         alone = pick is None and not torch.is_grad_enabled()

@@ -22,7 +22,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from convnextv2.errors import ConvNeXtV2Error
-from convnextv2.model.layers import Block, LayerNorm, PatchConv, init_weights, statistics_dtype
+from convnextv2.model.layers import (
+    BLOCKS,
+    Block,
+    LayerNorm,
+    PatchConv,
+    init_weights,
+    statistics_dtype,
+)
 from convnextv2.model.tiles import Tiles
 
 # Name -> (depths, dims), from appendix A.1 of the paper. It has no small and no xlarge; these are
@@ -57,6 +64,8 @@ class ConvNeXtV2(nn.Module):
         drop_path_rate: Stochastic depth of the last block. The rates grow linearly from 0 over all
             blocks.
         head_init_scale: Factor on the head's initial weights.
+        block: "v2"; "v2_without_grn"; or "v1", the block of the first ConvNeXt with its layer
+            scale. See `Block`.
         gelu: "exact" (erf) or "tanh".
         grn_scope: "image" or "batch", see `GlobalResponseNorm`.
         norm_eps: Epsilon of the final norm. Checkpoints of transformers use 1e-12.
@@ -66,7 +75,7 @@ class ConvNeXtV2(nn.Module):
             activations.
 
     Raises:
-        ConvNeXtV2Error: depths, dims or stem_stride are not as described.
+        ConvNeXtV2Error: depths, dims, stem_stride or block are not as described.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class ConvNeXtV2(nn.Module):
         stem_stride: int = 4,
         drop_path_rate: float = 0.0,
         head_init_scale: float = 1.0,
+        block: str = "v2",
         gelu: str = "exact",
         grn_scope: str = "image",
         norm_eps: float = 1e-6,
@@ -93,6 +103,8 @@ class ConvNeXtV2(nn.Module):
             )
         if stem_stride not in (1, 2, 4):
             raise ConvNeXtV2Error(f"stem_stride = {stem_stride}: expected 4, 2 or 1.")
+        if block not in BLOCKS:
+            raise ConvNeXtV2Error(f"block = {block!r}: expected one of {', '.join(BLOCKS)}.")
         self.arguments: dict[str, Any] = {  # what a checkpoint needs to build this network again
             "depths": list(depths),
             "dims": list(dims),
@@ -105,8 +117,10 @@ class ConvNeXtV2(nn.Module):
         }
         if inner_eps != 1e-6:  # older versions can read files without it
             self.arguments["inner_eps"] = inner_eps
+        if block != "v2":  # likewise
+            self.arguments["block"] = block
         self.depths, self.dims = tuple(depths), tuple(dims)
-        self.in_channels, self.num_classes = in_channels, num_classes
+        self.in_channels, self.num_classes, self.block = in_channels, num_classes, block
         self.stem_stride, self.total_stride = stem_stride, 8 * stem_stride
         self.grad_checkpoint = grad_checkpoint
 
@@ -126,6 +140,7 @@ class ConvNeXtV2(nn.Module):
             nn.ModuleList(
                 Block(
                     dim,
+                    block=block,
                     drop_path_rate=next(rates),
                     gelu=gelu,
                     grn_scope=grn_scope,

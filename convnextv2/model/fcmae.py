@@ -78,7 +78,8 @@ class FCMAE(nn.Module):
     """Masked autoencoder around a bare encoder.
 
     Args:
-        encoder: A network that was built with `num_classes=None`.
+        encoder: A network that was built with `num_classes=None`. The blocks of the decoder have
+            its form.
         tile: Side in px of the square that is seen or hidden as a whole, a multiple of the
             encoder's total stride; None for that stride. In a larger tile, each cell of total
             stride x total stride is predicted and normalised by itself (docs/decisions/0002).
@@ -120,7 +121,8 @@ class FCMAE(nn.Module):
         self.proj = PatchConv(encoder.dims[-1], decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(decoder_dim))
         self.decoder = nn.ModuleList(
-            Block(decoder_dim, gelu=gelu, grn_scope=grn_scope) for _ in range(decoder_depth)
+            Block(decoder_dim, block=encoder.block, gelu=gelu, grn_scope=grn_scope)
+            for _ in range(decoder_depth)
         )
         self.pred = PatchConv(decoder_dim, self.cell**2 * encoder.in_channels)
         for module in (self.proj, self.decoder, self.pred):

@@ -194,14 +194,23 @@ class DropPath(nn.Module):
         return x * (kept / (1 - self.rate)).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+BLOCKS = ("v2", "v2_without_grn", "v1")
+"""The forms of `Block`. They also stand in `recipe.knobs` and `weights.description`."""
+
+
 class Block(nn.Module):
     """ConvNeXt V2 block: x + DropPath(W2 GRN(GELU(W1 LN(D7(x))))).
 
     GELU and the GRN after it are computed in `kernels.functional.mlp`. Another form of GELU also
     belongs to `recipe.knobs` and `weights.description`.
 
+    Two older forms are there for comparison. Without GRN the block is x + DropPath(W2 GELU(W1
+    LN(D7(x)))). That of the first ConvNeXt multiplies this branch by a layer scale, one trained
+    number for each channel, which starts at 1e-6 (arXiv 2201.03545, section 2.6 and appendix A.1).
+
     Args:
         dim: Channels.
+        block: "v2", "v2_without_grn" or "v1", one of `BLOCKS`.
         drop_path_rate: The probability that an image's branch is dropped in training.
         gelu: "exact" or "tanh".
         grn_scope: "image" or "batch", see `GlobalResponseNorm`.
@@ -212,6 +221,7 @@ class Block(nn.Module):
         self,
         dim: int,
         *,
+        block: str = "v2",
         drop_path_rate: float = 0.0,
         gelu: str = "exact",
         grn_scope: str = "image",
@@ -219,11 +229,13 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         assert gelu in ("exact", "tanh"), gelu
+        assert block in BLOCKS, block
         self.dwconv = DepthwiseConv(dim)
         self.norm = LayerNorm(dim, norm_eps)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.grn = GlobalResponseNorm(4 * dim, grn_scope)
+        self.grn = GlobalResponseNorm(4 * dim, grn_scope) if block == "v2" else None
         self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), 1e-6)) if block == "v1" else None
         self.drop_path = DropPath(drop_path_rate)
         self.gelu_form = "none" if gelu == "exact" else "tanh"
 
@@ -244,4 +256,6 @@ class Block(nn.Module):
         y = self.norm(self.dwconv(x, canvas))
         pick = None if wanted is None else wanted.pick
         y = mlp(y, self.pwconv1, self.grn, self.pwconv2, gelu=self.gelu_form, pick=pick)
+        if self.gamma is not None:  # in float32 if half precision meets a float32 scale
+            y = (y * self.gamma).to(y.dtype)
         return (x if pick is None else pick(x)) + self.drop_path(y)

@@ -494,6 +494,11 @@ class Recipe(BaseModel):
     stem_stride: Literal[1, 2, 4] = _model(
         4, "Stride of the stem: 4 for photographs, 2 or 1 for small images."
     )
+    block: Literal["v2", "v2_without_grn", "v1"] = _model(
+        "v2",
+        "Form of the blocks: those of ConvNeXt V2, the same without GRN, or those of the first "
+        "ConvNeXt, with a layer scale and without GRN. The last two are for comparison.",
+    )
     gelu: Literal["exact", "tanh"] = _model(
         "exact", "Form of GELU. Weights from MindCV need 'tanh'."
     )
@@ -501,6 +506,7 @@ class Recipe(BaseModel):
         "image",
         "What the statistics of GRN are computed over: each image, or the whole batch, as in the "
         "official sparse code.",
+        idle=("no_grn",),
     )
     norm_eps: float = _model(
         1e-6, "Epsilon of the final norm. Checkpoints of Transformers have 1e-12.", gt=0

@@ -58,6 +58,23 @@ def pair_mistakes(recipe: Recipe) -> Iterator[str]:
     yield from _of_optimization(recipe)
     yield from _of_dense_tasks(recipe)
     yield from _of_balance(recipe)
+    yield from block_mistakes(recipe)
+
+
+def block_mistakes(recipe: Recipe) -> Iterator[str]:
+    """Yield one line for each knob that needs GRN, if the blocks have none."""
+    needs = {
+        "freeze_grn": "there is no GRN to freeze",
+        "mindcv_files": "MindCV's ConvNeXt V2 has GRN",
+        "resume_init": "MindCV's ConvNeXt V2 has GRN",
+        "resume_opt": "MindCV's ConvNeXt V2 has GRN",
+    }
+    for name, why in needs.items():
+        if recipe.block != "v2" and getattr(recipe, name):
+            yield (
+                f"{name} = True: {why}, and block is {recipe.block}. Leave {name} out, or set "
+                "block = v2."
+            )
     yield from _of_distillation(recipe)
     if not recipe.init:  # weights tell their channels, and what was measured of their images
         yield from channel_mistakes(recipe)

@@ -35,6 +35,7 @@ def build_network(recipe: Recipe, num_classes: int | None) -> ConvNeXtV2:
         stem_stride=recipe.stem_stride,
         drop_path_rate=recipe.drop_path_rate,
         head_init_scale=recipe.head_init_scale,
+        block=recipe.block,
         gelu=recipe.gelu,
         grn_scope=recipe.grn_scope,
         norm_eps=recipe.norm_eps,

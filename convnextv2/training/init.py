@@ -12,6 +12,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.channels import channel_mistakes
 from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.pairs import block_mistakes
 from convnextv2.recipe.values import show
 from convnextv2.run import Run
 from convnextv2.training.head import HEAD, start_head
@@ -20,7 +21,8 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import check_finite
 
 _INFERRED = (
-    *("model", "depths", "dims", "stem_stride", "gelu", "norm_eps", "inner_eps", "in_channels"),
+    *("model", "depths", "dims", "stem_stride", "block", "gelu", "norm_eps", "inner_eps"),
+    "in_channels",
     *("value_range", "mean", "std"),
 )
 
@@ -42,8 +44,8 @@ def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
 def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
     """Add to a recipe what its initial weights tell, unless the user set it.
 
-    These are the size, the channels, the stem, the form of GELU, the epsilons, and the statistics
-    of the images.
+    These are the size, the channels, the stem, the forms of block and GELU, the epsilons, and the
+    statistics of the images.
 
     Args:
         recipe: The recipe of the run.
@@ -53,14 +55,15 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
         The recipe, and a line that says what was added.
 
     Raises:
-        RecipeError: A knob does not suit the number of channels.
+        RecipeError: A knob does not suit the number of channels or the form of the blocks.
     """
     description = weights.description
-    arguments = {"inner_eps": 1e-6} | description.arguments
+    arguments: dict[str, Any] = {"inner_eps": 1e-6, "block": "v2"} | description.arguments
     told: dict[str, Any] = {"model": description.model}
     if description.model == "custom":
         told |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
-    told |= {name: arguments[name] for name in ("stem_stride", "gelu", "norm_eps", "inner_eps")}
+    same = ("stem_stride", "block", "gelu", "norm_eps", "inner_eps")
+    told |= {name: arguments[name] for name in same}
     told["in_channels"] = arguments["in_channels"]
     told |= _statistics(recipe, description.preprocessing)
     new = {
@@ -71,7 +74,7 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
     if not new.keys() & {"model"}:
         new = {name: value for name, value in new.items() if name not in ("depths", "dims")}
     recipe = with_inferred(recipe, new)
-    if mistakes := channel_mistakes(recipe):
+    if mistakes := [*channel_mistakes(recipe), *block_mistakes(recipe)]:
         raise RecipeError("\n".join(mistakes))
     if not new:
         return recipe, []

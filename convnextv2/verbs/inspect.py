@@ -68,7 +68,8 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
             "network",
             ", ".join(
                 f"{name} {arguments[name]}"
-                for name in ("in_channels", "stem_stride", "gelu", "norm_eps")
+                for name in ("in_channels", "stem_stride", "block", "gelu", "norm_eps")
+                if name in arguments
             ),
         ),
     ]

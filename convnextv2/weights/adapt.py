@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.text import brief
 from convnextv2.weights.describe import size_name
 from convnextv2.weights.names import depths_of
+from convnextv2.weights.version_1 import fit_block
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class LoadReport:
             f"{len(self.loaded)} tensors loaded, {len(self.adapted)} adapted, "
             f"{len(self.left_out)} left out, {len(self.fresh)} new."
         ]
-        lines += [f"  adapted   {name}: {what}" for name, what in self.adapted]
-        grouped: dict[str, list[str]] = {}
-        for name, why in self.left_out:
-            grouped.setdefault(why, []).append(name)
-        lines += [f"  left out  {brief(names)}: {why}" for why, names in grouped.items()]
+        for title, told in (("adapted ", self.adapted), ("left out", self.left_out)):
+            grouped: dict[str, list[str]] = {}
+            for name, what in told:
+                grouped.setdefault(what, []).append(name)
+            lines += [f"  {title}  {brief(names)}: {what}" for what, names in grouped.items()]
         if self.fresh:
             lines.append(f"  new       {brief(self.fresh)}: initial values")
         return lines
@@ -56,8 +58,9 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
     """Start a classifier or a bare encoder from the weights of any network with an encoder.
 
     The encoder must be complete and of the model's size. The stem is adapted to another number of
-    input channels. A head with another number of classes is left out, and so is everything around
-    an encoder: FCMAE's decoder, and the norms and heads of a network for segmentation or detection.
+    input channels, and the blocks to their form in the model. A head with another number of classes
+    is left out, and so is everything around an encoder: FCMAE's decoder, and the norms and heads of
+    a network for segmentation or detection.
 
     Args:
         model: The model to fill; its tensors are overwritten.
@@ -73,14 +76,18 @@ def load_encoder(model: ConvNeXtV2, tensors: Mapping[str, Tensor], *, source: st
     tensors, left_out = _encoder_of(tensors)
     own = model.state_dict()
     _check_size(model, tensors, source)
+    fitted = fit_block(tensors, model.block, model.depths, Path(source))
+    tensors, left_out = fitted.tensors, left_out + fitted.left_out
 
-    loaded, adapted, chosen = [], [], {}
+    loaded, chosen = [], {}
+    adapted = list(fitted.adapted.items())
     for name, tensor in tensors.items():
         if name not in own:
             left_out.append((name, "the model has no such tensor"))
         elif tensor.shape == own[name].shape:
             chosen[name] = tensor
-            loaded.append(name)
+            if name not in fitted.adapted:
+                loaded.append(name)
         elif name == "downsample_layers.0.0.weight" and tensor.shape[2:] == own[name].shape[2:]:
             chosen[name] = adapt_channels(tensor, own[name].shape[1])
             adapted.append((name, f"{tensor.shape[1]} input channels to {own[name].shape[1]}"))

@@ -41,7 +41,7 @@ from convnextv2.weights.safetensors import (
     save_weights_file,
     write_tensors,
 )
-from convnextv2.weights.version_1 import is_version_1, to_version_1
+from convnextv2.weights.version_1 import fit_block, is_version_1, to_version_1
 
 _LIBRARIES = ("official", "timm", "transformers", "mmpretrain", "mindcv")
 _FIRST = (*_LIBRARIES, "torchvision", "dinov3")
@@ -170,7 +170,7 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
             f"{FORMATS[target].title} has no range of values: {low:g} to {high:g} must be made 0 "
             "to 255 before."
         )
-    lines += _check_drift(model, fixed, target, allow_drift)
+    lines += _check_drift(model, fixed, target, allow_drift) + _block_lines(model, target)
     name = description.model if description.model in SIZES else size_name(model.depths, model.dims)
     try:
         tensors = foreign_tensors(model, target, name)
@@ -209,13 +209,25 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
 def _fixed(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]:
     """Return the arguments that the target fixes, whatever the model has."""
     fixed = dict(_FIXED[library_of(target)])
-    if not is_version_1(target):
+    if model.block == "v2" and not is_version_1(target):
         fixed["grn_scope"] = "image"
     if library_of(target) in _ONE_EPS and model.norm is not None:
         # A file has no configuration, so the network has its usual epsilon.
         eps = timm_eps(model.depths) if is_file else model.arguments["norm_eps"]
         fixed |= {"norm_eps": eps, "inner_eps": eps}
     return fixed
+
+
+def _block_lines(model: ConvNeXtV2, target: str) -> list[str]:
+    """Say how the form of the blocks changes, which no output does."""
+    if is_version_1(target):
+        return ["GRN is left out, and the layer scale is 1."] if model.block != "v1" else []
+    lines = {
+        "v1": "The layer scale is multiplied into the second linear layer of each block, and GRN "
+        "is written as zero.",
+        "v2_without_grn": "GRN is written as zero, since the model has none.",
+    }
+    return [f"{lines[model.block]} No output changes by it."] if model.block in lines else []
 
 
 def _several_labels_line(target: str) -> str:
@@ -268,6 +280,8 @@ def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tens
     tensors = model.state_dict()
     if is_version_1(target):
         tensors = to_version_1(tensors)
+    else:
+        tensors = fit_block(tensors, "v2", model.depths, Path("the model")).tensors
     if target == "dinov3-v1":
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD}
     return {

@@ -105,6 +105,7 @@ class _Arguments(TypedDict):
     grn_scope: Literal["image", "batch"]
     norm_eps: _PositiveFloat
     inner_eps: NotRequired[_PositiveFloat]
+    block: NotRequired[Literal["v2", "v2_without_grn", "v1"]]
 
 
 class _Fcmae(TypedDict, total=False):

@@ -1,14 +1,16 @@
-"""Turns a ConvNeXt of the first version (arXiv 2201.03545) into a ConvNeXt V2, and back.
+"""Turns the tensors of one form of block into those of another: V1, V2, and V2 without GRN.
 
 A block of the first version is x + s * (W2 GELU(W1 LN(D7(x))) + b), where s is the layer scale, one
 number for each channel. A block of V2 has GRN in front of W2, and no s. GRN with gamma = beta = 0
 is the identity, and s can be multiplied into W2 and b. So every V1 is a V2 whose GRN is zero, with
-the same outputs. GRN's gradients at zero are not zero, so it learns from the first step on.
+the same outputs. GRN's gradients at zero are not zero, so it learns from the first step on. The
+files of other libraries become a V2; those of this package keep their form, the argument `block`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -126,10 +128,10 @@ def to_version_1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the tensors of a ConvNeXt V2 whose GRN is zero into those of the first version.
 
     Args:
-        tensors: The tensors by canonical name.
+        tensors: The tensors by canonical name, with or without GRN, or with layer scales.
 
     Returns:
-        The tensors without GRN, and with layer scales of 1.
+        The tensors without GRN, and with layer scales of 1 where there are none.
 
     Raises:
         CheckpointError: GRN is not zero, so the first version cannot compute the same.
@@ -146,7 +148,73 @@ def to_version_1(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in kept.items()
         if name.endswith("pwconv2.bias")
     }
-    return kept | scales
+    return scales | kept
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The tensors of an encoder in the form of block that a model has.
+
+    Attributes:
+        tensors: The tensors by canonical name.
+        adapted: Name of each tensor that was changed or made, and how.
+        left_out: Name of each tensor that the form does not have, and why.
+    """
+
+    tensors: dict[str, Tensor]
+    adapted: dict[str, str] = field(default_factory=dict)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def fit_block(
+    tensors: Mapping[str, Tensor], block: str, depths: tuple[int, ...], path: Path
+) -> Fitted:
+    """Give an encoder's tensors the form of block that a model has.
+
+    Only a GRN that is not zero cannot be carried over to a form without GRN. It is left out then,
+    and the outputs differ.
+
+    Args:
+        tensors: The tensors of an encoder by canonical name.
+        block: The form that is wanted, one of `model.layers.BLOCKS`.
+        depths: The number of blocks in each stage.
+        path: The file, for error messages.
+
+    Returns:
+        The tensors in that form, and what was done for it. Missing tensors stay missing.
+
+    Raises:
+        CheckpointError: A layer scale does not fit its linear layer, or is missing in some blocks.
+    """
+    grn = {name: tensor for name, tensor in tensors.items() if ".grn." in name}
+    has_scale = any(_is_scale(name) for name in tensors)
+    if block == "v2" and grn and not has_scale:
+        return Fitted(dict(tensors))
+    left_out, adapted = [], {}
+    if block != "v2":
+        why = f"block = {block} has no GRN"
+        ends = {True: ", so the features will differ", False: "; it is zero and changes nothing"}
+        left_out = [(name, f"{why}{ends[bool(t.any())]}") for name, t in grn.items()]
+    bare = {name: tensor for name, tensor in tensors.items() if name not in grn}
+    if block == "v1":
+        fitted = to_version_1(bare)
+        adapted = dict.fromkeys(fitted.keys() - bare.keys(), "1, the weights have no layer scale")
+        return Fitted(fitted, adapted, left_out)
+    fitted = fold_layer_scale(bare, depths, path)
+    made = {name for name in fitted if name not in bare}
+    if block == "v2":
+        adapted = dict.fromkeys(sorted(made), "0, the weights have no GRN")
+    else:
+        fitted = {name: tensor for name, tensor in fitted.items() if name not in made}
+    if has_scale:
+        changed = [name for name in fitted if ".pwconv2." in name]
+        adapted |= dict.fromkeys(changed, "multiplied by the layer scale, which changes no output")
+    return Fitted(fitted, adapted, left_out)
+
+
+def _is_scale(name: str) -> bool:
+    """Return whether a canonical name is that of a layer scale."""
+    return name.startswith("stages.") and name.count(".") == 3 and name.endswith(".gamma")
 
 
 def is_version_1(key: str) -> bool:

@@ -123,3 +123,45 @@ def test_random_weights_on_few_images_are_mentioned(
     assert "The run starts from random weights, with 24 images." in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "tuned"), "--init", str(trained)]) == 0
     assert "random weights" not in capsys.readouterr().out
+
+
+def test_runs_keep_the_form_of_their_blocks(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--data_dir", str(photos), "--epochs", "1", *SMALL]
+    first = tmp_path / "first"
+    masked = ["pretrain", *small, "--out", str(first), "--block", "v1", "--decoder_dim", "16"]
+    assert main(masked) == 0
+    assert main(["inspect", str(first)]) == 0
+    assert "stem_stride 4, block v1, gelu exact" in capsys.readouterr().out
+    started = ["train", *small, "--out", str(tmp_path / "run"), "--init", str(first)]
+    assert main(started) == 0
+    assert "From init: block v1" in capsys.readouterr().out
+    told = open_weights(tmp_path / "run" / "best" / "model.safetensors")
+    assert told.description.arguments["block"] == "v1"
+    assert main(["predict", str(tmp_path / "run"), str(photos / "val" / "red" / "0.png")]) == 0
+    capsys.readouterr()
+    again = ["train", *small, "--init", str(first), "--block", "v2"]
+    assert main([*again, "--out", str(tmp_path / "v2")]) == 0
+    assert "stages.0.0.grn.beta" in capsys.readouterr().out
+    gamma = weights(tmp_path / "v2")["stages.0.0.grn.gamma"]
+    assert gamma.any()  # GRN learns from zero
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--freeze_grn"], "freeze_grn = True: there is no GRN to freeze, and block is v1."),
+        (["--mindcv_files"], "mindcv_files = True: MindCV's ConvNeXt V2 has GRN"),
+    ],
+)
+def test_what_needs_grn_is_refused_without_it(
+    options: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["train", *options_of(photos, tmp_path / "run", "--block", "v1", *options)]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
