@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_TURNS = ((1, 0), (0, 1), (-1, 0), (0, -1))
-"""Steps to the right, down, to the left and up."""
+_Points = NDArray[np.float64]
+_Places = NDArray[np.intp]
 
 
-def outlines(mask: NDArray[np.bool_], *, tolerance_px: float = 1.0) -> list[NDArray[np.float64]]:
+def outlines(mask: NDArray[np.bool_], *, tolerance_px: float = 1.0) -> list[_Points]:
     """Trace the outer edges of a mask.
 
     Pixels that only touch at a corner belong to different outlines. Holes are filled, since COCO's
@@ -23,77 +23,150 @@ def outlines(mask: NDArray[np.bool_], *, tolerance_px: float = 1.0) -> list[NDAr
     Returns:
         For each connected part, float64 (k, 2) of x and y in px, clockwise.
     """
-    found = []
-    for loop in _loops(np.pad(mask, 1)):
-        points = np.array(loop, np.float64) - 1
-        if _area(points) > 0:
-            found.append(_simplified(points, tolerance_px))
-    return found
+    points, starts = _loops(np.pad(mask, 1))
+    loops = np.split(points - 1, starts[1:]) if len(starts) else []
+    return _simplified([loop for loop in loops if _area(loop) > 0], tolerance_px)
 
 
-def _loops(inside: NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
-    """Join the edges between pixels of a mask, which has a margin, to closed loops."""
-    steps: dict[tuple[int, int], list[int]] = {}
-    # An edge runs so that the mask is on its right: the corner it starts at, and its direction.
-    for turn, (rows, columns, y, x) in enumerate(
-        ((-1, 0, 0, 0), (0, 1, 0, 1), (1, 0, 1, 1), (0, -1, 1, 0))
-    ):
-        is_edge = inside & ~np.roll(inside, (-rows, -columns), (0, 1))
-        for row, column in zip(*(each.tolist() for each in np.nonzero(is_edge)), strict=True):
-            steps.setdefault((column + x, row + y), []).append(turn)
-    loops = []
-    while steps:
-        start = next(iter(steps))
-        at, turn = start, steps[start][0]
-        loop: list[tuple[int, int]] = []
-        last = -1
-        while at in steps and turn in steps[at]:
-            steps[at].remove(turn)
-            if not steps[at]:
-                del steps[at]
-            if turn != last:
-                loop.append(at)
-            last = turn
-            at = at[0] + _TURNS[turn][0], at[1] + _TURNS[turn][1]
-            if at == start:
+def _loops(inside: NDArray[np.bool_]) -> tuple[_Points, _Places]:
+    """Join the edges between pixels of a mask to closed loops, and keep their corners.
+
+    An edge runs so that the mask is on its right. It is a number: four times the corner of a pixel
+    where it starts, plus its direction, which is 0 to the right, 1 down, 2 to the left and 3 up.
+
+    Args:
+        inside: bool (H, W). The outermost pixels are False.
+
+    Returns:
+        The corners of all loops one after the other, float64 (n, 2) of x and y in px, and the place
+        of the first corner of each loop.
+    """
+    wide = inside.shape[1] + 1  # corners in a row
+    edges = np.concatenate(
+        [
+            4 * ((rows + down) * wide + columns + right) + direction
+            for direction, (neighbour, right, down) in enumerate(
+                (((1, 0), 0, 0), ((0, -1), 1, 0), ((-1, 0), 1, 1), ((0, 1), 0, 1))
+            )
+            for rows, columns in [np.nonzero(inside & ~np.roll(inside, neighbour, (0, 1)))]
+        ]
+    )
+    edges.sort()
+    following = _following(edges, wide)
+    is_corner = np.zeros(len(edges), bool)
+    is_corner[following] = edges[following] % 4 != edges % 4
+    while not is_corner[following].all():  # skip straight runs, twice as much each time
+        following = np.where(is_corner[following], following, following[following])
+    order, starts = _cycles(np.flatnonzero(is_corner).tolist(), following.tolist())
+    y, x = np.divmod(edges[order] // 4, wide)
+    return np.stack([x, y], 1).astype(np.float64), starts
+
+
+def _following(edges: _Places, wide: int) -> _Places:
+    """Find the edge that follows each one.
+
+    Where two loops meet at a corner, the sharpest turn to the right keeps them apart.
+
+    Args:
+        edges: The numbers of all edges, in ascending order.
+        wide: The number of corners in a row.
+
+    Returns:
+        The places of the edges that follow.
+    """
+    directions = edges % 4
+    ends = edges // 4 + np.array([1, wide, -1, -wide])[directions]
+    following = np.full(len(edges), -1, np.intp)
+    for turn in (3, 0, 1):  # to the left, straight on, to the right: the last one that exists
+        wanted = 4 * ends + (directions + turn) % 4
+        places = np.searchsorted(edges, wanted)
+        exists = edges[np.minimum(places, len(edges) - 1)] == wanted
+        following = np.where(exists, places, following)
+    return following
+
+
+def _cycles(corners: list[int], following: list[int]) -> tuple[_Places, _Places]:
+    """Put corners into the order in which a permutation visits them, cycle after cycle."""
+    order: list[int] = []
+    starts: list[int] = []
+    seen: set[int] = set()
+    for first in corners:
+        if first in seen:
+            continue
+        starts.append(len(order))
+        at = first
+        while True:
+            order.append(at)
+            at = following[at]
+            if at == first:
                 break
-            # At a corner where two loops meet, the sharpest turn to the right keeps them apart.
-            there = steps.get(at, [])
-            turn = next((t % 4 for t in (last + 1, last, last + 3) if t % 4 in there), last)
-        loops.append(loop)
-    return loops
+        seen.update(order[starts[-1] :])
+    return np.array(order, np.intp), np.array(starts, np.intp)
 
 
-def _area(points: NDArray[np.float64]) -> float:
+def _area(points: _Points) -> float:
     """The area within a polygon, positive if it runs clockwise on a screen."""
     x, y = points.T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+    return float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]) / 2
 
 
-def _simplified(points: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
-    """Leave out points of a closed outline (Douglas and Peucker 1973)."""
-    if len(points) < 5 or tolerance <= 0:
-        return points
-    far = int(((points - points[0]) ** 2).sum(1).argmax())
-    closed = np.concatenate([points, points[:1]])
+def _simplified(loops: list[_Points], tolerance: float) -> list[_Points]:
+    """Leave out points of closed outlines (Douglas and Peucker 1973), of all of them at once.
+
+    A stretch between two points that stay is cut at the point that is farthest from its chord, for
+    as long as that is farther than the tolerance. Here all stretches are cut in the same step.
+    """
+    if tolerance <= 0 or not loops:
+        return loops
+    closed = np.concatenate([np.concatenate([loop, loop[:1]]) for loop in loops])
+    sizes = np.array([len(loop) for loop in loops])
+    first = np.concatenate([[0], np.cumsum(sizes + 1)[:-1]])
+    last = first + sizes
+    farthest = first + [int(((loop - loop[0]) ** 2).sum(1).argmax()) for loop in loops]
     keep = np.zeros(len(closed), bool)
-    keep[[0, far, -1]] = True
-    todo = [(0, far), (far, len(points))]
-    while todo:
-        start, end = todo.pop()
-        if end - start < 2:
-            continue
-        line = closed[end] - closed[start]
-        between = closed[start + 1 : end] - closed[start]
-        length = float(np.hypot(*line))
-        away = (
-            np.abs(between[:, 0] * line[1] - between[:, 1] * line[0]) / length
-            if length
-            else np.hypot(*between.T)
-        )
-        worst = int(away.argmax())
-        if away[worst] > tolerance:
-            keep[start + 1 + worst] = True
-            todo += [(start, start + 1 + worst), (start + 1 + worst, end)]
-    chosen = closed[:-1][keep[:-1]]
-    return chosen if len(chosen) >= 3 and _area(chosen) > 0 else points
+    keep[first] = keep[farthest] = True
+    starts, ends = np.concatenate([first, farthest]), np.concatenate([farthest, last])
+    while len(starts):
+        worst, away = _farthest(closed, starts, ends)
+        is_cut = away > tolerance
+        starts, ends, worst = starts[is_cut], ends[is_cut], worst[is_cut]
+        keep[worst] = True
+        starts, ends = np.concatenate([starts, worst]), np.concatenate([worst, ends])
+    chosen = [closed[a:b][keep[a:b]] for a, b in zip(first, last, strict=True)]
+    return [
+        few if len(loop) >= 5 and len(few) >= 3 and _area(few) > 0 else loop
+        for loop, few in zip(loops, chosen, strict=True)
+    ]
+
+
+def _farthest(points: _Points, starts: _Places, ends: _Places) -> tuple[_Places, _Points]:
+    """Find the point of each stretch that is farthest from its chord.
+
+    Args:
+        points: float64 (n, 2).
+        starts: The first place of each stretch.
+        ends: The last place of each stretch.
+
+    Returns:
+        The place of the farthest point between both ends, the first of several, and its distance in
+        px; the distance is 0 if no point lies between.
+    """
+    worst, away = starts.copy(), np.zeros(len(starts))
+    counts = ends - starts - 1
+    some = np.flatnonzero(counts > 0)
+    if not len(some):
+        return worst, away
+    counts = counts[some]
+    offsets = np.cumsum(counts) - counts
+    between = np.arange(counts.sum()) + np.repeat(starts[some] + 1 - offsets, counts)
+    origin = np.repeat(points[starts[some]], counts, 0)
+    chord = np.repeat(points[ends[some]] - points[starts[some]], counts, 0)
+    x, y = (points[between] - origin).T
+    length = np.hypot(*chord.T)
+    across = np.abs(x * chord[:, 1] - y * chord[:, 0])
+    distance = np.where(length > 0, across / np.where(length > 0, length, 1), np.hypot(x, y))
+    away[some] = np.maximum.reduceat(distance, offsets)
+    is_worst = distance == np.repeat(away[some], counts)
+    stretch, place = np.unique(np.repeat(some, counts)[is_worst], return_index=True)
+    worst[stretch] = between[is_worst][place]
+    return worst, away
