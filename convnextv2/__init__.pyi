@@ -603,6 +603,7 @@ def validate(
     *,
     config: str | Path | None = None,
     prior: Literal["trained", "natural", "balanced"] | float = "trained",
+    coverage: float | None = None,
     json: bool = False,
     task: Literal["classification", "segmentation", "detection"] = "classification",
     seed: int = 42,
@@ -657,12 +658,15 @@ def validate(
 
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
-    replace parts of that. Every image is counted exactly once, on any number of ranks.
+    replace parts of that. Every image is counted exactly once, on any number of ranks. With
+    `coverage`, what `predict` says of unknown images is fitted, stored beside the weights, and
+    tested on images that it was not fitted on.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         prior: Frequencies of the classes for which probabilities hold: as training left them (trained), those of the training images (natural), or equal ones, which finds more of the rare classes (balanced). A number tau: subtract tau times the logarithm of the trained frequencies from the logits (1 is balanced).
+        coverage: Share of images for which the right class is to be among those that cannot be excluded, for example 0.9. Fits what predict says of unknown images on half of the images, unless that was done, and tests it on the others.
         json: Print the answer as JSON, for use by other programs.
         task: What is learned: a class or labels for each image (classification), a class for each pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects (detection).
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
@@ -827,13 +831,15 @@ def predict(
         workers: Number of processes that decode and augment images. 0: the main process does it.
 
     Returns:
-        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`. Of
-        a model that gives an image any number of labels, it is a list of `{"image": name, "labels":
-        [{"name": name, "score": probability, "threshold": threshold}, ...], "scores": {name:
-        probability}}`. Of a segmentor, it is a list of `{"image": name, "height": px, "width": px,
-        "classes": [{"class": name, "share": share}, ...]}`, with "overlay" and "index" if `out` is
-        given. Of a detector, it is a list of `{"image": name, "width": px, "height": px, "objects":
-        [{"class": name, "score": score, "box": [x0, y0, x1, y1], "mask": code}, ...]}`.
+        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`. If
+        the model was fitted with a coverage, there are also `"possible": [name, ...]`, `"foreign"`
+        and `"foreignness"`. Of a model that gives an image any number of labels, it is a list of
+        `{"image": name, "labels": [{"name": name, "score": probability, "threshold": threshold},
+        ...], "scores": {name: probability}}`. Of a segmentor, it is a list of `{"image": name,
+        "height": px, "width": px, "classes": [{"class": name, "share": share}, ...]}`, with
+        "overlay" and "index" if `out` is given. Of a detector, it is a list of `{"image": name,
+        "width": px, "height": px, "objects": [{"class": name, "score": score, "box": [x0, y0, x1,
+        y1], "mask": code}, ...]}`.
     """
 
 def embed(

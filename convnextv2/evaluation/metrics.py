@@ -12,7 +12,7 @@ Confusions are counted only for the pairs of classes that occur. A matrix of all
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
+from convnextv2.evaluation.unknown import Coverage
 
 MOST_CLASSES_IN_JSON = 2_000
 """Up to this many classes, JSON holds the matrix of all pairs; above, only pairs that occur."""
@@ -50,6 +51,7 @@ class Evaluation:
         ece: The expected calibration error.
         calibration: float64 (BINS, 3): images, mean confidence and accuracy in each bin of the
             confidence; NaN in an empty bin.
+        unknown: How the "unknown" answer fares, if that was measured.
     """
 
     images: int
@@ -67,6 +69,7 @@ class Evaluation:
     support: NDArray[np.int64]
     pairs: NDArray[np.int64]
     calibration: NDArray[np.float64]
+    unknown: Coverage | None = None
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -81,13 +84,17 @@ class Evaluation:
 
         Returns:
             The attributes by name. Up to `MOST_CLASSES_IN_JSON` classes, `confusion` replaces
-            `pairs`.
+            `pairs`. `unknown` is there if it was measured.
         """
         figures = dict(vars(self))
+        del figures["unknown"]
+        if self.unknown is not None:
+            figures["unknown"] = asdict(self.unknown)
         if len(self.support) <= MOST_CLASSES_IN_JSON:
             named = {"pairs": "confusion"}
             figures = {
-                named.get(name, name): getattr(self, named.get(name, name)) for name in figures
+                named.get(name, name): self.confusion if name == "pairs" else value
+                for name, value in figures.items()
             }
         return {name: _plain(value) for name, value in figures.items()}
 

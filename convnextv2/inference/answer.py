@@ -9,29 +9,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnextv2.inference.scorer import Scorer
+from convnextv2.inference.scorer import Scorer, Scores
 
 
 def result_of(
-    scorer: Scorer, probs: NDArray[np.float32], top_k: int, *, threshold: float | None = None
+    scorer: Scorer, scores: Scores, top_k: int, *, threshold: float | None = None
 ) -> dict[str, Any]:
     """Say what a model finds in one image.
 
     Args:
         scorer: The model.
-        probs: The probabilities, float32 (classes,).
+        scores: Its scores of the image, N = 1.
         top_k: How many classes to name if an image has one class.
         threshold: Replaces the thresholds of labels, or leaves out classes that are less probable.
 
     Returns:
         {"predictions": [{"class", "prob"}, ...]}, the most probable class first. If an image may
-        have any number of labels, see `labels_of`.
+        have any number of labels, see `labels_of`. If the model was fitted for it, there are
+        "possible", the names of the classes that cannot be excluded, the most probable first;
+        "foreign", whether the image is unlike those that were fitted on; and "foreignness", above 1
+        for a foreign image.
     """
+    probs = scores.probs[0]
     if scorer.thresholds is not None:
         limits = scorer.thresholds if threshold is None else [threshold] * len(probs)
         return labels_of(probs, scorer.class_names, limits)
     best = top(probs, scorer.class_names, top_k)
-    return {"predictions": [one for one in best if one["prob"] >= (threshold or 0)]}
+    found = {"predictions": [one for one in best if one["prob"] >= (threshold or 0)]}
+    if scores.possible is None or scores.foreignness is None:
+        return found
+    possible = np.flatnonzero(scores.possible[0])
+    possible = possible[np.argsort(-probs[possible], kind="stable")]
+    foreignness = float(scores.foreignness[0])
+    return found | {
+        "possible": [scorer.class_names[c] for c in possible],
+        "foreign": foreignness > 1,
+        "foreignness": foreignness,
+    }
 
 
 def labels_of(

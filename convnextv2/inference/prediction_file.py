@@ -13,6 +13,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.files import replacing
 
 SUFFIXES = (".csv", ".json", ".jsonl")
+_UNKNOWN = ("possible", "foreign", "foreignness")
 
 
 def check_prediction_file(path: Path) -> None:
@@ -52,10 +53,11 @@ def write_predictions(
     """Write predictions in one atomic step.
 
     A CSV file has one row for each image: image, class_1, prob_1, class_2, prob_2 and so on, and
-    error. If an image may have any number of labels, the columns are image, the labels separated
-    by |, the probability of each class under its name, and error. JSON holds the results as
-    `predict` returns them; an image that failed has no predictions and the key "error". Images that
-    failed come last.
+    error. If the model was fitted with a coverage, there are also possible, the names of the
+    classes separated by |, foreign and foreignness. If an image may have any number of labels, the
+    columns are image, the labels separated by |, the probability of each class under its name, and
+    error. JSON holds the results as `predict` returns them; an image that failed has no predictions
+    and the key "error". Images that failed come last.
 
     Args:
         path: The file; its ending is one of `SUFFIXES`. Missing folders are made.
@@ -87,10 +89,14 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Return the rows of a CSV file with their head. Images with fewer classes have empty cells."""
     most = max((len(row["predictions"]) for row in rows), default=0)
     head = ["image", *(f"{what}_{i + 1}" for i in range(most) for what in ("class", "prob"))]
-    table: list[list[Any]] = [[*head, "error"]]
+    more = _UNKNOWN if any("possible" in row for row in rows) else ()
+    table: list[list[Any]] = [[*head, *more, "error"]]
     for row in rows:
         cells = [value for one in row["predictions"] for value in (one["class"], one["prob"])]
         cells += [""] * (2 * most - len(cells))
+        if more:
+            told = "|".join(row.get("possible", ())), row.get("foreign", "")
+            cells += [*told, row.get("foreignness", "")]
         table.append([row["image"], *cells, row.get("error", "")])
     return table
 

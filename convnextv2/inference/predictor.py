@@ -77,8 +77,9 @@ class Predictor:
             One dictionary for each image, as `predict` returns it: "image" is its name, and
             "predictions" lists {"class": name, "prob": probability} with the most probable class
             first. Of a model that gives an image any number of labels, there are "labels" and
-            "scores" in place of "predictions"; see `answer.labels_of`. Images without a name are
-            numbered.
+            "scores" in place of "predictions"; see `answer.labels_of`. If the model was fitted with
+            a coverage, there are "possible", "foreign" and "foreignness"; see `answer.result_of`.
+            Images without a name are numbered.
 
         Raises:
             DataError: Something is not an image.
@@ -89,8 +90,8 @@ class Predictor:
         results = []
         for names, scores in self.scores(images):
             results += [
-                {"image": name, **result_of(self.scorer, row, top_k)}
-                for name, row in zip(names, scores.probs, strict=True)
+                {"image": name, **result_of(self.scorer, scores.row(i), top_k)}
+                for i, name in enumerate(names)
             ]
         return results
 

@@ -21,6 +21,7 @@ from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError, RecipeError
 from convnextv2.evaluation.prior import meaning, use_prior
 from convnextv2.evaluation.thresholds import DEFAULT
+from convnextv2.evaluation.unknown import Unknown, check_fits, load_unknown, path_beside
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
@@ -41,11 +42,28 @@ class Scores:
         probs: The probabilities, float32 (N, classes).
         embedding: The pooled and normalised features, float32 (N, D).
         explanation: The class activation maps, float32 (N, h, w).
+        possible: The classes that cannot be excluded, bool (N, classes); None if that was not
+            fitted.
+        foreignness: How foreign the images are, float32 (N,), above 1 for a foreign one; None if
+            that was not fitted.
     """
 
     probs: NDArray[np.float32]
     embedding: NDArray[np.float32]
     explanation: NDArray[np.float32]
+    possible: NDArray[np.bool_] | None = None
+    foreignness: NDArray[np.float32] | None = None
+
+    def row(self, i: int) -> Scores:
+        """Return the scores of one image, with N = 1."""
+        part = slice(i, i + 1)
+        return Scores(
+            self.probs[part],
+            self.embedding[part],
+            self.explanation[part],
+            None if self.possible is None else self.possible[part],
+            None if self.foreignness is None else self.foreignness[part],
+        )
 
 
 class Scorer:
@@ -67,6 +85,8 @@ class Scorer:
         certificate: The certificate of an artifact; empty for other sources.
         thresholds: The probability from which on each class counts as present, if an image may have
             any number of labels; None if it has one class.
+        unknown: What it takes to say which classes cannot be excluded, and whether an image is
+            foreign; None if that was not fitted.
     """
 
     def __init__(
@@ -82,10 +102,11 @@ class Scorer:
         logits_temperature: float | None,
         certificate: Mapping[str, Any],
         thresholds: Sequence[float] | None = None,
+        unknown: Unknown | None = None,
     ) -> None:
         self.name, self.transform, self.class_names = name, transform, class_names
         self.engine, self.sha256, self.notes, self.certificate = engine, sha256, notes, certificate
-        self.thresholds = thresholds
+        self.thresholds, self.unknown = thresholds, unknown
         self._run, self._temperature = run, logits_temperature
         self._lock = threading.Lock()
 
@@ -113,7 +134,15 @@ class Scorer:
         if self._temperature is not None:
             divided = first / self._temperature
             first = sigmoid(divided) if self.is_multi_label else softmax(divided)
-        return Scores(first, embedding, explanation)
+        if self.unknown is None:
+            return Scores(first, embedding, explanation)
+        return Scores(
+            first,
+            embedding,
+            explanation,
+            self.unknown.possible(first),
+            self.unknown.foreignness(embedding),
+        )
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return numbers whose softmax, or sigmoid, is the probabilities.
@@ -199,6 +228,7 @@ def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prio
     dtype = choose_precision(precision, device)
     transform = EvalTransform(Preprocessing.read(description.preprocessing))
     thresholds = _thresholds(description.kind, description.thresholds, model.head.out_features)
+    unknown, lines = _unknown_of(opened, model, prior)
     outputs: Outputs = "classifier" if thresholds is None else "multi_label"
     graph = Graph(model.to(device).eval(), outputs, thresholds=thresholds or ()).to(device)
     normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
@@ -223,11 +253,33 @@ def _from_weights(opened: Weights, device_name: str, precision: str, prior: Prio
             *opened.lines(),
             *_without_thresholds(path, description),
             *([meaning(description.balance)] if prior != "trained" else []),
+            *lines,
         ],
         logits_temperature=1.0,
         certificate={},
         thresholds=thresholds,
+        unknown=unknown,
     )
+
+
+def _unknown_of(
+    opened: Weights, model: ConvNeXtV2, prior: Prior
+) -> tuple[Unknown | None, list[str]]:
+    """Read what `validate --coverage` has written beside weights.
+
+    Returns:
+        It, and a line if it is left out because it belongs to something else.
+    """
+    path = path_beside(opened.path)
+    if not path.is_file():
+        return None, []
+    unknown = load_unknown(path)
+    if unknown.about.sha256 != opened.origin.sha256:
+        return None, [f"{path}: was fitted for other weights, so it is not used."]
+    if prior != "trained":
+        return None, [f"{path}: was fitted for prior trained, so it is not used."]
+    check_fits(unknown, model.dims[3], path)
+    return unknown, []
 
 
 def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:

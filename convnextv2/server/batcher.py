@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from convnextv2.inference.scorer import Scores
 from convnextv2.server.limits import Limits
 from convnextv2.server.refusal import Refusal
 
@@ -62,7 +61,7 @@ class Batcher:
         failed: Callable[[BaseException], None] = lambda error: None,
         *,
         join: Callable[[list[Any]], Any] = torch.stack,
-        part: Callable[[Any, int], Any] = lambda scores, i: _row(scores, i),
+        part: Callable[[Any, int], Any] = lambda scores, i: scores.row(i),
     ) -> None:
         self._join, self._part = join, part
         self._score, self._model_thread, self._limits = score, model_thread, limits
@@ -193,12 +192,6 @@ class Batcher:
             if self._jobs:  # all may have left meanwhile
                 size = min(len(self._jobs), self._limits.max_batch)
                 return [self._jobs.popleft() for _ in range(size)]
-
-
-def _row(scores: Scores, i: int) -> Scores:
-    """Return the scores of one image of a batch."""
-    row = slice(i, i + 1)
-    return Scores(scores.probs[row], scores.embedding[row], scores.explanation[row])
 
 
 def _failed() -> Refusal:

@@ -197,11 +197,16 @@ def _read_answer(found: dict[str, Any]) -> dict[str, Any]:
     if "objects" in found or "height" in found:
         return {name: value for name, value in found.items() if name != "image"}
     if "labels" not in found:
+        best = [
+            {"class": str(one["class"]), "prob": float(one["prob"])} for one in found["predictions"]
+        ]
+        if found.get("possible") is None:
+            return {"predictions": best}
         return {
-            "predictions": [
-                {"class": str(one["class"]), "prob": float(one["prob"])}
-                for one in found["predictions"]
-            ]
+            "predictions": best,
+            "possible": [str(name) for name in found["possible"]],
+            "foreign": bool(found["foreign"]),
+            "foreignness": float(found["foreignness"]),
         }
     return {
         "labels": [

@@ -70,11 +70,17 @@ class ImagePrediction(BaseModel):
 
     A model that gives an image one class returns `predictions`. A model that gives an image any
     number of labels returns `labels`, those that the image has (an empty list is an answer too),
-    and `scores`, the probability of every class.
+    and `scores`, the probability of every class. A classifier that was fitted with a coverage also
+    returns `possible`, the classes that cannot be excluded, the most probable first (there may be
+    none); `foreign`, whether the image is unlike those that it was fitted on; and `foreignness`,
+    which is above 1 for a foreign image.
     """
 
     image: str
     predictions: list[ClassProbability] | None = None
+    possible: list[str] | None = None
+    foreign: bool | None = None
+    foreignness: float | None = None
     labels: list[LabelScore] | None = None
     scores: dict[str, float] | None = None
     embedding: list[float] | None = None

@@ -37,10 +37,15 @@ Prediction = TypedDict(
 
 
 class Predicted(TypedDict):
-    """The prediction of one image."""
+    """The prediction of one image. The last three are there if a coverage was fitted."""
 
     image: Annotated[str, _is("The path of the image.")]
     predictions: Annotated[list[Prediction], _is("The best class first.")]
+    possible: NotRequired[
+        Annotated[list[str], _is("The classes that cannot be excluded, the best first.")]
+    ]
+    foreign: NotRequired[Annotated[bool, _is("Whether it is unlike the validation images.")]]
+    foreignness: NotRequired[Annotated[float, _is("How unlike; above 1 for a foreign image.")]]
 
 
 class Label(TypedDict):
@@ -211,6 +216,18 @@ class ValidatedObjects(TypedDict):
     masks: Annotated[AveragePrecision | None, _is("The figures of masks; null without masks.")]
 
 
+class CoverageFound(TypedDict):
+    """How the "unknown" answer fares on images that it was not fitted on."""
+
+    asked: Annotated[float, _is("The coverage that was asked for.")]
+    covered: Annotated[float, _is("The share of images whose right class is possible.")]
+    images: Annotated[int, _is("The number of these images.")]
+    fitted_images: Annotated[int, _is("The number of images that it was fitted on.")]
+    mean_possible: Annotated[float, _is("How many classes are possible, on average.")]
+    none_possible: Annotated[float, _is("The share of images without a possible class.")]
+    foreign: Annotated[float, _is("The share of images that count as foreign.")]
+
+
 class Validated(TypedDict):
     """The figures of a classifier. Those of each class are lists in the order of the classes."""
 
@@ -246,6 +263,7 @@ class Validated(TypedDict):
     calibration: Annotated[
         list[list[float | None]], _is("Images, mean confidence and accuracy of each bin.")
     ]
+    unknown: NotRequired[Annotated[CoverageFound, _is("With `--coverage`.")]]
 
 
 class FailedImage(TypedDict):

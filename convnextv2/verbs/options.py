@@ -50,6 +50,11 @@ _PRIOR = (
     "the logits (1 is balanced)."
 )
 
+_COVERAGE = (
+    "Share of images for which the right class is to be among those that cannot be excluded, for "
+    "example 0.9."
+)
+
 RECIPE = "Recipe: a YAML file, or a name that `convnextv2 recipes` lists."
 _RUN = "Run folder, checkpoint, weights file or artifact."
 
@@ -102,6 +107,14 @@ class ValidateOptions(
     run: PathLike | None = argument("RUN", _RUN, default=None)
     config: PathLike | None = option(None, RECIPE, metavar="RECIPE")
     prior: Prior = option("trained", _PRIOR, metavar="P", ge=0)
+    coverage: float | None = option(
+        None,
+        f"{_COVERAGE} Fits what predict says of unknown images on half of the images, unless that "
+        "was done, and tests it on the others.",
+        metavar="C",
+        gt=0,
+        lt=1,
+    )
     json: bool = _json()
 
 

@@ -39,13 +39,15 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     folder for pictures and COCO's JSON.
 
     Returns:
-        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`. Of
-        a model that gives an image any number of labels, it is a list of `{"image": name, "labels":
-        [{"name": name, "score": probability, "threshold": threshold}, ...], "scores": {name:
-        probability}}`. Of a segmentor, it is a list of `{"image": name, "height": px, "width": px,
-        "classes": [{"class": name, "share": share}, ...]}`, with "overlay" and "index" if `out` is
-        given. Of a detector, it is a list of `{"image": name, "width": px, "height": px, "objects":
-        [{"class": name, "score": score, "box": [x0, y0, x1, y1], "mask": code}, ...]}`.
+        A list of `{"image": name, "predictions": [{"class": name, "prob": probability}, ...]}`. If
+        the model was fitted with a coverage, there are also `"possible": [name, ...]`, `"foreign"`
+        and `"foreignness"`. Of a model that gives an image any number of labels, it is a list of
+        `{"image": name, "labels": [{"name": name, "score": probability, "threshold": threshold},
+        ...], "scores": {name: probability}}`. Of a segmentor, it is a list of `{"image": name,
+        "height": px, "width": px, "classes": [{"class": name, "share": share}, ...]}`, with
+        "overlay" and "index" if `out` is given. Of a detector, it is a list of `{"image": name,
+        "width": px, "height": px, "objects": [{"class": name, "score": score, "box": [x0, y0, x1,
+        y1], "mask": code}, ...]}`.
     """
     recipe, notes = options.recipe()
     opened = None if options.server else _open(options.run)
@@ -142,8 +144,9 @@ def classify(
         bad_images=recipe.bad_images,
     )
     for batch in loader:
-        for index, probs in zip(batch.indices.tolist(), scorer(batch.pixels).probs, strict=True):
-            yield {"image": source.names[index], **result_of(scorer, probs, top_k)}
+        scores = scorer(batch.pixels)
+        for i, index in enumerate(batch.indices.tolist()):
+            yield {"image": source.names[index], **result_of(scorer, scores.row(i), top_k)}
     for name, why in loader.skipped.items():
         if on_bad is not None:
             on_bad(name, why)
@@ -174,3 +177,7 @@ def _show(result: dict[str, Any], json: bool) -> None:
         return
     for prediction in result["predictions"]:
         print(f"  {prediction['prob']:7.2%}  {plain(prediction['class'])}")
+    if "possible" in result:
+        print(f"  possible: {plain(', '.join(result['possible'])) or 'none of the classes'}")
+        if result["foreign"]:
+            print(f"  foreign: {result['foreignness']:.2f} times as far as known images are")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe, group_of
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
+from convnextv2.tasks.classification.coverage import check_coverage, measure_coverage
+from convnextv2.tasks.classification.measure import Measured
 from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure, write_report
 from convnextv2.verbs.options import ValidateOptions
 from convnextv2.weights.opened import Weights
@@ -47,7 +50,9 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
 
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
-    replace parts of that. Every image is counted exactly once, on any number of ranks.
+    replace parts of that. Every image is counted exactly once, on any number of ranks. With
+    `coverage`, what `predict` says of unknown images is fitted, stored beside the weights, and
+    tested on images that it was not fitted on.
 
     Returns:
         The figures.
@@ -86,11 +91,19 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
     with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
         for note in notes + more:
             say(note)
+        if options.coverage is not None:
+            check_coverage(opened, recipe, options.coverage, options.prior)
         measured = measure(opened, recipe, place, options.prior)
+        if options.coverage is not None and isinstance(measured, Measured):
+            coverage = measure_coverage(opened, measured.source, recipe, place, options.coverage)
+            measured = replace(measured, evaluation=replace(measured.evaluation, unknown=coverage))
         for note in measured.notes():
             say(note)
         say(f"Weights: {opened.path}")
         say(measured.evaluation.table())
+        if options.coverage is not None and isinstance(measured, Measured):
+            assert measured.evaluation.unknown is not None
+            say(measured.evaluation.unknown.line())
         if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
             say(_mindcv_line(measured.evaluation))
         if place.is_main:

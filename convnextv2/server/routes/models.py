@@ -108,7 +108,7 @@ def _prediction(
     """The part of an answer that is about one image."""
     found: dict[str, Any] = {
         "image": title,
-        **result_of(scorer, scores.probs[0], wanted.top_k, threshold=wanted.threshold),
+        **result_of(scorer, scores, wanted.top_k, threshold=wanted.threshold),
     }
     if wanted.embedding:
         found["embedding"] = scores.embedding[0].tolist()

@@ -100,6 +100,12 @@ def _page(
         summary["parameters"] = short(measured.parameters)
         if measured.skipped:
             summary["validation images left out"] = str(len(measured.skipped))
+        if (found := measured.evaluation.unknown) is not None:
+            summary["right class among the possible"] = (
+                f"{found.covered:.2%} of {found.images} images (asked: {found.asked:.2%})"
+            )
+            summary["possible classes, mean"] = f"{found.mean_possible:.2f}"
+            summary["foreign images"] = f"{found.foreign:.2%}"
     return build_page(
         title(recipe),
         summary={**summary, **teacher},

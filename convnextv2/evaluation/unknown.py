@@ -1,0 +1,285 @@
+"""The "unknown" answer of a classifier: classes that cannot be excluded, and foreign images.
+
+It is fitted on labelled images that the model was not trained on, and lies in one file beside the
+weights, or in an artifact. It holds for one model only, which its file names by the SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from torch import Tensor
+
+from convnextv2.errors import CheckpointError, DataError
+from convnextv2.evaluation.conformal import least_probability, needed_images, rank_of
+from convnextv2.evaluation.foreign import Distance, distances_apart, fit_distance
+from convnextv2.weights.safetensors import read_tensors, write_tensors
+
+UNKNOWN = "unknown.safetensors"
+KNOWN_SHARE = 0.99
+"""The share of images of the fitted kind that are to count as known; the others are false alarms.
+
+With fewer than 99 images, none of those that were fitted on counts as foreign."""
+
+_KEY = "unknown"
+_TENSORS = ("whitening", "means", "fitted")
+
+
+class About(BaseModel):
+    """What an "unknown" answer was fitted for, and its limits.
+
+    Attributes:
+        unknown: The version of this description.
+        sha256: The SHA-256 of the weights, or of the artifact's model.
+        coverage: The share of images whose right class is to be among the possible ones.
+        least_probability: The probability from which on a class is possible.
+        largest_distance: The distance of features up to which an image is not foreign.
+        images: How many images it was fitted on.
+        images_from: Where these came from, in words.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    unknown: Literal[1] = 1
+    sha256: str
+    coverage: Annotated[FiniteFloat, Field(gt=0, lt=1)]
+    least_probability: Annotated[FiniteFloat, Field(ge=0, le=1)]
+    largest_distance: Annotated[FiniteFloat, Field(ge=0)]
+    images: Annotated[int, Field(ge=1)]
+    images_from: str
+
+
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """What it takes to say which classes are possible, and whether an image is foreign.
+
+    Attributes:
+        about: What it was fitted for, and its limits.
+        distance: The distance of features from those of the classes.
+        fitted: int64 (images,), ascending: the fingerprints of the images that it was fitted on.
+    """
+
+    about: About
+    distance: Distance
+    fitted: NDArray[np.int64]
+
+    def possible(self, probs: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Say which classes cannot be excluded, bool (N, classes).
+
+        All of them may be excluded. Then none is as probable as the right class of a known image
+        usually is.
+
+        Args:
+            probs: The probabilities, float32 (N, classes).
+        """
+        return probs >= self.about.least_probability
+
+    def foreignness(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Say how foreign images are, float32 (N,). Above 1, an image counts as foreign.
+
+        Args:
+            embedding: The pooled and normalised features, float32 (N, D).
+        """
+        found: NDArray[np.float32] = self.distance(embedding) / np.float32(
+            max(self.about.largest_distance, 1e-30)  # 0 if images do not vary
+        )
+        return found
+
+    def seen(self, marks: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which images it was fitted on, bool (N,), by their fingerprints."""
+        return np.isin(marks, self.fitted)
+
+    def for_model(self, sha256: str) -> Unknown:
+        """Return the same for a model with another hash, such as the artifact just made."""
+        return replace(self, about=self.about.model_copy(update={"sha256": sha256}))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How an "unknown" answer fares on labelled images that it was not fitted on.
+
+    Attributes:
+        asked: The coverage that was asked for.
+        covered: The share of images whose right class is among the possible ones.
+        images: The number of these images.
+        fitted_images: The number of images that it was fitted on.
+        mean_possible: How many classes are possible, on average.
+        none_possible: The share of images for which no class is possible.
+        foreign: The share of images that count as foreign.
+    """
+
+    asked: float
+    covered: float
+    images: int
+    fitted_images: int
+    mean_possible: float
+    none_possible: float
+    foreign: float
+
+    def line(self) -> str:
+        """Tell people about it."""
+        return (
+            f"Coverage: in {self.covered:.2%} of {self.images:,} images, the right class is among "
+            f"the possible ones (asked: {self.asked:.2%}, fitted on {self.fitted_images:,} other "
+            f"images). {self.mean_possible:.2f} classes are possible on average, none for "
+            f"{self.none_possible:.2%}; {self.foreign:.2%} of the images count as foreign."
+        )
+
+
+def fit_unknown(
+    probs: NDArray[np.float32],
+    embedding: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    marks: NDArray[np.int64],
+    *,
+    coverage: float,
+    sha256: str,
+    images_from: str,
+) -> Unknown:
+    """Fit an "unknown" answer to labelled images that the model was not trained on.
+
+    Args:
+        probs: The probability of the right class of each image, float32 (N,).
+        embedding: The pooled and normalised features, float32 (N, D).
+        targets: int64 (N,), the classes.
+        marks: int64 (N,), see `fingerprints`.
+        coverage: The share of images whose right class is to be among the possible ones.
+        sha256: The SHA-256 of the model.
+        images_from: Where the images come from, in words.
+
+    Raises:
+        DataError: There are too few images for the coverage, or the model returned NaN.
+    """
+    check_enough(len(targets), coverage, images_from)
+    if not (np.isfinite(probs).all() and np.isfinite(embedding).all()):
+        raise DataError(f"{images_from}: the model returns NaN or infinity for some of them.")
+    # Fits do not depend on the order of the images, and each part has images of all classes.
+    order = np.lexsort((marks, targets))
+    probs, embedding, targets = probs[order], embedding[order], targets[order]
+    apart = np.sort(distances_apart(embedding, targets))
+    about = About(
+        sha256=sha256,
+        coverage=coverage,
+        least_probability=least_probability(probs, coverage),
+        largest_distance=float(apart[min(rank_of(KNOWN_SHARE, len(apart)), len(apart)) - 1]),
+        images=len(targets),
+        images_from=images_from,
+    )
+    return Unknown(about, fit_distance(embedding, targets), np.sort(marks))
+
+
+def check_enough(images: int, coverage: float, images_from: str, *, factor: int = 1) -> None:
+    """Raise DataError if there are too few labelled images to fit a coverage.
+
+    Args:
+        images: How many there are.
+        coverage: The coverage.
+        images_from: Where they come from, in words.
+        factor: How many times the least number is needed, as some are kept to test it.
+    """
+    needed = max(2, needed_images(coverage)) * factor
+    if images < needed:
+        raise DataError(
+            f"coverage = {coverage:g}: needs at least {needed} labelled images, and there are "
+            f"{images} ({images_from}). Give more images, or a lower coverage."
+        )
+
+
+def fingerprints(pixels: Tensor) -> NDArray[np.int64]:
+    """Return a number for each image by its content, int64 (N,).
+
+    Args:
+        pixels: Images at the model's size, uint8 (N, C, H, W).
+    """
+    rows = pixels.contiguous().numpy().reshape(len(pixels), -1)
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
+    return np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64)
+
+
+def path_beside(weights: Path) -> Path:
+    """Return where the "unknown" answer for weights lies.
+
+    Args:
+        weights: A weights file, or a folder of the Hub.
+    """
+    if weights.is_dir():
+        return weights / UNKNOWN
+    if weights.name == "model.safetensors":
+        return weights.with_name(UNKNOWN)
+    return weights.with_name(f"{weights.stem}.{UNKNOWN}")
+
+
+def save_unknown(path: Path, unknown: Unknown) -> None:
+    """Write an "unknown" answer in one atomic step."""
+    tensors = {
+        "whitening": torch.from_numpy(unknown.distance.whitening),
+        "means": torch.from_numpy(unknown.distance.means),
+        "fitted": torch.from_numpy(unknown.fitted),
+    }
+    write_tensors(path, tensors, {_KEY: json.dumps(unknown.about.model_dump())})
+
+
+def load_unknown(path: Path) -> Unknown:
+    """Read an "unknown" answer.
+
+    Raises:
+        CheckpointError: The file is damaged, or does not hold one.
+    """
+    try:
+        tensors, metadata = read_tensors(path)
+        about = About.model_validate_json(metadata.get(_KEY, ""))
+        return _checked(about, tensors)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "its description"
+        raise _unreadable(path, f"{where}: {first['msg']}") from error
+    except ValueError as error:
+        raise _unreadable(path, str(error).removeprefix(f"{path}: ")) from error
+
+
+def check_fits(unknown: Unknown, features: int, path: Path) -> None:
+    """Raise CheckpointError if it is about another number of features than a model has."""
+    found = len(unknown.distance.whitening)
+    if found != features:
+        raise _unreadable(path, f"it is about {found} features, and the model has {features}")
+
+
+def _checked(about: About, tensors: dict[str, Tensor]) -> Unknown:
+    """Put an answer together. Raises ValueError if its parts do not fit each other."""
+    if set(tensors) != set(_TENSORS):
+        raise ValueError(f"expected the tensors {', '.join(_TENSORS)}")
+    whitening, means, fitted = (tensors[name] for name in _TENSORS)
+    fits = (
+        whitening.dtype == means.dtype == torch.float32
+        and fitted.dtype == torch.int64
+        and whitening.dim() == 2
+        and whitening.shape[0] == whitening.shape[1]
+        and means.shape[1:] == whitening.shape[:1]
+        and len(means) > 0
+        and fitted.shape == (about.images,)
+        and bool(whitening.isfinite().all() and means.isfinite().all())
+    )
+    if not fits:
+        raise ValueError("its tensors do not fit each other")
+    return Unknown(about, Distance(whitening.numpy(), means.numpy()), fitted.numpy())
+
+
+def _unreadable(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f'{path}: is no "unknown" answer, or damaged ({" ".join(why.split())[:200]}). Delete it, '
+        "and fit it again with --coverage."
+    )
+
+
+def describe(unknown: Unknown) -> dict[str, Any]:
+    """Return what people and programs are told of an "unknown" answer."""
+    about = unknown.about.model_dump()
+    return {name: about[name] for name in about if name not in ("unknown", "sha256")}

@@ -1,0 +1,227 @@
+"""Fit the "unknown" answer of a classifier on validation images, and test it on others of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.source import Source
+from convnextv2.data.storage import Patience
+from convnextv2.data.transforms import build_preprocessing
+from convnextv2.deploy.artifact import Artifact
+from convnextv2.distributed import Place
+from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
+from convnextv2.evaluation.unknown import (
+    Coverage,
+    Unknown,
+    check_enough,
+    fingerprints,
+    fit_unknown,
+    path_beside,
+    save_unknown,
+)
+from convnextv2.inference.scorer import Scorer, open_scorer
+from convnextv2.preprocessing import Preprocessing
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.prior import Prior
+from convnextv2.tasks.supervised.set_up import own_quarantine
+from convnextv2.weights.hub import repository_of
+from convnextv2.weights.opened import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """The images of this rank.
+
+    Attributes:
+        indices: int64 (N,), their indices in the source.
+        targets: int64 (N,).
+        probs: float32 (N, classes).
+        embedding: float32 (N, D).
+        marks: int64 (N,), see `unknown.fingerprints`.
+    """
+
+    indices: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    marks: NDArray[np.int64]
+
+    @property
+    def right(self) -> NDArray[np.float32]:
+        """The probability of the right class, float32 (N,)."""
+        return self.probs[np.arange(len(self.targets)), self.targets]
+
+
+def check_coverage(
+    opened: Weights | Artifact, recipe: Recipe, coverage: float, prior: Prior
+) -> None:
+    """Check before any work is done that a coverage can be fitted or tested for a model.
+
+    Args:
+        opened: The model.
+        recipe: The recipe, which says how images are prepared for weights.
+        coverage: The coverage that is asked for.
+        prior: For which frequencies of the classes probabilities are to hold.
+
+    Raises:
+        ArtifactError: It is an artifact.
+        RecipeError: It is no classifier, or its images would be prepared in another way than
+            `predict` does.
+        RunError: Nothing can be written beside the weights.
+    """
+    told = f"coverage = {coverage:g}"
+    kind = opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
+    if kind != "classifier":
+        raise RecipeError(
+            f"{told}: is about models that give an image one class, and {opened.path} is of kind "
+            f"{kind}. Leave coverage out."
+        )
+    if prior != "trained":
+        raise RecipeError(
+            f"{told}: is fitted for the probabilities as training left them. Leave prior out, or "
+            "export with both."
+        )
+    if isinstance(opened, Artifact):
+        raise ArtifactError(
+            f"{told}: {opened.path} is an artifact, which is not changed. Give the run it was made "
+            "from."
+        )
+    if recipe.ema and opened.has_average:
+        raise RecipeError(
+            f"{told}: is fitted for the weights that predict uses, not for averaged ones in a "
+            "checkpoint. Leave ema out."
+        )
+    own = opened.description.preprocessing
+    if own and Preprocessing.read(own) != build_preprocessing(recipe):
+        raise RecipeError(
+            f"{told}: is fitted for images as predict prepares them. Leave out the knobs that "
+            "prepare them in another way."
+        )
+    if repository_of(opened.path) or repository_of(opened.path.parent):
+        raise RunError(
+            f"{told}: {opened.path} lies in the cache of the Hub, which is not ours to write to. "
+            "Use export --coverage, or copy the weights."
+        )
+
+
+def measure_coverage(
+    opened: Weights | Artifact, source: Source, recipe: Recipe, place: Place, coverage: float
+) -> Coverage:
+    """Test the coverage of a classifier, on images that it was not fitted on.
+
+    If nothing was fitted for the weights and the coverage yet, half of the images fit it, which is
+    stored beside the weights, and the other half test it. All ranks call this function.
+
+    Args:
+        opened: The model, for which `check_coverage` has found nothing wrong.
+        source: The labelled images, whose targets are rows of the model.
+        recipe: The recipe. Its knobs for inference count.
+        place: This rank.
+        coverage: The coverage that is asked for.
+
+    Raises:
+        DataError: There are too few images.
+    """
+    device = recipe.device if isinstance(opened, Artifact) else str(place.device)
+    scorer = open_scorer(opened, device=device, precision=recipe.precision)
+    unknown, told = scorer.unknown, f"labelled validation images of {_origin(recipe)}"
+    is_fitted = unknown is not None and unknown.about.coverage == coverage
+    if not is_fitted:
+        check_enough(len(source), coverage, told, factor=2)
+    scored = _score(scorer, source, opened, recipe, place)
+    if unknown is None or not is_fitted:
+        unknown = _fit(scored, len(source), scorer.sha256, place, coverage, told)
+        if place.is_main:
+            save_unknown(path_beside(opened.path), unknown)
+    return _test(unknown, scored, place, told)
+
+
+def _origin(recipe: Recipe) -> str:
+    return recipe.data_dir or recipe.dataset
+
+
+def _score(
+    scorer: Scorer, source: Source, opened: Weights | Artifact, recipe: Recipe, place: Place
+) -> _Scored:
+    """Score the images of this rank as `predict` does, without those that have no class."""
+    transform = scorer.transform
+    loader = EvaluationLoader(
+        source,
+        transform,
+        batch_size=recipe.images_per_batch(),
+        channels=transform.preprocessing.channels,
+        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
+        rank=place.rank,
+        world_size=place.world_size,
+        bad_images=recipe.bad_images,
+        quarantine=own_quarantine(opened.path, recipe),
+        patience=Patience(recipe.data_wait_s),
+    )
+    columns: list[tuple[NDArray[np.int64], ...]] = []
+    probs = [np.empty((0, len(scorer.class_names)), np.float32)]
+    embeddings: list[NDArray[np.float32]] = []
+    for batch in loader:
+        scores, known = scorer(batch.pixels), (batch.targets >= 0).numpy()
+        marks = fingerprints(batch.pixels)
+        columns.append(
+            tuple(each[known] for each in (batch.indices.numpy(), batch.targets.numpy(), marks))
+        )
+        probs.append(scores.probs[known])
+        embeddings.append(scores.embedding[known])
+    indices, targets, marks = (
+        np.concatenate([np.empty(0, np.int64), *(each[i] for each in columns)]) for i in range(3)
+    )
+    # A rank may have no image; what it sends to the others has no rows, and their width.
+    embedding = np.concatenate(embeddings) if embeddings else np.empty((0, 0), np.float32)
+    return _Scored(indices, targets, np.concatenate(probs), embedding, marks)
+
+
+def _fit(
+    scored: _Scored, images: int, sha256: str, place: Place, coverage: float, told: str
+) -> Unknown:
+    """Fit to a random half of the images of all ranks, which every rank gets."""
+    chosen = np.zeros(images, bool)
+    chosen[np.random.default_rng(0).permutation(images)[: (images + 1) // 2]] = True
+    here = chosen[scored.indices]
+    everyones = place.gather(
+        (scored.right[here], scored.embedding[here], scored.targets[here], scored.marks[here])
+    )
+    parts = [part for part in everyones if len(part[2])] or everyones[:1]
+    right, embedding, targets, marks = (
+        np.concatenate([part[i] for part in parts]) for i in range(4)
+    )
+    return fit_unknown(
+        right, embedding, targets, marks, coverage=coverage, sha256=sha256, images_from=told
+    )
+
+
+def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverage:
+    """Test on the images of all ranks that were not fitted on."""
+    new = ~unknown.seen(scored.marks)
+    possible, foreign = unknown.possible(scored.probs[new]), 0
+    if new.any():
+        foreign = int((unknown.foreignness(scored.embedding[new]) > 1).sum())
+    sizes = possible.sum(1)
+    covered = possible[np.arange(len(possible)), scored.targets[new]].sum()
+    images, *counts = place.share(
+        len(possible), float(covered), float(sizes.sum()), float((sizes == 0).sum()), foreign
+    )
+    if not images:
+        raise DataError(
+            f"coverage = {unknown.about.coverage:g}: was fitted on all of these images ({told}), "
+            "so they cannot test it. Give others with data_dir."
+        )
+    covered_share, mean, none, foreign_share = (count / images for count in counts)
+    return Coverage(
+        unknown.about.coverage,
+        covered_share,
+        int(images),
+        unknown.about.images,
+        mean,
+        none,
+        foreign_share,
+    )
