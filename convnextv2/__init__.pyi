@@ -29,6 +29,7 @@ def pretrain(
     device: str | Path = "auto",
     distribute: bool | Literal["auto"] = "auto",
     elastic: bool = False,
+    shard: bool = False,
     rank_timeout_s: int = 600,
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     compile: bool = False,
@@ -148,6 +149,7 @@ def pretrain(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
         elastic: Give the same weights bit for bit on any number of ranks. A step then has accumulate x ranks batches, which must be a power of two, and their gradients are added in a fixed order.
+        shard: Share weights, gradients, moments and the moving average among the ranks, so that each holds only its part (FSDP2). For models that do not fit into the memory of one device; docs/how-to/sharding.md.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
@@ -271,6 +273,7 @@ def train(
     device: str | Path = "auto",
     distribute: bool | Literal["auto"] = "auto",
     elastic: bool = False,
+    shard: bool = False,
     rank_timeout_s: int = 600,
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     compile: bool = False,
@@ -440,6 +443,7 @@ def train(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
         elastic: Give the same weights bit for bit on any number of ranks. A step then has accumulate x ranks batches, which must be a power of two, and their gradients are added in a fixed order.
+        shard: Share weights, gradients, moments and the moving average among the ranks, so that each holds only its part (FSDP2). For models that do not fit into the memory of one device; docs/how-to/sharding.md.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
@@ -1303,6 +1307,7 @@ def plan(
     device: str | Path = "auto",
     distribute: bool | Literal["auto"] = "auto",
     elastic: bool = False,
+    shard: bool = False,
     rank_timeout_s: int = 600,
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     compile: bool = False,
@@ -1481,6 +1486,7 @@ def plan(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
         elastic: Give the same weights bit for bit on any number of ranks. A step then has accumulate x ranks batches, which must be a power of two, and their gradients are added in a fixed order.
+        shard: Share weights, gradients, moments and the moving average among the ranks, so that each holds only its part (FSDP2). For models that do not fit into the memory of one device; docs/how-to/sharding.md.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.

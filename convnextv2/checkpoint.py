@@ -7,6 +7,12 @@
     progress.json                   the position in the run; the SHA-256 of the other files and of
                                     its own content
 
+If the run is sharded, each rank writes its part of all tensors, and there is
+
+    model.json                      the description of the network
+    shards/                         the tensors, see `checkpoint_shards`
+    progress.json                   as above
+
 The folder gets its name in one step, so it is there as a whole or not at all. The hashes show what
 happened to it afterwards.
 """
@@ -26,13 +32,17 @@ from typing import Any
 
 from torch import Tensor
 
+from convnextv2.checkpoint_shards import Room, read_shards, write_shards
+from convnextv2.distributed import Place, SideChannel
 from convnextv2.errors import CheckpointError, DamagedCheckpointError
 from convnextv2.files import sha256_of, sync_folder, write_json
-from convnextv2.weights.description import Description, read_description
+from convnextv2.weights.description import Description, read_description, read_model_json
 from convnextv2.weights.safetensors import WEIGHTS, read_tensors, save_weights, write_tensors
 
 _AVERAGE, _OPTIMIZER, _PROGRESS = "average.safetensors", "optimizer.safetensors", "progress.json"
 _BESIDE = "beside.safetensors"
+_SHARDS, _DESCRIPTION = "shards", "model.json"
+_KINDS = ("weights", "average", "optimizer", "beside")
 _OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
 """Errors of the system that say nothing about the content of a file."""
 
@@ -83,6 +93,68 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     sync_folder(folder.parent)
 
 
+def write_sharded_checkpoint(folder: Path, checkpoint: Checkpoint, channel: SideChannel) -> None:
+    """Write a checkpoint of which each rank has a part. All ranks must call this together.
+
+    The folder gets its name from the first rank, once the parts of all ranks are on the disk.
+
+    Args:
+        folder: The folder to create, on a file system that all ranks share.
+        checkpoint: Its content, with tensors that may be DTensors.
+        channel: The connection to the other ranks.
+
+    Raises:
+        OSError: The system of any rank cannot write it.
+    """
+    is_main, temporary = channel.rank == 0, folder.with_name(folder.name + ".tmp")
+    shards = temporary / _SHARDS
+
+    def begin() -> None:
+        if is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            write_json(temporary / _DESCRIPTION, checkpoint.description.to_json())
+
+    def hash_own() -> dict[str, str]:
+        own = shards.glob(f"__{channel.rank}_*")
+        return {f"{_SHARDS}/{path.name}": sha256_of(path) for path in own}
+
+    def finish() -> None:
+        if is_main:
+            if missing := sorted(name for name in hashes if not (temporary / name).is_file()):
+                raise OSError(
+                    f"{temporary / missing[0]}: another rank wrote it, and it is not there. With "
+                    "shard, out must be on a file system that all ranks share."
+                )
+            for name in (f"{_SHARDS}/.metadata", _DESCRIPTION):
+                hashes[name] = sha256_of(temporary / name)
+            sync_folder(shards)
+            _write_progress(temporary, checkpoint.progress, dict(sorted(hashes.items())))
+            os.replace(temporary, folder)
+            sync_folder(folder.parent)
+
+    channel.together(begin)
+    write_shards(shards, _by_key(checkpoint), channel)
+    hashes: dict[str, str] = {}
+    for part in channel.gather(channel.together(hash_own)):
+        hashes.update(part)
+    channel.together(finish)
+
+
+def _by_key(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return all tensors of a checkpoint under keys such as "average/head.bias"."""
+    return {
+        f"{kind}/{name}": tensor
+        for kind in _KINDS
+        for name, tensor in getattr(checkpoint, kind).items()
+    }
+
+
+def is_sharded(folder: Path) -> bool:
+    """Return whether the ranks of a run wrote a checkpoint in parts."""
+    return (folder / _SHARDS).is_dir()
+
+
 def rewrite_progress(folder: Path, progress: Mapping[str, Any]) -> None:
     """Replace the progress in a checkpoint, and leave its other files as they are.
 
@@ -108,22 +180,31 @@ def read_progress(folder: Path) -> dict[str, Any]:
     return _read_progress(folder)[0]
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_checkpoint(
+    folder: Path, *, room: Room | None = None, place: Place | None = None
+) -> Checkpoint:
     """Read a checkpoint after checking the hash of every file.
 
     Older versions wrote no hashes. In their checkpoints only files that cannot be read are noticed.
 
     Args:
         folder: The checkpoint.
+        room: Makes the tensors to read into if the checkpoint is sharded; see `read_shards`. Keys
+            are a kind and a name, such as "average/head.bias". None reads whole tensors.
+        place: This rank. If it is given, all ranks read the same checkpoint together: each checks
+            the hashes of some of the parts, and all of them learn the result.
 
     Returns:
-        Its content, with all tensors on the CPU.
+        Its content. Tensors are on the CPU unless `room` made them elsewhere.
 
     Raises:
         DamagedCheckpointError: A file is missing, cannot be read or is not what was written; the
             message names it.
     """
     progress, hashes = _read_progress(folder)
+    if is_sharded(folder):
+        _check_shards(folder, hashes, place)
+        return _read_sharded(folder, progress, room)
     for name, expected in hashes.items():
         _check_hash(folder / name, expected)
     average, beside = folder / _AVERAGE, folder / _BESIDE
@@ -139,6 +220,58 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
     except CheckpointError as error:
         raise DamagedCheckpointError(str(error)) from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the weights to use from a checkpoint: the average if there is one.
+
+    Args:
+        folder: The checkpoint, which may be sharded.
+
+    Returns:
+        Whole tensors by parameter name, on the CPU.
+
+    Raises:
+        CheckpointError: A file is missing or damaged. Hashes are not checked.
+    """
+    if not is_sharded(folder):
+        average = folder / _AVERAGE
+        return read_tensors(average if average.exists() else folder / WEIGHTS)[0]
+    for kind in ("average", "weights"):
+        prefix = f"{kind}/"
+        if found := read_shards(folder / _SHARDS, prefix=prefix):
+            return {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+    raise DamagedCheckpointError(f"{folder / _SHARDS}: has no weights.")
+
+
+def _read_sharded(folder: Path, progress: dict[str, Any], room: Room | None) -> Checkpoint:
+    tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
+    for key, tensor in read_shards(folder / _SHARDS, room=room).items():
+        kind, _, name = key.partition("/")
+        if kind not in tensors:
+            raise DamagedCheckpointError(f"{folder / _SHARDS}: has a tensor named {key}.")
+        tensors[kind][name] = tensor
+    try:
+        description = read_model_json(folder / _DESCRIPTION)
+    except CheckpointError as error:
+        raise DamagedCheckpointError(str(error)) from error
+    return Checkpoint(description, progress=progress, **tensors)
+
+
+def _check_shards(folder: Path, hashes: Mapping[str, str], place: Place | None) -> None:
+    """Check the files of a sharded checkpoint, each on one of the ranks."""
+    if not hashes:
+        raise DamagedCheckpointError(f"{folder}: its progress.json names no files.")
+    rank, ranks = (place.rank, place.world_size) if place is not None else (0, 1)
+    found: DamagedCheckpointError | OSError | None = None
+    for name, expected in list(hashes.items())[rank::ranks]:
+        try:
+            _check_hash(folder / name, expected)
+        except (DamagedCheckpointError, OSError) as error:
+            found = found or error
+    errors = place.gather(found) if place is not None else [found]
+    if first := next(filter(None, errors), None):
+        raise first
 
 
 def _write_progress(folder: Path, progress: Mapping[str, Any], hashes: Mapping[str, str]) -> None:

@@ -6,11 +6,11 @@ import os
 import signal
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from convnextv2.device import bound_threads, choose_device
 from convnextv2.errors import DeviceError, LostRankError
 from convnextv2.launch import Launch, find_launch
 from convnextv2.roll_call import RollCall
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,60 @@ class Place:
             if dtype == torch.float32
             else torch.autocast(self.device.type, dtype=dtype)
         )
+
+
+class SideChannel:
+    """A second connection of all ranks, from CPU to CPU, for work beside training.
+
+    A thread that saves must not use the connection of the training steps: collectives of two
+    threads would mix. All ranks must open their channel together.
+
+    Args:
+        place: This rank.
+        timeout_s: How long to wait for a rank that does not answer.
+    """
+
+    def __init__(self, place: Place, *, timeout_s: int) -> None:
+        self.rank, self.world_size = place.rank, place.world_size
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        assert isinstance(group, dist.ProcessGroup), "every rank is in it"
+        self.group = group
+
+    def gather(self, value: object) -> list[Any]:
+        """A value of each rank, in their order."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def together(self, action: Callable[[], _Result]) -> _Result:
+        """Do something on every rank, and fail on all of them if it fails on one.
+
+        Args:
+            action: What this rank does. It must not talk to the other ranks.
+
+        Raises:
+            OSError: The action failed on some rank. The message names the rank unless it is this
+                one.
+        """
+        failure: Exception | None = None
+        result: list[_Result] = []
+        try:
+            result.append(action())
+        except Exception as error:
+            failure = error
+        told = None if failure is None else (getattr(failure, "errno", None), str(failure))
+        failures = self.gather(told)
+        if failure is not None:
+            raise failure
+        for rank, found in enumerate(failures):
+            if found is not None:
+                number, text = found
+                raise (
+                    OSError(number, f"rank {rank}: {text}")
+                    if number
+                    else OSError(f"rank {rank}: {text}")
+                )
+        return result[0]
 
 
 _roll_call: RollCall | None = None

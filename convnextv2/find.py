@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from convnextv2.checkpoint import is_sharded
 from convnextv2.errors import RunError
 from convnextv2.run import Run
 from convnextv2.weights.catalog import public_weights
@@ -48,6 +49,11 @@ def find_weights(path: str | Path) -> Path:
         raise RunError(
             f"{path}: no such file or folder. Expected a run folder, a checkpoint, a weights "
             "file, or a name that `convnextv2 models --weights` lists."
+        )
+    if is_sharded(path):
+        raise RunError(
+            f"{path}: is a sharded checkpoint, to go on from with --resume. Give its run, whose "
+            "last/ and best/ have the weights in one file."
         )
     expected = ", ".join(str(candidate.relative_to(path)) for candidate in candidates)
     raise RunError(f"{path}: no weights in it (expected {expected}).")

@@ -28,7 +28,16 @@ from typing import Any
 
 from torch import Tensor
 
-from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_progress, write_checkpoint
+from convnextv2.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    read_progress,
+    read_weights,
+    write_checkpoint,
+    write_sharded_checkpoint,
+)
+from convnextv2.checkpoint_shards import Room
+from convnextv2.distributed import Place, SideChannel
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
 from convnextv2.files import write_text
 from convnextv2.lock import LOCK
@@ -150,6 +159,38 @@ class Run:
         self.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
         return folder
 
+    def save_sharded_checkpoint(self, checkpoint: Checkpoint, channel: SideChannel) -> Path:
+        """Write a checkpoint of which each rank has a part, then `last/`.
+
+        All ranks must call this together.
+
+        Args:
+            checkpoint: The content, as for `save_checkpoint`. Its tensors may be DTensors.
+            channel: The connection to the other ranks.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            OSError: The system of any rank cannot write it.
+        """
+        is_main, progress = channel.rank == 0, checkpoint.progress
+        folder = self._checkpoint(progress["epoch"], progress["step"])
+
+        def begin() -> bool:
+            if is_main and not folder.exists():
+                self._sync_log()
+            return is_main and not folder.exists()
+
+        def finish() -> None:
+            if is_main:  # reads the parts of all ranks, tensor by tensor
+                self.save_last(read_weights(folder), checkpoint.description)
+
+        if channel.gather(channel.together(begin))[0]:
+            write_sharded_checkpoint(folder, checkpoint, channel)
+        channel.together(finish)
+        return folder
+
     def _sync_log(self) -> None:
         """Flush metrics.jsonl to the disk."""
         with (
@@ -249,8 +290,14 @@ class Run:
                 return read_model_json(folder / "model.json").provenance
         return {}
 
-    def newest_whole(self) -> tuple[Path, Checkpoint, list[tuple[Path, str]]]:
+    def newest_whole(
+        self, *, room: Room | None = None, place: Place | None = None
+    ) -> tuple[Path, Checkpoint, list[tuple[Path, str]]]:
         """Read the newest checkpoint that is whole.
+
+        Args:
+            room: Makes the tensors to read a sharded checkpoint into; see `read_checkpoint`.
+            place: This rank, if all ranks read together.
 
         Returns:
             Its folder, its content, and for each newer, damaged checkpoint its folder with a line
@@ -263,7 +310,7 @@ class Run:
         damaged: list[tuple[Path, str]] = []
         for folder in reversed(self.checkpoints()):
             try:
-                return folder, read_checkpoint(folder), damaged
+                return folder, read_checkpoint(folder, room=room, place=place), damaged
             except DamagedCheckpointError as error:
                 line = f"A damaged checkpoint is set aside, the one before it is used: {error}"
                 damaged.append((folder, line))

@@ -113,6 +113,12 @@ class Recipe(BaseModel):
         "ranks batches, which must be a power of two, and their gradients are added in a fixed "
         "order.",
     )
+    shard: bool = _run(
+        False,
+        "Share weights, gradients, moments and the moving average among the ranks, so that each "
+        "holds only its part (FSDP2). For models that do not fit into the memory of one device; "
+        "docs/how-to/sharding.md.",
+    )
     rank_timeout_s: int = _run(
         600, "How long to wait for a rank that does not answer before the job ends.", unit="s", ge=1
     )

@@ -103,6 +103,27 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.elastic and not recipe.drop_last:
         yield "elastic = True: takes whole steps only. Set drop_last = True."
+    yield from _of_sharding(recipe)
+
+
+def _of_sharding(recipe: Recipe) -> Iterator[str]:
+    if not recipe.shard:
+        return
+    if recipe.elastic:
+        yield (
+            "shard = True: PyTorch adds the gradients of a sharded model, not in the order that "
+            "elastic needs. Drop one of the two."
+        )
+    if recipe.batch_size == "auto":
+        yield (
+            "shard = True: auto tries steps on one device with the whole model, which shard is to "
+            "avoid. Give batch_size."
+        )
+    if recipe.mindcv_files:
+        yield (
+            "shard = True: MindCV's files need all weights and moments on one rank. Set "
+            "mindcv_files = False."
+        )
 
 
 def _of_the_time(recipe: Recipe) -> Iterator[str]:

@@ -82,6 +82,12 @@ def announcements(
     lines = [
         f"Device {place.device}, {place.world_size} rank(s), {name}, global batch {global_batch}."
     ]
+    if recipe.shard:
+        lines.append(
+            f"shard: each rank holds 1/{place.world_size} of weights, gradients and moments."
+            if place.world_size > 1
+            else "No effect here: shard (one rank has nobody to share with)."
+        )
     if recipe.lr_batch_size and recipe.lr_batch_size != global_batch:
         scaled = recipe.lr * global_batch / recipe.lr_batch_size
         choice = (

@@ -55,6 +55,7 @@ def settle_batch(
             averaged=settled.ema,
             precision=precision,
             place=place,
+            shards=place.world_size if settled.shard else 1,
         ):
             say(line)
     return settled

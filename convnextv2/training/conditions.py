@@ -28,6 +28,7 @@ _FREE = frozenset(
         *("out", "resume", "resume_allow", "overwrite", "device", "distribute", "rank_timeout_s"),
         *(
             "compile",
+            "shard",
             "kernels",
             "val_precision",
             "val_while_train",

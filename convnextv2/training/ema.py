@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from convnextv2.training.shard import local, placed_like
 from convnextv2.training.state import is_beside_network
 
 
@@ -32,7 +33,8 @@ def decay_at(step: int, decay: float, form: str = "warmup") -> float:
 class WeightAverage:
     """A moving average of the network's weights, and of the statistics of batch norms.
 
-    After each step, average = d * average + (1 - d) * weights, with d from `decay_at`.
+    After each step, average = d * average + (1 - d) * weights, with d from `decay_at`. If the model
+    is sharded, each rank averages its own part.
     """
 
     def __init__(self, model: nn.Module, decay: float, form: str = "warmup") -> None:
@@ -55,14 +57,16 @@ class WeightAverage:
         """
         decay = decay_at(step, self.decay, self.form)
         torch._foreach_lerp_(
-            list(self.tensors.values()), [p.detach() for p in self._parameters.values()], 1 - decay
+            [local(average) for average in self.tensors.values()],
+            [local(parameter.detach()) for parameter in self._parameters.values()],
+            1 - decay,
         )
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from a saved average."""
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(placed_like(tensor, tensors[name]))
 
     @contextmanager
     def in_model(self) -> Iterator[None]:

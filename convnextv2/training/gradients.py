@@ -12,6 +12,7 @@ from convnextv2.distributed import Place
 from convnextv2.training.elastic import GradientTree
 from convnextv2.training.health import gradient_norm
 from convnextv2.training.pace import Pace
+from convnextv2.training.shard import scalar
 from convnextv2.training.task import Task
 
 
@@ -101,12 +102,16 @@ def clip(model: nn.Module, largest: float | None) -> Tensor:
         largest: The maximum norm; None for no limit.
     """
     if largest is None:
-        return gradient_norm(model.parameters())
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+        return scalar(gradient_norm(model.parameters()))
+    return scalar(torch.nn.utils.clip_grad_norm_(model.parameters(), largest))
 
 
 def no_sync(model: nn.Module) -> Any:
-    """Return a context in which gradients are accumulated on this rank and not averaged."""
+    """Return a context in which gradients are accumulated on this rank and not averaged.
+
+    The gradients of a sharded model are always averaged: to keep them would take the memory of a
+    whole model, which sharding is to save.
+    """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return model.no_sync()
     return nullcontext()

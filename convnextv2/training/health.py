@@ -43,7 +43,11 @@ def check_weights(tensors: Mapping[str, Tensor], step: int) -> None:
     Raises:
         TrainingError: A weight is not finite, or is larger than `LARGEST_WEIGHT`.
     """
-    named = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    named = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and tensor.numel()  # a rank's part may be empty
+    }
     if not named:
         return
     largest = torch._foreach_norm(list(named.values()), math.inf)

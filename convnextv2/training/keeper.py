@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from convnextv2.checkpoint import Checkpoint, rewrite_progress
 from convnextv2.console import say
 from convnextv2.data.notices import left_out_line
-from convnextv2.distributed import Place
+from convnextv2.distributed import Place, SideChannel
+from convnextv2.errors import TrainingError
 from convnextv2.files import write_text
 from convnextv2.run import Run
 from convnextv2.training import mindcv_files
@@ -23,6 +24,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import check_weights
 from convnextv2.training.loggers import Loggers, scalars
 from convnextv2.training.saver import Saver
+from convnextv2.training.shard import gathered, is_sharded, local
 from convnextv2.training.state import (
     Progress,
     network_weights,
@@ -52,7 +54,9 @@ class Learner:
 
 
 class Keeper:
-    """Writes what must outlive the process into the run folder. Only the main rank writes.
+    """Writes what must outlive the process into the run folder.
+
+    Only the main rank writes. If the model is sharded, every rank writes its part of a checkpoint.
 
     Args:
         task: The task that is learned.
@@ -75,6 +79,9 @@ class Keeper:
         self._task, self._run, self._place = task, run, place
         self._learner, self._progress, self._rates = learner, progress, rates
         self._recipe = task.recipe
+        self._channel: SideChannel | None = None
+        if is_sharded(learner.model):
+            self._channel = SideChannel(place, timeout_s=self._recipe.rank_timeout_s)
         self._saver = Saver(self._write, in_background=self._recipe.async_save)
         self._told: set[str] = set()  # the images whose loss was announced
         self._loggers: Loggers | None = None
@@ -89,6 +96,11 @@ class Keeper:
             for record in run.metrics():
                 if record["step"] == progress.step:
                     add_scalars(self._writer, record)
+
+    @property
+    def needs_all_ranks(self) -> bool:
+        """Whether a checkpoint can only be written if all ranks take part."""
+        return self._channel is not None
 
     @property
     def _averaged(self) -> Mapping[str, torch.Tensor]:
@@ -121,10 +133,13 @@ class Keeper:
             TrainingError: The weights are no longer finite.
             OSError: The checkpoint cannot be written.
         """
-        if not self._place.is_main:
-            return
         model, progress = self._learner.model, self._progress
-        check_weights(model.state_dict(), progress.step)
+        if self._channel is not None:
+            self._check_parts()
+        elif not self._place.is_main:
+            return
+        else:
+            check_weights(model.state_dict(), progress.step)
         progress.scaler = self._learner.scaler.state_dict()
         tensors = optimizer_tensors(self._learner.optimizer, model)
         checkpoint = Checkpoint(
@@ -145,9 +160,13 @@ class Keeper:
         assert self._task.score is not None
         score = score_of(figures, self._task.score)
         assert score is not None
-        if not self._progress.take_score(score) or not self._place.is_main:
+        if not self._progress.take_score(score):
             return
         weights = network_weights(self._learner.model)
+        if self._channel is not None:
+            weights = gathered(weights, self._place)
+        if not self._place.is_main:
+            return
         described = _described(self._task.best_description, self._progress, figures)
         self._run.save_best(weights, described)
         if self._writes_mindcv:
@@ -192,7 +211,7 @@ class Keeper:
 
     def give_up(self) -> None:
         """Wait for the last save and say what was left out, at the end of a run that failed."""
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             self._saver.wait()
         _tell_skipped(set(self._task.loader.skipped) - self._told)
 
@@ -204,10 +223,24 @@ class Keeper:
             self._loggers.close()
 
     def _write(self, checkpoint: Checkpoint) -> None:
-        self._run.save_checkpoint(checkpoint)
+        if self._channel is None:
+            self._run.save_checkpoint(checkpoint)
+        else:
+            self._run.save_sharded_checkpoint(checkpoint, self._channel)
         # At the end of an epoch, what to keep follows from its evaluation.
-        if checkpoint.progress["batch"]:
+        if checkpoint.progress["batch"] and self._place.is_main:
             self._prune()
+
+    def _check_parts(self) -> None:
+        """Check the weights of all ranks, so that all of them raise the same error."""
+        found = ""
+        parts = {name: local(part) for name, part in self._learner.model.state_dict().items()}
+        try:
+            check_weights(parts, self._progress.step)
+        except TrainingError as error:
+            found = str(error)
+        if first := next(filter(None, self._place.gather(found)), ""):
+            raise TrainingError(first)
 
     def _prune(self) -> None:
         self._run.prune(self._recipe.keep_checkpoints, self._recipe.keep_policy)

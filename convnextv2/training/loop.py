@@ -30,6 +30,7 @@ from convnextv2.training.gradients import backward, backward_in_order, clip, see
 from convnextv2.training.health import MOST_SKIPPED, LossWatch
 from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.progress import Display
+from convnextv2.training.shard import whole_model
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Task
 from convnextv2.training.window import Window
@@ -37,6 +38,10 @@ from convnextv2.training.window import Window
 
 class Keeper(Protocol):
     """The part of `training.keeper.Keeper` that the loop needs."""
+
+    @property
+    def needs_all_ranks(self) -> bool:
+        """Whether a checkpoint can only be written if all ranks take part."""
 
     def log(self, record: dict[str, Any]) -> None:
         """Log a record."""
@@ -276,6 +281,13 @@ class Rescue:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None or not self.is_whole:
             return
+        # Another error may be that of one rank alone, and the others would not come to save.
+        if self.keeper.needs_all_ranks and not isinstance(error, Stopped | TrainingError):
+            error.add_note(
+                "The steps since the last checkpoint are not saved: a sharded run is saved by all "
+                "ranks together."
+            )
+            return
         try:
             if self.place.world_size == 1:
                 self.window.settle(self.place)
@@ -319,7 +331,8 @@ def close_epoch(
     ):
         model.eval()
         with average.in_model() if average is not None else nullcontext():
-            figures = task.evaluate()
+            with whole_model(model):
+                figures = task.evaluate()
             keeper.keep_best(figures)
         record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
         keeper.log(record)

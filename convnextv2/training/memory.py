@@ -158,6 +158,7 @@ def memory_notes(
     averaged: bool,
     precision: torch.dtype,
     place: Place,
+    shards: int = 1,
 ) -> list[str]:
     """Warn if a batch is estimated to need more memory than the device has.
 
@@ -168,6 +169,7 @@ def memory_notes(
         averaged: Whether a moving average of the weights is kept.
         precision: The precision of the forward pass.
         place: This rank.
+        shards: The number of ranks that share weights, gradients and moments.
 
     Returns:
         A line that names a batch size that fits, or no line if `batch_size` fits.
@@ -176,7 +178,7 @@ def memory_notes(
     if free is None:
         return []
     found = estimate(model, forward, averaged=averaged, precision=precision)
-    fixed, per_image, ranks_here = found.fixed, found.per_image, _ranks_here(place)
+    fixed, per_image, ranks_here = found.fixed / shards, found.per_image, _ranks_here(place)
     if ranks_here * (fixed + batch_size * per_image) <= free:
         return []
     fits = int((free / ranks_here - fixed) / per_image)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnextv2.checkpoint import Checkpoint, read_checkpoint
+from convnextv2.checkpoint import Checkpoint, read_checkpoint, read_weights
 from convnextv2.console import say
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RecipeError
@@ -32,6 +32,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.keeper import Learner
 from convnextv2.training.pace import Pace
 from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.shard import placed_like, room_in
 from convnextv2.training.state import Progress, best_of, load_optimizer
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.opened import Weights
@@ -67,7 +68,8 @@ def resume_run(
         RunError: A change would alter what is learned, and is not allowed.
         CheckpointError: The checkpoint is of another model.
     """
-    folder, checkpoint, damaged = run.newest_whole()
+    # The parts of a sharded checkpoint are read where they are needed.
+    folder, checkpoint, damaged = run.newest_whole(room=room_in(state.model), place=place)
     place.barrier()  # all ranks have read it before a damaged one is set aside
     for other, line in damaged:
         say(line)
@@ -140,7 +142,8 @@ def restore(
     """
     weights = {**checkpoint.weights, **checkpoint.beside}
     check_shapes(state.model, weights, folder)
-    state.model.load_state_dict(weights)
+    own = state.model.state_dict()
+    state.model.load_state_dict({name: placed_like(own[name], weights[name]) for name in own})
     load_optimizer(state.optimizer, state.model, checkpoint.optimizer, progress.step)
     if state.average is not None:
         state.average.load(checkpoint.average or weights)
@@ -154,7 +157,7 @@ def restore(
         position = progress.epoch + progress.batch / pace.batches_per_epoch
         stays = [record for record in run.metrics() if is_before(record, progress, position)]
         run.rewind(stays, folder)
-        _heal_last(run, checkpoint)
+        _heal_last(run, folder, checkpoint.description)
 
 
 def _schedule_note(before: Recipe, now: Recipe, step: int, here: Conditions) -> str:
@@ -170,15 +173,15 @@ def _schedule_note(before: Recipe, now: Recipe, step: int, here: Conditions) -> 
     )
 
 
-def _heal_last(run: Run, checkpoint: Checkpoint) -> None:
+def _heal_last(run: Run, folder: Path, description: Description) -> None:
     """Write `last/` again if the process was killed between writing the checkpoint and `last/`."""
     told = run.path / "last" / "model.json"
     try:
-        is_new = read_model_json(told).training == checkpoint.description.training
+        is_new = read_model_json(told).training == description.training
     except CheckpointError:
         is_new = False
     if not is_new:
-        run.save_last(checkpoint.average or checkpoint.weights, checkpoint.description)
+        run.save_last(read_weights(folder), description)
 
 
 def continue_mindcv(
@@ -235,7 +238,7 @@ def continue_mindcv(
     )
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
         say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
-        checkpoint = read_checkpoint(own)
+        checkpoint = read_checkpoint(own, room=room_in(state.model), place=place)
         progress = Progress.read(checkpoint.progress)
         restore(state, run, own, checkpoint, progress, pace, place)
         return progress

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.checkpoint import Checkpoint
+from convnextv2.training.shard import Stage
 
 
 class Saver:
@@ -29,6 +30,7 @@ class Saver:
     def __init__(self, write: Callable[[Checkpoint], None], *, in_background: bool) -> None:
         self._write, self._in_background = write, in_background
         self._copies: dict[str, Tensor] = {}
+        self._stage = Stage()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -41,6 +43,7 @@ class Saver:
 
         Raises:
             OSError: This checkpoint, or the one before it, could not be written.
+            RuntimeError: The ranks that write it together have lost each other.
         """
         self.wait()
         if wait or not self._in_background:
@@ -61,6 +64,7 @@ class Saver:
 
         Raises:
             OSError: The checkpoint could not be written.
+            RuntimeError: The ranks that write it together have lost each other.
         """
         if self._thread is not None:
             self._thread.join()
@@ -86,9 +90,10 @@ class Saver:
         for name, tensor in tensors.items():
             key = f"{kind}|{name}"
             copy = self._copies.get(key)
-            if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
-                copy = self._copies[key] = torch.empty_like(tensor, device="cpu")
-            copies[name] = copy.copy_(tensor.detach())
+            part = self._stage.part_of(tensor)
+            if copy is None or copy.shape != part.shape or copy.dtype != part.dtype:
+                copy = self._copies[key] = torch.empty_like(part, device="cpu")
+            copies[name] = self._stage.as_part_of(tensor, copy.copy_(part))
         return copies
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.errors import CheckpointError
+from convnextv2.training.shard import placed_like
 
 
 @dataclass
@@ -202,15 +203,17 @@ def load_optimizer(
             f"the checkpoint's optimizer state is of other parameters, for example {odd}. Resume "
             "with the recipe it was written with."
         )
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    trained = dict(model.named_parameters())
     for name, state in by_name.items():
         for what, tensor in state.items():
-            if tensor.dim() and tensor.shape != shapes[name]:
+            if tensor.dim() and tensor.shape != trained[name].shape:
                 raise CheckpointError(
                     f"the checkpoint's optimizer state has {name} ({what}) as "
-                    f"{tuple(tensor.shape)}, the model as {tuple(shapes[name])}. Leave the state "
-                    "out (MindCV: resume_opt), or use the model that it was written with."
+                    f"{tuple(tensor.shape)}, the model as {tuple(trained[name].shape)}. Leave the "
+                    "state out (MindCV: resume_opt), or use the model that it was written with."
                 )
+            if tensor.dim():
+                state[what] = placed_like(trained[name], tensor)
     # torch.optim.Optimizer.load_state_dict knows which device each kind of state belongs on.
     optimizer.load_state_dict(
         {

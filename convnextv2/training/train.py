@@ -26,6 +26,7 @@ from convnextv2.training.optim import build_optimizer
 from convnextv2.training.pace import Pace, build_pace
 from convnextv2.training.resume import continue_mindcv, resume_run
 from convnextv2.training.schedule import build_schedule, scaled_lr
+from convnextv2.training.shard import compile_model, is_sharded, shard_model, shares_model
 from convnextv2.training.start import Start, Way
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Task
@@ -55,7 +56,10 @@ def train_task(task: Task, start: Start) -> None:
     for line in announcements(recipe, global_batch, lr, dtype, place):
         say(line)
 
-    model.to(place.device)
+    if shares_model(recipe, place):
+        shard_model(model, place)
+    else:
+        model.to(place.device)
     learner = Learner(
         model,
         build_optimizer(recipe, model, task.depths),
@@ -83,7 +87,7 @@ def train_task(task: Task, start: Start) -> None:
         )
         lr_at = deadline.lr_at
     if recipe.compile:
-        model.compile(dynamic=False)
+        compile_model(model)
     if recipe.elastic:
         start_alike(model)
     losses = [record["loss"] for record in run.metrics() if record["kind"] == "train"]
@@ -93,7 +97,7 @@ def train_task(task: Task, start: Start) -> None:
     )
     try:
         fit(
-            model if recipe.elastic else _data_parallel(model, place),
+            model if recipe.elastic or is_sharded(model) else _data_parallel(model, place),
             task,
             keeper,
             pace=pace,

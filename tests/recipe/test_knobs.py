@@ -61,6 +61,9 @@ def test_a_recipe_cannot_be_changed():
         ({"columns": "path=,label=b"}, "columns"),
         ({"columns": "path=a,label=a"}, "columns"),
         ({"image_suffix": "images/.jpg"}, "image_suffix"),
+        ({"shard": True, "elastic": True}, "shard"),
+        ({"shard": True, "batch_size": "auto"}, "shard"),
+        ({"shard": True, "mindcv_files": True}, "shard"),
     ],
 )
 def test_knobs_that_contradict_each_other_are_refused_by_name(settings, knob):

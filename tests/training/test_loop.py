@@ -75,6 +75,7 @@ class Bench:
             "close_epoch": lambda: self.closed.append(self.progress.epoch),
             "keep_best": lambda figures: None,
             "keep_bad": lambda bad: "",
+            "needs_all_ranks": False,
         }
         own = {name: changes.pop(name) for name in list(changes) if name in parts}
         parts = SimpleNamespace(**(parts | own), score="top1")
@@ -412,3 +413,25 @@ def test_an_epoch_without_an_image_ends_the_run() -> None:
     some = Bench()
     some.fit(size=lambda batch: int(batch[0, 0]) % 10 == 4)  # one batch of each epoch
     assert some.progress.epoch == PACE.epochs
+
+
+@pytest.mark.parametrize(
+    ("error", "saves"),
+    [(DataError("a bad image"), []), (TrainingError("not finite"), [3])],
+    ids=str,
+)
+def test_an_error_of_one_rank_starts_no_save_that_all_ranks_would_have_to_join(
+    error: Exception, saves: list[int]
+) -> None:
+    bench = Bench()
+
+    def fail(model: nn.Module, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if bench.progress.step == 3:
+            raise error
+        return bench.loss(model, batch, generator)
+
+    with pytest.raises(type(error)) as caught:
+        bench.fit(loss=fail, needs_all_ranks=True)
+    assert bench.saves == saves
+    notes = getattr(caught.value, "__notes__", [])
+    assert any("saved by all ranks together" in note for note in notes) == (not saves)

@@ -125,3 +125,5 @@ def test_a_batch_that_does_not_fit_is_named_with_one_that_does(
     fits = int(note.split("batch_size of ")[1].split()[0])
     assert memory_notes(model, forward, batch_size=fits, **arguments) == []
     assert memory_notes(model, forward, batch_size=fits + 1, **arguments)
+    # With a part of weights and moments only, more images fit.
+    assert memory_notes(model, forward, batch_size=fits + 1, **arguments, shards=64) == []

@@ -17,6 +17,7 @@ from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
+from convnextv2.training.shard import skeleton
 from convnextv2.training.start import Start
 from convnextv2.weights.description import Description
 
@@ -39,15 +40,17 @@ class MaskedPretraining:
         say_notes(source)
         say(f"{len(source):,} images for pre-training.")
         torch.manual_seed(recipe.seed)
-        encoder = build_network(recipe, None)
+        with skeleton(recipe, place):
+            encoder = build_network(recipe, None)
         provenance = start.load_into(encoder)
-        self.model = FCMAE(
-            encoder,
-            tile=recipe.tile,
-            norm_target=recipe.norm_target,
-            decoder_dim=recipe.decoder_dim,
-            decoder_depth=recipe.decoder_depth,
-        )
+        with skeleton(recipe, place):
+            self.model = FCMAE(
+                encoder,
+                tile=recipe.tile,
+                norm_target=recipe.norm_target,
+                decoder_dim=recipe.decoder_dim,
+                decoder_depth=recipe.decoder_depth,
+            )
         preprocessing = build_preprocessing(recipe)
         self._size = preprocessing.image_size
         self._grid = self.model.grid(*self._size)

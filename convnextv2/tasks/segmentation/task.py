@@ -27,6 +27,7 @@ from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
 from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.shard import skeleton
 from convnextv2.training.start import Start
 from convnextv2.weights.description import Description
 
@@ -54,14 +55,15 @@ class Segmentation:
             say(line)
         self.class_names = source.class_names
         torch.manual_seed(recipe.seed)
-        encoder = build_network(recipe, None)
-        self.model = Segmentor(
-            encoder,
-            len(self.class_names),
-            channels=recipe.head_channels,
-            norm=recipe.head_norm,
-            auxiliary=recipe.auxiliary_weight > 0,
-        )
+        with skeleton(recipe, self._place):
+            encoder = build_network(recipe, None)
+            self.model = Segmentor(
+                encoder,
+                len(self.class_names),
+                channels=recipe.head_channels,
+                norm=recipe.head_norm,
+                auxiliary=recipe.auxiliary_weight > 0,
+            )
         self.depths = encoder.depths
         provenance = start.load_into(self.model, self.class_names, len(self.class_names))
         freeze(self.model, recipe.freeze)

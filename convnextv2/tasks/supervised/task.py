@@ -26,6 +26,7 @@ from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
 from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.shard import skeleton
 from convnextv2.training.start import Start
 from convnextv2.weights.description import Description
 
@@ -61,7 +62,8 @@ class Supervised:
                 "classes. Use that, or leave it out."
             )
         torch.manual_seed(recipe.seed)
-        self.model = build_network(recipe, self._num_classes)
+        with skeleton(recipe, self._place):
+            self.model = build_network(recipe, self._num_classes)
         self.depths = self.model.depths
         bias = goal.initial_bias(recipe, source)
         if bias is not None:  # rows that come from the initial weights replace these
