@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn, get_args
 
-from convnextv2 import __version__
+from convnextv2 import __version__, waiting
 from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, MissingPackageError, Stopped
 from convnextv2.recipe.knobs import group_of_knob
 from convnextv2.recipe.options import (
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, arguments = parse(sys.argv[1:] if argv is None else argv)
         if name:
+            waiting.choose(os.environ)
             load_verb(name)(**arguments)
         sys.stdout.flush()
     except ConvNeXtV2Error as error:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from convnextv2 import waiting
 from convnextv2.console import answer
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
@@ -73,6 +74,8 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
         f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch "
         f"{torch.__version__}."
     )
+    if device.type == "cpu" and (how := waiting.line(os.environ, torch.get_num_threads())):
+        print(how)
     rows: list[dict[str, Any]] = []
     for name in names:
         cases = [

@@ -36,7 +36,9 @@ def serve(options: ServeOptions) -> None:
         if not find_spec(module):
             raise MissingPackageError(module.replace("_", "-"), "serve")
 
+    from convnextv2 import waiting
     from convnextv2.kernels import choice
+    from convnextv2.machine import available_cores
     from convnextv2.server.app import build_app
     from convnextv2.server.keys import Keys
     from convnextv2.server.limits import Limits
@@ -49,8 +51,9 @@ def serve(options: ServeOptions) -> None:
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
     recipe, notes = options.recipe()
     choice.choose(recipe.kernels)
-    for note in notes:
-        print(note)
+    for note in (*notes, waiting.line(os.environ, available_cores())):
+        if note:
+            print(note)
     keys = Keys(options.api_key or os.environ.get("CONVNEXTV2_API_KEY", ""), options.api_key_file)
     certificate = read_certificate(options.ssl_certfile, options.ssl_keyfile)
 

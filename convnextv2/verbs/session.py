@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
+import torch
+
+from convnextv2 import waiting
 from convnextv2.checkpoint import read_progress
 from convnextv2.console import say
 from convnextv2.distributed import Place, joined, leave
@@ -67,7 +71,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         if way is Way.RESUME:
             recipe, batch = _keep_batch(recipe, run, place)
             notes += batch
-        for note in (*notes, *more, *_notes(verb, recipe), *_kernels(recipe, place), unlocked):
+        for note in (*notes, *more, *_notes(verb, recipe), *_on_cpu(recipe, place), unlocked):
             if note:
                 say(note)
         say(f"Run folder: {path}")
@@ -167,20 +171,20 @@ def _folder(verb: str, recipe: Recipe) -> Path:
     return Path(recipe.out or f"runs/{verb}-{recipe.model}")
 
 
-def _kernels(recipe: Recipe, place: Place) -> list[str]:
+def _on_cpu(recipe: Recipe, place: Place) -> list[str]:
     """Choose the kernels of this process.
 
     Returns:
-        A line for the user if the kernels are not those that were to be expected.
+        Lines for the user: how threads wait, and the kernels if they are not those that were to be
+        expected.
     """
     if place.device.type != "cpu":
         return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
     chosen = choice.choose(recipe.kernels)
-    return (
-        []
-        if chosen == recipe.kernels or chosen == "native"
-        else [f"Kernels: {chosen}; about half as fast on a CPU."]
-    )
+    lines = [waiting.line(os.environ, torch.get_num_threads())]
+    if chosen not in (recipe.kernels, "native"):
+        lines.append(f"Kernels: {chosen}; about half as fast on a CPU.")
+    return lines
 
 
 def _notes(verb: str, recipe: Recipe) -> list[str]:
