@@ -254,9 +254,8 @@ def _trial(
         free = available_memory(place.device) or 0
         held = [torch.empty(int(_SPARE * free), dtype=torch.uint8, device=place.device)]
         trained = copy.deepcopy(model).to(place.device).train()
-        # The moving average, and the buckets in which DistributedDataParallel adds gradients.
-        copies = int(recipe.ema) + int(place.world_size > 1)
-        held += [torch.empty_like(p) for _ in range(copies) for p in trained.parameters()]
+        if recipe.ema:
+            held += [torch.empty_like(parameter) for parameter in trained.parameters()]
         optimizer = build_optimizer(recipe, trained, depths)
         for _ in range(2):  # the optimizer's state is there from the first step on
             with place.autocast(precision):

@@ -22,6 +22,7 @@ from torch import nn
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
+from convnextv2.training.agreement import Agreement
 from convnextv2.training.bad_step import BadStep, complaint
 from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import GradientTree
@@ -105,6 +106,7 @@ def fit(
     # Reading a loss waits for the device. That is cheap on a CPU; elsewhere it is done only if
     # needed.
     looks_always = place.device.type == "cpu" or pace.skip_bad
+    agreement = Agreement(every_step=looks_always or place.world_size == 1)
     window = Window(progress)
     skipped_in_a_row = 0
     saved_at = time.monotonic()
@@ -160,7 +162,8 @@ def fit(
                     loss = torch.stack(losses).mean()
                     window.collect(loss, norm, leaves_out=scaler.is_enabled())
 
-                # All ranks take the step or leave it out, save and stop together.
+                # All ranks take the step or leave it out, save and stop together. What they do not
+                # agree on now, such as a stop, they agree on at one of the next steps.
                 is_line = is_due(
                     progress.step + 1, every=pace.log_every_steps, last=pace.total_steps
                 )
@@ -169,9 +172,12 @@ def fit(
                     pace.save_every_s is not None
                     and time.monotonic() > saved_at + pace.save_every_s
                 )
-                stop, bad, saves_now, *shared = place.share(
-                    stop_requested(), is_bad, is_late, *window.unshared()
-                )
+                stop, bad, saves_now, shared = 0.0, 0.0, 0.0, [0.0, 0.0]
+                if agreement.is_due(progress.step) or is_line:
+                    stop, bad, saves_now, step_s, *shared = place.share(
+                        stop_requested(), is_bad, is_late, agreement.step_s(), *window.unshared()
+                    )
+                    agreement.plan(progress.step, step_s / place.world_size)
                 epoch = progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
                 now = {"step": progress.step + 1, "epoch": round(epoch, 4)}
                 if bad:
@@ -216,14 +222,14 @@ def fit(
                 if deadline is not None:
                     deadline.note()
                 display.advance(progress.step, window.last_loss, lr, window)
-                saves_now = saves_now or is_due(progress.step, every=pace.save_every_steps)
-                if stop or saves_now:
+                is_due_to_save = is_due(progress.step, every=pace.save_every_steps)
+                if stop or saves_now or is_due_to_save:
                     window.settle(place)
                 if stop:
                     raise Stopped(
                         f"stopped as asked after step {progress.step} of {pace.total_steps}"
                     )
-                if saves_now:
+                if saves_now or is_due_to_save:
                     window.remember(progress)
                     keeper.save(False)
                     saved_at = time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -206,6 +208,24 @@ def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
     """Return the model, wrapped by DistributedDataParallel if there are several ranks."""
     if place.world_size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=None if place.device.type == "cpu" else [place.device.index]
-    )
+    return nn.parallel.DistributedDataParallel(model, **data_parallel_options(model, place.device))
+
+
+def data_parallel_options(model: nn.Module, device: torch.device) -> dict[str, Any]:
+    """Return how gradients are averaged over ranks without a copy and a needless exchange.
+
+    Args:
+        model: The model.
+        device: The device of this rank.
+    """
+    # Gradients are what is exchanged, and not a copy of it.
+    options: dict[str, Any] = {"gradient_as_bucket_view": True}
+    if device.type == "cpu":
+        return options
+    options["device_ids"] = [device.index]
+    # The only buffers are the statistics of batch norms, which on CUDA span all ranks.
+    if device.type == "cuda" and any(True for _ in model.buffers()):
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options[name] = False
+    return options

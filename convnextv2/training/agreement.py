@@ -1,0 +1,50 @@
+"""Decides at which steps the ranks agree whether to stop, to save, or to leave a step out."""
+
+from __future__ import annotations
+
+import time
+
+_EVERY_S = 1.0
+"""About how often the ranks agree where that would hold up an accelerator, in seconds."""
+_MOST_STEPS = 100
+
+
+class Agreement:
+    """The next step at which all ranks exchange what they know.
+
+    An exchange makes the host wait for the slowest rank, though the accelerator needs no answer. So
+    ranks exchange after every step only if the host waits for each step anyway, as on a CPU. Else
+    they do so about once a second, so that a stop comes about a second later. All ranks must come
+    to it at the same step, so which step that is follows from numbers that all of them have.
+
+    Args:
+        every_step: Whether to agree after each step.
+    """
+
+    def __init__(self, *, every_step: bool) -> None:
+        self._every_step = every_step
+        self._next, self._steps, self._since = 0, 0, time.perf_counter()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the ranks agree after a step.
+
+        Args:
+            step: Steps done before it.
+        """
+        self._steps += 1
+        return self._every_step or step >= self._next
+
+    def step_s(self) -> float:
+        """Return how long a step has taken on this rank since the last agreement, in seconds."""
+        return (time.perf_counter() - self._since) / self._steps
+
+    def plan(self, step: int, step_s: float) -> None:
+        """Choose the step of the next agreement.
+
+        Args:
+            step: Steps done before the one that the ranks have just agreed on.
+            step_s: How long a step takes, the same number on all ranks, in seconds.
+        """
+        steps = int(_EVERY_S / step_s) if step_s > 0 else _MOST_STEPS
+        self._next = step + min(max(1, steps), _MOST_STEPS)
+        self._steps, self._since = 0, time.perf_counter()
