@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from convnextv2.inference.predictor import Predictor
     from convnextv2.model.convnext import ConvNeXtV2, create_model
     from convnextv2.model.fcmae import FCMAE
+    from convnextv2.verbs.audit import audit
     from convnextv2.verbs.benchmark import benchmark
     from convnextv2.verbs.compare import compare
     from convnextv2.verbs.convert import convert
@@ -51,7 +52,7 @@ _HOME = {
         verb: f"verbs.{verb}"
         for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")
     },
-    **{verb: f"verbs.{verb}" for verb in ("compare", "embed", "probe", "push")},
+    **{verb: f"verbs.{verb}" for verb in ("audit", "compare", "embed", "probe", "push")},
     **{
         verb: f"verbs.{verb}"
         for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")
@@ -63,6 +64,7 @@ __all__ = [
     "ConvNeXtV2Error",
     "FCMAE",
     "Predictor",
+    "audit",
     "benchmark",
     "compare",
     "convert",

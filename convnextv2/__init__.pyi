@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from convnextv2.auditing.page import AuditReport
 from convnextv2.inference.predictor import Predictor as Predictor
 from convnextv2.errors import ConvNeXtV2Error as ConvNeXtV2Error
 from convnextv2.model.convnext import ConvNeXtV2 as ConvNeXtV2
@@ -961,6 +962,61 @@ def probe(
     Raises:
         RecipeError: No images are named.
         DataError: There are no labelled images, or no validation images apart from them.
+    """
+
+def audit(
+    data: str | Path,
+    *,
+    task: Literal["auto", "classification", "segmentation", "detection"] = "auto",
+    in_channels: int | None = None,
+    out: str | Path = "audit",
+    json: bool = False,
+    train_split: str | Path = "train",
+    val_split: str | Path = "val",
+    columns: str | Path = "",
+    labels: Literal["auto", "single", "multi"] = "auto",
+    label_separator: str | Path = "",
+    images_dir: str | Path = "",
+    image_suffix: str | Path = "",
+    max_image_pixels: int = 178956970,
+    value_range: tuple[float, float] | None = None,
+    classes: str | Path = "",
+    ignore_values: tuple[int, ...] | None = None,
+    reduce_zero_label: bool = False,
+    annotations: Literal["auto", "coco", "voc", "yolo"] = "auto",
+) -> AuditReport:
+    """Audit image data: bad files, copies, leaks between splits, odd images, wrong labels.
+
+    Data of every task are read as `train` reads them. They are never changed: the folder `out` gets
+    audit.json and audit.csv with every finding, contact sheets, a page (audit.html), and corrected
+    data that `train` takes.
+
+    Args:
+        data: Folder of images, table, or annotated data of any task, as train takes them.
+        task: What the data are for. auto: detection if there are boxes, segmentation if there are label maps, else classification.
+        in_channels: Number of channels that the network takes. If empty, it is 3, or the number of channels of the first image.
+        out: Folder to write.
+        json: Print the answer as JSON, for use by other programs.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        labels: How many labels an image of a table has: one (single), or any number (multi; docs/how-to/multi-label.md). auto: several if the table shows that.
+        label_separator: What separates the names in a table's column of labels, such as '|'; space for a blank. If empty, it is found.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        max_image_pixels: Size of the largest image that is decoded.
+        value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
+        classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and perhaps a colour each. If empty, one that lies in data_dir under a usual name is used, such as classes.csv.
+        ignore_values: Values in label maps that stand for no class: they teach nothing and are not measured. If empty, it is 255, unless that is a class.
+        reduce_zero_label: Ignore 0 in label maps, so that the first class is 1, as in ADE20K.
+        annotations: Format of the annotations of objects: COCO JSON, Pascal VOC or YOLO. auto: the first of COCO, YOLO and Pascal VOC that is there.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DataError: There are no images, or their annotations cannot be used at all.
+        RecipeError: An option has a wrong value, or `out` cannot be written.
     """
 
 def export(

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from convnextv2.auditing.page import AuditReport
 from convnextv2.inference.predictor import Predictor as Predictor
 from convnextv2.errors import ConvNeXtV2Error as ConvNeXtV2Error
 from convnextv2.model.convnext import ConvNeXtV2 as ConvNeXtV2

@@ -392,6 +392,53 @@ class Probed(TypedDict):
     validation_images: Annotated[int, _is("The validation images.")]
 
 
+class Sides(TypedDict):
+    """Sides of images."""
+
+    min: Annotated[int, _is("In pixels.")]
+    median: Annotated[float, _is("In pixels.")]
+    max: Annotated[int, _is("In pixels.")]
+
+
+class CorrectedData(TypedDict):
+    """What is left of a data set without its faults."""
+
+    path: Annotated[str | None, _is("The table or folder for data_dir; null if nothing is left.")]
+    images: Annotated[int, _is("The images in it.")]
+    dropped: Annotated[dict[str, int], _is("Reason: number of images that are left out.")]
+    changed: Annotated[int, _is("The labels that were changed.")]
+
+
+class ClassImages(TypedDict):
+    """How often a class occurs."""
+
+    name: Annotated[str, _is("The name of the class.")]
+    images: Annotated[dict[str, int], _is("Split: number of images that have it.")]
+    amounts: Annotated[dict[str, int], _is("Split: objects or pixels; empty for classification.")]
+
+
+class Audited(TypedDict):
+    """What an audit found. `audit.json` has the findings as well."""
+
+    out: _Path
+    data: Annotated[str, _is("The folder or table.")]
+    task: Annotated[str, _is("classification, segmentation or detection.")]
+    images: Annotated[int, _is("The images.")]
+    splits: Annotated[dict[str, int], _is("Split: number of images.")]
+    classes: Annotated[list[ClassImages], _is("The classes.")]
+    width: Annotated[Sides, _is("The widths.")]
+    height: Annotated[Sides, _is("The heights.")]
+    formats: Annotated[dict[str, int], _is("Format: number of files.")]
+    bands: Annotated[dict[str, int], _is("Number of bands: number of files.")]
+    file_bytes: Annotated[int, _is("The size of all files.")]
+    counts: Annotated[dict[str, int], _is("Kind of finding: how many there are.")]
+    annotations: Annotated[list[str], _is("What is wrong with annotations.")]
+    notes: _Lines
+    labels: Annotated[str, _is("How wrong labels were looked for, or why they were not.")]
+    corrected: CorrectedData
+    seconds: Annotated[float, _is("The time that it took.")]
+
+
 class Replayed(TypedDict):
     """One image of a step that was not finite."""
 
@@ -399,14 +446,6 @@ class Replayed(TypedDict):
     target: Annotated[str, _is("Its class; empty without labels.")]
     loss: Annotated[float | None, _is("The loss of this image alone.")]
     gradient_norm: Annotated[float | None, _is("The norm of its gradient.")]
-
-
-class Sides(TypedDict):
-    """Sides of images."""
-
-    min: Annotated[int, _is("In pixels.")]
-    median: Annotated[float, _is("In pixels.")]
-    max: Annotated[int, _is("In pixels.")]
 
 
 _Channels = Annotated[list[float | None], _is("One number for each channel.")]
@@ -520,6 +559,7 @@ ANSWERS: dict[str, Answer] = {
     "compare": Answer(Comparison),
     "embed": Answer(Embedded),
     "probe": Answer(Probed),
+    "audit": Answer(Audited),
     "export": Answer(Exported),
     "convert": Answer(Converted),
     "push": Answer(Pushed),

@@ -207,6 +207,38 @@ class ProbeOptions(Options, verb="probe", knobs=(*INFERENCE, *LABELLED_IMAGES), 
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditOptions(
+    Options,
+    verb="audit",
+    knobs=(
+        *("train_split", "val_split", "columns", "images_dir", "image_suffix", "labels"),
+        *("label_separator", "annotations", "classes", "ignore_values", "reduce_zero_label"),
+        *("value_range", "max_image_pixels"),
+    ),
+):
+    """Audit images before training: bad files, copies, leaks between splits, odd images."""
+
+    data: PathLike = argument(
+        "DATA", "Folder of images, table, or annotated data of any task, as train takes them."
+    )
+    task: Literal["auto", "classification", "segmentation", "detection"] = option(
+        "auto",
+        "What the data are for. auto: detection if there are boxes, segmentation if there are "
+        "label maps, else classification.",
+        metavar="TASK",
+    )
+    in_channels: int | None = option(
+        None,
+        "Number of channels that the network takes. If empty, it is 3, or the number of channels "
+        "of the first image.",
+        metavar="N",
+        ge=1,
+    )
+    out: PathLike = option("audit", "Folder to write.", metavar="FOLDER")
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(
     Options,
     verb="export",
@@ -550,7 +582,7 @@ VERBS: dict[str, type[Options]] = {
     options.command: options
     for options in (
         *(PretrainOptions, TrainOptions, ValidateOptions, CompareOptions, PredictOptions),
-        *(EmbedOptions, ProbeOptions),
+        *(EmbedOptions, ProbeOptions, AuditOptions),
         *(
             ExportOptions,
             ServeOptions,

@@ -1,0 +1,154 @@
+"""Copies as findings, and which copies a corrected data set leaves out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from convnextv2.auditing.duplicates import Copy, near_copies
+from convnextv2.auditing.findings import Finding
+from convnextv2.auditing.images import Images
+from convnextv2.auditing.scan import Look
+from convnextv2.data.split_names import kind_of
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which images show one picture.
+
+    Attributes:
+        groups: Images whose pixels are equal, by the first of them; a group may have one image.
+        group_of: The first image of the group of each image that can be read.
+        near: Pairs of groups that are nearly the same picture.
+    """
+
+    groups: dict[int, list[int]]
+    group_of: dict[int, int]
+    near: list[Copy]
+
+
+def find_copies(looks: Sequence[Look]) -> Copies:
+    """Find equal pixels, and nearly equal pictures among those that differ."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for i, look in enumerate(looks):
+        if not look.error:
+            groups[look.pixel_hash].append(i)
+    by_first = {group[0]: group for group in groups.values()}
+    firsts = list(by_first)
+    small = [look.small for i in firsts if (look := looks[i]).small is not None]
+    near = near_copies(np.stack(small), firsts) if small else []
+    group_of = {i: first for first, group in by_first.items() for i in group}
+    return Copies(by_first, group_of, near)
+
+
+def copy_findings(images: Images, looks: Sequence[Look], copies: Copies) -> list[Finding]:
+    """Say what copies mean: leaks, contradictions, and duplicates within a split.
+
+    An image is compared with the first of its copies in each split.
+    """
+    found: list[Finding] = []
+    for group in copies.groups.values():
+        firsts = _first_in_each_split(images, group)
+        for second in group:
+            for first in firsts:
+                if first < second:
+                    equal = looks[first].file_hash == looks[second].file_hash
+                    how = "the same file" if equal else "the same pixels in another file"
+                    found += _told(images, first, second, how, 1.0, "duplicate")
+    for copy in copies.near:
+        how = "nearly the same picture" + (", mirrored" if copy.mirrored else "")
+        for one in _first_in_each_split(images, copies.groups[copy.first]):
+            for other in _first_in_each_split(images, copies.groups[copy.second]):
+                first, second = sorted((one, other))
+                found += _told(images, first, second, how, copy.score, "near_duplicate")
+    return found
+
+
+def _first_in_each_split(images: Images, group: Sequence[int]) -> list[int]:
+    firsts: dict[str, int] = {}
+    for i in group:
+        firsts.setdefault(images.splits[i], i)
+    return list(firsts.values())
+
+
+def _told(
+    images: Images, first: int, second: int, how: str, score: float, within: str
+) -> Iterator[Finding]:
+    """Yield what a pair means; `within` is its kind if it is neither a leak nor a contradiction."""
+    kinds = ["leak"] * (images.splits[first] != images.splits[second])
+    kinds += ["contradiction"] * contradict(images, first, second)
+    for kind in kinds or [within]:
+        yield Finding(
+            kind,
+            images.paths[second],
+            images.splits[second],
+            images.label_of(second),
+            how,
+            images.paths[first],
+            images.splits[first],
+            images.label_of(first),
+            score=round(score, 4),
+        )
+
+
+def contradict(images: Images, first: int, second: int) -> bool:
+    """Say whether two images have different labels."""
+    if images.targets is None or images.task != "classification":
+        return False
+    one, other = images.targets[first], images.targets[second]
+    return bool(np.any((one != other) & (one >= 0) & (other >= 0)))
+
+
+def left_out(images: Images, copies: Copies) -> dict[int, str]:
+    """Choose the copies that a corrected data set leaves out.
+
+    Of copies with different labels none stays. Of the others one stays: that of a split for
+    validation or testing before that for training, so that figures are still measured on the same
+    images, then the first. Copies are left out for an image that stays only, so that a chain of
+    similar images does not vanish.
+
+    Args:
+        images: The images.
+        copies: Their copies.
+
+    Returns:
+        Index -> why.
+    """
+    near: dict[int, set[int]] = defaultdict(set)
+    for copy in copies.near:
+        near[copy.first].add(copy.second)
+        near[copy.second].add(copy.first)
+    why = {i: "a copy has another label" for i in _contradicting(images, copies)}
+    stays: dict[int, int] = {}
+    for i in sorted(copies.group_of, key=lambda i: (_for_training(images.splits[i]), i)):
+        group = copies.group_of[i]
+        kept = [stays[each] for each in (group, *sorted(near[group])) if each in stays]
+        if i in why:
+            continue
+        if kept:
+            why[i] = f"a copy of {images.paths[kept[0]]}"
+        else:
+            stays[group] = i
+    return why
+
+
+def _contradicting(images: Images, copies: Copies) -> set[int]:
+    found: set[int] = set()
+    pairs = [(first, i) for first, group in copies.groups.items() for i in group[1:]]
+    pairs += [
+        (one, other)
+        for copy in copies.near
+        for one in copies.groups[copy.first]
+        for other in copies.groups[copy.second]
+    ]
+    for one, other in pairs:
+        if contradict(images, one, other):
+            found |= {one, other}
+    return found
+
+
+def _for_training(split: str) -> bool:
+    return kind_of(split) not in ("validation", "test")

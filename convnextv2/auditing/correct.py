@@ -1,0 +1,201 @@
+"""Writes a corrected data set that `train` takes, beside the data, which stay as they are."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from convnextv2.auditing.findings import Finding
+from convnextv2.auditing.images import Images
+from convnextv2.data.dense.class_table import find_class_table
+from convnextv2.data.dense.objects import objects_of
+from convnextv2.data.dense.rle import Rle, to_json
+from convnextv2.data.split_names import kind_of
+from convnextv2.files import replacing, write_json
+
+WrongLabels = Literal["drop", "keep", "change"]
+
+
+class Corrected(NamedTuple):
+    """A corrected data set.
+
+    Attributes:
+        path: The table or folder for `data_dir`; None if nothing is left to train on.
+        kept: The number of images in it.
+        dropped: Reason -> number of images that it lacks.
+        changed: The number of labels that were changed.
+        options: Further options that `train` or `pretrain` needs to read it.
+    """
+
+    path: Path | None
+    kept: int
+    dropped: Mapping[str, int]
+    changed: int
+    options: str
+
+
+def correct(
+    images: Images,
+    findings: Sequence[Finding],
+    copies: Mapping[int, str],
+    out: Path,
+    wrong_labels: WrongLabels,
+) -> Corrected:
+    """Write what is left of a data set without its faults.
+
+    Left out are files that cannot be read and copies. Probably wrong labels of training images are
+    left out, kept, or changed to those that are suggested, as `wrong_labels` says; those of other
+    splits are kept, since a figure is not to be measured on images that a model agrees with.
+
+    Args:
+        images: The images.
+        findings: What was found.
+        copies: Index -> why, of the copies to leave out.
+        out: The folder of the audit.
+        wrong_labels: See above.
+    """
+    named = zip(images.paths, images.splits, strict=True)
+    at = {path_and_split: i for i, path_and_split in enumerate(named)}
+    dropped: dict[int, str] = {i: _reason(why) for i, why in copies.items()}
+    labels = [images.label_of(i) for i in range(len(images))]
+    changed = 0
+    for finding in findings:
+        i = at[finding.path, finding.split]
+        if finding.kind == "unreadable":
+            dropped[i] = "cannot be read"
+        elif finding.kind == "wrong_label" and i not in dropped and _trains(finding.split):
+            if wrong_labels == "drop":
+                dropped[i] = "probably a wrong label"
+            elif wrong_labels == "change":
+                labels[i] = finding.suggested
+                changed += 1
+    kept = [i for i in range(len(images)) if i not in dropped]
+    counts = dict(Counter(dropped.values()))
+    if not kept:
+        return Corrected(None, 0, counts, changed, "")
+    if images.task == "detection":
+        path, options = _write_coco(images, kept, out / "corrected"), " --task detection"
+    elif images.task == "segmentation":
+        path, options = _write_links(images, kept, out / "corrected"), " --task segmentation"
+    else:
+        path, options = _write_table(images, kept, labels, out / "manifest.csv")
+    return Corrected(path, len(kept), counts, changed, options)
+
+
+def _reason(why: str) -> str:
+    return "a copy of another image" if why.startswith("a copy of ") else why
+
+
+def _trains(split: str) -> bool:
+    return kind_of(split) not in ("validation", "test")
+
+
+def _write_table(
+    images: Images, kept: Sequence[int], labels: Sequence[str], path: Path
+) -> tuple[Path, str]:
+    """Write a table with full paths."""
+    has_splits = any(images.splits)
+    head = ["path"]
+    if images.is_multi_label:
+        head += images.class_names
+    elif images.targets is not None:
+        head.append("label")
+    head += ["split"] * has_splits
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        for i in kept:
+            row = [os.path.abspath(images.paths[i])]
+            if images.is_multi_label:
+                assert images.targets is not None
+                row += ["" if value < 0 else str(value) for value in images.targets[i].tolist()]
+            elif images.targets is not None:
+                row.append(labels[i])
+            writer.writerow([*row, *[images.splits[i]] * has_splits])
+    return path, _table_options(images)
+
+
+def _table_options(images: Images) -> str:
+    """Name the columns whose usual names are not enough, and splits with unusual names."""
+    options = " --labels multi" if images.is_multi_label else ""
+    splits = [split for split in images.split_names if split]
+    if splits and not any(kind_of(split) == "train" for split in splits):
+        options += f" --train_split {splits[0]}"
+        options += f" --val_split {splits[1]}" if len(splits) > 1 else ""
+    return options
+
+
+def _write_coco(images: Images, kept: Sequence[int], folder: Path) -> Path:
+    """Write COCO's JSON of each split, with full paths."""
+    assert images.sources is not None
+    _empty(folder)
+    chosen = set(kept)
+    first = 0
+    for split, source in images.sources.items():
+        part = [i for i in range(len(source)) if first + i in chosen]
+        first += len(source)
+        if part:
+            write_json(folder / f"instances_{split or 'train'}.json", _coco(source, part))
+    return folder
+
+
+def _coco(source: Any, part: Sequence[int]) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    pictures = []
+    for number, index in enumerate(part, 1):
+        objects = objects_of(source)[index]
+        height, width = objects.size
+        name = os.path.abspath(source.names[index])
+        pictures.append({"id": number, "file_name": name, "height": height, "width": width})
+        for k in range(len(objects)):
+            x0, y0, x1, y1 = objects.boxes[k].tolist()
+            record = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": int(objects.labels[k]) + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": float(objects.areas[k]),
+                "iscrowd": int(objects.crowd[k]),
+            }
+            region = objects.regions[k]
+            if isinstance(region, Rle):
+                record["segmentation"] = to_json(region)
+            elif region is not None:
+                record["segmentation"] = [polygon.reshape(-1).tolist() for polygon in region]
+            annotations.append(record)
+    names = [{"id": k, "name": name} for k, name in enumerate(source.class_names, 1)]
+    return {"images": pictures, "annotations": annotations, "categories": names}
+
+
+def _write_links(images: Images, kept: Sequence[int], folder: Path) -> Path:
+    """Write folders of links to the images and their label maps."""
+    _empty(folder)
+    numbers: Counter[str] = Counter()
+    for i in kept:
+        if not images.maps[i]:
+            continue
+        split = images.splits[i]
+        stem = Path(images.paths[i]).stem
+        numbers[f"{split}/{stem}"] += 1
+        if (again := numbers[f"{split}/{stem}"]) > 1:
+            stem = f"{stem}-{again}"
+        for kind, path in (("images", images.paths[i]), ("annotations", images.maps[i])):
+            link = folder / kind / split / f"{stem}{Path(path).suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.abspath(path))
+    table = find_class_table(images.root)
+    if table is not None:
+        shutil.copyfile(table, folder / table.name)
+    return folder
+
+
+def _empty(folder: Path) -> None:
+    """Make a folder, and remove what an earlier audit wrote into it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)

@@ -1,0 +1,80 @@
+"""What an audit finds: one record for each image and each thing that is odd about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+KINDS: dict[str, tuple[str, str]] = {
+    "unreadable": (
+        "Unreadable files",
+        "Training would stop at these, or leave them out if bad_images is skip.",
+    ),
+    "leak": (
+        "Leaks between splits",
+        "The same picture lies in two splits, so that what is measured on one is known from the "
+        "other.",
+    ),
+    "contradiction": (
+        "Copies with different labels",
+        "At most one of the labels is right.",
+    ),
+    "wrong_label": (
+        "Probably wrong labels",
+        "Classifiers that never saw these images are confident of another class.",
+    ),
+    "duplicate": ("Duplicates", "The same picture lies in one split more than once."),
+    "near_duplicate": (
+        "Near duplicates",
+        "Nearly the same picture: written again, resized, cut a little, or mirrored.",
+    ),
+    "dark": ("Dark images", "95 % of the pixels are darker than a fifth of full brightness."),
+    "bright": ("Bright images", "95 % of the pixels are nearly white."),
+    "flat": ("Images of one shade", "There is hardly any contrast: an empty or a blank image."),
+    "blurred": ("Blurred images", "Sharp detail is missing, compared with the other images."),
+    "odd_shape": ("Odd shapes", "Much longer or wider than the other images."),
+    "odd_size": ("Odd sizes", "Much smaller or larger than the other images."),
+    "odd_channels": ("Odd channels", "Grey among coloured images, or another number of bands."),
+}
+"""Kind -> its title and what it means, the gravest first."""
+
+
+class Finding(NamedTuple):
+    """One thing about one image.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        path: The image.
+        split: Its split; empty if the data have none.
+        label: Its class; several are separated by |.
+        detail: What is odd, in words.
+        other: The image that it is a copy of.
+        other_split: The split of that one.
+        other_label: The class of that one.
+        suggested: The class that an image with a probably wrong label seems to have.
+        score: How sure the finding is: for copies the correlation of their detail, for labels the
+            probability of the suggested class less that of the given one; else the measured value.
+    """
+
+    kind: str
+    path: str
+    split: str
+    label: str
+    detail: str
+    other: str = ""
+    other_split: str = ""
+    other_label: str = ""
+    suggested: str = ""
+    score: float | None = None
+
+
+def counts_of(findings: Iterable[Finding]) -> dict[str, int]:
+    """Count the findings of each kind that occurs, in the order of `KINDS`."""
+    counts = Counter(finding.kind for finding in findings)
+    return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def as_record(finding: Finding) -> dict[str, Any]:
+    """Return a finding as JSON has it."""
+    return finding._asdict()

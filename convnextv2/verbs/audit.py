@@ -1,0 +1,126 @@
+"""Audit image data before training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from convnextv2.auditing.copies import copy_findings, find_copies, left_out
+from convnextv2.auditing.correct import correct
+from convnextv2.auditing.findings import KINDS, Finding, counts_of
+from convnextv2.auditing.images import Images, find_images
+from convnextv2.auditing.page import AuditReport, write_report
+from convnextv2.auditing.pictures import Pictures
+from convnextv2.auditing.quality import odd_images
+from convnextv2.auditing.scan import Look, channels_of, look_at
+from convnextv2.auditing.summary import summarise
+from convnextv2.console import answer, say
+from convnextv2.errors import RecipeError
+from convnextv2.inference.prediction_file import check_place
+from convnextv2.recipe.options import takes
+from convnextv2.verbs.options import AuditOptions
+
+
+@takes(AuditOptions)
+def audit(options: AuditOptions) -> AuditReport:
+    """Audit image data: bad files, copies, leaks between splits, odd images, wrong labels.
+
+    Data of every task are read as `train` reads them. They are never changed: the folder `out` gets
+    audit.json and audit.csv with every finding, contact sheets, a page (audit.html), and corrected
+    data that `train` takes.
+
+    Returns:
+        What was found.
+
+    Raises:
+        DataError: There are no images, or their annotations cannot be used at all.
+        RecipeError: An option has a wrong value, or `out` cannot be written.
+    """
+    began = time.monotonic()
+    given, notes = options.recipe()
+    recipe = given.model_copy(update={"data_dir": str(options.data)})
+    out = Path(options.out)
+    _check_out(out, Path(options.data))
+    images = find_images(recipe, options.task)
+    for line in (*notes, *images.notes, *images.defects):
+        say(line)
+    channels = options.in_channels or channels_of(images.paths, recipe.max_image_pixels)
+    looks = look_at(
+        images.paths,
+        channels=channels,
+        value_range=recipe.value_range,
+        max_pixels=recipe.max_image_pixels,
+    )
+    copies = find_copies(looks)
+    findings = _unreadable(images, looks)
+    findings += copy_findings(images, looks, copies)
+    findings += odd_images(images, looks)
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    findings.sort(key=lambda finding: (order[finding.kind], -(finding.score or 0)))
+    corrected = correct(images, findings, left_out(images, copies), out, "drop")
+    report = AuditReport(
+        images,
+        summarise(images, looks),
+        findings,
+        corrected,
+        "",
+        time.monotonic() - began,
+    )
+    page = write_report(
+        report, out, Pictures(channels, recipe.value_range, recipe.max_image_pixels)
+    )
+    for line in _lines(report):
+        say(line)
+    say(f"Page: {page}")
+    answer(_answer(report, out))
+    return report
+
+
+def _check_out(out: Path, data: Path) -> None:
+    """Check that nothing of anyone else is written over, and that later audits do not see it."""
+    inside = data.resolve() in (out.resolve(), *out.resolve().parents)
+    if data.is_dir() and inside:
+        raise RecipeError(
+            f"out = {out}: lies in the data, where its pictures would count as images. Choose a "
+            "folder elsewhere."
+        )
+    if out.is_file():
+        raise RecipeError(f"out = {out}: is a file. Give a folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():
+        raise RecipeError(
+            f"out = {out}: is not empty, and holds no earlier audit. Choose another folder."
+        )
+    check_place(out / "audit.json")
+
+
+def _unreadable(images: Images, looks: Sequence[Look]) -> list[Finding]:
+    return [
+        Finding("unreadable", images.paths[i], images.splits[i], images.label_of(i), look.error)
+        for i, look in enumerate(looks)
+        if look.error
+    ]
+
+
+def _lines(report: AuditReport) -> list[str]:
+    """Describe an audit in a few lines."""
+    summary, images = report.summary, report.images
+    splits = ", ".join(f"{split} {n:,}" for split, n in summary.splits.items() if split)
+    what = f" ({splits})" if splits else ""
+    lines = [f"{len(images):,} images{what}, {len(images.class_names)} classes, {images.task}"]
+    counts = counts_of(report.findings)
+    lines += [f"{KINDS[kind][0]:32} {count:6,}" for kind, count in counts.items()]
+    lines += ["Nothing was found."] * (not counts and not images.defects)
+    if report.corrected.path is not None:
+        few = ", ".join(f"{n:,} {why}" for why, n in report.corrected.dropped.items()) or "none"
+        lines.append(
+            f"Corrected data: {report.corrected.path}, {report.corrected.kept:,} images; left out: "
+            f"{few}."
+        )
+    return lines
+
+
+def _answer(report: AuditReport, out: Path) -> dict[str, object]:
+    record = report.as_record()
+    record.pop("findings")
+    return {"out": str(out), **record}
