@@ -6,8 +6,11 @@ ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/convnextv2
 RUN /opt/convnextv2/bin/pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
+# The package takes its C++ kernels along, so that the image for use needs no compiler.
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends g++
 COPY . /src
-RUN /opt/convnextv2/bin/pip install '/src[serve,engines]'
+RUN python /src/scripts/bundle_kernels.py /src/build/kernels
+RUN CONVNEXTV2_BUNDLE=build/kernels /opt/convnextv2/bin/pip install '/src[serve,engines]'
 
 FROM python:3.12-slim
 COPY --from=build /opt/convnextv2 /opt/convnextv2

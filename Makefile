@@ -10,7 +10,7 @@ TESTS ?= tests
 # A fresh, complete and strict build: a warning or an unknown reference is an error.
 SPHINX := -m sphinx --fresh-env --fail-on-warning --keep-going --nitpicky --quiet docs
 
-.PHONY: demo test test-lowest lint docs docs-lowest check install clean
+.PHONY: demo test test-lowest lint docs docs-lowest check wheels install clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/convnextv2 demo
@@ -36,6 +36,14 @@ docs-lowest: $(LOWEST)/dev.stamp
 
 check: lint test docs
 
+# The source, a wheel of Python alone, and one for this machine that carries the compiled kernels.
+wheels: $(VENV)/wheels.stamp
+	rm -rf build/kernels build/wheels
+	$(BIN)/python scripts/bundle_kernels.py build/kernels
+	$(BIN)/python -m build --outdir dist
+	CONVNEXTV2_BUNDLE=build/kernels $(BIN)/python -m build --wheel --outdir build/wheels
+	PATH=$(CURDIR)/$(BIN):$$PATH auditwheel repair --exclude libgomp.so.1 -w dist build/wheels/*.whl
+
 install: $(VENV)/dev.stamp
 
 $(VENV)/demo.stamp: pyproject.toml
@@ -49,6 +57,10 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 
 $(VENV)/docs.stamp: $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
+$(VENV)/wheels.stamp: $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[wheels]'
 	touch $@
 
 $(LOWEST)/dev.stamp: pyproject.toml tests/lowest.txt

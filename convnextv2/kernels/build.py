@@ -25,18 +25,10 @@ from pathlib import Path
 from torch.utils.data import get_worker_info
 
 from convnextv2.kernels.folders import cache_folders, distrust
+from convnextv2.kernels.sources import FLAGS, HEADER, IS_X86, SOURCES
 from convnextv2.launch import find_launch
 
-_SOURCES = [
-    Path(__file__).with_name(name) for name in ("depthwise.cpp", "gelu_grn.cpp", "pixels.cpp")
-]
-_HEADER = Path(__file__).with_name("bfloat16.h")
-IS_X86 = platform.machine() in ("x86_64", "AMD64")
-# No -ffast-math: linked into a shared library it flushes denormals in the whole process.
-_FLAGS = (
-    f"-std=c++17 -O3 {'-march=native ' * IS_X86}-fno-math-errno -fno-trapping-math -fopenmp "
-    "-shared -fPIC"
-).split()
+_FLAGS = [*FLAGS, *(["-march=native"] * IS_X86)]
 _BUILD_LIMIT_S = 120
 _DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
@@ -64,7 +56,7 @@ def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | st
 
     def tell(line: str) -> None:
         told.append(line)
-        _say(line)
+        say_once(f"Kernel cache: {line}")
 
     try:
         key = _key(words)
@@ -76,7 +68,7 @@ def load_library(disagreement: Callable[[ctypes.CDLL], str]) -> ctypes.CDLL | st
             except _FolderError as error:
                 tell(f"{folder} cannot keep what is built ({error}).")
     except (OSError, subprocess.SubprocessError) as error:
-        return f"{compiler} did not build them: {_first_line(error)}"
+        return f"{compiler} did not build them: {first_line(error)}"
     return f"no folder can keep them: {told[-1].rstrip('.')}"
 
 
@@ -85,7 +77,7 @@ def _key(words: list[str]) -> str:
     version = subprocess.run(
         [*words, "--version"], capture_output=True, check=True, timeout=_BUILD_LIMIT_S
     ).stdout
-    sources = [path.read_bytes() for path in (*_SOURCES, _HEADER)]
+    sources = [path.read_bytes() for path in (*SOURCES, HEADER)]
     parts = [*sources, " ".join(_FLAGS).encode(), version, _processor()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
@@ -99,7 +91,7 @@ def _load_kept(folder: Path, key: str, say: Callable[[str], None]) -> ctypes.CDL
                 return ctypes.CDLL(str(path))
             reason = reason or f"{path} is not what was built (its SHA-256 differs)"
         except OSError as error:
-            reason = f"{path} cannot be used ({_first_line(error)})"
+            reason = f"{path} cannot be used ({first_line(error)})"
         say(f"{reason}, so it is built again.")
         with contextlib.suppress(OSError):
             path.unlink()
@@ -120,12 +112,12 @@ def _build(
             dir=folder, prefix="build-", ignore_cleanup_errors=True
         )
     except OSError as error:
-        raise _FolderError(_first_line(error)) from error
+        raise _FolderError(first_line(error)) from error
     with scratch as name:
         built = Path(name) / "native.so"
         try:
             subprocess.run(
-                [*words, *_FLAGS, *map(str, _SOURCES), "-o", str(built)],
+                [*words, *_FLAGS, *map(str, SOURCES), "-o", str(built)],
                 capture_output=True,
                 check=True,
                 timeout=_BUILD_LIMIT_S,
@@ -139,7 +131,7 @@ def _build(
             # Loaded here, not after the rename: another process may replace or remove that file.
             library = ctypes.CDLL(str(built))
         except OSError as error:  # in a folder where nothing may be executed, too
-            raise _FolderError(_first_line(error)) from error
+            raise _FolderError(first_line(error)) from error
         if wrong := disagreement(library):
             return f"what {shlex.join(words)} built does not agree with PyTorch: {wrong}"
         try:
@@ -149,7 +141,7 @@ def _build(
             os.replace(built, folder / _name(key, built.read_bytes()))
             _sync(folder)
         except OSError as error:
-            raise _FolderError(_first_line(error)) from error
+            raise _FolderError(first_line(error)) from error
     return library
 
 
@@ -176,7 +168,8 @@ def _processor() -> bytes:
         return platform.processor().encode()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Say in one line what an error of the system or of a process is."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     detail = getattr(error, "stderr", b"") or str(error).encode()
@@ -184,7 +177,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(lines), type(error).__name__)
 
 
-def _say(line: str) -> None:
-    """Print a line once for all processes of a job on this machine."""
+def say_once(line: str) -> None:
+    """Print a line on stderr, once for all processes of a job on this machine."""
     if find_launch(os.environ).local_rank == 0 and get_worker_info() is None:
-        print(f"Kernel cache: {line}", file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import DeviceError
-from convnextv2.kernels.library import load
+from convnextv2.kernels.library import level, load
 
 Choice = Literal["auto", "native", "plain"]
 
@@ -60,8 +60,13 @@ def chosen() -> Choice:
 
 
 def in_use() -> str:
-    """Return which kernels run on the CPU of this machine, "native" or "plain"."""
-    return "native" if are_on() else "plain"
+    """Return which kernels run on the CPU of this machine.
+
+    They are "native", "native (x86-64-v3)" or another level if a wheel brought them, or "plain".
+    """
+    if not are_on():
+        return "plain"
+    return f"native ({level()})" if level() else "native"
 
 
 def are_used_for(x: Tensor) -> bool:

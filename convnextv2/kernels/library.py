@@ -1,6 +1,7 @@
 """The library of this process: loaded when it is first asked for, and called.
 
-If it was just built, it is first compared with PyTorch.
+It is the one that the wheel carries, or one that was compiled here. It is compared with PyTorch
+whenever it is loaded from a wheel, and once after it was compiled.
 """
 
 from __future__ import annotations
@@ -12,15 +13,28 @@ import torch
 from torch import Tensor
 
 from convnextv2.kernels.build import load_library
+from convnextv2.kernels.bundled import load_bundled
 from convnextv2.kernels.selfcheck import disagreement
 
 _SUFFIX = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 
 
-@cache
 def load() -> ctypes.CDLL | str:
     """Return the library, or why there is none."""
-    return load_library(lambda library: disagreement(partial(_call_in, library)))
+    return _loaded()[0]
+
+
+def level() -> str:
+    """Return the level of instructions of the library that the wheel carries; "" of any other."""
+    return _loaded()[1]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | str, str]:
+    def check(library: ctypes.CDLL) -> str:
+        return disagreement(partial(_call_in, library))
+
+    return load_bundled(check) or (load_library(check), "")
 
 
 def call(name: str, x: Tensor, *arguments: Tensor | int | None) -> None:

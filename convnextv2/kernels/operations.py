@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from convnextv2.kernels.build import IS_X86
 from convnextv2.kernels.library import call, floats
+from convnextv2.kernels.sources import IS_X86
 
 _OPERATIONS = torch.library.Library("convnextv2", "DEF")
 
