@@ -63,8 +63,8 @@ def check_dense(options: ExportOptions, kind: str) -> None:
         )
     if options.precision == "int8":
         raise DeviceError(
-            f"precision = int8: is judged by the classes of whole images, which a {noun} does not "
-            "give. Use float32."
+            f"precision = int8: such an artifact is judged by the classes of whole images, and a "
+            f"{noun} gives none. Use float32."
         )
     if kind == "detection" and options.layout != "folder":
         raise ArtifactError(
@@ -213,9 +213,14 @@ def _found(opened: Weights, recipe: Recipe) -> tuple[Source, str]:
             found = validation_objects(recipe, names, trained_on=trained_on)
         return found, f"validation images of {recipe.data_dir}"
     except DataError as error:
-        figure = "mIoU" if description.kind == "segmentation" else "AP"
-        print(f"No annotated validation images ({error}): {figure} is not measured.")
-    return find_sources(recipe, labelled=False)[0], f"images of {recipe.data_dir}"
+        why = error
+    try:
+        source = find_sources(recipe, labelled=False)[0]
+    except DataError:  # the folder is one of annotated images, which have another mistake
+        raise why from None
+    figure = "mIoU" if description.kind == "segmentation" else "AP"
+    print(f"No annotated validation images ({why}): {figure} is not measured.")
+    return source, f"images of {recipe.data_dir}"
 
 
 def dense_summary(found: Mapping[str, Any]) -> str:

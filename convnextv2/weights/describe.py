@@ -175,7 +175,7 @@ def describe(
         model=size_name(depths, dims),
         arguments=arguments,
         fcmae=_fcmae_arguments(decoder, stem_stride) if decoder else {},
-        class_names=_class_names(container.config, num_classes or 0),
+        class_names=class_names(container.config, num_classes or 0),
         preprocessing=preprocessing,
         provenance=provenance,
     )
@@ -414,8 +414,16 @@ def _config_of(container: Container) -> Path:
     return container.files[0].parent / "config.json"
 
 
-def _class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
-    """Return the class names in a configuration; empty unless there is one for each class."""
+def class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
+    """Read the class names in a configuration.
+
+    Args:
+        config: The configuration of timm or transformers.
+        num_classes: The number of classes.
+
+    Returns:
+        The names; empty unless there is one for each class.
+    """
     names = config.get("id2label") or config.get("label_names") or config.get("labels")
     if isinstance(names, dict):
         names = [names.get(str(i)) for i in range(num_classes)]

@@ -19,7 +19,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.text import brief, plain
 from convnextv2.weights.build import check_complete
 from convnextv2.weights.containers import Container, open_container
-from convnextv2.weights.describe import describe, is_projection, notice_of
+from convnextv2.weights.describe import class_names, describe, is_projection, notice_of
 from convnextv2.weights.description import Description, is_ours, read_description
 from convnextv2.weights.names import (
     FORMATS,
@@ -31,6 +31,12 @@ from convnextv2.weights.names import (
     library_of,
     name_table,
     to_canonical,
+)
+from convnextv2.weights.upernet import (
+    DENSE_NORM,
+    encoder_config,
+    find_upernet,
+    has_map_norms,
 )
 from convnextv2.weights.version_1 import (
     FOLDED,
@@ -228,10 +234,18 @@ def _interpret(container: Container, path: Path, *, average: bool) -> Weights:
     no_head = _why_no_head(tensors, key, prefix, container)
     canonical, decoder, left_out = _rename(tensors, key, prefix, depths, path, no_head)
     notes = []
+    upernet = find_upernet(tensors, prefix)
     if is_version_1(key):
         notes.append(FOLDED if "stages.0.0.gamma" in canonical else UNSCALED)
         canonical = fold_layer_scale(canonical, depths, path)
-    description, more = describe(canonical, decoder, key, depths, container, tensors)
+    told = replace(container, config=encoder_config(container.config)) if upernet else container
+    description, more = describe(canonical, decoder, key, depths, told, tensors)
+    if upernet:
+        names = class_names(container.config, upernet.num_classes)
+        description = upernet.describe(description, names, has_processor=bool(container.processor))
+        canonical = upernet.around(canonical)
+        left_out = upernet.still_left_out(left_out)
+        more = upernet.notes(more, container.processor)
     if decoder:
         canonical = {f"encoder.{name}": tensor for name, tensor in canonical.items()} | decoder
     check_complete(canonical, description, path)
@@ -318,6 +332,7 @@ def _rename(
     """
     ours = {theirs: canonical for canonical, theirs in name_table(key, depths, prefix).items()}
     wrapper, root = prefix.removesuffix("encoder."), prefix.removesuffix(FORMATS[key].outer)
+    is_dense = has_map_norms(tensors, prefix)
     canonical, decoder = {}, {}
     left_out: list[tuple[str, str]] = []
     unexpected = []
@@ -325,6 +340,8 @@ def _rename(
         bare = theirs.removeprefix(wrapper)
         if no_head and (ours.get(theirs) in HEAD or bare.startswith("head.pre_logits.")):
             left_out.append((theirs, no_head))
+        elif is_dense and DENSE_NORM.match(theirs.removeprefix(prefix)):
+            left_out.append((theirs, "norms of a backbone's outputs"))
         elif theirs in ours:
             if theirs.endswith(".kernel"):
                 tensor = _dense(theirs, tensor, path)
@@ -337,8 +354,8 @@ def _rename(
             left_out.append((theirs, "training state"))
         elif reason := _why_beside(bare, key):
             left_out.append((theirs, reason))
-        elif not theirs.startswith(root):
-            # The network was part of something larger, such as a module with a loss or a metric.
+        elif not theirs.startswith(prefix if is_dense else root):
+            # The network was part of something larger, such as a detector, or a module with a loss.
             left_out.append((theirs, "beside the network"))
         else:
             unexpected.append(theirs)

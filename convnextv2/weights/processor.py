@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from math import isfinite, nextafter
 from typing import Any
 
-from convnextv2.preprocessing import WARPS_FROM_PX, official_warps
+from convnextv2.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    WARPS_FROM_PX,
+    official_warps,
+)
 
 RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}
 """Pillow's number of each kind of interpolation, which transformers writes."""
@@ -51,6 +56,9 @@ _USUAL = {
     "Bit": _CLIP,
     "DeiT": _Usual({"height": 256, "width": 256}, crop_size=224),
     "EfficientNet": _Usual({"height": 346, "width": 346}),
+    "Segformer": _Usual(
+        {"height": 512, "width": 512}, resample=2, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    ),
 }
 _KNOWN = frozenset(
     (
@@ -59,6 +67,7 @@ _KNOWN = frozenset(
         *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
         *("do_convert_rgb", "default_to_square", "return_tensors", "data_format", "device"),
         *("input_data_format", "disable_grouping", "_valid_processor_keys", "image_seq_length"),
+        *("do_reduce_labels", "reduce_labels"),  # of label maps
         *("backend", "model_type", "transformers_version", "auto_map", "antialias"),
     )
 )

@@ -207,6 +207,15 @@ def test_what_an_artifact_cannot_be_is_said_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_images_of_other_classes_are_refused_with_the_reason(
+    dense_weights: dict[str, Path], tmp_path: Path
+) -> None:
+    data = draw_maps(tmp_path / "data", train=1, val=1)
+    with pytest.raises(ConvNeXtV2Error, match="class 'background' is not among those of the model"):
+        export(dense_weights["places"], data_dir=data, out=tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_encoder_of_a_segmentor_is_exported_as_a_backbone(
     dense_weights: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from convnextv2.data.storage import read_file
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import brief
 
 _MOST_VALUES = 256
 """The most values that are taken for classes without a class table."""
@@ -121,9 +122,8 @@ def map_validation_source(
     known = {name: row for row, name in enumerate(class_names)}
     if unknown := [name for name in classes.names if name not in known]:
         raise DataError(
-            f"{root}: class {unknown[0]!r} is not among the model's {len(class_names)} "
-            f"({', '.join(class_names[:5])}, ...). Give a class table with the model's names "
-            "(classes)."
+            f"{root}: class {unknown[0]!r} is not among those of the model "
+            f"({brief(list(class_names))}). Give a class table with the model's names (classes)."
         )
     rows = [known[name] for name in classes.names]
     coding = _coding(classes, rows, ignored, coloured)

@@ -187,5 +187,5 @@ def test_other_data_are_matched_with_the_rows_of_a_model_by_name(tmp_path: Path)
     source = map_validation_source(recipe(root), rows, CPU, trained_on=False)
     expected = np.array([2, 3, 0])[scene(1000)[1]]
     assert source.annotation(0).tolist() == expected.tolist()
-    with pytest.raises(DataError, match="class 'blue' is not among the model's 2"):
+    with pytest.raises(DataError, match="class 'blue' is not among those of the model"):
         map_validation_source(recipe(root), ("background", "red"), CPU, trained_on=False)
