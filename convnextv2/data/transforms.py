@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.chance import happens, integer, log_uniform, uniform
@@ -59,6 +58,11 @@ class TrainTransform:
     antialias: bool = True
     splits: int = 0
     padding: int = 0
+
+    def __post_init__(self) -> None:
+        """Import what `color_jitter` needs, once, before workers are forked."""
+        if any(self.jitter) and self.augment is None:
+            import torchvision.transforms.v2.functional  # noqa: F401
 
     def __call__(self, image: Tensor | Picture, generator: torch.Generator) -> Tensor:
         """Prepare one image.
@@ -277,18 +281,40 @@ def resize(
         bands = [Image.fromarray(band.numpy()).resize(size[::-1], filter) for band in pixels]
         return torch.stack([torch.from_numpy(np.array(band)) for band in bands])
     if antialias:
-        mode = (
-            InterpolationMode.NEAREST_EXACT
-            if interpolation == "nearest"
-            else InterpolationMode(interpolation)
-        )
-        resized: Tensor = F.resize(pixels, list(size), interpolation=mode, antialias=True)
-        return resized
+        return _resize_averaging(pixels, size, interpolation)
     align = None if interpolation == "nearest" else False
     levels = torch.nn.functional.interpolate(
         pixels[None].float(), size, mode=interpolation, align_corners=align
     )
     return levels[0].round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _resize_averaging(
+    pixels: Tensor, size: tuple[int, int], interpolation: Interpolation
+) -> Tensor:
+    """Resize as `torchvision.transforms.v2.functional.resize` does, with the same bits.
+
+    torchvision takes 1.5 s to import, most of it for torch.compile.
+    """
+    images = pixels[None]
+    if images.is_contiguous(memory_format=torch.channels_last):
+        # Without this stride PyTorch takes one image for contiguous, and packs it anew.
+        strides = (pixels.numel(), *pixels.stride())
+        images = pixels.as_strided(tuple(images.shape), strides)
+    if interpolation == "nearest":
+        return torch.nn.functional.interpolate(images, size, mode="nearest-exact")[0]
+    keeps = interpolation == "bicubic" or (
+        torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        or platform.machine() in ("aarch64", "arm64")
+    )
+    resized = torch.nn.functional.interpolate(
+        images if keeps else images.float(),
+        size,
+        mode=interpolation,
+        align_corners=False,
+        antialias=True,
+    )
+    return resized[0] if keeps else resized[0].round_().to(torch.uint8)
 
 
 def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
@@ -307,6 +333,9 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
     if not is_colour(channels):
         assert not any(strengths[2:]), "the recipe checks that"
         pixels = pixels.unsqueeze(1)
+    # It takes 1.5 s to import, which prediction does without.
+    from torchvision.transforms.v2 import functional as F
+
     changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
     for i in torch.randperm(4, generator=generator).tolist() if any(strengths) else ():
         middle = 0.0 if changes[i] is F.adjust_hue else 1.0

@@ -7,7 +7,8 @@ on every device but the CPU.
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +17,19 @@ from convnextv2.errors import DeviceError
 from convnextv2.kernels.library import level, load
 
 Choice = Literal["auto", "native", "plain"]
+Answer = TypeVar("Answer", bound=Callable[..., object])
 
 _choice: Choice = "auto"
+
+
+def _constant(function: Answer) -> Answer:
+    """Let torch.compile ask a function once, while it traces.
+
+    This is torch.compiler.assume_constant_result, which would import all of torch.compile for it:
+    as much again as torch itself, at the start of every command.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def choose(choice: Choice) -> str:
@@ -87,13 +99,13 @@ def are_used_for(x: Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def are_on() -> bool:
     """Say whether the library is there and is to be used, whatever the tensor."""
     return _choice != "plain" and not isinstance(load(), str)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _is_traced() -> bool:
     # This is asked here and not where torch.compile reads on: there, PyTorch 2.9 and 2.10 take
     # every compilation for an export. The state is that of torch.jit.trace, with which OpenVINO

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from convnextv2.checkpoint import Checkpoint, rewrite_progress
 from convnextv2.console import say
@@ -34,6 +33,9 @@ from convnextv2.training.state import (
 )
 from convnextv2.training.task import Task
 from convnextv2.weights.description import Description
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Keeper:
         if self._recipe.tensorboard and place.is_main:
             # TensorBoard drops the events from this step on. The records of this very step stay in
             # the log, so their events are added again.
+            from torch.utils.tensorboard import SummaryWriter
+
             self._writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=progress.step)
             for record in run.metrics():
                 if record["step"] == progress.step:

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, _utils
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou, masks_to_boxes, roi_align
 
-from convnextv2.model import detector
+from convnextv2.model import detector_parts
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.model.detector import Detector, match_anchors
+from convnextv2.model.detector import Detector
+from convnextv2.model.detector_parts import match_anchors
 from convnextv2.model.mask_crops import resample
 
 SIZE = (96, 128)
@@ -172,10 +174,10 @@ def test_375_objects_are_matched_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     expected = matcher(box_iou(truth, anchors))
     assert {-1, -2} < set(expected.tolist())
     whole = match_anchors(truth, anchors, high=0.7, low=0.3)
-    monkeypatch.setattr(detector, "_PAIRS_AT_ONCE", 40_000)
+    monkeypatch.setattr(detector_parts, "_PAIRS_AT_ONCE", 40_000)
     shapes = []
     monkeypatch.setattr(
-        detector, "box_iou", lambda a, b: shapes.append((len(a), len(b))) or box_iou(a, b)
+        detector_parts, "box_iou", lambda a, b: shapes.append((len(a), len(b))) or box_iou(a, b)
     )
     in_parts = match_anchors(truth, anchors, high=0.7, low=0.3)
     assert torch.equal(whole, expected) and torch.equal(in_parts, expected)
@@ -269,7 +271,7 @@ def test_anchors_lie_at_the_strides_of_their_levels() -> None:
     model = build(masks=False)
     features = model.features(torch.zeros(1, 3, *SIZE))
     [anchors] = model.rpn.anchor_generator(
-        detector.ImageList(torch.zeros(1, 3, *SIZE), [SIZE]), list(features.values())
+        ImageList(torch.zeros(1, 3, *SIZE), [SIZE]), list(features.values())
     )
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert centres[-3:].tolist() == [[64, 64]] * 3  # the last of 2 x 2 positions of stride 64
