@@ -969,8 +969,13 @@ def audit(
     *,
     task: Literal["auto", "classification", "segmentation", "detection"] = "auto",
     in_channels: int | None = None,
+    init: str | Path = "",
+    wrong_labels: Literal["drop", "keep", "change"] = "drop",
     out: str | Path = "audit",
     json: bool = False,
+    device: str | Path = "auto",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    kernels: Literal["auto", "native", "plain"] = "auto",
     train_split: str | Path = "train",
     val_split: str | Path = "val",
     columns: str | Path = "",
@@ -979,6 +984,7 @@ def audit(
     images_dir: str | Path = "",
     image_suffix: str | Path = "",
     max_image_pixels: int = 178956970,
+    batch_size: int | Literal["auto"] = 64,
     value_range: tuple[float, float] | None = None,
     classes: str | Path = "",
     ignore_values: tuple[int, ...] | None = None,
@@ -995,8 +1001,13 @@ def audit(
         data: Folder of images, table, or annotated data of any task, as train takes them.
         task: What the data are for. auto: detection if there are boxes, segmentation if there are label maps, else classification.
         in_channels: Number of channels that the network takes. If empty, it is 3, or the number of channels of the first image.
+        init: Encoder by whose features labels are judged: a run, weights of any format, or an artifact. If empty, a quick descriptor of the images themselves is used.
+        wrong_labels: What the corrected data do with training images whose labels are probably wrong: leave them out (drop), keep them, or change the labels to the suggested ones.
         out: Folder to write.
         json: Print the answer as JSON, for use by other programs.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
         train_split: Subfolder with the training images.
         val_split: Subfolder with the validation images.
         columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
@@ -1005,6 +1016,7 @@ def audit(
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
         max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
         classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and perhaps a colour each. If empty, one that lies in data_dir under a usual name is used, such as classes.csv.
         ignore_values: Values in label maps that stand for no class: they teach nothing and are not measured. If empty, it is 255, unless that is a class.

@@ -10,6 +10,7 @@ from convnextv2.auditing.copies import copy_findings, find_copies, left_out
 from convnextv2.auditing.correct import correct
 from convnextv2.auditing.findings import KINDS, Finding, counts_of
 from convnextv2.auditing.images import Images, find_images
+from convnextv2.auditing.judging import find_wrong_labels
 from convnextv2.auditing.page import AuditReport, write_report
 from convnextv2.auditing.pictures import Pictures
 from convnextv2.auditing.quality import odd_images
@@ -17,7 +18,9 @@ from convnextv2.auditing.scan import Look, channels_of, look_at
 from convnextv2.auditing.summary import summarise
 from convnextv2.console import answer, say
 from convnextv2.errors import RecipeError
+from convnextv2.inference.embedder import open_embedder
 from convnextv2.inference.prediction_file import check_place
+from convnextv2.kernels import choice
 from convnextv2.recipe.options import takes
 from convnextv2.verbs.options import AuditOptions
 
@@ -42,6 +45,11 @@ def audit(options: AuditOptions) -> AuditReport:
     recipe = given.model_copy(update={"data_dir": str(options.data)})
     out = Path(options.out)
     _check_out(out, Path(options.data))
+    embedder = None
+    if options.init:
+        choice.choose(recipe.kernels)
+        embedder = open_embedder(options.init, device=recipe.device, precision=recipe.precision)
+        notes += embedder.notes
     images = find_images(recipe, options.task)
     for line in (*notes, *images.notes, *images.defects):
         say(line)
@@ -56,15 +64,23 @@ def audit(options: AuditOptions) -> AuditReport:
     findings = _unreadable(images, looks)
     findings += copy_findings(images, looks, copies)
     findings += odd_images(images, looks)
+    wrong, label_note = find_wrong_labels(
+        images,
+        looks,
+        embedder,
+        batch_size=recipe.images_per_batch(),
+        max_pixels=recipe.max_image_pixels,
+    )
+    findings += wrong
     order = {kind: place for place, kind in enumerate(KINDS)}
     findings.sort(key=lambda finding: (order[finding.kind], -(finding.score or 0)))
-    corrected = correct(images, findings, left_out(images, copies), out, "drop")
+    corrected = correct(images, findings, left_out(images, copies), out, options.wrong_labels)
     report = AuditReport(
         images,
         summarise(images, looks),
         findings,
         corrected,
-        "",
+        label_note,
         time.monotonic() - began,
     )
     page = write_report(
@@ -108,6 +124,7 @@ def _lines(report: AuditReport) -> list[str]:
     splits = ", ".join(f"{split} {n:,}" for split, n in summary.splits.items() if split)
     what = f" ({splits})" if splits else ""
     lines = [f"{len(images):,} images{what}, {len(images.class_names)} classes, {images.task}"]
+    lines += [report.label_note] if images.targets is not None else []
     counts = counts_of(report.findings)
     lines += [f"{KINDS[kind][0]:32} {count:6,}" for kind, count in counts.items()]
     lines += ["Nothing was found."] * (not counts and not images.defects)

@@ -213,10 +213,10 @@ class AuditOptions(
     knobs=(
         *("train_split", "val_split", "columns", "images_dir", "image_suffix", "labels"),
         *("label_separator", "annotations", "classes", "ignore_values", "reduce_zero_label"),
-        *("value_range", "max_image_pixels"),
+        *("value_range", "max_image_pixels", "batch_size", "device", "precision", "kernels"),
     ),
 ):
-    """Audit images before training: bad files, copies, leaks between splits, odd images."""
+    """Audit images before training: bad files, copies, leaks, odd images, wrong labels."""
 
     data: PathLike = argument(
         "DATA", "Folder of images, table, or annotated data of any task, as train takes them."
@@ -233,6 +233,18 @@ class AuditOptions(
         "of the first image.",
         metavar="N",
         ge=1,
+    )
+    init: str = option(
+        "",
+        "Encoder by whose features labels are judged: a run, weights of any format, or an "
+        "artifact. If empty, a quick descriptor of the images themselves is used.",
+        metavar="WEIGHTS",
+    )
+    wrong_labels: Literal["drop", "keep", "change"] = option(
+        "drop",
+        "What the corrected data do with training images whose labels are probably wrong: leave "
+        "them out (drop), keep them, or change the labels to the suggested ones.",
+        metavar="W",
     )
     out: PathLike = option("audit", "Folder to write.", metavar="FOLDER")
     json: bool = _json()

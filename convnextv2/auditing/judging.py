@@ -1,0 +1,119 @@
+"""Judges the labels of a data set, by features of an encoder or of the quick descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convnextv2.auditing.descriptor import describe
+from convnextv2.auditing.findings import Finding
+from convnextv2.auditing.images import Images
+from convnextv2.auditing.labels import (
+    LEAST_IMAGES,
+    MOST_WRONG,
+    NAMED,
+    doubt,
+    is_better_than_guessing,
+    judge,
+)
+from convnextv2.auditing.scan import Look
+from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.source import Source
+from convnextv2.errors import DataError
+from convnextv2.inference.embedder import Embedder
+
+
+def find_wrong_labels(
+    images: Images,
+    looks: Sequence[Look],
+    embedder: Embedder | None,
+    *,
+    batch_size: int,
+    max_pixels: int,
+) -> tuple[list[Finding], str]:
+    """Find labels that are probably wrong.
+
+    Args:
+        images: The images.
+        looks: What was seen of each.
+        embedder: What makes features; None for the quick descriptor.
+        batch_size: Images that are embedded at once.
+        max_pixels: The largest image that is decoded.
+
+    Returns:
+        The findings, and a sentence that says how they were found, or why there are none.
+    """
+    if images.targets is None or images.task != "classification" or images.is_multi_label:
+        return [], "Labels are judged only where every image has one class."
+    good = [i for i, look in enumerate(looks) if not look.error and images.targets[i] >= 0]
+    counts = np.bincount(images.targets[good], minlength=len(images.class_names))
+    judged = np.flatnonzero(counts >= LEAST_IMAGES)
+    if len(judged) < 2:
+        return [], (
+            f"Labels are not judged: fewer than two classes have {LEAST_IMAGES} images each."
+        )
+    chosen = [i for i in good if counts[images.targets[i]] >= LEAST_IMAGES]
+    row = np.full(len(counts), -1, np.int64)
+    row[judged] = np.arange(len(judged))
+    labels = torch.from_numpy(row[images.targets[chosen]])
+    if embedder is None:
+        small = [look.small for i in chosen if (look := looks[i]).small is not None]
+        features, by = describe(np.stack(small)), "a quick descriptor of small copies"
+    else:
+        features = _embed([images.paths[i] for i in chosen], embedder, batch_size, max_pixels)
+        by = f"features of {embedder.about['path']}"
+    found = judge(features, labels, len(judged))
+    doubts = doubt(found.logits, labels)
+    commonest = float(labels.bincount().max()) / len(labels)
+    if not is_better_than_guessing(found.accuracy, commonest, len(labels)):
+        return [], (
+            f"Labels are not judged: by {by}, a linear classifier names {found.accuracy:.0%} of "
+            f"the labels of images that it did not see, and the commonest class has "
+            f"{commonest:.0%} of them. Give a better encoder with init."
+        )
+    if doubts.share > MOST_WRONG:
+        return [], (
+            f"Labels are not judged: by {by}, {doubts.share:.0%} of them would be wrong, which is "
+            "more likely a fault of the classifier. Give a better encoder with init."
+        )
+    names = [images.class_names[k] for k in judged.tolist()]
+    findings = [
+        Finding(
+            "wrong_label",
+            images.paths[i],
+            images.splits[i],
+            images.label_of(i),
+            f"wrong with a probability of {wrong:.0%}",
+            suggested=names[other],
+            score=round(wrong, 4),
+        )
+        for i, wrong, other in zip(
+            chosen, doubts.wrong.tolist(), doubts.suggested.tolist(), strict=True
+        )
+        if wrong >= NAMED
+    ]
+    return findings, (
+        f"Judged by {by}, from which a linear classifier names {found.accuracy:.0%} of the labels "
+        f"of images that it did not see; {doubts.share:.1%} of the labels are estimated to be "
+        "wrong."
+    )
+
+
+def _embed(paths: Sequence[str], embedder: Embedder, batch_size: int, max_pixels: int) -> Tensor:
+    """Compute features of images that can be read, float32 (N, D)."""
+    source = Source(list(paths), max_pixels=max_pixels)
+    loader = EvaluationLoader(
+        source,
+        embedder.transform,
+        batch_size=batch_size,
+        channels=embedder.transform.preprocessing.channels,
+        workers=0,
+        bad_images="fail",
+    )
+    features = [torch.from_numpy(embedder.run(batch.pixels)) for batch in loader]
+    if not features:
+        raise DataError(f"{paths[0]} and all others: no image can be read.")
+    return torch.cat(features)
