@@ -137,6 +137,9 @@ def pretrain(
     norm_target: bool = True,
     decoder_dim: int = 512,
     decoder_depth: int = 1,
+    health_every_epochs: int | None = None,
+    probe_every_epochs: int | None = None,
+    probe_dir: str | Path = "",
 ) -> Run:
     """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
@@ -257,6 +260,9 @@ def pretrain(
         norm_target: Normalise the pixels of each masked tile before the loss compares them.
         decoder_dim: Number of channels in the decoder.
         decoder_depth: Number of blocks in the decoder.
+        health_every_epochs: Number of epochs between examinations of the features and gradients on a fixed set of images, which the report shows. The first and the last epoch are always examined then. Empty: never.
+        probe_every_epochs: Number of epochs between probes of the frozen features, by nearest neighbours and a linear layer. The images need labels for that. The first and the last epoch are always probed then. Empty: never.
+        probe_dir: Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of the run.
 
     Returns:
         The run.
@@ -1534,6 +1540,9 @@ def plan(
     norm_target: bool = True,
     decoder_dim: int = 512,
     decoder_depth: int = 1,
+    health_every_epochs: int | None = None,
+    probe_every_epochs: int | None = None,
+    probe_dir: str | Path = "",
 ) -> dict[str, Any]:
     """Run the first steps of a recipe, and say what the whole run would cost.
 
@@ -1713,6 +1722,9 @@ def plan(
         norm_target: Normalise the pixels of each masked tile before the loss compares them.
         decoder_dim: Number of channels in the decoder.
         decoder_depth: Number of blocks in the decoder.
+        health_every_epochs: Number of epochs between examinations of the features and gradients on a fixed set of images, which the report shows. The first and the last epoch are always examined then. Empty: never.
+        probe_every_epochs: Number of epochs between probes of the frozen features, by nearest neighbours and a linear layer. The images need labels for that. The first and the last epoch are always probed then. Empty: never.
+        probe_dir: Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of the run.
 
     Returns:
         Images per second, and the memory, time and disk space of the whole run.

@@ -39,19 +39,28 @@ class Series:
 
 
 def line_chart(
-    series: Sequence[Series], *, title: str, y_format: Format, mark: tuple[Point, str] | None = None
+    series: Sequence[Series],
+    *,
+    title: str,
+    y_format: Format,
+    mark: tuple[Point, str] | None = None,
+    x_name: str = "epoch",
+    y_span: Sequence[float] = (),
 ) -> Markup:
-    """Draw lines over epochs.
+    """Draw lines over epochs, or over something else that is counted.
 
     Args:
         series: The lines.
         title: What the y axis shows, with its unit.
         y_format: Formats a value of the y axis.
         mark: A point to highlight, and its label.
+        x_name: What the x axis counts.
+        y_span: Values that the y axis reaches in any case, so that small differences look small.
     """
     everything = [point for line in series for point in line.points]
     x_ticks = nice_ticks(0, max(x for x, _ in everything) or 1)
-    y_ticks = nice_ticks(min(y for _, y in everything), max(y for _, y in everything))
+    heights_shown = [y for _, y in everything] + list(y_span)
+    y_ticks = nice_ticks(min(heights_shown), max(heights_shown))
     x_most, (y_least, y_most) = max(max(x for x, _ in everything), 1e-9), (y_ticks[0], y_ticks[-1])
 
     def place(point: Point) -> Point:
@@ -64,7 +73,7 @@ def line_chart(
     for x in x_ticks:
         if x <= x_most:
             parts.append(_text(place((x, 0))[0], BOTTOM + 18, f"{x:g}", anchor="middle"))
-    parts.append(_text(RIGHT, BOTTOM + 36, "epoch", anchor="end", kind="unit"))
+    parts.append(_text(RIGHT, BOTTOM + 36, x_name, anchor="end", kind="unit"))
     ends = [place(line.points[-1]) for line in series]
     heights = spread([y for _, y in ends], LABEL_HEIGHT, TOP + 10, BOTTOM - 14)
     for line, (x, y), height in zip(series, ends, heights, strict=True):
@@ -89,18 +98,19 @@ def line_chart(
         parts.append(_text(x, y - 11, mark[1], anchor=anchor, kind="note"))
     told = "; ".join(
         f"{line.name} from {y_format(line.points[0][1])} to {y_format(line.points[-1][1])} at "
-        f"epoch {line.points[-1][0]:g}"
+        f"{x_name} {line.points[-1][0]:g}"
         for line in series
     )
     domain = f"{x_most:g} {y_least:g} {y_most:g}"
     return Markup(
         '<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" '
-        'data-domain="{}"{}>{}</svg>'
+        'data-domain="{}" data-x="{}"{}>{}</svg>'
     ).format(
         WIDTH,
         HEIGHT,
         f"{title}: {told}.",
         domain,
+        x_name,
         Markup(' data-percent="1"') if y_format is percent else "",
         Markup("").join(parts),
     )

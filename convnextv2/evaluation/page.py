@@ -269,7 +269,22 @@ def _charts(
             y_format=_loss,
         )
         charts.append(("Pre-training loss (masked tiles)", chart))
+    if probe := _probe_chart(_of_kind(pretrain_metrics, "probe")):
+        charts.append(("Probes of frozen features", probe))
     return charts
+
+
+def _probe_chart(records: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Draw what probes found during pre-training; None if there were none."""
+    series = [
+        Series("commonest", _points(records, "commonest"), "soft"),
+        Series("neighbours", _points(records, "knn"), "soft"),
+        Series("linear", _points(records, "linear")),
+    ]
+    if not series[-1].points:
+        return None
+    title = "Accuracy of probes of frozen features"
+    return line_chart(series, title=title, y_format=percent, y_span=(0,))
 
 
 def _of_kind(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

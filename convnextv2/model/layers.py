@@ -239,6 +239,18 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
         self.gelu_form = "none" if gelu == "exact" else "tanh"
 
+    def expanded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the widened features in the middle of the block, for those who look at them.
+
+        Args:
+            x: Dense (N, H, W, C).
+
+        Returns:
+            (N, H, W, 4 C) after GELU, and the same after GRN; twice the first without GRN.
+        """
+        y = F.gelu(self.pwconv1(self.norm(self.dwconv(x))), approximate=self.gelu_form)
+        return y, y if self.grn is None else self.grn(y)
+
     def forward(
         self, x: Tensor, canvas: Canvas | None = None, wanted: Canvas | None = None
     ) -> Tensor:

@@ -30,6 +30,7 @@ IDLE_RULES: dict[str, IdleRule] = {
     ),
     "no_eps": IdleRule(lambda r: r.optimizer in ("sgd", "lion"), "the optimizer has none"),
     "no_grn": IdleRule(lambda r: r.block != "v2", "the blocks have no GRN"),
+    "no_probe": IdleRule(lambda r: r.probe_every_epochs is None, "probe_every_epochs is not set"),
     "has_policy": IdleRule(lambda r: r.auto_augment is not None, "auto_augment takes its place"),
     "no_erasing": IdleRule(lambda r: r.erase_prob == 0, "erase_prob is 0"),
     "pads": IdleRule(lambda r: r.crop_padding > 0, "crop_padding takes its place"),

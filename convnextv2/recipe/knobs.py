@@ -972,6 +972,28 @@ class Recipe(BaseModel):
     )
     decoder_dim: int = _pretrain(512, "Number of channels in the decoder.", ge=1)
     decoder_depth: int = _pretrain(1, "Number of blocks in the decoder.", ge=1)
+    health_every_epochs: int | None = _pretrain(
+        None,
+        "Number of epochs between examinations of the features and gradients on a fixed set of "
+        "images, which the report shows. The first and the last epoch are always examined then. "
+        "Empty: never.",
+        unit="epochs",
+        ge=1,
+    )
+    probe_every_epochs: int | None = _pretrain(
+        None,
+        "Number of epochs between probes of the frozen features, by nearest neighbours and a "
+        "linear layer. The images need labels for that. The first and the last epoch are always "
+        "probed then. Empty: never.",
+        unit="epochs",
+        ge=1,
+    )
+    probe_dir: str = _pretrain(
+        "",
+        "Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of the "
+        "run.",
+        idle=("no_probe",),
+    )
 
     def images_per_batch(self, default: int = 64) -> int:
         """Return `batch_size` as a number.

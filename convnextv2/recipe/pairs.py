@@ -124,6 +124,12 @@ def _of_sharding(recipe: Recipe) -> Iterator[str]:
             "shard = True: MindCV's files need all weights and moments on one rank. Set "
             "mindcv_files = False."
         )
+    for name in ("health_every_epochs", "probe_every_epochs"):
+        if getattr(recipe, name) is not None:
+            yield (
+                f"shard = True: {name} looks at the whole model on one rank, and no rank holds it. "
+                f"Leave {name} out, or set shard = False."
+            )
 
 
 def _of_the_time(recipe: Recipe) -> Iterator[str]:

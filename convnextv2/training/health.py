@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ LARGEST_WEIGHT = 1e8
 _SPIKE = 2.0
 _STILL = 0.005
 _LINES, _LEAST_LINES = 20, 5
+_ALIKE = 0.1
+"""Diversity of 0.1 means that two channels have a cosine similarity of 0.8 on average."""
+_MOST = 0.5
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -96,6 +100,42 @@ class LossWatch:
                     "The model has collapsed, or has not begun to learn."
                 )
         return ""
+
+
+def feature_warnings(record: Mapping[str, Any], first: Mapping[str, Any] | None) -> list[str]:
+    """Warn if the features of a pre-training run collapse.
+
+    Args:
+        record: A record of the kind "health".
+        first: The first such record of the run; None if this is it.
+
+    Returns:
+        Lines for the user, none if nothing is wrong.
+    """
+    lines, names = [], record["layers"]
+    then = first["diversity"] if first is not None else record["diversity"]
+    alike = [
+        name
+        for name, now, before in zip(names, record["diversity"], then, strict=True)
+        if now is not None and before is not None and now < min(_ALIKE, before / 2)
+    ]
+    if alike:
+        lines.append(
+            f"the channels of layers {', '.join(alike)} have become alike (diversity below "
+            f"{_ALIKE}, and below half of what it was). The features collapse: use block v2, or "
+            "lower lr."
+        )
+    for figure, what in (("dead", "hardly ever active"), ("saturated", "the same everywhere")):
+        most = [name for name, now in zip(names, record[figure], strict=True) if now > _MOST]
+        if most:
+            lines.append(
+                f"more than half of the channels of layers {', '.join(most)} are {what} "
+                f"({figure}). Lower lr, or set clip_norm."
+            )
+    broken = [name for name, now in zip(names, record["diversity"], strict=True) if now is None]
+    if broken:
+        lines.append(f"the features of layers {', '.join(broken)} are all 0 or not finite.")
+    return lines
 
 
 def collapse(precision: NDArray[np.float64], support: NDArray[np.int64]) -> str:

@@ -33,7 +33,7 @@ from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.progress import Display
 from convnextv2.training.shard import whole_model
 from convnextv2.training.state import Progress
-from convnextv2.training.task import Task
+from convnextv2.training.task import Examine, Task
 from convnextv2.training.window import Window
 
 
@@ -75,6 +75,7 @@ def fit(
     watch: LossWatch | None = None,
     tree: GradientTree | None = None,
     deadline: Deadline | None = None,
+    examine: Examine | None = None,
 ) -> None:
     """Train from `progress` to the end of `pace.epochs`, or until `pace.patience` is exhausted.
 
@@ -94,6 +95,7 @@ def fit(
         tree: Adds gradients in an order that does not depend on the ranks; None to add them in the
             fastest way.
         deadline: Decides the number of epochs while the run goes on; None for those of `pace`.
+        examine: Examines the model before the first step and after epochs; None for nothing.
 
     Raises:
         TrainingError: The loss, the gradient or the weights are not finite.
@@ -122,7 +124,12 @@ def fit(
         Rescue(keeper, window, progress, place) as rescue,
     ):
         task.loader.patience.stop_asked = stop_requested
-        end_epoch = partial(close_epoch, model, task, keeper, average, progress, display, deadline)
+        end_epoch = partial(
+            close_epoch, model, task, keeper, average, progress, display, deadline, examine
+        )
+        if examine is not None and progress.step == 0:
+            log_examined(examine, model, keeper, average, progress, display, pace.epochs)
+            window.restart()
         if not progress.is_closed:
             # A stop came between the save of an epoch and its evaluation.
             end_epoch(pace, began=time.perf_counter(), trained_s=0.0)
@@ -312,6 +319,7 @@ def close_epoch(
     progress: Progress,
     display: Display,
     deadline: Deadline | None,
+    examine: Examine | None,
     pace: Pace,
     *,
     began: float,
@@ -327,6 +335,7 @@ def close_epoch(
         progress: The position, just after the epoch's last step.
         display: Shows the figures.
         deadline: Is told what the epoch took; None if the number of epochs is fixed.
+        examine: Examines the model; None for nothing.
         pace: How often to evaluate.
         began: The time at which the epoch began, by `time.perf_counter`.
         trained_s: Seconds of training since then.
@@ -343,6 +352,8 @@ def close_epoch(
         record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
         keeper.log(record)
         display.line(record)
+    if examine is not None:
+        log_examined(examine, model, keeper, average, progress, display, pace.epochs)
     total_s = time.perf_counter() - began
     times = {
         "train_s": round(trained_s, 2),
@@ -353,10 +364,40 @@ def close_epoch(
     keeper.log({**where, "last_loss": progress.last_loss, **times, **figures})
     progress.closed = progress.epoch
     if deadline is not None:
-        deadline.close_epoch(total_s - trained_s if figures else 0.0)
+        measured = bool(figures) or examine is not None
+        deadline.close_epoch(total_s - trained_s if measured else 0.0)
     if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
         keeper.save(False)  # it is the last epoch, which is always saved
     keeper.close_epoch()
+
+
+def log_examined(
+    examine: Examine,
+    model: nn.Module,
+    keeper: Keeper,
+    average: WeightAverage | None,
+    progress: Progress,
+    display: Display,
+    last: int,
+) -> None:
+    """Examine the model, or its average if there is one, and log what was found.
+
+    Args:
+        examine: Examines the model.
+        model: The network.
+        keeper: Writes the records.
+        average: The moving average, which is examined in place of the weights; None for none.
+        progress: The position, at the end of an epoch.
+        display: Shows what was found.
+        last: The number of the last epoch.
+    """
+    model.eval()
+    with average.in_model() if average is not None else nullcontext():
+        for found in examine(progress.epoch, last):
+            where = {"step": progress.step, "epoch": progress.epoch}
+            keeper.log({"kind": found.record["kind"], **where, **found.record})
+            for line in found.lines:
+                display.text(f"epoch {progress.epoch}: {line}")
 
 
 def steps_of_epoch(

@@ -9,7 +9,7 @@ class with these attributes and methods is a task. The tasks of this package are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,25 @@ class Batches(Protocol):
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterable[Any]:
         """Return the batches of an epoch, starting with batch number `first_batch`."""
+
+
+class Examined(NamedTuple):
+    """What an examination at the end of an epoch found.
+
+    Attributes:
+        record: The record for the log, without step and epoch. It is the same each time if the
+            weights are, so that a resumed run logs what an uninterrupted one does.
+        lines: What people should read at once.
+    """
+
+    record: dict[str, Any]
+    lines: list[str]
+
+
+Examine = Callable[[int, int], Iterable[Examined]]
+"""Examines the model after an epoch, given its number and that of the last one. Epoch 0 is before
+the first step. An examination decides nothing and draws no random number of the run, so a run
+learns the same with it and without it. Ranks other than the main one find nothing."""
 
 
 class Task(Protocol):

@@ -31,15 +31,16 @@ from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.shard import compile_model, is_sharded, shard_model, shares_model
 from convnextv2.training.start import Start, Way
 from convnextv2.training.state import Progress
-from convnextv2.training.task import Task
+from convnextv2.training.task import Examine, Task
 
 
-def train_task(task: Task, start: Start) -> None:
+def train_task(task: Task, start: Start, examine: Examine | None = None) -> None:
     """Train a model as its recipe says, and leave best/ and last/ in the run folder.
 
     Args:
         task: The task that is learned.
         start: How the run starts, and where.
+        examine: Examines the model before the first step and after epochs; None for nothing.
 
     Raises:
         DataError: There are too few images for one batch.
@@ -112,6 +113,7 @@ def train_task(task: Task, start: Start) -> None:
             watch=LossWatch(task.usual_loss, losses),
             tree=GradientTree(model, recipe.accumulate, place) if recipe.elastic else None,
             deadline=deadline,
+            examine=examine,
         )
         keeper.finish()
         if progress.is_out_of(pace.patience) and progress.epoch < pace.epochs:

@@ -6,6 +6,7 @@ from convnextv2.console import say
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
+from convnextv2.tasks.masked.examination import build_examination
 from convnextv2.tasks.masked.report import report_pretraining
 from convnextv2.tasks.masked.task import MaskedPretraining
 from convnextv2.verbs.options import PretrainOptions
@@ -22,7 +23,8 @@ def pretrain(options: PretrainOptions) -> Run:
     """
     with new_run(options) as start:
         run = start.run
-        if run_task(MaskedPretraining(start), start):
+        task = MaskedPretraining(start)
+        if run_task(task, start, build_examination(task, start)):
             report_pretraining(run, open_weights(find_weights(run.path)))
             say(f"Report: {run.report}")
             say(

@@ -24,7 +24,7 @@ from convnextv2.run import Run, open_run
 from convnextv2.training.conditions import Conditions, keep_global_batch
 from convnextv2.training.start import Start, Way, decide, make_folder, prepare
 from convnextv2.training.state import Progress
-from convnextv2.training.task import Task
+from convnextv2.training.task import Examine, Task
 from convnextv2.training.train import train_task
 from convnextv2.verbs.options import PretrainOptions, TrainOptions
 
@@ -78,12 +78,13 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         yield Start(recipe, run, place, way, weights, began)
 
 
-def run_task(task: Task, start: Start) -> bool:
+def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
     """Train a task to its end, and leave the ranks.
 
     Args:
         task: What is learned.
         start: How the run starts, and where.
+        examine: Examines the model before the first step and after epochs; None for nothing.
 
     Returns:
         Whether this process has to write the report. If the run was already finished and reported,
@@ -91,7 +92,7 @@ def run_task(task: Task, start: Start) -> bool:
     """
     run, place = start.run, start.place
     before = run.last_checkpoint() if run.is_reported() else None
-    train_task(task, start)
+    train_task(task, start, examine)
     leave()  # writing the report may take longer than ranks wait for each other
     if not place.is_main:
         return False

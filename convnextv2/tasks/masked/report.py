@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convnextv2.data.left_out import Quarantine
+from convnextv2.evaluation.health_section import health_sections
 from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
@@ -31,6 +32,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
         recipe=recipe.model_dump(),
         pretrain_metrics=run.metrics(),
         gallery=run_gallery(run, weights, quarantine),
+        sections=health_sections(run.metrics()),
         channels=recipe.in_channels,
         next_steps=[
             (fine_tune, "Fine-tune the encoder on labelled images."),
