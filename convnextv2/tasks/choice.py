@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import torch
+from torch import nn
+
 from convnextv2.console import say
 from convnextv2.data.dense.map_sources import find_map_sources
 from convnextv2.data.dense.object_sources import find_object_sources
+from convnextv2.data.dense.objects import objects_of
+from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.notices import left_out_line
+from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
 from convnextv2.find import find_weights, open_run_weights
@@ -14,14 +20,17 @@ from convnextv2.run import Run
 from convnextv2.tasks.classification.goal import OneClass
 from convnextv2.tasks.classification.report import report_training as report_classification
 from convnextv2.tasks.detection.report import report_detection
-from convnextv2.tasks.detection.task import Detection
+from convnextv2.tasks.detection.task import Detection, build_detector, wants_masks
+from convnextv2.tasks.masked.task import build_masked
 from convnextv2.tasks.measure import AnyEvaluation
 from convnextv2.tasks.multi_label.goal import AnyLabels, several_labels
 from convnextv2.tasks.multi_label.measure import evaluate_labels
 from convnextv2.tasks.multi_label.report import write_label_report
 from convnextv2.tasks.segmentation.report import report_segmentation
-from convnextv2.tasks.segmentation.task import Segmentation
+from convnextv2.tasks.segmentation.task import Segmentation, build_segmentor
 from convnextv2.tasks.supervised.task import Supervised
+from convnextv2.training.build import build_network
+from convnextv2.training.optim import freeze, freeze_grn
 from convnextv2.training.start import Start
 from convnextv2.weights.opened import Weights
 
@@ -46,19 +55,49 @@ def build_task(start: Start) -> AnyTask:
     return Supervised(start, sources, AnyLabels())
 
 
-def count_images(recipe: Recipe, place: Place, *, labelled: bool) -> int:
-    """Count the training images of a recipe.
+def find_training(recipe: Recipe, place: Place, *, labelled: bool) -> Source:
+    """Find the training images of a recipe.
 
     Args:
         recipe: Names the task and the data.
         place: This rank.
-        labelled: False for pre-training, to which all images count.
+        labelled: False for pre-training, for which all images count.
     """
     if labelled and recipe.task == "segmentation":
-        return len(find_map_sources(recipe, place)[0])
+        return find_map_sources(recipe, place)[0]
     if labelled and recipe.task == "detection":
-        return len(find_object_sources(recipe)[0])
-    return len(find_sources(recipe, labelled=labelled)[0])
+        return find_object_sources(recipe)[0]
+    return find_sources(recipe, labelled=labelled)[0]
+
+
+def outline(recipe: Recipe, source: Source, *, labelled: bool) -> nn.Module:
+    """Build the network that a recipe trains without memory for its weights.
+
+    Args:
+        recipe: The recipe.
+        source: Its training images, which know the classes.
+        labelled: False for pre-training.
+
+    Returns:
+        The network on the meta device. What the recipe freezes needs no gradient.
+    """
+    classes = len(source.class_names)
+    model: nn.Module
+    with torch.device("meta"):
+        if not labelled:
+            return build_masked(recipe, build_network(recipe, None))
+        if recipe.task == "segmentation":
+            model = build_segmentor(recipe, build_network(recipe, None), classes)
+        elif recipe.task == "detection":
+            assert isinstance(source, AnnotatedSource), "find_training returns that"
+            masks = wants_masks(recipe, objects_of(source).has_masks)
+            model = build_detector(recipe, build_network(recipe, None), classes, masks=masks)
+        else:
+            model = build_network(recipe, recipe.num_classes or classes)
+    freeze(model, recipe.freeze)
+    if recipe.freeze_grn:
+        freeze_grn(model)
+    return model
 
 
 def report_training(

@@ -91,7 +91,7 @@ def resolve_batch(
     """
     ranks = place.world_size
     if recipe.batch_size != "auto":
-        return _with_accumulate(recipe, recipe.batch_size, ranks)
+        return with_accumulate(recipe, recipe.batch_size, ranks)
     wanted = recipe.global_batch
     if wanted and recipe.accumulate != 1 and not recipe.resume:
         raise RecipeError(
@@ -176,8 +176,17 @@ def largest_batch(
     return sizes[good] if good >= 0 else 0
 
 
-def _with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:
-    """Derive accumulate from global_batch, if that is given."""
+def with_accumulate(recipe: Recipe, batch_size: int, ranks: int) -> Recipe:
+    """Derive accumulate from global_batch, if that is given.
+
+    Args:
+        recipe: The recipe.
+        batch_size: Images in a batch of one rank.
+        ranks: The number of ranks.
+
+    Raises:
+        RecipeError: They cannot share the global batch, or accumulate contradicts it.
+    """
     if recipe.global_batch is None:
         return recipe
     share = batch_size * ranks

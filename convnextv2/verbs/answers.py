@@ -480,17 +480,38 @@ Statistics = TypedDict(
 )
 
 
+class PlannedCluster(TypedDict):
+    """What a recipe will cost on several devices.
+
+    The least figures hold if as much communication as possible runs beside the computation, the
+    most if none does.
+    """
+
+    ranks: Annotated[int, _is("The devices.")]
+    global_batch: Annotated[int, _is("The images in a step, on all devices together.")]
+    parameters: Annotated[int, _is("The parameters that are trained.")]
+    mbytes_per_step: Annotated[float, _is("What each device sends in a step, in MB.")]
+    compute_s: Annotated[float, _is("The computation of a step.")]
+    communication_s: Annotated[float, _is("The communication of a step by itself.")]
+    steps: Annotated[int, _is("The steps of the whole run.")]
+    least_hours: Annotated[float, _is("The time of the whole run, at least.")]
+    most_hours: Annotated[float, _is("The time of the whole run, at most.")]
+    least_share: Annotated[float, _is("The share of waiting for communication, at least.")]
+    most_share: Annotated[float, _is("The share of waiting for communication, at most.")]
+
+
 class Planned(TypedDict):
     """What a recipe will cost on this machine."""
 
     verb: Annotated[str, _is("train or pretrain.")]
     images_per_second: Annotated[float, _is("The pace of training.")]
-    data_wait: Annotated[float, _is("The share of the time spent waiting for data.")]
-    memory_gib: Annotated[float, _is("The peak memory of the host.")]
+    data_wait: NotRequired[Annotated[float, _is("The share of the time spent waiting for data.")]]
+    memory_gib: NotRequired[Annotated[float, _is("The peak memory of the host.")]]
     epochs: Annotated[int, _is("The epochs of the whole run.")]
     steps: Annotated[int, _is("The steps of the whole run.")]
     hours: Annotated[float, _is("The time of the whole run, without evaluation.")]
-    disk_gib: Annotated[float, _is("The disk space of the run folder.")]
+    disk_gib: NotRequired[Annotated[float, _is("The disk space of the run folder.")]]
+    cluster: NotRequired[Annotated[PlannedCluster, _is("With `ranks`.")]]
 
 
 class Benchmarked(TypedDict):

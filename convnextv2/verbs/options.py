@@ -516,6 +516,26 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
     )
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
     probe_seconds: float = option(30.0, "How long to measure.", metavar="S", unit="s", gt=0)
+    images_per_second: float | None = option(
+        None,
+        "The pace of one device, if it is known. Nothing is measured here then.",
+        metavar="X",
+        gt=0,
+    )
+    ranks: int | None = option(
+        None,
+        "Also plan for this many devices, each with the pace of one; see link_gbit.",
+        metavar="N",
+        ge=1,
+    )
+    link_gbit: float = option(
+        100.0,
+        "With ranks: what the slowest link between two neighbours of them sends and receives at "
+        "the same time.",
+        metavar="G",
+        unit="Gbit/s",
+        gt=0,
+    )
     json: bool = _json()
 
 

@@ -13,7 +13,9 @@ from convnextv2.data.transforms import build_batch_transform, build_preprocessin
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import build_tile_lessons
+from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
@@ -44,13 +46,7 @@ class MaskedPretraining:
             encoder = build_network(recipe, None)
         provenance = start.load_into(encoder)
         with skeleton(recipe, place):
-            self.model = FCMAE(
-                encoder,
-                tile=recipe.tile,
-                norm_target=recipe.norm_target,
-                decoder_dim=recipe.decoder_dim,
-                decoder_depth=recipe.decoder_depth,
-            )
+            self.model = build_masked(recipe, encoder)
         preprocessing = build_preprocessing(recipe)
         self._size = preprocessing.image_size
         self._grid = self.model.grid(*self._size)
@@ -105,3 +101,14 @@ class MaskedPretraining:
             return self._lessons.loss(model, images, visible, masked)
         loss: Tensor = model(images, visible, masked)
         return loss
+
+
+def build_masked(recipe: Recipe, encoder: ConvNeXtV2) -> FCMAE:
+    """Build the recipe's masked autoencoder around an encoder."""
+    return FCMAE(
+        encoder,
+        tile=recipe.tile,
+        norm_target=recipe.norm_target,
+        decoder_dim=recipe.decoder_dim,
+        decoder_depth=recipe.decoder_depth,
+    )

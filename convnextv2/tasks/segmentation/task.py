@@ -21,7 +21,9 @@ from convnextv2.data.transforms import build_batch_transform, build_preprocessin
 from convnextv2.device import choose_precision
 from convnextv2.errors import RecipeError
 from convnextv2.inference.segmenter import Windows, segmenter_of
+from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor, segmentation_loss
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.segmentation.measure import measure_maps
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
@@ -57,13 +59,7 @@ class Segmentation:
         torch.manual_seed(recipe.seed)
         with skeleton(recipe, self._place):
             encoder = build_network(recipe, None)
-            self.model = Segmentor(
-                encoder,
-                len(self.class_names),
-                channels=recipe.head_channels,
-                norm=recipe.head_norm,
-                auxiliary=recipe.auxiliary_weight > 0,
-            )
+            self.model = build_segmentor(recipe, encoder, len(self.class_names))
         self.depths = encoder.depths
         provenance = start.load_into(self.model, self.class_names, len(self.class_names))
         freeze(self.model, recipe.freeze)
@@ -163,3 +159,14 @@ class Segmentation:
         found = model(blank)
         logits, auxiliary = found if isinstance(found, tuple) else (found, None)
         return segmentation_loss(logits, auxiliary, targets, self.recipe.auxiliary_weight)
+
+
+def build_segmentor(recipe: Recipe, encoder: ConvNeXtV2, num_classes: int) -> Segmentor:
+    """Build the recipe's segmentor on an encoder, with random weights in its heads."""
+    return Segmentor(
+        encoder,
+        num_classes,
+        channels=recipe.head_channels,
+        norm=recipe.head_norm,
+        auxiliary=recipe.auxiliary_weight > 0,
+    )
