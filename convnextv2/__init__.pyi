@@ -1371,6 +1371,9 @@ def plan(
     config: str | Path | None = None,
     *,
     probe_seconds: float = 30.0,
+    images_per_second: float | None = None,
+    ranks: int | None = None,
+    link_gbit: float = 100.0,
     json: bool = False,
     out: str | Path = "",
     resume: bool | Literal["auto"] = False,
@@ -1547,12 +1550,17 @@ def plan(
     """Run the first steps of a recipe, and say what the whole run would cost.
 
     The steps run in a process of their own, in a temporary folder. The first step does not count,
-    because it may compile. The memory is that of the host.
+    because it may compile. The memory is that of the host. If the pace of one device is given,
+    nothing is run. With `ranks`, the time on a cluster follows from the pace and the speed of its
+    links, see `training.cluster`.
 
     Args:
         verb: train or pretrain. If empty, it is the verb that the recipe is for.
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         probe_seconds: How long to measure.
+        images_per_second: The pace of one device, if it is known. Nothing is measured here then.
+        ranks: Also plan for this many devices, each with the pace of one; see link_gbit.
+        link_gbit: With ranks: what the slowest link between two neighbours of them sends and receives at the same time.
         json: Print the answer as JSON, for use by other programs.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.

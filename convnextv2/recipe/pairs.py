@@ -119,6 +119,11 @@ def _of_sharding(recipe: Recipe) -> Iterator[str]:
             "shard = True: auto tries steps on one device with the whole model, which shard is to "
             "avoid. Give batch_size."
         )
+    if recipe.optimizer in ("lamb", "adan"):
+        yield (
+            f"shard = True: {recipe.optimizer} computes with whole tensors only. Use another "
+            "optimizer."
+        )
     if recipe.mindcv_files:
         yield (
             "shard = True: MindCV's files need all weights and moments on one rank. Set "
