@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convnextv2.verbs.convert import convert
     from convnextv2.verbs.demo import demo
     from convnextv2.verbs.embed import embed
+    from convnextv2.verbs.explain import explain
     from convnextv2.verbs.export import export
     from convnextv2.verbs.infer import infer
     from convnextv2.verbs.inspect import inspect
@@ -52,7 +53,7 @@ _HOME = {
         verb: f"verbs.{verb}"
         for verb in ("replay", "models", "recipes", "demo", "plan", "benchmark")
     },
-    **{verb: f"verbs.{verb}" for verb in ("audit", "compare", "embed", "probe", "push")},
+    **{verb: f"verbs.{verb}" for verb in ("audit", "compare", "embed", "explain", "probe", "push")},
     **{
         verb: f"verbs.{verb}"
         for verb in ("convert", "export", "inspect", "infer", "serve", "statistics")
@@ -71,6 +72,7 @@ __all__ = [
     "create_model",
     "demo",
     "embed",
+    "explain",
     "export",
     "infer",
     "inspect",

@@ -1037,6 +1037,88 @@ def audit(
         RecipeError: An option has a wrong value, or `out` cannot be written.
     """
 
+def explain(
+    run: str | Path,
+    images: str | Path | Sequence[str | Path] = (),
+    *,
+    out: str | Path = "explanation.html",
+    target: str | Path = "",
+    against: str | Path = "",
+    patch_px: int | None = None,
+    step_px: int | None = None,
+    pictures: str | Path = "",
+    mistakes: int = 24,
+    neighbours: int = 2,
+    json: bool = False,
+    seed: int = 42,
+    device: str | Path = "auto",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    kernels: Literal["auto", "native", "plain"] = "auto",
+    data_dir: str | Path = "",
+    dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = "",
+    dataset_download: bool = False,
+    train_split: str | Path = "train",
+    val_split: str | Path = "val",
+    class_order: str | Path = "auto",
+    columns: str | Path = "",
+    labels: Literal["auto", "single", "multi"] = "auto",
+    label_separator: str | Path = "",
+    images_dir: str | Path = "",
+    image_suffix: str | Path = "",
+    val_fraction: float = 0.1,
+    bad_images: Literal["fail", "skip", "quarantine"] = "skip",
+    max_image_pixels: int = 178956970,
+    batch_size: int | Literal["auto"] = 32,
+    workers: int | Literal["auto"] = "auto",
+) -> Path:
+    """Write a page that explains what a model answers.
+
+    With images, it shows class activation maps and occlusion maps. Without images, it shows a map
+    of the embeddings of labelled images, the most confident mistakes, and the training images that
+    are nearest to each. For a pre-training run, it shows the map alone.
+
+    Args:
+        run: Run folder, checkpoint or weights file.
+        images: Image files, or folders of them, to explain one by one. Without any, the labelled images of the run or of data_dir are explained as a whole.
+        out: Page to write.
+        target: Class to explain. If empty, the most probable one of each image.
+        against: Class to explain against: why is it the one and not this one?
+        patch_px: Side of the square that covers a part of the image, as the network sees it. If empty, a seventh of its shorter side.
+        step_px: Distance from one square to the next. If empty, half of its side.
+        pictures: Folder for the maps as PNG files as well. If empty, none.
+        mistakes: Number of mistakes to show.
+        neighbours: Number of training images to show beside each mistake.
+        json: Print the answer as JSON, for use by other programs.
+        seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
+        device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
+        precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
+        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
+        dataset_download: Allow a named data set to be downloaded.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        labels: How many labels an image of a table has: one (single), or any number (multi; docs/how-to/multi-label.md). auto: several if the table shows that.
+        label_separator: What separates the names in a table's column of labels, such as '|'; space for a blank. If empty, it is found.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+        val_fraction: Share of the images that is held out for validation if the data have no split of their own.
+        bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
+        max_image_pixels: Size of the largest image that is decoded.
+        batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
+        workers: Number of processes that decode and augment images. 0: the main process does it.
+
+    Returns:
+        The page.
+
+    Raises:
+        RecipeError: A class is not known, or options do not go together.
+        CheckpointError: The weights are of another kind.
+        DataError: There are no images.
+    """
+
 def export(
     run: str | Path,
     *,

@@ -136,7 +136,8 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     known, unknown = _separate(
         rest, {option for action in parser._actions for option in action.option_strings}
     )
-    return name, vars(parser.parse_args(known)) | unknown
+    # Intermixed, since images that need not be given may come after options: RUN --out PAGE IMAGE.
+    return name, vars(parser.parse_intermixed_args(known)) | unknown
 
 
 class _Parser(argparse.ArgumentParser):

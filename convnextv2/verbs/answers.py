@@ -439,6 +439,51 @@ class Audited(TypedDict):
     seconds: Annotated[float, _is("The time that it took.")]
 
 
+class ExplainedImage(TypedDict):
+    """What speaks for the answer to one image."""
+
+    image: Annotated[str, _is("The path of the image.")]
+    target: Annotated[str, _is("The class that is explained.")]
+    prob: Annotated[float, _is("Its probability, from 0 to 1.")]
+    logit: Annotated[float, _is("Its logit, or the difference to that of `against`.")]
+    offset: Annotated[float, _is("The part of it that does not depend on the image.")]
+    activation: Annotated[
+        list[list[float]], _is("The class activation map, by rows. Its mean + offset = logit.")
+    ]
+    occlusion_strongest: Annotated[
+        float, _is("The largest change of the log odds, averaged over the squares on a pixel.")
+    ]
+
+
+NearImage = TypedDict(
+    "NearImage",
+    {
+        "image": Annotated[str, _is("The path of the training image.")],
+        "class": Annotated[str, _is("Its class.")],
+        "similarity": Annotated[float, _is("The cosine similarity of the embeddings.")],
+    },
+)
+
+
+class ExplainedMistake(TypedDict):
+    """An image that the classifier gets wrong."""
+
+    image: Annotated[str, _is("The path of the image.")]
+    target: Annotated[str, _is("The class that its label says.")]
+    answer: Annotated[str, _is("The class that the classifier says.")]
+    prob: Annotated[float, _is("The probability of the answer, from 0 to 1.")]
+    nearest: Annotated[list[NearImage], _is("The nearest training images, the nearest first.")]
+
+
+class ExplainedAnswers(TypedDict):
+    """The explanations on a page."""
+
+    page: _Path
+    weights: Annotated[str, _is("The path of the weights.")]
+    images: Annotated[list[ExplainedImage], _is("The images that were given.")]
+    mistakes: Annotated[list[ExplainedMistake], _is("The most confident mistakes first.")]
+
+
 class Replayed(TypedDict):
     """One image of a step that was not finite."""
 
@@ -581,6 +626,7 @@ ANSWERS: dict[str, Answer] = {
     "embed": Answer(Embedded),
     "probe": Answer(Probed),
     "audit": Answer(Audited),
+    "explain": Answer(ExplainedAnswers),
     "export": Answer(Exported),
     "convert": Answer(Converted),
     "push": Answer(Pushed),

@@ -251,6 +251,52 @@ class AuditOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainOptions(
+    Options, verb="explain", knobs=(*INFERENCE, *LABELLED_IMAGES), bad_images="skip", batch_size=32
+):
+    """Explain answers: maps of images; or a map of embeddings, mistakes and their neighbours."""
+
+    run: PathLike = argument("RUN", "Run folder, checkpoint or weights file.")
+    images: Sequence[PathLike] = argument(
+        "IMAGE",
+        "Image files, or folders of them, to explain one by one. Without any, the labelled images "
+        "of the run or of data_dir are explained as a whole.",
+        default=(),
+        many=True,
+    )
+    out: PathLike = option("explanation.html", "Page to write.", metavar="FILE")
+    target: str = option(
+        "", "Class to explain. If empty, the most probable one of each image.", metavar="CLASS"
+    )
+    against: str = option(
+        "", "Class to explain against: why is it the one and not this one?", metavar="CLASS"
+    )
+    patch_px: int | None = option(
+        None,
+        "Side of the square that covers a part of the image, as the network sees it. If empty, a "
+        "seventh of its shorter side.",
+        metavar="PX",
+        unit="px",
+        ge=1,
+    )
+    step_px: int | None = option(
+        None,
+        "Distance from one square to the next. If empty, half of its side.",
+        metavar="PX",
+        unit="px",
+        ge=1,
+    )
+    pictures: str = option(
+        "", "Folder for the maps as PNG files as well. If empty, none.", metavar="FOLDER"
+    )
+    mistakes: int = option(24, "Number of mistakes to show.", metavar="N", ge=0)
+    neighbours: int = option(
+        2, "Number of training images to show beside each mistake.", metavar="N", ge=0
+    )
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(
     Options,
     verb="export",
@@ -614,7 +660,7 @@ VERBS: dict[str, type[Options]] = {
     options.command: options
     for options in (
         *(PretrainOptions, TrainOptions, ValidateOptions, CompareOptions, PredictOptions),
-        *(EmbedOptions, ProbeOptions, AuditOptions),
+        *(EmbedOptions, ProbeOptions, AuditOptions, ExplainOptions),
         *(
             ExportOptions,
             ServeOptions,

@@ -1,0 +1,38 @@
+"""Pictures of maps that speak for and against something, laid over an image."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from convnextv2.evaluation.gallery import to_picture
+
+FOR, AGAINST = (240, 110, 0), (20, 90, 230)
+_SHARE = 0.8
+"""Share of the colour where the map is strongest."""
+
+
+def heat_picture(pixels: Tensor, values: Tensor) -> Image.Image:
+    """Lay a map over an image: orange where it is positive, blue where it is negative.
+
+    The image is shown in grey, so that its colours are not taken for the map's. The map's largest
+    absolute value has the strongest colour, and 0 has none.
+
+    Args:
+        pixels: uint8 (C, H, W).
+        values: The map, (H, W). Values that are not finite are shown as 0.
+    """
+    shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
+    grey = shown.float().mean(0).cpu().numpy()[..., None].repeat(3, 2)
+    heat = np.nan_to_num(values.double().cpu().numpy(), nan=0.0, posinf=0.0, neginf=0.0)
+    strongest = np.abs(heat).max(initial=0.0) or 1.0
+    share = (_SHARE * np.abs(heat) / strongest)[..., None]
+    colour = np.where(heat[..., None] >= 0, np.array(FOR), np.array(AGAINST))
+    mixed = grey * (1 - share) + colour * share
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def plain_picture(pixels: Tensor) -> Image.Image:
+    """Make a picture of an image without a map."""
+    return to_picture(pixels)

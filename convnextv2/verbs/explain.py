@@ -1,0 +1,65 @@
+"""Explain what a classifier answers: maps of images, a map of embeddings, mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnextv2.console import answer, say
+from convnextv2.deploy.artifact import is_artifact
+from convnextv2.errors import CheckpointError, RecipeError
+from convnextv2.evaluation.page import build_page, write_page
+from convnextv2.find import find_weights, open_run_weights
+from convnextv2.inference.prediction_file import check_place
+from convnextv2.kernels import choice
+from convnextv2.recipe.options import takes
+from convnextv2.text import plain
+from convnextv2.verbs.explain_data import explain_data
+from convnextv2.verbs.explain_images import explain_images
+from convnextv2.verbs.options import ExplainOptions
+
+
+@takes(ExplainOptions)
+def explain(options: ExplainOptions) -> Path:
+    """Write a page that explains what a model answers.
+
+    With images, it shows class activation maps and occlusion maps. Without images, it shows a map
+    of the embeddings of labelled images, the most confident mistakes, and the training images that
+    are nearest to each. For a pre-training run, it shows the map alone.
+
+    Returns:
+        The page.
+
+    Raises:
+        RecipeError: A class is not known, or options do not go together.
+        CheckpointError: The weights are of another kind.
+        DataError: There are no images.
+    """
+    page = Path(options.out)
+    if page.is_dir():
+        raise RecipeError(
+            f"out = {page}: is a folder. Give a file such as {page}/explanation.html."
+        )
+    if is_artifact(options.run):
+        raise CheckpointError(
+            f"{options.run}: is an artifact, which has no gradients. Give the run that it was made "
+            "from."
+        )
+    check_place(page)
+    given, notes = options.recipe()
+    choice.choose(given.kernels)
+    opened = open_run_weights(find_weights(options.run))
+    kind = opened.description.kind
+    if kind in ("segmentation", "detection"):
+        raise CheckpointError(
+            f"{opened.path}: gives classes to {'pixels' if kind == 'segmentation' else 'objects'}, "
+            "whose places are its answer. Give a classifier or a pre-training run."
+        )
+    for line in (*notes, *opened.lines()):
+        say(line)
+    explained = (explain_images if options.images else explain_data)(opened, options, given)
+    title = f"Explanations: {plain(Path(options.run).name)}"
+    sections = explained.sections
+    write_page(page, build_page(title, summary=explained.summary, recipe={}, sections=sections))
+    say(f"Page: {page}")
+    answer({"page": str(page), "weights": str(opened.path), **explained.told})
+    return page

@@ -1,0 +1,223 @@
+"""Explain a classifier's answers to single images by activation and occlusion maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnextv2.console import say
+from convnextv2.data.named import default_class_names
+from convnextv2.data.sources import files
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.device import choose_device
+from convnextv2.errors import CheckpointError, DataError, RecipeError
+from convnextv2.evaluation.explanation_page import ExplainedImage, image_section
+from convnextv2.evaluation.gallery import to_picture
+from convnextv2.evaluation.heat import heat_picture
+from convnextv2.inference.explanation import Question, activation_map, enlarge, occlusion_map
+from convnextv2.inference.prediction_file import check_place
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.preprocessing import Preprocessing
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import brief, plain
+from convnextv2.verbs.explain_data import VOTES, Explained
+from convnextv2.verbs.options import ExplainOptions
+from convnextv2.weights.describe import distinct
+from convnextv2.weights.opened import Weights
+from convnextv2.weights.restore import restore
+
+MOST_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of every image.
+
+    Attributes:
+        model: The classifier, on its device.
+        names: The names of its classes.
+        target: The row of the class to explain; None for the most probable one of each image.
+        against: The row of the other class; None for no other.
+        several: Whether an image may have any number of labels.
+        patch: Side of the square that covers a part of the image, in px.
+        step: The distance from one square to the next, in px.
+        batch_size: Covered images that are scored at once.
+    """
+
+    model: ConvNeXtV2
+    names: Sequence[str]
+    target: int | None
+    against: int | None
+    several: bool
+    patch: int
+    step: int
+    batch_size: int
+
+
+def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> Explained:
+    """Make the maps of single images.
+
+    Args:
+        opened: The weights of a classifier.
+        options: The options of the verb.
+        given: The recipe of its knobs.
+
+    Raises:
+        CheckpointError: The weights have no classifier.
+        RecipeError: A class is not known, or there are too many images.
+        DataError: No image can be read, or one cannot and `bad_images` is "fail".
+    """
+    if not opened.description.preprocessing:
+        raise CheckpointError(
+            f"{opened.path}: does not say how its images are prepared. Write it with its "
+            "preprocessing."
+        )
+    device = choose_device(given.device)
+    transform = EvalTransform(Preprocessing.read(opened.description.preprocessing))
+    how = transform.preprocessing
+    normalise = BatchTransform(how.mean, how.std).normalise
+    asked = _asked(opened, options, given, min(how.image_size), device)
+    folder = Path(options.pictures) if options.pictures else None
+    if folder is not None:
+        check_place(folder / "picture")
+    source = files([Path(path) for path in options.images], max_pixels=given.max_image_pixels)
+    if len(source) > MOST_IMAGES:
+        raise RecipeError(
+            f"images: {len(source):,} given, expected at most {MOST_IMAGES}. Name fewer, or leave "
+            "them out for a page about the whole data."
+        )
+    shown: list[ExplainedImage] = []
+    told: list[dict[str, Any]] = []
+    for index, name in enumerate(source.names):
+        try:
+            pixels = transform(source.pixels(index, how.channels, how.value_range))
+        except DataError as error:
+            if given.bad_images == "fail":
+                raise
+            say(f"{plain(str(error))} Left out.")
+            continue
+        each, answer = _explain(asked, name, pixels, normalise(pixels[None].to(device))[0])
+        shown.append(each)
+        told.append(answer)
+        if folder is not None:
+            stem = f"{index:03d}-{Path(name).stem}"
+            each.activation.save(folder / f"{stem}-activation.png")
+            each.occlusion.save(folder / f"{stem}-occlusion.png")
+        say(f"{plain(name)}: {each.answer}")
+    if not shown:
+        raise DataError(f"{source.names[0]} and all others: no image can be read.")
+    figures = {"images": f"{len(shown):,}"}
+    return Explained([image_section(shown)], {"images": told, "mistakes": []}, figures)
+
+
+def _asked(
+    opened: Weights, options: ExplainOptions, given: Recipe, side: int, device: torch.device
+) -> _Asked:
+    """Settle what is asked of every image, whose shorter side is `side` px."""
+    model = restore(opened)
+    if not isinstance(model, ConvNeXtV2) or not model.num_classes:
+        raise CheckpointError(
+            f"{opened.path}: has no classifier whose answer could be explained. Leave the images "
+            "out for a map of embeddings, or train a classifier."
+        )
+    names = distinct(opened.description.class_names or default_class_names(model.num_classes))
+    target, against = _row(names, "target", options), _row(names, "against", options)
+    if against is not None and (against == target or len(names) == 1):
+        raise RecipeError(f"against = {options.against}: is the target itself. Name another class.")
+    patch = options.patch_px or max(1, round(side / 7))
+    return _Asked(
+        model.to(device).eval(),
+        names,
+        target,
+        against,
+        opened.description.kind == "multi_label",
+        patch,
+        options.step_px or max(1, patch // 2),
+        given.images_per_batch(32),
+    )
+
+
+def _row(names: Sequence[str], option: str, options: ExplainOptions) -> int | None:
+    """Find the class that an option names; None if it is empty.
+
+    Raises:
+        RecipeError: There is no such class.
+    """
+    text: str = getattr(options, option)
+    if not text:
+        return None
+    if text not in names:
+        raise RecipeError(f"{option} = {text}: expected one of the classes ({brief(list(names))}).")
+    return list(names).index(text)
+
+
+def _explain(
+    asked: _Asked, name: str, pixels: Tensor, image: Tensor
+) -> tuple[ExplainedImage, dict[str, Any]]:
+    """Explain one image.
+
+    Args:
+        asked: What is asked.
+        name: The path of the image.
+        pixels: The image as the network sees it, uint8 (C, H, W).
+        image: The same, normalised, on the model's device.
+
+    Returns:
+        What is shown, and what is answered in JSON.
+    """
+    with torch.inference_mode():
+        logits = asked.model(image[None])
+        assert isinstance(logits, Tensor)
+        logits = logits.float()
+    probs = (logits.sigmoid() if asked.several else logits.softmax(-1))[0].cpu()
+    order = probs.argsort(descending=True, stable=True).tolist()
+    row = asked.target
+    if row is None:
+        row = next(each for each in order if each != asked.against)
+    question = Question(row, asked.against, asked.several)
+    activation = activation_map(asked.model, image, question)
+    heat = enlarge(activation.map, (pixels.shape[1], pixels.shape[2]))
+    covered = occlusion_map(
+        asked.model,
+        image,
+        question,
+        patch=asked.patch,
+        step=asked.step,
+        batch_size=asked.batch_size,
+    )
+    title, prob = asked.names[row], float(probs[row])
+    why = title if asked.against is None else f"{title}, not {asked.names[asked.against]}"
+    what = "logit" if asked.against is None else "difference of the logits"
+    mean = activation.logit - activation.offset
+    shown = ExplainedImage(
+        plain(Path(name).name),
+        f"Why {why}?",
+        f"{title} {prob:.1%}",
+        [(asked.names[each], float(probs[each])) for each in order[:VOTES]],
+        to_picture(pixels),
+        heat_picture(pixels, heat),
+        f"{what} {activation.logit:.2f} = {activation.offset:.2f} + mean of the map {mean:.2f}; "
+        f"strongest {_strongest(activation.map):+.2f}",
+        heat_picture(pixels, covered),
+        f"squares of {asked.patch} px; the log odds change by up to {_strongest(covered):+.2f}",
+    )
+    answer = {
+        "image": name,
+        "target": title,
+        "prob": prob,
+        "logit": activation.logit,
+        "offset": activation.offset,
+        "activation": activation.map.tolist(),
+        "occlusion_strongest": _strongest(covered),
+    }
+    return shown, answer
+
+
+def _strongest(values: Tensor) -> float:
+    """Return the value of largest absolute size."""
+    return float(values.flatten()[values.abs().argmax()])
