@@ -1128,6 +1128,7 @@ def export(
     input: Literal["images", "pixels"] = "images",
     dynamic_size: bool = False,
     calibrate: bool = False,
+    coverage: float | None = None,
     prior: Literal["trained", "natural", "balanced"] | float = "trained",
     images: int = 512,
     seconds: float = 5.0,
@@ -1170,6 +1171,7 @@ def export(
         input: What the model takes: normalised images, or uint8 pixels. With pixels it returns probabilities instead of logits.
         dynamic_size: Accept images of any size that is a multiple of the total stride.
         calibrate: Fit the temperature of the probabilities to the validation images.
+        coverage: Share of images for which the right class is to be among those that cannot be excluded, for example 0.9. What the artifact then says of unknown images is fitted on the validation images.
         prior: Frequencies of the classes for which probabilities hold: as training left them (trained), those of the training images (natural), or equal ones, which finds more of the rare classes (balanced). A number tau: subtract tau times the logarithm of the trained frequencies from the logits (1 is balanced).
         images: Measure on at most this many validation images, spread evenly.
         seconds: Minimum time for the comparison of speeds.

@@ -3,6 +3,7 @@
 model.onnx, or model.pt2, or model.xml and model.bin; a detector has boxes-model.onnx and, if it
 finds masks, masks-model.onnx as well
 artifact.json       input, outputs, preprocessing, class names, provenance, licence, hashes
+unknown.safetensors which images are unknown to it, if that was fitted; see `evaluation.unknown`
 certificate.json    how closely it agreed with the PyTorch model, on what, and at what speed
 """
 
@@ -25,6 +26,7 @@ from convnextv2.deploy.formats.artifact_format import Array, Files, Runner
 from convnextv2.deploy.graph import MAP_OUTPUTS, has_classes, output_names, trunk_outputs
 from convnextv2.deploy.names import FormatName, PrecisionName
 from convnextv2.errors import ArtifactError, ConvNeXtV2Error
+from convnextv2.evaluation.unknown import UNKNOWN, Unknown, check_fits, load_unknown
 from convnextv2.files import write_json
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.text import plain
@@ -67,6 +69,8 @@ class Card(BaseModel):
         versions: The versions of the packages that made it.
         requires: What it takes to run an ONNX file: its opset, the version of its form (IR), and
             the oldest ONNX Runtime that reads both.
+        unknown: The SHA-256 of the file that says which classes cannot be excluded and which images
+            are foreign, `evaluation.unknown.UNKNOWN`; empty if there is none.
         segmentation: More about a "segmentation".
         detection: More about a "detection".
     """
@@ -92,6 +96,7 @@ class Card(BaseModel):
     versions: dict[str, str]
     requires: dict[str, str] = {}
     balance: dict[str, Any] = {}
+    unknown: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     segmentation: SegmentorCard | None = None
     detection: DetectorCard | None = None
 
@@ -167,6 +172,26 @@ class Artifact:
     def sha256(self) -> str:
         """The SHA-256 of the model's first file, which stands for the artifact."""
         return self.card.files[ARTIFACT_FORMATS[self.card.format].file]
+
+    def unknown(self) -> Unknown | None:
+        """Read the "unknown" answer that was fitted for it; None if it was exported without one.
+
+        Raises:
+            ArtifactError: Its file has changed, or belongs to another model.
+            CheckpointError: Its file is damaged.
+        """
+        if not self.card.unknown:
+            return None
+        path = self.path / UNKNOWN
+        if hashlib.sha256(_read(path)).hexdigest() != self.card.unknown:
+            raise ArtifactError(
+                f"{path}: differs from what {CARD} says of it (sha256). Export the model again."
+            )
+        found = load_unknown(path)
+        if found.about.sha256 != self.sha256:
+            raise ArtifactError(f"{path}: was fitted for another model. Export the model again.")
+        check_fits(found, self.card.arguments["dims"][3], path)
+        return found
 
     def lines(self) -> list[str]:
         """Describe the artifact for people: what it is, and what its licence asks for."""
@@ -310,7 +335,7 @@ def save_card(folder: Path, card: Card, certificate: Mapping[str, Any]) -> Artif
         The artifact.
     """
     content = card.model_dump()
-    for name in ("thresholds", "segmentation", "detection"):
+    for name in ("thresholds", "unknown", "segmentation", "detection"):
         if not content[name]:  # versions that do not know it can read the card without it
             del content[name]
     write_json(folder / CARD, content)

@@ -23,6 +23,7 @@ from convnextv2.deploy.formats.onnx import onnx_needs
 from convnextv2.deploy.graph import Graph, Input, Outputs, has_classes
 from convnextv2.deploy.quantise import calibration_images, quantise
 from convnextv2.errors import ArtifactError
+from convnextv2.evaluation.unknown import UNKNOWN, Unknown, save_unknown
 from convnextv2.files import sha256_of
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
@@ -86,6 +87,7 @@ def export_artifact(
     provenance: Mapping[str, Any],
     notice: str,
     balance: Mapping[str, Any] | None = None,
+    fit_unknown: Callable[[Runner], Unknown] | None = None,
 ) -> Artifact:
     """Write an artifact into a folder that appears only once the artifact is found good.
 
@@ -103,6 +105,7 @@ def export_artifact(
         provenance: Where the weights came from.
         notice: The licence of the weights.
         balance: How frequent classes were in training; see `Card`.
+        fit_unknown: Fits the "unknown" answer to what the finished artifact computes.
 
     Returns:
         The artifact.
@@ -138,11 +141,14 @@ def export_artifact(
         chosen.write(copied, example, made / chosen.file, written_as, form.dynamic_size)
         measure = _quantised if form.precision == "int8" else _measured
         runner, certificate = measure(chosen, made, form, reference, evidence, normalise)
+        files = {file.name: sha256_of(file) for file in sorted(made.iterdir())}
+        if fit_unknown is not None:
+            save_unknown(made / UNKNOWN, fit_unknown(runner).for_model(files[chosen.file]))
         card = Card(
             format=form.format,  # type: ignore[arg-type]
             precision=form.precision,  # type: ignore[arg-type]
             kind=form.outputs,
-            files={file.name: sha256_of(file) for file in sorted(made.iterdir())},
+            files=files,
             model=name,
             arguments=dict(model.arguments),
             input=form.input,
@@ -155,6 +161,7 @@ def export_artifact(
             provenance=dict(provenance),
             notice=notice,
             balance=dict(balance or {}),
+            unknown=sha256_of(made / UNKNOWN) if fit_unknown is not None else "",
             versions=versions(form.format),
             requires=onnx_needs((made / chosen.file).read_bytes()) if form.format == "onnx" else {},
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from convnextv2.deploy.artifact import CARD, CERTIFICATE, Artifact
 from convnextv2.deploy.formats import ARTIFACT_FORMATS
 from convnextv2.errors import ArtifactError, RunError
+from convnextv2.evaluation.unknown import UNKNOWN
 
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Triton's names of what runs a format."""
@@ -84,7 +85,8 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
     with tempfile.TemporaryDirectory(dir=root, prefix=".version-") as temporary:
         made = Path(temporary) / version.name
         made.mkdir()
-        for file in (*card.files, CARD, CERTIFICATE):
+        unknown = [UNKNOWN] if card.unknown else []
+        for file in (*card.files, CARD, CERTIFICATE, *unknown):
             shutil.copy2(artifact.path / file, made / file)
         made.rename(version)
     return version

@@ -301,6 +301,7 @@ def _from_artifact(artifact: Artifact, device: str, precision: str) -> Scorer:
         logits_temperature=card.temperature if card.input == "images" else None,
         certificate=artifact.certificate,
         thresholds=_thresholds(card.kind, card.thresholds, rows),
+        unknown=artifact.unknown(),
     )
 
 

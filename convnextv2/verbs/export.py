@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
+from convnextv2.deploy.coverage import coverage_fit
 from convnextv2.deploy.export import Evidence, Form, export_artifact
+from convnextv2.deploy.formats import check_format
 from convnextv2.deploy.graph import Outputs
 from convnextv2.deploy.repository import check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
@@ -61,6 +64,11 @@ def export(options: ExportOptions) -> Path:
             f"prior = {options.prior}: is about the probabilities of a classifier. Leave prior "
             "out, or use outputs classifier."
         )
+    if options.coverage is not None and options.outputs != "classifier":
+        raise RecipeError(
+            f"coverage = {options.coverage:g}: is about the classes of images. Leave coverage out, "
+            "or use outputs classifier."
+        )
     run, layout = options.run, options.layout
     root = Path(options.out or "model_repository")
     if is_artifact(run):
@@ -72,6 +80,11 @@ def export(options: ExportOptions) -> Path:
         artifact = open_artifact(run)
         artifact.check()
         check_own_prior(artifact, options.prior)
+        if options.coverage is not None:
+            raise RecipeError(
+                f"coverage = {options.coverage:g}: {run} is an artifact, which is not changed. "
+                "Leave coverage out, or export the run again with it."
+            )
         return _lay_out(artifact, layout, root, options.name or Path(run).resolve().name)
 
     weights = find_weights(run)
@@ -115,7 +128,13 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
         print(line)
     if opened.description.kind in DENSE and options.outputs == "classifier":
         return export_dense(options, recipe, opened, folder)
+    check_format(options.format, options.precision, to_write=True)
     model, description = _exported(opened, options.prior)
+    if options.coverage is not None and description.kind != "classifier":
+        raise RecipeError(
+            f"coverage = {options.coverage:g}: is about models that give an image one class, and "
+            f"{weights} is of kind {description.kind}. Leave coverage out."
+        )
     if options.prior != "trained":
         print(meaning(description.balance))
     evidence = _evidence(weights, description, recipe, options.images, options.seconds)
@@ -135,6 +154,11 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     if outputs == "classifier" and description.kind == "multi_label":
         outputs = "multi_label"
     form = Form(options.format, options.precision, outputs, options.input, options.dynamic_size)
+    fit_unknown = None
+    if options.coverage is not None:
+        how = Preprocessing.read(description.preprocessing)
+        normalise = BatchTransform(how.mean, how.std).normalise
+        fit_unknown = coverage_fit(options.coverage, form, evidence, temperature, normalise)
     print(
         f"Exporting to {form.format}, {form.precision}; measured on {len(evidence.pixels)} images "
         f"({evidence.origin})."
@@ -154,8 +178,15 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
         provenance=opened.provenance(),
         notice=opened.origin.notice,
         balance=description.balance,
+        fit_unknown=fit_unknown,
     )
     print(_summary(artifact))
+    if (unknown := artifact.unknown()) is not None:
+        print(
+            f"coverage     {unknown.about.coverage:.2%}, fitted on {unknown.about.images} images. "
+            f"Test it on others: convnextv2 validate {artifact.path} --coverage "
+            f"{unknown.about.coverage:g} --data_dir OTHERS"
+        )
     return artifact
 
 
@@ -265,9 +296,9 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
         bundled = recipe.model_copy(update={"dataset": "bundled"})
         channels = description.preprocessing["channels"]
         grey = "" if channels in (1, 3) else f", grey in each of the {channels} channels"
-        return find_sources(bundled, labelled=False)[
-            0
-        ], f"the bundled images{grey}, which the model may not know"
+        source = find_sources(bundled, labelled=False)[0]
+        origin = f"the bundled images{grey}, which the model may not know"
+        return replace(source, targets=None), origin  # their classes are no rows of the model
     origin = recipe.data_dir or recipe.dataset
     if description.kind in ("classifier", "multi_label"):
         try:
@@ -276,7 +307,8 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
             ], f"validation images of {origin}"
         except DataError as error:
             print(f"No labelled validation images ({error}): accuracy is not measured.")
-    return find_sources(recipe, labelled=False)[0], f"images of {origin}"
+    source = find_sources(recipe, labelled=False)[0]
+    return replace(source, targets=None), f"images of {origin}"
 
 
 def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Description) -> float:

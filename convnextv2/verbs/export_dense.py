@@ -61,6 +61,10 @@ def check_dense(options: ExportOptions, kind: str) -> None:
         raise RecipeError(
             f"prior = {options.prior}: is about the probabilities of a classifier. Leave prior out."
         )
+    if options.coverage is not None:
+        raise RecipeError(
+            f"coverage = {options.coverage:g}: is for classifiers. Leave it out for a {noun}."
+        )
     if options.precision == "int8":
         raise DeviceError(
             f"precision = int8: such an artifact is judged by the classes of whole images, and a "

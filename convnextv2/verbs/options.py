@@ -331,6 +331,14 @@ class ExportOptions(
     calibrate: bool = option(
         False, "Fit the temperature of the probabilities to the validation images."
     )
+    coverage: float | None = option(
+        None,
+        f"{_COVERAGE} What the artifact then says of unknown images is fitted on the validation "
+        "images.",
+        metavar="C",
+        gt=0,
+        lt=1,
+    )
     prior: Prior = option("trained", _PRIOR, metavar="P", ge=0)
     images: int = option(
         512, "Measure on at most this many validation images, spread evenly.", metavar="N", ge=1

@@ -14,10 +14,18 @@ from PIL import Image
 from ranks import in_ranks
 from trees import CLASSES, network, photograph, save
 
-from convnextv2 import Predictor, predict, validate
+from convnextv2 import Predictor, export, predict, validate
 from convnextv2.cli import main
+from convnextv2.deploy.artifact import open_artifact
+from convnextv2.deploy.formats import installed_formats
 from convnextv2.distributed import Place
-from convnextv2.errors import ArtifactError, CheckpointError, DataError, RecipeError
+from convnextv2.errors import (
+    ArtifactError,
+    CheckpointError,
+    DataError,
+    DeviceError,
+    RecipeError,
+)
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.unknown import fingerprints, load_unknown, save_unknown
 from convnextv2.find import open_run_weights
@@ -179,7 +187,7 @@ def test_mistakes_are_one_line(
     several = save(network(), tmp_path / "several", kind="multi_label")
     with pytest.raises(RecipeError, match="of kind multi_label"):
         validate(several, data_dir=many, coverage=0.8, **HOW)
-    with pytest.raises(ArtifactError, match="coverage"):
+    with pytest.raises(ArtifactError, match="was exported without a coverage"):
         validate(exported("torch"), data_dir=many, coverage=0.8, **HOW)
     assert not own.with_name("unknown.safetensors").exists()
 
@@ -193,3 +201,84 @@ def test_the_answer_as_json(own: Path, many: Path, capsys: pytest.CaptureFixture
     assert "the right class is among the possible ones" in told.err
     page = Path(json.loads(told.out)["report"]).read_text()
     assert "asked: 80" in page
+
+
+FORMS = [
+    (format, input)
+    for format, input in (("torch", "images"), ("torch", "pixels"), ("onnx", "images"))
+    if format in installed_formats()
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
+@pytest.mark.parametrize(("format", "input"), FORMS)
+def test_an_artifact_carries_what_it_computes_itself(
+    format: str, input: str, own: Path, many: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "artifact"
+    path = export(
+        own, format=format, input=input, data_dir=many, coverage=0.8, calibrate=True, out=out,
+        seconds=0, workers=0, batch_size=4,
+    )  # fmt: skip
+    predictor, right = Predictor(path), []
+    for image in sorted(many.glob("val/*/*.png")):
+        [(_, scores)] = predictor.scores(image)
+        right.append(float(scores.probs[0, CLASSES.index(image.parent.name)]))
+    about = open_artifact(path).unknown().about
+    assert (about.images, about.coverage) == (48, 0.8)
+    rank = 40  # ceil(49 * 0.8)
+    assert about.least_probability == pytest.approx(sorted(right, reverse=True)[rank - 1], rel=1e-5)
+    assert set(predictor(image)[0]) >= {"possible", "foreign", "foreignness"}
+    with pytest.raises(DataError, match="was fitted on all of these images"):
+        validate(path, data_dir=many, coverage=0.8, **HOW)
+    with pytest.raises(ArtifactError, match="a coverage of 0.8. Ask for that"):
+        validate(path, data_dir=many, coverage=0.9, **HOW)
+    new = tmp_path / "new"
+    for number, name in enumerate(CLASSES[:2]):
+        (new / name).mkdir(parents=True)
+        for i in range(3):
+            picture = Image.fromarray(photograph(7000 + 50 * number + i))
+            picture.save(new / name / f"{i}.png")
+    shutil.copy(image, new / CLASSES[1])  # one that it was fitted on
+    found = validate(path, data_dir=new, coverage=0.8, **HOW).unknown
+    assert (found.images, found.fitted_images) == (6, 48)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_changed_fit_is_refused(own: Path, many: Path, tmp_path: Path) -> None:
+    path = export(
+        own, format="torch", data_dir=many, coverage=0.5, out=tmp_path / "a", seconds=0, workers=0
+    )
+    fit = path / "unknown.safetensors"
+    fit.write_bytes(fit.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError, match="unknown.safetensors: differs from what artifact.json"):
+        Predictor(path)
+    fit.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Predictor(path)
+    with pytest.raises(RecipeError, match="which is not changed"):
+        export(path, layout="triton", coverage=0.5, out=tmp_path / "repository")
+
+
+def test_what_export_cannot_do_is_said_before_images_are_read(
+    own: Path, many: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DeviceError, match="format torch has none of that kind"):
+        export(own, format="torch", precision="int8", data_dir=tmp_path / "nowhere", coverage=0.9)
+    with pytest.raises(DataError, match="needs at least 9 labelled images, and there are 5"):
+        export(
+            own,
+            format="torch",
+            data_dir=many,
+            coverage=0.9,
+            images=5,
+            workers=0,
+            out=tmp_path / "x",
+        )
+    with pytest.raises(DataError, match="needs labelled validation images"):
+        export(own, format="torch", coverage=0.9, workers=0, images=16, out=tmp_path / "x")
+    with pytest.raises(DataError, match="calibrate = True: needs labelled validation images"):
+        export(own, format="torch", calibrate=True, workers=0, images=16, out=tmp_path / "x")
+    with pytest.raises(RecipeError, match="or use outputs classifier"):
+        export(own, format="torch", outputs="features", coverage=0.9)
+    assert not (tmp_path / "x").exists()

@@ -68,7 +68,7 @@ def check_coverage(
         prior: For which frequencies of the classes probabilities are to hold.
 
     Raises:
-        ArtifactError: It is an artifact.
+        ArtifactError: The artifact was exported without a coverage, or with another one.
         RecipeError: It is no classifier, or its images would be prepared in another way than
             `predict` does.
         RunError: Nothing can be written beside the weights.
@@ -86,10 +86,18 @@ def check_coverage(
             "export with both."
         )
     if isinstance(opened, Artifact):
-        raise ArtifactError(
-            f"{told}: {opened.path} is an artifact, which is not changed. Give the run it was made "
-            "from."
-        )
+        unknown = opened.unknown()
+        if unknown is None:
+            raise ArtifactError(
+                f"{told}: {opened.path} was exported without a coverage. Export the run again with "
+                f"--coverage {coverage:g}."
+            )
+        if unknown.about.coverage != coverage:
+            raise ArtifactError(
+                f"{told}: {opened.path} was exported with a coverage of "
+                f"{unknown.about.coverage:g}. Ask for that, or export the run again."
+            )
+        return
     if recipe.ema and opened.has_average:
         raise RecipeError(
             f"{told}: is fitted for the weights that predict uses, not for averaged ones in a "

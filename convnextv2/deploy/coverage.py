@@ -1,0 +1,71 @@
+"""Fit the "unknown" answer of an artifact to what the artifact itself computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convnextv2.deploy.certificate import input_of
+from convnextv2.deploy.export import Evidence, Form
+from convnextv2.deploy.formats.artifact_format import Runner
+from convnextv2.deploy.quantise import calibration_images
+from convnextv2.errors import DataError
+from convnextv2.evaluation.unknown import Unknown, check_enough, fingerprints, fit_unknown
+
+_NOTHING = "labelled validation images"
+
+
+def coverage_fit(
+    coverage: float,
+    form: Form,
+    evidence: Evidence,
+    temperature: float,
+    normalise: Callable[[Tensor], Tensor],
+) -> Callable[[Runner], Unknown]:
+    """Prepare to fit a coverage on the images that an artifact is measured on.
+
+    Those that calibrate its arithmetic are left out, because the artifact knows them.
+
+    Args:
+        coverage: The share of images whose right class is to be among the possible ones.
+        form: What the artifact is to be.
+        evidence: The images and their classes.
+        temperature: The number by which logits are divided before softmax.
+        normalise: Turns pixels into images.
+
+    Returns:
+        A function from the finished artifact to its "unknown" answer, without the hash.
+
+    Raises:
+        DataError: There are too few images whose class is known.
+    """
+    if evidence.targets is None:
+        raise DataError(f"coverage = {coverage:g}: needs {_NOTHING}. Give them with data_dir.")
+    known = evidence.targets >= 0
+    if form.precision == "int8":
+        known &= ~calibration_images(len(evidence.pixels))
+    check_enough(int(known.sum()), coverage, evidence.origin)
+    pixels, targets = evidence.pixels[known], evidence.targets[known].numpy()
+
+    def fit(run: Runner) -> Unknown:
+        probs, embedding = [], []
+        for part in pixels.split(evidence.batch_size):
+            first, features, _ = run(input_of(form.input, part, normalise).numpy())
+            if form.input == "images":
+                first = (torch.from_numpy(first) / temperature).softmax(-1).numpy()
+            probs.append(first)
+            embedding.append(features)
+        return fit_unknown(
+            np.concatenate(probs)[np.arange(len(targets)), targets],
+            np.concatenate(embedding),
+            targets,
+            fingerprints(pixels),
+            coverage=coverage,
+            sha256="",
+            images_from=evidence.origin,
+        )
+
+    return fit
