@@ -190,7 +190,8 @@ class Artifact:
         found = load_unknown(path)
         if found.about.sha256 != self.sha256:
             raise ArtifactError(f"{path}: was fitted for another model. Export the model again.")
-        check_fits(found, self.card.arguments["dims"][3], path)
+        arguments = self.card.arguments
+        check_fits(found, arguments["dims"][3], arguments["in_channels"], path)
         return found
 
     def lines(self) -> list[str]:

@@ -13,7 +13,14 @@ from convnextv2.deploy.export import Evidence, Form
 from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.deploy.quantise import calibration_images
 from convnextv2.errors import DataError
-from convnextv2.evaluation.unknown import Unknown, check_enough, fingerprints, fit_unknown
+from convnextv2.evaluation.foreign import parts_of
+from convnextv2.evaluation.unknown import (
+    Unknown,
+    check_enough,
+    features_of,
+    fingerprints,
+    fit_unknown,
+)
 
 _NOTHING = "labelled validation images"
 
@@ -51,18 +58,25 @@ def coverage_fit(
     pixels, targets = evidence.pixels[known], evidence.targets[known].numpy()
 
     def fit(run: Runner) -> Unknown:
-        probs, embedding = [], []
-        for part in pixels.split(evidence.batch_size):
-            first, features, _ = run(input_of(form.input, part, normalise).numpy())
-            if form.input == "images":
-                first = (torch.from_numpy(first) / temperature).softmax(-1).numpy()
-            probs.append(first)
-            embedding.append(features)
+        marks, outputs = fingerprints(pixels), []
+        shown = (pixels, parts_of(pixels, marks))
+        for images in shown:
+            batches = images.split(evidence.batch_size)
+            found = [run(input_of(form.input, batch, normalise).numpy()) for batch in batches]
+            outputs.append([np.concatenate([each[i] for each in found]) for i in range(2)])
+        probs = outputs[0][0]
+        if form.input == "images":
+            probs = (torch.from_numpy(probs) / temperature).softmax(-1).numpy()
+        whole, part = (
+            features_of(embedding, images)
+            for images, (_, embedding) in zip(shown, outputs, strict=True)
+        )
         return fit_unknown(
-            np.concatenate(probs)[np.arange(len(targets)), targets],
-            np.concatenate(embedding),
+            probs[np.arange(len(targets)), targets],
+            whole,
+            part,
             targets,
-            fingerprints(pixels),
+            marks,
             coverage=coverage,
             sha256="",
             images_from=evidence.origin,

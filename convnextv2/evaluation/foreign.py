@@ -1,87 +1,189 @@
-"""How foreign an image is: the distance of its features from those of all classes.
+"""How foreign an image is to a classifier, by the features of the network and by its appearance.
 
-The distance is that of Mahalanobis to the nearest class mean, with one covariance for all classes
-(Lee et al. 2018, arXiv 1807.03888). The covariance is shrunk towards a multiple of the identity
-(Ledoit and Wolf 2004), because there may be fewer images than features.
+Two questions are asked of each image, and the answer that is further out counts:
+
+- How far is it from the images that were fitted on? The distance is that of Mahalanobis.
+- Is it more like enlarged parts of these images than like whole ones? Networks find unknown things
+  with few details less remarkable than known ones, so that distance alone passes them. Parts stand
+  for "something else" here, as no foreign images are at hand (compare Tack et al. 2020, arXiv
+  2007.08176). The answer is the logarithm of the ratio of two normal densities.
+
+The features of a network that was trained on few images say little about what it was not trained
+on, which is why simple statistics of the pixels are added to them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
 _FOLDS = 5
 _FLOOR = 1e-6
 """The least variance in any direction, as a share of the mean one."""
 _LEAST_VARIANCE = 1e-12
-"""The least variance if images do not vary at all. Features after a norm are about 1."""
+"""The least variance if images do not vary at all."""
+_PART = 0.3
+"""The side of a part, as a share of the image's."""
+_SEEN_PX = 64
+"""Of larger images, every k-th pixel is looked at, so that the cost does not grow with the size."""
+_GRID = 4
+_MOST_PAIRS = 6
+"""Of this many pairs of channels the correlation is looked at."""
+
+
+def appearance(pixels: Tensor) -> Floats:
+    """Describe what images look like: colours, where they are, contrasts and edges.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+
+    Returns:
+        float32 (N, P): mean and deviation of each channel, its means in a grid, the logarithm of
+        the mean difference of neighbours at three scales, and correlations of channels.
+    """
+    step = max(1, min(pixels.shape[2:]) // _SEEN_PX)
+    images = pixels[:, :, ::step, ::step].float() / 255
+    centred = images - images.mean((2, 3), keepdim=True)
+    deviation = centred.square().mean((2, 3)).sqrt()
+    told = [images.mean((2, 3)), deviation, adaptive_avg_pool2d(images, _GRID).flatten(1)]
+    for scale in (1, 2, 4):
+        at = avg_pool2d(images, scale) if scale > 1 and min(images.shape[2:]) >= scale else images
+        for axis in (2, 3):
+            edges = at.diff(dim=axis).abs()
+            mean = edges.mean((2, 3)) if edges.numel() else at.new_zeros(at.shape[:2])
+            told.append((mean + 1e-3).log())
+    pairs = torch.triu_indices(images.shape[1], images.shape[1], 1)[:, :_MOST_PAIRS]
+    first, second = pairs
+    products = (centred[:, first] * centred[:, second]).mean((2, 3))
+    told.append(products / (deviation[:, first] * deviation[:, second] + 1e-3))
+    found: Floats = torch.cat(told, 1).numpy()
+    return found
+
+
+def parts_of(pixels: Tensor, marks: NDArray[np.int64]) -> Tensor:
+    """Enlarge a part of each image to its size.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+        marks: int64 (N,), a number for each image, which decides on the place of its part.
+
+    Returns:
+        uint8 (N, C, H, W).
+    """
+    height, width = pixels.shape[2:]
+    rows, columns = max(1, round(_PART * height)), max(1, round(_PART * width))
+    parts = []
+    for image, mark in zip(pixels, marks.tolist(), strict=True):
+        draw = np.random.default_rng(mark % 2**64)
+        top, left = draw.integers(0, (height - rows + 1, width - columns + 1)).tolist()
+        part = image[None, :, top : top + rows, left : left + columns].float()
+        parts.append(interpolate(part, (height, width), mode="bicubic"))
+    return torch.cat(parts).clamp(0, 255).round().to(torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)
-class Distance:
-    """Distance from the features of known classes.
+class Foreign:
+    """What it takes to say how foreign an image is.
 
     Attributes:
-        whitening: float32 (D, D). Features times this have the covariance 1 within classes.
-        means: float32 (K, D), the mean of each class, whitened.
+        centre: float32 (D,), the mean of the features of known images.
+        scale: float32 (D,), their deviation. Features are centred and divided by it.
+        part: float32 (D,), the mean of those of parts, centred and divided likewise.
+        known_precision: float32 (D, D), the inverse covariance of known images.
+        part_precision: float32 (D, D), that of parts.
+        usual: float32 (2,), what either question is usually answered with by known images.
+        spread: float32 (2,), how much more the furthest tenth of them is answered with.
     """
 
-    whitening: Floats
-    means: Floats
+    centre: Floats
+    scale: Floats
+    part: Floats
+    known_precision: Floats
+    part_precision: Floats
+    usual: Floats
+    spread: Floats
 
     def __call__(self, features: Floats) -> Floats:
-        """Return the distance of each image to the nearest class, float32 (N,).
+        """Return how far out images are, float32 (N,): 0 is usual, and 1 is among the last tenth.
 
         Args:
             features: float32 (N, D).
         """
-        white = features @ self.whitening
-        squares = np.square(white).sum(1, keepdims=True) - 2 * white @ self.means.T
-        squares += np.square(self.means).sum(1)
-        nearest: Floats = np.sqrt(squares.min(1).clip(0))
-        return nearest
+        found: Floats = ((self.answers(features) - self.usual) / self.spread).max(1)
+        return found
+
+    def answers(self, features: Floats) -> Floats:
+        """Answer both questions, float32 (N, 2).
+
+        Args:
+            features: float32 (N, D).
+        """
+        known = (features - self.centre) / self.scale
+        part = known - self.part
+        distance = ((known @ self.known_precision) * known).sum(1)
+        other = ((part @ self.part_precision) * part).sum(1)
+        return np.stack([distance, distance - other], 1)
 
 
-def fit_distance(features: Floats, targets: NDArray[np.int64]) -> Distance:
-    """Fit the distance.
+def fit_foreign(features: Floats, parts: Floats) -> tuple[Foreign, Floats]:
+    """Fit how foreign images are.
 
     Args:
-        features: float32 (N, D), of images of known classes.
-        targets: int64 (N,), their classes. Classes without images are left out.
+        features: float32 (N, D), of known images, at least two.
+        parts: float32 (N, D), of a part of each; see `parts_of`.
+
+    Returns:
+        The fit, and how far out each image is by a fit to four fifths of the images that it is not
+        among, float32 (N,). Images are dealt to fifths by turns.
     """
+    folds = np.arange(len(features)) % min(_FOLDS, len(features))
+    answers = np.empty((len(features), 2), np.float32)
+    for fold in np.unique(folds):
+        here = folds == fold
+        answers[here] = _fit(features[~here], parts[~here]).answers(features[here])
+    usual = np.median(answers, 0)
+    spread = np.quantile(answers, 0.9, 0) - usual
+    spread = np.where(spread > 0, spread, 1).astype(np.float32)  # all alike
+    fitted = replace(_fit(features, parts), usual=usual.astype(np.float32), spread=spread)
+    return fitted, ((answers - fitted.usual) / fitted.spread).max(1)
+
+
+def _fit(features: Floats, parts: Floats) -> Foreign:
     wide = features.astype(np.float64)
-    classes, rows = np.unique(targets, return_inverse=True)
-    sums = np.zeros((len(classes), wide.shape[1]))
-    np.add.at(sums, rows, wide)
-    means = sums / np.bincount(rows)[:, None]
-    variances, directions = np.linalg.eigh(shrunk_covariance(wide - means[rows]))
+    centre, scale = wide.mean(0), np.maximum(wide.std(0), _LEAST_VARIANCE**0.5)
+    known, other = (wide - centre) / scale, (parts.astype(np.float64) - centre) / scale
+    mean = other.mean(0)
+    return Foreign(
+        centre.astype(np.float32),
+        scale.astype(np.float32),
+        mean.astype(np.float32),
+        precision(known).astype(np.float32),
+        precision(other - mean).astype(np.float32),
+        np.zeros(2, np.float32),
+        np.ones(2, np.float32),
+    )
+
+
+def precision(centred: Doubles) -> Doubles:
+    """Invert the shrunk covariance of rows of mean 0, float64 (N, D)."""
+    variances, directions = np.linalg.eigh(shrunk_covariance(centred))
     floor = max(_FLOOR * float(variances.mean()), _LEAST_VARIANCE)
-    whitening = directions / np.sqrt(variances.clip(floor))
-    return Distance(whitening.astype(np.float32), (means @ whitening).astype(np.float32))
+    inverse: Doubles = (directions / variances.clip(floor)) @ directions.T
+    return inverse
 
 
-def distances_apart(features: Floats, targets: NDArray[np.int64]) -> Floats:
-    """Return the distance of each image by a fit on images that it is not among, float32 (N,).
-
-    The images are dealt to five parts by turns. Sort them by class for an even deal.
-
-    Args:
-        features: float32 (N, D), N at least 2.
-        targets: int64 (N,).
-    """
-    parts = np.arange(len(features)) % min(_FOLDS, len(features))
-    found = np.empty(len(features), np.float32)
-    for part in np.unique(parts):
-        here = parts == part
-        found[here] = fit_distance(features[~here], targets[~here])(features[here])
-    return found
-
-
-def shrunk_covariance(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+def shrunk_covariance(centred: Doubles) -> Doubles:
     """Estimate a covariance as Ledoit and Wolf do (Journal of Multivariate Analysis 88, 2004).
+
+    There may be fewer images than features, whose empirical covariance has no inverse.
 
     Args:
         centred: float64 (N, D), of mean 0.
@@ -94,7 +196,8 @@ def shrunk_covariance(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     mean = float(np.trace(empirical)) / size
     identity = np.eye(size)
     apart = float(np.square(empirical - mean * identity).sum())
-    noise = float(np.square(np.square(centred).sum(1)).sum() / images) / images
+    noise = float(np.square(np.square(centred).sum(1)).sum()) / images**2
     noise -= float(np.square(empirical).sum()) / images
     share = min(noise / apart, 1.0) if apart > 0 else 1.0
-    return (1 - share) * empirical + share * mean * identity
+    shrunk: Doubles = (1 - share) * empirical + share * mean * identity
+    return shrunk

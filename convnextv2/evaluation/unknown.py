@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from convnextv2.errors import CheckpointError, DataError
 from convnextv2.evaluation.conformal import least_probability, needed_images, rank_of
-from convnextv2.evaluation.foreign import Distance, distances_apart, fit_distance
+from convnextv2.evaluation.foreign import Foreign, appearance, fit_foreign
 from convnextv2.weights.safetensors import read_tensors, write_tensors
 
 UNKNOWN = "unknown.safetensors"
@@ -30,7 +30,7 @@ KNOWN_SHARE = 0.99
 With fewer than 99 images, none of those that were fitted on counts as foreign."""
 
 _KEY = "unknown"
-_TENSORS = ("whitening", "means", "fitted")
+_TENSORS = tuple(each.name for each in fields(Foreign))
 
 
 class About(BaseModel):
@@ -41,7 +41,7 @@ class About(BaseModel):
         sha256: The SHA-256 of the weights, or of the artifact's model.
         coverage: The share of images whose right class is to be among the possible ones.
         least_probability: The probability from which on a class is possible.
-        largest_distance: The distance of features up to which an image is not foreign.
+        farthest: How far out an image may be so that it is not foreign; see `Foreign`.
         images: How many images it was fitted on.
         images_from: Where these came from, in words.
     """
@@ -52,7 +52,7 @@ class About(BaseModel):
     sha256: str
     coverage: Annotated[FiniteFloat, Field(gt=0, lt=1)]
     least_probability: Annotated[FiniteFloat, Field(ge=0, le=1)]
-    largest_distance: Annotated[FiniteFloat, Field(ge=0)]
+    farthest: Annotated[FiniteFloat, Field(gt=0)]
     images: Annotated[int, Field(ge=1)]
     images_from: str
 
@@ -63,12 +63,12 @@ class Unknown:
 
     Attributes:
         about: What it was fitted for, and its limits.
-        distance: The distance of features from those of the classes.
+        foreign: How far out images are.
         fitted: int64 (images,), ascending: the fingerprints of the images that it was fitted on.
     """
 
     about: About
-    distance: Distance
+    foreign: Foreign
     fitted: NDArray[np.int64]
 
     def possible(self, probs: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -82,16 +82,13 @@ class Unknown:
         """
         return probs >= self.about.least_probability
 
-    def foreignness(self, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    def foreignness(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Say how foreign images are, float32 (N,). Above 1, an image counts as foreign.
 
         Args:
-            embedding: The pooled and normalised features, float32 (N, D).
+            features: float32 (N, D), see `features_of`.
         """
-        found: NDArray[np.float32] = self.distance(embedding) / np.float32(
-            max(self.about.largest_distance, 1e-30)  # 0 if images do not vary
-        )
-        return found
+        return self.foreign(features) / np.float32(self.about.farthest)
 
     def seen(self, marks: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which images it was fitted on, bool (N,), by their fingerprints."""
@@ -136,7 +133,8 @@ class Coverage:
 
 def fit_unknown(
     probs: NDArray[np.float32],
-    embedding: NDArray[np.float32],
+    features: NDArray[np.float32],
+    parts: NDArray[np.float32],
     targets: NDArray[np.int64],
     marks: NDArray[np.int64],
     *,
@@ -148,7 +146,8 @@ def fit_unknown(
 
     Args:
         probs: The probability of the right class of each image, float32 (N,).
-        embedding: The pooled and normalised features, float32 (N, D).
+        features: float32 (N, D), see `features_of`.
+        parts: float32 (N, D), those of a part of each image, see `parts_of`.
         targets: int64 (N,), the classes.
         marks: int64 (N,), see `fingerprints`.
         coverage: The share of images whose right class is to be among the possible ones.
@@ -159,21 +158,31 @@ def fit_unknown(
         DataError: There are too few images for the coverage, or the model returned NaN.
     """
     check_enough(len(targets), coverage, images_from)
-    if not (np.isfinite(probs).all() and np.isfinite(embedding).all()):
+    if not all(np.isfinite(each).all() for each in (probs, features, parts)):
         raise DataError(f"{images_from}: the model returns NaN or infinity for some of them.")
     # Fits do not depend on the order of the images, and each part has images of all classes.
     order = np.lexsort((marks, targets))
-    probs, embedding, targets = probs[order], embedding[order], targets[order]
-    apart = np.sort(distances_apart(embedding, targets))
+    foreign, apart = fit_foreign(features[order], parts[order])
+    farthest = np.sort(apart)[min(rank_of(KNOWN_SHARE, len(apart)), len(apart)) - 1]
     about = About(
         sha256=sha256,
         coverage=coverage,
         least_probability=least_probability(probs, coverage),
-        largest_distance=float(apart[min(rank_of(KNOWN_SHARE, len(apart)), len(apart)) - 1]),
+        farthest=max(float(farthest), 1e-6),
         images=len(targets),
         images_from=images_from,
     )
-    return Unknown(about, fit_distance(embedding, targets), np.sort(marks))
+    return Unknown(about, foreign, np.sort(marks))
+
+
+def features_of(embedding: NDArray[np.float32], pixels: Tensor) -> NDArray[np.float32]:
+    """Join what a network and what the pixels say of images, float32 (N, D).
+
+    Args:
+        embedding: The pooled and normalised features, float32 (N, E).
+        pixels: The images at the model's size, uint8 (N, C, H, W).
+    """
+    return np.concatenate([embedding, appearance(pixels)], 1)
 
 
 def check_enough(images: int, coverage: float, images_from: str, *, factor: int = 1) -> None:
@@ -220,8 +229,7 @@ def path_beside(weights: Path) -> Path:
 def save_unknown(path: Path, unknown: Unknown) -> None:
     """Write an "unknown" answer in one atomic step."""
     tensors = {
-        "whitening": torch.from_numpy(unknown.distance.whitening),
-        "means": torch.from_numpy(unknown.distance.means),
+        **{name: torch.from_numpy(getattr(unknown.foreign, name)) for name in _TENSORS},
         "fitted": torch.from_numpy(unknown.fitted),
     }
     write_tensors(path, tensors, {_KEY: json.dumps(unknown.about.model_dump())})
@@ -245,31 +253,30 @@ def load_unknown(path: Path) -> Unknown:
         raise _unreadable(path, str(error).removeprefix(f"{path}: ")) from error
 
 
-def check_fits(unknown: Unknown, features: int, path: Path) -> None:
+def check_fits(unknown: Unknown, embedding: int, channels: int, path: Path) -> None:
     """Raise CheckpointError if it is about another number of features than a model has."""
-    found = len(unknown.distance.whitening)
-    if found != features:
-        raise _unreadable(path, f"it is about {found} features, and the model has {features}")
+    blank = torch.zeros(1, channels, 1, 1, dtype=torch.uint8)
+    found, needed = len(unknown.foreign.centre), embedding + appearance(blank).shape[1]
+    if found != needed:
+        raise _unreadable(path, f"it is about {found} features, and the model has {needed}")
 
 
 def _checked(about: About, tensors: dict[str, Tensor]) -> Unknown:
     """Put an answer together. Raises ValueError if its parts do not fit each other."""
-    if set(tensors) != set(_TENSORS):
-        raise ValueError(f"expected the tensors {', '.join(_TENSORS)}")
-    whitening, means, fitted = (tensors[name] for name in _TENSORS)
-    fits = (
-        whitening.dtype == means.dtype == torch.float32
-        and fitted.dtype == torch.int64
-        and whitening.dim() == 2
-        and whitening.shape[0] == whitening.shape[1]
-        and means.shape[1:] == whitening.shape[:1]
-        and len(means) > 0
-        and fitted.shape == (about.images,)
-        and bool(whitening.isfinite().all() and means.isfinite().all())
-    )
-    if not fits:
-        raise ValueError("its tensors do not fit each other")
-    return Unknown(about, Distance(whitening.numpy(), means.numpy()), fitted.numpy())
+    if set(tensors) != {*_TENSORS, "fitted"}:
+        raise ValueError(f"expected the tensors {', '.join(_TENSORS)} and fitted")
+    fitted, size = tensors.pop("fitted"), len(tensors["centre"])
+    square = ("known_precision", "part_precision")
+    for name, tensor in tensors.items():
+        shape = (size, size) if name in square else (size,) if name in _TENSORS[:3] else (2,)
+        if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise ValueError(f"{name} does not fit the others, or is not finite")
+    if fitted.shape != (about.images,) or fitted.dtype != torch.int64:
+        raise ValueError("fitted does not fit the number of images")
+    if not ((tensors["scale"] > 0).all() and (tensors["spread"] > 0).all()):
+        raise ValueError("a scale is not above 0")
+    foreign = Foreign(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    return Unknown(about, foreign, fitted.numpy())
 
 
 def _unreadable(path: Path, why: str) -> CheckpointError:

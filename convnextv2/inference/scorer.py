@@ -21,7 +21,13 @@ from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import ArtifactError, CheckpointError, DeviceError, RecipeError
 from convnextv2.evaluation.prior import meaning, use_prior
 from convnextv2.evaluation.thresholds import DEFAULT
-from convnextv2.evaluation.unknown import Unknown, check_fits, load_unknown, path_beside
+from convnextv2.evaluation.unknown import (
+    Unknown,
+    check_fits,
+    features_of,
+    load_unknown,
+    path_beside,
+)
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
@@ -141,7 +147,7 @@ class Scorer:
             embedding,
             explanation,
             self.unknown.possible(first),
-            self.unknown.foreignness(embedding),
+            self.unknown.foreignness(features_of(embedding, pixels)),
         )
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -278,7 +284,7 @@ def _unknown_of(
         return None, [f"{path}: was fitted for other weights, so it is not used."]
     if prior != "trained":
         return None, [f"{path}: was fitted for prior trained, so it is not used."]
-    check_fits(unknown, model.dims[3], path)
+    check_fits(unknown, model.dims[3], model.in_channels, path)
     return unknown, []
 
 

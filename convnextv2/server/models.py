@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from convnextv2.errors import RunError
+from convnextv2.inference.scorer import Scorer, Scores
 from convnextv2.server.admission import Admission
 from convnextv2.server.batcher import Batcher
 from convnextv2.server.decoders import Decoders
@@ -276,7 +279,8 @@ class Models:
         if served.scorer:
             images, seconds = await warm_up(served.scorer, self.model_thread, self.limits.max_batch)
             self.admission.finished(images, seconds)
-            served.batcher = self._build_batcher(served, served.scorer, self.limits)
+            score = self._watched(served.spec.name, served.scorer)
+            served.batcher = self._build_batcher(served, score, self.limits)
             served.batcher.start()
         elif served.dense:
             dense = served.dense
@@ -293,6 +297,22 @@ class Models:
         else:
             await warm_up_pretrained(served.pretrained, self.model_thread)
         self._announce(served)
+
+    def _watched(self, name: str, scorer: Scorer) -> Callable[[Tensor], Scores]:
+        """Make a function that scores, and shows in the metrics how unknown images are."""
+        if scorer.unknown is None:
+            return scorer
+        possible, foreign = self.metrics.possible.labels(name), self.metrics.foreign.labels(name)
+
+        def score(pixels: Tensor) -> Scores:
+            scores = scorer(pixels)
+            assert scores.possible is not None and scores.foreignness is not None
+            for count in scores.possible.sum(1).tolist():
+                possible.observe(count)
+            foreign.inc(int((scores.foreignness > 1).sum()))
+            return scores
+
+        return score
 
     def _build_batcher(
         self, served: Served, score: Callable[[Any], Any], limits: Limits, **how: Any

@@ -14,6 +14,7 @@ from prometheus_client import (
 )
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_CLASSES = (0, 1, 2, 3, 5, 10, 20, 50, 100, 1000)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -44,6 +45,13 @@ class Metrics:
             "convnextv2_queue_images", "Images that were accepted and are not answered yet."
         )
         self.images = counter("convnextv2_images", "Images scored.", ("model",))
+        self.possible = histogram(
+            "convnextv2_possible_classes",
+            "Number of classes of an image that cannot be excluded.",
+            ("model",),
+            buckets=_CLASSES,
+        )
+        self.foreign = counter("convnextv2_foreign_images", "Images that are foreign.", ("model",))
         self.objects = counter("convnextv2_objects", "Objects found.", ("model",))
         self.batch = histogram(
             "convnextv2_batch_images", "Number of images in a batch.", ("model",), buckets=_IMAGES

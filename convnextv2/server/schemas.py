@@ -216,6 +216,8 @@ class ModelVersion(BaseModel):
     """One version of a model.
 
     `thresholds` has the probability from which on each class counts, if the kind is multi_label.
+    `coverage` is the share of images whose right class is to be among the possible ones; null if
+    the model does not say which classes are possible and which images are foreign.
     """
 
     version: str
@@ -225,6 +227,7 @@ class ModelVersion(BaseModel):
     image_size: tuple[int, int]
     class_names: list[str]
     thresholds: list[float]
+    coverage: float | None
     preprocessing: dict[str, Any]
     notes: list[str]
     certificate: dict[str, Any]

@@ -25,7 +25,8 @@ def fitted(count: int = 200, *, seed: int = 0, coverage: float = 0.9) -> Unknown
     draw = np.random.default_rng(seed)
     return fit_unknown(
         draw.random(count).astype(np.float32),
-        draw.normal(size=(count, 6)).astype(np.float32),
+        draw.normal(size=(count, 78)).astype(np.float32),
+        draw.normal(1, 2, size=(count, 78)).astype(np.float32),
         draw.integers(0, 4, count),
         np.arange(count),
         coverage=coverage,
@@ -41,25 +42,26 @@ def test_it_names_the_classes_that_are_as_probable_as_right_ones() -> None:
     assert unknown.possible(probs).tolist() == [[True, True, False, False], [False] * 4]
 
 
-def test_what_is_far_from_all_classes_is_foreign() -> None:
-    unknown, draw = fitted(), np.random.default_rng(5)
-    near = unknown.foreignness(draw.normal(size=(2000, 6)).astype(np.float32))
-    far = unknown.foreignness(draw.normal(8, 1, size=(200, 6)).astype(np.float32))
+def test_what_is_far_from_known_images_is_foreign() -> None:
+    unknown, draw = fitted(500), np.random.default_rng(5)
+    near = unknown.foreignness(draw.normal(size=(2000, 78)).astype(np.float32))
+    far = unknown.foreignness(draw.normal(4, 1, size=(200, 78)).astype(np.float32))
     assert (near > 1).mean() < 0.03 and (far > 1).all()
 
 
 def test_the_fit_does_not_depend_on_the_order() -> None:
     draw = np.random.default_rng(1)
-    probs, rows = draw.random(50).astype(np.float32), draw.normal(size=(50, 3)).astype(np.float32)
+    probs = draw.random(50).astype(np.float32)
+    rows, parts = draw.normal(size=(2, 50, 3)).astype(np.float32)
     targets, marks = draw.integers(0, 3, 50), draw.permutation(50)
     shuffled = draw.permutation(50)
     one, other = (
-        fit_unknown(*(each[chosen] for each in (probs, rows, targets, marks)), coverage=0.8,
+        fit_unknown(*(each[chosen] for each in (probs, rows, parts, targets, marks)), coverage=0.8,
                     sha256=HASH, images_from="made")
         for chosen in (np.arange(50), shuffled)
     )  # fmt: skip
     assert one.about == other.about
-    np.testing.assert_array_equal(one.distance.whitening, other.distance.whitening)
+    np.testing.assert_array_equal(one.foreign.known_precision, other.foreign.known_precision)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,9 @@ def test_too_few_images_are_one_line_with_the_number(
 def test_a_model_that_returns_nan_is_refused() -> None:
     with pytest.raises(DataError, match="NaN"):
         fit_unknown(
-            np.full(20, np.nan, np.float32), np.zeros((20, 3), np.float32), np.zeros(20, np.int64),
-            np.arange(20), coverage=0.9, sha256=HASH, images_from="made",
+            np.full(20, np.nan, np.float32), np.zeros((20, 3), np.float32),
+            np.zeros((20, 3), np.float32), np.zeros(20, np.int64), np.arange(20),
+            coverage=0.9, sha256=HASH, images_from="made",
         )  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def test_the_file_gives_back_the_same(tmp_path: Path) -> None:
     save_unknown(path, unknown)
     found = load_unknown(path)
     assert found.about == unknown.about and found.seen(np.array([3, 999])).tolist() == [True, False]
-    rows = np.random.default_rng(2).normal(size=(9, 6)).astype(np.float32)
+    rows = np.random.default_rng(2).normal(size=(9, 78)).astype(np.float32)
     np.testing.assert_array_equal(found.foreignness(rows), unknown.foreignness(rows))
 
 
@@ -100,10 +103,11 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path: Path) -> None:
         (tensors, {}),
         (tensors, {"unknown": json.dumps(about | {"coverage": 2})}),
         (tensors, {"unknown": json.dumps(about | {"more": 1})}),
-        ({"means": tensors["means"]}, {"unknown": json.dumps(about)}),
-        (tensors | {"means": torch.zeros(0, 6)}, {"unknown": json.dumps(about)}),
+        ({"centre": tensors["centre"]}, {"unknown": json.dumps(about)}),
+        (tensors | {"part": torch.zeros(0)}, {"unknown": json.dumps(about)}),
+        (tensors | {"spread": torch.zeros(2)}, {"unknown": json.dumps(about)}),
         (tensors | {"fitted": torch.zeros(3)}, {"unknown": json.dumps(about)}),
-        (tensors | {"means": torch.full((4, 6), torch.nan)}, {"unknown": json.dumps(about)}),
+        (tensors | {"part": torch.full((78,), torch.nan)}, {"unknown": json.dumps(about)}),
     ]
     for content, told in bad:
         write_tensors(path, content, told)

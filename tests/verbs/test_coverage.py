@@ -112,7 +112,9 @@ def test_any_number_of_ranks_fits_and_tests_the_same(
     written = load_unknown(stored)
     assert written.about == expected.about
     np.testing.assert_array_equal(written.fitted, expected.fitted)
-    np.testing.assert_array_equal(written.distance.whitening, expected.distance.whitening)
+    for name in ("centre", "known_precision", "part_precision", "usual", "spread"):
+        one, other = (getattr(each.foreign, name) for each in (written, expected))
+        np.testing.assert_array_equal(one, other)
 
 
 def test_predictions_name_possible_classes_and_foreign_images(
@@ -127,12 +129,13 @@ def test_predictions_name_possible_classes_and_foreign_images(
     stored = own.with_name("unknown.safetensors")
     unknown = load_unknown(stored)
     near, far = (
-        float(unknown.distance(scores.embedding)[0])
+        float(scores.foreignness[0]) * unknown.about.farthest
         for _, scores in Predictor(own, batch_size=1).scores([image, white])
     )
+    assert min(near, far) + max(near, far) > 0
     if near > far:
         image, white, near, far = white, image, far, near
-    about = unknown.about.model_copy(update={"largest_distance": (near + far) / 2})
+    about = unknown.about.model_copy(update={"farthest": (near + far) / 2})
     save_unknown(stored, replace(unknown, about=about))
     capsys.readouterr()
     assert main(["predict", str(own), str(image), str(white), "--json"]) == 0

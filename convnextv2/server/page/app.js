@@ -256,6 +256,26 @@ async function pictureOf(file) {
   return picture;
 }
 
+// Which classes cannot be excluded, and whether the image is foreign, if the model says so.
+function unknownParts({ possible, foreign, foreignness }) {
+  if (!possible) return [];
+  const promise = `in ${percent(info.coverage)} of images, the right class is among these`;
+  const names = possible.length ? possible.join(", ") : "none of the classes";
+  const parts = [
+    element("p", { className: "possible", textContent: `Possible: ${names} (${promise}).` }),
+  ];
+  if (foreign)
+    parts.unshift(
+      element("p", {
+        className: "foreign",
+        textContent:
+          "Foreign: this image is unlike those that the model was fitted on " +
+          `(${foreignness.toFixed(2)} times the limit).`,
+      }),
+    );
+  return parts;
+}
+
 function summaryOf(answer) {
   if (isDense()) return denseSummary(answer, info.kind, controls.least);
   const { predictions, labels } = answer;
@@ -271,7 +291,9 @@ async function resultOf(file, answer) {
     return made.article;
   }
   picture.append(explanationOf(answer.explanation));
-  const parts = answer.labels ? labelParts(answer) : classParts(answer.predictions);
+  const parts = answer.labels
+    ? labelParts(answer)
+    : [...classParts(answer.predictions), ...unknownParts(answer)];
   const right = element("div", {}, element("h3", { textContent: file.name }), ...parts);
   return element("article", {}, picture, right);
 }

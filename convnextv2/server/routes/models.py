@@ -171,6 +171,7 @@ def _describe(served: Served) -> schemas.ModelVersion:
         image_size=transform.preprocessing.image_size,
         class_names=answering.class_names if answering else [],
         thresholds=list(scorer.thresholds or ()) if scorer else [],
+        coverage=scorer.unknown.about.coverage if scorer and scorer.unknown else None,
         preprocessing=dict(vars(transform.preprocessing)),
         notes=served.notes,
         certificate=dict(answering.certificate) if answering else {},

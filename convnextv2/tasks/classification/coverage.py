@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,12 @@ from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
+from convnextv2.evaluation.foreign import parts_of
 from convnextv2.evaluation.unknown import (
     Coverage,
     Unknown,
     check_enough,
+    features_of,
     fingerprints,
     fit_unknown,
     path_beside,
@@ -40,15 +43,22 @@ class _Scored:
         indices: int64 (N,), their indices in the source.
         targets: int64 (N,).
         probs: float32 (N, classes).
-        embedding: float32 (N, D).
+        features: float32 (N, D), see `unknown.features_of`.
+        parts: float32 (N, D), those of a part of each image; no rows if nothing is to be fitted.
         marks: int64 (N,), see `unknown.fingerprints`.
     """
 
     indices: NDArray[np.int64]
     targets: NDArray[np.int64]
     probs: NDArray[np.float32]
-    embedding: NDArray[np.float32]
+    features: NDArray[np.float32]
+    parts: NDArray[np.float32]
     marks: NDArray[np.int64]
+
+    @property
+    def for_fit(self) -> tuple[NDArray[Any], ...]:
+        """Return what `fit_unknown` takes."""
+        return self.right, self.features, self.parts, self.targets, self.marks
 
     @property
     def right(self) -> NDArray[np.float32]:
@@ -140,7 +150,7 @@ def measure_coverage(
     is_fitted = unknown is not None and unknown.about.coverage == coverage
     if not is_fitted:
         check_enough(len(source), coverage, told, factor=2)
-    scored = _score(scorer, source, opened, recipe, place)
+    scored = _score(scorer, source, opened, recipe, place, with_parts=not is_fitted)
     if unknown is None or not is_fitted:
         unknown = _fit(scored, len(source), scorer.sha256, place, coverage, told)
         if place.is_main:
@@ -153,7 +163,13 @@ def _origin(recipe: Recipe) -> str:
 
 
 def _score(
-    scorer: Scorer, source: Source, opened: Weights | Artifact, recipe: Recipe, place: Place
+    scorer: Scorer,
+    source: Source,
+    opened: Weights | Artifact,
+    recipe: Recipe,
+    place: Place,
+    *,
+    with_parts: bool,
 ) -> _Scored:
     """Score the images of this rank as `predict` does, without those that have no class."""
     transform = scorer.transform
@@ -171,7 +187,8 @@ def _score(
     )
     columns: list[tuple[NDArray[np.int64], ...]] = []
     probs = [np.empty((0, len(scorer.class_names)), np.float32)]
-    embeddings: list[NDArray[np.float32]] = []
+    features: list[NDArray[np.float32]] = []
+    parts: list[NDArray[np.float32]] = []
     for batch in loader:
         scores, known = scorer(batch.pixels), (batch.targets >= 0).numpy()
         marks = fingerprints(batch.pixels)
@@ -179,13 +196,22 @@ def _score(
             tuple(each[known] for each in (batch.indices.numpy(), batch.targets.numpy(), marks))
         )
         probs.append(scores.probs[known])
-        embeddings.append(scores.embedding[known])
+        features.append(features_of(scores.embedding, batch.pixels)[known])
+        if with_parts:
+            cut = parts_of(batch.pixels, marks)
+            parts.append(features_of(scorer(cut).embedding, cut)[known])
     indices, targets, marks = (
         np.concatenate([np.empty(0, np.int64), *(each[i] for each in columns)]) for i in range(3)
     )
-    # A rank may have no image; what it sends to the others has no rows, and their width.
-    embedding = np.concatenate(embeddings) if embeddings else np.empty((0, 0), np.float32)
-    return _Scored(indices, targets, np.concatenate(probs), embedding, marks)
+    nothing = np.empty((0, 0), np.float32)  # a rank may have no image, and knows no width then
+    return _Scored(
+        indices,
+        targets,
+        np.concatenate(probs),
+        np.concatenate(features) if features else nothing,
+        np.concatenate(parts) if parts else nothing,
+        marks,
+    )
 
 
 def _fit(
@@ -195,16 +221,12 @@ def _fit(
     chosen = np.zeros(images, bool)
     chosen[np.random.default_rng(0).permutation(images)[: (images + 1) // 2]] = True
     here = chosen[scored.indices]
-    everyones = place.gather(
-        (scored.right[here], scored.embedding[here], scored.targets[here], scored.marks[here])
-    )
-    parts = [part for part in everyones if len(part[2])] or everyones[:1]
-    right, embedding, targets, marks = (
-        np.concatenate([part[i] for part in parts]) for i in range(4)
-    )
-    return fit_unknown(
-        right, embedding, targets, marks, coverage=coverage, sha256=sha256, images_from=told
-    )
+    everyones = place.gather(tuple(each[here] for each in scored.for_fit) if here.any() else None)
+    found = [each for each in everyones if each is not None]
+    if not found:
+        check_enough(0, coverage, told)
+    columns = (np.concatenate([each[i] for each in found]) for i in range(5))
+    return fit_unknown(*columns, coverage=coverage, sha256=sha256, images_from=told)
 
 
 def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverage:
@@ -212,7 +234,7 @@ def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverag
     new = ~unknown.seen(scored.marks)
     possible, foreign = unknown.possible(scored.probs[new]), 0
     if new.any():
-        foreign = int((unknown.foreignness(scored.embedding[new]) > 1).sum())
+        foreign = int((unknown.foreignness(scored.features[new]) > 1).sum())
     sizes = possible.sum(1)
     covered = possible[np.arange(len(possible)), scored.targets[new]].sum()
     images, *counts = place.share(
