@@ -12,6 +12,7 @@ Confusions are counted only for the pairs of classes that occur. A matrix of all
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class Evaluation:
         ece: The expected calibration error.
         calibration: float64 (BINS, 3): images, mean confidence and accuracy in each bin of the
             confidence; NaN in an empty bin.
+        intervals: The 95 % intervals of the main figures, if they were computed; see
+            `evaluation.intervals`.
         unknown: How the "unknown" answer fares, if that was measured.
     """
 
@@ -69,6 +72,7 @@ class Evaluation:
     support: NDArray[np.int64]
     pairs: NDArray[np.int64]
     calibration: NDArray[np.float64]
+    intervals: Mapping[str, tuple[float, float]] | None = None
     unknown: Coverage | None = None
 
     @property
@@ -84,10 +88,12 @@ class Evaluation:
 
         Returns:
             The attributes by name. Up to `MOST_CLASSES_IN_JSON` classes, `confusion` replaces
-            `pairs`. `unknown` is there if it was measured.
+            `pairs`. `intervals` and `unknown` are there if they were measured.
         """
         figures = dict(vars(self))
-        del figures["unknown"]
+        del figures["unknown"], figures["intervals"]
+        if self.intervals is not None:
+            figures["intervals"] = {name: list(ends) for name, ends in self.intervals.items()}
         if self.unknown is not None:
             figures["unknown"] = asdict(self.unknown)
         if len(self.support) <= MOST_CLASSES_IN_JSON:
@@ -100,19 +106,28 @@ class Evaluation:
 
     def table(self) -> str:
         """Write the main figures as lines of plain text."""
-        rows = [("images", f"{self.images:,}"), ("top-1", f"{self.top1:.2%}")]
+        rows = [("images", f"{self.images:,}", ""), ("top-1", f"{self.top1:.2%}", "top1")]
         if self.top5 is not None:
-            rows.append(("top-5", f"{self.top5:.2%}"))
+            rows.append(("top-5", f"{self.top5:.2%}", "top5"))
         rows += [
-            ("loss", f"{self.loss:.4f}"),
-            ("balanced accuracy", f"{self.balanced_accuracy:.2%}"),
-            ("macro precision", f"{self.macro_precision:.2%}"),
-            ("macro recall", f"{self.macro_recall:.2%}"),
-            ("macro F1", f"{self.macro_f1:.2%}"),
-            ("calibration error", f"{self.ece:.2%}"),
+            ("loss", f"{self.loss:.4f}", ""),
+            ("balanced accuracy", f"{self.balanced_accuracy:.2%}", "balanced_accuracy"),
+            ("macro precision", f"{self.macro_precision:.2%}", ""),
+            ("macro recall", f"{self.macro_recall:.2%}", ""),
+            ("macro F1", f"{self.macro_f1:.2%}", "macro_f1"),
+            ("calibration error", f"{self.ece:.2%}", ""),
         ]
-        width = max(len(value) for _, value in rows)
-        return "\n".join(f"{name:<18} {value:>{width}}" for name, value in rows)
+        width = max(len(value) for _, value, _ in rows)
+        return "\n".join(
+            f"{title:<18} {value:>{width}}{self._interval(name)}" for title, value, name in rows
+        )
+
+    def _interval(self, name: str) -> str:
+        """Write the interval of a figure, if there is one."""
+        if self.intervals is None or name not in self.intervals:
+            return ""
+        low, high = self.intervals[name]
+        return f"  ({low:.2%} to {high:.2%})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -263,6 +263,12 @@ class Validated(TypedDict):
     calibration: Annotated[
         list[list[float | None]], _is("Images, mean confidence and accuracy of each bin.")
     ]
+    intervals: NotRequired[
+        Annotated[
+            dict[str, list[float]],
+            _is("The ends of the 95 % intervals of top1, top5, balanced_accuracy and macro_f1."),
+        ]
+    ]
     unknown: NotRequired[Annotated[CoverageFound, _is("With `--coverage`.")]]
 
 
