@@ -615,6 +615,8 @@ def validate(
     config: str | Path | None = None,
     prior: Literal["trained", "natural", "balanced"] | float = "trained",
     coverage: float | None = None,
+    tta: Literal["none", "flip", "scales"] = "none",
+    sizes: tuple[int, ...] = (),
     json: bool = False,
     task: Literal["classification", "segmentation", "detection"] = "classification",
     seed: int = 42,
@@ -679,6 +681,8 @@ def validate(
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         prior: Frequencies of the classes for which probabilities hold: as training left them (trained), those of the training images (natural), or equal ones, which finds more of the rare classes (balanced). A number tau: subtract tau times the logarithm of the trained frequencies from the logits (1 is balanced).
         coverage: Share of images for which the right class is to be among those that cannot be excluded, for example 0.9. Fits what predict says of unknown images on half of the images, unless that was done, and tests it on the others.
+        tta: Average a classifier's probabilities over views of each image: it and its mirror image (flip), or both at 1, 1.25 and 1.5 times the size (scales).
+        sizes: Also measure a classifier at these image sizes.
         json: Print the answer as JSON, for use by other programs.
         task: What is learned: a class or labels for each image (classification), a class for each pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects (detection).
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.

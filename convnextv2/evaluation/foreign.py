@@ -32,7 +32,7 @@ _LEAST_VARIANCE = 1e-12
 """The least variance if images do not vary at all."""
 _PART = 0.3
 """The side of a part, as a share of the image's."""
-_SEEN_PX = 64
+_SEEN_PX = 32
 """Of larger images, every k-th pixel is looked at, so that the cost does not grow with the size."""
 _GRID = 4
 _MOST_PAIRS = 6

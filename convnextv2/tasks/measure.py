@@ -14,7 +14,7 @@ from convnextv2.evaluation.prior import check_has_prior
 from convnextv2.evaluation.segmentation import SegmentationEvaluation
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
-from convnextv2.tasks.classification.measure import Measured, evaluate_weights
+from convnextv2.tasks.classification.measure import Measured, Views, evaluate_weights
 from convnextv2.tasks.classification.report import write_evaluation_report
 from convnextv2.tasks.detection.measure import MeasuredObjects, evaluate_detector
 from convnextv2.tasks.detection.report import write_detection_report
@@ -31,17 +31,29 @@ _DENSE = ("segmentation", "detection")
 
 
 def measure(
-    opened: Weights | Artifact, recipe: Recipe, place: Place, prior: Prior = "trained"
+    opened: Weights | Artifact,
+    recipe: Recipe,
+    place: Place,
+    prior: Prior = "trained",
+    views: Views = "none",
 ) -> AnyMeasured:
     """Evaluate a model on the recipe's validation images, by the kind of its weights.
 
     Raises:
-        RecipeError: The recipe names another task than that of the weights.
+        RecipeError: The recipe names another task than that of the weights, or the model does not
+            average over views.
     """
     kind = opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
     task = kind if kind in _DENSE else "classification"
     if recipe.task != task and "task" in recipe.model_fields_set:
         raise RecipeError(f"task = {recipe.task}: {opened.path} is for {task}. Leave task out.")
+    if views != "none" and kind in (*_DENSE, "multi_label"):
+        other = " Use test_scales and test_flip." if kind == "segmentation" else " Leave tta out."
+        raise RecipeError(f"tta = {views}: is for classifiers of one class.{other}")
+    if views == "scales" and isinstance(opened, Artifact):
+        raise RecipeError(
+            "tta = scales: an artifact takes images of one size. Use flip, or give the run."
+        )
     if kind == "segmentation":
         check_has_prior(kind, prior, str(opened.path))
         return evaluate_segmentor(opened, recipe, place)
@@ -51,7 +63,7 @@ def measure(
     if kind == "multi_label":
         check_has_prior(kind, prior, str(opened.path))
         return evaluate_labels(opened, recipe, place, prior)
-    return evaluate_weights(opened, recipe, place, prior)
+    return evaluate_weights(opened, recipe, place, prior, views)
 
 
 def write_report(weights: Path, measured: AnyMeasured, recipe: Recipe) -> Path:

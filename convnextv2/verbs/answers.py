@@ -263,6 +263,11 @@ class Validated(TypedDict):
     calibration: Annotated[
         list[list[float | None]], _is("Images, mean confidence and accuracy of each bin.")
     ]
+    sizes: NotRequired[
+        Annotated[
+            dict[str, Any], _is("With `--sizes`: the same figures by the image size in pixels.")
+        ]
+    ]
     intervals: NotRequired[
         Annotated[
             dict[str, list[float]],

@@ -115,6 +115,15 @@ class ValidateOptions(
         gt=0,
         lt=1,
     )
+    tta: Literal["none", "flip", "scales"] = option(
+        "none",
+        "Average a classifier's probabilities over views of each image: it and its mirror image "
+        "(flip), or both at 1, 1.25 and 1.5 times the size (scales).",
+        metavar="V",
+    )
+    sizes: tuple[int, ...] = option(
+        (), "Also measure a classifier at these image sizes.", metavar="S", unit="px"
+    )
     json: bool = _json()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from convnextv2.console import answer, say
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.dense_card import SegmentorCard
-from convnextv2.distributed import joined
+from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.intervals import bootstrap_intervals
 from convnextv2.evaluation.metrics import Evaluation
@@ -93,9 +93,10 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
     with joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more):
         for note in notes + more:
             say(note)
+        _check_sizes(opened, options.sizes)
         if options.coverage is not None:
             check_coverage(opened, recipe, options.coverage, options.prior)
-        measured = measure(opened, recipe, place, options.prior)
+        measured = measure(opened, recipe, place, options.prior, options.tta)
         if isinstance(measured, Measured):
             intervals = bootstrap_intervals(measured.evaluation)
             evaluation = replace(measured.evaluation, intervals=intervals)
@@ -110,14 +111,58 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         if options.coverage is not None and isinstance(measured, Measured):
             assert measured.evaluation.unknown is not None
             say(measured.evaluation.unknown.line())
+        others = _at_sizes(opened, recipe, place, options)
         if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
             page_recipe = _recipe_of(opened, recipe) if isinstance(opened, Artifact) else recipe
             report = write_report(opened.path, measured, page_recipe)
             say(f"Report: {report}")
-            answer(_answer(opened, measured, report))
+            answer(_answer(opened, measured, report) | others)
     return measured.evaluation
+
+
+def _at_sizes(
+    opened: Weights | Artifact, recipe: Recipe, place: Place, options: ValidateOptions
+) -> dict[str, Any]:
+    """Measure a classifier at further image sizes, and print a line for each.
+
+    Returns:
+        The figures by size under "sizes"; empty without further sizes.
+
+    Raises:
+        RecipeError: The model is no classifier, or has one size.
+    """
+    if not options.sizes:
+        return {}
+    found: dict[str, Any] = {}
+    for size in options.sizes:
+        at = recipe.model_copy(update={"image_size": size})
+        measured = measure(opened, at, place, options.prior, options.tta)
+        assert isinstance(measured, Measured)
+        evaluation = measured.evaluation
+        evaluation = replace(evaluation, intervals=bootstrap_intervals(evaluation))
+        say(f"At {size} px:")
+        say(evaluation.table())
+        found[str(size)] = evaluation.to_dict()
+    return {"sizes": found}
+
+
+def _check_sizes(opened: Weights | Artifact, sizes: tuple[int, ...]) -> None:
+    """Raise RecipeError unless the model is a classifier that takes images of these sizes."""
+    if not sizes:
+        return
+    told = f"sizes = {', '.join(map(str, sizes))}"
+    if isinstance(opened, Artifact):
+        raise RecipeError(
+            f"{told}: an artifact prepares its images in its own way. Give the run, or leave sizes "
+            "out."
+        )
+    if opened.description.kind != "classifier":
+        raise RecipeError(f"{told}: is for classifiers of one class. Leave sizes out.")
+    stride = 8 * opened.description.arguments["stem_stride"]
+    if wrong := [size for size in sizes if size < stride]:
+        raise RecipeError(f"{told}: {wrong[0]} is too small. Expected numbers >= {stride}.")
 
 
 def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:

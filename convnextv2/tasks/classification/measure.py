@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,11 +14,15 @@ from convnextv2.distributed import Place
 from convnextv2.evaluation.balance import few_images
 from convnextv2.evaluation.evaluate import Predictions, evaluate
 from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.views import averaged
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
 from convnextv2.tasks.supervised.set_up import set_up
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
+
+Views = Literal["none", "flip", "scales"]
+SCALES: dict[Views, tuple[float, ...]] = {"flip": (1,), "scales": (1, 1.25, 1.5)}
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,29 @@ class Measured:
 
 
 def evaluate_weights(
-    opened: Weights | Artifact, recipe: Recipe, place: Place, prior: Prior = "trained"
+    opened: Weights | Artifact,
+    recipe: Recipe,
+    place: Place,
+    prior: Prior = "trained",
+    views: Views = "none",
 ) -> Measured:
     """Evaluate a classifier on the recipe's validation images.
 
-    Every image is counted exactly once over all ranks. Arguments and errors are those of `set_up`.
+    Every image is counted exactly once over all ranks. Errors are those of `set_up`.
+
+    Args:
+        opened: See `set_up`.
+        recipe: See `set_up`.
+        place: See `set_up`.
+        prior: See `set_up`.
+        views: Over which views of each image probabilities are averaged.
     """
     ready = set_up(opened, recipe, place, prior)
+    logits = ready.logits
+    if views != "none":
+        logits = averaged(logits, SCALES[views], 8 * ready.description.arguments["stem_stride"])
     evaluation, predictions = evaluate(
-        ready.logits,
+        logits,
         ready.loader,
         num_classes=ready.description.arguments["num_classes"],
         to_images=ready.to_images,

@@ -1,0 +1,48 @@
+"""Several views of each image at test time: mirrored, and at other scales.
+
+The probabilities of all views are averaged. This costs as many passes as there are views.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def averaged(
+    logits_fn: Callable[[Tensor], Tensor], scales: Sequence[float], stride: int
+) -> Callable[[Tensor], Tensor]:
+    """Make a function to logits whose softmax is the mean of the probabilities of all views.
+
+    Args:
+        logits_fn: Maps images (N, C, H, W) to logits (N, classes).
+        scales: By which images are enlarged, each with and without mirroring.
+        stride: The network's total stride. Sides become multiples of it.
+    """
+
+    def logits(images: Tensor) -> Tensor:
+        found = [logits_fn(view).log_softmax(-1) for view in views(images, scales, stride)]
+        return torch.stack(found).logsumexp(0) - math.log(len(found))
+
+    return logits
+
+
+def views(images: Tensor, scales: Sequence[float], stride: int) -> Iterator[Tensor]:
+    """Yield images at each scale, as they are and mirrored.
+
+    Args:
+        images: (N, C, H, W), of any type if the only scale is 1.
+        scales: By which they are enlarged.
+        stride: As above.
+    """
+    for scale in scales:
+        sides = [max(stride, round(side * scale / stride) * stride) for side in images.shape[2:]]
+        scaled = images
+        if scale != 1:
+            scaled = interpolate(images, sides, mode="bicubic", antialias=True)
+        yield scaled
+        yield scaled.flip(-1)

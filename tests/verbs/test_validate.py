@@ -1,0 +1,69 @@
+"""validate: views at test time, several sizes, and intervals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from json_answers import read_answer
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, log_loss
+from trees import CLASSES, network
+
+from convnextv2 import validate
+from convnextv2.cli import main
+from convnextv2.data.sources import files
+from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.errors import RecipeError
+from convnextv2.find import open_run_weights
+from convnextv2.preprocessing import Preprocessing
+
+HOW = {"workers": 0, "precision": "float32", "device": "cpu"}
+
+
+def images_of(weights: Path, pictures: Path) -> tuple[torch.Tensor, np.ndarray]:
+    """The validation photographs as the network gets them, and their classes."""
+    how = Preprocessing.read(open_run_weights(weights).description.preprocessing)
+    source = files([pictures / "val"])
+    transform = EvalTransform(how)
+    pixels = torch.stack([transform(source.pixels(i)) for i in range(len(source))])
+    targets = [CLASSES.index(Path(name).parent.name) for name in source.names]
+    return BatchTransform(how.mean, how.std).normalise(pixels), np.array(targets)
+
+
+def test_mirrored_views_are_averaged(weights: Path, pictures: Path) -> None:
+    evaluation = validate(weights, data_dir=pictures, tta="flip", **HOW)
+    images, targets = images_of(weights, pictures)
+    with torch.no_grad():
+        both = [network()(view).double().numpy() for view in (images, images.flip(-1))]
+    probs = np.mean([softmax(each, 1) for each in both], 0)
+    assert evaluation.top1 == accuracy_score(targets, probs.argmax(1))
+    assert evaluation.loss == pytest.approx(log_loss(targets, probs), rel=1e-5)
+    scaled = validate(weights, data_dir=pictures, tta="scales", **HOW)
+    assert scaled.loss != evaluation.loss
+
+
+def test_an_artifact_is_mirrored_too(exported, weights: Path, pictures: Path) -> None:
+    artifact = exported("torch")
+    expected = validate(weights, data_dir=pictures, tta="flip", **HOW)
+    found = validate(artifact, data_dir=pictures, tta="flip", workers=0)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    with pytest.raises(RecipeError, match="takes images of one size"):
+        validate(artifact, data_dir=pictures, tta="scales", workers=0)
+    with pytest.raises(RecipeError, match="sizes = 96: an artifact"):
+        validate(artifact, data_dir=pictures, sizes=(96,), workers=0)
+
+
+def test_several_sizes_are_measured_in_one_command(
+    weights: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data_dir", pictures, "--workers", 0, "--sizes", "96,64", "--json"]
+    assert main(["validate", *map(str, [weights, *arguments])]) == 0
+    told = capsys.readouterr()
+    found = read_answer("validate", told.out)
+    alone = validate(weights, data_dir=pictures, image_size=96, workers=0)
+    assert found["sizes"]["96"]["loss"] == alone.loss and "At 96 px:" in told.err
+    assert found["sizes"]["64"]["loss"] == found["loss"] != alone.loss
+    assert found["intervals"]["top1"][0] <= found["top1"] <= found["intervals"]["top1"][1]
+    with pytest.raises(RecipeError, match="8 is too small"):
+        validate(weights, data_dir=pictures, sizes=(8,), workers=0)
