@@ -109,7 +109,7 @@ def build_comparison(
 
 
 def draw_curves(models: Sequence[Compared]) -> list[tuple[str, Markup]]:
-    """Draw the validation accuracy and the losses of the models that have a run.
+    """Draw validation accuracy, losses, probes and feature diversity of the models with a run.
 
     Returns:
         The title of each chart, and the chart.
@@ -118,6 +118,9 @@ def draw_curves(models: Sequence[Compared]) -> list[tuple[str, Markup]]:
         ("Validation accuracy", "eval", "top1", percent),
         ("Validation loss", "eval", "loss", _loss),
         ("Training loss", "train", "loss", _loss),
+        ("Linear probe of frozen features", "probe", "linear", percent),
+        ("Nearest neighbours of frozen features", "probe", "knn", percent),
+        ("Mean feature diversity", "health", "mean_diversity", _loss),
     )
     charts = []
     for title, kind, figure, y_format in kinds:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convnextv2.evaluation.charts import BOTTOM, LEFT, RIGHT, TOP
+from convnextv2.evaluation.comparison import Compared, draw_curves
 from convnextv2.evaluation.health_section import health_sections
 from convnextv2.evaluation.page import build_page
 
@@ -17,9 +18,9 @@ EPOCHS, STEPS = 6, 4
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def records() -> list[dict]:
+def records(seed: int = 0) -> list[dict]:
     """A log as the loop writes it: each epoch's record repeats the figures of its evaluation."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     found = []
     for epoch in range(EPOCHS + 1):
         step, where = epoch * STEPS, {"epoch": epoch, "step": epoch * STEPS}
@@ -39,6 +40,7 @@ def records() -> list[dict]:
         }
         health |= {name: rng.random(5).tolist() for name in ("grn_gamma", "grn_beta")}
         layers = ["1.1", "2.1", "3.1", "3.2", "4.1"]
+        health["mean_diversity"] = float(np.mean(health["diversity"]))
         found.append({"kind": "health", **where, "images": 8, "layers": layers} | health)
         probe = {name: float(rng.random()) for name in ("knn", "linear", "commonest")}
         found.append({"kind": "probe", **where, "loss": 9.0, **probe})
@@ -129,6 +131,28 @@ def test_each_line_shows_the_records_that_its_label_names() -> None:
         # Coordinates are written with one decimal: a tenth of a pixel of about 200.
         span = max(y for _, y in found[label]) - min(y for _, y in found[label]) + 1
         np.testing.assert_allclose(found[label], points, atol=2e-3 * (span + EPOCHS), err_msg=label)
+
+
+def test_each_line_of_a_comparison_shows_the_run_that_its_letter_names() -> None:
+    logs = {"A": records(1), "B": records(2)}
+    charts = draw_curves([Compared(letter, letter, records=log) for letter, log in logs.items()])
+    page = "".join(
+        f"<figure><h3>{title} <span></span></h3>{chart}</figure>" for title, chart in charts
+    )
+    found = lines_on(page)
+    named = {
+        "Validation accuracy": ("eval", "top1"),
+        "Validation loss": ("eval", "loss"),
+        "Training loss": ("train", "loss"),
+        "Linear probe of frozen features": ("probe", "linear"),
+        "Nearest neighbours of frozen features": ("probe", "knn"),
+        "Mean feature diversity": ("health", "mean_diversity"),
+    }
+    assert found.keys() == {(title, letter) for title in named for letter in logs}
+    for (title, letter), points in found.items():
+        kind, figure = named[title]
+        wanted = [(r["epoch"], r[figure]) for r in logs[letter] if r["kind"] == kind]
+        np.testing.assert_allclose(points, wanted, atol=0.02, err_msg=title)
 
 
 def test_a_run_without_records_of_its_health_has_no_section() -> None:

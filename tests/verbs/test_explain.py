@@ -9,6 +9,7 @@ from json_answers import read_answer
 from PIL import Image
 from runs import SMALL, draw
 from sklearn.metrics.pairwise import cosine_similarity
+from trees import PREPROCESSING, network, save
 
 import convnextv2
 from convnextv2.cli import main
@@ -175,3 +176,37 @@ def test_mistakes_in_the_options_are_one_line(photos: Path, trained: Path, tmp_p
     convnextv2.export(trained, out=made, format="torch", seconds=0.05)
     with pytest.raises(CheckpointError, match="is an artifact"):
         convnextv2.explain(made, [image], out=page)
+
+
+def test_several_labels_are_explained_one_at_a_time(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, page = save(network(), tmp_path / "w", kind="multi_label"), tmp_path / "page.html"
+    image = photos / "val" / "red" / "3.png"
+    more = (image, "--target", "cedar", "--out", page, "--json", "--patch_px", 32, "--step_px", 32)
+    assert main(asked(weights, *more)) == 0
+    (found,) = read_answer("explain", capsys.readouterr().out)["images"]
+    assert found["target"] == "cedar"
+    assert found["prob"] == pytest.approx(1 / (1 + np.exp(-found["logit"])), rel=1e-4)
+    with pytest.raises(RecipeError, match="any number of labels"):
+        convnextv2.explain(weights, data_dir=photos, out=page, **HOW)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_images_of_other_channels_and_one_class_are_explained(
+    channels: int, tmp_path: Path
+) -> None:
+    how = {"channels": channels, "mean": [0.5] * channels, "std": [0.2] * channels}
+    model = network(in_channels=channels, num_classes=1)
+    weights = save(
+        model,
+        tmp_path / "w",
+        class_names=["ash"],
+        preprocessing=PREPROCESSING | how | {"image_size": [64, 96]},
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 130, channels)).astype(np.uint8)
+    np.save(tmp_path / "image.npy", pixels)
+    page = tmp_path / "page.html"
+    options = {"patch_px": 32, "step_px": 32}
+    convnextv2.explain(weights, [tmp_path / "image.npy"], out=page, **options, **HOW)
+    assert "Why ash?" in page.read_text()
