@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from convnextv2.evaluation.charts import Format, Point, Series, line_chart, percent
 from convnextv2.evaluation.page import Section
+
+Figure = Callable[[Mapping[str, Any]], float]
+"""Computes a number from a record; NaN if it has none."""
 
 _DIVERSITY = (0, 0.5)
 """All values that diversity can have."""
@@ -111,7 +114,7 @@ def _grn(record: Mapping[str, Any]) -> tuple[str, Markup] | None:
 def _over_epochs(
     records: Sequence[Mapping[str, Any]],
     title: str,
-    lines: Mapping[str, Any],
+    lines: Mapping[str, Figure],
     y_format: Format,
     y_span: Sequence[float],
 ) -> tuple[str, Markup] | None:
@@ -127,7 +130,7 @@ def _over_epochs(
     return title, line_chart(series, title=title, y_format=y_format, y_span=y_span)
 
 
-def _mean_of(figure: str) -> Any:
+def _mean_of(figure: str) -> Figure:
     """Return what computes the mean of a figure over the layers of a record."""
 
     def mean(record: Mapping[str, Any]) -> float:
@@ -137,7 +140,7 @@ def _mean_of(figure: str) -> Any:
     return mean
 
 
-def _least_of(figure: str) -> Any:
+def _least_of(figure: str) -> Figure:
     """Return what finds the least of a figure over the layers of a record."""
 
     def least(record: Mapping[str, Any]) -> float:

@@ -6,8 +6,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from convnextv2.evaluation.gallery import to_picture
-
 FOR, AGAINST = (240, 110, 0), (20, 90, 230)
 _SHARE = 0.8
 """Share of the colour where the map is strongest."""
@@ -31,8 +29,3 @@ def heat_picture(pixels: Tensor, values: Tensor) -> Image.Image:
     colour = np.where(heat[..., None] >= 0, np.array(FOR), np.array(AGAINST))
     mixed = grey * (1 - share) + colour * share
     return Image.fromarray(mixed.round().astype(np.uint8))
-
-
-def plain_picture(pixels: Tensor) -> Image.Image:
-    """Make a picture of an image without a map."""
-    return to_picture(pixels)
