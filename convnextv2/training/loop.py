@@ -352,8 +352,9 @@ def close_epoch(
         record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
         keeper.log(record)
         display.line(record)
-    if examine is not None:
-        log_examined(examine, model, keeper, average, progress, display, pace.epochs)
+    examined = examine is not None and log_examined(
+        examine, model, keeper, average, progress, display, pace.epochs
+    )
     total_s = time.perf_counter() - began
     times = {
         "train_s": round(trained_s, 2),
@@ -364,8 +365,7 @@ def close_epoch(
     keeper.log({**where, "last_loss": progress.last_loss, **times, **figures})
     progress.closed = progress.epoch
     if deadline is not None:
-        measured = bool(figures) or examine is not None
-        deadline.close_epoch(total_s - trained_s if measured else 0.0)
+        deadline.close_epoch(total_s - trained_s if figures or examined else 0.0)
     if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
         keeper.save(False)  # it is the last epoch, which is always saved
     keeper.close_epoch()
@@ -379,7 +379,7 @@ def log_examined(
     progress: Progress,
     display: Display,
     last: int,
-) -> None:
+) -> bool:
     """Examine the model, or its average if there is one, and log what was found.
 
     Args:
@@ -390,14 +390,20 @@ def log_examined(
         progress: The position, at the end of an epoch.
         display: Shows what was found.
         last: The number of the last epoch.
+
+    Returns:
+        Whether anything was examined.
     """
     model.eval()
+    anything = False
     with average.in_model() if average is not None else nullcontext():
         for found in examine(progress.epoch, last):
+            anything = True
             where = {"step": progress.step, "epoch": progress.epoch}
             keeper.log({"kind": found.record["kind"], **where, **found.record})
             for line in found.lines:
                 display.text(f"epoch {progress.epoch}: {line}")
+    return anything
 
 
 def steps_of_epoch(

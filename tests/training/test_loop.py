@@ -16,6 +16,7 @@ from convnextv2.training.health import MOST_SKIPPED
 from convnextv2.training.loop import fit, in_groups
 from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.state import Progress
+from convnextv2.training.task import Examined
 
 PLACE = Place(torch.device("cpu"))
 PACE = Pace(
@@ -95,6 +96,8 @@ class Bench:
 
 class Loader:
     """The loader of a task, from a function that returns the batches of an epoch."""
+
+    source = ()
 
     def __init__(self, batches) -> None:
         self.batches, self.patience = batches, SimpleNamespace(stop_asked=None)
@@ -487,3 +490,30 @@ def test_ranks_with_accelerators_stop_within_about_a_second() -> None:
         )
     assert time.monotonic() - asked[0] < 5
     assert bench.saves[-1] == bench.progress.step
+
+
+def test_a_deadline_is_told_what_an_examination_took_and_nothing_of_other_epochs() -> None:
+    told, examined = [], []
+
+    def examine(epoch: int, last: int) -> list[Examined]:
+        examined.append((epoch, last))
+        if epoch != 2:
+            return []
+        time.sleep(0.05)
+        return [Examined({"kind": "health", "dead": 0.0}, ["all is well"])]
+
+    nothing = {"note": lambda: None, "check_first_epoch": lambda images: None}
+    deadline = SimpleNamespace(
+        epochs=3,
+        left=lambda: 0.0,
+        line=lambda: "",
+        close_training=lambda images: None,
+        close_epoch=told.append,
+        **nothing,
+    )
+    bench = Bench()
+    bench.fit(replace(PACE, val_every_epochs=99), examine=examine, deadline=deadline)
+    assert examined == [(epoch, 3) for epoch in range(4)]
+    assert told[0] == 0 and told[1] >= 0.05
+    (record,) = [r for r in bench.records if r["kind"] == "health"]
+    assert record == {"kind": "health", "step": 10, "epoch": 2, "dead": 0.0}
