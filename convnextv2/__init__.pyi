@@ -22,6 +22,7 @@ __all__: list[str]
 def pretrain(
     config: str | Path | None = None,
     *,
+    show_images: str | Path = "",
     out: str | Path = "",
     resume: bool | Literal["auto"] = False,
     resume_allow: tuple[str, ...] | None = None,
@@ -143,8 +144,12 @@ def pretrain(
 ) -> Run:
     """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
+    With `show_images`, the first training images are written as a picture, each beside what its
+    masks leave visible, and nothing is trained.
+
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
+        show_images: Write the first augmented training images to this PNG file, as the network would get them, and stop before training. No run folder is written.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.
         resume_allow: Names of what may differ from the run that is resumed: knobs (such as precision), images, classes or ranks. Any other difference that changes what is learned is refused.
@@ -265,12 +270,13 @@ def pretrain(
         probe_dir: Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of the run.
 
     Returns:
-        The run.
+        The run. With `show_images`, it has no folder.
     """
 
 def train(
     config: str | Path | None = None,
     *,
+    show_images: str | Path = "",
     out: str | Path = "",
     resume: bool | Literal["auto"] = False,
     resume_allow: tuple[str, ...] | None = None,
@@ -437,10 +443,13 @@ def train(
 ) -> Run:
     """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
 
+    With `show_images`, the first training images are written as a picture and nothing is trained.
+
     If the images of a table have several labels each, the model learns to give any number of them.
 
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
+        show_images: Write the first augmented training images to this PNG file, as the network would get them, and stop before training. No run folder is written.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.
         resume_allow: Names of what may differ from the run that is resumed: knobs (such as precision), images, classes or ranks. Any other difference that changes what is learned is refused.
@@ -606,7 +615,7 @@ def train(
         soft_nms: Lower the scores of objects that overlap with better ones of their class (linear soft-NMS), instead of dropping them.
 
     Returns:
-        The run.
+        The run. With `show_images`, it has no folder.
     """
 
 def validate(

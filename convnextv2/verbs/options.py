@@ -64,6 +64,16 @@ def _json() -> Any:
     return option(False, "Print the answer as JSON, for use by other programs.")
 
 
+def _show_images() -> Any:
+    """Declare the option that shows what training would see."""
+    return option(
+        "",
+        "Write the first augmented training images to this PNG file, as the network would get "
+        "them, and stop before training. No run folder is written.",
+        metavar="FILE",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(
     Options,
@@ -75,6 +85,7 @@ class PretrainOptions(
     """Pre-train on images without labels (FCMAE)."""
 
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
+    show_images: PathLike = _show_images()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +99,7 @@ class TrainOptions(
     """Train a classifier, from scratch or from --init."""
 
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
+    show_images: PathLike = _show_images()
 
 
 @dataclass(frozen=True, kw_only=True)

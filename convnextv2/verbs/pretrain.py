@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from convnextv2.console import say
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
@@ -10,7 +12,7 @@ from convnextv2.tasks.masked.examination import build_examination
 from convnextv2.tasks.masked.report import report_pretraining
 from convnextv2.tasks.masked.task import MaskedPretraining
 from convnextv2.verbs.options import PretrainOptions
-from convnextv2.verbs.session import new_run, run_task
+from convnextv2.verbs.session import new_run, preview, run_task, show_images
 from convnextv2.weights.opened import open_weights
 
 
@@ -18,9 +20,16 @@ from convnextv2.weights.opened import open_weights
 def pretrain(options: PretrainOptions) -> Run:
     """Pre-train an encoder on images without labels, to start `train(init=...)` from.
 
+    With `show_images`, the first training images are written as a picture, each beside what its
+    masks leave visible, and nothing is trained.
+
     Returns:
-        The run.
+        The run. With `show_images`, it has no folder.
     """
+    if options.show_images:
+        with preview(options) as start:
+            show_images(MaskedPretraining(start), start, Path(options.show_images))
+        return start.run
     with new_run(options) as start:
         run = start.run
         task = MaskedPretraining(start)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import torch
@@ -17,10 +18,12 @@ from convnextv2.checkpoint import read_progress
 from convnextv2.console import say
 from convnextv2.distributed import Place, joined, leave
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
+from convnextv2.inference.prediction_file import check_place
 from convnextv2.kernels import choice
 from convnextv2.lock import locked
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.run import Run, open_run
+from convnextv2.tasks.preview import Previewed, write_first_images
 from convnextv2.training.conditions import Conditions, keep_global_batch
 from convnextv2.training.start import Start, Way, decide, make_folder, prepare
 from convnextv2.training.state import Progress
@@ -76,6 +79,49 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
                 say(note)
         say(f"Run folder: {path}")
         yield Start(recipe, run, place, way, weights, began)
+
+
+@contextmanager
+def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
+    """Prepare a run as `new_run` does, but in a folder that is removed at the end.
+
+    Args:
+        options: The options of the verb.
+
+    Yields:
+        How the run would start.
+
+    Raises:
+        RecipeError: Options contradict each other, or the picture cannot be written.
+        ConvNeXtV2Error: Something is wrong with the recipe or the ranks.
+    """
+    file = Path(options.show_images)
+    if file.suffix.lower() != ".png" or file.is_dir():
+        raise RecipeError(f"show_images = {file}: expected the name of a PNG file, such as a.png.")
+    check_place(file)
+    asked, notes = options.recipe(options.config)
+    if asked.resume is True:
+        raise RecipeError(
+            "show_images and resume: a picture shows the first images of a new run. Leave resume "
+            "out."
+        )
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "run"
+        path.mkdir()
+        recipe = asked.model_copy(update={"out": str(path), "resume": False})
+        recipe, way = decide(recipe, path)
+        recipe, weights, inferred = prepare(recipe, path, way)
+        with joined(recipe.device, "off", timeout_s=recipe.rank_timeout_s) as (place, more):
+            told = *notes, *inferred, *more, *_notes(options.command, recipe)
+            for note in (*told, *_on_cpu(recipe, place)):
+                say(note)
+            yield Start(recipe, Run(path), place, way, weights)
+
+
+def show_images(task: Previewed, start: Start, file: Path) -> None:
+    """Write the first training images of a task to a PNG file, and say so."""
+    count = write_first_images(task, start.place, file)
+    say(f"{count} training images: {file}. Nothing was trained.")
 
 
 def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:

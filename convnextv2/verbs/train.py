@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from convnextv2.console import say
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
 from convnextv2.tasks.choice import build_task, report_training
 from convnextv2.verbs.options import TrainOptions
-from convnextv2.verbs.session import new_run, run_task
+from convnextv2.verbs.session import new_run, preview, run_task, show_images
 
 
 @takes(TrainOptions)
 def train(options: TrainOptions) -> Run:
     """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
 
+    With `show_images`, the first training images are written as a picture and nothing is trained.
+
     If the images of a table have several labels each, the model learns to give any number of them.
 
     Returns:
-        The run.
+        The run. With `show_images`, it has no folder.
     """
+    if options.show_images:
+        with preview(options) as start:
+            show_images(build_task(start), start, Path(options.show_images))
+        return start.run
     with new_run(options) as start:
         task = build_task(start)
         if run_task(task, start):

@@ -28,6 +28,8 @@ from convnextv2.inference.detector import ObjectFinder, padded
 from convnextv2.model.detector import Detector
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.detection.measure import measure_objects
+from convnextv2.tasks.detection.preview import draw_target, name_objects
+from convnextv2.tasks.preview import Shown, from_picture
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
@@ -107,6 +109,16 @@ class Detection:
         """
         images = self._normalise(batch.pixels.to(self._place.device))
         return detection_loss(model, self.model, images, batch.targets, self._place.device)
+
+    def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
+        """Return the images of a batch with their boxes, and with masks where they are learned."""
+        return [
+            Shown(
+                from_picture(draw_target(pixels, target, self.class_names)),
+                name_objects(target, self.class_names),
+            )
+            for pixels, target in zip(batch.pixels, batch.targets, strict=True)
+        ]
 
     def size(self, batch: Batch) -> int:
         """Count the images in a batch."""

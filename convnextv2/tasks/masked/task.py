@@ -13,9 +13,11 @@ from convnextv2.data.transforms import build_batch_transform, build_preprocessin
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import build_tile_lessons
+from convnextv2.evaluation.gallery import hide
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.preview import Shown, beside, coloured
 from convnextv2.training.announce import say_notes
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
@@ -78,6 +80,16 @@ class MaskedPretraining:
         """Compute the mean squared error on the masked tiles, with masks from the generator."""
         images = self._normalise(batch.pixels.to(self._place.device))
         return self._reconstruction_loss(model, images, generator)
+
+    def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
+        """Return the images of a batch, each beside what its masks leave visible."""
+        masks = draw_masks(len(batch.pixels), self._grid, self.recipe.mask_ratio, generator)
+        hidden = hide(batch.pixels, masks[0], self._grid, self.model.tile)
+        title = f"{self.recipe.mask_ratio:.0%} masked"
+        return [
+            Shown(beside(coloured(each), coloured(left)), title)
+            for each, left in zip(batch.pixels, hidden, strict=True)
+        ]
 
     def size(self, batch: Batch) -> int:
         """Count the images in a batch."""

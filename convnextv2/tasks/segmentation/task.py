@@ -20,10 +20,12 @@ from convnextv2.data.notices import left_out_line
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_precision
 from convnextv2.errors import RecipeError
+from convnextv2.evaluation.overlay import overlay
 from convnextv2.inference.segmenter import Windows, segmenter_of
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.preview import Shown, beside, coloured, from_picture
 from convnextv2.tasks.segmentation.measure import measure_maps
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
@@ -108,6 +110,17 @@ class Segmentation:
         return segmentation_loss(
             logits, auxiliary, batch.targets.to(device), self.recipe.auxiliary_weight
         )
+
+    def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
+        """Return the images of a batch, each beside the same with its classes in colour."""
+        found = []
+        for pixels, classes in zip(batch.pixels, batch.targets, strict=True):
+            painted = from_picture(overlay(pixels, classes, len(self.class_names)))
+            counts = classes[classes >= 0].long().bincount(minlength=len(self.class_names))
+            most = [k for k in counts.argsort(descending=True)[:3].tolist() if counts[k]]
+            title = ", ".join(self.class_names[k] for k in most) or "ignored"
+            found.append(Shown(beside(coloured(pixels), painted), title))
+        return found
 
     def size(self, batch: Batch) -> int:
         """Count the images in a batch."""

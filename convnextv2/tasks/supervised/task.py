@@ -21,6 +21,8 @@ from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import autocast_logits
+from convnextv2.evaluation.gallery import to_pixels
+from convnextv2.tasks.preview import Shown, coloured, describe_targets
 from convnextv2.tasks.supervised.goal import Goal
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
@@ -151,6 +153,20 @@ class Supervised:
         if not len(targets):
             return logits.sum() * 0  # the head takes part in every step, as all ranks expect
         return self._criterion(logits[: len(targets)], targets)
+
+    def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
+        """Prepare a batch as the loss does, and return its images with their classes."""
+        prepare = self._prepared if self._lessons is None else self._labelled_first
+        images, targets = prepare(batch, generator)
+        transform = self._to_images
+        pixels = to_pixels(images, transform.mean, transform.std).cpu()
+        titles = describe_targets(
+            targets, self.description.class_names, several=self.description.kind == "multi_label"
+        )
+        # Versions of one image have one label; images without labels come last.
+        versions = max(1, transform.splits)
+        titles += ["no label"] * (len(pixels) // versions - len(titles))
+        return [Shown(coloured(each), titles[i % len(titles)]) for i, each in enumerate(pixels)]
 
     def size(self, batch: Batch) -> int:
         """Count the images in a batch."""
