@@ -174,7 +174,7 @@ def pretrain(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -480,7 +480,7 @@ def train(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -702,7 +702,7 @@ def validate(
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -785,7 +785,7 @@ def compare(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -959,7 +959,7 @@ def probe(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1195,7 +1195,7 @@ def export(
         overwrite: Replace an artifact that already exists.
         json: Print the answer as JSON, for use by other programs.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1690,7 +1690,7 @@ def plan(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1916,7 +1916,7 @@ def benchmark(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.

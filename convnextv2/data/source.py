@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convnextv2.data.decode import Picture, open_picture
 from convnextv2.data.path_list import PathList
-from convnextv2.data.storage import read_file
+from convnextv2.data.storage import Stored, read_file
 from convnextv2.errors import DataError, StorageError
 
 MAX_PIXELS = 178_956_970
@@ -28,7 +28,8 @@ class Source:
     """Images by index. It holds no open file, so worker processes can have copies of it.
 
     Attributes:
-        names: What messages and predictions call the images; the path if it is a file.
+        names: What messages and predictions call the images; the path if it is a file. A `Stored`
+            list also reads the images.
         targets: See `Targets`; None without labels.
         class_names: One for each class.
         arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory; None where
@@ -101,7 +102,7 @@ class Source:
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Source:
         """Return the images at these indices, in this order."""
         chosen = np.asarray(indices, np.int64)
-        if isinstance(self.names, PathList):
+        if isinstance(self.names, PathList | Stored):
             names: Sequence[str] = self.names.take(chosen)
         else:
             names = [self.names[i] for i in chosen.tolist()]

@@ -16,9 +16,12 @@ from convnextv2.data.listed import Listed, TableOptions, listed_images
 from convnextv2.data.listing import visible_folders
 from convnextv2.data.manifest import count_words, quoted
 from convnextv2.data.named import load_named
+from convnextv2.data.shards.find import ShardSplits, are_shards, find_shards
+from convnextv2.data.shards.sources import shard_source
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out, held_out_evenly
+from convnextv2.data.storage import Stored
 from convnextv2.data.without_labels import with_unlabelled
 from convnextv2.errors import DataError
 from convnextv2.recipe.columns import read_columns
@@ -52,6 +55,8 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
     _check_labels(recipe)
     if recipe.dataset not in ("", "imagenet"):
         training, validation = _named_set(recipe)
+    elif are_shards(recipe.data_dir):
+        training, validation = _from_shards(recipe, labelled)
     elif (root := _data_dir(recipe)).is_file():
         training, validation = _from_table(root, recipe, labelled)
     else:
@@ -89,6 +94,8 @@ def validation_source(
     _check_labels(recipe)
     if recipe.dataset not in ("", "imagenet"):
         source = _named_set(recipe)[1]
+    elif are_shards(recipe.data_dir):
+        source = _validation_shards(recipe, class_names, trained_on)
     elif (root := _data_dir(recipe)).is_file():
         listed = listed_images(
             root, _table_options(recipe), ["validation"], class_names=class_names
@@ -167,6 +174,56 @@ def _table_options(recipe: Recipe) -> TableOptions:
     )
 
 
+def _from_shards(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
+    found = _shards(recipe)
+    field = read_columns(recipe.columns).get("label", "")
+    training = shard_source(recipe.data_dir, found.training, labelled=labelled, label_field=field)
+    notes = (*found.notes, *_idle_for_shards(recipe), *training.notes)
+    training = replace(training, notes=notes)
+    if not labelled:
+        return training, None
+    if found.validation:
+        names = training.class_names
+        return training, shard_source(
+            recipe.data_dir,
+            found.validation,
+            labelled=True,
+            class_names=names,
+            label_field=field,
+        )
+    if not found.has_splits:
+        if recipe.val_while_train:
+            return _hold_out(training, recipe, f"{recipe.data_dir} has no shards of splits")
+        return training, None
+    _check_val_split(recipe, Path(recipe.data_dir))
+    note = f"{recipe.data_dir}: has no shards for validation, so nothing is validated."
+    return replace(training, notes=(*training.notes, note)), None
+
+
+def _validation_shards(recipe: Recipe, class_names: Sequence[str], trained_on: bool) -> Source:
+    found = _shards(recipe)
+    if found.has_splits and not found.validation:
+        raise DataError(f"{recipe.data_dir}: has no shards to validate on. Set val_split.")
+    source = shard_source(
+        recipe.data_dir,
+        found.validation or found.training,
+        labelled=True,
+        class_names=class_names,
+        label_field=read_columns(recipe.columns).get("label", ""),
+    )
+    if trained_on and not found.has_splits:
+        source = _what_was_held_out(source, recipe)
+    return replace(source, notes=found.notes + source.notes)
+
+
+def _shards(recipe: Recipe) -> ShardSplits:
+    return find_shards(
+        recipe.data_dir,
+        recipe.train_split if _names_split(recipe, "train_split") else None,
+        recipe.val_split if _names_split(recipe, "val_split") else None,
+    )
+
+
 def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     found = _splits(root, recipe)
     found = replace(found, notes=found.notes + _idle_options(root, recipe))
@@ -207,6 +264,12 @@ def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
     return (f"No effect here: {idle} ({root} is a folder, not a table).",) if idle else ()
 
 
+def _idle_for_shards(recipe: Recipe) -> tuple[str, ...]:
+    names = ("images_dir", "image_suffix", "label_separator")
+    idle = ", ".join(name for name in names if getattr(recipe, name))
+    return (f"No effect here: {idle} ({recipe.data_dir} names tar files).",) if idle else ()
+
+
 def _check_labels(recipe: Recipe) -> None:
     """Raise DataError if several labels are asked for where an image can have one only."""
     if recipe.labels != "multi":
@@ -227,7 +290,8 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
     if len(training.class_names) > 1 or recipe.num_classes or training.is_multi_label:
         return
     (name,) = training.class_names
-    inner = _folder_of_classes(training.names[0], name)
+    is_file = not isinstance(training.names, Stored)
+    inner = _folder_of_classes(training.names[0], name) if is_file else None
     remedy = "Give at least two classes, or set num_classes where more will come."
     if inner:
         remedy = f"Did you mean data_dir = {inner}?"

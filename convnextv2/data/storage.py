@@ -6,6 +6,10 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from convnextv2.data.notices import notice
 from convnextv2.data.path_list import PathList
@@ -26,6 +30,23 @@ _OUT_OF_REACH = (
 _CODES = {getattr(errno, name) for name in _OUT_OF_REACH if hasattr(errno, name)}  # not all systems
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """Names of images that are no files, such as members of tar files.
+
+    It is a sequence of names too.
+    """
+
+    def read(self, index: int) -> bytes:
+        """Read an image whole; raises what `read_file` does."""
+
+    def take(self, indices: NDArray[np.int64]) -> Sequence[str]:
+        """Return the images at these indices, in this order."""
+
+    def names_sha256(self) -> str:
+        """Return the hash of the names, relative to what they have in common."""
+
+
 def read_file(names: Sequence[str], index: int) -> bytes:
     """Read a file whole.
 
@@ -37,16 +58,28 @@ def read_file(names: Sequence[str], index: int) -> bytes:
         StorageError: It is out of reach, as others are.
         DataError: It is missing or cannot be opened.
     """
+    if isinstance(names, Stored):
+        return names.read(index)
     name = names[index]
     try:
         with open(name, "rb") as file:
             return file.read()
     except OSError as error:
-        if error.errno in _CODES or (
-            error.errno in (errno.ENOENT, errno.ENOTDIR) and _is_folder_gone(names, name)
-        ):
-            raise StorageError(f"{name}: is out of reach ({error.strerror}).") from None
-        raise DataError(f"{name}: cannot be opened ({error.strerror}).") from None
+        is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        raise failure(name, error, gone=is_missing and _is_folder_gone(names, name)) from None
+
+
+def failure(name: str, error: OSError, *, gone: bool = False) -> DataError:
+    """Say why a file cannot be read: a StorageError if nothing is wrong with the file itself.
+
+    Args:
+        name: The file.
+        error: What happened.
+        gone: Whether a missing file means that more than this file is missing.
+    """
+    if error.errno in _CODES or (gone and error.errno in (errno.ENOENT, errno.ENOTDIR)):
+        return StorageError(f"{name}: is out of reach ({error.strerror}).")
+    return DataError(f"{name}: cannot be opened ({error.strerror}).")
 
 
 def _is_folder_gone(names: Sequence[str], name: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from convnextv2.data.folders import unlabelled
 from convnextv2.data.path_list import PathList
 from convnextv2.data.source import Source
+from convnextv2.data.storage import Stored
 from convnextv2.errors import DataError
 
 
@@ -35,6 +36,11 @@ def with_unlabelled(training: Source, validation: Source | None, folder: Path) -
     """
     if not folder.is_dir():
         raise DataError(f"unlabelled = {folder}: no such folder. Give a folder of images.")
+    if isinstance(training.names, Stored):
+        raise DataError(
+            f"unlabelled = {folder}: the images with labels lie in no folder and no table, so "
+            "others cannot join them. Leave it out, or train on the folder."
+        )
     found = unlabelled(folder)
     labelled, held_out = _full_paths(training.names), set[str]()
     if validation is not None:

@@ -227,8 +227,9 @@ class Recipe(BaseModel):
     # --- data -------------------------------------------------------------------------------------
     data_dir: str = _data(
         "",
-        "Image folder (with train/ and val/ inside, or with one folder for each class), or a "
-        "table (CSV, TSV, JSONL and others) with a path and a label in each row.",
+        "Image folder (with train/ and val/ inside, or with one folder for each class), a table "
+        "(CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of "
+        "WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.",
     )
     dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = (
         _data("", "Named data set to use instead of a folder; 'bundled' comes with the package.")

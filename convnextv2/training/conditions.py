@@ -16,6 +16,7 @@ import torch
 from convnextv2.data.dense.objects import ObjectTable
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.source import Source
+from convnextv2.data.storage import Stored
 from convnextv2.distributed import Place
 from convnextv2.errors import CheckpointError, RunError
 from convnextv2.kernels import choice
@@ -61,6 +62,9 @@ _FREE = frozenset(
 
 The latter are the names of the images, the images of a step over all ranks, and the arithmetic.
 """
+
+_AT_ONCE = 2**20
+"""Labels that are hashed at once."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +322,8 @@ def _own_version() -> str:
 
 def _names_sha256(names: Sequence[str]) -> str:
     """Hash names relative to their common folder, so that a data set may move as a whole."""
+    if isinstance(names, Stored):
+        return names.names_sha256()
     ends = [min(names), max(names)] if len(names) else []  # their common prefix is that of all
     shared = os.path.commonprefix(ends).rpartition("/")[0]
     digest = hashlib.sha256()
@@ -333,4 +339,7 @@ def _labels_sha256(source: Source) -> str:
     targets = source.targets
     if targets is None:
         return ""
-    return hashlib.sha256(np.ascontiguousarray(targets, dtype="<i8").data).hexdigest()
+    digest = hashlib.sha256()
+    for start in range(0, len(targets), _AT_ONCE):  # a part at a time: there may be a billion
+        digest.update(np.ascontiguousarray(targets[start : start + _AT_ONCE], dtype="<i8").data)
+    return digest.hexdigest()

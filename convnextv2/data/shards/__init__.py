@@ -1,0 +1,1 @@
+"""Images in tar files of WebDataset's form, read at random through an index."""

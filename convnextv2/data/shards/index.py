@@ -1,0 +1,258 @@
+"""The index of a set of shards: where each image lies, and its class.
+
+It is made once, from the headers of the tar files, and kept in one file. It is used again as long
+as every shard has the size and the time of change that it had.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnextv2.data.array_file import ArrayFileWriter, open_arrays
+from convnextv2.data.shards.files import Shard, ShardFiles
+from convnextv2.data.shards.tar import Sample, TarSamples
+from convnextv2.errors import DataError
+from convnextv2.text import plain
+
+_FORM = 1
+_TYPES = {
+    "offsets": "int64",
+    "sizes": "uint32",
+    "codes": "int32",
+    "name_ends": "int64",
+    "names": "uint8",
+}
+_AT_ONCE = 50_000
+_MOST_WORDS = 200_000
+"""Beyond this number of different words, they are captions and no classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Where the images of a set of shards lie.
+
+    Attributes:
+        path: The file of the index.
+        shards: The shards, in order.
+        starts: int64 (S + 1,), the number of the first image of each shard, and of all images.
+        offsets: int64 (N,), where the content of each image begins in its shard, in bytes.
+        sizes: uint32 (N,), the length of each image, in bytes.
+        codes: int32 (N,), the index of its class in `words`; -1 if nothing names it.
+        names: The names of the images in their shards, one after another, in UTF-8.
+        name_ends: int64 (N,), where each name ends in `names`.
+        words: The classes as they are written, sorted: as numbers if all of them are.
+        kinds: What names the classes (see `tar.Sample`) -> how many samples, and the first of them.
+        names_sha256: The hash of all names, see `hash_of_names`.
+        notes: Lines about what was passed over.
+    """
+
+    path: Path
+    shards: tuple[Shard, ...]
+    starts: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.uint32]
+    codes: NDArray[np.int32]
+    names: NDArray[np.uint8]
+    name_ends: NDArray[np.int64]
+    words: tuple[str, ...]
+    kinds: dict[str, tuple[int, str]]
+    names_sha256: str
+    notes: tuple[str, ...]
+
+    def __reduce__(self) -> tuple[Callable[..., Index], tuple[Path, tuple[Shard, ...]]]:
+        """Let another process open the index, in place of sending it the arrays."""
+        return _reopened, (self.path, self.shards)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def of(self, shards: tuple[Shard, ...]) -> Index:
+        """Return the same index for shards that lie elsewhere by now."""
+        return replace(self, shards=shards)
+
+    def shard_of(self, image: int) -> int:
+        """Return the number of the shard that an image lies in."""
+        return int(np.searchsorted(self.starts, image, "right")) - 1
+
+    def name(self, image: int) -> str:
+        """Return the name of an image in its shard."""
+        start = int(self.name_ends[image - 1]) if image else 0
+        return bytes(self.names[start : int(self.name_ends[image])]).decode(
+            errors="surrogateescape"
+        )
+
+
+def open_index(path: Path) -> Index:
+    """Open the file of an index.
+
+    Raises:
+        ValueError: It is no index, is damaged, or was written by another version.
+        OSError: It cannot be read.
+    """
+    header, arrays = open_arrays(path)
+    if header.get("form") != _FORM or arrays.keys() != _TYPES.keys():
+        raise ValueError("is not an index of shards")
+    counts = [count for *_, count in header["shards"]]
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+    if any(len(arrays[name]) != starts[-1] for name in _TYPES if name != "names"):
+        raise ValueError("is not a whole index")
+    return Index(
+        path,
+        tuple(Shard(name, size, stamp) for name, size, stamp, _ in header["shards"]),
+        starts,
+        words=tuple(header["words"]),
+        kinds={kind: (count, first) for kind, (count, first) in header["kinds"].items()},
+        names_sha256=header["names_sha256"],
+        notes=tuple(header["notes"]),
+        **arrays,
+    )
+
+
+def _reopened(path: Path, shards: tuple[Shard, ...]) -> Index:
+    return open_index(path).of(shards)
+
+
+def write_index(path: Path, files: ShardFiles, label_field: str = "") -> None:
+    """Read the headers of shards, and write their index.
+
+    Memory does not grow with the number of images.
+
+    Args:
+        path: The file to write.
+        files: The shards.
+        label_field: See `TarSamples`.
+
+    Raises:
+        DataError: A shard cannot be used.
+    """
+    with ArrayFileWriter(path, _TYPES) as writer:
+        build = _Build(writer)
+        counts = []
+        for number, shard in enumerate(files.shards):
+            with files.open(number) as file:
+                samples = TarSamples(file, shard.size, shard.name, label_field)
+                counts.append(build.add(samples))
+            build.passed_over += samples.passed_over
+            build.links += samples.links
+        words = build.sort_words()
+        writer.finish(
+            {
+                "form": _FORM,
+                "shards": [
+                    [*shard, count] for shard, count in zip(files.shards, counts, strict=True)
+                ],
+                "words": words,
+                "kinds": build.kinds,
+                "names_sha256": hash_of_names(build.names()),
+                "notes": build.notes(),
+            }
+        )
+
+
+class _Build:
+    """What is collected while the shards are read."""
+
+    def __init__(self, writer: ArrayFileWriter) -> None:
+        self.kinds: dict[str, list[Any]] = {}
+        self.passed_over: Counter[str] = Counter()
+        self.links = 0
+        self._writer = writer
+        self._words: dict[str, int] = {}
+        self._end = 0
+
+    def add(self, samples: TarSamples) -> int:
+        """Append the samples of one shard, and return how many there are."""
+        count, of_shard = 0, iter(samples)
+        while chunk := list(islice(of_shard, _AT_ONCE)):
+            self._append(chunk)
+            count += len(chunk)
+        return count
+
+    def _append(self, chunk: Sequence[Sample]) -> None:
+        for sample in chunk:
+            if sample.size >= 2**32:
+                raise DataError(f"{plain(sample.member)}: has {sample.size:,} bytes, too many.")
+            self.kinds.setdefault(sample.kind, [0, sample.member])[0] += 1
+        names = [sample.member.encode(errors="surrogateescape") for sample in chunk]
+        ends = self._end + np.cumsum([len(name) for name in names], dtype=np.int64)
+        self._end = int(ends[-1])
+        self._writer.append("offsets", np.array([sample.offset for sample in chunk]))
+        self._writer.append("sizes", np.array([sample.size for sample in chunk]))
+        self._writer.append("codes", np.array([self._code(sample.label) for sample in chunk]))
+        self._writer.append("name_ends", ends)
+        self._writer.append("names", b"".join(names))
+
+    def _code(self, word: str) -> int:
+        if not word or (word not in self._words and len(self._words) >= _MOST_WORDS):
+            return -1
+        return self._words.setdefault(word, len(self._words))
+
+    def sort_words(self) -> list[str]:
+        """Give the words their final order, and return them."""
+        if all(word.isascii() and word.isdigit() for word in self._words):
+            words = sorted(self._words, key=lambda word: (int(word), word))
+        else:
+            words = sorted(self._words)
+        new = np.full(len(words) + 1, -1, np.int32)  # the last one is for those without a word
+        for number, word in enumerate(words):
+            new[self._words[word]] = number
+        codes = self._writer.written("codes")
+        for start in range(0, len(codes), 2**20):
+            codes[start : start + 2**20] = new[codes[start : start + 2**20]]
+        return words
+
+    def names(self) -> Callable[[], Iterator[bytes]]:
+        """Return what lists the names from the start, each time that it is called."""
+        ends, text = self._writer.written("name_ends"), self._writer.written("names")
+
+        def listed() -> Iterator[bytes]:
+            start = 0
+            for first in range(0, len(ends), _AT_ONCE):
+                part = ends[first : first + _AT_ONCE].tolist()
+                content, base = text[start : part[-1]].tobytes(), start
+                for end in part:
+                    yield content[start - base : end - base]
+                    start = end
+
+        return listed
+
+    def notes(self) -> list[str]:
+        """Return lines about what was passed over."""
+        if not self.passed_over and not self.links:
+            return []
+        kinds = [
+            f"{kind or 'without an ending'} {n:,}" for kind, n in self.passed_over.most_common(9)
+        ]
+        kinds += [f"links {self.links:,}"] if self.links else []
+        return [f"passed over files that are no images ({', '.join(map(plain, kinds))})."]
+
+
+def hash_of_names(listed: Callable[[], Iterator[bytes]]) -> str:
+    """Hash names relative to their common folder.
+
+    A set of shards has the hash of the folder that was packed into it, so that a run may go on with
+    either; see `training.conditions`.
+
+    Args:
+        listed: Lists the names from the start, each time that it is called.
+    """
+    first = min(listed(), default=b"")
+    last = max(listed(), default=b"")
+    shared = 0
+    while shared < min(len(first), len(last)) and first[shared] == last[shared]:
+        shared += 1
+    # The names begin with the slash that stands behind their common folder in a folder of images.
+    cut = (b"/" + first)[: shared + 1].rfind(b"/")
+    digest = hashlib.sha256()
+    for name in listed():
+        digest.update((b"/" + name)[cut:] + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""Where the index of a set of shards is kept, and whether it still fits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from convnextv2.data.notices import notice
+from convnextv2.data.shards.files import Shard, ShardFiles
+from convnextv2.data.shards.index import Index, open_index, write_index
+from convnextv2.kernels.folders import cache_folders
+
+ENDING = ".index"
+_WORTH_A_LINE_S = 2.0
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def kept_index(files: ShardFiles, label_field: str = "") -> Index:
+    """Return the index of a set of shards. It is made if there is none that fits.
+
+    An index beside the shards, which `pack_data` writes, is used if it fits. Any other one is kept
+    in the user's cache.
+
+    Args:
+        files: The shards; at least one.
+        label_field: See `TarSamples`.
+
+    Raises:
+        DataError: A shard cannot be used.
+    """
+    beside = index_beside(files.shards)
+    if beside and not label_field and (index := _fitting(beside, files.shards)):
+        return index
+    names = "\0".join([label_field, *(os.path.abspath(shard.name) for shard in files.shards)])
+    key = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:32]
+    path = _cache() / f"{key}{ENDING}"
+    if index := _fitting(path, files.shards):
+        return index
+    with _one_at_a_time(path):  # the other ranks of this machine wait, and use what was made
+        if index := _fitting(path, files.shards):
+            return index
+        started = time.monotonic()
+        write_index(path, files, label_field)
+        index = open_index(path)
+        if (seconds := time.monotonic() - started) > _WORTH_A_LINE_S:
+            notice(
+                f"The index of {len(files.shards):,} shards ({len(index):,} images) was made in "
+                f"{seconds:.0f} s. It is kept in {path}."
+            )
+    return index
+
+
+def index_beside(shards: Sequence[Shard]) -> Path | None:
+    """Return the place of an index beside shards that lie in one folder and begin alike."""
+    folders = {os.path.dirname(shard.name) for shard in shards}
+    stems = {os.path.basename(shard.name).rpartition("-")[0] for shard in shards}
+    if len(folders) > 1 or len(stems) > 1 or "://" in shards[0].name or stems == {""}:
+        return None
+    return Path(folders.pop()) / f"{stems.pop()}{ENDING}"
+
+
+def _fitting(path: Path, shards: tuple[Shard, ...]) -> Index | None:
+    """Open an index if it is there and belongs to the shards as they are now."""
+    try:
+        index = open_index(path)
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        return None
+    if len(index.shards) != len(shards):
+        return None
+    for kept, now in zip(index.shards, shards, strict=True):
+        # Names are not compared as they are: a set may be moved, and be named by another path.
+        same_name = os.path.basename(kept.name) == os.path.basename(now.name)
+        if not same_name or (kept.size, kept.stamp) != (now.size, now.stamp):
+            return None
+    return index.of(shards)
+
+
+def _cache() -> Path:
+    for folder in cache_folders(notice):
+        if os.access(folder, os.W_OK):
+            return folder / "shards"
+    return Path(tempfile.mkdtemp(prefix="convnextv2-shards-"))
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time do what follows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks: each process makes its own
+                pass
+        yield
