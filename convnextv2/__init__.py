@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convnextv2.verbs.infer import infer
     from convnextv2.verbs.inspect import inspect
     from convnextv2.verbs.models import models
+    from convnextv2.verbs.pack_data import pack_data
     from convnextv2.verbs.plan import plan
     from convnextv2.verbs.predict import predict
     from convnextv2.verbs.pretrain import pretrain
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "pack_data": "verbs.pack_data",
     "ConvNeXtV2": "model.convnext",
     "create_model": "model.convnext",
     "FCMAE": "model.fcmae",
@@ -77,6 +79,7 @@ __all__ = [
     "infer",
     "inspect",
     "models",
+    "pack_data",
     "plan",
     "predict",
     "pretrain",

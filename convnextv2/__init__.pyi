@@ -12,6 +12,7 @@ from convnextv2.model.convnext import create_model as create_model
 from convnextv2.model.fcmae import FCMAE as FCMAE
 from convnextv2.run import Run
 from convnextv2.tasks.measure import AnyEvaluation
+from convnextv2.data.shards.pack import Packed
 from convnextv2.verbs.probe import Probed
 from convnextv2.verbs.replay import Replayed
 from convnextv2.weights.opened import Weights
@@ -1107,7 +1108,7 @@ def explain(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), or a table (CSV, TSV, JSONL and others) with a path and a label in each row.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1131,6 +1132,47 @@ def explain(
         RecipeError: A class is not known, or options do not go together.
         CheckpointError: The weights are of another kind.
         DataError: There are no images.
+    """
+
+def pack_data(
+    data: str | Path,
+    shards: str | Path,
+    *,
+    images_per_shard: int = 5000,
+    labelled: bool = True,
+    json: bool = False,
+    train_split: str | Path = "train",
+    val_split: str | Path = "val",
+    class_order: str | Path = "auto",
+    columns: str | Path = "",
+    images_dir: str | Path = "",
+    image_suffix: str | Path = "",
+) -> Packed:
+    """Pack a folder or table of images into tar files of WebDataset's form, with an index.
+
+    The files of the images are packed as they are. A run on the shards is the run on the folder:
+    order, classes, splits and pixels are the same. Packing that was stopped or killed goes on with
+    the next shard when the command is repeated, and writes the same bytes as if it had not been.
+
+    Args:
+        data: Folder of images, or a table of them.
+        shards: Folder to write the tar files to.
+        images_per_shard: Number of images in a tar file; the last one has the rest.
+        labelled: Pack the classes too. Without them, pretrain can use the shards, and train cannot.
+        json: Print the answer as JSON, for use by other programs.
+        train_split: Subfolder with the training images.
+        val_split: Subfolder with the validation images.
+        class_order: How the rows of foreign weights without class names are matched with the classes of the data. text: class names sorted as text, as torchvision does. natural: numbers in names sorted by value, as timm does. number: each folder is named after its row. A file: one class name on each line, in the order of the rows. auto: decided by the format of the weights, ImageNet's ids and numbered folders.
+        columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
+        images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
+        image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
+
+    Returns:
+        How many shards and images there are.
+
+    Raises:
+        DataError: There are no images, or one of them cannot be read.
+        RunError: `shards` holds other shards, or is being written by another process.
     """
 
 def export(

@@ -20,8 +20,8 @@ def test_public_names_are_these_and_all_resolve() -> None:
     assert convnextv2.__all__ == [
         "ConvNeXtV2", "ConvNeXtV2Error", "FCMAE", "Predictor", "audit", "benchmark", "compare",
         "convert", "create_model", "demo", "embed", "explain", "export", "infer", "inspect",
-        "models", "plan", "predict", "pretrain", "probe", "push", "recipes", "reconstruct",
-        "replay", "serve", "statistics", "train", "validate",
+        "models", "pack_data", "plan", "predict", "pretrain", "probe", "push", "recipes",
+        "reconstruct", "replay", "serve", "statistics", "train", "validate",
     ]  # fmt: skip
     assert all(callable(getattr(convnextv2, name)) for name in convnextv2.__all__)
 

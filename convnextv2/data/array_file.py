@@ -108,6 +108,15 @@ class ArrayFileWriter:
         sync_folder(self.path.parent)
 
 
+def remove_remains(path: Path) -> None:
+    """Remove what a process left that was killed while it wrote a file.
+
+    No other process may be writing it.
+    """
+    for temporary in path.parent.glob(f"{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def open_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Open a file of arrays.
 

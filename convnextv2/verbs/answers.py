@@ -495,6 +495,16 @@ class ExplainedAnswers(TypedDict):
     mistakes: Annotated[list[ExplainedMistake], _is("The most confident mistakes first.")]
 
 
+class PackedImages(TypedDict):
+    """Images that were packed into tar files."""
+
+    path: Annotated[str, _is("The folder of the tar files.")]
+    shards: Annotated[int, _is("The tar files.")]
+    kept: Annotated[int, _is("How many of them were there already.")]
+    images: Annotated[int, _is("The images.")]
+    size: Annotated[int, _is("Bytes of all tar files.")]
+
+
 class Replayed(TypedDict):
     """One image of a step that was not finite."""
 
@@ -638,6 +648,7 @@ ANSWERS: dict[str, Answer] = {
     "probe": Answer(Probed),
     "audit": Answer(Audited),
     "explain": Answer(ExplainedAnswers),
+    "pack_data": Answer(PackedImages),
     "export": Answer(Exported),
     "convert": Answer(Converted),
     "push": Answer(Pushed),

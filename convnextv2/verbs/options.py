@@ -318,6 +318,25 @@ class ExplainOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackDataOptions(
+    Options,
+    verb="pack_data",
+    knobs=("train_split", "val_split", "class_order", "columns", "images_dir", "image_suffix"),
+):
+    """Pack a folder or table of images into tar files of WebDataset's form, with an index."""
+
+    data: PathLike = argument("FOLDER", "Folder of images, or a table of them.")
+    shards: PathLike = argument("SHARDS", "Folder to write the tar files to.")
+    images_per_shard: int = option(
+        5000, "Number of images in a tar file; the last one has the rest.", metavar="N", ge=1
+    )
+    labelled: bool = option(
+        True, "Pack the classes too. Without them, pretrain can use the shards, and train cannot."
+    )
+    json: bool = _json()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(
     Options,
     verb="export",
@@ -691,6 +710,7 @@ VERBS: dict[str, type[Options]] = {
         *(PretrainOptions, TrainOptions, ValidateOptions, CompareOptions, PredictOptions),
         *(EmbedOptions, ProbeOptions, AuditOptions, ExplainOptions),
         *(
+            PackDataOptions,
             ExportOptions,
             ServeOptions,
             ConvertOptions,

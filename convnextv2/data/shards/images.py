@@ -45,6 +45,10 @@ class ShardImages(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))
 
+    def member(self, index: int) -> str:
+        """Return the name of an image in its shard."""
+        return self.places.name(self._row(index))
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> ShardImages:
         """Return the images at these indices, in this order."""
         chosen = np.asarray(indices, np.int64)

@@ -7,9 +7,10 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from convnextv2.data.array_file import remove_remains
 from convnextv2.data.notices import notice
 from convnextv2.data.shards.files import Shard, ShardFiles
 from convnextv2.data.shards.index import Index, open_index, write_index
@@ -45,9 +46,11 @@ def kept_index(files: ShardFiles, label_field: str = "") -> Index:
     path = _cache() / f"{key}{ENDING}"
     if index := _fitting(path, files.shards):
         return index
-    with _one_at_a_time(path):  # the other ranks of this machine wait, and use what was made
+    with _one_at_a_time(path) as alone:  # the other ranks of this machine wait, and use it
         if index := _fitting(path, files.shards):
             return index
+        if alone:
+            remove_remains(path)
         started = time.monotonic()
         write_index(path, files, label_field)
         index = open_index(path)
@@ -92,13 +95,13 @@ def _cache() -> Path:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process of this machine at a time do what follows."""
+def _one_at_a_time(path: Path) -> Iterator[bool]:
+    """Let one process of this machine at a time do what follows; yield whether that is so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
+        alone = False
         if fcntl is not None:
-            try:
+            with suppress(OSError):  # a file system without locks: each process makes its own
                 fcntl.lockf(lock, fcntl.LOCK_EX)
-            except OSError:  # a file system without locks: each process makes its own
-                pass
-        yield
+                alone = True
+        yield alone

@@ -1,0 +1,198 @@
+"""Write the images of a source into tar files of WebDataset's form.
+
+Which images a shard holds follows from its number alone, and its bytes from the images, so that
+packing may be stopped anywhere and gives the same files when it is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from convnextv2.data.array_file import remove_remains
+from convnextv2.data.shards.files import LocalFiles
+from convnextv2.data.shards.images import ShardImages
+from convnextv2.data.shards.index import write_index
+from convnextv2.data.shards.kept import index_beside
+from convnextv2.data.shards.sources import CLASSES
+from convnextv2.data.source import Source
+from convnextv2.data.storage import read_file
+from convnextv2.errors import DataError, RunError
+from convnextv2.files import replacing, write_json, write_text
+from convnextv2.text import plain
+
+PLAN = "packing.json"
+"""The file that says what is packed into a folder of shards."""
+
+_FORM = 1
+
+
+class Packed(NamedTuple):
+    """What was packed.
+
+    Attributes:
+        shards: The number of tar files.
+        kept: How many of them were there already.
+        images: The number of images.
+        size: Bytes of all tar files.
+    """
+
+    shards: int
+    kept: int
+    images: int
+    size: int
+
+
+def pack(
+    sources: Mapping[str, Source],
+    out: Path,
+    images_per_shard: int,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Packed:
+    """Write sources as shards, with their index and the names of their classes.
+
+    Args:
+        sources: The beginning of the shards' names -> the images, such as "train".
+        out: The folder to write to. Shards of the same packing that are in it are kept.
+        images_per_shard: Images in a shard; the last one may have fewer.
+        tell: Is called after each shard with how many there are, and how many there will be.
+
+    Raises:
+        RunError: The folder holds shards of another packing.
+        DataError: An image cannot be read, or a class cannot be named in a line of text.
+    """
+    _prepare(sources, out, images_per_shard)
+    total = sum(-(-len(source) // images_per_shard) for source in sources.values())
+    done = kept = size = 0
+    for prefix, source in sources.items():
+        names = _Names(source.names)
+        paths: list[str] = []
+        for start in range(0, len(source), images_per_shard):
+            path = out / f"{prefix}-{len(paths):06d}.tar"
+            if path.is_file():  # it has this name only since it is whole
+                kept += 1
+            else:
+                _write_shard(path, source, names, range(len(source))[start:][:images_per_shard])
+            paths.append(str(path))
+            size += path.stat().st_size
+            done += 1
+            tell(done, total)
+        files = LocalFiles.of(paths)
+        place = index_beside(files.shards)
+        assert place is not None
+        remove_remains(place)
+        write_index(place, files)
+    return Packed(done, kept, sum(map(len, sources.values())), size)
+
+
+def _prepare(sources: Mapping[str, Source], out: Path, images_per_shard: int) -> None:
+    """Write down what is to be packed, or check that the folder was begun with the same."""
+    plan = {
+        "form": _FORM,
+        "images_per_shard": images_per_shard,
+        "splits": {prefix: _identity(source) for prefix, source in sources.items()},
+    }
+    try:
+        before = json.loads((out / PLAN).read_text("utf-8"))
+    except FileNotFoundError:
+        before = None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{out / PLAN}: cannot be read ({error}). Choose another folder.") from None
+    if before is not None and before != plan:
+        raise RunError(
+            f"{out}: holds shards that were packed from other images, or with other options. Give "
+            "the same images and options to go on, choose another folder, or remove this one."
+        )
+    if before is None and any(out.glob("*.tar")):
+        raise RunError(
+            f"{out}: holds tar files that pack_data did not write. Choose another folder."
+        )
+    classes = next(iter(sources.values())).class_names
+    if bad := [name for name in classes if not name.strip() or len(name.splitlines()) > 1]:
+        raise DataError(
+            f"class {plain(bad[0])!r}: cannot be named in a line of text. Rename the class."
+        )
+    if classes:
+        write_text(out / CLASSES, "".join(f"{name}\n" for name in classes))
+    write_json(out / PLAN, plan)
+
+
+def _identity(source: Source) -> dict[str, object]:
+    digest = hashlib.sha256()
+    for name in source.names:
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
+    if source.targets is not None:
+        digest.update(np.ascontiguousarray(source.targets, "<i8").data)
+    return {"images": len(source), "sha256": digest.hexdigest()}
+
+
+def _write_shard(path: Path, source: Source, names: _Names, rows: range) -> None:
+    with (
+        replacing(path) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for row in rows:
+            key, ending = names[row]
+            _add(tar, key + ending, read_file(source.names, row))
+            if source.targets is not None:
+                _add(tar, f"{key}.cls", str(int(source.targets[row])).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # whose owner, time and mode are the same everywhere
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+class _Names(Sequence[tuple[str, str]]):
+    """What images are called in shards: a key that no other one has, and the ending.
+
+    It is the path below the folder that all images have in common. A key ends at the first dot of
+    its last part, so other dots there are written as %2E; and where two images of one folder differ
+    in their ending only, the ending becomes part of the key.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        if not isinstance(names, ShardImages):
+            ends = [min(names), max(names)] if len(names) else []
+            self._cut = len(os.path.commonprefix(ends).rpartition("/")[0])
+        hashes = np.fromiter(map(_hash, self._keys()), np.uint64, len(names))
+        values, counts = np.unique(hashes, return_counts=True)
+        self._repeated = frozenset(values[counts > 1].tolist())
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, row: int) -> tuple[str, str]:  # type: ignore[override]  # no slices
+        key, ending = self._parts(row)
+        if _hash(key) in self._repeated:
+            return f"{key}%2E{ending.removeprefix('.')}", ending
+        return key, ending
+
+    def _keys(self) -> Iterator[str]:
+        return (self._parts(row)[0] for row in range(len(self._names)))
+
+    def _parts(self, row: int) -> tuple[str, str]:
+        if isinstance(self._names, ShardImages):
+            path = self._names.member(row)
+        else:
+            path = self._names[row][self._cut :].lstrip("/")
+        folder, slash, base = path.rpartition("/")
+        stem, ending = os.path.splitext(base)
+        if "." in stem or "%2" in stem:
+            stem = stem.replace("%2", "%252").replace(".", "%2E")
+        return folder + slash + stem, ending
+
+
+def _hash(key: str) -> int:
+    data = key.encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

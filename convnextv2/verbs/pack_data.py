@@ -1,0 +1,81 @@
+"""Pack images into tar files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from convnextv2.console import answer, say
+from convnextv2.data.shards.pack import Packed, pack
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources
+from convnextv2.errors import DataError
+from convnextv2.lock import locked
+from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.options import takes
+from convnextv2.verbs.options import PackDataOptions
+
+_TOLD_EVERY_S = 30.0
+
+
+@takes(PackDataOptions)
+def pack_data(options: PackDataOptions) -> Packed:
+    """Pack a folder or table of images into tar files of WebDataset's form, with an index.
+
+    The files of the images are packed as they are. A run on the shards is the run on the folder:
+    order, classes, splits and pixels are the same. Packing that was stopped or killed goes on with
+    the next shard when the command is repeated, and writes the same bytes as if it had not been.
+
+    Returns:
+        How many shards and images there are.
+
+    Raises:
+        DataError: There are no images, or one of them cannot be read.
+        RunError: `shards` holds other shards, or is being written by another process.
+    """
+    given, notes = options.recipe()
+    recipe = with_inferred(given, {"data_dir": str(options.data), "val_while_train": False})
+    training, validation = find_sources(recipe, labelled=options.labelled)
+    for line in (*notes, *training.notes, *(validation.notes if validation else ())):
+        say(line)
+    if training.is_multi_label:
+        raise DataError(
+            f"{options.data}: images have several labels each, which .cls files cannot say. Set "
+            "labelled = False to pack the images alone."
+        )
+    out = Path(options.shards)
+    with locked(out) as note:
+        if note:
+            say(note)
+        splits = _splits(training, validation, recipe, options.labelled)
+        packed = pack(splits, out, options.images_per_shard, _Progress())
+    say(
+        f"{out}: {packed.shards:,} shards with {packed.images:,} images, {packed.size / 1e6:,.1f} "
+        f"MB; {packed.kept:,} of them were there already."
+    )
+    say(f"Use them with --data_dir {out}.")
+    answer({"path": str(out), **packed._asdict()})
+    return packed
+
+
+def _splits(
+    training: Source, validation: Source | None, recipe: Recipe, labelled: bool
+) -> dict[str, Source]:
+    """Name the shards. Without splits, no name says train, so that images can be held out."""
+    if validation:
+        return {"train": training, "val": validation}
+    asked = with_inferred(recipe, {"val_while_train": True})
+    holds_out = not labelled or find_sources(asked, labelled=True)[1] is not None
+    return {"images" if holds_out else "train": training}
+
+
+class _Progress:
+    """Says now and then how far packing is."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._told > _TOLD_EVERY_S:
+            self._told = time.monotonic()
+            say(f"{done:,} of {total:,} shards")
