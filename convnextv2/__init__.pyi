@@ -65,6 +65,7 @@ def pretrain(
     shuffle: bool = True,
     drop_last: bool = True,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
     image_size: int | tuple[int, int] = 224,
     in_channels: int = 3,
@@ -175,7 +176,7 @@ def pretrain(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -192,6 +193,7 @@ def pretrain(
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
         image_size: Side of the square images, or their height and width.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
@@ -328,6 +330,7 @@ def train(
     shuffle: bool = True,
     drop_last: bool = True,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
     image_size: int | tuple[int, int] = 224,
     in_channels: int = 3,
@@ -481,7 +484,7 @@ def train(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -501,6 +504,7 @@ def train(
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
         image_size: Side of the square images, or their height and width.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
@@ -654,6 +658,7 @@ def validate(
     max_image_pixels: int = 178956970,
     batch_size: int | Literal["auto"] = 64,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
     image_size: int | tuple[int, int] = 224,
     in_channels: int = 3,
     value_range: tuple[float, float] | None = None,
@@ -703,7 +708,7 @@ def validate(
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -720,6 +725,7 @@ def validate(
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         image_size: Side of the square images, or their height and width.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
@@ -772,6 +778,7 @@ def compare(
     max_image_pixels: int = 178956970,
     batch_size: int | Literal["auto"] = 64,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
 ) -> Path:
     """Compare runs: accuracy image by image, learning curves, classes, settings and cost.
 
@@ -786,7 +793,7 @@ def compare(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -802,6 +809,7 @@ def compare(
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
 
     Returns:
         The page.
@@ -946,6 +954,7 @@ def probe(
     max_image_pixels: int = 178956970,
     batch_size: int | Literal["auto"] = 64,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
 ) -> Probed:
     """Measure frozen features: by nearest neighbours, and by a linear probe.
 
@@ -960,7 +969,7 @@ def probe(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -976,6 +985,7 @@ def probe(
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
 
     Returns:
         The accuracies.
@@ -1210,6 +1220,7 @@ def export(
     max_image_pixels: int = 178956970,
     batch_size: int | Literal["auto"] = 16,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
 ) -> Path:
     """Write an artifact: the model in another format, with everything that is needed to use it.
 
@@ -1237,7 +1248,7 @@ def export(
         overwrite: Replace an artifact that already exists.
         json: Print the answer as JSON, for use by other programs.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1253,6 +1264,7 @@ def export(
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
 
     Returns:
         The artifact's folder.
@@ -1565,6 +1577,7 @@ def plan(
     shuffle: bool = True,
     drop_last: bool = True,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
     image_size: int | tuple[int, int] = 224,
     in_channels: int = 3,
@@ -1732,7 +1745,7 @@ def plan(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1752,6 +1765,7 @@ def plan(
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
         image_size: Side of the square images, or their height and width.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
@@ -1909,6 +1923,7 @@ def benchmark(
     shuffle: bool = True,
     drop_last: bool = True,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
     image_size: int | tuple[int, int] = 224,
     in_channels: int = 3,
@@ -1958,7 +1973,7 @@ def benchmark(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1978,6 +1993,7 @@ def benchmark(
         shuffle: Shuffle the training images anew in every epoch.
         drop_last: Drop the last, incomplete batch of each training epoch.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
         image_size: Side of the square images, or their height and width.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).

@@ -177,7 +177,13 @@ def _table_options(recipe: Recipe) -> TableOptions:
 def _from_shards(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
     found = _shards(recipe)
     field = read_columns(recipe.columns).get("label", "")
-    training = shard_source(recipe.data_dir, found.training, labelled=labelled, label_field=field)
+    training = shard_source(
+        recipe.data_dir,
+        found.training,
+        labelled=labelled,
+        label_field=field,
+        cache_gb=recipe.shard_cache_gb,
+    )
     notes = (*found.notes, *_idle_for_shards(recipe), *training.notes)
     training = replace(training, notes=notes)
     if not labelled:
@@ -190,6 +196,7 @@ def _from_shards(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]
             labelled=True,
             class_names=names,
             label_field=field,
+            cache_gb=recipe.shard_cache_gb,
         )
     if not found.has_splits:
         if recipe.val_while_train:
@@ -210,6 +217,7 @@ def _validation_shards(recipe: Recipe, class_names: Sequence[str], trained_on: b
         labelled=True,
         class_names=class_names,
         label_field=read_columns(recipe.columns).get("label", ""),
+        cache_gb=recipe.shard_cache_gb,
     )
     if trained_on and not found.has_splits:
         source = _what_was_held_out(source, recipe)

@@ -229,7 +229,8 @@ class Recipe(BaseModel):
         "",
         "Image folder (with train/ and val/ inside, or with one folder for each class), a table "
         "(CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of "
-        "WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.",
+        "WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a "
+        "server (s3://...).",
     )
     dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = (
         _data("", "Named data set to use instead of a folder; 'bundled' comes with the package.")
@@ -329,6 +330,13 @@ class Recipe(BaseModel):
         "auto",
         "Number of processes that decode and augment images. 0: the main process does it.",
         mindcv="num_parallel_workers",
+    )
+    shard_cache_gb: float = _data(
+        20.0,
+        "Disk space on this machine for images of tar files that lie on a server. What does not "
+        "fit is fetched each time.",
+        unit="GB",
+        ge=0,
     )
     cache_mb: int = _data(
         0,

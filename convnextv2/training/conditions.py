@@ -45,7 +45,7 @@ _FREE = frozenset(
         *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "loggers", "bad_steps"),
         "workers",
         *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
-        *("labels", "label_separator"),
+        *("labels", "label_separator", "shard_cache_gb"),
         *("image_suffix", "bad_images", "data_wait_s", "init", "resume_init", "resume_opt"),
         *(
             "grad_checkpoint",

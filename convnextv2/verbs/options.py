@@ -25,6 +25,7 @@ INFERENCE = (
 LABELLED_IMAGES = (
     *("data_dir", "dataset", "dataset_download", "train_split", "val_split", "val_fraction"),
     *("class_order", "columns", "images_dir", "image_suffix", "labels", "label_separator", "seed"),
+    "shard_cache_gb",
 )
 """Knobs that select the labelled images to measure."""
 

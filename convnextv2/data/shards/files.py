@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from convnextv2.data.storage import failure
@@ -40,6 +41,13 @@ class ShardFiles(Protocol):
 
         Raises:
             DataError: It cannot be opened.
+        """
+
+    def beside(self, name: str) -> bytes | None:
+        """Read a small file in the folder of the shards or the one above it; None if none is there.
+
+        Raises:
+            DataError: It cannot be read.
         """
 
     def read(self, number: int, offset: int, size: int) -> bytes:
@@ -85,6 +93,18 @@ class LocalFiles:
             return open(name, "rb")
         except OSError as error:
             raise failure(name, error) from None
+
+    def beside(self, name: str) -> bytes | None:
+        """Read a small file beside the shards; see `ShardFiles`."""
+        folder = Path(os.path.dirname(self.shards[0].name))
+        for place in (folder / name, folder.parent / name):
+            try:
+                return place.read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise failure(str(place), error) from None
+        return None
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """Read a part of a shard; see `ShardFiles`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2.data.listing import visible_folders
+from convnextv2.data.shards.remote import is_remote, remote_tars
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
 
@@ -42,9 +43,7 @@ def are_shards(data_dir: str) -> bool:
     """Say whether `data_dir` names tar files: a folder of them, one, a pattern, or a list."""
     if not data_dir:
         return False
-    if _BETWEEN in data_dir or data_dir.endswith((ENDING, *_PACKED)):
-        return True
-    if "://" in data_dir:
+    if _BETWEEN in data_dir or is_remote(data_dir) or data_dir.endswith((ENDING, *_PACKED)):
         return True
     root = Path(data_dir)
     if not root.is_dir():
@@ -152,7 +151,10 @@ def _listed(data_dir: str) -> list[str]:
     names: list[str] = []
     for part in filter(None, data_dir.split(_BETWEEN)):
         for name in expand(part) if "{" in part else [part]:
-            names += _of_folder(Path(name)) if os.path.isdir(name) else [name]
+            if is_remote(name):
+                names += [name] if name.endswith(ENDING) else remote_tars(name)
+            else:
+                names += _of_folder(Path(name)) if os.path.isdir(name) else [name]
     return names
 
 

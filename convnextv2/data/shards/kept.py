@@ -14,6 +14,7 @@ from convnextv2.data.array_file import remove_remains
 from convnextv2.data.notices import notice
 from convnextv2.data.shards.files import Shard, ShardFiles
 from convnextv2.data.shards.index import Index, open_index, write_index
+from convnextv2.data.shards.remote import is_remote
 from convnextv2.kernels.folders import cache_folders
 
 ENDING = ".index"
@@ -38,19 +39,34 @@ def kept_index(files: ShardFiles, label_field: str = "") -> Index:
     Raises:
         DataError: A shard cannot be used.
     """
-    beside = index_beside(files.shards)
-    if beside and not label_field and (index := _fitting(beside, files.shards)):
+    beside = None if label_field else index_beside(files.shards)
+    on_server = is_remote(files.shards[0].name)
+    if beside and not on_server and (index := _fitting(beside, files.shards)):
         return index
-    names = "\0".join([label_field, *(os.path.abspath(shard.name) for shard in files.shards)])
+    # What lies on a server changes its stamp together with its content, and so gets another key.
+    names = "\0".join(
+        [
+            label_field,
+            *(
+                f"{shard.name}\0{shard.stamp}" if on_server else os.path.abspath(shard.name)
+                for shard in files.shards
+            ),
+        ]
+    )
     key = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:32]
     path = _cache() / f"{key}{ENDING}"
-    if index := _fitting(path, files.shards):
+    if index := _fitting(path, files.shards, stamped=not on_server):
         return index
     with _one_at_a_time(path) as alone:  # the other ranks of this machine wait, and use it
-        if index := _fitting(path, files.shards):
+        if index := _fitting(path, files.shards, stamped=not on_server):
             return index
         if alone:
             remove_remains(path)
+        if beside and on_server and (content := files.beside(beside.name)):
+            path.write_bytes(content)
+            # A server has times of its own, so the sizes must do.
+            if index := _fitting(path, files.shards, stamped=False):
+                return index
         started = time.monotonic()
         write_index(path, files, label_field)
         index = open_index(path)
@@ -66,13 +82,19 @@ def index_beside(shards: Sequence[Shard]) -> Path | None:
     """Return the place of an index beside shards that lie in one folder and begin alike."""
     folders = {os.path.dirname(shard.name) for shard in shards}
     stems = {os.path.basename(shard.name).rpartition("-")[0] for shard in shards}
-    if len(folders) > 1 or len(stems) > 1 or "://" in shards[0].name or stems == {""}:
+    if len(folders) > 1 or len(stems) > 1 or stems == {""}:
         return None
     return Path(folders.pop()) / f"{stems.pop()}{ENDING}"
 
 
-def _fitting(path: Path, shards: tuple[Shard, ...]) -> Index | None:
-    """Open an index if it is there and belongs to the shards as they are now."""
+def _fitting(path: Path, shards: tuple[Shard, ...], *, stamped: bool = True) -> Index | None:
+    """Open an index if it is there and belongs to the shards as they are now.
+
+    Args:
+        path: The index.
+        shards: The shards.
+        stamped: Whether the stamps must be equal too, and not the sizes only.
+    """
     try:
         index = open_index(path)
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
@@ -82,7 +104,7 @@ def _fitting(path: Path, shards: tuple[Shard, ...]) -> Index | None:
     for kept, now in zip(index.shards, shards, strict=True):
         # Names are not compared as they are: a set may be moved, and be named by another path.
         same_name = os.path.basename(kept.name) == os.path.basename(now.name)
-        if not same_name or (kept.size, kept.stamp) != (now.size, now.stamp):
+        if not same_name or kept.size != now.size or (stamped and kept.stamp != now.stamp):
             return None
     return index.of(shards)
 

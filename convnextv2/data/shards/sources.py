@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from convnextv2.data.shards.files import LocalFiles, ShardFiles
 from convnextv2.data.shards.images import ShardImages
 from convnextv2.data.shards.index import Index
 from convnextv2.data.shards.kept import kept_index
+from convnextv2.data.shards.remote import RemoteFiles, is_remote
 from convnextv2.data.shards.tar import describe_kinds
 from convnextv2.data.source import Source
 from convnextv2.errors import DataError
@@ -30,21 +29,23 @@ def shard_source(
     labelled: bool,
     class_names: Sequence[str] = (),
     label_field: str = "",
+    cache_gb: float = 0.0,
 ) -> Source:
     """List the images of shards, in the order of the shards and of the samples in them.
 
     Args:
         data_dir: What the user named, for messages.
-        shards: Paths of the tar files; at least one.
+        shards: Paths or addresses of the tar files; at least one.
         labelled: Whether each image needs a class.
         class_names: The classes in the order of their numbers; empty for those of the shards.
         label_field: The field of a sample's JSON file with the class; "" to look for it.
+        cache_gb: What may be kept of shards on a server, in 10^9 bytes.
 
     Raises:
         DataError: A shard cannot be used, there are no images, or an image has no class, or one
             that is not among the given ones.
     """
-    files = open_files(shards)
+    files = open_files(shards, cache_gb)
     index = kept_index(files, label_field)
     if not len(index):
         raise DataError(f"{data_dir}: its {len(shards):,} shard(s) hold no images.")
@@ -54,7 +55,7 @@ def shard_source(
         return Source(images, notes=notes)
     _check_labels(data_dir, index)
     if all(word.isascii() and word.isdigit() for word in index.words):
-        names, numbers = _numbered(data_dir, index, class_names or class_file(shards))
+        names, numbers = _numbered(data_dir, index, class_names or class_file(files))
     else:
         names, numbers = _named(data_dir, index, class_names)
     if absent := np.setdiff1d(np.arange(len(names)), numbers).tolist():
@@ -65,16 +66,24 @@ def shard_source(
     return Source(images, _targets(index, numbers), tuple(names), notes=notes)
 
 
-def open_files(shards: Sequence[str]) -> ShardFiles:
+def open_files(shards: Sequence[str], cache_gb: float) -> ShardFiles:
     """Look at shards, and return what opens them.
+
+    Args:
+        shards: Paths or addresses of tar files, all of one kind.
+        cache_gb: What may be kept of shards on a server, in 10^9 bytes.
 
     Raises:
         DataError: One is missing.
+        MissingPackageError: A package for their addresses is missing.
     """
-    return LocalFiles.of(shards)
+    remote = [name for name in shards if is_remote(name)]
+    if 0 < len(remote) < len(shards):
+        raise DataError(f"{remote[0]}: lies on a server, and other shards do not. Use one of both.")
+    return RemoteFiles.of(shards, cache_gb) if remote else LocalFiles.of(shards)
 
 
-def class_file(shards: Sequence[str]) -> list[str]:
+def class_file(files: ShardFiles) -> list[str]:
     """Read the names of the classes that lie beside shards, or in the folder above theirs.
 
     Returns:
@@ -83,19 +92,17 @@ def class_file(shards: Sequence[str]) -> list[str]:
     Raises:
         DataError: The file cannot be read.
     """
-    folder = Path(os.path.dirname(shards[0]))
-    for place in (folder / CLASSES, folder.parent / CLASSES):
-        try:
-            text = place.read_text("utf-8")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{place}: cannot be read ({error}).") from None
-        names = [line.strip() for line in text.splitlines()]
-        if not all(names) or len(set(names)) < len(names):
-            raise DataError(f"{place}: a line is empty or comes twice. Expected one class a line.")
-        return names
-    return []
+    content = files.beside(CLASSES)
+    if content is None:
+        return []
+    where = f"{CLASSES} beside {files.shards[0].name}"
+    try:
+        names = [line.strip() for line in content.decode().splitlines()]
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: is not UTF-8. Write it as text.") from None
+    if not all(names) or len(set(names)) < len(names):
+        raise DataError(f"{where}: a line is empty or comes twice. Expected one class a line.")
+    return names
 
 
 def _check_labels(data_dir: str, index: Index) -> None:
