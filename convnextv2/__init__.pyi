@@ -176,7 +176,7 @@ def pretrain(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -484,7 +484,7 @@ def train(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -708,7 +708,7 @@ def validate(
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -793,7 +793,7 @@ def compare(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -969,7 +969,7 @@ def probe(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1095,6 +1095,7 @@ def explain(
     max_image_pixels: int = 178956970,
     batch_size: int | Literal["auto"] = 32,
     workers: int | Literal["auto"] = "auto",
+    shard_cache_gb: float = 20.0,
 ) -> Path:
     """Write a page that explains what a model answers.
 
@@ -1118,7 +1119,7 @@ def explain(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar.
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1134,6 +1135,7 @@ def explain(
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
+        shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
 
     Returns:
         The page.
@@ -1248,7 +1250,7 @@ def export(
         overwrite: Replace an artifact that already exists.
         json: Print the answer as JSON, for use by other programs.
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1745,7 +1747,7 @@ def plan(
         log_every_steps: Number of steps between log lines.
         tensorboard: Write TensorBoard events into the run folder.
         loggers: Loggers of other projects to write to as well: wandb, mlflow, trackio. They never stop a run.
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1973,7 +1975,7 @@ def benchmark(
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
         kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
-        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...).
+        data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ import torch
 from convnextv2.data.chance import stream
 from convnextv2.data.class_names import class_name_of
 from convnextv2.data.folders import files, image_folder, unlabelled
+from convnextv2.data.hugging_face import is_row_set, open_rows, row_source
 from convnextv2.data.listed import Listed, TableOptions, listed_images
 from convnextv2.data.listing import visible_folders
 from convnextv2.data.manifest import count_words, quoted
 from convnextv2.data.named import load_named
-from convnextv2.data.shards.find import ShardSplits, are_shards, find_shards
+from convnextv2.data.shards.find import are_shards, find_shards
 from convnextv2.data.shards.sources import shard_source
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import Kind, kind_of
@@ -55,8 +57,8 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
     _check_labels(recipe)
     if recipe.dataset not in ("", "imagenet"):
         training, validation = _named_set(recipe)
-    elif are_shards(recipe.data_dir):
-        training, validation = _from_shards(recipe, labelled)
+    elif (parts := _parts(recipe)) is not None:
+        training, validation = _from_parts(parts, recipe, labelled)
     elif (root := _data_dir(recipe)).is_file():
         training, validation = _from_table(root, recipe, labelled)
     else:
@@ -94,8 +96,8 @@ def validation_source(
     _check_labels(recipe)
     if recipe.dataset not in ("", "imagenet"):
         source = _named_set(recipe)[1]
-    elif are_shards(recipe.data_dir):
-        source = _validation_shards(recipe, class_names, trained_on)
+    elif (parts := _parts(recipe)) is not None:
+        source = _validation_part(parts, recipe, class_names, trained_on)
     elif (root := _data_dir(recipe)).is_file():
         listed = listed_images(
             root, _table_options(recipe), ["validation"], class_names=class_names
@@ -174,62 +176,86 @@ def _table_options(recipe: Recipe) -> TableOptions:
     )
 
 
-def _from_shards(recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
-    found = _shards(recipe)
-    field = read_columns(recipe.columns).get("label", "")
-    training = shard_source(
-        recipe.data_dir,
-        found.training,
-        labelled=labelled,
-        label_field=field,
-        cache_gb=recipe.shard_cache_gb,
-    )
-    notes = (*found.notes, *_idle_for_shards(recipe), *training.notes)
-    training = replace(training, notes=notes)
-    if not labelled:
-        return training, None
-    if found.validation:
-        names = training.class_names
-        return training, shard_source(
-            recipe.data_dir,
-            found.validation,
-            labelled=True,
-            class_names=names,
-            label_field=field,
+@dataclass(frozen=True)
+class _Parts:
+    """A set that is not made of files of its own: tar files, or rows of a data set.
+
+    Attributes:
+        training: What is for training, for `build`.
+        validation: What is for validation; empty if there is nothing.
+        has_splits: Whether the set says what is for training.
+        notes: Lines that say what was found.
+        build: Makes a source of one of both: (part, labelled, names of the classes or nothing).
+    """
+
+    training: Any
+    validation: Any
+    has_splits: bool
+    notes: tuple[str, ...]
+    build: Callable[[Any, bool, Sequence[str]], Source]
+
+
+def _parts(recipe: Recipe) -> _Parts | None:
+    """Find the parts of a set of tar files or rows; None if `data_dir` names something else."""
+    where, columns = recipe.data_dir, read_columns(recipe.columns)
+    train = recipe.train_split if _names_split(recipe, "train_split") else None
+    val = recipe.val_split if _names_split(recipe, "val_split") else None
+    names = ("images_dir", "image_suffix", "label_separator")
+    idle = ", ".join(name for name in names if getattr(recipe, name))
+    said = [f"No effect here: {idle} ({where} is no table)."] if idle else []
+    if is_row_set(where):
+        rows = open_rows(where, train, val)
+
+        def build_rows(split: Any, labelled: bool, classes: Sequence[str]) -> Source:
+            return row_source(
+                where, rows, split, labelled=labelled, class_names=classes, columns=columns
+            )
+
+        notes = (*rows.notes, *said)
+        return _Parts(rows.training, rows.validation, rows.has_splits, notes, build_rows)
+    if not are_shards(where):
+        return None
+    shards = find_shards(where, train, val)
+
+    def build_shards(some: Any, labelled: bool, classes: Sequence[str]) -> Source:
+        return shard_source(
+            where,
+            some,
+            labelled=labelled,
+            class_names=classes,
+            label_field=columns.get("label", ""),
             cache_gb=recipe.shard_cache_gb,
         )
-    if not found.has_splits:
+
+    notes = (*shards.notes, *said)
+    return _Parts(shards.training, shards.validation, shards.has_splits, notes, build_shards)
+
+
+def _from_parts(parts: _Parts, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
+    training = parts.build(parts.training, labelled, ())
+    training = replace(training, notes=(*parts.notes, *training.notes))
+    if not labelled:
+        return training, None
+    if parts.validation:
+        return training, parts.build(parts.validation, True, training.class_names)
+    if not parts.has_splits:
         if recipe.val_while_train:
-            return _hold_out(training, recipe, f"{recipe.data_dir} has no shards of splits")
+            return _hold_out(training, recipe, f"{recipe.data_dir} has no splits")
         return training, None
     _check_val_split(recipe, Path(recipe.data_dir))
-    note = f"{recipe.data_dir}: has no shards for validation, so nothing is validated."
+    note = f"{recipe.data_dir}: has nothing for validation, so nothing is validated."
     return replace(training, notes=(*training.notes, note)), None
 
 
-def _validation_shards(recipe: Recipe, class_names: Sequence[str], trained_on: bool) -> Source:
-    found = _shards(recipe)
-    if found.has_splits and not found.validation:
-        raise DataError(f"{recipe.data_dir}: has no shards to validate on. Set val_split.")
-    source = shard_source(
-        recipe.data_dir,
-        found.validation or found.training,
-        labelled=True,
-        class_names=class_names,
-        label_field=read_columns(recipe.columns).get("label", ""),
-        cache_gb=recipe.shard_cache_gb,
-    )
-    if trained_on and not found.has_splits:
+def _validation_part(
+    parts: _Parts, recipe: Recipe, class_names: Sequence[str], trained_on: bool
+) -> Source:
+    if parts.has_splits and not parts.validation:
+        raise DataError(f"{recipe.data_dir}: has nothing to validate on. Set val_split.")
+    source = parts.build(parts.validation or parts.training, True, class_names)
+    if trained_on and not parts.has_splits:
         source = _what_was_held_out(source, recipe)
-    return replace(source, notes=found.notes + source.notes)
-
-
-def _shards(recipe: Recipe) -> ShardSplits:
-    return find_shards(
-        recipe.data_dir,
-        recipe.train_split if _names_split(recipe, "train_split") else None,
-        recipe.val_split if _names_split(recipe, "val_split") else None,
-    )
+    return replace(source, notes=parts.notes + source.notes)
 
 
 def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, Source | None]:
@@ -270,12 +296,6 @@ def _idle_options(root: Path, recipe: Recipe) -> tuple[str, ...]:
     names = ("columns", "images_dir", "image_suffix", "label_separator")
     idle = ", ".join(name for name in names if getattr(recipe, name))
     return (f"No effect here: {idle} ({root} is a folder, not a table).",) if idle else ()
-
-
-def _idle_for_shards(recipe: Recipe) -> tuple[str, ...]:
-    names = ("images_dir", "image_suffix", "label_separator")
-    idle = ", ".join(name for name in names if getattr(recipe, name))
-    return (f"No effect here: {idle} ({recipe.data_dir} names tar files).",) if idle else ()
 
 
 def _check_labels(recipe: Recipe) -> None:

@@ -230,7 +230,7 @@ class Recipe(BaseModel):
         "Image folder (with train/ and val/ inside, or with one folder for each class), a table "
         "(CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of "
         "WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a "
-        "server (s3://...).",
+        "server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.",
     )
     dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = (
         _data("", "Named data set to use instead of a folder; 'bundled' comes with the package.")
