@@ -12,6 +12,7 @@ import numpy as np
 from convnextv2.data.class_names import class_name_of
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.imagenet import imagenet_names, synsets
+from convnextv2.data.kept_listing import KeptListing
 from convnextv2.data.listing import Walk, describe, visible_folders
 from convnextv2.data.path_list import PathListBuilder
 from convnextv2.data.source import MAX_PIXELS, Source
@@ -36,6 +37,9 @@ def image_folder(
     Raises:
         DataError: There are no folders, a class has no images, or is not among the given ones.
     """
+    kept = KeptListing(root, "classes", left_alone, class_names)
+    if (source := kept.open()) is not None:
+        return source
     folders, notes, system = _class_folders(root, left_alone)
     names = list(class_names) if class_names else sorted(folders)
     shown = imagenet_names(sorted(folders))
@@ -66,12 +70,14 @@ def image_folder(
         )
     if not class_names and shown is not None:
         names = [shown[wnid] for wnid in names]
-    return Source(
+    source = Source(
         builder.build(),
         np.repeat(np.arange(len(names), dtype=np.int64), counts),
         tuple(names),
         notes=notes + walk.notes(root),
     )
+    kept.keep(source, walk)
+    return source
 
 
 def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
@@ -84,12 +90,17 @@ def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
     Raises:
         DataError: There is no image.
     """
+    kept = KeptListing(root, "images", left_alone)
+    if (source := kept.open()) is not None:
+        return source
     walk, builder = Walk(SUFFIXES), PathListBuilder()
     if not walk.add_images(root, builder, left_alone=left_alone):
         lost = _lost(walk.passed_over)
         raise DataError(f"{root}: holds no image{lost}, nor do the folders in it.")
     _check_splits_inside(root, walk)
-    return Source(builder.build(), notes=walk.notes(root))
+    source = Source(builder.build(), notes=walk.notes(root))
+    kept.keep(source, walk)
+    return source
 
 
 def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Source:

@@ -41,6 +41,7 @@ class Walk:
         repeated: Paths to a folder or an image that is listed already, because of links.
         shared_folders: Pairs of folders of classes that contain the same real folder.
         inner: Names of the folders in each folder that was listed, and in those directly below.
+        visited: Each folder that was listed, and its time of change, in nanoseconds.
     """
 
     def __init__(self, suffixes: frozenset[str]) -> None:
@@ -50,6 +51,7 @@ class Walk:
         self.repeated: list[str] = []
         self.shared_folders: list[tuple[str, str]] = []
         self.inner: dict[str, list[str]] = {}
+        self.visited: dict[str, int] = {}
         self._links: list[tuple[str, str, str]] = []
         self._suffixes = suffixes
         self._owners: dict[Identity, str] = {}
@@ -94,6 +96,11 @@ class Walk:
                 work += reversed(_in_order(item, files, folders))
         return count
 
+    @property
+    def has_links(self) -> bool:
+        """Whether there were links to files, or links that lead nowhere."""
+        return bool(self._links or self.broken_links)
+
     def notes(self, root: Path) -> tuple[str, ...]:
         """Say what was passed over, in lines for people. root: what the lines speak of."""
         lines = []
@@ -131,7 +138,9 @@ class Walk:
 
     def _enter(self, folder: str, start: str, seen: set[Identity]) -> bool:
         """Return whether to list a folder: not if it was reached before."""
-        identity = _identity(folder)
+        status = _status(folder)
+        identity = status.st_dev, status.st_ino
+        self.visited[folder] = status.st_mtime_ns
         if identity in seen and folder != os.path.join(start, ""):
             self.repeated.append(folder.rstrip(os.sep))
             return False
@@ -262,11 +271,15 @@ def _ancestors(folder: Path) -> set[Identity]:
 
 
 def _identity(folder: str) -> Identity:
+    found = _status(folder)
+    return found.st_dev, found.st_ino
+
+
+def _status(folder: str) -> os.stat_result:
     try:
-        found = os.stat(folder)
+        return os.stat(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
-    return found.st_dev, found.st_ino
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

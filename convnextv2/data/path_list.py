@@ -20,7 +20,8 @@ class PathList(Sequence[str]):
     Attributes:
         folders: The distinct folders. "" stands for names without a folder.
         codes: int32 (N,), the index in `folders` of the folder of each path.
-        names: The last parts of all paths, one after another, in the encoding of the file system.
+        names: The last parts of all paths, one after another, in the encoding of the file system;
+            as bytes, or uint8 mapped from a file.
         starts: int64 (N,), the position in `names` at which each name begins.
         lengths: int32 (N,), the length of each name in bytes.
     """
@@ -29,7 +30,7 @@ class PathList(Sequence[str]):
         self,
         folders: Sequence[str],
         codes: NDArray[np.int32],
-        names: bytes,
+        names: bytes | NDArray[np.uint8],
         starts: NDArray[np.int64],
         lengths: NDArray[np.int32],
     ) -> None:
@@ -66,7 +67,7 @@ class PathList(Sequence[str]):
     def name(self, index: int) -> str:
         """Return the last part of a path, without its folder."""
         start = int(self.starts[index])
-        return os.fsdecode(self.names[start : start + int(self.lengths[index])])
+        return os.fsdecode(bytes(self.names[start : start + int(self.lengths[index])]))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PathList:
         """Return the paths at these indices, in this order."""

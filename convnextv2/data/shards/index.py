@@ -107,7 +107,7 @@ def open_index(path: Path) -> Index:
         raise ValueError("is not a whole index")
     return Index(
         path,
-        tuple(Shard(name, size, stamp) for name, size, stamp, _ in header["shards"]),
+        tuple(Shard._make(shard[:3]) for shard in header["shards"]),
         starts,
         words=tuple(header["words"]),
         kinds={kind: (count, first) for kind, (count, first) in header["kinds"].items()},
