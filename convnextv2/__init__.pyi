@@ -630,6 +630,7 @@ def validate(
     prior: Literal["trained", "natural", "balanced"] | float = "trained",
     coverage: float | None = None,
     tta: Literal["none", "flip", "scales"] = "none",
+    answers: str | Path = "",
     sizes: tuple[int, ...] = (),
     json: bool = False,
     task: Literal["classification", "segmentation", "detection"] = "classification",
@@ -697,6 +698,7 @@ def validate(
         prior: Frequencies of the classes for which probabilities hold: as training left them (trained), those of the training images (natural), or equal ones, which finds more of the rare classes (balanced). A number tau: subtract tau times the logarithm of the trained frequencies from the logits (1 is balanced).
         coverage: Share of images for which the right class is to be among those that cannot be excluded, for example 0.9. Fits what predict says of unknown images on half of the images, unless that was done, and tests it on the others.
         tta: Average a classifier's probabilities over views of each image: it and its mirror image (flip), or both at 1, 1.25 and 1.5 times the size (scales).
+        answers: File with several right classes for each image, as JSON or CSV. The share of images whose most probable class is one of them is measured too.
         sizes: Also measure a classifier at these image sizes.
         json: Print the answer as JSON, for use by other programs.
         task: What is learned: a class or labels for each image (classification), a class for each pixel (segmentation, docs/how-to/segmentation.md), or boxes and masks of objects (detection).

@@ -228,6 +228,13 @@ class CoverageFound(TypedDict):
     foreign: Annotated[float, _is("The share of images that count as foreign.")]
 
 
+class AnswersFound(TypedDict):
+    """How often the most probable class is one of several right ones."""
+
+    top1: Annotated[float, _is("The share of images.")]
+    images: Annotated[int, _is("The number of images with a right class.")]
+
+
 class Validated(TypedDict):
     """The figures of a classifier. Those of each class are lists in the order of the classes."""
 
@@ -263,6 +270,7 @@ class Validated(TypedDict):
     calibration: Annotated[
         list[list[float | None]], _is("Images, mean confidence and accuracy of each bin.")
     ]
+    answers: NotRequired[Annotated[AnswersFound, _is("With `--answers`.")]]
     sizes: NotRequired[
         Annotated[
             dict[str, Any], _is("With `--sizes`: the same figures by the image size in pixels.")

@@ -134,6 +134,12 @@ class ValidateOptions(
         "(flip), or both at 1, 1.25 and 1.5 times the size (scales).",
         metavar="V",
     )
+    answers: PathLike = option(
+        "",
+        "File with several right classes for each image, as JSON or CSV. The share of images whose "
+        "most probable class is one of them is measured too.",
+        metavar="FILE",
+    )
     sizes: tuple[int, ...] = option(
         (), "Also measure a classifier at these image sizes.", metavar="S", unit="px"
     )

@@ -13,6 +13,7 @@ from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.intervals import bootstrap_intervals
 from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.several_answers import measure_answers, read_answers
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe, group_of
@@ -111,7 +112,8 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         if options.coverage is not None and isinstance(measured, Measured):
             assert measured.evaluation.unknown is not None
             say(measured.evaluation.unknown.line())
-        others = _at_sizes(opened, recipe, place, options)
+        several = _with_answers(measured, place, options)
+        others = several | _at_sizes(opened, recipe, place, options)
         if recipe.mindcv_files and isinstance(measured.evaluation, Evaluation):
             say(_mindcv_line(measured.evaluation))
         if place.is_main:
@@ -120,6 +122,31 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
             say(f"Report: {report}")
             answer(_answer(opened, measured, report) | others)
     return measured.evaluation
+
+
+def _with_answers(measured: AnyMeasured, place: Place, options: ValidateOptions) -> dict[str, Any]:
+    """Measure by a file of several right classes, and print a line.
+
+    Returns:
+        The figures under "answers"; empty without such a file.
+
+    Raises:
+        RecipeError: The model is no classifier.
+        DataError: The file cannot be used.
+    """
+    if not options.answers:
+        return {}
+    if not isinstance(measured, Measured):
+        raise RecipeError(f"answers = {options.answers}: is for classifiers of one class.")
+    answers = read_answers(
+        Path(options.answers), measured.source.names, measured.description.class_names
+    )
+    found = measure_answers(measured.predictions, answers, place)
+    say(
+        f"The most probable class is one of the right ones in {found.top1:.2%} of {found.images:,} "
+        f"images ({options.answers})."
+    )
+    return {"answers": found._asdict()}
 
 
 def _at_sizes(

@@ -67,3 +67,20 @@ def test_several_sizes_are_measured_in_one_command(
     assert found["intervals"]["top1"][0] <= found["top1"] <= found["intervals"]["top1"][1]
     with pytest.raises(RecipeError, match="8 is too small"):
         validate(weights, data_dir=pictures, sizes=(8,), workers=0)
+
+
+def test_several_right_answers(
+    weights: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "answers.csv"
+    paths = sorted((pictures / "val").glob("*/*"))
+    rows = [f"{path},{path.parent.name}|cedar" for path in paths[:-1]]
+    file.write_text("\n".join(["image,classes", *rows]))
+    arguments = ["--data_dir", pictures, "--workers", 0, "--answers", file, "--json"]
+    assert main(["validate", *map(str, [weights, *arguments])]) == 0
+    found = read_answer("validate", capsys.readouterr().out)["answers"]
+    images, targets = images_of(weights, pictures)
+    with torch.no_grad():
+        best = network()(images).argmax(1).numpy()
+    right = [one in (target, 2) for one, target in zip(best, targets, strict=True)][:-1]
+    assert found == {"top1": sum(right) / 23, "images": 23}

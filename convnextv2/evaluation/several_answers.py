@@ -1,0 +1,132 @@
+"""Several right answers for each image, as in "Are we done with ImageNet?" (ReaL).
+
+Photographs often show several of the classes, and a class is then as right as the one in the label
+(Beyer et al. 2020, arXiv 2006.07159). The figure is the share of images whose most probable class
+is one of the right ones. Images without any are left out, as there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from convnextv2.distributed import Place
+from convnextv2.errors import DataError
+from convnextv2.evaluation.evaluate import Predictions
+
+Answers = Mapping[int, frozenset[int]]
+"""The right classes of images, by their index in the source."""
+
+
+class SeveralAnswers(NamedTuple):
+    """How often the most probable class is one of the right ones.
+
+    Attributes:
+        top1: The share of images.
+        images: The number of images with a right class.
+    """
+
+    top1: float
+    images: int
+
+
+def read_answers(path: Path, names: Sequence[str], class_names: Sequence[str]) -> Answers:
+    """Read the right classes of images.
+
+    Args:
+        path: JSON, an object of lists by the path or the name of the image file, or a list of lists
+            in the order of the names of the files, as ReaL's `real.json` has it; or a CSV file with
+            the columns image and classes, which | separates. Classes are names or numbers.
+        names: The images that are measured.
+        class_names: The classes of the model.
+
+    Raises:
+        DataError: The file cannot be read, or names none of the images, or an unknown class.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = _rows_of_csv(text) if path.suffix.lower() == ".csv" else json.loads(text)
+        if isinstance(content, list):
+            content = _by_order(content, names)
+        listed = {str(name): _list(classes) for name, classes in content.items()}
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as right classes of images ({' '.join(str(error).split())}). "
+            "Expected JSON, or CSV with the columns image and classes."
+        ) from error
+    indices = _indices(names)
+    rows = {name: row for row, name in enumerate(class_names)}
+    found = {
+        indices[name]: frozenset(_row(one, rows, path) for one in classes)
+        for name, classes in listed.items()
+        if name in indices
+    }
+    if not found:
+        raise DataError(
+            f"{path}: names none of the {len(names)} images, such as {names[0]}. Expected paths or "
+            "names of these files."
+        )
+    return found
+
+
+def measure_answers(predictions: Predictions, answers: Answers, place: Place) -> SeveralAnswers:
+    """Count over all ranks.
+
+    Args:
+        predictions: The predictions of this rank.
+        answers: The right classes.
+        place: This rank.
+
+    Raises:
+        DataError: None of the images has a right class.
+    """
+    best = zip(predictions.indices.tolist(), predictions.classes[:, 0].tolist(), strict=True)
+    judged = [one in answers[index] for index, one in best if answers.get(index)]
+    hits, images = place.share(sum(judged), len(judged))
+    if not images:
+        raise DataError("No image has a right class in the file of answers.")
+    return SeveralAnswers(hits / images, int(images))
+
+
+def _rows_of_csv(text: str) -> dict[str, list[str]]:
+    rows = csv.DictReader(text.splitlines())
+    if not {"image", "classes"} <= set(rows.fieldnames or ()):
+        raise ValueError("no columns image and classes")
+    return {row["image"]: [one for one in row["classes"].split("|") if one] for row in rows}
+
+
+def _by_order(content: list[Any], names: Sequence[str]) -> dict[str, Any]:
+    if len(content) != len(names):
+        raise ValueError(f"{len(content)} lists for {len(names)} images")
+    ordered = sorted(names, key=lambda name: (Path(name).name, name))
+    return dict(zip(ordered, content, strict=True))
+
+
+def _list(classes: object) -> list[Any]:
+    if not isinstance(classes, list):
+        raise ValueError(f"{classes!r} is no list of classes")
+    return classes
+
+
+def _indices(names: Sequence[str]) -> dict[str, int]:
+    """Index images by path, and by file name where that is unique."""
+    times = Counter(Path(name).name for name in names)
+    short = {Path(name).name: i for i, name in enumerate(names) if times[Path(name).name] == 1}
+    return short | {name: i for i, name in enumerate(names)}
+
+
+def _row(one: object, rows: Mapping[str, int], path: Path) -> int:
+    """Return the row of a class that is given by its name or its number."""
+    if isinstance(one, str) and one in rows:
+        return rows[one]
+    number = int(one) if isinstance(one, int) or (isinstance(one, str) and one.isdecimal()) else -1
+    if 0 <= number < len(rows):
+        return number
+    near = get_close_matches(str(one), rows, 1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Expected a name, or below {len(rows)}."
+    raise DataError(f"{path}: {one!r} is no class of the model. {hint}")
