@@ -119,6 +119,11 @@ def _of_sharding(recipe: Recipe) -> Iterator[str]:
             "shard = True: auto tries steps on one device with the whole model, which shard is to "
             "avoid. Give batch_size."
         )
+    if recipe.compile:
+        yield (
+            "shard = True: blocks that are gathered while they run are not compiled here. Set "
+            "compile = False."
+        )
     if recipe.optimizer in ("lamb", "adan"):
         yield (
             f"shard = True: {recipe.optimizer} computes with whole tensors only. Use another "

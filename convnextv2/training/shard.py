@@ -78,12 +78,6 @@ def shard_model(model: nn.Module, place: Place) -> None:
             tensor.copy_(placed_like(tensor, whole))
 
 
-def compile_model(model: nn.Module) -> None:
-    """Compile the model; if it is sharded, unit by unit, since gathering cannot be compiled."""
-    for module in _units(model) if is_sharded(model) else [model]:
-        module.compile(dynamic=False)
-
-
 def is_sharded(model: nn.Module) -> bool:
     """Return whether `shard_model` was called on a model."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())

@@ -28,7 +28,7 @@ from convnextv2.training.optim import build_optimizer
 from convnextv2.training.pace import Pace, build_pace
 from convnextv2.training.resume import continue_mindcv, resume_run
 from convnextv2.training.schedule import build_schedule, scaled_lr
-from convnextv2.training.shard import compile_model, is_sharded, shard_model, shares_model
+from convnextv2.training.shard import is_sharded, shard_model, shares_model
 from convnextv2.training.start import Start, Way
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Examine, Task
@@ -90,7 +90,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         )
         lr_at = deadline.lr_at
     if recipe.compile:
-        compile_model(model)
+        model.compile(dynamic=False)
     if recipe.elastic:
         start_alike(model)
     losses = [record["loss"] for record in run.metrics() if record["kind"] == "train"]

@@ -64,6 +64,7 @@ def test_a_recipe_cannot_be_changed():
         ({"shard": True, "elastic": True}, "shard"),
         ({"shard": True, "batch_size": "auto"}, "shard"),
         ({"shard": True, "mindcv_files": True}, "shard"),
+        ({"shard": True, "compile": True}, "shard"),
         ({"shard": True, "optimizer": "lamb"}, "shard"),
         ({"shard": True, "optimizer": "adan"}, "shard"),
     ],

@@ -16,7 +16,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.gradients import clip
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.shard import (
-    compile_model, gathered, is_sharded, local, shard_model, skeleton, whole_model,
+    gathered, is_sharded, local, shard_model, skeleton, whole_model,
 )
 
 place, _ = start("cpu")
