@@ -69,7 +69,7 @@ def near_copies(small: NDArray[np.uint8], indices: Sequence[int]) -> list[Copy]:
 
     They may have been written with another quality, made smaller or larger, lighter or darker,
     mirrored, or cut by up to a tenth of each side. Time grows with the square of the number of
-    images: 30,000 take about a minute on two cores.
+    images.
 
     Args:
         small: uint8 (n, SIDE, SIDE, 3), the whole images squeezed.
