@@ -195,10 +195,6 @@ class Workers(Generic[Item, Prepared]):
             return [Death(0, "ended while it was started", -1)]
         return found
 
-    def _current(self, iterator: Any) -> Any:
-        """Return this iterator, or that of persistent processes, which may be false."""
-        return getattr(self._loader, "_iterator", None) if iterator is None else iterator
-
     def _replace(self, deaths: Sequence[Death]) -> None:
         self.end()
         self._after_death()
