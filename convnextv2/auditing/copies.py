@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convnextv2.auditing.duplicates import Copy, near_copies
+from convnextv2.auditing.duplicates import SURE_DETAIL, Copy, near_copies
 from convnextv2.auditing.findings import Finding
 from convnextv2.auditing.images import Images
 from convnextv2.auditing.scan import Look
@@ -22,12 +22,16 @@ class Copies:
     Attributes:
         groups: Images whose pixels are equal, by the first of them; a group may have one image.
         group_of: The first image of the group of each image that can be read.
-        near: Pairs of groups that are nearly the same picture.
+        near: Pairs of groups that are nearly the same picture, or may be.
     """
 
     groups: dict[int, list[int]]
     group_of: dict[int, int]
     near: list[Copy]
+
+    def sure(self) -> list[Copy]:
+        """Return the pairs that are taken for one picture without a look at them."""
+        return [copy for copy in self.near if copy.score >= SURE_DETAIL]
 
 
 def find_copies(looks: Sequence[Look]) -> Copies:
@@ -59,7 +63,8 @@ def copy_findings(images: Images, looks: Sequence[Look], copies: Copies) -> list
                     how = "the same file" if equal else "the same pixels in another file"
                     found += _told(images, first, second, how, 1.0, "duplicate")
     for copy in copies.near:
-        how = "nearly the same picture" + (", mirrored" if copy.mirrored else "")
+        how = "nearly the same picture" if copy.score >= SURE_DETAIL else "a similar picture"
+        how += ", mirrored" if copy.mirrored else ""
         for one in _first_in_each_split(images, copies.groups[copy.first]):
             for other in _first_in_each_split(images, copies.groups[copy.second]):
                 first, second = sorted((one, other))
@@ -108,7 +113,7 @@ def left_out(images: Images, copies: Copies) -> dict[int, str]:
     Of copies with different labels none stays. Of the others one stays: that of a split for
     validation or testing before that for training, so that figures are still measured on the same
     images, then the first. Copies are left out for an image that stays only, so that a chain of
-    similar images does not vanish.
+    similar images does not vanish. Pairs that only may be one picture stay: people decide.
 
     Args:
         images: The images.
@@ -118,7 +123,7 @@ def left_out(images: Images, copies: Copies) -> dict[int, str]:
         Index -> why.
     """
     near: dict[int, set[int]] = defaultdict(set)
-    for copy in copies.near:
+    for copy in copies.sure():
         near[copy.first].add(copy.second)
         near[copy.second].add(copy.first)
     why = {i: "a copy has another label" for i in _contradicting(images, copies)}
@@ -140,7 +145,7 @@ def _contradicting(images: Images, copies: Copies) -> set[int]:
     pairs = [(first, i) for first, group in copies.groups.items() for i in group[1:]]
     pairs += [
         (one, other)
-        for copy in copies.near
+        for copy in copies.sure()
         for one in copies.groups[copy.first]
         for other in copies.groups[copy.second]
     ]

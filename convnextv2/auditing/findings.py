@@ -13,12 +13,12 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "leak": (
         "Leaks between splits",
-        "The same picture lies in two splits, so that what is measured on one is known from the "
-        "other.",
+        "The same picture, or nearly the same, lies in two splits, so that what is measured on one "
+        "is known from the other. Look at similar pictures before you believe that they are one.",
     ),
     "contradiction": (
         "Copies with different labels",
-        "At most one of the labels is right.",
+        "At most one of the labels is right, if it is one picture.",
     ),
     "wrong_label": (
         "Probably wrong labels",
@@ -27,7 +27,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "duplicate": ("Duplicates", "The same picture lies in one split more than once."),
     "near_duplicate": (
         "Near duplicates",
-        "Nearly the same picture: written again, resized, cut a little, or mirrored.",
+        "Nearly the same picture: written again, resized, cut a little, or mirrored. Similar "
+        "pictures may be two photographs of one thing, and stay in the corrected data.",
     ),
     "dark": ("Dark images", "95 % of the pixels are darker than a fifth of full brightness."),
     "bright": ("Bright images", "95 % of the pixels are nearly white."),

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ from PIL import Image, ImageEnhance
 from scenes import scene
 from scipy.fft import dctn
 
-from convnextv2.auditing.duplicates import low_frequencies, near_copies
-from convnextv2.auditing.scan import SIDE
+from convnextv2.auditing.copies import Copies, copy_findings, left_out
+from convnextv2.auditing.duplicates import Copy, low_frequencies, near_copies
+from convnextv2.auditing.images import Images
+from convnextv2.auditing.scan import SIDE, Look
 
 
 def squeezed(picture: Image.Image) -> np.ndarray:
@@ -60,3 +63,19 @@ def test_empty_and_tiny_sets_have_no_copies() -> None:
     assert near_copies(blank, range(3)) == []
     assert near_copies(blank[:1], [0]) == [] and near_copies(blank[:0], []) == []
     assert near_copies(np.stack([squeezed(scene(0)), blank[0]]), [0, 1]) == []
+
+
+def test_pictures_that_are_only_similar_are_named_and_stay(tmp_path: Path) -> None:
+    names = tuple(str(tmp_path / f"{i}.jpg") for i in range(4))
+    targets = np.array([0, 1, 0, 0])
+    splits = ("train", "val", "train", "train")
+    images = Images("classification", tmp_path, names, splits, targets, ("shirt", "hat"))
+    near = [Copy(0, 1, 0.79, False), Copy(2, 3, 0.91, True)]
+    copies = Copies({i: [i] for i in range(4)}, {i: i for i in range(4)}, near)
+    assert left_out(images, copies) == {3: f"a copy of {names[2]}"}
+    found = copy_findings(images, [Look() for _ in names], copies)
+    assert [(finding.kind, finding.detail) for finding in found] == [
+        ("leak", "a similar picture"),
+        ("contradiction", "a similar picture"),
+        ("near_duplicate", "nearly the same picture, mirrored"),
+    ]
