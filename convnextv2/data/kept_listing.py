@@ -98,6 +98,7 @@ class KeptListing:
             return
         names = source.names
         try:
+            place.mkdir(exist_ok=True)
             with ArrayFileWriter(place / self._name, _TYPES) as writer:
                 writer.append("codes", names.codes)
                 writer.append("starts", names.starts)
@@ -130,7 +131,5 @@ def _cache() -> Path | None:
     """Return the folder of listings in the user's cache; None if it cannot be written."""
     for folder in cache_folders(lambda line: None):
         if os.access(folder, os.W_OK):
-            place = folder / "listings"
-            place.mkdir(exist_ok=True)
-            return place
+            return folder / "listings"
     return None
