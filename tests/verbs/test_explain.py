@@ -112,13 +112,15 @@ def test_data_get_a_map_and_the_most_confident_mistakes_with_their_neighbours(
         assert each["target"] == Path(each["image"]).parent.name
         row = embedded["val"][files.index(Path(each["image"]))]
         similarity = cosine_similarity(row[None], embedded["train"])[0]
-        nearest = np.argsort(-similarity)[:2]
-        assert [near["image"] for near in each["nearest"]] == [str(training[i]) for i in nearest]
+        nearest = [training.index(Path(near["image"])) for near in each["nearest"]]
+        assert len(set(nearest)) == 2
         assert [near["class"] for near in each["nearest"]] == [
             training[i].parent.name for i in nearest
         ]
         told = [near["similarity"] for near in each["nearest"]]
         np.testing.assert_allclose(told, similarity[nearest], atol=1e-4)
+        # Two images may be equally near, up to rounding; either may come first.
+        np.testing.assert_allclose(told, np.sort(similarity)[:-3:-1], atol=1e-4)
     text = page.read_text()
     assert 'id="map"' in text and 'id="mistakes"' in text and "blue/red.png" not in text
 
