@@ -36,7 +36,7 @@ SIZE, BATCH, FILES, EPOCHS = 128, 64, 768, 4
 QUOTA = 0.75
 POLICY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_NUM_THREADS")
 OWN_DEFAULT = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
-"""What the runtimes do where nothing is set. Set, it keeps the command line from deciding."""
+"""The defaults of the runtimes. If they are set, the command line does not choose others."""
 SPIN = "while True: pass"
 SPIN_LOW = "import os\nos.nice(15)\nwhile True: pass"
 

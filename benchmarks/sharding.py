@@ -1,4 +1,4 @@
-"""What does sharding save and cost, and does the formula for clusters hold?
+"""Measures what sharding saves and costs, and checks the formula for clusters.
 
     python benchmarks/sharding.py memory     peak of a rank, with and without sharding
     python benchmarks/sharding.py save       what a checkpoint in the background costs the steps

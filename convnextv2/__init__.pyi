@@ -1186,6 +1186,7 @@ def pack_data(
 
     Raises:
         DataError: There are no images, or one of them cannot be read.
+        RecipeError: `shards` lies in the data.
         RunError: `shards` holds other shards, or is being written by another process.
     """
 

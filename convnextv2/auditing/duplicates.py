@@ -28,14 +28,14 @@ _VIEWS = (
     (0.1, 0.0, 1.0, 0.9),
     (0.1, 0.1, 1.0, 1.0),
 )
-"""What a copy may show of an image: top, left, bottom and right as shares of its sides."""
+"""Parts of an image that a copy may show: top, left, bottom and right as shares of its sides."""
 _HASH_SIDE = 32
 _FREQUENCIES = 9
 """Frequencies along each axis that the first step compares."""
 _MOST_CANDIDATES = 8
 """Candidates for each image. Copies of a copy find each other, so that few are enough."""
 _LEAST_SIMILARITY = 0.55
-"""Of candidates: the cosine of their low frequencies."""
+"""The cosine of the low frequencies of two images from which on they are candidates."""
 _ROUNDS = ((24, (0.04, 0.02), 0.55, 0.8), (48, (0.01, 0.01), 0.8, 0.9))
 """Rounds of the alignment: the side in px at which images are compared, how far each edge is moved
 as a share of the side, and the correlation that a pair needs before and after the round."""

@@ -1,4 +1,4 @@
-"""What an audit finds: one record for each image and each thing that is odd about it."""
+"""The findings of an audit: one record for each image and each thing that is odd about it."""
 
 from __future__ import annotations
 

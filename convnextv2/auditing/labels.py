@@ -50,7 +50,7 @@ class Doubt(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What cross-validation says of labels.
+    """The result of judging labels by cross-validation.
 
     Attributes:
         logits: float32 (N, K), of classifiers that did not see the image.

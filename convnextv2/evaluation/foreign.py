@@ -33,10 +33,10 @@ _LEAST_VARIANCE = 1e-12
 _PART = 0.3
 """The side of a part, as a share of the image's."""
 _SEEN_PX = 32
-"""Of larger images, every k-th pixel is looked at, so that the cost does not grow with the size."""
+"""Larger images are thinned to every k-th pixel, so that the cost does not grow with the size."""
 _GRID = 4
 _MOST_PAIRS = 6
-"""Of this many pairs of channels the correlation is looked at."""
+"""The number of pairs of channels whose correlation is computed."""
 
 
 def appearance(pixels: Tensor) -> Floats:

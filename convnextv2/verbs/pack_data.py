@@ -9,7 +9,7 @@ from convnextv2.console import answer, say
 from convnextv2.data.shards.pack import Packed, pack
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.errors import DataError
+from convnextv2.errors import DataError, RecipeError
 from convnextv2.lock import locked
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.options import takes
@@ -31,8 +31,15 @@ def pack_data(options: PackDataOptions) -> Packed:
 
     Raises:
         DataError: There are no images, or one of them cannot be read.
+        RecipeError: `shards` lies in the data.
         RunError: `shards` holds other shards, or is being written by another process.
     """
+    out, data = Path(options.shards), Path(options.data)
+    if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
+        raise RecipeError(
+            f"shards = {out}: lies in the data, which would then hold each image twice. Choose a "
+            "folder elsewhere."
+        )
     given, notes = options.recipe()
     recipe = with_inferred(given, {"data_dir": str(options.data), "val_while_train": False})
     training, validation = find_sources(recipe, labelled=options.labelled)
@@ -43,7 +50,6 @@ def pack_data(options: PackDataOptions) -> Packed:
             f"{options.data}: images have several labels each, which .cls files cannot say. Set "
             "labelled = False to pack the images alone."
         )
-    out = Path(options.shards)
     with locked(out) as note:
         if note:
             say(note)

@@ -12,7 +12,7 @@ from shards import folder_of, picture
 import convnextv2
 from convnextv2.data.shards import pack as pack_module
 from convnextv2.data.sources import find_sources
-from convnextv2.errors import ConvNeXtV2Error, DataError, RunError
+from convnextv2.errors import ConvNeXtV2Error, DataError, RecipeError, RunError
 from convnextv2.recipe.read import read_recipe
 from convnextv2.training.conditions import _names_sha256
 
@@ -205,3 +205,11 @@ def test_progress_is_told_for_each_shard(tmp_path):
     (tmp_path / "out").mkdir()
     pack_module.pack({"images": source}, tmp_path / "out", 5, lambda *each: told.append(each))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("inside", [".", "shards"])
+def test_shards_do_not_go_into_the_data(tmp_path, inside):
+    folder = folder_of(tmp_path / "folder", 2)
+    with pytest.raises(RecipeError, match="lies in the data"):
+        convnextv2.pack_data(folder, folder / inside)
+    assert not list(folder.rglob("*.tar"))
