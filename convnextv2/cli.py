@@ -273,7 +273,8 @@ def _help(one: Option) -> str:
     ):
         text += f" {one.takes[0].upper()}{one.takes[1:]}."
     if one.default is not REQUIRED and not (isinstance(one, OwnOption) and one.is_many):
-        text += f" [{_written(one.default)}{' ' * bool(one.unit)}{one.unit}]"
+        default = _written(one.default)
+        text += f" [{default} {one.unit}]" if one.unit and default != "empty" else f" [{default}]"
     return text.replace("%", "%%")
 
 
@@ -293,9 +294,11 @@ def _usage(one: OwnOption) -> str:
 
 def _written(default: Any) -> str:
     """Write a default as one would type it."""
+    if default in (None, "", ()):
+        return "empty"
     if isinstance(default, tuple):
         return ",".join(f"{number:.4g}" for number in default)
-    return "empty" if default in (None, "") else show(default)
+    return show(default)
 
 
 def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[str, str]]:

@@ -169,9 +169,13 @@ def test_without_a_verb_all_verbs_are_shown(argv, capsys):
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
-def test_help_of_a_verb_shows_its_options(verb, capsys):
-    assert cli.main([verb, "--help"]) == 0
-    assert f"usage: convnextv2 {verb}" in capsys.readouterr().out
+def test_help_of_a_verb_shows_its_options(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert cli.main([verb, "--help-all" if verb in ("train", "pretrain") else "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: convnextv2 {verb}" in out
+    # An empty default has neither brackets of its own nor a unit.
+    assert not re.findall(r"such as \[\]|\[empty [^]]+\]|\[ [^]]+\]", out)
 
 
 def test_help_shows_each_knob_once_in_its_group_with_type_default_and_unit(capsys, monkeypatch):

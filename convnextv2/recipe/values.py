@@ -87,8 +87,9 @@ class Option:
             elif get_origin(part) is tuple:
                 noun = {int: "whole numbers", str: "names"}.get(get_args(part)[0], "numbers")
                 count = "a list of" if get_args(part)[-1] is Ellipsis else str(len(get_args(part)))
-                such = f" such as {show(self.default)}" if isinstance(self.default, tuple) else ""
-                words.append(f"{count} {noun}{such}")
+                words.append(f"{count} {noun}")
+                if isinstance(self.default, tuple) and self.default:
+                    words[-1] += f" such as {show(self.default)}"
             elif get_origin(part) is dict:
                 words.append("names with numbers such as cat=2,dog=1")
             else:
