@@ -21,6 +21,7 @@ import torch
 from convnextv2.distributed import Place
 from convnextv2.run import Run
 from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.weights.opened import open_weights
 
 LEARNING_RATES = {"scratch": ("1e-3", "2e-3", "4e-3"), "fcmae": ("5e-4", "1e-3", "2e-3")}
 SEEDS = (0, 1, 2)
@@ -63,7 +64,7 @@ def final_top1(folder: Path) -> float:
 
 def correct(folder: Path) -> np.ndarray:
     """Whether each validation image is right, by the weights after the last epoch."""
-    weights = folder / "last" / "model.safetensors"
+    weights = open_weights(folder / "last" / "model.safetensors")
     predictions = evaluate_weights(
         weights, Run(folder).recipe, Place(torch.device("cpu"))
     ).predictions

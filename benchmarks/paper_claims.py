@@ -1,0 +1,318 @@
+"""Does the paper's order hold on small sets of photographs? docs/explanation/paper-claims.md.
+
+    python benchmarks/paper_claims.py DATA OUT [--sets clothing cells] [--parts order masks]
+                                      [--seeds 3] [--jobs 2]
+
+DATA has the folders clothing, bccd and clothing_parsing, from which benchmarks/unknown.py makes
+three sets of images with the splits train, val and test. Two parts:
+
+order   V1's blocks and V2's, trained with labels alone; FCMAE without GRN and with it, then
+        fine-tuned. With all labels, and with those of a tenth of the training images.
+masks   FCMAE with other mask ratios, and with the whole image computed, its pixels masked once
+        after the stem; then fine-tuned.
+
+Each arm has the best of three learning rates, from short runs on nine tenths of its training
+images, measured on the other tenth. Seeds include the pre-training's. The averaged weights after
+the last epoch are measured on test, once. OUT gets the images, the runs, which test images each run
+got right (answers.npz), and the figures (figures.json). Finished runs are kept and halted ones
+resumed.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from small_data import final_top1, hold_out_a_tenth, run
+from torch import Tensor
+from unknown import make_sets
+
+from convnextv2 import cli
+from convnextv2.distributed import Place
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.tiles import Tiles
+from convnextv2.run import Run
+from convnextv2.tasks.classification.measure import evaluate_weights
+from convnextv2.weights.opened import open_weights
+
+SETS = ("clothing", "cells", "garments")
+IMAGE_SIZE = 64
+PRETRAINING_EPOCHS, EPOCHS, SHORT_EPOCHS = 60, 30, 10
+LABELS = {"all": (1, EPOCHS), "a tenth": (10, 100)}
+"""One of how many training images has a label, and the epochs over those that have."""
+RATES = ("1e-3", "2e-3", "4e-3")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Attributes:
+        name: Its name in the tables.
+        block: The form of the blocks.
+        mask_ratio: That of FCMAE before the training; None without FCMAE.
+        once: Whether FCMAE computes whole images whose pixels are masked once after the stem.
+    """
+
+    name: str
+    block: str = "v2"
+    mask_ratio: float | None = None
+    once: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Its name in paths."""
+        return self.name.replace(",", "").replace(" ", "-").replace(".", "_")
+
+
+GRN = Arm("FCMAE", mask_ratio=0.6)
+PARTS = {
+    "order": (
+        Arm("V1 block", block="v1"),
+        Arm("V2 block"),
+        Arm("FCMAE without GRN", block="v2_without_grn", mask_ratio=0.6),
+        GRN,
+    ),
+    "masks": (
+        Arm("mask ratio 0.4", mask_ratio=0.4),
+        GRN,
+        Arm("mask ratio 0.8", mask_ratio=0.8),
+        Arm("masked once", mask_ratio=0.6, once=True),
+    ),
+}
+COMMON = (
+    *("--workers", "0", "--image_size", str(IMAGE_SIZE), "--batch_size", "64"),
+    *("--lr_batch_size", "64"),
+)
+
+
+def mask_once() -> None:
+    """Let FCMAE compute whole images: the stem's output is masked, and nothing after it."""
+    encode = ConvNeXtV2.encode
+
+    def encode_whole(self: ConvNeXtV2, images: Tensor, visible: Tiles | None = None) -> Tensor:
+        if visible is None:
+            return encode(self, images)
+        tile = self.total_stride // self.arguments["stem_stride"]
+
+        def masked(_module: object, _inputs: object, output: Tensor) -> Tensor:
+            canvas = visible.canvas(tile)
+            return canvas.paint(canvas.pick(output), onto=output.new_zeros(output.shape[-1]))
+
+        hook = self.downsample_layers[0].register_forward_hook(masked)
+        try:
+            whole = encode(self, images)
+        finally:
+            hook.remove()
+        return visible.canvas(1).pick(whole)
+
+    ConvNeXtV2.encode = encode_whole  # type: ignore[method-assign]
+
+
+def pretrain(out: Path, data: Path, arm: Arm, seed: int) -> None:
+    """Pre-train once for each seed, unless that is done."""
+    settings = (
+        *("--config", "fcmae_small_data", "--data_dir", str(data), *COMMON),
+        *("--epochs", str(PRETRAINING_EPOCHS), "--seed", str(seed), "--block", arm.block),
+        *("--mask_ratio", str(arm.mask_ratio), "--health_every_epochs", str(PRETRAINING_EPOCHS)),
+    )
+    if not arm.once:
+        run(out, "pretrain", *settings)
+    elif not (out / "report.html").exists():
+        # In a process of its own, since the method is replaced there.
+        resume = ("--resume",) if (out / "checkpoints").exists() else settings
+        with open(out.with_suffix(".log"), "a") as log:
+            command = [sys.executable, __file__, "masked-once", *resume, "--out", str(out)]
+            subprocess.run(command, check=True, stdout=log, stderr=log)
+
+
+def take(data: Path, out: Path, every: int) -> Path:
+    """Link every N-th training image of each class, at least one, and all of other splits."""
+    for split in sorted(folder.name for folder in data.iterdir()):
+        for folder in sorted((data / split).iterdir()):
+            paths = sorted(folder.iterdir())
+            if split == "train":
+                paths = paths[every // 2 :: every] or paths[:1]
+            for path in paths:
+                link = out / split / folder.name / path.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(path.resolve())
+    return out
+
+
+def answers(folder: Path, data: Path) -> np.ndarray:
+    """Return whether each test image is right, by the averaged weights after the last epoch."""
+    recipe = Run(folder).recipe.model_copy(update={"data_dir": str(data), "val_split": "test"})
+    weights = open_weights(folder / "last" / "model.safetensors")
+    found = evaluate_weights(weights, recipe, Place(torch.device("cpu"))).predictions
+    order = np.argsort(found.indices)
+    return np.asarray(found.classes[:, 0] == found.targets)[order]
+
+
+def diversity(folder: Path) -> float:
+    """Return the mean feature diversity of the layers at the end of a pre-training."""
+    records = [each for each in Run(folder).metrics() if each["kind"] == "health"]
+    return float(records[-1]["mean_diversity"])
+
+
+def interval(difference: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """Bootstrap the mean of (seeds, images), drawing seeds and images together.
+
+    Returns:
+        The bounds of the 95 % interval.
+    """
+    chance = np.random.default_rng(0)
+    seeds, images = difference.shape
+    means = [
+        difference[chance.integers(0, seeds, seeds)][:, chance.integers(0, images, images)].mean()
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+class Study:
+    """The runs of a set.
+
+    Args:
+        root: The folder of the set's runs.
+        data: The set's images, with train/, val/ and test/.
+        arms: What is compared.
+        seeds: How many seeds each arm has.
+        pool: What runs commands side by side.
+    """
+
+    def __init__(
+        self, root: Path, data: Path, arms: tuple[Arm, ...], seeds: int, pool: ThreadPoolExecutor
+    ) -> None:
+        self.root, self.data, self.arms, self.pool = root, data, arms, pool
+        self.seeds = range(seeds)
+        self.parts = {
+            labels: take(data, root / f"labels-{labels.replace(' ', '-')}", every)
+            for labels, (every, _) in LABELS.items()
+        }
+
+    def start(self, arm: Arm, seed: int) -> tuple[str, ...]:
+        """Return the settings that name what an arm starts from."""
+        block = ("--block", arm.block)
+        if arm.mask_ratio is None:
+            return block
+        return (*block, "--init", str(self.pretraining(arm, seed)))
+
+    def pretraining(self, arm: Arm, seed: int) -> Path:
+        """Return the folder of an arm's pre-training."""
+        return self.root / f"pre-{arm.folder}-{seed}"
+
+    def fine_tuning(self, arm: Arm, labels: str, seed: int) -> Path:
+        """Return the folder of an arm's training."""
+        return self.root / f"{arm.folder}-{labels.replace(' ', '-')}-{seed}"
+
+    def rates(self, labels: str) -> dict[Arm, str]:
+        """Choose each arm's learning rate in short runs; test and val decide nothing."""
+        every, epochs = LABELS[labels]
+        data = hold_out_a_tenth(self.parts["all"], self.root / "tuning")
+        if every > 1:
+            data = take(data, self.root / "tuning-few", every)
+        short = (*COMMON, "--data_dir", str(data), "--epochs", str(epochs * SHORT_EPOCHS // EPOCHS))
+
+        def folder(arm: Arm, rate: str) -> Path:
+            return self.root / f"tune-{arm.folder}-{labels.replace(' ', '-')}-{rate}"
+
+        def train(job: tuple[Arm, str]) -> None:
+            arm, rate = job
+            start = ("--config", "small_data", "--lr", rate, *self.start(arm, 0))
+            run(folder(arm, rate), "train", *start, *short, "--val_every_epochs", str(epochs))
+
+        list(self.pool.map(train, itertools.product(self.arms, RATES)))
+        return {arm: max(RATES, key=lambda r, a=arm: final_top1(folder(a, r))) for arm in self.arms}
+
+    def train(self) -> dict[str, dict[Arm, str]]:
+        """Train everything, and return the learning rates that were chosen."""
+        jobs = [(arm, seed) for seed in self.seeds for arm in self.arms if arm.mask_ratio]
+        images = self.parts["all"]
+        list(self.pool.map(lambda job: pretrain(self.pretraining(*job), images, *job), jobs))
+        chosen = {labels: self.rates(labels) for labels in LABELS}
+
+        def train(job: tuple[int, str, Arm]) -> None:
+            seed, labels, arm = job
+            settings = (
+                *("--config", "small_data", *COMMON, "--data_dir", str(self.parts[labels])),
+                *("--epochs", str(LABELS[labels][1]), "--lr", chosen[labels][arm]),
+                *("--seed", str(seed), "--val_every_epochs", str(LABELS[labels][1])),
+            )
+            run(self.fine_tuning(arm, labels, seed), "train", *settings, *self.start(arm, seed))
+
+        list(self.pool.map(train, itertools.product(self.seeds, LABELS, self.arms)))
+        return chosen
+
+    def figures(self, chosen: dict[str, dict[Arm, str]]) -> dict[str, object]:
+        """Measure every run on test, and compare every arm with FCMAE."""
+        right = {
+            (labels, arm): np.stack(
+                [answers(self.fine_tuning(arm, labels, seed), self.data) for seed in self.seeds]
+            )
+            for labels, arm in itertools.product(LABELS, self.arms)
+        }
+        np.savez_compressed(
+            self.root / "answers.npz",
+            **{f"{labels}/{arm.folder}": each for (labels, arm), each in right.items()},
+        )
+        return {
+            arm.name: {
+                "feature_diversity": [diversity(self.pretraining(arm, s)) for s in self.seeds]
+                if arm.mask_ratio
+                else None,
+                **{
+                    labels: {
+                        "lr": chosen[labels][arm],
+                        "top1": right[labels, arm].mean(1).tolist(),
+                        "below_fcmae": interval(
+                            right[labels, GRN].astype(float) - right[labels, arm]
+                        ),
+                    }
+                    for labels in LABELS
+                },
+            }
+            for arm in self.arms
+        }
+
+
+def main() -> None:
+    """Run the parts for each set, and write the figures."""
+    if sys.argv[1:2] == ["masked-once"]:
+        mask_once()
+        sys.exit(cli.main(["pretrain", *sys.argv[2:]]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    arguments = parser.parse_args()
+    if arguments.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    out: Path = arguments.out
+    make_sets(arguments.data, out)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for name, part in itertools.product(arguments.sets, arguments.parts):
+            root = out / f"runs-{name}"
+            root.mkdir(exist_ok=True)
+            study = Study(root, out / name, PARTS[part], arguments.seeds, pool)
+            found = study.figures(study.train())
+            (root / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
+            print(json.dumps({name: {part: found}}, indent=2), flush=True)
+
+
+if __name__ == "__main__":
+    main()
