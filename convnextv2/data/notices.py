@@ -1,11 +1,12 @@
-"""Lines that a loader has for people while batches come in."""
+"""Lines for people about images: while batches come in, and about those that were left out."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from convnextv2.console import say
 from convnextv2.launch import find_launch
 
 MOST_NAMED = 10
@@ -25,13 +26,35 @@ def notice(line: str) -> None:
 
 
 def left_out_line(names: Collection[str], what: str = "image") -> str:
-    """Say how many images were left out, and name the first ten.
+    """Return a sentence that says how many images were left out, and names the first ten.
 
     Args:
-        names: What the images are called; at least one.
+        names: The names of the images.
         what: One of them in words, such as "validation image".
+
+    Returns:
+        The sentence; empty if no image was left out.
     """
+    if not names:
+        return ""
     count, few = len(names), ", ".join(sorted(names)[:MOST_NAMED])
     more = ", ..." if count > MOST_NAMED else ""
     noun, are = (what, "was") if count == 1 else (f"{what}s", "were")
-    return f"{count:,} {noun} could not be read and {are} left out: {few}{more}"
+    return f"{count:,} {noun} could not be read and {are} left out: {few}{more}."
+
+
+def say_left_out(names: Collection[str], what: str) -> None:
+    """Print how many images were left out; see `left_out_line`. Nothing is printed for none."""
+    if line := left_out_line(names, what):
+        say(line)
+
+
+def evaluation_notes(notes: Sequence[str], skipped: Collection[str]) -> list[str]:
+    """Return lines for people about the images of an evaluation.
+
+    Args:
+        notes: What there is to say about the images.
+        skipped: The names of those that were left out.
+    """
+    line = left_out_line(skipped, "validation image")
+    return [*notes, line] if line else list(notes)

@@ -30,7 +30,12 @@ from convnextv2.evaluation.unknown import UNKNOWN, Unknown, check_fits, load_unk
 from convnextv2.files import write_json
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.text import plain
-from convnextv2.weights.description import Threshold, check_balance, check_preprocessing
+from convnextv2.weights.description import (
+    Description,
+    Threshold,
+    check_balance,
+    check_preprocessing,
+)
 
 CARD = "artifact.json"
 CERTIFICATE = "certificate.json"
@@ -162,6 +167,23 @@ class Artifact:
     path: Path
     card: Card
     certificate: Mapping[str, Any]
+
+    @property
+    def description(self) -> Description:
+        """The description of its network, as weights have one."""
+        card = self.card
+        dense = card.segmentation or card.detection
+        return Description(
+            card.kind,
+            card.model,
+            card.arguments,
+            head=dense.head if dense else {},
+            class_names=card.class_names,
+            thresholds=card.thresholds,
+            preprocessing=card.preprocessing,
+            provenance=card.provenance,
+            balance=card.balance,
+        )
 
     @property
     def transform(self) -> EvalTransform:

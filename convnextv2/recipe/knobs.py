@@ -1012,6 +1012,11 @@ class Recipe(BaseModel):
         """
         return default if self.batch_size == "auto" else self.batch_size
 
+    @property
+    def evaluation_precision(self) -> str:
+        """The precision of the evaluation, which `val_precision` may leave to `precision`."""
+        return self.precision if self.val_precision == "same" else self.val_precision
+
     @model_validator(mode="after")
     def _check_pairs(self) -> Recipe:
         """Check the knobs that depend on each other."""

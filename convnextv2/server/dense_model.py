@@ -29,7 +29,7 @@ def open_dense(
     Raises:
         ConvNeXtV2Error: It cannot be loaded.
     """
-    kind = opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
+    kind = opened.description.kind
     if kind not in _BY_KIND:
         return None
     return _BY_KIND[kind](opened, device=device, precision=precision, most_pixels=most_pixels)

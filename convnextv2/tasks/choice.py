@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from convnextv2.console import say
 from convnextv2.data.dense.map_sources import find_map_sources
 from convnextv2.data.dense.object_sources import find_object_sources
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
@@ -123,7 +122,6 @@ def report_training(
         return report_classification(run, place, init)
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_labels(weights, recipe, Place(place.device))
-    if measured.skipped:
-        say(f"{left_out_line(measured.skipped, 'validation image')}.")
+    say_left_out(measured.skipped, "validation image")
     write_label_report(weights.path, measured, recipe, init)
     return measured.evaluation

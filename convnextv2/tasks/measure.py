@@ -43,7 +43,7 @@ def measure(
         RecipeError: The recipe names another task than that of the weights, or the model does not
             average over views.
     """
-    kind = opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
+    kind = opened.description.kind
     task = kind if kind in _DENSE else "classification"
     if recipe.task != task and "task" in recipe.model_fields_set:
         raise RecipeError(f"task = {recipe.task}: {opened.path} is for {task}. Leave task out.")

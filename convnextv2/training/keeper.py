@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from convnextv2.checkpoint import Checkpoint, rewrite_progress
-from convnextv2.console import say
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.distributed import Place, SideChannel
 from convnextv2.errors import TrainingError
 from convnextv2.files import write_text
@@ -295,5 +294,4 @@ def _described(
 def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:
     """Say which images were left out, on all ranks, or only on this one if there is no place."""
     names = set(skipped) if place is None else set().union(*place.gather(sorted(skipped)))
-    if names:
-        say(f"{left_out_line(names, 'training image')}.")
+    say_left_out(names, "training image")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from convnextv2.console import say
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
@@ -266,8 +266,7 @@ def _see(model: _Model, source: Source, recipe: Recipe, what: str) -> _Seen:
             if index in chosen:
                 thumbnails[row + i] = _small(batch.pixels[i])
         row += len(indices)
-    if loader.skipped:
-        say(f"{left_out_line(loader.skipped, what)}.")
+    say_left_out(loader.skipped, what)
     if not parts:
         raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
     joined = [np.concatenate(each) for each in zip(*parts, strict=True)]

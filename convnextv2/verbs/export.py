@@ -283,7 +283,7 @@ def _evidence(
     if not batches:
         raise DataError(f"{origin}: no image of it can be read. Give others with data_dir.")
     if loader.skipped:
-        print(f"{left_out_line(loader.skipped)}.")
+        print(left_out_line(loader.skipped))
     targets = (
         torch.cat([batch.targets for batch in batches]) if source.targets is not None else None
     )

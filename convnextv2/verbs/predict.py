@@ -52,7 +52,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     recipe, notes = options.recipe()
     opened = None if options.server else _open(options.run)
     remote = described(options) if options.server else {}
-    kind = remote.get("kind", "") if opened is None else kind_of(opened)
+    kind = remote.get("kind", "") if opened is None else opened.description.kind
     writes_folder = kind in ("segmentation", "detection")
     out = Path(options.out) if options.out and not writes_folder else None
     if out is not None:
@@ -91,11 +91,6 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
 
 def _open(run: str | Path) -> Weights | Artifact:
     return open_artifact(run) if is_artifact(run) else open_run_weights(find_weights(run))
-
-
-def kind_of(opened: Weights | Artifact) -> str:
-    """Return the kind of a model."""
-    return opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
 
 
 def classify(

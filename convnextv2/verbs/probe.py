@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convnextv2.console import answer, say
 from convnextv2.data.loader import EvaluationLoader, resolve_workers
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.errors import DataError, RecipeError
@@ -141,8 +141,7 @@ def _embed(embedder: Embedder, source: Source, recipe: Recipe, what: str) -> tup
     for batch in loader:
         features.append(embedder.run(batch.pixels))
         labels.append(batch.targets.clone())
-    if loader.skipped:
-        say(f"{left_out_line(loader.skipped, what)}.")
+    say_left_out(loader.skipped, what)
     if not features:
         raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
     return torch.from_numpy(np.concatenate(features)), torch.cat(labels)

@@ -58,6 +58,17 @@ def _build(description: Description, drop_path_rate: float) -> Network:
     return FCMAE(network, **description.fcmae) if description.kind == "fcmae" else network
 
 
+def count_parameters(description: Description) -> int:
+    """Count the parameters of the model that a description describes, without building them.
+
+    Raises:
+        CheckpointError: No model can be built from the description.
+    """
+    with torch.device("meta"):
+        model = build_model(description)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def check_complete(tensors: Mapping[str, Tensor], description: Description, path: Path) -> None:
     """Check that tensors fill the described network completely and exactly.
 

@@ -84,7 +84,7 @@ def check_coverage(
         RunError: Nothing can be written beside the weights.
     """
     told = f"coverage = {coverage:g}"
-    kind = opened.card.kind if isinstance(opened, Artifact) else opened.description.kind
+    kind = opened.description.kind
     if kind != "classifier":
         raise RecipeError(
             f"{told}: is about models that give an image one class, and {opened.path} is of kind "

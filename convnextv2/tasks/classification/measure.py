@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.source import Source
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
@@ -56,12 +56,8 @@ class Measured:
 
     def notes(self) -> list[str]:
         """Return lines for the user about the images."""
-        lines = list(self.source.notes)
-        if line := self.few:
-            lines.append(line)
-        if self.skipped:
-            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
-        return lines
+        about_classes = [self.few] if self.few else []
+        return evaluation_notes([*self.source.notes, *about_classes], self.skipped)
 
 
 def evaluate_weights(

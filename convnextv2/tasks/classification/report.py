@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from convnextv2.console import say
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
@@ -48,8 +48,7 @@ def report_training(run: Run, place: Place, init: Weights | None = None) -> Eval
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_weights(weights, recipe, Place(place.device))
-    if measured.skipped:
-        say(f"{left_out_line(measured.skipped, 'validation image')}.")
+    say_left_out(measured.skipped, "validation image")
     write_evaluation_report(weights.path, measured, recipe, init, teacher)
     return measured.evaluation
 

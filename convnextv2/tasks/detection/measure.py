@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from convnextv2.console import say
@@ -15,7 +14,7 @@ from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import Batch, build_evaluation_loader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -25,10 +24,10 @@ from convnextv2.evaluation.detection import DetectionEvaluation, FoundObjects, e
 from convnextv2.find import run_of
 from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.detector_artifact import finder_of_artifact
-from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
+from convnextv2.weights.build import count_parameters
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -74,10 +73,7 @@ class MeasuredObjects:
 
     def notes(self) -> list[str]:
         """Return lines for the user about the images."""
-        lines = list(self.source.notes)
-        if self.skipped:
-            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
-        return lines
+        return evaluation_notes(self.source.notes, self.skipped)
 
 
 def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) -> MeasuredObjects:
@@ -97,11 +93,9 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
     weights, owner = opened.path, run_of(opened.path)
     if "task" in recipe.model_fields_set and recipe.task != "detection":
         raise RecipeError(f"task = {recipe.task}: {weights} is a detector. Leave task out.")
-    finder, description, parameters = (
-        _from_artifact(opened, recipe)
-        if isinstance(opened, Artifact)
-        else _from_weights(opened, recipe, place)
-    )
+    for line in opened.lines():
+        say(line)
+    finder, description = _build_finder(opened, recipe, place), opened.description
     recipe = recipe.model_copy(update={"in_channels": finder.transform.preprocessing.channels})
     trained_on = owner is not None and same_data(owner.recipe, recipe)
     source = validation_objects(recipe, description.class_names, trained_on=trained_on)
@@ -122,50 +116,25 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
         results.found,
         source,
         description,
-        parameters,
+        count_parameters(description),
         loader.skipped_anywhere(place),
     )
 
 
-def _from_weights(
-    opened: Weights, recipe: Recipe, place: Place
-) -> tuple[ObjectFinder, Description, int]:
-    """Build a finder of weights, with their description and the number of parameters."""
-    for line in opened.lines():
-        say(line)
-    model, description = restore(opened), opened.description
+def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> ObjectFinder:
+    """Build what finds objects. An artifact prepares images in its own way."""
+    if isinstance(opened, Artifact):
+        return finder_of_artifact(opened, device=recipe.device, precision=recipe.precision)
+    model = restore(opened)
     assert isinstance(model, Detector)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
-    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
-    finder = ObjectFinder(
+    return ObjectFinder(
         model,
         ObjectEvalTransform(build_preprocessing(recipe)),
-        description.class_names,
+        opened.description.class_names,
         place.device,
-        choose_precision(precision, place.device),
+        choose_precision(recipe.evaluation_precision, place.device),
     )
-    return finder, description, sum(each.numel() for each in model.parameters())
-
-
-def _from_artifact(artifact: Artifact, recipe: Recipe) -> tuple[ObjectFinder, Description, int]:
-    """Open an artifact, which prepares images in its own way."""
-    for line in artifact.lines():
-        say(line)
-    card = artifact.card
-    finder = finder_of_artifact(artifact, device=recipe.device, precision=recipe.precision)
-    description = Description(
-        card.kind,
-        card.model,
-        card.arguments,
-        class_names=card.class_names,
-        preprocessing=card.preprocessing,
-        provenance=card.provenance,
-    )
-    assert card.detection is not None
-    with torch.device("meta"):
-        encoder = ConvNeXtV2(**card.arguments | {"num_classes": None})
-        model = Detector(encoder, len(card.class_names), **card.detection.head)
-    return finder, description, sum(each.numel() for each in model.parameters())
 
 
 def measure_objects(

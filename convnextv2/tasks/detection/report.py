@@ -10,7 +10,7 @@ from convnextv2.console import say
 from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.rle import Rle
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.detection import DetectionEvaluation, FoundObjects
@@ -69,8 +69,7 @@ def report_detection(
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_detector(weights, recipe, Place(place.device))
-    if measured.skipped:
-        say(f"{left_out_line(measured.skipped, 'validation image')}.")
+    say_left_out(measured.skipped, "validation image")
     write_detection_report(weights.path, measured, recipe, init)
     return measured.evaluation
 

@@ -20,7 +20,7 @@ from convnextv2.data.dense.rle import check_codec
 from convnextv2.data.dense.scan import object_counts
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_precision
 from convnextv2.errors import DataError, RecipeError
@@ -151,8 +151,7 @@ class Detection:
             choose_precision(recipe.precision, place.device),
         )
         measured = measure_objects(finder, loader, self._validation, place)
-        if left_out := loader.skipped_anywhere(place):
-            say(f"{left_out_line(left_out, 'validation image')}.")
+        say_left_out(loader.skipped_anywhere(place), "validation image")
         return measured.evaluation.figures()
 
     @property

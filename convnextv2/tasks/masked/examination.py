@@ -17,7 +17,7 @@ from torch import Tensor
 from convnextv2.console import say
 from convnextv2.data.chance import stream
 from convnextv2.data.loader import build_evaluation_loader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
@@ -279,8 +279,7 @@ def _batches(
     for batch in loader:
         read += len(batch.indices)
         yield batch.pixels, batch.targets
-    if loader.skipped:
-        say(f"{left_out_line(loader.skipped, what)}.")
+    say_left_out(loader.skipped, what)
     if not read:
         raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
 

@@ -9,7 +9,7 @@ from convnextv2.console import say
 from convnextv2.data.chance import stream
 from convnextv2.data.left_out import BadImages, Quarantine
 from convnextv2.data.loader import EvaluationLoader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.storage import Patience
@@ -58,8 +58,7 @@ def run_gallery(
     except DataError as error:
         say(f"No reconstructions in the report: {error}")
         return None
-    if skipped:
-        say(f"{left_out_line(skipped, 'gallery image')}.")
+    say_left_out(skipped, "gallery image")
     return picture
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.source import Source
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
@@ -41,9 +41,7 @@ class MeasuredLabels:
 
     def notes(self) -> list[str]:
         """Return lines for the user about the images and the thresholds."""
-        lines = list(self.source.notes)
-        if self.skipped:
-            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
+        lines = evaluation_notes(self.source.notes, self.skipped)
         if not self.description.thresholds:
             lines.append("The weights have no thresholds, so a label counts from 0.5 on.")
         return lines

@@ -13,7 +13,7 @@ from convnextv2.data.dense.map_sources import map_validation_source
 from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import Batch, build_evaluation_loader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -22,10 +22,10 @@ from convnextv2.evaluation.segmentation import SegmentationEvaluation, count_pix
 from convnextv2.find import run_of
 from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
 from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
-from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
+from convnextv2.weights.build import count_parameters
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -71,10 +71,7 @@ class MeasuredMaps:
 
     def notes(self) -> list[str]:
         """Return lines for the user about the images."""
-        lines = list(self.source.notes)
-        if self.skipped:
-            lines.append(f"{left_out_line(self.skipped, 'validation image')}.")
-        return lines
+        return evaluation_notes(self.source.notes, self.skipped)
 
 
 def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place) -> MeasuredMaps:
@@ -93,11 +90,9 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     """
     owner = run_of(opened.path)
     trained_on = owner is not None and same_data(owner.recipe, recipe)
-    segmenter, description, parameters = (
-        _from_artifact(opened, recipe)
-        if isinstance(opened, Artifact)
-        else _from_weights(opened, recipe, place)
-    )
+    for line in opened.lines():
+        say(line)
+    segmenter, description = _build_segmenter(opened, recipe, place), opened.description
     preprocessing = segmenter.preprocessing
     recipe = recipe.model_copy(update={"in_channels": preprocessing.channels})
     source = map_validation_source(recipe, description.class_names, place, trained_on=trained_on)
@@ -117,51 +112,26 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
         segmenter,
         source,
         description,
-        parameters,
+        count_parameters(description),
         loader.skipped_anywhere(place),
     )
 
 
-def _from_weights(
-    opened: Weights, recipe: Recipe, place: Place
-) -> tuple[Segmenter, Description, int]:
-    """Build a segmenter of weights, with their description and the number of parameters."""
-    for line in opened.lines():
-        say(line)
-    model, description = restore(opened), opened.description
+def _build_segmenter(opened: Weights | Artifact, recipe: Recipe, place: Place) -> Segmenter:
+    """Build what classifies pixels. An artifact prepares and presents images in its own way."""
+    if isinstance(opened, Artifact):
+        return segmenter_of_artifact(opened, device=recipe.device, precision=recipe.precision)
+    model = restore(opened)
     assert isinstance(model, Segmentor)
     recipe = recipe.model_copy(update={"in_channels": model.encoder.in_channels})
-    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
-    segmenter = segmenter_of(
+    return segmenter_of(
         model.to(place.device).eval(),
         build_preprocessing(recipe),
-        class_names=description.class_names,
+        class_names=opened.description.class_names,
         device=place.device,
-        dtype=choose_precision(precision, place.device),
+        dtype=choose_precision(recipe.evaluation_precision, place.device),
         windows=Windows.of(recipe),
     )
-    return segmenter, description, sum(each.numel() for each in model.parameters())
-
-
-def _from_artifact(artifact: Artifact, recipe: Recipe) -> tuple[Segmenter, Description, int]:
-    """Open an artifact, which prepares and presents images in its own way."""
-    for line in artifact.lines():
-        say(line)
-    card = artifact.card
-    segmenter = segmenter_of_artifact(artifact, device=recipe.device, precision=recipe.precision)
-    description = Description(
-        card.kind,
-        card.model,
-        card.arguments,
-        class_names=card.class_names,
-        preprocessing=card.preprocessing,
-        provenance=card.provenance,
-    )
-    assert card.segmentation is not None
-    with torch.device("meta"):
-        encoder = ConvNeXtV2(**card.arguments | {"num_classes": None})
-        model = Segmentor(encoder, len(card.class_names), **card.segmentation.head)
-    return segmenter, description, sum(each.numel() for each in model.parameters())
 
 
 def measure_maps(

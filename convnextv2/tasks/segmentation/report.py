@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnextv2.console import say
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.page import build_page, write_page
@@ -45,8 +45,7 @@ def report_segmentation(
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_segmentor(weights, recipe, Place(place.device))
-    if measured.skipped:
-        say(f"{left_out_line(measured.skipped, 'validation image')}.")
+    say_left_out(measured.skipped, "validation image")
     write_segmentation_report(weights.path, measured, recipe, init)
     return measured.evaluation
 

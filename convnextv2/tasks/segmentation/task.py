@@ -16,7 +16,7 @@ from convnextv2.data.dense.map_transforms import (
 )
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_precision
 from convnextv2.errors import RecipeError
@@ -153,8 +153,7 @@ class Segmentation:
             windows=Windows.of(recipe),
         )
         evaluation, _ = measure_maps(segmenter, loader, self._validation, place)
-        if left_out := loader.skipped_anywhere(place):
-            say(f"{left_out_line(left_out, 'validation image')}.")
+        say_left_out(loader.skipped_anywhere(place), "validation image")
         return evaluation.figures()
 
     def _check_size(self, stride: int) -> None:

@@ -29,6 +29,7 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
 from convnextv2.tasks.supervised.rows import labelled_images
+from convnextv2.weights.build import count_parameters
 from convnextv2.weights.description import Description
 from convnextv2.weights.names import library_of
 from convnextv2.weights.opened import Weights
@@ -109,12 +110,13 @@ def set_up(
             "measure. Train one with --init."
         )
     _check_contradictions(recipe, model, description, weights)
-    precision = recipe.precision if recipe.val_precision == "same" else recipe.val_precision
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
     source, description = labelled_images(weights, description, recipe)
     to_images = build_batch_transform(recipe, model.num_classes)
     model.to(place.device)
-    logits = autocast_logits(model, place, choose_precision(precision, place.device))
+    logits = autocast_logits(
+        model, place, choose_precision(recipe.evaluation_precision, place.device)
+    )
     if prior != "trained":
         logits = _shifted(logits, prior_shift(description.balance, prior, str(weights)))
         description = replace(description, balance=shifted(description.balance, prior))
@@ -125,26 +127,16 @@ def set_up(
         lambda pixels: to_images.normalise(pixels.to(place.device)),
         source,
         description,
-        sum(parameter.numel() for parameter in model.parameters()),
+        count_parameters(description),
         recipe.value_range,
     )
 
 
 def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:
-    path, card = artifact.path, artifact.card
     scorer = open_scorer(artifact, device=recipe.device, precision=recipe.precision)
     for line in scorer.notes:
         say(line)
-    description = Description(
-        card.kind,
-        card.model,
-        card.arguments,
-        class_names=card.class_names,
-        thresholds=card.thresholds,
-        provenance=card.provenance,
-        balance=card.balance,
-    )
-    source, description = labelled_images(path, description, recipe)
+    source, description = labelled_images(artifact.path, artifact.description, recipe)
     loader = EvaluationLoader(
         source,
         scorer.transform,
@@ -154,7 +146,7 @@ def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:
         rank=place.rank,
         world_size=place.world_size,
         bad_images=recipe.bad_images,
-        quarantine=own_quarantine(path, recipe),
+        quarantine=own_quarantine(artifact.path, recipe),
         patience=Patience(recipe.data_wait_s),
     )
     return SetUp(
@@ -163,7 +155,7 @@ def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:
         lambda pixels: pixels,
         source,
         description,
-        sum(parameter.numel() for parameter in ConvNeXtV2(**card.arguments).parameters()),
+        count_parameters(artifact.description),
         scorer.transform.preprocessing.value_range,
     )
 

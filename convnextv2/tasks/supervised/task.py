@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convnextv2.console import say
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
-from convnextv2.data.notices import left_out_line
+from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import summary
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
@@ -192,8 +192,7 @@ class Supervised:
             to_images=lambda pixels: self._to_images.normalise(pixels.to(place.device)),
             place=place,
         )
-        if left_out := loader.skipped_anywhere(place):
-            say(f"{left_out_line(left_out, 'validation image')}.")
+        say_left_out(loader.skipped_anywhere(place), "validation image")
         self.best_description = replace(self.description, thresholds=thresholds)
         return figures
 
