@@ -1,0 +1,1 @@
+"""The knobs of a recipe, in one file for each group."""

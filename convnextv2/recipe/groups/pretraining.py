@@ -1,0 +1,45 @@
+"""The knobs of pre-training (FCMAE)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from convnextv2.recipe.groups.declare import Knobs, declare
+
+_pretrain = partial(declare, group="pre-training", only="pretrain")
+
+
+class PretrainingKnobs(Knobs):
+    """The knobs of pre-training (FCMAE)."""
+
+    mask_ratio: float = _pretrain(0.6, "Share of the tiles that is hidden.", gt=0, lt=1)
+    tile: int | None = _pretrain(
+        None, "Side of a tile. If empty, it is the total stride (8 x stem_stride).", unit="px", ge=1
+    )
+    norm_target: bool = _pretrain(
+        True, "Normalise the pixels of each masked tile before the loss compares them."
+    )
+    decoder_dim: int = _pretrain(512, "Number of channels in the decoder.", ge=1)
+    decoder_depth: int = _pretrain(1, "Number of blocks in the decoder.", ge=1)
+    health_every_epochs: int | None = _pretrain(
+        None,
+        "Number of epochs between examinations of the features and gradients on a fixed set of "
+        "images, which the report shows. The first and the last epoch are always examined then. "
+        "Empty: never.",
+        unit="epochs",
+        ge=1,
+    )
+    probe_every_epochs: int | None = _pretrain(
+        None,
+        "Number of epochs between probes of the frozen features, by nearest neighbours and a "
+        "linear layer. The images need labels for that. The first and the last epoch are always "
+        "probed then. Empty: never.",
+        unit="epochs",
+        ge=1,
+    )
+    probe_dir: str = _pretrain(
+        "",
+        "Labelled images for `probe_every_epochs`: a folder or a table. If empty, those of the "
+        "run.",
+        idle=("no_probe",),
+    )
