@@ -2,7 +2,7 @@
 
 `count` turns predictions into `Counts`. The counts of different images are added, and `summarise`
 turns the sum into an `Evaluation`. So every image has the same weight, wherever it was counted. A
-new figure also belongs to `verbs.answers.Validated`, and to `tasks.classification.goal` if runs log
+new figure also belongs to `verbs.answers.validated`, and to `tasks.classification.goal` if runs log
 it.
 
 Confusions are counted only for the pairs of classes that occur. A matrix of all pairs would take

@@ -42,8 +42,8 @@ def find_in_images(
         on_bad: Called at the end with name and reason for each image that cannot be read.
 
     Yields:
-        For each image, an answer as `verbs.answers.PredictedObjects` describes it, and what was
-        found.
+        For each image, an answer as `verbs.answers.predicted.PredictedObjects` describes it, and
+        what was found.
     """
     how = finder.transform.preprocessing
     loader = EvaluationLoader(

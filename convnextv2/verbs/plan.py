@@ -184,7 +184,7 @@ def plan_cluster(
         images_per_second: The pace of one device.
 
     Returns:
-        See `verbs.answers.PlannedCluster`.
+        See `verbs.answers.runs.PlannedCluster`.
 
     Raises:
         DataError: There are too few images for one batch of each device.

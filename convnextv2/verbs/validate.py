@@ -212,7 +212,7 @@ def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:
 
 
 def _answer(opened: Weights | Artifact, measured: AnyMeasured, report: Path) -> dict[str, Any]:
-    """Return the answer as `answers.Validated` or `answers.ValidatedLabels` describes it."""
+    """Return the answer as `verbs.answers.validated` describes it."""
     return {
         "weights": str(opened.path),
         "report": str(report),

@@ -1,0 +1,23 @@
+"""What the answers of several verbs share: how a key is described, and keys that recur."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+
+def means(meaning: str) -> Any:
+    """Describe a key of an answer."""
+    return Field(description=meaning)
+
+
+WrittenPath = Annotated[str, means("The path that was written.")]
+Sha256 = Annotated[str, means("SHA-256 of the weights, in hexadecimal.")]
+Licence = Annotated[str, means("What the licence asks for; empty if nothing is known.")]
+HowPrepared = Annotated[
+    dict[str, Any], means("How evaluation images are prepared; see `model.json`.")
+]
+Provenance = Annotated[dict[str, Any], means("Where the weights came from.")]
+ClassNames = Annotated[list[str], means("The classes in the order of their numbers.")]
+Lines = Annotated[list[str], means("Lines for people.")]
