@@ -30,7 +30,8 @@ from convnextv2.recipe.options import (
     own_options,
 )
 from convnextv2.recipe.values import Option, show
-from convnextv2.verbs.options import RECIPE, VERBS
+from convnextv2.verbs.options import VERBS
+from convnextv2.verbs.options.shared import RECIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from convnextv2.inference.embedder import open_embedder
 from convnextv2.inference.prediction_file import check_place
 from convnextv2.kernels import choice
 from convnextv2.recipe.options import takes
-from convnextv2.verbs.options import AuditOptions
+from convnextv2.verbs.options.data import AuditOptions
 
 
 @takes(AuditOptions)

@@ -31,7 +31,7 @@ from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.training.optim import build_optimizer
-from convnextv2.verbs.options import BenchmarkOptions
+from convnextv2.verbs.options.measuring import BenchmarkOptions
 
 _BATCH = BenchmarkOptions.knobs["batch_size"]
 WORKS = ("pretrain", "train", "inference", "loader")

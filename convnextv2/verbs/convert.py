@@ -8,7 +8,7 @@ from convnextv2.console import answer
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
-from convnextv2.verbs.options import ConvertOptions
+from convnextv2.verbs.options.weights import ConvertOptions
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.opened import open_weights
 

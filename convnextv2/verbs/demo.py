@@ -13,7 +13,7 @@ from convnextv2.data.sources import find_sources
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
-from convnextv2.verbs.options import DemoOptions
+from convnextv2.verbs.options.learning import DemoOptions
 from convnextv2.verbs.predict import predict
 from convnextv2.verbs.pretrain import pretrain
 from convnextv2.verbs.reconstruct import reconstruct

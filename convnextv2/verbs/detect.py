@@ -13,7 +13,7 @@ from convnextv2.inference.detector_artifact import any_finder
 from convnextv2.inference.object_predictions import ObjectFolder, find_in_images
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.verbs.options import PredictOptions
+from convnextv2.verbs.options.predicting import PredictOptions
 from convnextv2.weights.opened import Weights
 
 

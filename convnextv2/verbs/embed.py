@@ -25,7 +25,7 @@ from convnextv2.recipe.columns import read_columns
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
-from convnextv2.verbs.options import EmbedOptions
+from convnextv2.verbs.options.predicting import EmbedOptions
 
 _TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
 _ROWS_AT_ONCE = 1024

@@ -15,7 +15,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.explain_data import explain_data
 from convnextv2.verbs.explain_images import explain_images
-from convnextv2.verbs.options import ExplainOptions
+from convnextv2.verbs.options.measuring import ExplainOptions
 
 
 @takes(ExplainOptions)

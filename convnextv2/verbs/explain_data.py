@@ -39,7 +39,8 @@ from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.text import brief, plain
-from convnextv2.verbs.options import LABELLED_IMAGES, ExplainOptions
+from convnextv2.verbs.options.measuring import ExplainOptions
+from convnextv2.verbs.options.shared import LABELLED_IMAGES
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 

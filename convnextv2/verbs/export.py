@@ -34,7 +34,7 @@ from convnextv2.recipe.prior import Prior
 from convnextv2.run import Run
 from convnextv2.tasks.supervised.rows import labelled_images
 from convnextv2.verbs.export_dense import DENSE, export_dense
-from convnextv2.verbs.options import ExportOptions
+from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.description import Description
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights

@@ -29,7 +29,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.detection.certificate import ObjectEvidence, certify_detector
 from convnextv2.tasks.segmentation.certificate import MapEvidence, certify_segmentor
 from convnextv2.tasks.supervised.set_up import same_data
-from convnextv2.verbs.options import ExportOptions
+from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 

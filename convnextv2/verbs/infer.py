@@ -9,7 +9,7 @@ from convnextv2.errors import CheckpointError, DataError
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.recipe.mindcv.keys import RENAMED
 from convnextv2.recipe.options import takes
-from convnextv2.verbs.options import InferOptions, PredictOptions
+from convnextv2.verbs.options.predicting import InferOptions, PredictOptions
 from convnextv2.verbs.predict import classify
 
 

@@ -10,7 +10,7 @@ from convnextv2.evaluation.prior import meaning
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.text import brief, plain
-from convnextv2.verbs.options import InspectOptions
+from convnextv2.verbs.options.weights import InspectOptions
 from convnextv2.weights.names import FORMATS
 from convnextv2.weights.opened import OURS, Weights, open_weights
 from convnextv2.weights.restore import is_finite

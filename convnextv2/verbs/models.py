@@ -13,7 +13,7 @@ from convnextv2.console import answer, say
 from convnextv2.errors import RecipeError
 from convnextv2.model.convnext import SIZES, create_model
 from convnextv2.recipe.options import takes
-from convnextv2.verbs.options import ModelsOptions
+from convnextv2.verbs.options.weights import ModelsOptions
 from convnextv2.weights.catalog import CATALOG
 
 

@@ -13,7 +13,7 @@ from convnextv2.errors import DataError, RecipeError
 from convnextv2.lock import locked
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.options import takes
-from convnextv2.verbs.options import PackDataOptions
+from convnextv2.verbs.options.data import PackDataOptions
 
 _TOLD_EVERY_S = 30.0
 

@@ -31,7 +31,7 @@ from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.choice import find_training, outline
 from convnextv2.training.batch import with_accumulate
 from convnextv2.training.cluster import Cluster, network_of, step_of, traffic_of
-from convnextv2.verbs.options import PlanOptions
+from convnextv2.verbs.options.learning import PlanOptions
 
 _LONGEST_START_S = 900.0
 

@@ -22,7 +22,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.recipe.prior import Prior
 from convnextv2.text import plain
 from convnextv2.verbs.detect import detect
-from convnextv2.verbs.options import PredictOptions
+from convnextv2.verbs.options.predicting import PredictOptions
 from convnextv2.verbs.remote import described, predict_by_server
 from convnextv2.verbs.segment import segment
 from convnextv2.weights.opened import Weights

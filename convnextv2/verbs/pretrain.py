@@ -11,7 +11,7 @@ from convnextv2.run import Run
 from convnextv2.tasks.masked.examination import build_examination
 from convnextv2.tasks.masked.report import report_pretraining
 from convnextv2.tasks.masked.task import MaskedPretraining
-from convnextv2.verbs.options import PretrainOptions
+from convnextv2.verbs.options.learning import PretrainOptions
 from convnextv2.verbs.session import new_run, preview, run_task, show_images
 from convnextv2.weights.opened import open_weights
 

@@ -21,7 +21,8 @@ from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.options import takes
-from convnextv2.verbs.options import LABELLED_IMAGES, ProbeOptions
+from convnextv2.verbs.options.measuring import ProbeOptions
+from convnextv2.verbs.options.shared import LABELLED_IMAGES
 
 
 class Probed(NamedTuple):

@@ -17,7 +17,7 @@ from convnextv2.errors import CheckpointError, MissingPackageError, RecipeError
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
-from convnextv2.verbs.options import PushOptions
+from convnextv2.verbs.options.weights import PushOptions
 from convnextv2.weights.opened import Weights
 
 

@@ -11,7 +11,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.recipe.files import find_recipe, list_recipes
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.schema import json_schema
-from convnextv2.verbs.options import RecipesOptions
+from convnextv2.verbs.options.learning import RecipesOptions
 
 
 @takes(RecipesOptions)

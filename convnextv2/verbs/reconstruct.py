@@ -11,7 +11,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.tasks.masked.gallery import reconstruct_source
-from convnextv2.verbs.options import ReconstructOptions
+from convnextv2.verbs.options.predicting import ReconstructOptions
 from convnextv2.weights.opened import open_weights
 
 

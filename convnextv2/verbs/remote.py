@@ -25,7 +25,7 @@ from convnextv2.inference.object_predictions import ObjectFolder
 from convnextv2.inference.segmentation_files import SegmentationFiles
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.server.client import describe_remotely, predict_remotely
-from convnextv2.verbs.options import PredictOptions
+from convnextv2.verbs.options.predicting import PredictOptions
 
 
 def key_of(options: PredictOptions) -> str:

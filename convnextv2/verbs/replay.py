@@ -40,7 +40,7 @@ from convnextv2.tasks.multi_label.goal import build_label_criterion
 from convnextv2.training.bad_step import KeptStep, bad_steps, read_bad_step
 from convnextv2.training.gradients import seed_from
 from convnextv2.training.health import gradient_norm
-from convnextv2.verbs.options import ReplayOptions
+from convnextv2.verbs.options.learning import ReplayOptions
 from convnextv2.weights.build import Network
 from convnextv2.weights.description import Description
 from convnextv2.weights.restore import load_model

@@ -16,7 +16,7 @@ from convnextv2.inference.segmentation_files import SegmentationFiles
 from convnextv2.inference.segmenter_artifact import any_segmenter
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.verbs.options import PredictOptions
+from convnextv2.verbs.options.predicting import PredictOptions
 from convnextv2.weights.opened import Weights
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from convnextv2.errors import DeviceError, MissingPackageError, RecipeError
 from convnextv2.recipe.options import takes
 from convnextv2.server.signals import hold
-from convnextv2.verbs.options import ServeOptions
+from convnextv2.verbs.options.predicting import ServeOptions
 
 if TYPE_CHECKING:
     from convnextv2.server.models import Models

@@ -29,7 +29,7 @@ from convnextv2.training.start import Start, Way, decide, make_folder, prepare
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Examine, Task
 from convnextv2.training.train import train_task
-from convnextv2.verbs.options import PretrainOptions, TrainOptions
+from convnextv2.verbs.options.learning import PretrainOptions, TrainOptions
 
 
 @contextmanager

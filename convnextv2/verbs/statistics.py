@@ -15,7 +15,7 @@ from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
 from convnextv2.errors import ChannelsError, DataError, StorageError
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.values import show
-from convnextv2.verbs.options import StatisticsOptions
+from convnextv2.verbs.options.data import StatisticsOptions
 
 _SHOWN = 5
 """Number of files that are named if files were left out."""

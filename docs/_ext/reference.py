@@ -1,6 +1,6 @@
 """Writes the pages of docs/reference from the declarations of the package, before the build.
 
-A verb's options come from `verbs/options.py`, the knobs from `recipe/groups`, the recipes from
+A verb's options come from `verbs/options/`, the knobs from `recipe/groups/`, the recipes from
 configs/, and the public names from `convnextv2.__all__`. The pages are git-ignored. What has no
 docstring or no help fails the build.
 """

@@ -1,0 +1,168 @@
+"""The options of verbs that measure, compare or explain models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from convnextv2.recipe.knobs import group_of
+from convnextv2.recipe.options import Options, PathLike, argument, option
+from convnextv2.recipe.prior import Prior
+from convnextv2.verbs.options.shared import (
+    COVERAGE,
+    INFERENCE,
+    LABELLED_IMAGES,
+    PRIOR,
+    RECIPE,
+    RUN,
+    json_option,
+)
+
+_PREPARED = (
+    *("image_size", "in_channels", "value_range", "interpolation", "antialias", "eval_preset"),
+    *("crop_pct", "mean", "std"),
+)
+"""Knobs that say how those images are prepared."""
+
+_RANKS = ("distribute", "rank_timeout_s", "data_wait_s")
+"""Knobs that concern ranks and unavailable data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(
+    Options,
+    verb="validate",
+    knobs=(
+        *(*INFERENCE, *LABELLED_IMAGES, *_PREPARED, *_RANKS),
+        *("val_precision", "init", "ema", "model", "depths", "dims", "num_classes", "mindcv_files"),
+        *("task", "classes", "ignore_values", "reduce_zero_label", "slide", "test_scales"),
+        *("test_flip", "annotations"),
+    ),
+    takes_recipe=True,
+):
+    """Evaluate a run, or the weights in --init (MindCV: --ckpt_path), on labelled images."""
+
+    run: PathLike | None = argument("RUN", RUN, default=None)
+    config: PathLike | None = option(None, RECIPE, metavar="RECIPE")
+    prior: Prior = option("trained", PRIOR, metavar="P", ge=0)
+    coverage: float | None = option(
+        None,
+        f"{COVERAGE} Fits what predict says of unknown images on half of the images, unless that "
+        "was done, and tests it on the others.",
+        metavar="C",
+        gt=0,
+        lt=1,
+    )
+    tta: Literal["none", "flip", "scales"] = option(
+        "none",
+        "Average a classifier's probabilities over views of each image: it and its mirror image "
+        "(flip), or both at 1, 1.25 and 1.5 times the size (scales).",
+        metavar="V",
+    )
+    answers: PathLike = option(
+        "",
+        "File with several right classes for each image, as JSON or CSV. The share of images whose "
+        "most probable class is one of them is measured too.",
+        metavar="FILE",
+    )
+    sizes: tuple[int, ...] = option(
+        (), "Also measure a classifier at these image sizes.", metavar="S", unit="px"
+    )
+    json: bool = json_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options, verb="compare", knobs=(*INFERENCE, *LABELLED_IMAGES)):
+    """Compare runs: accuracy image by image, curves, classes, settings and cost."""
+
+    runs: Sequence[PathLike] = argument(
+        "RUN", "Run folders, weights files or artifacts, two or more.", many=True
+    )
+    out: PathLike = option("comparison.html", "Page to write.", metavar="FILE")
+    json: bool = json_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(Options, verb="probe", knobs=(*INFERENCE, *LABELLED_IMAGES), bad_images="skip"):
+    """Measure frozen features by nearest neighbours and a linear probe."""
+
+    run: PathLike = argument("RUN", RUN)
+    k: int = option(20, "Number of nearest neighbours that vote.", metavar="K", ge=1)
+    json: bool = json_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(
+    Options, verb="explain", knobs=(*INFERENCE, *LABELLED_IMAGES), bad_images="skip", batch_size=32
+):
+    """Explain answers: maps of images; or a map of embeddings, mistakes and their neighbours."""
+
+    run: PathLike = argument("RUN", "Run folder, checkpoint or weights file.")
+    images: Sequence[PathLike] = argument(
+        "IMAGE",
+        "Image files, or folders of them, to explain one by one. Without any, the labelled images "
+        "of the run or of data_dir are explained as a whole.",
+        default=(),
+        many=True,
+    )
+    out: PathLike = option("explanation.html", "Page to write.", metavar="FILE")
+    target: str = option(
+        "", "Class to explain. If empty, the most probable one of each image.", metavar="CLASS"
+    )
+    against: str = option(
+        "", "Class to explain against: why is it the one and not this one?", metavar="CLASS"
+    )
+    patch_px: int | None = option(
+        None,
+        "Side of the square that covers a part of the image, as the network sees it. If empty, a "
+        "seventh of its shorter side.",
+        metavar="PX",
+        unit="px",
+        ge=1,
+    )
+    step_px: int | None = option(
+        None,
+        "Distance from one square to the next. If empty, half of its side.",
+        metavar="PX",
+        unit="px",
+        ge=1,
+    )
+    pictures: str = option(
+        "", "Folder for the maps as PNG files as well. If empty, none.", metavar="FOLDER"
+    )
+    mistakes: int = option(24, "Number of mistakes to show.", metavar="N", ge=0)
+    neighbours: int = option(
+        2, "Number of training images to show beside each mistake.", metavar="N", ge=0
+    )
+    json: bool = json_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(
+    Options,
+    verb="benchmark",
+    knobs=(
+        *("device", "precision", "kernels", "compile", "tile", "mask_ratio", "drop_path_rate"),
+        *("optimizer", *sorted(group_of("data")), *sorted(group_of("augmentation"))),
+    ),
+    batch_size=32,
+):
+    """Measure training steps, inference and data loading on this machine."""
+
+    works: Sequence[str] = argument(
+        "WORK",
+        "What to measure: pretrain, train, inference, loader. If none is given, all are "
+        "measured, loader only if there is a data_dir.",
+        default=(),
+        many=True,
+    )
+    models: str = option("atto,tiny", "Model sizes, separated by commas.", metavar="SIZES")
+    backends: str = option(
+        "installed",
+        "Inference engines, separated by commas: eager, compiled, aoti, onnxruntime, openvino. "
+        "installed: all that are available here.",
+        metavar="B",
+    )
+    seconds: float = option(10.0, "How long to measure each row.", metavar="S", unit="s", ge=0)
+    json: bool = json_option()
