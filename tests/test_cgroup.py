@@ -11,7 +11,7 @@ import torch
 
 from convnextv2 import device, machine
 from convnextv2.cgroup import cpu_quota, free_memory
-from convnextv2.data.loader import resolve_workers
+from convnextv2.data.workers import resolve_workers
 
 V2 = "31 23 0:28 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "31 23 0:28 {root} {mount} rw,nosuid master:9 - cgroup cgroup rw,{controller}"

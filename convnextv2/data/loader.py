@@ -1,46 +1,31 @@
-"""Loader: batches of prepared pixels, the same ones from this process or from workers.
-
-What a worker cannot read comes back as a value and is judged in the main process. A bad file is
-therefore one line with its name and not a traceback out of a worker.
-"""
+"""Loader: batches of prepared pixels, the same ones from this process or from workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch, Collate
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.chance import stream
 from convnextv2.data.decode import Picture
-from convnextv2.data.dense.source import AnnotatedSource, Sample
+from convnextv2.data.dense.source import Sample
 from convnextv2.data.draws import power_of
-from convnextv2.data.left_out import BadImages, Failure, LeftOut, Quarantine
+from convnextv2.data.left_out import BadImages, LeftOut, Quarantine
+from convnextv2.data.reader import Images, Reader
 from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
-from convnextv2.data.shared import stack
 from convnextv2.data.source import Source, Targets
 from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_eval_transform, build_train_transform
-from convnextv2.data.workers import PREFETCH, Rest, Workers
+from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.distributed import Place
-from convnextv2.errors import DataError, MissingPackageError, RecipeError, StorageError
-from convnextv2.machine import available_cores
+from convnextv2.errors import RecipeError
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
-
-__all__ = ["PREFETCH", "Batch", "Collate", "EvaluationLoader", "TrainingLoader"]
-
-MOST_WORKERS = 16
-"""The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""
-
-Collate = Callable[[Sequence[Any]], Any]
-"""Joins the targets of a batch's samples, of which there may be none."""
 
 
 class Augmentation(Protocol):
@@ -75,25 +60,6 @@ class Preparation(Protocol):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the result, if they are fixed."""
-
-
-class Batch(NamedTuple):
-    """One batch.
-
-    If the transform makes several versions of each image, the first version of all of them comes
-    first, and targets and indices are repeated.
-
-    Attributes:
-        pixels: uint8 (N, C, H, W), channels-last in memory.
-        targets: int64 (N,), class indices, -1 without a label; or int64 (N, K) if images may have
-            several labels, see `source.Targets`. For annotated images, what the loader's `collate`
-            makes of them: a tensor (N, ...), or a list of N items.
-        indices: int64 (N,), into the source.
-    """
-
-    pixels: Tensor
-    targets: Any
-    indices: Tensor
 
 
 class TrainingLoader:
@@ -144,7 +110,7 @@ class TrainingLoader:
                 The result then does not depend on whether there is a cache and what fits into it.
         """
         self.source, self.sampler = source, sampler
-        images = _Images(
+        images = Images(
             source,
             channels,
             value_range,
@@ -152,7 +118,7 @@ class TrainingLoader:
             cache,
             whole=whole or cache is not None,
         )
-        self._reader = _Reader(
+        self._reader = Reader(
             images, (channels, *transform.image_size), workers,
             LeftOut(source, bad_images, "training", quarantine),
             patience or Patience(), persistent=True, pin_memory=pin_memory,
@@ -225,10 +191,10 @@ class EvaluationLoader:
         """Start nothing yet. The arguments are those of `TrainingLoader`."""
         self.source = source
         self._batches = ExactBatches(len(source), batch_size, rank, world_size)
-        images = _Images(
+        images = Images(
             source, channels, transform.preprocessing.value_range, partial(_prepare, transform)
         )
-        self._reader = _Reader(
+        self._reader = Reader(
             images, (channels, *transform.image_size), min(workers, len(self._batches)),
             LeftOut(source, bad_images, "evaluation", quarantine), patience or Patience(),
             persistent=False, pin_memory=pin_memory,
@@ -400,25 +366,6 @@ def build_evaluation_loader(
     )
 
 
-def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tuple[int, str]:
-    """Return the number of worker processes of a rank, and a line if it is not the one asked for.
-
-    Args:
-        setting: A number, which is limited to the rank's share of the cores; or "auto" for that
-            share less one core for the rank itself, at most MOST_WORKERS.
-        local_ranks: The number of ranks on this machine.
-    """
-    share = max(1, available_cores() // local_ranks)
-    if setting == "auto":
-        return min(share - 1, MOST_WORKERS), ""
-    if setting > share:
-        return (
-            share,
-            f"workers = {setting}: more than the {share} core(s) of this rank; {share} used.",
-        )
-    return setting, ""
-
-
 def _augment(
     transform: Augmentation,
     seed: int,
@@ -437,180 +384,3 @@ def _prepare(
 ) -> Tensor | Sample:
     pixels = image.decode() if isinstance(image, Picture) else image
     return transform(pixels, *annotation)
-
-
-_Item = tuple[int, Tensor | Sample | Failure]
-"""An index, and its prepared pixels or why there are none."""
-
-
-class _Prepared(NamedTuple):
-    """A batch, and why others of its images are missing, by their indices."""
-
-    batch: Batch
-    failures: dict[int, Failure]
-
-
-class _Reader:
-    """Prepares batches, judges what failed, and waits for what is out of reach.
-
-    Both loaders read through it.
-    """
-
-    def __init__(
-        self,
-        images: _Images,
-        shape: tuple[int, int, int],
-        workers: int,
-        left_out: LeftOut,
-        patience: Patience,
-        *,
-        persistent: bool,
-        pin_memory: bool,
-        collate: Collate | None = None,
-    ) -> None:
-        self.images, self.left_out, self.patience = images, left_out, patience
-        self.workers: Workers[_Item, _Prepared] = Workers(
-            images,
-            partial(_collate, images.source.targets, shape, collate),
-            workers,
-            names=images.source.names,
-            persistent=persistent,
-            pin_memory=pin_memory,
-            after_death=images.cache.renew_lock if images.cache else lambda: None,
-        )
-
-    def read(self, rest: Rest) -> Iterator[Batch]:
-        """Prepare a batch for each one of `rest`, see `Workers.run`.
-
-        A batch is empty if nothing of it can be read.
-        """
-        self.left_out.refresh()
-        done = 0
-        while True:
-            prepared = self.workers.run(partial(self._rest, rest, done))
-            for batch, failures in prepared:
-                away = {
-                    index: why for index, why in failures.items() if isinstance(why, StorageError)
-                }
-                if away:
-                    break
-                self.patience.over()
-                self.left_out.judge(failures)
-                yield self._without_listed(batch)
-                done += 1
-            else:
-                return
-            index, why = next(iter(away.items()))
-            self.patience.wait(
-                why,
-                lambda: not self.images.source.is_out_of_reach(index),  # noqa: B023
-            )
-
-    def _rest(self, rest: Rest, done: int, more: int) -> Iterator[list[Position]]:
-        return map(self.left_out.without_listed, rest(done + more))
-
-    def _without_listed(self, batch: Batch) -> Batch:
-        """Return the batch without images that came on the list while it was prepared."""
-        listed = [self.left_out.is_listed(index) for index in batch.indices.tolist()]
-        if not any(listed):
-            return batch
-        keep = ~torch.tensor(listed)
-        # The images are taken as they lie in memory, channels last.
-        pixels = batch.pixels.permute(0, 2, 3, 1)[keep].permute(0, 3, 1, 2)
-        targets = (
-            batch.targets[keep]
-            if isinstance(batch.targets, Tensor)
-            else [target for target, out in zip(batch.targets, listed, strict=True) if not out]
-        )
-        return Batch(pixels, targets, batch.indices[keep])
-
-
-class _Images(Dataset[_Item]):
-    """Position to (index, prepared pixels or why there are none).
-
-    What prepares them also gets the annotation, if the source has annotations.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        channels: int,
-        value_range: tuple[float, float] | None,
-        prepare: Callable[..., Tensor | Sample],
-        cache: DecodedCache | None = None,
-        *,
-        whole: bool = False,
-    ) -> None:
-        self.source, self.channels, self.value_range, self.prepare = (
-            source,
-            channels,
-            value_range,
-            prepare,
-        )
-        self.cache, self.whole = cache, whole
-
-    def __getitem__(self, position: Position) -> _Item:
-        try:
-            annotation = (
-                (self.source.annotation(position.index),)
-                if isinstance(self.source, AnnotatedSource)
-                else ()
-            )
-            image = self._image(position.index)
-            return position.index, self.prepare(image, position, *annotation)
-        except (MissingPackageError, StorageError) as error:
-            return position.index, error
-        except DataError as error:
-            return position.index, str(error)
-
-    def _image(self, index: int) -> Tensor | Picture:
-        if not self.whole:
-            return self.source.picture(index, self.channels, self.value_range)
-        pixels = self.cache.get(index) if self.cache else None
-        if pixels is None:
-            pixels = self.source.pixels(index, self.channels, self.value_range)
-            if self.cache:
-                self.cache.put(index, pixels)
-        return pixels
-
-
-def _collate(
-    targets: np.ndarray[Any, Any] | None,
-    shape: tuple[int, int, int],
-    collate: Collate | None,
-    items: Sequence[_Item],
-) -> _Prepared:
-    """Join prepared images to a batch; `shape` is an image's, if there are none to tell it."""
-    good = [(index, image) for index, image in items if isinstance(image, Tensor | Sample)]
-    failures = {index: why for index, why in items if not isinstance(why, Tensor | Sample)}
-    empty = torch.empty(0, *shape, dtype=torch.uint8)
-    try:
-        pixels = _stack_pixels([_pixels_of(image) for _, image in good]) if good else empty
-        annotations = [image.target for _, image in good if isinstance(image, Sample)]
-        joined = collate(annotations) if collate is not None else None
-    except StorageError as error:
-        good, failures = [], {index: error for index, _ in items}
-        pixels, joined = empty, collate([]) if collate is not None else None
-    indices = torch.tensor([index for index, _ in good], dtype=torch.int64)
-    if pixels.dim() == 5:
-        indices = indices.repeat(pixels.shape[1])
-        pixels = pixels.transpose(0, 1).flatten(0, 1)
-    if good:
-        pixels = pixels.permute(0, 3, 1, 2)
-    if collate is not None:
-        return _Prepared(Batch(pixels, joined, indices), failures)
-    known = (
-        torch.full_like(indices, -1)
-        if targets is None
-        else torch.from_numpy(targets[indices.numpy()].astype(np.int64))
-    )
-    return _Prepared(Batch(pixels, known, indices), failures)
-
-
-def _pixels_of(image: Tensor | Sample) -> Tensor:
-    return image.pixels if isinstance(image, Sample) else image
-
-
-def _stack_pixels(images: Sequence[Tensor]) -> Tensor:
-    """Stack the images, channels-last, as they lie in memory and as the network reads them."""
-    return stack([pixels.movedim(-3, -1) for pixels in images])

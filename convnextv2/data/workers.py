@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -20,11 +20,15 @@ from convnextv2.data.notices import MOST_NAMED, notice
 from convnextv2.data.sampler import Position
 from convnextv2.errors import DataError
 from convnextv2.kernels import choice
+from convnextv2.machine import available_cores
 
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
 MOST_INCIDENTS = 3
 """So many times that processes die, without a batch in between, are no accident."""
+
+MOST_WORKERS = 16
+"""The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""
 
 _END_S = 2.0  # after an error, for a process to be seen as dead
 
@@ -326,3 +330,22 @@ def _start(kernels: choice.Choice, worker: int) -> None:
     # compiled for that here.
     if kernels == "plain":
         choice.choose("plain")
+
+
+def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tuple[int, str]:
+    """Return the number of worker processes of a rank, and a line if it is not the one asked for.
+
+    Args:
+        setting: A number, which is limited to the rank's share of the cores; or "auto" for that
+            share less one core for the rank itself, at most MOST_WORKERS.
+        local_ranks: The number of ranks on this machine.
+    """
+    share = max(1, available_cores() // local_ranks)
+    if setting == "auto":
+        return min(share - 1, MOST_WORKERS), ""
+    if setting > share:
+        return (
+            share,
+            f"workers = {setting}: more than the {share} core(s) of this rank; {share} used.",
+        )
+    return setting, ""

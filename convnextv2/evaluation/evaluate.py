@@ -17,7 +17,7 @@ from convnextv2.evaluation.losses import cross_entropy
 from convnextv2.evaluation.metrics import Evaluation, add_over_ranks, count, summarise
 
 if TYPE_CHECKING:
-    from convnextv2.data.loader import Batch
+    from convnextv2.data.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from convnextv2.evaluation.multi_label_metrics import MultiLabelEvaluation, summ
 from convnextv2.evaluation.thresholds import fit_thresholds
 
 if TYPE_CHECKING:
-    from convnextv2.data.loader import Batch
+    from convnextv2.data.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,9 @@ from typing import Any
 
 from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects_geometry import collate_objects
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.source import Source
+from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from convnextv2.data.loader import Batch
+from convnextv2.data.batch import Batch
 from convnextv2.errors import CheckpointError
 from convnextv2.weights.safetensors import read_tensors, write_tensors
 

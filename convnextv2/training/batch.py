@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.console import say
-from convnextv2.data.loader import PREFETCH, resolve_workers
+from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.device import available_memory, choose_precision
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError

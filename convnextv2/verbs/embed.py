@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 import convnextv2
 from convnextv2.console import answer
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.manifest import read_table
 from convnextv2.data.source import Source
 from convnextv2.data.sources import files
+from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.inference.embedding_file import EmbeddingFile, check_embedding_file

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convnextv2.console import say
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.embedding_map import draw_map, principal_components
 from convnextv2.evaluation.explanation_page import (

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from convnextv2.console import answer
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.coverage import coverage_fit
 from convnextv2.deploy.export import Evidence, Form, export_artifact

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from convnextv2.console import answer
-from convnextv2.data.loader import PREFETCH, build_sampler, resolve_workers
+from convnextv2.data.loader import build_sampler
 from convnextv2.data.source import Source
+from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.device import choose_device
 from convnextv2.distributed import Place
 from convnextv2.durations import read_duration

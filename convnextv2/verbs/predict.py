@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from convnextv2.console import answer
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.sources import files
+from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.errors import DataError
 from convnextv2.find import find_weights, open_run_weights

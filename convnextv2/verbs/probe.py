@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from convnextv2.console import answer, say
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
+from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.probes import linear_probe, nearest_neighbours
 from convnextv2.find import run_of

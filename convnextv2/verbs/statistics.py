@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from convnextv2.console import answer
-from convnextv2.data.loader import resolve_workers
 from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
+from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import ChannelsError, DataError, StorageError
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.values import show

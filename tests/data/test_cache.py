@@ -10,6 +10,7 @@ from PIL import Image
 
 from convnextv2.data import cache as cache_module
 from convnextv2.data import loader as loader_module
+from convnextv2.data import workers as workers_module
 from convnextv2.data.cache import DecodedCache, affordable
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import Source, image_folder
@@ -88,7 +89,7 @@ def test_what_the_workers_need_is_left_to_them(
     monkeypatch.setattr(
         loader_module, "affordable", lambda mb, **needs: asked.append(needs) or (0, "none is used")
     )
-    monkeypatch.setattr(loader_module, "available_cores", lambda: 8)
+    monkeypatch.setattr(workers_module, "available_cores", lambda: 8)
     for workers in (0, 1):
         recipe = Recipe(image_size=(64, 32), batch_size=4, workers=workers, cache_mb=50)
         loader = build_training_loader(

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from convnextv2.data import loader as loader_module
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.chance import stream
 from convnextv2.data.loader import (
@@ -13,7 +12,6 @@ from convnextv2.data.loader import (
     TrainingLoader,
     build_evaluation_loader,
     build_training_loader,
-    resolve_workers,
 )
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.transforms import EvalTransform, TrainTransform
@@ -193,20 +191,6 @@ def test_loading_leaves_the_global_generator_alone():
     list(training(Noise()).batches(0))
     list(EvaluationLoader(Noise(), EvalTransform(Preprocessing((24, 24))), batch_size=4))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_workers_are_clamped_to_the_cores_of_a_rank(monkeypatch):
-    monkeypatch.setattr(loader_module, "available_cores", lambda: 8)
-    assert (
-        resolve_workers("auto") == (7, "")
-        and resolve_workers("auto", 4) == (1, "")
-        and resolve_workers("auto", 8) == (0, "")
-    )
-    assert resolve_workers(3) == (3, "")
-    workers, note = resolve_workers(16, 2)
-    assert workers == 4 and "workers = 16" in note
-    monkeypatch.setattr(loader_module, "available_cores", lambda: 128)
-    assert resolve_workers("auto")[0] == loader_module.MOST_WORKERS
 
 
 def test_the_recipe_decides_what_is_loaded():

@@ -16,11 +16,11 @@ from PIL import Image
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from convnextv2.data import loader as loader_module
+from convnextv2.data.batch import Batch
 from convnextv2.data.cache import DecodedCache
 from convnextv2.data.folders import image_folder
 from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import (
-    Batch,
     EvaluationLoader,
     TrainingLoader,
     build_training_loader,

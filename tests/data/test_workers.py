@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from convnextv2.data import workers as workers_module
 from convnextv2.data.sampler import EpochSampler, Position
-from convnextv2.data.workers import Workers, _end_all
+from convnextv2.data.workers import MOST_WORKERS, Workers, _end_all, resolve_workers
 from convnextv2.errors import DataError
 
 NAMES = [f"{i}.jpg" for i in range(24)]
@@ -141,3 +142,17 @@ def test_a_process_ends_at_once_although_its_workers_ignore_sigterm() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and done.stdout == "ends\n", done.stderr
+
+
+def test_workers_are_clamped_to_the_cores_of_a_rank(monkeypatch):
+    monkeypatch.setattr(workers_module, "available_cores", lambda: 8)
+    assert (
+        resolve_workers("auto") == (7, "")
+        and resolve_workers("auto", 4) == (1, "")
+        and resolve_workers("auto", 8) == (0, "")
+    )
+    assert resolve_workers(3) == (3, "")
+    workers, note = resolve_workers(16, 2)
+    assert workers == 4 and "workers = 16" in note
+    monkeypatch.setattr(workers_module, "available_cores", lambda: 128)
+    assert resolve_workers("auto")[0] == MOST_WORKERS

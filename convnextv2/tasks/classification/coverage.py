@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.data.loader import EvaluationLoader, resolve_workers
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.source import Source
 from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_preprocessing
+from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch
 from convnextv2.data.dense.object_sources import validation_objects
 from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.loader import Batch, build_evaluation_loader
+from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact

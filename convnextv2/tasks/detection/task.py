@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch
 from convnextv2.data.dense.object_sources import find_object_sources, object_summary
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.objects_geometry import (
@@ -19,7 +20,7 @@ from convnextv2.data.dense.objects_geometry import (
 from convnextv2.data.dense.rle import check_codec
 from convnextv2.data.dense.scan import object_counts
 from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
+from convnextv2.data.loader import build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_precision

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch
 from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import Batch, build_training_loader
+from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.distillation.record import with_teacher

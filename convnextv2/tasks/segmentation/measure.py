@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch
 from convnextv2.data.dense.map_sources import map_validation_source
 from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.loader import Batch, build_evaluation_loader
+from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact

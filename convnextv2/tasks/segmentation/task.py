@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch
 from convnextv2.data.dense.map_sources import find_map_sources, map_summary
 from convnextv2.data.dense.map_transforms import (
     MapEvalTransform,
@@ -15,7 +16,7 @@ from convnextv2.data.dense.map_transforms import (
     collate_maps,
 )
 from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
+from convnextv2.data.loader import build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_precision

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.console import say
+from convnextv2.data.batch import Batch
 from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import Batch, build_evaluation_loader, build_training_loader
+from convnextv2.data.loader import build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import summary
