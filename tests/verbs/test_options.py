@@ -75,7 +75,9 @@ def test_the_default_of_help_signature_and_verb_is_one(verb, one, helps):
     ):
         return
     (line,) = re.findall(rf"^  --{one.name} .*$", helps[verb], re.MULTILINE)
-    assert line.endswith(f"[{cli._written(one.default)}{' ' * bool(one.unit)}{one.unit}]")
+    default = cli._written(one.default)
+    unit = f" {one.unit}" if one.unit and default != "empty" else ""
+    assert line.endswith(f"[{default}{unit}]")
 
 
 @pytest.mark.parametrize("verb", VERBS)
