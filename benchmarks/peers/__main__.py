@@ -4,7 +4,8 @@
     python benchmarks/peers/report.py OUT      # writes the tables and the plots
 
 PHOTOS is any folder of photographs, from which the files for the loaders are made. It needs timm
-and transformers; with onnxruntime and openvino installed, these are measured too.
+and transformers, and segmentation-models-pytorch for the segmentors; with onnxruntime and openvino
+installed, these are measured too.
 
 The contestants of a group take turns in a process of its own. Each memory figure comes from one
 more process, and counts what was taken after the imports. Groups that are in OUT already are kept,
@@ -25,6 +26,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dense
 import fcmae
 import inference
 import loaders
@@ -43,6 +45,7 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime", "open
 def groups(device: torch.device, small: Path, large: Path) -> dict[str, Group]:
     """List all groups that can be measured on a device, by name."""
     found = fcmae.groups(device) + supervised.groups(device) + inference.groups(device)
+    found += dense.groups(device)
     if device.type == "cpu":
         found += loaders.groups(small, large)
     return {group.name: group for group in found}
