@@ -45,8 +45,8 @@ from convnextv2.weights.opened import open_weights
 SETS = ("clothing", "cells", "garments")
 IMAGE_SIZE = 64
 PRETRAINING_EPOCHS, EPOCHS, SHORT_EPOCHS = 60, 30, 10
-LABELS = {"all": (1, EPOCHS), "a tenth": (10, 100)}
-"""One of how many training images has a label, and the epochs over those that have."""
+LABELS = {"all": (1, EPOCHS, 64), "a tenth": (10, 100, 16)}
+"""One of how many training images has a label, the epochs over those that have, and the batch."""
 RATES = ("1e-3", "2e-3", "4e-3")
 
 
@@ -87,10 +87,12 @@ PARTS = {
         Arm("masked once", mask_ratio=0.6, once=True),
     ),
 }
-COMMON = (
-    *("--workers", "0", "--image_size", str(IMAGE_SIZE), "--batch_size", "64"),
-    *("--lr_batch_size", "64"),
-)
+COMMON = ("--workers", "0", "--image_size", str(IMAGE_SIZE))
+
+
+def batch_of(size: int) -> tuple[str, ...]:
+    """Return the settings of a batch whose learning rate is not scaled."""
+    return ("--batch_size", str(size), "--lr_batch_size", str(size))
 
 
 def mask_once() -> None:
@@ -120,6 +122,7 @@ def pretrain(out: Path, data: Path, arm: Arm, seed: int) -> None:
     """Pre-train once for each seed, unless that is done."""
     settings = (
         *("--config", "fcmae_small_data", "--data_dir", str(data), *COMMON),
+        *batch_of(64),
         *("--epochs", str(PRETRAINING_EPOCHS), "--seed", str(seed), "--block", arm.block),
         *("--mask_ratio", str(arm.mask_ratio), "--health_every_epochs", str(PRETRAINING_EPOCHS)),
     )
@@ -197,7 +200,7 @@ class Study:
         self.seeds = range(seeds)
         self.parts = {
             labels: take(data, root / f"labels-{labels.replace(' ', '-')}", every)
-            for labels, (every, _) in LABELS.items()
+            for labels, (every, *_) in LABELS.items()
         }
 
     def start(self, arm: Arm, seed: int) -> tuple[str, ...]:
@@ -217,11 +220,14 @@ class Study:
 
     def rates(self, labels: str) -> dict[Arm, str]:
         """Choose each arm's learning rate in short runs; test and val decide nothing."""
-        every, epochs = LABELS[labels]
+        every, epochs, batch = LABELS[labels]
         data = hold_out_a_tenth(self.parts["all"], self.root / "tuning")
         if every > 1:
             data = take(data, self.root / "tuning-few", every)
-        short = (*COMMON, "--data_dir", str(data), "--epochs", str(epochs * SHORT_EPOCHS // EPOCHS))
+        short = (
+            *(*COMMON, *batch_of(batch), "--data_dir", str(data)),
+            *("--epochs", str(epochs * SHORT_EPOCHS // EPOCHS)),
+        )
 
         def folder(arm: Arm, rate: str) -> Path:
             return self.root / f"tune-{arm.folder}-{labels.replace(' ', '-')}-{rate}"
@@ -243,10 +249,11 @@ class Study:
 
         def train(job: tuple[int, str, Arm]) -> None:
             seed, labels, arm = job
+            _, epochs, batch = LABELS[labels]
             settings = (
                 *("--config", "small_data", *COMMON, "--data_dir", str(self.parts[labels])),
-                *("--epochs", str(LABELS[labels][1]), "--lr", chosen[labels][arm]),
-                *("--seed", str(seed), "--val_every_epochs", str(LABELS[labels][1])),
+                *("--epochs", str(epochs), *batch_of(batch), "--lr", chosen[labels][arm]),
+                *("--seed", str(seed), "--val_every_epochs", str(epochs)),
             )
             run(self.fine_tuning(arm, labels, seed), "train", *settings, *self.start(arm, seed))
 
