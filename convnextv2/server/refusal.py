@@ -105,6 +105,16 @@ def malformed_request() -> bytes:
     return head.encode() + body
 
 
+def _unserved(request: Request, error: HTTPException) -> str:
+    """Say what is wrong with a request that no function of the server takes."""
+    asked = f"{request.method} {request.url.path[:200]}"
+    if error.status_code == 404:
+        return f"{asked}: there is no such path. GET /openapi.json lists the paths."
+    if error.status_code == 405:
+        return f"{asked}: this path takes only {(error.headers or {}).get('Allow', 'GET')}."
+    return str(error.detail)
+
+
 def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
     """Turn the exceptions that are raised while a request is answered into answers.
 
@@ -132,7 +142,7 @@ def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
         code = {404: "no_such_path", 405: "method_not_allowed"}.get(
             error.status_code, "bad_request"
         )
-        answer = refused(request, Refusal(error.status_code, code, str(error.detail)))
+        answer = refused(request, Refusal(error.status_code, code, _unserved(request, error)))
         for name, value in (error.headers or {}).items():
             answer.headers[name] = f"{value}, HEAD" if name == "Allow" and "GET" in value else value
         return answer

@@ -55,8 +55,7 @@ class Served:
             raise Refusal(
                 404,
                 "not_a_classifier",
-                f"Model {self.spec.name} is a {self.dense.noun}. Send images to "
-                f"/v1/models/{self.spec.name}/{self.dense.path}.",
+                f"Model {self.spec.name} is a {self.dense.noun}. Send images to {self.path}.",
             )
         if self.scorer is None:
             raise Refusal(
@@ -110,6 +109,15 @@ class Served:
                 f"Model {self.spec.name} is a {self._noun}, which cannot reconstruct.",
             )
         return self.reconstructor
+
+    @property
+    def path(self) -> str:
+        """The path that images are sent to."""
+        if self.dense is not None:
+            verb = self.dense.path
+        else:
+            verb = "predict" if self.scorer is not None else "reconstruct"
+        return f"/v1/models/{self.spec.name}/{verb}"
 
     @property
     def transform(self) -> Transform:

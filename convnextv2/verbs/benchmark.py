@@ -71,7 +71,7 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     kernels = choice.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
     print(
-        f"Device {device}, {torch.get_num_threads()} threads, {dtype}, kernels {kernels}, torch "
+        f"Device {device}, threads: {torch.get_num_threads()}, {dtype}, kernels {kernels}, torch "
         f"{torch.__version__}."
     )
     if device.type == "cpu" and (how := waiting.line(os.environ, torch.get_num_threads())):

@@ -368,6 +368,6 @@ def _summary(artifact: Artifact) -> str:
     lines.append(
         f"images/s     PyTorch {speed['pytorch_images_per_second']:.1f}, "
         f"artifact {speed['artifact_images_per_second']:.1f} "
-        f"({speed['ratio']:.2f} times), batch {speed['batch']}, {speed['threads']} threads."
+        f"({speed['ratio']:.2f} times), batch {speed['batch']}, threads: {speed['threads']}."
     )
     return "\n".join(lines)

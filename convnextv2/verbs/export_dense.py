@@ -263,6 +263,6 @@ def dense_summary(found: Mapping[str, Any]) -> str:
     lines.append(
         f"images/s     PyTorch {speed['pytorch_images_per_second']:.2f}, artifact "
         f"{speed['artifact_images_per_second']:.2f} ({speed['ratio']:.2f} times), batch "
-        f"{speed['batch']}, {speed['threads']} threads."
+        f"{speed['batch']}, threads: {speed['threads']}."
     )
     return "\n".join(lines)

@@ -104,3 +104,4 @@ def _show(models: Models) -> None:
             print(f"{name}@{served.version}: {served.engine}, sha256 {served.sha256[:16]}")
             for line in served.notes:
                 print(f"  {line}")
+        print(f"  POST images to {models.find(name).path}")

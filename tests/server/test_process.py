@@ -63,10 +63,9 @@ async def test_it_lives_at_once_and_is_ready_only_when_warm_and_sigterm_loses_no
         assert await asyncio.to_thread(process.popen.wait, 20) == 0
         with pytest.raises(OSError):
             await process.connect()
-        assert (
-            "Finishing what was accepted." in process.log.read_text()
-            and not process.errors.read_text()
-        )
+        said = process.log.read_text()
+        assert "Finishing what was accepted." in said and not process.errors.read_text()
+        assert "  POST images to /v1/models/trees/predict\n" in said
 
 
 def test_a_port_that_is_taken_is_one_line_and_exit_code_2(

@@ -72,9 +72,13 @@ async def test_unknown_paths_models_and_methods_have_the_body_of_all_errors(
     )
     for path in ("/v1/models/shoes", "/v2/models/shoes", "/v2/models/shoes/ready"):
         check_refused(await server.client.get(path), 404, "no_such_model")
-    check_refused(await server.client.get("/v3"), 404, "no_such_path")
+    assert check_refused(await server.client.get("/v3"), 404, "no_such_path") == (
+        "GET /v3: there is no such path. GET /openapi.json lists the paths."
+    )
     check_refused(await server.client.get("/page/../app.py"), 404, "no_such_path")
-    check_refused(await server.client.get(PREDICT), 405, "method_not_allowed")
+    assert check_refused(await server.client.get(PREDICT), 405, "method_not_allowed") == (
+        f"GET {PREDICT}: this path takes only POST."
+    )
 
 
 @pytest.mark.parametrize(
