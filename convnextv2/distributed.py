@@ -227,6 +227,12 @@ def _leave_failed(error: BaseException) -> LostRankError | None:
     if _roll_call is not None:
         cause = _roll_call.explain(error)
         _roll_call.fail(error if cause is None else None)
+        # The others, which wait for this rank in an operation, must see that they wait in vain
+        # while they can still read why: with the process of rank 0, the reason is gone.
+        store = dist.distributed_c10d._get_default_store()  # without the group, it would end too
+        dist.destroy_process_group()
+        _roll_call.wait_for_readers()
+        del store
     _end()
     return cause
 
@@ -236,7 +242,8 @@ def _end() -> None:
     if _roll_call is not None:
         _roll_call.leave()
         _roll_call = None
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     # DistributedDataParallel leaks its group, so nothing joins gloo's threads. One that drops its
     # last Python object while the interpreter shuts down aborts the process: give them a moment.
     time.sleep(0.2)

@@ -78,9 +78,6 @@ class RollCall:
     def fail(self, reason: BaseException | None) -> None:
         """Stop counting up, and leave a reason for the other ranks.
 
-        The process of rank 0 may hold the store. It waits a few seconds, or until all other ranks
-        have left too.
-
         Args:
             reason: The error that ended this rank; None if the others know it already.
         """
@@ -93,6 +90,14 @@ class RollCall:
                 told = [str(reason) or type(reason).__name__, code]
                 self._store.set(f"failed/{self.rank}", json.dumps(told))
             self._store.set(f"left/{self.rank}", "")
+
+    def wait_for_readers(self) -> None:
+        """Wait a few seconds, or until all other ranks have left too.
+
+        The process of rank 0 may hold the store in which the others read why the job failed, so it
+        must not end before. The other ranks do not wait.
+        """
+        with suppress(RuntimeError):
             deadline = time.monotonic() + _LAST_WORDS_S * (self.rank == 0)
             everyone = [f"left/{rank}" for rank in range(self.world_size)]
             while time.monotonic() < deadline and not self._store.check(everyone):

@@ -1,14 +1,12 @@
 """Runs whose weights do not depend on the number of ranks."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_ranks
 from runs import SMALL, metrics, weights
 
 from convnextv2.cli import main
@@ -24,7 +22,7 @@ FCMAE = "--decoder_dim 16 --norm_target --ema".split()
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Of this process, as of the ranks that torchrun starts; a run on one rank is made in it."""
+    """Of this process, as of the ranks that are started; a run on one rank is made in it."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -38,11 +36,8 @@ def run(verb: str, ranks: int, photos: Path, out: Path, *more: str) -> None:
     command = [verb, "--data_dir", str(photos), "--out", str(out), *OPTIONS, *own, *step, *more]
     if ranks == 1:
         assert main(command) == 0
-        return
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([*launcher, *command], env=environment, check=True, timeout=300)
+    else:
+        print(run_ranks(ranks, *command))
 
 
 def same(one: Path, other: Path) -> bool:
