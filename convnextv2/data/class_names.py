@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+
+_MOST_NAMED = 5
 
 
 def class_name_of(text: str) -> str:
@@ -16,3 +19,17 @@ def class_name_of(text: str) -> str:
         and spreadsheets leave blanks, which nobody sees.
     """
     return unicodedata.normalize("NFC", text).strip()
+
+
+def is_not_trained(classes: Sequence[str]) -> str:
+    """Say that a class is not among those of a model, of which the first few are named.
+
+    Args:
+        classes: The names of the model's classes.
+
+    Returns:
+        The end of a sentence, without the full stop.
+    """
+    more = ", ..." if len(classes) > _MOST_NAMED else ""
+    named = f"{', '.join(classes[:_MOST_NAMED])}{more}"
+    return f"is not among the {len(classes)} trained ones ({named})"

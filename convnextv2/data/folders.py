@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnextv2.data.class_names import class_name_of
+from convnextv2.data.class_names import class_name_of, is_not_trained
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.imagenet import imagenet_names, synsets
 from convnextv2.data.kept_listing import KeptListing
@@ -45,10 +45,7 @@ def image_folder(
     shown = imagenet_names(sorted(folders))
     folders = _with_names(folders, names)
     if unknown := sorted(folders.keys() - set(names)):
-        raise DataError(
-            f"{root}: class {unknown[0]!r} is not among the {len(names)} trained ones "
-            f"({', '.join(names[:5])}, ...)."
-        )
+        raise DataError(f"{root}: class {unknown[0]!r} {is_not_trained(names)}.")
     walk, builder = Walk(SUFFIXES), PathListBuilder()
     walk.system_folders |= system
     counts = np.zeros(len(names), np.int64)

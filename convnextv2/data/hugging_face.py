@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.data.class_names import class_name_of
+from convnextv2.data.class_names import class_name_of, is_not_trained
 from convnextv2.data.shards.tar import LABEL_FIELDS
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
@@ -291,9 +291,6 @@ def _labels(
         return words, codes
     place = {class_name_of(name): i for i, name in enumerate(class_names)}
     if unknown := [words[i] for i in np.unique(codes) if class_name_of(words[i]) not in place]:
-        raise DataError(
-            f"{data_dir}: class {unknown[0]!r} is not among the {len(class_names)} trained ones "
-            f"({', '.join(class_names[:5])}, ...)."
-        )
+        raise DataError(f"{data_dir}: class {unknown[0]!r} {is_not_trained(class_names)}.")
     mapped = np.array([place.get(class_name_of(word), -1) for word in words], np.int64)
     return list(class_names), mapped[codes]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnextv2.data.class_names import class_name_of
+from convnextv2.data.class_names import class_name_of, is_not_trained
 from convnextv2.data.manifest import LabelKind, LabelSets, Table, count_words, read_table
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
@@ -163,8 +163,7 @@ def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool
     number = {class_name_of(name): i for i, name in enumerate(classes)}
     if unknown := sorted(counts.keys() - number.keys()):
         raise DataError(
-            f"{path}: class {unknown[0]!r} ({counts[unknown[0]]:,} rows) is not among the "
-            f"{len(classes)} trained ones ({', '.join(classes[:5])}, ...)."
+            f"{path}: class {unknown[0]!r} ({counts[unknown[0]]:,} rows) {is_not_trained(classes)}."
         )
     codes = np.array([number.get(word, -1) for word in table.labels.words], np.int64)
     return Source(table.paths, codes[table.labels.codes], tuple(classes), notes=table.notes)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from convnextv2.errors import MissingPackageError, RecipeError
 from convnextv2.files import replacing
-from convnextv2.inference.prediction_file import check_place
+from convnextv2.places import check_place, check_unread, exists_already
 
 Array = NDArray[np.float32]
 Append = Callable[[Sequence[str], Sequence[str], Array], None]
@@ -42,8 +42,8 @@ def check_embedding_file(path: Path, inputs: Sequence[str | Path]) -> None:
         inputs: What the user gave to read, which must not be replaced.
 
     Raises:
-        RecipeError: The ending is unknown, or one of the files has the name of an input or of a
-            folder.
+        RecipeError: The ending is unknown, one of the files has the name of an input, of a folder
+            or of another file, or the embeddings would be read as an image.
         MissingPackageError: pyarrow is needed and not installed.
     """
     suffix = path.suffix.lower()
@@ -55,6 +55,10 @@ def check_embedding_file(path: Path, inputs: Sequence[str | Path]) -> None:
             raise RecipeError(f"out = {path}: {file} would be replaced, which is to be read.")
         if file.is_dir():
             raise RecipeError(f"out = {path}: {file} is a folder. Choose another name.")
+    if path.is_file() and not companion(path, _ABOUT).is_file():
+        raise RecipeError(f"out = {path}: {exists_already('a file of embeddings')}")
+    if suffix == ".npy":  # which may also hold an image
+        check_unread(path, inputs)
     check_place(path)
     if suffix == ".parquet":
         _pyarrow()

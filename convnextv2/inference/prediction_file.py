@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from convnextv2.errors import RecipeError
 from convnextv2.files import replacing
+from convnextv2.places import check_place, exists_already, start_of
 
 SUFFIXES = (".csv", ".json", ".jsonl")
+_KEYS = ('"predictions": ', '"scores": ', '"threshold": ')
+"""What an object of JSON with predictions has near its start, beside the image."""
 _UNKNOWN = ("possible", "foreign", "foreignness")
 
 
@@ -20,31 +22,32 @@ def check_prediction_file(path: Path) -> None:
     """Check before any work is done that predictions can be written to a file of this name.
 
     Raises:
-        RecipeError: The ending is unknown, there is a folder of this name, or nothing can be
-            written there.
+        RecipeError: The ending is unknown, there is a folder or another file of this name, or
+            nothing can be written there.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise RecipeError(f"out = {path}: expected a file that ends in {', '.join(SUFFIXES)}.")
     if path.is_dir():
         raise RecipeError(f"out = {path}: is a folder. Give a file such as {path}/shoes.csv.")
+    _check_replaced(path)
     check_place(path)
 
 
-def check_place(path: Path) -> None:
-    """Check before any work is done that a file can be written.
+def _check_replaced(path: Path) -> None:
+    """Raise RecipeError if a file exists that holds something else than predictions.
 
-    Raises:
-        RecipeError: Its folder cannot be made, or nothing can be written there.
+    Tables of labels often have a column `image` too, and losing one is worse than a question.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise RecipeError(
-            f"out = {path}: nothing can be written in {path.parent} ({error.strerror}). Choose "
-            "another place."
-        ) from error
+    if not (head := start_of(path).decode(errors="replace")):
+        return
+    if path.suffix.lower() == ".csv":
+        line, is_whole, _ = head.partition("\n")
+        is_ours = line.startswith("image,") and (line.rstrip().endswith(",error") or not is_whole)
+    else:
+        is_empty = head.strip() == "[]"
+        is_ours = is_empty or ('"image": ' in head and any(key in head for key in _KEYS))
+    if not is_ours:
+        raise RecipeError(f"out = {path}: {exists_already('a file of predictions')}")
 
 
 def write_predictions(

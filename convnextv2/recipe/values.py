@@ -58,6 +58,8 @@ class Option:
         Raises:
             ValueError: The value is not of that type, or is out of bounds.
         """
+        if self.name == "label_separator" and value and not str(value).strip(" "):
+            return "space"  # the blank itself, which is elsewhere an empty value
         if self.kind is str and self.default == "" and is_empty(value):
             return ""
         converted = convert(self.kind, value)

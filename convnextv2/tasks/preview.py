@@ -77,13 +77,13 @@ def write_first_images(task: Previewed, place: Place, path: Path) -> int:
         The number of images.
 
     Raises:
-        DataError: There are too few images for one batch, or none can be read.
+        DataError: No image can be read.
     """
     shown = list(islice(_first_images(task, place), MOST_SHOWN))
     if not shown:
         raise DataError(
-            f"batch_size = {task.recipe.batch_size}: there is no image to show among the "
-            f"{len(task.loader.source)} for training. Use a smaller one, or mend the files."
+            f"none of the {len(task.loader.source):,} training images can be read, so there is "
+            "none to show. Look at the files: convnextv2 audit DATA lists what is wrong with them."
         )
     titles = [_fitted(each.title) for each in shown]
     with replacing(path) as temporary:

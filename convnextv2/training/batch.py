@@ -32,6 +32,8 @@ def settle_batch(
     forward: Callable[[nn.Module, int], Tensor],
     place: Place,
     depths: Sequence[int] = (),
+    *,
+    images: int | None = None,
 ) -> Recipe:
     """Decide how many images go through the network at once, and say if they may not fit.
 
@@ -41,12 +43,15 @@ def settle_batch(
         forward: See `resolve_batch`.
         place: This rank.
         depths: Blocks in each stage of the encoder, for layer decay.
+        images: The number of training images; see `resolve_batch`.
 
     Returns:
         The recipe with batch_size and accumulate as numbers.
     """
     precision = choose_precision(recipe.precision, place.device)
-    settled = resolve_batch(recipe, model, forward, precision=precision, place=place, depths=depths)
+    settled = resolve_batch(
+        recipe, model, forward, precision=precision, place=place, depths=depths, images=images
+    )
     if recipe.batch_size != "auto":
         for line in memory_notes(
             model,
@@ -69,6 +74,7 @@ def resolve_batch(
     precision: torch.dtype,
     place: Place,
     depths: Sequence[int] = (),
+    images: int | None = None,
 ) -> Recipe:
     """Replace batch_size auto by a number, and derive accumulate from global_batch.
 
@@ -82,6 +88,8 @@ def resolve_batch(
         precision: The precision of the forward pass.
         place: This rank.
         depths: Blocks in each stage of the encoder, if layer decay applies.
+        images: The number of training images, if it is known. A step that would take more takes
+            as many as there are, unless the user set `global_batch`.
 
     Returns:
         The recipe with batch_size and accumulate as numbers.
@@ -99,6 +107,9 @@ def resolve_batch(
             f"({wanted}). Leave one of the two out."
         )
     global_batch = wanted or recipe.images_per_batch() * recipe.accumulate * ranks
+    if images is not None and wanted is None and recipe.drop_last and not recipe.elastic:
+        share = images // ranks * ranks
+        global_batch = min(global_batch, share) if share else global_batch
     sizes = _divisors(_per_rank(global_batch, ranks))
     fits = place.least(_fits(recipe, model, forward, precision, place, depths, sizes))
     batch_size, accumulate = fit_batch(global_batch, ranks, fits)

@@ -31,7 +31,7 @@ from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.shard import is_sharded, shard_model, shares_model
 from convnextv2.training.start import Start, Way
 from convnextv2.training.state import Progress
-from convnextv2.training.task import Examine, Task
+from convnextv2.training.task import Batches, Examine, Task
 
 
 def train_task(task: Task, start: Start, examine: Examine | None = None) -> None:
@@ -47,7 +47,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         TrainingError: The memory is not sufficient, or the loss is not finite.
     """
     recipe, run, place, model = task.recipe, start.run, start.place, task.model
-    check_images(task, place)
+    check_images(task.recipe, task.loader, place)
     if recipe.elastic:
         check_micro_batches(recipe.accumulate, place.world_size)
         if line := fix_threads(place.device):
@@ -148,25 +148,30 @@ def stopped_early(recipe: Recipe, progress: Progress, score: str) -> str:
     )
 
 
-def check_images(task: Task, place: Place) -> None:
+def check_images(recipe: Recipe, loader: Batches, place: Place) -> None:
     """Check that there are enough images for a step.
+
+    Args:
+        recipe: The recipe, in which batch_size and accumulate are numbers.
+        loader: The training batches of this rank.
+        place: This rank.
 
     Raises:
         DataError: There are not.
     """
-    if len(task.loader):
+    if len(loader):
         return
-    recipe, images = task.recipe, len(task.loader.source)
+    images, ranks = len(loader.source), place.world_size
     if recipe.elastic:
-        ranks = place.world_size
         raise DataError(
             f"elastic = True: a step takes accumulate x batch_size x ranks = {recipe.accumulate} x "
             f"{recipe.batch_size} x {ranks} images, and there are {images} for training. Use a "
             "smaller accumulate or batch_size."
         )
     raise DataError(
-        f"batch_size = {recipe.batch_size}: larger than this rank's share of the {images} training "
-        "images. Use a smaller one, or drop_last: False."
+        f"batch_size = {recipe.batch_size}: there are only {images:,} training images"
+        f"{f' for {ranks} ranks' * (ranks > 1)}, which do not fill one batch. Use "
+        f"--batch_size {max(1, images // ranks)} or less, or --batch_size auto."
     )
 
 

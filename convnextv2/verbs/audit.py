@@ -19,8 +19,8 @@ from convnextv2.auditing.summary import summarise
 from convnextv2.console import answer, say
 from convnextv2.errors import RecipeError
 from convnextv2.inference.embedder import open_embedder
-from convnextv2.inference.prediction_file import check_place
 from convnextv2.kernels import choice
+from convnextv2.places import check_place, check_unread
 from convnextv2.recipe.options import takes
 from convnextv2.verbs.options.data import AuditOptions
 
@@ -95,12 +95,7 @@ def audit(options: AuditOptions) -> AuditReport:
 
 def _check_out(out: Path, data: Path) -> None:
     """Check that nothing of anyone else is written over, and that later audits do not see it."""
-    inside = data.resolve() in (out.resolve(), *out.resolve().parents)
-    if data.is_dir() and inside:
-        raise RecipeError(
-            f"out = {out}: lies in the data, where its pictures would count as images. Choose a "
-            "folder elsewhere."
-        )
+    check_unread(out, [data])
     if out.is_file():
         raise RecipeError(f"out = {out}: is a file. Give a folder.")
     if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").is_file():

@@ -16,8 +16,8 @@ from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.comparison import MOST_RUNS, Changed, Compared, build_comparison
 from convnextv2.evaluation.page import write_page
 from convnextv2.find import find_weights, open_run_weights, run_of
-from convnextv2.inference.prediction_file import check_place
 from convnextv2.kernels import choice
+from convnextv2.places import check_page
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
@@ -63,9 +63,7 @@ def compare(options: CompareOptions) -> Path:
             f"runs: {len(paths)} given, expected 2 to {MOST_RUNS}. Name the runs to compare."
         )
     page = Path(options.out)
-    if page.is_dir():
-        raise RecipeError(f"out = {page}: is a folder. Give a file such as {page}/comparison.html.")
-    check_place(page)
+    check_page(page, "comparison.html")
     given, notes = options.recipe()
     choice.choose(given.kernels)
     candidates = [_open(path) for path in paths]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from convnextv2.console import say
 from convnextv2.data.sources import find_sources
+from convnextv2.errors import RunError
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
@@ -28,9 +29,19 @@ def demo(options: DemoOptions) -> Path:
 
     Returns:
         The path of the report.
+
+    Raises:
+        RunError: `out` holds something else than an earlier demo.
     """
     started = time.perf_counter()
     folder = Path(options.out)
+    for name in ("pretrain", "train"):
+        path = folder / name
+        if path.exists() and not (path / "recipe.yaml").is_file():
+            raise RunError(
+                f"out = {folder}: {path} is not of an earlier demo, so it is not replaced. Choose "
+                "another folder."
+            )
     changes: dict[str, Any] = {"overwrite": True, **(QUICK if options.quick else {})}
 
     _title("1. Pre-training without labels (FCMAE)")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from convnextv2.console import answer, say
 from convnextv2.deploy.artifact import is_artifact
-from convnextv2.errors import CheckpointError, RecipeError
+from convnextv2.errors import CheckpointError
 from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.find import find_weights, open_run_weights
-from convnextv2.inference.prediction_file import check_place
 from convnextv2.kernels import choice
+from convnextv2.places import check_page
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.explain_data import explain_data
@@ -35,24 +35,20 @@ def explain(options: ExplainOptions) -> Path:
         DataError: There are no images.
     """
     page = Path(options.out)
-    if page.is_dir():
-        raise RecipeError(
-            f"out = {page}: is a folder. Give a file such as {page}/explanation.html."
-        )
     if is_artifact(options.run):
         raise CheckpointError(
             f"{options.run}: is an artifact, which has no gradients. Give the run that it was made "
             "from."
         )
-    check_place(page)
+    check_page(page, "explanation.html")
     given, notes = options.recipe()
     choice.choose(given.kernels)
     opened = open_run_weights(find_weights(options.run))
     kind = opened.description.kind
     if kind in ("segmentation", "detection"):
         raise CheckpointError(
-            f"{opened.path}: gives classes to {'pixels' if kind == 'segmentation' else 'objects'}, "
-            "whose places are its answer. Give a classifier or a pre-training run."
+            f"{opened.path}: is a {'segmentor' if kind == 'segmentation' else 'detector'}, whose "
+            "answer already says where it sees what. Give a classifier or a pre-training run."
         )
     for line in (*notes, *opened.lines()):
         say(line)

@@ -20,8 +20,8 @@ from convnextv2.evaluation.explanation_page import ExplainedImage, image_section
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.heat import heat_picture
 from convnextv2.inference.explanation import Question, activation_map, enlarge, occlusion_map
-from convnextv2.inference.prediction_file import check_place
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.places import check_place, check_unread
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, plain
@@ -84,7 +84,8 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     asked = _asked(opened, options, given, min(how.image_size), device)
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:
-        check_place(folder / "picture")
+        check_unread(folder, options.images, option="pictures")
+        check_place(folder / "picture", option="pictures")
     source = files([Path(path) for path in options.images], max_pixels=given.max_image_pixels)
     if len(source) > MOST_IMAGES:
         raise RecipeError(

@@ -18,6 +18,7 @@ from convnextv2.inference.answer import result_of
 from convnextv2.inference.prediction_file import check_prediction_file, write_predictions
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.kernels import choice
+from convnextv2.places import check_unread
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.prior import Prior
@@ -58,6 +59,8 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     out = Path(options.out) if options.out and not writes_folder else None
     if out is not None:
         check_prediction_file(out)
+    elif options.out:
+        check_unread(Path(options.out), options.images)
     for note in notes:
         print(note, file=sys.stderr)
     failures: dict[str, str] = {}

@@ -8,9 +8,12 @@ from PIL import Image
 
 from convnextv2.data.folders import files
 from convnextv2.errors import RecipeError
+from convnextv2.files import replacing
 from convnextv2.find import find_weights
+from convnextv2.places import check_place, check_unread
 from convnextv2.recipe.options import takes
 from convnextv2.tasks.masked.gallery import reconstruct_source
+from convnextv2.text import plain
 from convnextv2.verbs.options.predicting import ReconstructOptions
 from convnextv2.weights.opened import open_weights
 
@@ -32,6 +35,8 @@ def reconstruct(options: ReconstructOptions) -> Path:
     """
     recipe, _ = options.recipe()
     path = _picture_file(Path(options.out))
+    check_unread(path, options.images)
+    check_place(path)
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line)
@@ -45,10 +50,10 @@ def reconstruct(options: ReconstructOptions) -> Path:
         bad_images=recipe.bad_images,
     )
     for name in skipped:
-        print(f"{name}: not readable, skipped.")
+        print(f"{plain(name)}: not readable, skipped.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        with replacing(path) as temporary:
+            picture.save(temporary, Image.registered_extensions()[path.suffix.lower()])
     except (OSError, ValueError) as error:  # ValueError: larger than the format allows
         why = getattr(error, "strerror", None) or error
         raise RecipeError(f"out = {path}: cannot be written ({why}).") from None

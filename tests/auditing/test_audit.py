@@ -190,7 +190,7 @@ def test_boxes_are_counted_and_written_as_coco(tmp_path: Path) -> None:
 
 
 def test_places_that_would_do_harm_are_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="lies in the data"):
+    with pytest.raises(RecipeError, match="whose images are read"):
         convnextv2.audit(photos, out=photos / "audit")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/corrected").write_text("mine")

@@ -11,6 +11,7 @@ from convnextv2.data.manifest import Table, read_table
 from convnextv2.data.sources import find_sources, summary, validation_source
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.read import read_recipe
 
 IMAGES = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
 
@@ -238,3 +239,11 @@ def test_images_are_counted_not_labels(here: Path) -> None:
     )
     training, validation = find_sources(Recipe(data_dir="t.csv"), labelled=True)
     assert summary(training, validation).startswith("3 images for training, 2 classes")
+
+
+@pytest.mark.parametrize("blank", [" ", "space"])
+def test_a_blank_is_a_separator_as_it_is_or_in_words(here: Path, blank: str) -> None:
+    (here / "t.csv").write_text("path,label\n1.jpg,cat dog\n2.jpg,dog\n3.jpg,cat\n4.jpg,cat dog\n")
+    recipe, _ = read_recipe({"data_dir": "t.csv", "label_separator": blank})
+    training, _ = find_sources(recipe, labelled=True)
+    assert training.class_names == ("cat", "dog") and training.is_multi_label

@@ -299,7 +299,7 @@ def test_a_class_of_a_table_that_the_model_does_not_know_is_named(shop: Path) ->
     path = shop / "list.csv"
     path.write_text("path,label\nhat/0.png,hat\nshoe/1.jpg,boot\n")
     with pytest.raises(
-        DataError, match=r"class 'boot' \(1 rows\) is not among the 2 trained ones \(hat, shoe"
+        DataError, match=r"class 'boot' \(1 rows\) is not among the 2 trained ones \(hat, shoe\)\.$"
     ):
         validation_source(Recipe(data_dir=str(path)), ["hat", "shoe"], trained_on=False)
 

@@ -148,4 +148,13 @@ def test_what_cannot_be_shown_is_refused(
     assert main(["train", *options, *shown, "--resume"]) == 2
     assert "Leave resume out" in capsys.readouterr().err
     assert main(["train", *options, *shown, "--batch_size", "400"]) == 2
-    assert "no image to show" in capsys.readouterr().err
+    wanted = "batch_size = 400: there are only 18 training images, which do not fill one batch. "
+    assert f"{wanted}Use --batch_size 18 or less, or --batch_size auto." in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
+    broken = tmp_path / "broken"
+    for name in ("a", "b"):
+        (broken / "train" / name).mkdir(parents=True)
+        (broken / "train" / name / "0.png").write_bytes(b"no image")
+    options = ["--data_dir", str(broken), *SMALL, "--batch_size", "2", "--bad_images", "skip"]
+    assert main(["train", *options, *shown]) == 2
+    assert "none of the 2 training images can be read" in capsys.readouterr().err

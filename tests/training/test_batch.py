@@ -117,6 +117,23 @@ def resolved(recipe: Recipe, place: Place = CPU) -> tuple[int | str, int]:
     return found.batch_size, found.accumulate
 
 
+def test_a_step_takes_no_more_images_than_there_are(room: Callable[[float], None]) -> None:
+    room(1000)
+
+    def settled(recipe: Recipe, images: int, ranks: int = 1) -> tuple[int | str, int]:
+        place = Place(torch.device("cpu"), world_size=ranks)
+        found = resolve_batch(
+            recipe, WIDE, forward, precision=torch.float32, place=place, images=images
+        )
+        return found.batch_size, found.accumulate
+
+    auto = Recipe(batch_size="auto", image_size=1)
+    assert settled(auto, 3) == (3, 1) and settled(auto, 64) == settled(auto, 9999) == (64, 1)
+    assert settled(Recipe(batch_size="auto", image_size=1, accumulate=4), 37) == (37, 1)
+    for kept in ({"global_batch": 64}, {"drop_last": False}):
+        assert settled(Recipe(batch_size="auto", image_size=1, **kept), 3) == (64, 1)
+
+
 def test_on_the_cpu_the_estimate_decides(room: Callable[[float], None]) -> None:
     auto = Recipe(batch_size="auto", image_size=1)
     room(1000)

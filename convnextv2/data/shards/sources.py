@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.data.class_names import class_name_of
+from convnextv2.data.class_names import class_name_of, is_not_trained
 from convnextv2.data.shards.files import LocalFiles, ShardFiles
 from convnextv2.data.shards.images import ShardImages
 from convnextv2.data.shards.index import Index
@@ -155,10 +155,7 @@ def _named(
     names = list(class_names) or sorted(set(words))
     number = {class_name_of(name): i for i, name in enumerate(names)}
     if unknown := [word for word in words if word not in number]:
-        raise DataError(
-            f"{data_dir}: class {unknown[0]!r} is not among the {len(names)} trained ones "
-            f"({', '.join(names[:5])}, ...)."
-        )
+        raise DataError(f"{data_dir}: class {unknown[0]!r} {is_not_trained(names)}.")
     return names, np.array([number[word] for word in words], np.int64)
 
 

@@ -77,7 +77,7 @@ class Detection:
         self._check_size(encoder.total_stride)
         self.recipe = recipe  # `_trial` reads it
         self.recipe = recipe = settle_batch(
-            recipe, self.model, self._trial, self._place, self.depths
+            recipe, self.model, self._trial, self._place, self.depths, images=len(source)
         )
         self._normalise = build_batch_transform(recipe, num_classes=0).normalise
         self._quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None

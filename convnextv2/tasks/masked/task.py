@@ -59,7 +59,9 @@ class MaskedPretraining:
             self._lessons = build_tile_lessons(recipe, teacher, self.model, preprocessing)
         provenance = with_teacher(provenance, teacher, start)
         self.recipe = recipe  # `_trial` reads it
-        self.recipe = recipe = settle_batch(recipe, self.model, self._trial, place)
+        self.recipe = recipe = settle_batch(
+            recipe, self.model, self._trial, place, images=len(source)
+        )
         # A constant predicts a target of mean 0 and variance 1 with a loss of 1.
         self.usual_loss = 1.0 if recipe.norm_target else None
         if self._lessons is not None and self.usual_loss:

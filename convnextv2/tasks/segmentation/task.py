@@ -73,7 +73,7 @@ class Segmentation:
         self.recipe = recipe  # `_check_size` and `_trial` read it
         self._check_size(encoder.total_stride)
         self.recipe = recipe = settle_batch(
-            recipe, self.model, self._trial, self._place, self.depths
+            recipe, self.model, self._trial, self._place, self.depths, images=len(source)
         )
         self._normalise = build_batch_transform(recipe, num_classes=0).normalise
         self._quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None

@@ -96,7 +96,9 @@ class Supervised:
             total: Tensor = model(blank).sum()
             return total
 
-        self.recipe = recipe = settle_batch(recipe, self.model, trial, self._place, self.depths)
+        self.recipe = recipe = settle_batch(
+            recipe, self.model, trial, self._place, self.depths, images=len(source)
+        )
         self._to_images = build_batch_transform(recipe, self._num_classes)
         criterion = goal.criterion(
             recipe, source, self._validation, class_names, self._place.device
