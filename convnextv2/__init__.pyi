@@ -2093,6 +2093,9 @@ def demo(
 
     Returns:
         The path of the report.
+
+    Raises:
+        RunError: `out` holds something else than an earlier demo.
     """
 
 def push(
