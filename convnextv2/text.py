@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePath
+
 
 def plain(text: object) -> str:
     """Make text stay on its line and change nothing else on the screen.
@@ -15,6 +18,12 @@ def plain(text: object) -> str:
         and halves of surrogate pairs, which no encoding can write.
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def typed(path: PurePath | str) -> str:
+    """Write a path as one types it in a shell: in quotes if it needs them, and not as an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def brief(names: list[str]) -> str:

@@ -17,6 +17,7 @@ from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.rle import Rle, to_json
 from convnextv2.data.split_names import kind_of
 from convnextv2.files import replacing, write_json
+from convnextv2.text import typed
 
 WrongLabels = Literal["drop", "keep", "change"]
 
@@ -125,8 +126,8 @@ def _table_options(images: Images) -> str:
     options = " --labels multi" if images.is_multi_label else ""
     splits = [split for split in images.split_names if split]
     if splits and not any(kind_of(split) == "train" for split in splits):
-        options += f" --train_split {splits[0]}"
-        options += f" --val_split {splits[1]}" if len(splits) > 1 else ""
+        options += f" --train_split {typed(splits[0])}"
+        options += f" --val_split {typed(splits[1])}" if len(splits) > 1 else ""
     return options
 
 

@@ -19,6 +19,7 @@ from convnextv2.auditing.pictures import Pictures, contact_sheet, lines_of
 from convnextv2.auditing.summary import Summary
 from convnextv2.evaluation.page import Section, build_page, picture_of, write_page
 from convnextv2.files import replacing, write_json
+from convnextv2.text import typed
 
 MOST_SHOWN = 24
 """Number of findings of a kind on the page and on a contact sheet."""
@@ -204,5 +205,5 @@ def _next_steps(report: AuditReport) -> list[tuple[str, str]]:
     if corrected.path is None:
         return []
     verb = "train" if report.images.targets is not None else "pretrain"
-    command = f"convnextv2 {verb} --data_dir {corrected.path}{corrected.options}"
+    command = f"convnextv2 {verb} --data_dir {typed(corrected.path)}{corrected.options}"
     return [(command, "Train on the corrected data.")]

@@ -8,6 +8,8 @@ are enough, and the intervals do not depend on how images were dealt to ranks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,11 @@ def bootstrap_intervals(evaluation: Evaluation, *, seed: int = 0) -> dict[str, I
         found["top5"] = (draw.binomial(images, min(1.0, evaluation.top5), DRAWS) / images).tolist()
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return {name: _ends(np.quantile(values, tails)) for name, values in found.items()}
+
+
+def with_intervals(evaluation: Evaluation) -> Evaluation:
+    """Return a classifier's figures with the 95 % intervals of the main ones."""
+    return replace(evaluation, intervals=bootstrap_intervals(evaluation))
 
 
 def figures_of(pairs: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str, float]:

@@ -41,6 +41,13 @@ MOST_PAIRS = 15
 MOST_PAIRS_BESIDE_MATRIX = 8
 MOST_CLASSES_SHOWN = 20
 EXAMPLE_SIDE_PX = 320
+_MAIN = {
+    "top-1 accuracy": "top1",
+    "top-5 accuracy": "top5",
+    "balanced accuracy": "balanced_accuracy",
+    "macro F1": "macro_f1",
+}
+"""What the page begins with, and the figures' names in an `Evaluation`."""
 _WORDS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 PNG_PIXELS = 300_000
 """Larger pictures become JPEG, so that the file stays small enough to send."""
@@ -181,11 +188,13 @@ def build_page(
 def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list[tuple[str, str]]:
     figures = []
     if evaluation is not None:
-        figures.append(("top-1 accuracy", f"{evaluation.top1:.1%}"))
-        if evaluation.top5 is not None:
-            figures.append(("top-5 accuracy", f"{evaluation.top5:.1%}"))
-        figures.append(("balanced accuracy", f"{evaluation.balanced_accuracy:.1%}"))
-        figures.append(("macro F1", f"{evaluation.macro_f1:.1%}"))
+        for label, name in _MAIN.items():
+            if (value := getattr(evaluation, name)) is None:
+                continue
+            if evaluation.intervals and name in evaluation.intervals:
+                low, high = evaluation.intervals[name]
+                label += f" (95% interval: {low:.1%} to {high:.1%})"
+            figures.append((label, f"{value:.1%}"))
         figures.append(("validation images", f"{evaluation.images:,}"))
     return figures + [(label, str(value)) for label, value in summary.items()]
 

@@ -34,6 +34,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.recipe.prior import Prior
 from convnextv2.run import Run
 from convnextv2.tasks.supervised.rows import labelled_images
+from convnextv2.text import typed
 from convnextv2.verbs.export_dense import DENSE, export_dense
 from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.description import Description
@@ -185,7 +186,7 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     if (unknown := artifact.unknown()) is not None:
         print(
             f"coverage     {unknown.about.coverage:.2%}, fitted on {unknown.about.images} images. "
-            f"Test it on others: convnextv2 validate {artifact.path} --coverage "
+            f"Test it on others: convnextv2 validate {typed(artifact.path)} --coverage "
             f"{unknown.about.coverage:g} --data_dir OTHERS"
         )
     return artifact

@@ -11,6 +11,7 @@ from convnextv2.run import Run
 from convnextv2.tasks.masked.examination import build_examination
 from convnextv2.tasks.masked.report import report_pretraining
 from convnextv2.tasks.masked.task import MaskedPretraining
+from convnextv2.text import typed
 from convnextv2.verbs.options.learning import PretrainOptions
 from convnextv2.verbs.session import new_run, preview, run_task, show_images
 from convnextv2.weights.opened import open_weights
@@ -37,7 +38,7 @@ def pretrain(options: PretrainOptions) -> Run:
             report_pretraining(run, open_weights(find_weights(run.path)))
             say(f"Report: {run.report}")
             say(
-                f"Next: convnextv2 train --config small_data --data_dir DATA --init {run.path} "
-                "--out RUN"
+                "Next: convnextv2 train --config small_data --data_dir DATA "
+                f"--init {typed(run.path)} --out RUN"
             )
     return start.run

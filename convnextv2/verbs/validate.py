@@ -11,7 +11,7 @@ from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.deploy.dense_card import SegmentorCard
 from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
-from convnextv2.evaluation.intervals import bootstrap_intervals
+from convnextv2.evaluation.intervals import with_intervals
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.several_answers import measure_answers, read_answers
 from convnextv2.find import find_weights, open_run_weights, run_of
@@ -99,9 +99,7 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
             check_coverage(opened, recipe, options.coverage, options.prior)
         measured = measure(opened, recipe, place, options.prior, options.tta)
         if isinstance(measured, Measured):
-            intervals = bootstrap_intervals(measured.evaluation)
-            evaluation = replace(measured.evaluation, intervals=intervals)
-            measured = replace(measured, evaluation=evaluation)
+            measured = replace(measured, evaluation=with_intervals(measured.evaluation))
         if options.coverage is not None and isinstance(measured, Measured):
             coverage = measure_coverage(opened, measured.source, recipe, place, options.coverage)
             measured = replace(measured, evaluation=replace(measured.evaluation, unknown=coverage))
@@ -167,8 +165,7 @@ def _at_sizes(
         at = recipe.model_copy(update={"image_size": size})
         measured = measure(opened, at, place, options.prior, options.tta)
         assert isinstance(measured, Measured)
-        evaluation = measured.evaluation
-        evaluation = replace(evaluation, intervals=bootstrap_intervals(evaluation))
+        evaluation = with_intervals(measured.evaluation)
         say(f"At {size} px:")
         say(evaluation.table())
         found[str(size)] = evaluation.to_dict()

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -114,6 +115,17 @@ def test_the_page_is_well_formed_and_has_every_section(num_classes):
     assert {attrs["href"] for tag, attrs in page.tags if tag == "a"} == {
         f"#{name}" for name in page.ids()
     }
+
+
+def test_the_main_figures_have_their_intervals_if_these_were_computed():
+    evaluation = evaluation_of(3)
+    assert "interval" not in Page(full_report()).text
+    known = replace(evaluation, intervals={"top1": (0.251, 0.804), "macro_f1": (0.1, 0.9)})
+    page = build_page("", summary={}, recipe={}, evaluation=known, class_names=["a", "b", "c"])
+    text = " ".join(Page(page).text.split())
+    assert re.search(rf"top-1 accuracy \(95% interval: 25.1% to 80.4%\) ?{known.top1:.1%}", text)
+    assert re.search(rf"macro F1 \(95% interval: 10.0% to 90.0%\) ?{known.macro_f1:.1%}", text)
+    assert "balanced accuracy (" not in text
 
 
 def test_nothing_is_loaded_from_outside():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,6 +16,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.balance import statement
 from convnextv2.evaluation.gallery import to_picture
+from convnextv2.evaluation.intervals import with_intervals
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.page import Example, build_page, write_page
 from convnextv2.find import find_weights, open_run_weights, run_of
@@ -48,6 +50,7 @@ def report_training(run: Run, place: Place, init: Weights | None = None) -> Eval
         return None
     weights = open_run_weights(find_weights(run.path))
     measured = evaluate_weights(weights, recipe, Place(place.device))
+    measured = replace(measured, evaluation=with_intervals(measured.evaluation))
     say_left_out(measured.skipped, "validation image")
     write_evaluation_report(weights.path, measured, recipe, init, teacher)
     return measured.evaluation

@@ -34,6 +34,7 @@ from convnextv2.tasks.detection.measure import (
 )
 from convnextv2.tasks.supervised.page import page_of, pretraining, short
 from convnextv2.tasks.title import title
+from convnextv2.text import typed
 from convnextv2.weights.opened import Weights
 
 _WORST = 12
@@ -118,9 +119,11 @@ def write_detection_report(
 
 def _next_steps(name: str, recipe: Recipe) -> list[tuple[str, str]]:
     """Return commands that make sense after a training, and what each is good for."""
+    name = typed(name)
     return [
         (f"convnextv2 predict {name} IMAGE_OR_FOLDER --out found", "Find objects in new images."),
         (f"convnextv2 validate {name} --val_split test", "Measure it on another split."),
+        (f"convnextv2 export {name} --format onnx", "Make an artifact to deploy, and test it."),
         (
             f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {recipe.lr * 2:g}",
             "Try another learning rate.",

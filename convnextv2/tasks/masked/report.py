@@ -8,6 +8,7 @@ from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
 from convnextv2.tasks.title import title
+from convnextv2.text import typed
 from convnextv2.weights.opened import Weights
 
 
@@ -20,7 +21,8 @@ def report_pretraining(run: Run, weights: Weights) -> None:
     """
     recipe = run.recipe
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
-    fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {run.path} --out RUN"
+    name = typed(run.path)
+    fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {name} --out RUN"
     page = build_page(
         f"FCMAE pre-training: {title(recipe)}",
         summary={
@@ -37,7 +39,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
         next_steps=[
             (fine_tune, "Fine-tune the encoder on labelled images."),
             (
-                f"convnextv2 reconstruct {run.path} IMAGE_OR_FOLDER",
+                f"convnextv2 reconstruct {name} IMAGE_OR_FOLDER",
                 "See what it makes of other images.",
             ),
         ],

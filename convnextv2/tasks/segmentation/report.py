@@ -22,6 +22,7 @@ from convnextv2.run import Run
 from convnextv2.tasks.segmentation.measure import MeasuredMaps, evaluate_segmentor
 from convnextv2.tasks.supervised.page import page_of, pretraining, short
 from convnextv2.tasks.title import title
+from convnextv2.text import typed
 from convnextv2.weights.opened import Weights
 
 
@@ -89,7 +90,7 @@ def _page(
         if measured.skipped:
             summary["validation images left out"] = str(len(measured.skipped))
         sections = segmentation_sections(measured.evaluation, _examples(measured), channels)
-    name = str(run.path) if run else str(weights)
+    name = typed(run.path if run else weights)
     return build_page(
         title(recipe),
         summary=summary,
@@ -102,6 +103,7 @@ def _page(
         next_steps=[
             (f"convnextv2 predict {name} IMAGE_OR_FOLDER --out FOLDER", "Segment new images."),
             (f"convnextv2 validate {name} --data_dir OTHER", "Measure it on other label maps."),
+            (f"convnextv2 export {name} --format onnx", "Make an artifact to deploy, and test it."),
         ],
     )
 

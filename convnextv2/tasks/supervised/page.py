@@ -17,6 +17,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
 from convnextv2.tasks.supervised.set_up import same_data
+from convnextv2.text import typed
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights, open_weights
 
@@ -90,9 +91,11 @@ def next_steps(name: str, recipe: Recipe) -> list[tuple[str, str]]:
         name: The run folder, as it is to be written.
         recipe: The recipe of the run.
     """
+    name = typed(name)
     return [
         (f"convnextv2 predict {name} IMAGE_OR_FOLDER", "Classify new images."),
         (f"convnextv2 validate {name} --data_dir OTHER", "Measure it on other labelled images."),
+        (f"convnextv2 export {name} --format onnx", "Make an artifact to deploy, and test it."),
         (
             f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {recipe.lr * 2:g}",
             "Try another learning rate.",
