@@ -19,8 +19,8 @@ from convnextv2.model.convnext import create_model
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor, pixel_cross_entropy, segmentation_loss
 from convnextv2.recipe.read import read_recipe
-from convnextv2.tasks.detection.task import build_detector
-from convnextv2.tasks.segmentation.task import build_segmentor
+from convnextv2.tasks.detection.goal import build_detector
+from convnextv2.tasks.segmentation.goal import build_segmentor
 
 CLASSES, OBJECTS = 20, 8
 BATCH = 4

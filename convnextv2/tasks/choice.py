@@ -18,22 +18,23 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.tasks.classification.goal import OneClass
 from convnextv2.tasks.classification.report import report_training as report_classification
+from convnextv2.tasks.dense.task import Dense
+from convnextv2.tasks.detection.goal import BoxesAndMasks, build_detector, wants_masks
 from convnextv2.tasks.detection.report import report_detection
-from convnextv2.tasks.detection.task import Detection, build_detector, wants_masks
 from convnextv2.tasks.masked.task import build_masked
 from convnextv2.tasks.measure import AnyEvaluation
 from convnextv2.tasks.multi_label.goal import AnyLabels, several_labels
 from convnextv2.tasks.multi_label.measure import evaluate_labels
 from convnextv2.tasks.multi_label.report import write_label_report
+from convnextv2.tasks.segmentation.goal import PixelClasses, build_segmentor
 from convnextv2.tasks.segmentation.report import report_segmentation
-from convnextv2.tasks.segmentation.task import Segmentation, build_segmentor
 from convnextv2.tasks.supervised.task import Supervised
 from convnextv2.training.build import build_network
 from convnextv2.training.optim import freeze, freeze_grn
 from convnextv2.training.start import Start
 from convnextv2.weights.opened import Weights
 
-AnyTask = Supervised | Segmentation | Detection
+AnyTask = Supervised | Dense
 
 
 def build_task(start: Start) -> AnyTask:
@@ -44,9 +45,9 @@ def build_task(start: Start) -> AnyTask:
             settled for that.
     """
     if start.recipe.task == "segmentation":
-        return Segmentation(start)
+        return Dense(start, PixelClasses())
     if start.recipe.task == "detection":
-        return Detection(start)
+        return Dense(start, BoxesAndMasks())
     sources = find_sources(start.recipe, labelled=True)
     if not sources[0].is_multi_label:
         return Supervised(start, sources, OneClass())
@@ -114,10 +115,9 @@ def report_training(
         The evaluation, or None if there are no validation images.
     """
     recipe = run.recipe
-    if isinstance(task, Segmentation):
-        return report_segmentation(run, place, init, validated=task.is_validated)
-    if isinstance(task, Detection):
-        return report_detection(run, place, init, validated=task.is_validated)
+    if isinstance(task, Dense):
+        report = report_segmentation if recipe.task == "segmentation" else report_detection
+        return report(run, place, init, validated=task.is_validated)
     if task.description.kind != "multi_label" or find_sources(recipe, labelled=True)[1] is None:
         return report_classification(run, place, init)
     weights = open_run_weights(find_weights(run.path))

@@ -35,7 +35,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run, open_run
 from convnextv2.tasks.classification.goal import build_criterion
-from convnextv2.tasks.detection.task import detection_loss
+from convnextv2.tasks.detection.goal import detection_loss
 from convnextv2.tasks.multi_label.goal import build_label_criterion
 from convnextv2.training.bad_step import KeptStep, bad_steps, read_bad_step
 from convnextv2.training.gradients import seed_from

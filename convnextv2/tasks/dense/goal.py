@@ -1,0 +1,129 @@
+"""What a dense task has to know about its annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from convnextv2.data.batch import Batch
+from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.left_out import Quarantine
+from convnextv2.data.loader import EvaluationLoader, TrainingLoader
+from convnextv2.data.storage import Patience
+from convnextv2.distributed import Place
+from convnextv2.model.detector import Detector
+from convnextv2.model.upernet import Segmentor
+from convnextv2.preprocessing import Preprocessing
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.preview import Shown
+
+DenseNetwork = Segmentor | Detector
+
+
+class Goal(Protocol):
+    """The part of a dense task that depends on what its annotations are."""
+
+    kind: str
+    """The kind of the weights; see `Description.kind`."""
+
+    score: str
+    """The name of the figure that decides which weights are best."""
+
+    def find(self, recipe: Recipe, place: Place) -> tuple[AnnotatedSource, AnnotatedSource | None]:
+        """Find the images for training and for validation, and scan their annotations.
+
+        Args:
+            recipe: The recipe.
+            place: This rank.
+
+        Raises:
+            MissingPackageError: A package that reads the annotations is not installed.
+            DataError: The annotations cannot be used.
+        """
+
+    def summary(self, training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
+        """Say how many images there are, and of what."""
+
+    def check_validation(self, validation: AnnotatedSource) -> None:
+        """Check that there is something to measure in the validation images.
+
+        Raises:
+            DataError: There is not.
+        """
+
+    def build_model(self, recipe: Recipe, place: Place, source: AnnotatedSource) -> DenseNetwork:
+        """Build the network for the training images, with random weights.
+
+        Raises:
+            RecipeError: The recipe asks for something that the annotations do not have.
+        """
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        """Return how images are prepared for evaluation."""
+
+    def trial(self, model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
+        """Compute a loss for blank images (N, C, H, W), to find out what a step takes."""
+
+    def training_loader(
+        self,
+        recipe: Recipe,
+        source: AnnotatedSource,
+        place: Place,
+        quarantine: Quarantine | None,
+    ) -> TrainingLoader:
+        """Build the training batches of this rank."""
+
+    def evaluation_loader(
+        self,
+        recipe: Recipe,
+        source: AnnotatedSource,
+        place: Place,
+        preprocessing: Preprocessing,
+        quarantine: Quarantine | None,
+        patience: Patience | None,
+    ) -> EvaluationLoader:
+        """Build the evaluation batches of this rank, each of one image."""
+
+    def loss(
+        self, model: nn.Module, network: DenseNetwork, images: Tensor, targets: Any, recipe: Recipe
+    ) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            model: The network, wrapped if gradients are averaged over ranks.
+            network: The network itself.
+            images: (N, C, H, W), normalised, on the device.
+            targets: The targets of the batch, as the training loader gives them.
+            recipe: The recipe.
+
+        Returns:
+            A scalar.
+        """
+
+    def shown(self, batch: Batch, class_names: Sequence[str]) -> list[Shown]:
+        """Return the images of a batch with their annotations, for people."""
+
+    def evaluate(
+        self,
+        network: DenseNetwork,
+        loader: EvaluationLoader,
+        source: AnnotatedSource,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        place: Place,
+    ) -> dict[str, float]:
+        """Evaluate the network. Every image is counted exactly once over all ranks.
+
+        Args:
+            network: The network.
+            loader: The batches of this rank.
+            source: The images.
+            preprocessing: How they are prepared.
+            recipe: The recipe.
+            place: This rank.
+
+        Returns:
+            The figures by name.
+        """

@@ -1,0 +1,125 @@
+"""Training on annotated images, for segmentation and detection."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from convnextv2.console import say
+from convnextv2.data.batch import Batch
+from convnextv2.data.left_out import Quarantine
+from convnextv2.data.notices import say_left_out
+from convnextv2.data.transforms import build_batch_transform
+from convnextv2.errors import RecipeError
+from convnextv2.tasks.dense.goal import Goal
+from convnextv2.tasks.preview import Shown
+from convnextv2.training.announce import say_notes, scratch_line
+from convnextv2.training.batch import settle_batch
+from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.start import Start
+from convnextv2.weights.description import Description
+
+
+class Dense:
+    """Learn from annotated images. See `training.task.Task`."""
+
+    usual_loss = None  # not known: it depends on the annotations
+
+    def __init__(self, start: Start, goal: Goal) -> None:
+        """Find the images, scan their annotations, and build the network.
+
+        Args:
+            start: How the run starts, and where.
+            goal: What the annotations teach.
+
+        Raises:
+            MissingPackageError: A package that reads the annotations is not installed.
+            DataError: The annotations cannot be used; the message lists all defects.
+            RecipeError: The images are smaller than the network can take, or the recipe asks for
+                something that the annotations do not have.
+        """
+        recipe, self._place, self._goal = start.recipe, start.place, goal
+        source, self._validation = goal.find(recipe, self._place)
+        say_notes(source, self._validation)
+        say(goal.summary(source, self._validation))
+        is_watched = self._validation is not None and recipe.val_while_train
+        if self._validation is not None and is_watched:
+            goal.check_validation(self._validation)
+        if line := scratch_line(start.way, len(source), classifies=False):
+            say(line)
+        self.class_names = source.class_names
+        torch.manual_seed(recipe.seed)
+        self.model = goal.build_model(recipe, self._place, source)
+        encoder = self.model.encoder
+        self.depths = encoder.depths
+        provenance = start.load_into(self.model, self.class_names, len(self.class_names))
+        freeze(self.model, recipe.freeze)
+        if recipe.freeze_grn:
+            freeze_grn(self.model)
+        self._preprocessing = goal.preprocessing(recipe)
+        if min(self._preprocessing.image_size) < encoder.total_stride:
+            raise RecipeError(
+                f"image_size = {recipe.image_size}: the network needs at least "
+                f"{encoder.total_stride} px a side. Use a larger one, or a smaller stem_stride."
+            )
+        image_shape = recipe.in_channels, *self._preprocessing.image_size
+
+        def trial(model: nn.Module, images: int) -> Tensor:
+            """Run blank images, so that `settle_batch` finds out what a step takes."""
+            device = next(model.parameters()).device
+            return goal.trial(model, torch.zeros(images, *image_shape, device=device), recipe)
+
+        self.recipe = settle_batch(
+            recipe, self.model, trial, self._place, self.depths, images=len(source)
+        )
+        self._normalise = build_batch_transform(self.recipe, num_classes=0).normalise
+        self._quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
+        self.loader = goal.training_loader(self.recipe, source, self._place, self._quarantine)
+        self.description = Description(
+            kind=goal.kind,
+            model=recipe.model,
+            arguments=self.model.arguments,
+            head=self.model.head_arguments,
+            class_names=list(self.class_names),
+            preprocessing=self._preprocessing.to_json(),
+            provenance=provenance,
+        )
+        self.best_description = self.description
+        self.score = goal.score if is_watched else None
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether there are validation images."""
+        return self._validation is not None
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Compute the loss of a batch.
+
+        What the network samples is drawn from PyTorch's own generator, which the loop seeds for
+        each step.
+        """
+        images = self._normalise(batch.pixels.to(self._place.device))
+        return self._goal.loss(model, self.model, images, batch.targets, self.recipe)
+
+    def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
+        """Return the images of a batch with their annotations."""
+        return self._goal.shown(batch, self.class_names)
+
+    def size(self, batch: Batch) -> int:
+        """Count the images in a batch."""
+        return len(batch.indices)
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the model on the validation images.
+
+        Returns:
+            The figures of the goal, by name.
+        """
+        assert self._validation is not None
+        recipe, place, how = self.recipe, self._place, self._preprocessing
+        loader = self._goal.evaluation_loader(
+            recipe, self._validation, place, how, self._quarantine, self.loader.patience
+        )
+        figures = self._goal.evaluate(self.model, loader, self._validation, how, recipe, place)
+        say_left_out(loader.skipped_anywhere(place), "validation image")
+        return figures
