@@ -9,30 +9,20 @@ from convnextv2.data.dense.map_sources import find_map_sources
 from convnextv2.data.dense.object_sources import find_object_sources
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.distributed import Place
-from convnextv2.find import find_weights, open_run_weights
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.run import Run
 from convnextv2.tasks.classification.goal import OneClass
-from convnextv2.tasks.classification.report import report_training as report_classification
 from convnextv2.tasks.dense.task import Dense
 from convnextv2.tasks.detection.goal import BoxesAndMasks, build_detector, wants_masks
-from convnextv2.tasks.detection.report import report_detection
 from convnextv2.tasks.masked.task import build_masked
-from convnextv2.tasks.measure import AnyEvaluation
 from convnextv2.tasks.multi_label.goal import AnyLabels, several_labels
-from convnextv2.tasks.multi_label.measure import evaluate_labels
-from convnextv2.tasks.multi_label.report import write_label_report
 from convnextv2.tasks.segmentation.goal import PixelClasses, build_segmentor
-from convnextv2.tasks.segmentation.report import report_segmentation
 from convnextv2.tasks.supervised.task import Supervised
 from convnextv2.training.build import build_network
 from convnextv2.training.optim import freeze, freeze_grn
 from convnextv2.training.start import Start
-from convnextv2.weights.opened import Weights
 
 AnyTask = Supervised | Dense
 
@@ -90,7 +80,7 @@ def outline(recipe: Recipe, source: Source, *, labelled: bool) -> nn.Module:
             model = build_segmentor(recipe, build_network(recipe, None), classes)
         elif recipe.task == "detection":
             assert isinstance(source, AnnotatedSource), "find_training returns that"
-            masks = wants_masks(recipe, objects_of(source).has_masks)
+            masks = wants_masks(recipe.masks, objects_of(source).has_masks)
             model = build_detector(recipe, build_network(recipe, None), classes, masks=masks)
         else:
             model = build_network(recipe, recipe.num_classes or classes)
@@ -98,30 +88,3 @@ def outline(recipe: Recipe, source: Source, *, labelled: bool) -> nn.Module:
     if recipe.freeze_grn:
         freeze_grn(model)
     return model
-
-
-def report_training(
-    task: AnyTask, run: Run, place: Place, init: Weights | None = None
-) -> AnyEvaluation | None:
-    """Evaluate the best weights of a finished run on its validation images, and write its report.
-
-    Args:
-        task: What the run has learned.
-        run: The run.
-        place: This rank. The other ranks take no part in the report.
-        init: The weights that the run was started from, if they are open.
-
-    Returns:
-        The evaluation, or None if there are no validation images.
-    """
-    recipe = run.recipe
-    if isinstance(task, Dense):
-        report = report_segmentation if recipe.task == "segmentation" else report_detection
-        return report(run, place, init, validated=task.is_validated)
-    if task.description.kind != "multi_label" or find_sources(recipe, labelled=True)[1] is None:
-        return report_classification(run, place, init)
-    weights = open_run_weights(find_weights(run.path))
-    measured = evaluate_labels(weights, recipe, Place(place.device))
-    say_left_out(measured.skipped, "validation image")
-    write_label_report(weights.path, measured, recipe, init)
-    return measured.evaluation

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
@@ -15,13 +13,9 @@ from convnextv2.evaluation.segmentation import SegmentationEvaluation
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
 from convnextv2.tasks.classification.measure import Measured, Views, evaluate_weights
-from convnextv2.tasks.classification.report import write_evaluation_report
 from convnextv2.tasks.detection.measure import MeasuredObjects, evaluate_detector
-from convnextv2.tasks.detection.report import write_detection_report
 from convnextv2.tasks.multi_label.measure import MeasuredLabels, evaluate_labels
-from convnextv2.tasks.multi_label.report import write_label_report
 from convnextv2.tasks.segmentation.measure import MeasuredMaps, evaluate_segmentor
-from convnextv2.tasks.segmentation.report import write_segmentation_report
 from convnextv2.weights.opened import Weights
 
 AnyMeasured = Measured | MeasuredLabels | MeasuredMaps | MeasuredObjects
@@ -64,14 +58,3 @@ def measure(
         check_has_prior(kind, prior, str(opened.path))
         return evaluate_labels(opened, recipe, place, prior)
     return evaluate_weights(opened, recipe, place, prior, views)
-
-
-def write_report(weights: Path, measured: AnyMeasured, recipe: Recipe) -> Path:
-    """Write the page of an evaluation; see `classification.report.write_evaluation_report`."""
-    if isinstance(measured, MeasuredMaps):
-        return write_segmentation_report(weights, measured, recipe)
-    if isinstance(measured, MeasuredObjects):
-        return write_detection_report(weights, measured, recipe)
-    if isinstance(measured, MeasuredLabels):
-        return write_label_report(weights, measured, recipe)
-    return write_evaluation_report(weights, measured, recipe)

@@ -23,26 +23,25 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from convnextv2.checkpoint_shards import Room
 from convnextv2.distributed import Place
 from convnextv2.model.layers import Block
-from convnextv2.recipe.knobs import Recipe
 
 
-def shares_model(recipe: Recipe, place: Place) -> bool:
+def shares_model(shard: bool, place: Place) -> bool:
     """Return whether the model is to be sharded: it was asked for, and there are several ranks."""
-    return recipe.shard and place.world_size > 1
+    return shard and place.world_size > 1
 
 
-def skeleton(recipe: Recipe, place: Place) -> AbstractContextManager[object]:
+def skeleton(shard: bool, place: Place) -> AbstractContextManager[object]:
     """Build a network without memory for its weights if this rank gets them from rank 0.
 
     Args:
-        recipe: The recipe.
+        shard: The knob.
         place: This rank.
 
     Returns:
         A context in which new tensors are on the meta device, if the model is going to be sharded
         and this is not rank 0.
     """
-    is_empty = shares_model(recipe, place) and not place.is_main
+    is_empty = shares_model(shard, place) and not place.is_main
     return torch.device("meta") if is_empty else nullcontext()
 
 

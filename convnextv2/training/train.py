@@ -59,7 +59,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
     for line in announcements(recipe, global_batch, lr, dtype, place):
         say(line)
 
-    if shares_model(recipe, place):
+    if shares_model(recipe.shard, place):
         shard_model(model, place)
     else:
         model.to(place.device)

@@ -23,7 +23,7 @@ from convnextv2.recipe.options import takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.compare import align, changed_images
 from convnextv2.tasks.classification.measure import Measured, evaluate_weights
-from convnextv2.tasks.supervised.page import short
+from convnextv2.tasks.page import short
 from convnextv2.verbs.options.measuring import CompareOptions
 from convnextv2.verbs.options.shared import LABELLED_IMAGES
 from convnextv2.weights.opened import Weights

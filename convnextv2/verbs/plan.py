@@ -129,7 +129,7 @@ def _whole_run(verb: str, recipe: Recipe, batches: int, found: Mapping[str, Any]
             # third of a checkpoint each.
             "disk_gib": found["checkpoint_gib"] * (kept + 1 + 2 / 3),
         }
-        _print_measured(figures, found["measured"], recipe)
+        _print_measured(figures, found["measured"], recipe.device)
     hours = steps * found["seconds_per_step"] / 3600
     figures |= {"epochs": recipe.epochs, "steps": steps, "hours": hours}
     print(
@@ -145,7 +145,7 @@ def _whole_run(verb: str, recipe: Recipe, batches: int, found: Mapping[str, Any]
     return figures
 
 
-def _print_measured(figures: Mapping[str, Any], measured: int, recipe: Recipe) -> None:
+def _print_measured(figures: Mapping[str, Any], measured: int, device: str) -> None:
     waits = (
         f", {figures['data_wait']:.0%} of the time waiting for data"
         if figures["data_wait"] > 0.05
@@ -157,7 +157,7 @@ def _print_measured(figures: Mapping[str, Any], measured: int, recipe: Recipe) -
     )
     memory = (
         "Memory"
-        if choose_device(recipe.device).type == "cpu"
+        if choose_device(device).type == "cpu"
         else "Memory of the host (that of the device is not measured)"
     )
     print(

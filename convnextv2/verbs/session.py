@@ -78,7 +78,8 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         if way is Way.RESUME:
             recipe, batch = _keep_batch(recipe, run, place)
             notes += batch
-        for note in (*notes, *more, *_notes(verb, recipe), *_on_cpu(recipe, place), unlocked):
+        notes += [*more, *_notes(verb, recipe), *_on_cpu(recipe.kernels, place), unlocked]
+        for note in notes:
             if note:
                 say(note)
         say(f"Run folder: {path}")
@@ -118,7 +119,7 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         recipe, weights, inferred = prepare(recipe, path, way)
         with joined(recipe.device, "off", timeout_s=recipe.rank_timeout_s) as (place, more):
             told = *notes, *inferred, *more, *_notes(options.command, recipe)
-            for note in (*told, *_on_cpu(recipe, place)):
+            for note in (*told, *_on_cpu(recipe.kernels, place)):
                 say(note)
             yield Start(recipe, Run(path), place, way, weights)
 
@@ -256,7 +257,7 @@ def _folder(verb: str, recipe: Recipe) -> Path:
     return Path(recipe.out or f"runs/{verb}-{recipe.model}")
 
 
-def _on_cpu(recipe: Recipe, place: Place) -> list[str]:
+def _on_cpu(kernels: choice.Choice, place: Place) -> list[str]:
     """Choose the kernels of this process.
 
     Returns:
@@ -264,10 +265,10 @@ def _on_cpu(recipe: Recipe, place: Place) -> list[str]:
         expected.
     """
     if place.device.type != "cpu":
-        return ["No effect here: kernels (for the CPU only)."] if recipe.kernels != "auto" else []
-    chosen = choice.choose(recipe.kernels)
+        return ["No effect here: kernels (for the CPU only)."] if kernels != "auto" else []
+    chosen = choice.choose(kernels)
     lines = [waiting.line(os.environ, torch.get_num_threads())]
-    if chosen not in (recipe.kernels, "native"):
+    if chosen not in (kernels, "native"):
         lines.append(f"Kernels: {chosen}; about half as fast on a CPU.")
     return lines
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from convnextv2.console import say
 from convnextv2.recipe.options import takes
 from convnextv2.run import Run
-from convnextv2.tasks.choice import build_task, report_training
+from convnextv2.tasks.choice import build_task
+from convnextv2.tasks.report import report_training
 from convnextv2.verbs.options.learning import TrainOptions
 from convnextv2.verbs.session import new_run, preview, run_task, show_images
 

@@ -21,7 +21,8 @@ from convnextv2.recipe.options import takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.coverage import check_coverage, measure_coverage
 from convnextv2.tasks.classification.measure import Measured
-from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure, write_report
+from convnextv2.tasks.measure import AnyEvaluation, AnyMeasured, measure
+from convnextv2.tasks.report import write_report
 from convnextv2.verbs.options.measuring import ValidateOptions
 from convnextv2.weights.opened import Weights
 

@@ -59,8 +59,7 @@ def learn(model, recipe, steps=3, average=None, scaler=None, dtype=torch.float32
 
 
 def sharded():
-    recipe = Recipe(shard=True)
-    with skeleton(recipe, place):
+    with skeleton(True, place):
         model = build()
     assert (next(model.parameters()).device.type == "meta") == (place.rank > 0)
     shard_model(model, place)

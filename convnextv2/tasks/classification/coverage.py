@@ -147,7 +147,8 @@ def measure_coverage(
     """
     device = recipe.device if isinstance(opened, Artifact) else str(place.device)
     scorer = open_scorer(opened, device=device, precision=recipe.precision)
-    unknown, told = scorer.unknown, f"labelled validation images of {_origin(recipe)}"
+    unknown = scorer.unknown
+    told = f"labelled validation images of {recipe.data_dir or recipe.dataset}"
     is_fitted = unknown is not None and unknown.about.coverage == coverage
     if not is_fitted:
         check_enough(len(source), coverage, told, factor=2)
@@ -157,10 +158,6 @@ def measure_coverage(
         if place.is_main:
             save_unknown(path_beside(opened.path), unknown)
     return _test(unknown, scored, place, told)
-
-
-def _origin(recipe: Recipe) -> str:
-    return recipe.data_dir or recipe.dataset
 
 
 def _score(

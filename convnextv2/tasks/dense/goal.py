@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from convnextv2.data.batch import Batch
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import EvaluationLoader, TrainingLoader
-from convnextv2.data.storage import Patience
+from convnextv2.data.loader import Augmentation, EvaluationLoader, Preparation
 from convnextv2.distributed import Place
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
@@ -66,25 +64,14 @@ class Goal(Protocol):
     def trial(self, model: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
         """Compute a loss for blank images (N, C, H, W), to find out what a step takes."""
 
-    def training_loader(
-        self,
-        recipe: Recipe,
-        source: AnnotatedSource,
-        place: Place,
-        quarantine: Quarantine | None,
-    ) -> TrainingLoader:
-        """Build the training batches of this rank."""
+    def train_transform(self, recipe: Recipe, source: AnnotatedSource) -> Augmentation:
+        """Build the augmentation of training images."""
 
-    def evaluation_loader(
-        self,
-        recipe: Recipe,
-        source: AnnotatedSource,
-        place: Place,
-        preprocessing: Preprocessing,
-        quarantine: Quarantine | None,
-        patience: Patience | None,
-    ) -> EvaluationLoader:
-        """Build the evaluation batches of this rank, each of one image."""
+    def eval_transform(self, preprocessing: Preprocessing) -> Preparation:
+        """Build the preparation of evaluation images."""
+
+    def collate(self, targets: Sequence[Any], /) -> Any:
+        """Join the targets of a batch, of which there may be none."""
 
     def loss(
         self, model: nn.Module, network: DenseNetwork, images: Tensor, targets: Any, recipe: Recipe

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from convnextv2.console import say
 from convnextv2.data.batch import Batch
 from convnextv2.data.left_out import Quarantine
+from convnextv2.data.loader import build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.transforms import build_batch_transform
 from convnextv2.errors import RecipeError
@@ -74,7 +75,14 @@ class Dense:
         )
         self._normalise = build_batch_transform(self.recipe, num_classes=0).normalise
         self._quarantine = Quarantine(start.run.path) if recipe.bad_images == "quarantine" else None
-        self.loader = goal.training_loader(self.recipe, source, self._place, self._quarantine)
+        self.loader = build_training_loader(
+            self.recipe,
+            source,
+            self._place,
+            self._quarantine,
+            transform=goal.train_transform(self.recipe, source),
+            collate=goal.collate,
+        )
         self.description = Description(
             kind=goal.kind,
             model=recipe.model,
@@ -117,8 +125,15 @@ class Dense:
         """
         assert self._validation is not None
         recipe, place, how = self.recipe, self._place, self._preprocessing
-        loader = self._goal.evaluation_loader(
-            recipe, self._validation, place, how, self._quarantine, self.loader.patience
+        loader = build_evaluation_loader(
+            recipe,
+            self._validation,
+            place,
+            self._quarantine,
+            self.loader.patience,
+            transform=self._goal.eval_transform(how),
+            collate=self._goal.collate,
+            batch_size=1,
         )
         figures = self._goal.evaluate(self.model, loader, self._validation, how, recipe, place)
         say_left_out(loader.skipped_anywhere(place), "validation image")

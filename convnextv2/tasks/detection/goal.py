@@ -13,14 +13,14 @@ from convnextv2.data.dense.object_sources import find_object_sources, object_sum
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.objects_geometry import (
     ObjectEvalTransform,
+    ObjectTrainTransform,
     build_object_train_transform,
     collate_objects,
 )
 from convnextv2.data.dense.rle import check_codec
 from convnextv2.data.dense.scan import object_counts
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import EvaluationLoader, TrainingLoader, build_training_loader
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
@@ -29,7 +29,7 @@ from convnextv2.inference.detector import ObjectFinder, padded
 from convnextv2.model.detector import Detector
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.detection.measure import build_object_loader, measure_objects
+from convnextv2.tasks.detection.measure import measure_objects
 from convnextv2.tasks.detection.preview import draw_target, name_objects
 from convnextv2.tasks.preview import Shown, from_picture
 from convnextv2.training.build import build_network
@@ -68,7 +68,7 @@ class BoxesAndMasks:
         Raises:
             RecipeError: Masks are asked for, and the data have none.
         """
-        masks = wants_masks(recipe, objects_of(source).has_masks)
+        masks = wants_masks(recipe.masks, objects_of(source).has_masks)
         encoder = build_network(recipe, None)
         return build_detector(recipe, encoder, len(source.class_names), masks=masks)
 
@@ -81,25 +81,16 @@ class BoxesAndMasks:
         assert isinstance(model, Detector)
         return model.trial(padded(images, model.encoder.total_stride))
 
-    def training_loader(
-        self,
-        recipe: Recipe,
-        source: AnnotatedSource,
-        place: Place,
-        quarantine: Quarantine | None,
-    ) -> TrainingLoader:
-        """Build the training batches of this rank."""
-        masks = wants_masks(recipe, objects_of(source).has_masks)
-        return build_training_loader(
-            recipe,
-            source,
-            place,
-            quarantine,
-            transform=build_object_train_transform(recipe, masks=masks),
-            collate=collate_objects,
-        )
+    collate = staticmethod(collate_objects)
 
-    evaluation_loader = staticmethod(build_object_loader)
+    def train_transform(self, recipe: Recipe, source: AnnotatedSource) -> ObjectTrainTransform:
+        """Build the augmentation of training images, with their masks if these are learned."""
+        masks = wants_masks(recipe.masks, objects_of(source).has_masks)
+        return build_object_train_transform(recipe, masks=masks)
+
+    def eval_transform(self, preprocessing: Preprocessing) -> ObjectEvalTransform:
+        """Build the preparation of evaluation images."""
+        return ObjectEvalTransform(preprocessing)
 
     def loss(
         self,
@@ -165,18 +156,22 @@ def detection_loss(
     return torch.stack(list(losses.values())).sum()
 
 
-def wants_masks(recipe: Recipe, has_masks: bool) -> bool:
+def wants_masks(asked: str, has_masks: bool) -> bool:
     """Decide whether masks are learned.
+
+    Args:
+        asked: The knob `masks`.
+        has_masks: Whether the objects of the data have some.
 
     Raises:
         RecipeError: They are asked for, and the data have none.
     """
-    if recipe.masks == "on" and not has_masks:
+    if asked == "on" and not has_masks:
         raise RecipeError(
             "masks = on: the objects have no masks. Give data with outlines or run-length codes, "
             "or leave masks out."
         )
-    return has_masks and recipe.masks != "off"
+    return has_masks and asked != "off"
 
 
 def build_detector(recipe: Recipe, encoder: Any, num_classes: int, *, masks: bool) -> Detector:

@@ -14,10 +14,8 @@ from convnextv2.data.dense.object_sources import validation_objects
 from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader
+from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.notices import evaluation_notes
-from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -28,7 +26,6 @@ from convnextv2.find import run_of
 from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.model.detector import Detector
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
 from convnextv2.weights.build import count_parameters
@@ -105,8 +102,15 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
     source = validation_objects(recipe, description.class_names, trained_on=trained_on)
     if finder.has_masks and not objects_of(source).has_masks:
         say(f"{weights}: its masks are not measured, since the objects of these images have none.")
-    preprocessing, quarantine = finder.transform.preprocessing, own_quarantine(opened.path, recipe)
-    loader = build_object_loader(recipe, source, place, preprocessing, quarantine)
+    loader = build_evaluation_loader(
+        recipe,
+        source,
+        place,
+        own_quarantine(opened.path, recipe),
+        transform=finder.transform,
+        collate=collate_objects,
+        batch_size=1,
+    )
     results = measure_objects(finder, loader, source, place)
     return MeasuredObjects(
         results.evaluation,
@@ -131,36 +135,6 @@ def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> O
         opened.description.class_names,
         place.device,
         choose_precision(recipe.evaluation_precision, place.device),
-    )
-
-
-def build_object_loader(
-    recipe: Recipe,
-    source: AnnotatedSource,
-    place: Place,
-    preprocessing: Preprocessing,
-    quarantine: Quarantine | None,
-    patience: Patience | None = None,
-) -> EvaluationLoader:
-    """Build the batches of this rank to measure on, each of one image with its objects.
-
-    Args:
-        recipe: The recipe.
-        source: The images.
-        place: This rank.
-        preprocessing: How images are prepared.
-        quarantine: The run's list of bad images.
-        patience: The patience of the run's training, if that waits here.
-    """
-    return build_evaluation_loader(
-        recipe,
-        source,
-        place,
-        quarantine,
-        patience,
-        transform=ObjectEvalTransform(preprocessing),
-        collate=collate_objects,
-        batch_size=1,
     )
 
 

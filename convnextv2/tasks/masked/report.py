@@ -7,7 +7,7 @@ from convnextv2.evaluation.health_section import health_sections
 from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.run import Run
 from convnextv2.tasks.masked.gallery import run_gallery
-from convnextv2.tasks.title import title
+from convnextv2.tasks.page import title
 from convnextv2.text import typed
 from convnextv2.weights.opened import Weights
 

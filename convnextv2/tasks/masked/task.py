@@ -45,10 +45,10 @@ class MaskedPretraining:
         say_notes(source)
         say(f"{len(source):,} images for pre-training.")
         torch.manual_seed(recipe.seed)
-        with skeleton(recipe, place):
+        with skeleton(recipe.shard, place):
             encoder = build_network(recipe, None)
         provenance = start.load_into(encoder)
-        with skeleton(recipe, place):
+        with skeleton(recipe.shard, place):
             self.model = build_masked(recipe, encoder)
         preprocessing = build_preprocessing(recipe)
         self._size = preprocessing.image_size

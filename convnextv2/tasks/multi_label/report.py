@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from convnextv2.console import say
-from convnextv2.errors import DataError
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.label_sections import (
     WrongLabels,
@@ -15,57 +14,40 @@ from convnextv2.evaluation.label_sections import (
     label_sections,
     wrong_labels,
 )
-from convnextv2.evaluation.page import build_page, write_page
 from convnextv2.evaluation.thresholds import DEFAULT
-from convnextv2.find import run_of
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
 from convnextv2.tasks.multi_label.measure import MeasuredLabels
-from convnextv2.tasks.supervised.page import next_steps, page_of, pretraining, short
-from convnextv2.tasks.title import title
+from convnextv2.tasks.page import read_example, run_page, summary_of
+from convnextv2.tasks.supervised.next_steps import next_steps
 from convnextv2.weights.opened import Weights
 
 _EXAMPLES = 12
 """Number of images with wrong labels that are shown."""
 
 
-def write_label_report(
-    weights: Path, measured: MeasuredLabels, recipe: Recipe, init: Weights | None = None
-) -> Path:
-    """Write the page of an evaluation.
+def label_page(
+    run: Run | None, measured: MeasuredLabels, recipe: Recipe, init: Weights | None
+) -> str:
+    """Build the page of an evaluation as HTML.
 
     Args:
-        weights: The path of the weights that were evaluated.
+        run: The run that was evaluated; None for weights on their own.
         measured: The evaluation.
         recipe: The recipe, which names the data.
         init: The weights that the run was started from, if they are open.
-
-    Returns:
-        The path of the page; see `classification.report.write_evaluation_report`.
     """
-    path, run = page_of(weights, recipe), run_of(weights)
-    gallery, pretrain_metrics = pretraining(recipe, init)
     names, evaluation = measured.description.class_names, measured.evaluation
     channels: int = measured.description.arguments["in_channels"]
-    summary = label_headline(evaluation) | {
-        "model": recipe.model.removeprefix("convnextv2_"),
-        "image size": f"{recipe.image_size} px",
-        "parameters": short(measured.parameters),
-    }
-    if measured.skipped:
-        summary["validation images left out"] = str(len(measured.skipped))
-    page = build_page(
-        title(recipe),
-        summary=summary,
-        recipe=recipe.model_dump(),
-        metrics=run.metrics() if run else (),
-        sections=label_sections(evaluation, names, _examples(measured, channels), channels),
-        gallery=gallery,
+    return run_page(
+        run,
+        recipe,
+        init,
+        summary=label_headline(evaluation) | summary_of(recipe, measured),
         channels=channels,
-        pretrain_metrics=pretrain_metrics,
-        next_steps=next_steps(str(run.path) if run else "RUN", recipe),
+        next_steps=next_steps(str(run.path) if run else "RUN", recipe.lr),
+        sections=label_sections(evaluation, names, _examples(measured, channels), channels),
     )
-    write_page(path, page)
-    return path
 
 
 def _examples(measured: MeasuredLabels, channels: int) -> list[WrongLabels]:
@@ -80,10 +62,10 @@ def _examples(measured: MeasuredLabels, channels: int) -> list[WrongLabels]:
     examples = []
     for i in worst[:_EXAMPLES]:
         index = int(measured.scores.indices[i])
-        try:
-            pixels = measured.source.pixels(index, channels, measured.value_range)
-        except DataError as error:  # damaged or deleted since the evaluation
-            say(f"An example is left out of the report: {error}")
+        pixels = read_example(
+            partial(measured.source.pixels, index, channels, measured.value_range)
+        )
+        if pixels is None:
             continue
         name = Path(measured.source.names[index]).name
         examples.append(

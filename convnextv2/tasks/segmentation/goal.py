@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from convnextv2.data.batch import Batch
 from convnextv2.data.dense.map_sources import find_map_sources, map_summary
-from convnextv2.data.dense.map_transforms import build_map_train_transform, collate_maps
+from convnextv2.data.dense.map_transforms import (
+    MapEvalTransform,
+    MapTrainTransform,
+    build_map_train_transform,
+    collate_maps,
+)
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import EvaluationLoader, TrainingLoader, build_training_loader
+from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
@@ -24,7 +28,7 @@ from convnextv2.model.upernet import Segmentor, segmentation_loss
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, beside, coloured, from_picture
-from convnextv2.tasks.segmentation.measure import build_map_loader, measure_maps
+from convnextv2.tasks.segmentation.measure import measure_maps
 from convnextv2.training.build import build_network
 from convnextv2.training.shard import skeleton
 
@@ -44,11 +48,11 @@ class PixelClasses:
         return map_summary(training, validation)
 
     def check_validation(self, validation: AnnotatedSource) -> None:
-        """Check nothing: maps without classes have been refused as defects."""
+        """Check nothing: what is wrong with label maps is found when they are looked at."""
 
     def build_model(self, recipe: Recipe, place: Place, source: AnnotatedSource) -> Segmentor:
         """Build a segmentor of the classes of the images."""
-        with skeleton(recipe, place):
+        with skeleton(recipe.shard, place):
             encoder = build_network(recipe, None)
             return build_segmentor(recipe, encoder, len(source.class_names))
 
@@ -64,24 +68,15 @@ class PixelClasses:
         logits, auxiliary = found if isinstance(found, tuple) else (found, None)
         return segmentation_loss(logits, auxiliary, targets, recipe.auxiliary_weight)
 
-    def training_loader(
-        self,
-        recipe: Recipe,
-        source: AnnotatedSource,
-        place: Place,
-        quarantine: Quarantine | None,
-    ) -> TrainingLoader:
-        """Build the training batches of this rank."""
-        return build_training_loader(
-            recipe,
-            source,
-            place,
-            quarantine,
-            transform=build_map_train_transform(recipe),
-            collate=collate_maps,
-        )
+    collate = staticmethod(collate_maps)
 
-    evaluation_loader = staticmethod(build_map_loader)
+    def train_transform(self, recipe: Recipe, source: AnnotatedSource) -> MapTrainTransform:
+        """Build the augmentation of training images."""
+        return build_map_train_transform(recipe)
+
+    def eval_transform(self, preprocessing: Preprocessing) -> MapEvalTransform:
+        """Build the preparation of evaluation images."""
+        return MapEvalTransform(preprocessing)
 
     def loss(
         self, model: nn.Module, network: nn.Module, images: Tensor, targets: Tensor, recipe: Recipe

@@ -13,10 +13,8 @@ from convnextv2.data.batch import Batch
 from convnextv2.data.dense.map_sources import map_validation_source
 from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.left_out import Quarantine
-from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader
+from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.notices import evaluation_notes
-from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -26,7 +24,6 @@ from convnextv2.find import run_of
 from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
 from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
 from convnextv2.model.upernet import Segmentor
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
 from convnextv2.weights.build import count_parameters
@@ -100,8 +97,15 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     preprocessing = segmenter.preprocessing
     recipe = recipe.model_copy(update={"in_channels": preprocessing.channels})
     source = map_validation_source(recipe, description.class_names, place, trained_on=trained_on)
-    quarantine = own_quarantine(opened.path, recipe)
-    loader = build_map_loader(recipe, source, place, preprocessing, quarantine)
+    loader = build_evaluation_loader(
+        recipe,
+        source,
+        place,
+        own_quarantine(opened.path, recipe),
+        transform=MapEvalTransform(preprocessing),
+        collate=collate_maps,
+        batch_size=1,
+    )
     evaluation, worst = measure_maps(segmenter, loader, source, place)
     return MeasuredMaps(
         evaluation,
@@ -128,36 +132,6 @@ def _build_segmenter(opened: Weights | Artifact, recipe: Recipe, place: Place) -
         device=place.device,
         dtype=choose_precision(recipe.evaluation_precision, place.device),
         windows=Windows.of(recipe),
-    )
-
-
-def build_map_loader(
-    recipe: Recipe,
-    source: AnnotatedSource,
-    place: Place,
-    preprocessing: Preprocessing,
-    quarantine: Quarantine | None,
-    patience: Patience | None = None,
-) -> EvaluationLoader:
-    """Build the batches of this rank to measure on, each of one whole image with its label map.
-
-    Args:
-        recipe: The recipe.
-        source: The images.
-        place: This rank.
-        preprocessing: How images are prepared.
-        quarantine: The run's list of bad images.
-        patience: The patience of the run's training, if that waits here.
-    """
-    return build_evaluation_loader(
-        recipe,
-        source,
-        place,
-        quarantine,
-        patience,
-        transform=MapEvalTransform(preprocessing),
-        collate=collate_maps,
-        batch_size=1,
     )
 
 

@@ -65,7 +65,7 @@ class Supervised:
                 "classes. Use that, or leave it out."
             )
         torch.manual_seed(recipe.seed)
-        with skeleton(recipe, self._place):
+        with skeleton(recipe.shard, self._place):
             self.model = build_network(recipe, self._num_classes)
         self.depths = self.model.depths
         bias = goal.initial_bias(recipe, source)
@@ -122,6 +122,11 @@ class Supervised:
         self.score = goal.score(recipe) if is_watched else None
         for line in criterion.lines:
             say(line)
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether there are validation images."""
+        return self._validation is not None
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Compute the recipe's loss of a batch, which is normalised and mixed on the device."""

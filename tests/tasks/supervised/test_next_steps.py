@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from convnextv2 import cli
-from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.supervised.page import next_steps
+from convnextv2.tasks.supervised.next_steps import next_steps
 
 
 @pytest.mark.parametrize("run", ["runs/shoes", "my runs/shoes & co", "it's", "-run"])
 def test_every_command_reads_the_run_that_it_names(run: str) -> None:
-    for command, _ in next_steps(run, Recipe(lr=1e-3)):
+    for command, _ in next_steps(run, 1e-3):
         program, *words = shlex.split(command)
         _, options = cli.parse(words)
         assert program == "convnextv2"

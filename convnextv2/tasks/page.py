@@ -1,0 +1,189 @@
+"""What the pages of all tasks share: their places, their titles and summaries, the pre-training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from PIL import Image
+
+from convnextv2.console import say
+from convnextv2.data.split_names import kind_of
+from convnextv2.deploy.artifact import is_artifact
+from convnextv2.errors import ConvNeXtV2Error, DataError
+from convnextv2.evaluation.page import build_page
+from convnextv2.find import find_weights, run_of
+from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
+from convnextv2.tasks.masked.gallery import run_gallery
+from convnextv2.tasks.supervised.set_up import same_data
+from convnextv2.weights.hub import repository_of
+from convnextv2.weights.opened import Weights, open_weights
+
+Shown = TypeVar("Shown")
+
+
+class Findings(Protocol):
+    """What an evaluation found, whatever the task."""
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the model."""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The names of the images that were left out."""
+
+
+def run_page(
+    run: Run | None,
+    recipe: Recipe,
+    init: Weights | None,
+    *,
+    summary: Mapping[str, str],
+    channels: int,
+    next_steps: Sequence[tuple[str, str]],
+    **parts: Any,
+) -> str:
+    """Build the page of a run or of an evaluation as HTML.
+
+    Args:
+        run: The run; None for weights on their own.
+        recipe: The recipe.
+        init: The weights that the run was started from, if they are open.
+        summary: Headline figures by label, ready to print.
+        channels: The number of channels of the images.
+        next_steps: Commands, and what each is good for.
+        **parts: The parts that only this task has, as `build_page` takes them.
+    """
+    gallery, pretrain_metrics = pretraining(recipe.init, init)
+    return build_page(
+        title(recipe),
+        summary=summary,
+        recipe=recipe.model_dump(),
+        metrics=run.metrics() if run else (),
+        gallery=gallery,
+        channels=channels,
+        pretrain_metrics=pretrain_metrics,
+        next_steps=next_steps,
+        **parts,
+    )
+
+
+def title(recipe: Recipe) -> str:
+    """Name the network and the data of a recipe, for the title of a report."""
+    network = recipe.model.replace("convnextv2_", "ConvNeXt V2 ").replace(
+        "custom", f"ConvNeXt V2 {recipe.dims}"
+    )
+    data = Path(recipe.data_dir).name or {"bundled": "the bundled Fashion-MNIST images"}.get(
+        recipe.dataset, recipe.dataset
+    )
+    return f"{network} on {data}"
+
+
+def summary_of(
+    recipe: Recipe,
+    measured: Findings | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Return the entries that the summary of every page has.
+
+    Args:
+        recipe: The recipe.
+        measured: What the evaluation found; None if there was none.
+        more: Further entries about the model, which follow its size.
+    """
+    summary = {
+        "model": recipe.model.removeprefix("convnextv2_"),
+        "image size": f"{recipe.image_size} px",
+    }
+    if measured is None:
+        return summary | dict(more)
+    summary |= {"parameters": short(measured.parameters), **more}
+    if measured.skipped:
+        summary["validation images left out"] = str(len(measured.skipped))
+    return summary
+
+
+def read_example(read: Callable[[], Shown]) -> Shown | None:
+    """Read an image that a page shows; None, with a line for the user, if that is impossible.
+
+    It may have been damaged or deleted since the evaluation.
+    """
+    try:
+        return read()
+    except DataError as error:
+        say(f"An example is left out of the report: {error}")
+        return None
+
+
+def page_of(weights: Path, recipe: Recipe) -> Path:
+    """Return where the page of an evaluation belongs; see `report.write_report`."""
+    run = run_of(weights)
+    if is_artifact(weights):  # its figures are its own, and the run's page stays
+        path = weights / "report.html"
+    elif run and weights.parent != run.path:
+        path = run.report if same_data(run.recipe, recipe) else _page_of_data(run, recipe)
+    elif repository := repository_of(weights):
+        path = Path(f"{repository.rpartition('/')[2]}-report.html")
+    else:
+        path = (
+            weights / "report.html"
+            if weights.is_dir()
+            else weights.with_name(f"{weights.stem}-report.html")
+        )
+    return path
+
+
+def _page_of_data(run: Run, recipe: Recipe) -> Path:
+    """Return the page for other images than the run's own. The run's own page is kept."""
+    folder = Path(recipe.data_dir).resolve()
+    parts: list[str] = [folder.name if recipe.data_dir else recipe.dataset]
+    if recipe.data_dir and kind_of(folder.name):  # every data set has a folder called test
+        parts.insert(0, folder.parent.name)
+    if recipe.val_split != run.recipe.val_split:
+        parts.append(recipe.val_split)
+    name = re.sub(r"[^\w.-]+", "-", "-".join(parts)) or "data"
+    return run.path / f"report-{name}.html"
+
+
+def pretraining(
+    source: str, init: Weights | None
+) -> tuple[Image.Image | None, list[dict[str, Any]] | None]:
+    """Show the pre-training that a run was started from.
+
+    Args:
+        source: What the run was started from, the knob `init`.
+        init: These weights, if they are open.
+
+    Returns:
+        Reconstructions and the log of the pre-training run; None if there is none. A line says so
+        if something is wrong with it, since the report is of another run.
+    """
+    try:
+        if init is None:
+            is_local = bool(source) and Path(source).exists()
+            path = find_weights(source) if is_local else None
+            if path is None or run_of(path) is None:
+                return None, None
+            init = open_weights(path)
+        if init.description.kind != "fcmae":
+            return None, None
+        if not init.container.is_unchanged():
+            say(f"No pre-training in the report: {init.path} has changed since the run started.")
+            return None, None
+        parent = run_of(init.path)
+        return (run_gallery(parent, init), parent.metrics()) if parent else (None, None)
+    except ConvNeXtV2Error as error:
+        say(f"No pre-training in the report: {source}: {error}")
+        return None, None
+
+
+def short(count: int) -> str:
+    """Write a number of parameters with one decimal place: "3.4 M", "7.1 K", or "812"."""
+    if count < 1000:
+        return str(count)
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} K"

@@ -1,0 +1,24 @@
+"""What to do after a training on labelled images."""
+
+from __future__ import annotations
+
+from convnextv2.text import typed
+
+
+def next_steps(name: str, lr: float) -> list[tuple[str, str]]:
+    """Return commands that make sense after a training, and what each is good for.
+
+    Args:
+        name: The run folder, as it is to be written.
+        lr: The learning rate of the run.
+    """
+    name = typed(name)
+    return [
+        (f"convnextv2 predict {name} IMAGE_OR_FOLDER", "Classify new images."),
+        (f"convnextv2 validate {name} --data_dir OTHER", "Measure it on other labelled images."),
+        (f"convnextv2 export {name} --format onnx", "Make an artifact to deploy, and test it."),
+        (
+            f"convnextv2 train --config {name}/recipe.yaml --out NEW_RUN --lr {lr * 2:g}",
+            "Try another learning rate.",
+        ),
+    ]
