@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,11 +37,9 @@ def load_named(recipe: Recipe) -> tuple[Part, Part]:
     Raises:
         DataError: The set is not here and may not be downloaded.
     """
-    load: Callable[[Recipe], tuple[Part, Part]] = {
-        "bundled": _bundled,
-        "fashion_mnist": _fashion_mnist,
-    }.get(recipe.dataset, _torchvision)
-    return load(recipe)
+    if recipe.dataset == "bundled":
+        return _bundled()
+    return (_fashion_mnist if recipe.dataset == "fashion_mnist" else _torchvision)(recipe)
 
 
 FASHION_CLASSES = (
@@ -59,7 +56,7 @@ FASHION_CLASSES = (
 )
 
 
-def _bundled(recipe: Recipe) -> tuple[Part, Part]:
+def _bundled() -> tuple[Part, Part]:
     with np.load(BUNDLED / "fashion_mnist.npz") as content:
         training, validation = (
             Part(
@@ -120,7 +117,8 @@ def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
             kind(root, train=train, download=recipe.dataset_download) for train in (True, False)
         ]
     except Exception as error:  # files that were cut raise whatever their reader stumbles over
-        raise DataError(f"dataset = {recipe.dataset}: {_why_not(error, root, recipe)}") from None
+        why = _why_not(error, root, downloads=recipe.dataset_download)
+        raise DataError(f"dataset = {recipe.dataset}: {why}") from None
     training, validation = (
         Part(
             np.asarray(part.data),
@@ -139,11 +137,11 @@ def _default_root() -> str:
         raise DataError("data_dir = '': this user has no home folder. Set data_dir.") from None
 
 
-def _why_not(error: Exception, root: str, recipe: Recipe) -> str:
+def _why_not(error: Exception, root: str, *, downloads: bool) -> str:
     """Say what is wrong with a set that torchvision could not open, with the remedy."""
     if isinstance(error, RuntimeError) and "not found" in str(error):
         return f"not found in {root}. Set dataset_download: True, or data_dir to where it is."
-    if isinstance(error, OSError) and recipe.dataset_download:
+    if isinstance(error, OSError) and downloads:
         return f"the download failed ({error})."
     if isinstance(error, OSError):
         return f"cannot be read ({error})."

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from convnextv2.data.chance import stream
@@ -22,7 +21,16 @@ from convnextv2.data.shards.find import are_shards, find_shards
 from convnextv2.data.shards.sources import shard_source
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import Kind, kind_of
-from convnextv2.data.splits import HERE, SplitFolders, find_splits, held_out, held_out_evenly
+from convnextv2.data.splits import (
+    HERE,
+    SplitFolders,
+    asked_split,
+    check_data_dir,
+    find_splits,
+    held_out,
+    held_out_evenly,
+    set_apart,
+)
 from convnextv2.data.storage import Stored
 from convnextv2.data.without_labels import with_unlabelled
 from convnextv2.errors import DataError
@@ -32,6 +40,9 @@ from convnextv2.recipe.knobs import Recipe
 __all__ = ["MAX_PIXELS", "Source", "files", "find_sources", "summary", "validation_source"]
 
 _MOST_NAMED = 10
+
+
+_NEEDS = "a folder of images, a table of them, or a named dataset (dataset = bundled needs nothing)"
 
 
 def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | None]:
@@ -59,7 +70,7 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
         training, validation = _named_set(recipe)
     elif (parts := _parts(recipe)) is not None:
         training, validation = _from_parts(parts, recipe, labelled)
-    elif (root := _data_dir(recipe)).is_file():
+    elif (root := check_data_dir(recipe.data_dir, _NEEDS)).is_file():
         training, validation = _from_table(root, recipe, labelled)
     else:
         training, validation = _from_folder(root, recipe, labelled)
@@ -98,7 +109,7 @@ def validation_source(
         source = _named_set(recipe)[1]
     elif (parts := _parts(recipe)) is not None:
         source = _validation_part(parts, recipe, class_names, trained_on)
-    elif (root := _data_dir(recipe)).is_file():
+    elif (root := check_data_dir(recipe.data_dir, _NEEDS)).is_file():
         listed = listed_images(
             root, _table_options(recipe), ["validation"], class_names=class_names
         )
@@ -162,9 +173,9 @@ def _remedy(listed: Listed) -> str:
 
 def _table_options(recipe: Recipe) -> TableOptions:
     splits: dict[Kind, str] = {}
-    if _names_split(recipe, "train_split"):
+    if asked_split(recipe, "train_split") is not None:
         splits["train"] = recipe.train_split
-    if _names_split(recipe, "val_split"):
+    if asked_split(recipe, "val_split") is not None:
         splits["validation"] = recipe.val_split
     return TableOptions(
         read_columns(recipe.columns),
@@ -198,8 +209,8 @@ class _Parts:
 def _parts(recipe: Recipe) -> _Parts | None:
     """Find the parts of a set of tar files or rows; None if `data_dir` names something else."""
     where, columns = recipe.data_dir, read_columns(recipe.columns)
-    train = recipe.train_split if _names_split(recipe, "train_split") else None
-    val = recipe.val_split if _names_split(recipe, "val_split") else None
+    train = asked_split(recipe, "train_split")
+    val = asked_split(recipe, "val_split")
     names = ("images_dir", "image_suffix", "label_separator")
     idle = ", ".join(name for name in names if getattr(recipe, name))
     said = [f"No effect here: {idle} ({where} is no table)."] if idle else []
@@ -287,8 +298,8 @@ def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, So
 def _splits(root: Path, recipe: Recipe) -> SplitFolders:
     return find_splits(
         root,
-        recipe.train_split if _names_split(recipe, "train_split") else None,
-        recipe.val_split if _names_split(recipe, "val_split") else None,
+        asked_split(recipe, "train_split"),
+        asked_split(recipe, "val_split"),
     )
 
 
@@ -351,7 +362,7 @@ def _check_no_training_split(found: SplitFolders, recipe: Recipe, labelled: bool
     folders = visible_folders(found.root)[0]
     others = [name for name in folders if kind_of(name) or (labelled and name == recipe.val_split)]
     others = [name for name in others if name not in found.left_alone]
-    if others or _names_split(recipe, "train_split"):
+    if others or asked_split(recipe, "train_split") is not None:
         there = f"has {' and '.join(f'{name}/' for name in others)}, but " if others else ""
         raise DataError(
             f"train_split = {recipe.train_split}: {found.root} {there}has no such folder. Set "
@@ -367,7 +378,7 @@ def _check_val_split(recipe: Recipe, root: Path, *, only_named: bool = False) ->
     asked = not only_named and (
         recipe.keep_policy == "top_k" or "val_while_train" in recipe.model_fields_set
     )
-    if recipe.val_while_train and (asked or _names_split(recipe, "val_split")):
+    if recipe.val_while_train and (asked or asked_split(recipe, "val_split") is not None):
         raise DataError(
             f"val_split = {recipe.val_split}: {root} has no such split, so there is nothing to "
             "validate on. Set it to the one with the validation images, or val_while_train = False."
@@ -380,31 +391,11 @@ def _check_no_split(found: SplitFolders, recipe: Recipe) -> None:
     others = [name for name in folders if kind_of(name) and name not in found.left_alone]
     if recipe.train_split == HERE:
         others = []
-    if found.training or others or _names_split(recipe, "val_split"):
+    if found.training or others or asked_split(recipe, "val_split") is not None:
         there = ", ".join(f"{name}/" for name in folders)[:100] or "nothing"
         raise DataError(
             f"{found.root}: has {there}, but no {recipe.val_split}/ to validate on. Set val_split."
         )
-
-
-def _names_split(recipe: Recipe, knob: str) -> bool:
-    return (
-        knob in recipe.model_fields_set
-        or getattr(recipe, knob) != Recipe.model_fields[knob].default
-    )
-
-
-def _data_dir(recipe: Recipe) -> Path:
-    if not recipe.data_dir:
-        raise DataError(
-            "data_dir is missing. Give a folder of images, a table of them, or a named dataset "
-            "(dataset = bundled needs nothing)."
-        )
-    root = Path(recipe.data_dir)
-    if not root.exists():
-        parent = next((p for p in root.parents if p.exists()), Path("."))
-        raise DataError(f"data_dir = {root}: no such folder ({parent} is the nearest that exists).")
-    return root
 
 
 def _named_set(recipe: Recipe) -> tuple[Source, Source]:
@@ -431,9 +422,8 @@ def _hold_out(source: Source, recipe: Recipe, why: str) -> tuple[Source, Source 
         note = "No class has two images, so none is held out and nothing is validated."
         return replace(source, notes=(*source.notes, note)), None
     note = f"{why}: {len(chosen)} of {len(source)} images are held out for validation."
-    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
-    training = replace(source.subset(rest), notes=(*source.notes, note))
-    return training, replace(source.subset(chosen), notes=())
+    training, validation = set_apart(source, chosen)
+    return replace(training, notes=(*source.notes, note)), validation
 
 
 def _what_was_held_out(source: Source, recipe: Recipe) -> Source:

@@ -6,9 +6,9 @@ Folders are known by their usual names. Images are held out if there is no folde
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from convnextv2.data.chance import stream
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import scan, visible_folders
+from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
+from convnextv2.recipe.knobs import Recipe, default_of
 
 HERE = "."
 """As `train_split`: the classes lie in the folder itself, whatever they are called."""
 
 _MOST_NESTED = 4
+
+S = TypeVar("S", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,49 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
         f"--train_split {HERE} instead."
     )
     return SplitFolders(root, None, validation, tuple(tests), (note,))
+
+
+def asked_split(recipe: Recipe, knob: Literal["train_split", "val_split"]) -> str | None:
+    """Return the name of a split if the user chose it, and None for the default."""
+    name: str = getattr(recipe, knob)
+    return name if knob in recipe.model_fields_set or name != default_of(knob) else None
+
+
+def check_data_dir(data_dir: str, needs: str) -> Path:
+    """Check that the folder or table of the data is there.
+
+    Args:
+        data_dir: The knob.
+        needs: What it is to name, in words.
+
+    Returns:
+        Its path.
+
+    Raises:
+        DataError: It is missing, or does not exist.
+    """
+    if not data_dir:
+        raise DataError(f"data_dir is missing. Give {needs}.")
+    root = Path(data_dir)
+    if not root.exists():
+        parent = next((p for p in root.parents if p.exists()), Path("."))
+        raise DataError(f"data_dir = {root}: no such folder ({parent} is the nearest that exists).")
+    return root
+
+
+def set_apart(source: S, chosen: NDArray[np.int64]) -> tuple[S, S]:
+    """Divide images into those for training and those that are held out.
+
+    Args:
+        source: The images.
+        chosen: The indices of those that are held out.
+
+    Returns:
+        The images for training, and those that are held out, which have no notes of their own.
+    """
+    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
+    training, validation = source.subset(rest), replace(source.subset(chosen), notes=())
+    return cast(S, training), cast(S, validation)
 
 
 def held_out(

@@ -20,7 +20,7 @@ from convnextv2.data.dense.map_folders import EXPECTED, Pairs, find_folders, pai
 from convnextv2.data.dense.scan_maps import MapScan, scan_maps
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.split_names import Kind
-from convnextv2.data.splits import held_out
+from convnextv2.data.splits import asked_split, held_out, set_apart
 from convnextv2.data.storage import read_file
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
@@ -62,20 +62,20 @@ def find_map_sources(
     Raises:
         DataError: There are no such images, or they have defects; the message lists all kinds.
     """
-    root = _root(recipe)
+    root = _root(recipe.data_dir)
     splits = _splits(root, recipe)
-    table, notes = _table(root, recipe)
+    table, notes = _table(root, recipe.classes)
     if "train" not in splits:
         raise DataError(
             f"{root}: has no images for training. Expected {EXPECTED}, or set train_split."
         )
-    coloured = _are_coloured(splits["train"], table, recipe)
+    coloured = _are_coloured(splits["train"], table, recipe.max_image_pixels)
     scanned = {kind: _scan(pairs, recipe, place, coloured) for kind, pairs in splits.items()}
     scans = [each.scan for each in scanned.values()]
     classes, ignored, more = _classes(table, scans, recipe, coloured)
     coding = _coding(classes, range(len(classes.names)), ignored, coloured)
     for each in scanned.values():
-        _check_values(each, coding, recipe)
+        _check_values(each, coding)
     notes += more
     training = _source(scanned["train"], coding, classes.names, recipe)
     if "validation" in scanned:
@@ -110,13 +110,13 @@ def map_validation_source(
     Raises:
         DataError: There are no such images, they have defects, or a class is not the model's.
     """
-    root = _root(recipe)
+    root = _root(recipe.data_dir)
     splits = _splits(root, recipe)
-    if "validation" not in splits and _names_split(recipe, "val_split"):
+    if "validation" not in splits and asked_split(recipe, "val_split") is not None:
         raise DataError(f"val_split = {recipe.val_split}: {root} has no such split.")
     kind: Kind = "validation" if "validation" in splits else "train"
-    table, notes = _table(root, recipe)
-    coloured = _are_coloured(splits[kind], table, recipe)
+    table, notes = _table(root, recipe.classes)
+    coloured = _are_coloured(splits[kind], table, recipe.max_image_pixels)
     scanned = _scan(splits[kind], recipe, place, coloured)
     classes, ignored, more = _classes(table, [scanned.scan], recipe, coloured, class_names)
     known = {name: row for row, name in enumerate(class_names)}
@@ -127,7 +127,7 @@ def map_validation_source(
         )
     rows = [known[name] for name in classes.names]
     coding = _coding(classes, rows, ignored, coloured)
-    _check_values(scanned, coding, recipe)
+    _check_values(scanned, coding)
     source = _source(scanned, coding, tuple(class_names), recipe)
     if kind == "train" and trained_on:
         chosen = _hold_out(source, recipe, root)[1]
@@ -147,10 +147,10 @@ def map_summary(training: AnnotatedSource, validation: AnnotatedSource | None) -
     )
 
 
-def _root(recipe: Recipe) -> Path:
-    if not recipe.data_dir:
+def _root(data_dir: str) -> Path:
+    if not data_dir:
         raise DataError(f"data_dir is missing. Give a folder with {EXPECTED}.")
-    root = Path(recipe.data_dir)
+    root = Path(data_dir)
     if not root.is_dir():
         what = "is a file" if root.exists() else "no such folder"
         raise DataError(f"data_dir = {root}: {what}. Expected a folder with {EXPECTED}.")
@@ -160,22 +160,15 @@ def _root(recipe: Recipe) -> Path:
 def _splits(root: Path, recipe: Recipe) -> dict[Kind, Pairs]:
     folders = find_folders(
         root,
-        recipe.train_split if _names_split(recipe, "train_split") else None,
-        recipe.val_split if _names_split(recipe, "val_split") else None,
+        asked_split(recipe, "train_split"),
+        asked_split(recipe, "val_split"),
     )
     return {kind: pair(each) for kind, each in folders.items()}
 
 
-def _names_split(recipe: Recipe, knob: str) -> bool:
-    return (
-        knob in recipe.model_fields_set
-        or getattr(recipe, knob) != Recipe.model_fields[knob].default
-    )
-
-
-def _table(root: Path, recipe: Recipe) -> tuple[ClassTable | None, list[str]]:
-    if recipe.classes:
-        path = Path(recipe.classes)
+def _table(root: Path, classes: str) -> tuple[ClassTable | None, list[str]]:
+    if classes:
+        path = Path(classes)
         if not path.is_file():
             raise DataError(f"classes = {path}: no such file. Expected a table of id and name.")
         return read_class_table(path), []
@@ -186,7 +179,7 @@ def _table(root: Path, recipe: Recipe) -> tuple[ClassTable | None, list[str]]:
     return table, [f"{found}: {len(table.names)} classes."]
 
 
-def _are_coloured(pairs: Pairs, table: ClassTable | None, recipe: Recipe) -> bool:
+def _are_coloured(pairs: Pairs, table: ClassTable | None, max_pixels: int) -> bool:
     """Find out whether the values of maps are colours; only a table with colours allows that."""
     if table is None or not table.colours:
         return False
@@ -195,7 +188,7 @@ def _are_coloured(pairs: Pairs, table: ClassTable | None, recipe: Recipe) -> boo
             values = read_values(
                 read_file(pairs.maps, index),
                 name=pairs.maps[index],
-                max_pixels=recipe.max_image_pixels,
+                max_pixels=max_pixels,
                 coloured=True,
             )
         except DataError:  # the scan tells
@@ -276,7 +269,7 @@ def _classes(
         return ClassTable(names, (0, 255)), (), notes
     ignored = (255,) if asked is None and not coloured else asked or ()
     if table is None:
-        table = _from_values(values, ignored, recipe)
+        table = _from_values(values, (*ignored, 0) if recipe.reduce_zero_label else ignored)
         notes.append(
             f"There is no class table, so the {len(table.names)} values in the maps are the "
             "classes. Name them with classes = FILE."
@@ -302,10 +295,8 @@ def _classes(
     return table, ignored, notes
 
 
-def _from_values(values: Sequence[int], ignored: Sequence[int], recipe: Recipe) -> ClassTable:
+def _from_values(values: Sequence[int], ignored: Sequence[int]) -> ClassTable:
     found = [value for value in values if value not in ignored]
-    if recipe.reduce_zero_label:
-        found = [value for value in found if value != 0]
     if len(found) > _MOST_VALUES:
         raise DataError(
             f"the label maps hold {len(found)} different values, which cannot be classes. Give "
@@ -344,7 +335,7 @@ def _coding(
     return Coding(values, tuple(rows), ignored, coloured)
 
 
-def _check_values(scanned: Scanned, coding: Coding, recipe: Recipe) -> None:
+def _check_values(scanned: Scanned, coding: Coding) -> None:
     """Refuse values that are neither classes nor ignored.
 
     Raises:
@@ -394,11 +385,10 @@ def _hold_out(
     chosen = held_out(np.zeros(len(source), np.int64), 1, recipe.val_fraction, recipe.seed)
     if not len(chosen):
         return source, None, f"{root} has one image, so none is held out and nothing is validated."
-    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
     note = (
         f"{root} has no folders for validation: {len(chosen)} of {len(source)} images are held out."
     )
-    return source.subset(rest), replace(source.subset(chosen), notes=()), note
+    return (*set_apart(source, chosen), note)
 
 
 def _about_classes(scanned: dict[Kind, Scanned], coding: Coding, names: Sequence[str]) -> list[str]:

@@ -14,12 +14,15 @@ from convnextv2.data.dense.layouts import Layout, find_layout, split_kind
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.scan import compare_splits, object_counts, scan_objects
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.splits import held_out_evenly
+from convnextv2.data.splits import asked_split, check_data_dir, held_out_evenly, set_apart
 from convnextv2.errors import DataError
-from convnextv2.recipe.knobs import Recipe, default_of
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief
 
 _TITLES = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
+
+
+_NEEDS = "a folder of images with annotations (COCO, YOLO or Pascal VOC)"
 
 
 def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSource | None]:
@@ -35,10 +38,10 @@ def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSourc
     Raises:
         DataError: There are no such images, or nothing of their annotations can be used.
     """
-    root = _data_dir(recipe)
+    root = check_data_dir(recipe.data_dir, _NEEDS)
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
-    chosen = layout.choose(_named(recipe, "train_split"), "train")
-    if chosen is None and "" in layout.splits and _named(recipe, "train_split") is None:
+    chosen = layout.choose(asked_split(recipe, "train_split"), "train")
+    if chosen is None and "" in layout.splits and asked_split(recipe, "train_split") is None:
         chosen = ""
     if chosen is None:
         raise DataError(
@@ -90,13 +93,13 @@ def validation_objects(
     Raises:
         DataError: There is no such split, or it has classes that the detector does not know.
     """
-    root = _data_dir(recipe)
+    root = check_data_dir(recipe.data_dir, _NEEDS)
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
-    chosen = layout.choose(_named(recipe, "val_split"), "validation")
-    if chosen is None and _named(recipe, "val_split") is not None:
+    chosen = layout.choose(asked_split(recipe, "val_split"), "validation")
+    if chosen is None and asked_split(recipe, "val_split") is not None:
         raise DataError(f"val_split = {recipe.val_split}: {root} has {_listed(layout)}.")
     if chosen is None:
-        training = layout.choose(_named(recipe, "train_split"), "train")
+        training = layout.choose(asked_split(recipe, "train_split"), "train")
         training = "" if training is None and "" in layout.splits else training
         if training is None:
             raise DataError(f"{root}: has {_listed(layout)}. Set val_split to one of these.")
@@ -155,7 +158,7 @@ def object_summary(training: AnnotatedSource, validation: AnnotatedSource | None
 def _validation(
     recipe: Recipe, root: Path, layout: Layout, training: str
 ) -> AnnotatedSource | None:
-    asked = _named(recipe, "val_split")
+    asked = asked_split(recipe, "val_split")
     chosen = layout.choose(asked, "validation")
     if chosen is None and asked is not None and recipe.val_while_train:
         raise DataError(
@@ -182,11 +185,10 @@ def _hold_out(
     chosen = held_out_evenly(has, recipe.val_fraction, recipe.seed)
     if not len(chosen):
         chosen = np.array([len(source) - 1])
-    rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
     line = (
         f"{root} has no split for validation: {len(chosen)} of {len(source)} images are held out."
     )
-    return source.subset(rest), replace(source.subset(chosen), notes=()), line
+    return (*set_apart(source, chosen), line)
 
 
 def _found_line(root: Path, layout: Layout) -> str:
@@ -203,23 +205,3 @@ def _found_line(root: Path, layout: Layout) -> str:
 def _listed(layout: Layout) -> str:
     names = [split for split in layout.splits if split]
     return f"the splits {', '.join(names)}" if names else "no splits"
-
-
-def _named(recipe: Recipe, knob: str) -> str | None:
-    """Return the name of a split that the user set; None for the default."""
-    value = getattr(recipe, knob)
-    is_set = knob in recipe.model_fields_set or value != default_of(knob)
-    return str(value) if is_set else None
-
-
-def _data_dir(recipe: Recipe) -> Path:
-    if not recipe.data_dir:
-        raise DataError(
-            "data_dir is missing. Give a folder of images with annotations (COCO, YOLO or Pascal "
-            "VOC)."
-        )
-    root = Path(recipe.data_dir)
-    if not root.exists():
-        parent = next((p for p in root.parents if p.exists()), Path("."))
-        raise DataError(f"data_dir = {root}: no such folder ({parent} is the nearest that exists).")
-    return root
