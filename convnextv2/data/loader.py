@@ -20,7 +20,7 @@ from convnextv2.data.reader import Images, Reader
 from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 from convnextv2.data.source import Source, Targets
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import build_eval_transform, build_train_transform
+from convnextv2.data.transforms import EvalTransform, build_eval_transform, build_train_transform
 from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
@@ -363,6 +363,28 @@ def build_evaluation_loader(
         quarantine=quarantine,
         patience=patience or Patience(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
+    )
+
+
+def build_prediction_loader(
+    recipe: Recipe, source: Source, transform: EvalTransform
+) -> EvaluationLoader:
+    """Build the batches of a verb that applies a model to images in one process.
+
+    Args:
+        recipe: Says how many images are in a batch, and what becomes of bad ones.
+        source: The images.
+        transform: Prepares the images as the model wants them.
+    """
+    batch_size = recipe.images_per_batch()
+    return EvaluationLoader(
+        source,
+        transform,
+        batch_size=batch_size,
+        channels=transform.preprocessing.channels,
+        # Workers take longer to start than a handful of images takes to decode.
+        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * batch_size else 0,
+        bad_images=recipe.bad_images,
     )
 
 

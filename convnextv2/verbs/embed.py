@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 import convnextv2
 from convnextv2.console import answer
-from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.manifest import read_table
 from convnextv2.data.source import Source
 from convnextv2.data.sources import files
-from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.inference.embedding_file import EmbeddingFile, check_embedding_file
@@ -128,16 +127,7 @@ def _write(
         The files, and path and reason of each image that has no row.
     """
     source, labels = images.source, images.labels
-    batch_size = recipe.images_per_batch()
-    loader = EvaluationLoader(
-        source,
-        embedder.transform,
-        batch_size=batch_size,
-        channels=embedder.transform.preprocessing.channels,
-        # Workers take longer to start than a handful of images takes to decode.
-        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * batch_size else 0,
-        bad_images=recipe.bad_images,
-    )
+    loader = build_prediction_loader(recipe, source, embedder.transform)
     file: EmbeddingFile | None = None
     has_row = np.zeros(len(source), bool)
     kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []

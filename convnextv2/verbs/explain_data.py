@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convnextv2.console import say
-from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.data.workers import resolve_workers
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.embedding_map import draw_map, principal_components
 from convnextv2.evaluation.explanation_page import (
@@ -33,15 +32,14 @@ from convnextv2.evaluation.explanation_page import (
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.heat import heat_picture
 from convnextv2.evaluation.page import Section
-from convnextv2.find import run_of
 from convnextv2.inference.embedder import open_embedder
 from convnextv2.inference.explanation import Question, activation_map, enlarge
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, plain
 from convnextv2.verbs.options.measuring import ExplainOptions
-from convnextv2.verbs.options.shared import LABELLED_IMAGES
+from convnextv2.verbs.own_images import with_own_images
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -126,7 +124,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
             f"{opened.path}: gives an image any number of labels, for which mistakes have no "
             "nearest class. Name images to explain."
         )
-    recipe = _images_of(opened, given)
+    recipe = with_own_images(given, opened.path, otherwise=", or single images")
     model = _open(opened, options, given)
     training, validation = _sources(recipe, opened, labelled=bool(model.names))
     for line in (*training.notes, *(validation.notes if validation else ())):
@@ -190,21 +188,6 @@ def _open(opened: Weights, options: ExplainOptions, given: Recipe) -> _Model:
     return _Model(embed, [], embedder.transform)
 
 
-def _images_of(opened: Weights, given: Recipe) -> Recipe:
-    """Return the recipe with the images of the weights' run, unless others are named."""
-    if given.data_dir or given.dataset:
-        return given
-    run = run_of(opened.path)
-    if run is None:
-        raise RecipeError(
-            f"data_dir is missing: {opened.path} belongs to no run that names images. Give "
-            "--data_dir DATA, or single images."
-        )
-    asked = given.model_fields_set
-    own = {name: getattr(run.recipe, name) for name in LABELLED_IMAGES if name not in asked}
-    return with_inferred(given, own)
-
-
 def _sources(recipe: Recipe, opened: Weights, *, labelled: bool) -> tuple[Source, Source | None]:
     """Find the images; those of a pre-training run need no labels."""
     try:
@@ -247,15 +230,7 @@ def _see(model: _Model, source: Source, recipe: Recipe, what: str) -> _Seen:
     Raises:
         DataError: None can be read.
     """
-    batch_size = recipe.images_per_batch()
-    loader = EvaluationLoader(
-        source,
-        model.transform,
-        batch_size=batch_size,
-        channels=model.transform.preprocessing.channels,
-        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * batch_size else 0,
-        bad_images=recipe.bad_images,
-    )
+    loader = build_prediction_loader(recipe, source, model.transform)
     chosen = set(np.linspace(0, len(source) - 1, MOST_THUMBNAILS).round().astype(int).tolist())
     parts: list[tuple[NDArray[Any], ...]] = []
     thumbnails: dict[int, Image.Image] = {}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from convnextv2.console import answer
-from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.sources import files
-from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.errors import DataError
 from convnextv2.find import find_weights, open_run_weights
@@ -131,17 +130,7 @@ def classify(
     source = files(images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line, file=sys.stderr)
-    loader = EvaluationLoader(
-        source,
-        transform,
-        batch_size=recipe.images_per_batch(),
-        channels=transform.preprocessing.channels,
-        # Workers take longer to start than a handful of images takes to decode.
-        workers=resolve_workers(recipe.workers)[0]
-        if len(source) > 2 * recipe.images_per_batch()
-        else 0,
-        bad_images=recipe.bad_images,
-    )
+    loader = build_prediction_loader(recipe, source, transform)
     for batch in loader:
         scores = scorer(batch.pixels)
         for i, index in enumerate(batch.indices.tolist()):

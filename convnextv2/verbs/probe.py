@@ -10,20 +10,18 @@ import torch
 from torch import Tensor
 
 from convnextv2.console import answer, say
-from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
-from convnextv2.data.workers import resolve_workers
-from convnextv2.errors import DataError, RecipeError
+from convnextv2.errors import DataError
 from convnextv2.evaluation.probes import linear_probe, nearest_neighbours
-from convnextv2.find import run_of
 from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.kernels import choice
-from convnextv2.recipe.knobs import Recipe, with_inferred
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.verbs.options.measuring import ProbeOptions
-from convnextv2.verbs.options.shared import LABELLED_IMAGES
+from convnextv2.verbs.own_images import with_own_images
 
 
 class Probed(NamedTuple):
@@ -63,7 +61,7 @@ def probe(options: ProbeOptions) -> Probed:
     given, notes = options.recipe()
     choice.choose(given.kernels)
     embedder = open_embedder(options.run, device=given.device, precision=given.precision)
-    recipe = _images(embedder, given)
+    recipe = with_own_images(given, Path(embedder.about["path"]))
     training, validation = find_sources(recipe, labelled=True)
     if validation is None:
         raise DataError(
@@ -104,41 +102,13 @@ def probe(options: ProbeOptions) -> Probed:
     return found
 
 
-def _images(embedder: Embedder, given: Recipe) -> Recipe:
-    """Return the recipe with the images of the weights' run, unless others are named.
-
-    Raises:
-        RecipeError: No images are named, and the weights belong to no run.
-    """
-    if given.data_dir or given.dataset:
-        return given
-    run = run_of(Path(embedder.about["path"]))
-    if run is None:
-        raise RecipeError(
-            f"data_dir is missing: {embedder.about['path']} belongs to no run that names images. "
-            "Give --data_dir DATA."
-        )
-    asked = given.model_fields_set
-    own = {name: getattr(run.recipe, name) for name in LABELLED_IMAGES if name not in asked}
-    return with_inferred(given, own)
-
-
 def _embed(embedder: Embedder, source: Source, recipe: Recipe, what: str) -> tuple[Tensor, Tensor]:
     """Compute the features of labelled images.
 
     Returns:
         float32 (N, D) and int64 (N,), of the images that can be read.
     """
-    batch_size = recipe.images_per_batch()
-    loader = EvaluationLoader(
-        source,
-        embedder.transform,
-        batch_size=batch_size,
-        channels=embedder.transform.preprocessing.channels,
-        # Workers take longer to start than a handful of images takes to decode.
-        workers=resolve_workers(recipe.workers)[0] if len(source) > 2 * batch_size else 0,
-        bad_images=recipe.bad_images,
-    )
+    loader = build_prediction_loader(recipe, source, embedder.transform)
     features, labels = [], []
     for batch in loader:
         features.append(embedder.run(batch.pixels))
