@@ -1,4 +1,4 @@
-"""Copies as findings, and which copies a corrected data set leaves out."""
+"""Turns copies into findings, and chooses those that a corrected data set leaves out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from convnextv2.data.split_names import kind_of
 
 @dataclass(frozen=True)
 class Copies:
-    """Which images show one picture.
+    """Groups of images that show the same picture.
 
     Attributes:
-        groups: Images whose pixels are equal, by the first of them; a group may have one image.
-        group_of: The first image of the group of each image that can be read.
-        near: Pairs of groups that are nearly the same picture, or may be.
+        groups: The images with equal pixels, by the first of them. A group may have a single image.
+        group_of: Image -> the first image of its group, for each image that can be read.
+        near: Pairs of groups that show nearly the same picture, or possibly do.
     """
 
     groups: dict[int, list[int]]
@@ -30,7 +30,7 @@ class Copies:
     near: list[Copy]
 
     def sure(self) -> list[Copy]:
-        """Return the pairs that are taken for one picture without a look at them."""
+        """Return the pairs that are taken for the same picture without anyone having to look."""
         return [copy for copy in self.near if copy.score >= SURE_DETAIL]
 
 
@@ -49,7 +49,7 @@ def find_copies(looks: Sequence[Look]) -> Copies:
 
 
 def copy_findings(images: Images, looks: Sequence[Look], copies: Copies) -> list[Finding]:
-    """Say what copies mean: leaks, contradictions, and duplicates within a split.
+    """Report copies as leaks, contradictions, or duplicates within a split.
 
     An image is compared with the first of its copies in each split.
     """
@@ -82,7 +82,7 @@ def _first_in_each_split(images: Images, group: Sequence[int]) -> list[int]:
 def _told(
     images: Images, first: int, second: int, how: str, score: float, within: str
 ) -> Iterator[Finding]:
-    """Yield what a pair means; `within` is its kind if it is neither a leak nor a contradiction."""
+    """Yield the finding about a pair; `within` is its kind if it is no leak or contradiction."""
     kinds = ["leak"] * (images.splits[first] != images.splits[second])
     kinds += ["contradiction"] * contradict(images, first, second)
     for kind in kinds or [within]:
@@ -110,17 +110,18 @@ def contradict(images: Images, first: int, second: int) -> bool:
 def left_out(images: Images, copies: Copies) -> dict[int, str]:
     """Choose the copies that a corrected data set leaves out.
 
-    Of copies with different labels none stays. Of the others one stays: that of a split for
-    validation or testing before that for training, so that figures are still measured on the same
-    images, then the first. Copies are left out for an image that stays only, so that a chain of
-    similar images does not vanish. Pairs that only may be one picture stay: people decide.
+    If copies have different labels, all of them are left out. Otherwise one of them stays: the
+    first in a split for validation or testing, so that figures are still measured on the same
+    images, or else the first. A copy is left out only for an image that stays, so that a chain of
+    similar images does not vanish. Pairs that only may show the same picture stay, for people to
+    decide.
 
     Args:
         images: The images.
         copies: Their copies.
 
     Returns:
-        Index -> why.
+        The index of each copy to leave out -> the reason.
     """
     near: dict[int, set[int]] = defaultdict(set)
     for copy in copies.sure():

@@ -28,7 +28,7 @@ class Corrected(NamedTuple):
     Attributes:
         path: The table or folder for `data_dir`; None if nothing is left to train on.
         kept: The number of images in it.
-        dropped: Reason -> number of images that it lacks.
+        dropped: Reason -> number of images that were left out.
         changed: The number of labels that were changed.
         options: Further options that `train` or `pretrain` needs to read it.
     """
@@ -49,16 +49,17 @@ def correct(
 ) -> Corrected:
     """Write what is left of a data set without its faults.
 
-    Left out are files that cannot be read and copies. Probably wrong labels of training images are
-    left out, kept, or changed to those that are suggested, as `wrong_labels` says; those of other
-    splits are kept, since a figure is not to be measured on images that a model agrees with.
+    Files that cannot be read and copies are left out. Training images whose labels are probably
+    wrong are left out, kept, or given the suggested labels, as `wrong_labels` says. Such images of
+    other splits are kept, because a figure must not be measured only on images that a model agrees
+    with.
 
     Args:
         images: The images.
         findings: What was found.
-        copies: Index -> why, of the copies to leave out.
+        copies: Index of each copy to leave out -> the reason.
         out: The folder of the audit.
-        wrong_labels: See above.
+        wrong_labels: What becomes of training images whose labels are probably wrong.
     """
     named = zip(images.paths, images.splits, strict=True)
     at = {path_and_split: i for i, path_and_split in enumerate(named)}

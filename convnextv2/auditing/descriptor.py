@@ -1,4 +1,4 @@
-"""A quick descriptor of images, learned from the very images within seconds.
+"""A quick descriptor of images, learned within seconds from the images themselves.
 
 Patches of small copies are whitened and grouped by k-means; an image is described by how much each
 group occurs in each part of it (Coates, Lee and Ng, "An Analysis of Single-Layer Networks in
@@ -69,7 +69,7 @@ def _random_patches(images: Tensor, chance: torch.Generator) -> Tensor:
 
 
 def _normalised(patches: Tensor) -> Tensor:
-    """Take brightness and contrast from patches (..., d)."""
+    """Remove brightness and contrast from patches (..., d)."""
     centred = patches - patches.mean(-1, keepdim=True)
     return centred / (patches.var(-1, keepdim=True) + _CONTRAST).sqrt()
 
@@ -82,7 +82,7 @@ def _whitening(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _k_means(points: Tensor, chance: torch.Generator) -> Tensor:
-    """Group points by Lloyd's rule, from random ones, and return the centres."""
+    """Cluster points by Lloyd's algorithm, starting at random ones, and return the centres."""
     first = torch.randperm(len(points), generator=chance)[: min(_GROUPS, len(points))]
     centres = points[first]
     for _ in range(_ROUNDS):

@@ -1,10 +1,10 @@
-"""Nearly equal pictures.
+"""Finds near-duplicates: images that show nearly the same picture.
 
-They are found in two steps. The first compares the low frequencies of small grey copies (the
+The search has two steps. The first compares the low frequencies of small grey copies (the
 discrete cosine transform that perceptual hashes start from), each image against views of all
 others: whole, mirrored, and cut by a tenth. The second aligns each candidate by moving the four
-edges of the cut, and compares what is left after the low frequencies are taken away: two
-photographs of one kind share their layout, but only copies share their detail.
+edges of the cut, and compares what is left after the low frequencies are removed. Two photographs
+of the same kind of thing share their layout, but only copies share their detail.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _FREQUENCIES = 9
 _MOST_CANDIDATES = 8
 """Candidates for each image. Copies of a copy find each other, so that few are enough."""
 _LEAST_SIMILARITY = 0.55
-"""The cosine of the low frequencies of two images from which on they are candidates."""
+"""The least cosine similarity between the low frequencies of two candidates."""
 _ROUNDS = ((24, (0.04, 0.02), 0.55, 0.8), (48, (0.01, 0.01), 0.8, 0.9))
 """Rounds of the alignment: the side in px at which images are compared, how far each edge is moved
 as a share of the side, and the correlation that a pair needs before and after the round."""
 LEAST_DETAIL = 0.75
-"""Correlation of their detail from which on they may be one picture."""
+"""The least correlation between the details of two images that may show the same picture."""
 SURE_DETAIL = 0.85
-"""Correlation of their detail from which on they are taken for one picture.
+"""The least correlation between the details of two images that are taken for the same picture.
 
 Two photographs of plain garments, taken one after the other, were seen to reach 0.79."""
 MOST_COLOUR = 12.0
-"""Mean difference of their colours, in levels of Cb and Cr, up to which they may be one picture."""
+"""The largest mean difference between the colours of such images, in levels of Cb and Cr."""
 _FLAT = 2.0
 """Standard deviation, in grey levels, below which an image has nothing to compare."""
 _ROWS = 512
@@ -208,7 +208,7 @@ def _align(
         whole: float32 (m, SIDE, SIDE).
         cut: float32 (m, SIDE, SIDE), the images that are cut.
         box: float32 (m, 4), the cut to start from.
-        side: At which images are compared, in px.
+        side: The side at which images are compared, in px.
         steps: How far each edge is moved, in turn.
         least: The correlation that a pair needs at the start; others are not aligned.
 
@@ -233,7 +233,7 @@ def _align(
 
 
 def _detail_agreement(whole: Tensor, cut: Tensor, box: Tensor) -> Tensor:
-    """Correlate what is left of aligned images when their surroundings' mean is taken away."""
+    """Correlate the details of aligned images: what is left when the local mean is subtracted."""
     side = _ROUNDS[-1][0]
     first = _detail(_sample(whole, _whole(len(whole)), side))
     return (_centred(first) * _centred(_detail(_sample(cut, box, side)))).sum(1)
@@ -265,7 +265,7 @@ def _sample(grey: Tensor, box: Tensor, side: int) -> Tensor:
 
 
 def _detail(grey: Tensor) -> Tensor:
-    """Take the mean of the surroundings away."""
+    """Subtract the local mean."""
     return grey - F.avg_pool2d(grey[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
 
 

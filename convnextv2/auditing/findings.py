@@ -38,11 +38,11 @@ KINDS: dict[str, tuple[str, str]] = {
     "odd_size": ("Odd sizes", "Much smaller or larger than the other images."),
     "odd_channels": ("Odd channels", "Grey among coloured images, or another number of bands."),
 }
-"""Kind -> its title and what it means, the gravest first."""
+"""Kind -> its title and what it means, the most serious first."""
 
 
 class Finding(NamedTuple):
-    """One thing about one image.
+    """Something odd about one image.
 
     Attributes:
         kind: A key of `KINDS`.
@@ -54,8 +54,9 @@ class Finding(NamedTuple):
         other_split: The split of that one.
         other_label: The class of that one.
         suggested: The class that an image with a probably wrong label seems to have.
-        score: How sure the finding is: for copies the correlation of their detail, for labels the
-            probability of the suggested class less that of the given one; else the measured value.
+        score: How sure the finding is. For copies, it is the correlation of their details; for
+            labels, the probability of the suggested class minus that of the given one; otherwise,
+            the measured value.
     """
 
     kind: str

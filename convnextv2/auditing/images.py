@@ -93,8 +93,8 @@ def find_images(recipe: Recipe, task: TaskName | Literal["auto"]) -> Images:
 
     Args:
         recipe: Names the data.
-        task: What the data are for. "auto" looks for objects first, then for label maps, and takes
-            what is neither for classes.
+        task: What the data are for. "auto" looks for objects first, then for label maps, and
+            otherwise assumes classification.
 
     Raises:
         DataError: There are no images, or their annotations cannot be used at all.
@@ -112,7 +112,7 @@ def find_images(recipe: Recipe, task: TaskName | Literal["auto"]) -> Images:
 
 
 def _task_of(root: Path, recipe: Recipe) -> TaskName:
-    """Say what data are for, by what lies there."""
+    """Find out which task data are for, by the files that are there."""
     if root.is_file() and root.suffix.lower() != ".json":
         return "classification"
     try:

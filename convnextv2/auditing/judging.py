@@ -38,7 +38,7 @@ def find_wrong_labels(
 
     Args:
         images: The images.
-        looks: What was seen of each.
+        looks: What the scan found in each of them.
         embedder: What makes features; None for the quick descriptor.
         batch_size: Images that are embedded at once.
         max_pixels: The largest image that is decoded.

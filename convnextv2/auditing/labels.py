@@ -1,13 +1,13 @@
 """Probably wrong labels, by cross-validated classifiers on features of images.
 
 A linear classifier is trained on four fifths of the images and asked about the last fifth, five
-times, so that every image is judged by one that never saw it. How far to believe it is fitted as
-well: a share of the labels is taken to be wrong, and the share, and a temperature of the
-classifier, are those under which the labels that are there are most probable. This gives for every
-label the probability that it is wrong.
+times, so that every image is judged by one that never saw it. How far the classifier can be trusted
+is fitted too. The model assumes that a share of the labels is wrong. This share and a temperature
+of the classifier maximise the likelihood of the given labels. They yield, for every label, the
+probability that it is wrong.
 
 Confident learning (Northcutt, Jiang and Chuang, JMLR 2021) compares the same kind of out-of-sample
-probabilities with thresholds instead. It names more images, also where the classifier is weak.
+probabilities with thresholds instead. It names more images, even where the classifier is weak.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDS = 5
 _STRENGTHS = (1e-2, 1e-1, 1.0)
 """Strengths of regularisation, of which the one that judges the first fold best is used."""
 LEAST_IMAGES = 2 * FOLDS
-"""A class of fewer images is not judged: too few of them are left to learn from."""
+"""A class with fewer images is not judged, because too few of them are left to learn from."""
 
 
 NAMED = 0.5
@@ -40,7 +40,7 @@ class Doubt(NamedTuple):
         wrong: float64 (N,), the probability that the label of each image is wrong.
         suggested: int64 (N,), the most probable other class of each image.
         share: The share of labels that are wrong.
-        temperature: By which logits are divided.
+        temperature: The number by which logits are divided.
     """
 
     wrong: Tensor
@@ -53,7 +53,7 @@ class Judged(NamedTuple):
     """The result of judging labels by cross-validation.
 
     Attributes:
-        logits: float32 (N, K), of classifiers that did not see the image.
+        logits: float32 (N, K). Those of an image come from a classifier that was not trained on it.
         accuracy: The share of labels that they agree with.
         l2: The strength of regularisation.
     """
@@ -121,11 +121,11 @@ def is_better_than_guessing(accuracy: float, commonest: float, images: int) -> b
 def doubt(logits: Tensor, labels: Tensor) -> Doubt:
     """Fit how probable it is that each label is wrong.
 
-    With probability 1 - e a label is the true class, else any of the others, all alike. Given the
-    classifier's probability q of the label, it occurs with probability (1 - e) q + e (1 - q) /
-    (K - 1), and is wrong with the second term's share of this. The share e is found by expectation
-    maximisation for each temperature, and the temperature under which the labels are most probable
-    is taken.
+    With probability 1 - e, a label is the true class; otherwise, it is any of the others with equal
+    probability. If q is the classifier's probability of the label, the label occurs with
+    probability (1 - e) q + e (1 - q) / (K - 1). The share of the second term in this sum is the
+    probability that it is wrong. For each temperature, the share e is found by expectation
+    maximisation. The temperature with the largest likelihood is used.
 
     Args:
         logits: float32 (N, K), out of sample.

@@ -40,7 +40,7 @@ def odd_images(images: Images, looks: Sequence[Look]) -> list[Finding]:
 
     Args:
         images: The images.
-        looks: What was seen of each.
+        looks: What the scan found in each of them.
     """
     good = [i for i, look in enumerate(looks) if not look.error]
     if not good:

@@ -1,4 +1,4 @@
-"""One look at every image: its hashes, its size, a small copy, and what its light is like."""
+"""Looks at every image once: its hashes, size, brightness and sharpness, and a small copy of it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from convnextv2.machine import available_cores
 SIDE = 64
 """Side of the small copy of an image, in px. The whole image is squeezed into it."""
 _LIGHT_SIDE = 384
-"""The longer side at which light and blur are measured, so that they depend on no resolution."""
+"""The longer side at which brightness and blur are measured, whatever the resolution."""
 _BLUR_TAPS = 9
 """Length of the filter that blurs an image once more, in px, as in Crete et al."""
 
 
 class Look(NamedTuple):
-    """What is seen of one image.
+    """What the scan finds in one image.
 
     Attributes:
         error: Why it cannot be read; empty if it can. Nothing else is known then, except its hash.
@@ -35,7 +35,7 @@ class Look(NamedTuple):
         pixel_hash: BLAKE2b of size and pixels, upright and in 8 bits.
         file_bytes: Size of the file.
         height: In px, upright.
-        width: The same.
+        width: In px, upright.
         bands: Number of bands in the file.
         format: Format of the file, such as JPEG.
         small: uint8 (SIDE, SIDE, 3), the whole image squeezed.
@@ -74,7 +74,7 @@ def look_at(
         max_pixels: The largest image that is decoded.
 
     Returns:
-        One for each path. An image that cannot be read has an error.
+        What was found, one for each path. An image that cannot be read has an error.
 
     Raises:
         StorageError: A file is out of reach, as those of others are.

@@ -1,7 +1,7 @@
 """Images of data sets of the Hugging Face library `datasets`, by index.
 
-Sets are read as tables (map-style), never as streams: only a table has an order that can be entered
-anywhere, and every row once in an epoch on any number of ranks.
+Sets are read as tables (map-style), never as streams: only a table can be read from any position,
+and gives every row once in an epoch on any number of ranks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from convnextv2.errors import DataError, MissingPackageError
 from convnextv2.text import plain
 
 PREFIX = "hf:"
-"""What `data_dir` begins with if it names a set on the Hub, or what else `load_dataset` takes."""
+"""The beginning of a `data_dir` that names a set on the Hub, or anything that `load_dataset`
+takes."""
 
 _SAVED = ("dataset_dict.json", "state.json")
 

@@ -48,7 +48,8 @@ class Lessons:
     def balance(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Say for which frequencies of the classes the student's probabilities hold.
 
-        Soft labels bring the teacher's. With a loss on the labels beside them, nobody knows.
+        With soft labels, these are the teacher's. With a loss on the labels as well, they are
+        unknown.
 
         Args:
             own: What the labels alone would give; see `Description.balance`.
@@ -174,7 +175,8 @@ def teacher_rows(
 ) -> tuple[list[int] | None, str]:
     """Find the row of the teacher's head for each class.
 
-    An order that is only a guess is taken if the recipe asks for soft labels or for that order.
+    If the order of the rows is only a guess, it is used only if the recipe asks for soft labels or
+    for that order.
 
     Args:
         teacher: The teacher.

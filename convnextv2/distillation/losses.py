@@ -1,4 +1,4 @@
-"""The losses of distillation: pure functions of what student and teacher say."""
+"""The losses of distillation: pure functions of the outputs of student and teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The teacher: a frozen model that sees the student's images as it is used to see them."""
+"""The teacher: a frozen model that gets the student's images, prepared as its own were."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Teacher:
         balance: For which frequencies of its classes its probabilities hold, see
             `Description.balance`; empty if that is unknown.
         record: What is written into the student's provenance.
-        lines: What people should know of it.
+        lines: Lines for the user about it.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Teacher:
     lines: list[str]
 
     def __call__(self, images: Tensor, seen_by_student: Preprocessing) -> Answer:
-        """Look at the student's images.
+        """Answer for the student's images.
 
         Args:
             images: float32 (N, C, H, W), normalised, cropped and mixed for the student.
@@ -88,7 +88,7 @@ class Teacher:
             return self.answer(self.view(images, seen_by_student))
 
     def view(self, images: Tensor, seen_by_student: Preprocessing) -> Tensor:
-        """Turn the student's images into the teacher's: its statistics, its size.
+        """Convert the student's images to the teacher's normalisation and size.
 
         Args:
             images: float32 (N, C, H, W), normalised for the student.

@@ -1,4 +1,4 @@
-"""Masked distillation: a student that sees some tiles predicts a teacher's features of all."""
+"""Masked distillation: from some tiles, a student predicts a teacher's features of all tiles."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from convnextv2.text import plain
 Array = NDArray[np.float64]
 
 UNBALANCED = 5
-"""From this ratio of the largest to the smallest class on, users are told about it."""
+"""The ratio of the largest to the smallest class from which on users are told about it."""
 
 FEW = 10
-"""With fewer validation images of a class, its recall is hardly measured."""
+"""With fewer validation images than this, the recall of a class is hardly measured."""
 
 GUIDE = "docs/how-to/unbalanced.md"
 

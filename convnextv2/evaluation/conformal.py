@@ -2,8 +2,8 @@
 
 Split conformal prediction (Vovk et al. 2005) with the score 1 - p of the right class (Sadinle et
 al. 2019, "least ambiguous sets"): the sets of new images hold the right class in at least the
-stated share of cases, whatever the model is worth, as long as the new images are drawn as the
-images were that the limit was fitted on. A poor model pays with large sets.
+stated share of cases, however good the model is, as long as the new images come from the same
+distribution as those that the limit was fitted on. A poor model needs large sets for that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 def needed_images(coverage: float) -> int:
-    """Return the smallest number of images that a coverage can be promised with.
+    """Return the smallest number of images for which a coverage can be guaranteed.
 
     Args:
         coverage: The share of images whose right class is to be in the set, above 0 and below 1.

@@ -31,7 +31,7 @@ class ExplainedImage:
         activation: The class activation map over the image.
         activation_note: What the map adds up to.
         occlusion: The occlusion map over the image.
-        occlusion_note: What was covered, and what that did at most.
+        occlusion_note: What was covered, and the largest change that followed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The health of an encoder's features, layer by layer: what each block makes of some images.
+"""The health of an encoder's features, layer by layer, on some images.
 
 A layer is a block. Diversity is that of the paper (arXiv 2301.00808, section 4): the cosine
 distance of pairs of channels in the widened features. Networks that were pre-trained with masks but

@@ -91,7 +91,7 @@ def parts_of(pixels: Tensor, marks: NDArray[np.int64]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """What it takes to say how foreign an image is.
+    """The fit that says how foreign an image is.
 
     Attributes:
         centre: float32 (D,), the mean of the features of known images.
@@ -99,8 +99,8 @@ class Foreign:
         part: float32 (D,), the mean of those of parts, centred and divided likewise.
         known_precision: float32 (D, D), the inverse covariance of known images.
         part_precision: float32 (D, D), that of parts.
-        usual: float32 (2,), what either question is usually answered with by known images.
-        spread: float32 (2,), how much more the furthest tenth of them is answered with.
+        usual: float32 (2,), the usual answer to either question for known images.
+        spread: float32 (2,), by how much the answer for the furthest tenth of them is larger.
     """
 
     centre: Floats

@@ -1,4 +1,4 @@
-"""How far the figures of a classifier may be from those on endlessly many images.
+"""Confidence intervals of the figures of a classifier, by the bootstrap over images.
 
 The bootstrap (Efron 1979) draws as many images as there are, with replacement, and computes the
 figures of each draw. The figures follow from how often each pair of target and prediction occurs,

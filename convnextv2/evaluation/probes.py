@@ -16,7 +16,7 @@ L2 = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Strengths of regularisation among which the linear probe chooses."""
 _FOLDS = 5
 _MOST_SIMILARITIES = 1 << 24
-"""Similarities that are in memory at once."""
+"""The number of similarities that are in memory at once."""
 
 
 def nearest_neighbours(

@@ -41,7 +41,7 @@ class About(BaseModel):
         sha256: The SHA-256 of the weights, or of the artifact's model.
         coverage: The share of images whose right class is to be among the possible ones.
         least_probability: The probability from which on a class is possible.
-        farthest: How far out an image may be so that it is not foreign; see `Foreign`.
+        farthest: How far out an image that is not foreign may be; see `Foreign`.
         images: How many images it was fitted on.
         images_from: Where these came from, in words.
     """
@@ -59,7 +59,7 @@ class About(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Unknown:
-    """What it takes to say which classes are possible, and whether an image is foreign.
+    """The fit that says which classes are possible, and whether an image is foreign.
 
     Attributes:
         about: What it was fitted for, and its limits.

@@ -1,4 +1,4 @@
-"""Choose what is learned, by the recipe's task and by what its images say."""
+"""Choose the task of a run, by its recipe and by the labels of its images."""
 
 from __future__ import annotations
 

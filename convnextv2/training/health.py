@@ -22,7 +22,8 @@ from convnextv2.errors import TrainingError
 MOST_SKIPPED = 10
 """Number of steps in a row that may be left out. More cannot be an accident of a batch."""
 LARGEST_WEIGHT = 1e8
-"""No network that learns has larger weights. One that an update threw there does not recover."""
+"""No network that learns has larger weights, and one that an update threw there does not
+recover."""
 _SPIKE = 2.0
 _STILL = 0.005
 _LINES, _LEAST_LINES = 20, 5

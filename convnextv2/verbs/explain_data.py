@@ -44,14 +44,14 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 MOST_EMBEDDINGS = 10_000
-"""The most training images, and the most validation images, that are embedded."""
+"""The largest number of training images, and of validation images, that are embedded."""
 MOST_THUMBNAILS = 400
 VOTES = 3
 """Classes whose probabilities are shown."""
 
 
 class Explained(NamedTuple):
-    """What a page is made of.
+    """The content of a page.
 
     Attributes:
         sections: The sections.
@@ -66,7 +66,7 @@ class Explained(NamedTuple):
 
 @dataclass
 class _Seen:
-    """What a model made of the images that could be read.
+    """The outputs of a model for the images that could be read.
 
     Attributes:
         indices: Their places in the source.
@@ -89,7 +89,7 @@ _Run = Callable[[Tensor], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class _Model:
-    """What looks at images.
+    """A model that embeds and classifies images.
 
     Attributes:
         run: From pixels, uint8 (N, C, H, W), to embeddings and probabilities.
@@ -157,7 +157,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
 def _map(
     seen: _Seen, targets: NDArray[np.int64], wrong: NDArray[np.bool_], names: Sequence[str]
 ) -> EmbeddingMap:
-    """Draw the map of what was seen."""
+    """Draw the map of the embeddings."""
     components = principal_components(seen.embeddings)
     drawn = sorted(seen.thumbnails)
     picture = draw_map(
@@ -171,7 +171,7 @@ def _map(
 
 
 def _open(opened: Weights, options: ExplainOptions, given: Recipe) -> _Model:
-    """Open what embeds and classifies."""
+    """Open the model that embeds and classifies."""
     if opened.description.kind == "classifier":
         scorer = open_scorer(opened, device=given.device, precision=given.precision)
 
@@ -264,7 +264,7 @@ class _Known:
     Attributes:
         source: The images.
         rows: The row of the model for each of their classes.
-        seen: What the model made of them.
+        seen: The outputs of the model for them.
     """
 
     source: Source

@@ -36,7 +36,7 @@ MOST_IMAGES = 100
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of every image.
+    """The question that is asked about every image.
 
     Attributes:
         model: The classifier, on its device.
@@ -119,7 +119,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
 def _asked(
     opened: Weights, options: ExplainOptions, given: Recipe, side: int, device: torch.device
 ) -> _Asked:
-    """Settle what is asked of every image, whose shorter side is `side` px."""
+    """Settle the question about images whose shorter side is `side` px."""
     model = restore(opened)
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
@@ -163,7 +163,7 @@ def _explain(
     """Explain one image.
 
     Args:
-        asked: What is asked.
+        asked: The question.
         name: The path of the image.
         pixels: The image as the network sees it, uint8 (C, H, W).
         image: The same, normalised, on the model's device.

@@ -19,7 +19,7 @@ from convnextv2.model.upernet import AUXILIARY_CHANNELS
 from convnextv2.weights.description import Description
 
 DENSE_NORM = re.compile(r"norm[0-3]\.|hidden_states_norms\.stage[1-4]\.")
-"""How the norms of the four maps begin that dense networks read, within the encoder's names."""
+"""What the names of the norms of the four feature maps begin with, within the encoder's names."""
 
 _BACKBONE = "backbone."
 _HEAD = re.compile(r"(decode_head|auxiliary_head)\.")
@@ -78,7 +78,7 @@ class UPerNet:
         )
 
     def notes(self, notes: list[str], processor: Mapping[str, Any]) -> list[str]:
-        """Correct what is said of the configuration beside a classifier.
+        """Correct the notes about a configuration, which assume a classifier.
 
         Args:
             notes: Lines for people.
@@ -95,7 +95,7 @@ class UPerNet:
         return kept + [ratio] * bool(processor)
 
     def still_left_out(self, left_out: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Correct what is left out of a file of which only the encoder was looked at.
+        """Correct the list of left-out tensors, which was made by looking for an encoder only.
 
         Args:
             left_out: Name and reason of each tensor that is not of the encoder.
@@ -105,7 +105,7 @@ class UPerNet:
 
 
 def encoder_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Take what a configuration of transformers says of the encoder within an UPerNet."""
+    """Return the part of a transformers configuration that describes the encoder of a UPerNet."""
     inner = config.get("backbone_config")
     return dict(inner) if isinstance(inner, Mapping) else {}
 

@@ -21,7 +21,7 @@ class Shard(NamedTuple):
     Attributes:
         name: Its path or address.
         size: Its length, in bytes.
-        stamp: What changes when its content does, such as the time of change.
+        stamp: A value that changes with the content, such as the time of the last change.
     """
 
     name: str

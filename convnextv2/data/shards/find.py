@@ -1,4 +1,4 @@
-"""Which shards a user means, and which split each of them belongs to."""
+"""Finds the shards that a user names, and the split that each of them belongs to."""
 
 from __future__ import annotations
 

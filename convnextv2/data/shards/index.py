@@ -33,7 +33,7 @@ _TYPES = {
 }
 _AT_ONCE = 50_000
 _MOST_WORDS = 200_000
-"""Beyond this number of different words, they are captions and no classes."""
+"""More different words than this are captions, not classes."""
 
 
 @dataclass(frozen=True, eq=False)

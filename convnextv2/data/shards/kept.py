@@ -1,4 +1,4 @@
-"""Where the index of a set of shards is kept, and whether it still fits."""
+"""Keeps the index of a set of shards, and checks whether it still fits."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _cache() -> Path:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[bool]:
-    """Let one process of this machine at a time do what follows; yield whether that is so."""
+    """Let one process of this machine at a time run the block; yield whether it holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
         alone = False

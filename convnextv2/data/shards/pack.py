@@ -63,7 +63,7 @@ def pack(
         sources: The beginning of the shards' names -> the images, such as "train".
         out: The folder to write to. Shards of the same packing that are in it are kept.
         images_per_shard: Images in a shard; the last one may have fewer.
-        tell: Is called after each shard with how many there are, and how many there will be.
+        tell: Called after each shard, with the number of shards so far and the number of all.
 
     Raises:
         RunError: The folder holds shards of another packing.
@@ -153,7 +153,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 class _Names(Sequence[tuple[str, str]]):
-    """What images are called in shards: a key that no other one has, and the ending.
+    """The names of images in shards: a unique key, and the ending.
 
     It is the path below the folder that all images have in common. A key ends at the first dot of
     its last part, so other dots there are written as %2E; and where two images of one folder differ

@@ -143,7 +143,7 @@ class RemoteFiles:
         return self._kept[number]
 
     def _has_room(self, size: int) -> bool:
-        """Say whether so many more bytes may be kept.
+        """Return whether this many more bytes may be kept.
 
         What other processes keep is counted now and then, so that all together may exceed the limit
         by `_COUNTED_EVERY` for each process.
@@ -256,7 +256,7 @@ def _system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def _named(address: str) -> Iterator[None]:
-    """Turn what file systems raise, each in its own way, into one line that names the address."""
+    """Turn the errors of all kinds of file systems into one line that names the address."""
     try:
         yield
     except (DataError, MissingPackageError):

@@ -20,7 +20,7 @@ from convnextv2.errors import DataError
 from convnextv2.text import plain
 
 LABEL_FIELDS = ("label", "cls", "class", "class_name", "label_name", "category", "target")
-"""Fields of a sample's JSON file in which its class is looked for, the first one first."""
+"""Fields of a sample's JSON file that may hold its class, in the order in which they are tried."""
 
 _LABELS = ("cls", "json", "txt")
 _MOST_LABEL = 2**20
@@ -60,7 +60,8 @@ class TarSamples:
     """Reads the headers of a tar file, and the small files that hold labels.
 
     Attributes:
-        passed_over: Files that are no images and no labels, by ending in lower case.
+        passed_over: The number of files that are neither images nor labels, by ending in lower
+            case.
         links: Entries without content of their own, such as links and sparse files.
     """
 
@@ -70,7 +71,7 @@ class TarSamples:
         Args:
             file: The tar file, seekable.
             size: Its length, in bytes.
-            name: What messages call it.
+            name: Its name in messages.
             label_field: The field of a JSON file with the class; "" to look for it.
         """
         self._file, self._size, self._name = file, size, name

@@ -82,7 +82,7 @@ class OneClass:
 def balance_lines(
     recipe: Recipe, balance: Balance, validation: Source | None, class_names: Sequence[str]
 ) -> list[str]:
-    """Say what a run should know of the frequencies of its classes.
+    """Return what users should know about the frequencies of the classes.
 
     Args:
         recipe: The recipe.

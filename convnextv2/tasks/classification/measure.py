@@ -49,7 +49,7 @@ class Measured:
 
     @property
     def few(self) -> str:
-        """A line about classes of which there are few images; empty if there are none."""
+        """A line about classes with few images; empty if there are none."""
         support, names = self.evaluation.support, self.description.class_names
         rows = np.flatnonzero(support)
         return few_images(support[rows].tolist(), [names[row] for row in rows])

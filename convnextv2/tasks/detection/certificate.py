@@ -31,12 +31,12 @@ LARGEST_LOSS = 0.001
 """How far the average precisions of the artifact and of the model may be apart."""
 
 LEAST_FOUND = 0.99
-"""The share of the objects that both must find. Two may always differ.
+"""The share of the objects that both must find. Two objects may always differ.
 
 Where two boxes or scores are nearly equal, a rounding decides which one stays."""
 
 _SAME_FROM = 0.9
-"""The IoU from which on two boxes of a class are the same object."""
+"""The least IoU of two boxes of a class that are the same object."""
 
 Pair = tuple[FoundObjects, FoundObjects]
 
@@ -131,8 +131,8 @@ def same_objects(theirs: FoundObjects, ours: FoundObjects) -> list[tuple[int, in
     """Pair the objects that two detectors have found in an image.
 
     Args:
-        theirs: What one has found.
-        ours: What the other has found.
+        theirs: The objects that one of them has found.
+        ours: The objects that the other one has found.
 
     Returns:
         Rows of both. Classes are equal, and boxes overlap almost completely.
@@ -152,7 +152,7 @@ def same_objects(theirs: FoundObjects, ours: FoundObjects) -> list[tuple[int, in
 
 
 def _overlap(one: rle.Rle, other: rle.Rle) -> float:
-    """The IoU of two masks; 1 for two empty ones."""
+    """Compute the IoU of two masks, which is 1 for two empty ones."""
     if one == other:
         return 1.0
     masks = rle.decode(one) > 0, rle.decode(other) > 0
@@ -163,7 +163,7 @@ def _overlap(one: rle.Rle, other: rle.Rle) -> float:
 def _precisions(
     pairs: Sequence[Pair], source: AnnotatedSource, finder: ObjectFinder
 ) -> dict[str, Any]:
-    """The average precisions of both."""
+    """Compute the average precisions of both."""
     table = objects_of(source)
     pytorch, artifact = (
         evaluate_objects(
@@ -184,7 +184,7 @@ def _precisions(
 def _speeds(
     theirs: ObjectFinder, ours: ObjectFinder, pixels: Tensor, seconds: float
 ) -> dict[str, Any]:
-    """The speeds of both networks on one image, without pasting of masks."""
+    """Measure the speeds of both networks on one image, without the pasting of masks."""
     how = theirs.transform.preprocessing
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     images = padded(

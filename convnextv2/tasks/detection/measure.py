@@ -34,9 +34,9 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 SHOWN_FROM = 0.5
-"""The score from which on an object that was found is shown and counted for single images."""
+"""The least score of a detection that is shown, and counted, for single images."""
 _MATCHED_FROM = 0.5
-"""The IoU from which on an object counts as found, for single images."""
+"""The least IoU of a detection with the object that it finds, for single images."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
 
 
 def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> ObjectFinder:
-    """Build what finds objects. An artifact prepares images in its own way."""
+    """Build the finder of a model. An artifact prepares images in its own way."""
     if isinstance(opened, Artifact):
         return finder_of_artifact(opened, device=recipe.device, precision=recipe.precision)
     model = restore(opened)
@@ -176,10 +176,10 @@ def measure_objects(
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """How what was found in one image agrees with the objects in it.
+    """How the detections in one image agree with the objects in it.
 
     Attributes:
-        shown: int64 (m,), the rows of what was found whose score is at least `SHOWN_FROM`.
+        shown: int64 (m,), the rows of the detections whose score is at least `SHOWN_FROM`.
         is_right: bool (m,), whether each of these is an object of its class.
         missed: int64, the rows of the objects that were not found.
     """
@@ -195,9 +195,9 @@ class Matches:
 
 
 def match_objects(objects: Objects, found: FoundObjects) -> Matches:
-    """Match what was found in an image with its objects, the best first, by boxes.
+    """Match the detections in an image with its objects by their boxes, the best first.
 
-    What lies in the region of a crowd is neither right nor wrong, and is not shown.
+    A detection in the region of a crowd is neither right nor wrong, and is not shown.
     """
     shown = np.flatnonzero(found.scores >= SHOWN_FROM)
     free = ~objects.crowd

@@ -182,7 +182,7 @@ def several_labels(recipe: Recipe) -> Recipe:
 
 
 def balanced_weights(targets: Targets) -> Tensor:
-    """Compute how much the labels that images have weigh in the loss.
+    """Compute the weights in the loss of the labels that images have.
 
     Args:
         targets: int8 (N, K): 1, 0, or -1 for unknown.

@@ -28,7 +28,7 @@ from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
-"""The largest difference of a logit, absolute up to a reach of 1, then as a share of the reach."""
+"""The largest difference of a logit, as a share of the reach of the logits if that is above 1."""
 
 LEAST_EQUAL = {"float32": 0.999, "float16": 0.98, "bfloat16": 0.97}
 """The share of the pixels of real images that must get the same class."""

@@ -32,7 +32,7 @@ from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 WORST = 8
-"""Number of images whose predictions a report shows because they are the worst."""
+"""Number of the worst images, which a report shows."""
 
 
 @dataclass(frozen=True, order=True)
@@ -119,7 +119,7 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
 
 
 def _build_segmenter(opened: Weights | Artifact, recipe: Recipe, place: Place) -> Segmenter:
-    """Build what classifies pixels. An artifact prepares and presents images in its own way."""
+    """Build the segmenter of a model. An artifact prepares and presents images in its own way."""
     if isinstance(opened, Artifact):
         return segmenter_of_artifact(opened, device=recipe.device, precision=recipe.precision)
     model = restore(opened)
