@@ -164,7 +164,7 @@ def pretrain(
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         save_every_epochs: Number of epochs between checkpoints. The last epoch is always saved.
         save_every_steps: Also save a checkpoint each time this many steps have passed.
         save_every_minutes: Also save a checkpoint when the last one is this old.
@@ -467,7 +467,7 @@ def train(
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         val_while_train: Evaluate on the validation images during training.
         val_every_epochs: Number of epochs between evaluations. The last epoch is always evaluated.
@@ -707,7 +707,7 @@ def validate(
         distribute: Use the ranks that torchrun, mpirun or SLURM started. With auto, they are used if there are any.
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         mindcv_files: Also write MindCV's files: result.log, and MindSpore checkpoints under MindCV's names.
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
@@ -794,7 +794,7 @@ def compare(
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
@@ -860,7 +860,7 @@ def predict(
         api_key: API key of the server. If empty, the environment variable CONVNEXTV2_API_KEY is used.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
@@ -912,7 +912,7 @@ def embed(
         json: Print the answer as JSON, for use by other programs.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -970,7 +970,7 @@ def probe(
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
@@ -1040,7 +1040,7 @@ def audit(
         json: Print the answer as JSON, for use by other programs.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         train_split: Subfolder with the training images.
         val_split: Subfolder with the validation images.
         columns: Columns of a table to use if their names are not the usual ones, such as path=image_id,label=class,split=fold.
@@ -1120,7 +1120,7 @@ def explain(
         seed: Seed of all random choices. Each choice follows from the seed and from the position in the run.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
@@ -1331,7 +1331,7 @@ def serve(
         ssl_keyfile: Private key of the certificate, not encrypted.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
 
     Raises:
         RecipeError: An option cannot be used.
@@ -1406,7 +1406,7 @@ def infer(
         top_k: Number of classes to show.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         bad_images: What to do with a file that is truncated or is not an image: stop (fail), or leave it out and count it (skip). quarantine also lists it in the run's quarantine.jsonl, and the run never reads it again. Without a run, quarantine means skip.
         max_image_pixels: Size of the largest image that is decoded.
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
@@ -1733,7 +1733,7 @@ def plan(
         rank_timeout_s: How long to wait for a rank that does not answer before the job ends.
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         val_precision: Arithmetic of the evaluation. same: that of `precision`.
         val_while_train: Evaluate on the validation images during training.
         val_every_epochs: Number of epochs between evaluations. The last epoch is always evaluated.
@@ -1977,7 +1977,7 @@ def benchmark(
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of several).
         precision: Arithmetic of the forward pass. auto: bfloat16 if the device supports it, float16 on older GPUs, otherwise float32.
         compile: Compile the training step with torch.compile. This needs a compiler, and the first step is slow.
-        kernels: CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a C++ compiler is found).
+        kernels: Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first use), plain (PyTorch's), or auto (native if they can be compiled).
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.

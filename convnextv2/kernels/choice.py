@@ -1,7 +1,8 @@
-"""Which kernels this process runs on the CPU: the compiled library's, or PyTorch's operations.
+"""Which kernels this process runs: our own, or PyTorch's operations.
 
-The plain PyTorch forms run if there is no compiler, if the library does not agree with PyTorch, and
-on every device but the CPU.
+Our own are the compiled library's on the CPU, and Triton's on an NVIDIA GPU. The plain PyTorch
+forms run if there is no compiler, if the kernels do not agree with PyTorch, and on every other
+device.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import DeviceError
+from convnextv2.kernels.gpus import reason_against
 from convnextv2.kernels.library import level, load
+from convnextv2.kernels.selfcheck import CPU, GPU
 
 Choice = Literal["auto", "native", "plain"]
 Answer = TypeVar("Answer", bound=Callable[..., object])
@@ -32,8 +35,8 @@ def _constant(function: Answer) -> Answer:
     return function
 
 
-def choose(choice: Choice) -> str:
-    """Set which kernels run on the CPU in this process.
+def choose(choice: Choice, device: torch.device | None = None) -> str:
+    """Set which kernels run in this process.
 
     A change makes torch.compile start anew, because compiled graphs hold the kernels of the time
     when they were traced.
@@ -41,9 +44,10 @@ def choose(choice: Choice) -> str:
     Args:
         choice: "auto" takes the native kernels if they can be compiled. "native" insists on them.
             "plain" takes PyTorch's operations only.
+        device: The device that this process computes on; None for the CPU.
 
     Returns:
-        What the choice comes to on this machine: "native", "plain", or "plain" and the reason.
+        What the choice comes to on this device: "native", "plain", or "plain" and the reason.
 
     Raises:
         DeviceError: The choice is "native", and the kernels cannot be compiled.
@@ -55,15 +59,27 @@ def choose(choice: Choice) -> str:
         sys.modules["torch._dynamo"].reset()
     if choice == "plain":
         return "plain"
-    found = load()
-    if isinstance(found, str):
-        if choice == "native":
-            raise DeviceError(
-                f"kernels = native: {found}. Install a C++ compiler, set CONVNEXTV2_CACHE to a "
-                "folder of your own, or use auto or plain."
-            )
-        return f"plain ({found})"
-    return "native"
+    if device is not None and device.type != "cpu":
+        reason, remedy = _against(device), ""
+    else:
+        found = load()
+        reason = found if isinstance(found, str) else ""
+        remedy = "Install a C++ compiler, set CONVNEXTV2_CACHE to a folder of your own, or "
+    if reason and choice == "native":
+        raise _missing(reason, remedy)
+    return f"plain ({reason})" if reason else "native"
+
+
+def _missing(reason: str, remedy: str) -> DeviceError:
+    use = "use auto or plain." if remedy else "Use auto or plain."
+    return DeviceError(f"kernels = native: {reason}. {remedy}{use}")
+
+
+def _against(device: torch.device) -> str:
+    """Say why a device that is no CPU does without the kernels; "" if it has them."""
+    if device.type != "cuda":
+        return f"there are none for {device.type}"
+    return reason_against(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def chosen() -> Choice:
@@ -71,30 +87,33 @@ def chosen() -> Choice:
     return _choice
 
 
-def in_use() -> str:
-    """Return which kernels run on the CPU of this machine.
+def in_use(device: torch.device | None = None) -> str:
+    """Return which kernels run on a device; None for the CPU.
 
-    They are "native", "native (x86-64-v3)" or another level if a wheel brought them, or "plain".
+    On the CPU they are "native", "native (x86-64-v3)" or another level if a wheel brought them, or
+    "plain". Elsewhere they are "Triton" or "PyTorch's".
     """
+    if device is not None and device.type != "cpu":
+        return "PyTorch's" if _choice == "plain" or _against(device) else "Triton"
     if not are_on():
         return "plain"
     return f"native ({level()})" if level() else "native"
 
 
 def are_used_for(x: Tensor) -> bool:
-    """Say whether the native kernels take a tensor.
+    """Say whether our own kernels take a tensor.
 
-    They take float32 and bfloat16 on the CPU, under autocast to one of these too. They do not while
-    a graph is exported, because its reader does not have them.
+    They take float32 and bfloat16 on the CPU, float16 too on a GPU, also under autocast to one of
+    these. They do not while a graph is exported, because its reader does not have them.
     """
+    kind = x.device.type
+    if kind not in ("cpu", "cuda"):
+        return False
+    dtypes = CPU if kind == "cpu" else GPU
     return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and (
-            not torch.is_autocast_enabled("cpu")
-            or torch.get_autocast_dtype("cpu") in (torch.float32, torch.bfloat16)
-        )
-        and are_on()
+        x.dtype in dtypes
+        and (not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) in dtypes)
+        and (are_on() if kind == "cpu" else _are_on_gpu(x.device.index))
         and not _is_traced()
     )
 
@@ -103,6 +122,16 @@ def are_used_for(x: Tensor) -> bool:
 def are_on() -> bool:
     """Say whether the library is there and is to be used, whatever the tensor."""
     return _choice != "plain" and not isinstance(load(), str)
+
+
+@_constant
+def _are_on_gpu(index: int) -> bool:
+    if _choice == "plain":
+        return False
+    reason = reason_against(index)
+    if reason and _choice == "native":
+        raise _missing(reason, "")
+    return not reason
 
 
 @_constant

@@ -1,6 +1,7 @@
-"""Layers of ConvNeXt V2 on the library's operations, with their gradients.
+"""Layers of ConvNeXt V2 on the operations of the kernels, with their gradients.
 
-Activations are channels-last, (N, ..., C), float32 or bfloat16. Statistics and sums are float32.
+Activations are channels-last, (N, ..., C), float32 or bfloat16, or on a GPU float16. Statistics and
+sums are float32.
 """
 
 from __future__ import annotations
@@ -20,29 +21,34 @@ from convnextv2.kernels.choice import are_used_for
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, shape: tuple[int, ...]
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        places: Tensor | None,
+        runs: Tensor | None,
+        shape: tuple[int, ...],
     ) -> Tensor:
-        return torch.ops.convnextv2.depthwise(x, _by_tap(weight), bias, places, shape)
+        return torch.ops.convnextv2.depthwise(x, _by_tap(weight), bias, places, runs, shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, places, shape = inputs
-        ctx.save_for_backward(x, weight, places)
+        x, weight, _, places, runs, shape = inputs
+        ctx.save_for_backward(x, weight, places, runs)
         ctx.shape = shape
 
     @staticmethod
-    @once_differentiable  # the library has no second derivatives
+    @once_differentiable  # the kernels have no second derivatives
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, places = ctx.saved_tensors
+        x, weight, places, runs = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:  # the same convolution with the kernel turned by half
             of_x = torch.ops.convnextv2.depthwise(
-                gradient, _by_tap(weight).flip(0), None, places, ctx.shape
+                gradient, _by_tap(weight).flip(0), None, places, runs, ctx.shape
             )
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            both = torch.ops.convnextv2.depthwise_weight(x, gradient, places, ctx.shape)
+            both = torch.ops.convnextv2.depthwise_weight(x, gradient, places, runs, ctx.shape)
             of_weight, of_bias = both[:49].view(7, 7, 1, -1).permute(3, 2, 0, 1), both[49]
-        return of_x, of_weight, of_bias, None, None
+        return of_x, of_weight, of_bias, None, None, None
 
 
 def _by_tap(weight: Tensor) -> Tensor:
@@ -50,8 +56,20 @@ def _by_tap(weight: Tensor) -> Tensor:
     return weight.detach().permute(2, 3, 1, 0).reshape(49, -1).float()
 
 
+def _in_autocast(x: Tensor) -> Tensor:
+    """Cast as autocast casts the input of a convolution or linear layer."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
+
+
 def depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor, places: Tensor | None, size: tuple[int, int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    places: Tensor | None,
+    size: tuple[int, int],
+    runs: Tensor | None = None,
 ) -> Tensor:
     """Convolve each channel of some positions by itself, with a 7 x 7 kernel.
 
@@ -59,24 +77,66 @@ def depthwise(
     edges. The result is computed at the same positions.
 
     Args:
-        x: float32 or bfloat16 (N, runs, run, C).
+        x: (N, runs, run, C).
         weight: (C, 1, 7, 7).
         bias: (C,).
         places: int64 (N * runs,), each run's place among the N * height * (width // run) of all
             canvases. None if x is the whole canvas.
         size: Height and width of a canvas, in positions.
+        runs: `run_table` of the places, which only a GPU needs.
 
     Returns:
         x's shape, in its dtype or in autocast's.
 
     Raises:
-        IndexError: A place is outside its image's canvas.
+        IndexError: A place is outside its image's canvas (on the CPU; `run_table` looks on a GPU).
         ValueError: The runs do not fit on canvases of this size.
     """
-    if torch.is_autocast_enabled("cpu"):
-        x = x.to(torch.get_autocast_dtype("cpu"))
-    images, runs, run, channels = x.shape
-    return _Depthwise.apply(x, weight, bias, places, (images, runs, run, *size, channels))
+    x = _in_autocast(x)
+    images, count, run, channels = x.shape
+    return _Depthwise.apply(x, weight, bias, places, runs, (images, count, run, *size, channels))
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.convnextv2.layer_norm(x, weight, bias, eps)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        x, weight, _, _ = inputs
+        _, means, deviations = output
+        ctx.mark_non_differentiable(means, deviations)
+        ctx.save_for_backward(x, weight, means, deviations)
+
+    @staticmethod
+    @once_differentiable  # the kernels have no second derivatives
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, means, deviations = ctx.saved_tensors
+        of_x, of_both = torch.ops.convnextv2.layer_norm_backward(
+            x, gradient, weight, means, deviations
+        )
+        return of_x, of_both[0], of_both[1], None
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise over the channels, on a GPU.
+
+    Args:
+        x: (..., C).
+        weight: (C,).
+        bias: (C,).
+        eps: What is added to the variance before the root.
+
+    Returns:
+        x's shape and dtype.
+    """
+    y: Tensor = _LayerNorm.apply(x, weight, bias, eps)[0]
+    return y
 
 
 def _norm_and_scale(squares: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -105,7 +165,7 @@ class _GeluGRN(torch.autograd.Function):
         ctx.images, ctx.eps, ctx.tanh = images, eps, tanh
 
     @staticmethod
-    @once_differentiable  # the library has no second derivatives
+    @once_differentiable  # the kernels have no second derivatives
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, norm, scale = ctx.saved_tensors
         products, sums = torch.ops.convnextv2.gelu_products(
@@ -126,7 +186,7 @@ def gelu_grn(
     """Compute GRN(GELU(x)). The backward pass keeps x and nothing else of its size.
 
     Args:
-        x: float32 or bfloat16 (N, ..., C).
+        x: (N, ..., C).
         gamma: (C,).
         beta: (C,).
         images: N for statistics of each image, 1 for those of all together.
@@ -153,7 +213,7 @@ def mlp_without_gradients(
     eps: float,
     tanh: bool,
 ) -> Tensor:
-    """Compute W2 GRN(GELU(W1 x)) without gradients.
+    """Compute W2 GRN(GELU(W1 x)) without gradients, on the CPU.
 
     GELU is part of the first linear layer. If an image has more than twice as many positions as
     the second layer has outputs, GRN goes into that layer's weight and bias.
@@ -173,8 +233,7 @@ def mlp_without_gradients(
     Returns:
         (N, ..., O), in x's dtype or in autocast's.
     """
-    if torch.is_autocast_enabled("cpu"):
-        x = x.to(torch.get_autocast_dtype("cpu"))
+    x = _in_autocast(x)
     dtype, (outputs, channels) = x.dtype, weight2.shape
     with torch.autocast("cpu", enabled=False):
         y = torch.ops.convnextv2.linear_gelu(x, weight1.to(dtype), bias1.to(dtype), tanh)
@@ -229,7 +288,7 @@ def mlp(
     elif are_used_for(x):
         images = x.shape[0] if grn.scope == "image" else 1
         tanh = gelu == "tanh"
-        alone = pick is None and not torch.is_grad_enabled()
+        alone = pick is None and not torch.is_grad_enabled() and x.device.type == "cpu"
         if alone and _is_bare_linear(first) and _is_bare_linear(second):
             return mlp_without_gradients(
                 x,

@@ -1,11 +1,13 @@
-"""The library's functions as operations of PyTorch.
+"""The kernels as operations of PyTorch: the library's on the CPU, Triton's on a GPU.
 
-torch.compile takes them into its graphs as they are.
+torch.compile takes them into its graphs as they are. Whether they are used is decided in `choice`,
+not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -19,15 +21,46 @@ from convnextv2.kernels.sources import IS_X86
 _OPERATIONS = torch.library.Library("convnextv2", "DEF")
 
 
-def _operation(schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def _operation(
+    schema: str,
+    run: Callable[..., Any] | None,
+    fake: Callable[..., Any],
+    *,
+    gpu: str | None = None,
+) -> None:
+    """Define an operation.
+
+    Args:
+        schema: Its name and signature.
+        run: What computes it on the CPU; None if nothing does.
+        fake: What returns empty tensors of the result's shape and dtype.
+        gpu: The module of `kernels.gpu` that has a function of the operation's name; None for none.
+    """
     _OPERATIONS.define(schema)
     name = schema.partition("(")[0]
-    _OPERATIONS.impl(name, run, "CPU")
+    if run is not None:
+        _OPERATIONS.impl(name, run, "CPU")
+    if gpu is not None:
+        _OPERATIONS.impl(name, _with_triton(gpu, name), "CUDA")
     torch.library.register_fake(f"convnextv2::{name}", fake, lib=_OPERATIONS)
 
 
+def _with_triton(module: str, name: str) -> Callable[..., Any]:
+    """Make a function that imports a kernel, and Triton with it, when it is first called."""
+
+    def run(*arguments: Any) -> Any:
+        return getattr(import_module(f"convnextv2.kernels.gpu.{module}"), name)(*arguments)
+
+    return run
+
+
 def _depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor | None, shape: list[int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    places: Tensor | None,
+    runs: Tensor | None,
+    shape: list[int],
 ) -> Tensor:
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel():
@@ -38,7 +71,7 @@ def _depthwise(
 
 
 def _depthwise_weight(
-    x: Tensor, gradient: Tensor, places: Tensor | None, shape: list[int]
+    x: Tensor, gradient: Tensor, places: Tensor | None, runs: Tensor | None, shape: list[int]
 ) -> Tensor:
     x, gradient = x.contiguous(), gradient.contiguous()
     result = x.new_zeros(50, shape[-1], dtype=torch.float32)
@@ -180,19 +213,40 @@ def _like(x: Tensor, *others: object) -> Tensor:
 
 
 _operation(
-    "depthwise(Tensor x, Tensor weight, Tensor? bias, Tensor? places, SymInt[] shape) -> Tensor",
+    "depthwise(Tensor x, Tensor weight, Tensor? bias, Tensor? places, Tensor? runs, "
+    "SymInt[] shape) -> Tensor",
     _depthwise,
     _like,
+    gpu="depthwise",
 )
 _operation(
-    "depthwise_weight(Tensor x, Tensor gradient, Tensor? places, SymInt[] shape) -> Tensor",
+    "depthwise_weight(Tensor x, Tensor gradient, Tensor? places, Tensor? runs, SymInt[] shape) "
+    "-> Tensor",
     _depthwise_weight,
-    lambda x, gradient, places, shape: x.new_empty(50, shape[-1], dtype=torch.float32),
+    lambda x, gradient, places, runs, shape: x.new_empty(50, shape[-1], dtype=torch.float32),
+    gpu="depthwise",
+)
+_operation(
+    "layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor)",
+    None,  # on the CPU, PyTorch's own runs
+    lambda x, weight, bias, eps: (
+        _like(x),
+        *(x.new_empty(x.shape[:-1].numel(), dtype=torch.float32) for _ in range(2)),
+    ),
+    gpu="layer_norm",
+)
+_operation(
+    "layer_norm_backward(Tensor x, Tensor gradient, Tensor weight, Tensor means, "
+    "Tensor deviations) -> (Tensor, Tensor)",
+    None,
+    lambda x, *others: (_like(x), x.new_empty(2, x.shape[-1], dtype=torch.float32)),
+    gpu="layer_norm",
 )
 _operation(
     "gelu_squares(Tensor x, SymInt images, bool tanh) -> Tensor",
     _gelu_squares,
     lambda x, images, tanh: x.new_empty(images, x.shape[-1], dtype=torch.float32),
+    gpu="gelu_grn",
 )
 _operation(
     "linear_gelu(Tensor x, Tensor weight, Tensor bias, bool tanh) -> Tensor",
@@ -205,17 +259,22 @@ _operation(
     lambda x, images: x.new_empty(images, x.shape[-1], dtype=torch.float32),
 )
 _operation(
-    "gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor", _gelu_scale, _like
+    "gelu_scale(Tensor x, Tensor scale, Tensor shift, bool tanh) -> Tensor",
+    _gelu_scale,
+    _like,
+    gpu="gelu_grn",
 )
 _operation(
     "gelu_products(Tensor x, Tensor gradient, SymInt images, bool tanh) -> Tensor",
     _gelu_products,
     lambda x, gradient, images, tanh: x.new_empty(images, 2, x.shape[-1], dtype=torch.float32),
+    gpu="gelu_grn",
 )
 _operation(
     "gelu_backward(Tensor x, Tensor gradient, Tensor scale, Tensor pull, bool tanh) -> Tensor",
     _gelu_backward,
     _like,
+    gpu="gelu_grn",
 )
 
 

@@ -1,4 +1,4 @@
-"""A comparison of a library that was just built with PyTorch's own operations.
+"""A comparison of kernels that were just built with PyTorch's own operations, on the CPU.
 
 It takes one small case for each function and runs once, after the compiler. The tests hold the
 kernels to tighter bounds, at many sizes.
@@ -6,7 +6,7 @@ kernels to tighter bounds, at many sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+CPU = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+"""How far the library may be off in each of its dtypes, relative to the largest value."""
+GPU = CPU | {torch.float16: 5e-3}
+"""Likewise the kernels for GPUs."""
 _IMAGES, _SIDE, _CHANNELS = 2, 8, 40
 
 
@@ -25,12 +28,13 @@ class _Check(NamedTuple):
     expected: Tensor
 
 
-def disagreement(call: Callable[..., None]) -> str:
+def disagreement(call: Callable[..., None], tolerances: Mapping[torch.dtype, float] = CPU) -> str:
     """Find the first function that computes something else than PyTorch.
 
     Args:
-        call: Runs a function of the library, given its name, a tensor of the dtype that is meant,
+        call: Runs a function of the kernels, given its name, a tensor of the dtype that is meant,
             and its arguments.
+        tolerances: `CPU` or `GPU`, which also says which functions there are.
 
     Returns:
         Which function differs, and by how much relative to its largest value. "" if none does.
@@ -43,8 +47,9 @@ def disagreement(call: Callable[..., None]) -> str:
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
     ):
-        for dtype, tolerance in _TOLERANCE.items():
-            for check in [*_depthwise(dtype), *_gelu(dtype)]:
+        own = _layer_norm if tolerances is GPU else _squares
+        for dtype, tolerance in tolerances.items():
+            for check in [*_depthwise(dtype), *own(dtype), *_gelu(dtype)]:
                 call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)
                 error = float(
                     (check.out.float() - check.expected).abs().max() / check.expected.abs().max()
@@ -97,12 +102,32 @@ def _depthwise(dtype: torch.dtype) -> list[_Check]:
     return checks
 
 
+def _squares(dtype: torch.dtype) -> list[_Check]:
+    x = _noise(_IMAGES, _SIDE**2, _CHANNELS, seed=4).to(dtype)
+    sums = torch.empty(_IMAGES, _CHANNELS, dtype=torch.float32)
+    return [_Check("squares", (_IMAGES, _SIDE**2, _CHANNELS, x), sums, x.float().square().sum(1))]
+
+
+def _layer_norm(dtype: torch.dtype) -> list[_Check]:
+    x, of_y = (_noise(_IMAGES, _SIDE**2, _CHANNELS, seed=seed).to(dtype) for seed in (4, 5))
+    weight, bias = (_noise(_CHANNELS, seed=seed) for seed in (6, 7))
+    leaves = [tensor.float().clone().requires_grad_() for tensor in (x, weight, bias)]
+    y = F.layer_norm(leaves[0], (_CHANNELS,), leaves[1], leaves[2], 1e-6)
+    of_x, of_weight, of_bias = torch.autograd.grad(y, leaves, of_y.float())
+    given = x, of_y, weight, bias
+    of_both = torch.stack([of_weight, of_bias])
+    return [
+        _Check("layer_norm", given, torch.empty_like(x), y.detach()),
+        _Check("layer_norm_backward", given, torch.empty_like(x), of_x),
+        _Check("layer_norm_weight", given, torch.empty_like(of_both), of_both),
+    ]
+
+
 def _gelu(dtype: torch.dtype) -> list[_Check]:
     x, of_y = (_noise(_IMAGES, _SIDE**2, _CHANNELS, seed=seed).to(dtype) for seed in (4, 5))
     scale, shift = _noise(_IMAGES, _CHANNELS, seed=6), _noise(_CHANNELS, seed=7)
     by, gradient = scale[:, None], of_y.float()
-    sums = torch.empty(_IMAGES, _CHANNELS, dtype=torch.float32)
-    checks = [_Check("squares", (_IMAGES, _SIDE**2, _CHANNELS, x), sums, x.float().square().sum(1))]
+    checks = []
     for tanh in (0, 1):
         start = x.float().clone().requires_grad_()
         value = F.gelu(start, approximate="tanh" if tanh else "none")

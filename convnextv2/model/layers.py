@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnextv2.kernels.choice import are_used_for
-from convnextv2.kernels.functional import depthwise, mlp
+from convnextv2.kernels.functional import depthwise, layer_norm, mlp
 from convnextv2.model.tiles import Canvas, fold
 
 
@@ -49,7 +49,7 @@ def init_weights(module: nn.Module) -> None:
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis.
 
-    PyTorch's kernel keeps the statistics of half-precision activations in float32.
+    The statistics of half-precision activations are float32, in PyTorch's kernel and in ours.
 
     Args:
         dim: Channels.
@@ -64,6 +64,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., C) to the same shape and dtype."""
+        if x.is_cuda and are_used_for(x):
+            return layer_norm(x, self.weight, self.bias, self.eps)
         with full_precision(x.device):
             return F.layer_norm(
                 x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
@@ -133,10 +135,13 @@ class DepthwiseConv(nn.Module):
         """
         channels, _, kernel_size, _ = self.weight.shape
         if kernel_size == 7 and are_used_for(x):
-            places, size = (
-                (None, (x.shape[1], x.shape[2])) if canvas is None else (canvas.rows, canvas.size)
+            places, runs, size = (
+                (None, None, (x.shape[1], x.shape[2]))
+                if canvas is None
+                else (canvas.rows, canvas.runs, canvas.size)
             )
-            return depthwise(x.flatten(1, -3), self.weight, self.bias, places, size).view(x.shape)
+            y = depthwise(x.flatten(1, -3), self.weight, self.bias, places, size, runs)
+            return y.view(x.shape)
         dense = x if canvas is None else canvas.paint(x)
         # As NCHW this is a channels-last view, so neither the input nor the output is copied.
         y = F.conv2d(

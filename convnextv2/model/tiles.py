@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from convnextv2.kernels.run_table import run_table
+
 
 class Canvas(NamedTuple):
     """Where the tiles lie in the image, at one resolution.
@@ -27,11 +29,14 @@ class Canvas(NamedTuple):
             N * gh * side * gw such rows of all canvases.
         shape: (N, V, side) of the tiles.
         size: (height, width) of a canvas in positions.
+        runs: The inverse of `rows`, which the kernels for GPUs read, from `run_table`. None on
+            other devices.
     """
 
     rows: Tensor
     shape: tuple[int, int, int]
     size: tuple[int, int]
+    runs: Tensor | None = None
 
     def paint(self, tiles: Tensor, onto: Tensor | None = None) -> Tensor:
         """Put tiles at their places on canvases.
@@ -82,7 +87,9 @@ class Tiles(NamedTuple):
         row, column = self.indices // gw, self.indices % gw
         inside = torch.arange(side, device=self.indices.device)
         rows = ((images * gh + row.unsqueeze(-1)) * side + inside) * gw + column.unsqueeze(-1)
-        return Canvas(rows.flatten(), (n, count, side), (gh * side, gw * side))
+        rows, size = rows.flatten(), (gh * side, gw * side)
+        runs = run_table(rows, n, size, side) if rows.is_cuda else None
+        return Canvas(rows, (n, count, side), size, runs)
 
     def cut(self, images: Tensor) -> Tensor:
         """Cut these tiles out of images, without reading any other.

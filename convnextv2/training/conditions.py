@@ -121,7 +121,7 @@ def conditions(
         steps_per_epoch: Steps in an epoch.
         asked: batch_size and accumulate as the recipe had them at the start.
     """
-    kernels = choice.in_use() if place.device.type == "cpu" else "PyTorch's"
+    kernels = choice.in_use(place.device)
     assert isinstance(recipe.batch_size, int)
     return Conditions(
         images=len(source),

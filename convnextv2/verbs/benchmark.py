@@ -69,7 +69,7 @@ def benchmark(options: BenchmarkOptions) -> list[dict[str, Any]]:
     limit_s = options.seconds
     device = choose_device(recipe.device)
     dtype = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
-    kernels = choice.choose(recipe.kernels) if device.type == "cpu" else "those of the device"
+    kernels = choice.choose(recipe.kernels, device)
     print(
         f"Device {device}, threads: {torch.get_num_threads()}, {dtype}, kernels {kernels}, torch "
         f"{torch.__version__}."
@@ -126,8 +126,8 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
     """
     warnings.simplefilter("ignore")  # exporters and compilers warn about their own internals
     device = choose_device(recipe.device)
+    choice.choose(recipe.kernels, device)
     if device.type == "cpu":
-        choice.choose(recipe.kernels)
         before = peak_memory(os.getpid())
     run, images = {
         "pretrain": _pretrain,

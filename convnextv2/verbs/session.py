@@ -78,7 +78,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         if way is Way.RESUME:
             recipe, batch = _keep_batch(recipe, run, place)
             notes += batch
-        notes += [*more, *_notes(verb, recipe), *_on_cpu(recipe.kernels, place), unlocked]
+        notes += [*more, *_notes(verb, recipe), *_kernels(recipe.kernels, place), unlocked]
         for note in notes:
             if note:
                 say(note)
@@ -119,7 +119,7 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         recipe, weights, inferred = prepare(recipe, path, way)
         with joined(recipe.device, "off", timeout_s=recipe.rank_timeout_s) as (place, more):
             told = *notes, *inferred, *more, *_notes(options.command, recipe)
-            for note in (*told, *_on_cpu(recipe.kernels, place)):
+            for note in (*told, *_kernels(recipe.kernels, place)):
                 say(note)
             yield Start(recipe, Run(path), place, way, weights)
 
@@ -257,16 +257,20 @@ def _folder(verb: str, recipe: Recipe) -> Path:
     return Path(recipe.out or f"runs/{verb}-{recipe.model}")
 
 
-def _on_cpu(kernels: choice.Choice, place: Place) -> list[str]:
+def _kernels(kernels: choice.Choice, place: Place) -> list[str]:
     """Choose the kernels of this process.
 
     Returns:
-        Lines for the user: how threads wait, and the kernels if they are not those that were to be
-        expected.
+        Lines for the user: how threads of the CPU wait, and the kernels if they are not those that
+        were to be expected.
     """
-    if place.device.type != "cpu":
-        return ["No effect here: kernels (for the CPU only)."] if kernels != "auto" else []
-    chosen = choice.choose(kernels)
+    kind = place.device.type
+    if kind not in ("cpu", "cuda"):
+        unused = "No effect here: kernels (for CPUs and NVIDIA GPUs only)."
+        return [unused] if kernels != "auto" else []
+    chosen = choice.choose(kernels, place.device)
+    if kind == "cuda":
+        return [] if chosen in (kernels, "native") else [f"Kernels: {chosen}."]
     lines = [waiting.line(os.environ, torch.get_num_threads())]
     if chosen not in (kernels, "native"):
         lines.append(f"Kernels: {chosen}; about half as fast on a CPU.")

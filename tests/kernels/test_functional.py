@@ -245,7 +245,7 @@ def test_a_place_outside_its_image_is_an_error(place: int) -> None:
     y = functional.depthwise(x, conv.weight, conv.bias, places, (3 * 2, 4 * 2))
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):
         torch.ops.convnextv2.depthwise_weight(
-            x, y, torch.tensor([place, 1, 24, 25]), [2, 2, 2, 6, 8, 8]
+            x, y, torch.tensor([place, 1, 24, 25]), None, [2, 2, 2, 6, 8, 8]
         )
     places[0] = place
     with pytest.raises(IndexError, match="outside their image's canvas of 6 x 8"):

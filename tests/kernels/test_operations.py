@@ -27,8 +27,8 @@ def test_operations_say_what_they_return() -> None:
     ops, shape = torch.ops.convnextv2, [2, 6, 6, 6, 6, 8]
     moments = (torch.randn(2, 8), torch.randn(2, 8))
     for operation, arguments in (
-        (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, shape)),
-        (ops.depthwise_weight, (x, x, None, shape)),
+        (ops.depthwise, (x, torch.randn(49, 8), torch.randn(8), None, None, shape)),
+        (ops.depthwise_weight, (x, x, None, None, shape)),
         (ops.gelu_squares, (x, images, False)),
         (ops.squares, (x, images)),
         (ops.linear_gelu, (x, torch.randn(5, x.shape[-1]), torch.randn(5), True)),

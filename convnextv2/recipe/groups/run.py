@@ -80,8 +80,8 @@ class RunKnobs(Knobs):
     )
     kernels: Literal["auto", "native", "plain"] = _run(
         "auto",
-        "CPU kernels: native (C++, compiled on first use), plain (PyTorch), or auto (native if a "
-        "C++ compiler is found).",
+        "Kernels of this package: native (C++ on a CPU, Triton on an NVIDIA GPU, compiled on first "
+        "use), plain (PyTorch's), or auto (native if they can be compiled).",
     )
     val_precision: Literal["same", "auto", "float32", "bfloat16", "float16"] = _run(
         "same",

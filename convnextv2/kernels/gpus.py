@@ -1,0 +1,50 @@
+"""Whether the kernels for GPUs run on one of this machine's, asked before their first use.
+
+Triton compiles them then, for this very GPU, and keeps what it compiled (TRITON_CACHE_DIR). Each is
+compared with PyTorch once in a process, as the library is.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache, partial
+from importlib.util import find_spec
+
+import torch
+
+from convnextv2.kernels.selfcheck import GPU, disagreement
+
+LEAST_CAPABILITY = (8, 0)
+"""Older GPUs do not compute in bfloat16, and newer versions of Triton do not serve them all."""
+
+
+@cache
+def reason_against(index: int) -> str:
+    """Say why a GPU does without the kernels.
+
+    A failure of the compiler or a wrong result is said on stderr too, since it is not expected.
+
+    Args:
+        index: The number of the GPU, as PyTorch counts them.
+
+    Returns:
+        The reason; "" if the GPU has them.
+    """
+    if torch.version.cuda is None:
+        return "PyTorch is not built for CUDA"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    capability = torch.cuda.get_device_capability(index)
+    if capability < LEAST_CAPABILITY:
+        own, least = (".".join(map(str, pair)) for pair in (capability, LEAST_CAPABILITY))
+        return f"the GPU has compute capability {own}, and the kernels need {least}"
+    try:
+        from convnextv2.kernels.gpu.call import call
+
+        reason = disagreement(partial(call, torch.device("cuda", index)), GPU)
+    except Exception as error:  # Triton raises any kind: its own, the compiler's, the driver's
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"Triton did not build them: {text[0][:200]}"
+    if reason:
+        print(f"Kernels of the GPU: plain ({reason}).", file=sys.stderr)
+    return reason

@@ -1,0 +1,76 @@
+"""Why a GPU does without the kernels, on a machine that has none."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from convnextv2.errors import DeviceError
+from convnextv2.kernels import choice, gpus
+
+GPU = torch.device("cuda", 3)
+
+
+@pytest.fixture(autouse=True)
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(gpus, "find_spec", lambda name: True)
+    gpus.reason_against.cache_clear()
+    yield
+    gpus.reason_against.cache_clear()
+    choice.choose("auto")
+
+
+def broken(*_: object) -> str:
+    raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "reason"),
+    [
+        (torch.version, "cuda", None, "PyTorch is not built for CUDA"),
+        (gpus, "find_spec", lambda name: None, "Triton is not installed"),
+        (
+            torch.cuda,
+            "get_device_capability",
+            lambda index: (7, 5),
+            "the GPU has compute capability 7.5, and the kernels need 8.0",
+        ),
+        (gpus, "disagreement", broken, "Triton did not build them: Failed to find C compiler."),
+        (gpus, "disagreement", lambda *_: "depthwise in torch.float32 differs by 1", "depthwise"),
+    ],
+    ids=["CUDA", "Triton", "old", "compiler", "wrong"],
+)
+def test_the_reason_is_said(
+    where: object,
+    name: str,
+    value: object,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(where, name, value)
+    assert choice.choose("auto", GPU).startswith(f"plain ({reason}")
+    assert choice.in_use(GPU) == "PyTorch's"
+    # What nobody expects is said once, where no verb says it.
+    assert capsys.readouterr().err.count(reason) == (name == "disagreement")
+    with pytest.raises(DeviceError, match="^kernels = native: .*Use auto or plain.$"):
+        choice.choose("native", GPU)
+
+
+def test_kernels_that_agree_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    asked: list[int] = []
+    monkeypatch.setattr(gpus, "disagreement", lambda *_: asked.append(1) or "")
+    assert choice.choose("native", GPU) == choice.choose("auto", GPU) == "native"
+    assert choice.in_use(GPU) == "Triton" and len(asked) == 1
+    assert choice.choose("plain", GPU) == "plain" and choice.in_use(GPU) == "PyTorch's"
+
+
+def test_other_devices_have_none() -> None:
+    assert choice.choose("auto", torch.device("mps")) == "plain (there are none for mps)"
+    with pytest.raises(DeviceError, match="kernels = native: there are none for mps"):
+        choice.choose("native", torch.device("mps"))
+    assert not choice.are_used_for(torch.empty(1, device="meta"))
