@@ -34,7 +34,7 @@ from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.prior import Prior
-from convnextv2.weights.describe import distinct
+from convnextv2.weights.class_names import distinct
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore

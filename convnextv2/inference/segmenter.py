@@ -26,7 +26,7 @@ from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.weights.describe import distinct
+from convnextv2.weights.class_names import distinct
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 

@@ -27,7 +27,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, plain
 from convnextv2.verbs.explain_data import VOTES, Explained
 from convnextv2.verbs.options.measuring import ExplainOptions
-from convnextv2.weights.describe import distinct
+from convnextv2.weights.class_names import distinct
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 

@@ -19,7 +19,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.files import parse_json
 from convnextv2.weights.entries import Entry, choose
 from convnextv2.weights.mindspore import ENCRYPTED, read_ckpt_and_notes
-from convnextv2.weights.pickles import Entries, Foreign, Global, OddTensor, Record
+from convnextv2.weights.pickle_values import Entries, Foreign, Global, OddTensor, Record
 from convnextv2.weights.pytorch import open_torch
 from convnextv2.weights.safetensors import WEIGHTS, read_tensors
 from convnextv2.weights.signatures import HEAD, signature_of

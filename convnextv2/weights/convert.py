@@ -8,10 +8,9 @@ that changes in the logits is measured, and such weights are written only if the
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,14 @@ from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
 from convnextv2.text import brief
 from convnextv2.weights.build import build_model
-from convnextv2.weights.describe import TIMM_NAMES, distinct, size_name, timm_eps
+from convnextv2.weights.class_names import distinct
+from convnextv2.weights.configurations import configuration
+from convnextv2.weights.describe import size_name
 from convnextv2.weights.description import Description
+from convnextv2.weights.drift import fixed_by, measure_drift, what_changes
 from convnextv2.weights.mindspore import write_ckpt
 from convnextv2.weights.names import FORMATS, VERSION_1, library_of, name_table, to_foreign
 from convnextv2.weights.opened import HEAD, OURS, Weights
-from convnextv2.weights.processor import RESAMPLE
 from convnextv2.weights.restore import restore
 from convnextv2.weights.safetensors import (
     WEIGHTS,
@@ -48,18 +49,6 @@ _FIRST = (*_LIBRARIES, "torchvision", "dinov3")
 TARGETS = (*_LIBRARIES, OURS, *(f"{library}{VERSION_1}" for library in _FIRST))
 """What can be written. Names that end in "-v1" mean a ConvNeXt of the first version."""
 
-_FIXED: dict[str, dict[str, Any]] = {
-    "official": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
-    "timm": {},
-    "transformers": {"inner_eps": 1e-6},
-    "mmpretrain": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
-    "mindcv": {"gelu": "tanh", "norm_eps": 1e-6, "inner_eps": 1e-6},
-    "torchvision": {"gelu": "exact", "norm_eps": 1e-6, "inner_eps": 1e-6},
-    "dinov3": {},
-}
-"""Arguments that a library fixes, since its checkpoints have no place for another value."""
-_ONE_EPS = ("timm", "dinov3")
-"""Libraries whose configuration has one epsilon for all norms."""
 
 _SUFFIXES = {
     "official": (".pt", ".pth", ".safetensors"),
@@ -76,8 +65,6 @@ FILE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix i
 
 _FILES_ONLY = ("mindcv", "torchvision")
 """Libraries that read files, not folders."""
-_TIMM_FIRST = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge")
-"""The sizes that timm has of the first ConvNeXt."""
 
 _IMAGENET = {
     name: value
@@ -159,7 +146,7 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
         if not isinstance(model, FCMAE):  # the classes are those of pixels or objects
             description = replace(description, kind="encoder", class_names=[])
         model = model.encoder
-    fixed = _fixed(model, target, is_file=out.suffix in FILE_SUFFIXES)
+    fixed = fixed_by(model, target, is_file=out.suffix in FILE_SUFFIXES)
     if model.norm is None:  # a model without a final norm does not use its epsilon
         fixed.pop("norm_eps", None)
     preparation: dict[str, Any] = _IMAGENET | description.preprocessing
@@ -206,18 +193,6 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     return lines
 
 
-def _fixed(model: ConvNeXtV2, target: str, *, is_file: bool) -> dict[str, Any]:
-    """Return the arguments that the target fixes, whatever the model has."""
-    fixed = dict(_FIXED[library_of(target)])
-    if model.block == "v2" and not is_version_1(target):
-        fixed["grn_scope"] = "image"
-    if library_of(target) in _ONE_EPS and model.norm is not None:
-        # A file has no configuration, so the network has its usual epsilon.
-        eps = timm_eps(model.depths) if is_file else model.arguments["norm_eps"]
-        fixed |= {"norm_eps": eps, "inner_eps": eps}
-    return fixed
-
-
 def _block_lines(model: ConvNeXtV2, target: str) -> list[str]:
     """Say how the form of the blocks changes, which no output does."""
     if is_version_1(target):
@@ -251,8 +226,8 @@ def _check_drift(
     if drift is None:
         return []
     line = (
-        f"{FORMATS[target].title} has {_changed(model.arguments, fixed)}: logits differ by up to "
-        f"{drift.largest:.1e}"
+        f"{FORMATS[target].title} has {what_changes(model.arguments, fixed)}: logits differ by up "
+        f"to {drift.largest:.1e}"
     )
     if drift.largest <= drift.rounding:
         return [f"{line}, less than by float32's rounding ({drift.rounding:.1e})."]
@@ -288,55 +263,6 @@ def foreign_tensors(model: ConvNeXtV2, target: str, name: str) -> dict[str, Tens
         table[canonical]: to_foreign(target, canonical, tensor, model=name)
         for canonical, tensor in tensors.items()
     }
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How much a model's outputs change with other arguments.
-
-    Attributes:
-        largest: The largest difference on random images, computed in float64.
-        rounding: The largest difference that float32 alone makes on the same images.
-    """
-
-    largest: float
-    rounding: float
-
-
-def measure_drift(model: ConvNeXtV2, fixed: Mapping[str, Any]) -> Drift | None:
-    """Measure how much a model's outputs change with other arguments.
-
-    Args:
-        model: The model; it is left as it is.
-        fixed: The arguments of `ConvNeXtV2` that take the place of the model's own.
-
-    Returns:
-        The differences; None if the arguments are the model's own.
-    """
-    if not _changed(model.arguments, fixed):
-        return None
-    other = ConvNeXtV2(**{**model.arguments, **fixed})
-    other.load_state_dict(model.state_dict())
-    generator = torch.Generator().manual_seed(0)
-    side = 4 * model.total_stride
-    images = torch.randn(4, model.in_channels, side, side, dtype=torch.float64, generator=generator)
-    single = copy.deepcopy(model).float().eval()
-    with torch.inference_mode():
-        rounded = single(images.float()).double()
-        ours, theirs = (
-            network.double().eval()(images) for network in (copy.deepcopy(model), other)
-        )
-    return Drift(float((ours - theirs).abs().max()), float((ours - rounded).abs().max()))
-
-
-def _changed(arguments: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
-    """Name the arguments that differ; empty if none does."""
-    arguments = {"inner_eps": 1e-6, **arguments}
-    return ", ".join(
-        f"{name} {value}, not {arguments[name]}"
-        for name, value in fixed.items()
-        if arguments[name] != value
-    )
 
 
 def _check_target(
@@ -413,7 +339,7 @@ def _write_folder(
     provenance = _provenance(weights)
     write_tensors(out / WEIGHTS, tensors, provenance)
     licence = provenance.get("licence", "other") if provenance["notice"] else ""
-    for name, content in _configuration(model, description, target, licence).items():
+    for name, content in configuration(model, description, target, licence).items():
         write_json(out / name, content)
     if licence:
         write_text(
@@ -445,148 +371,3 @@ def _provenance(weights: Weights) -> dict[str, str]:
         "source_sha256": known.get("source_sha256", known["sha256"]),
     }
     return {name: text for name, text in told.items() if text or name == "notice"}
-
-
-def _configuration(
-    model: ConvNeXtV2, description: Description, target: str, licence: str
-) -> dict[str, dict[str, Any]]:
-    """Return the content of each JSON file beside model.safetensors in a Hub folder, by name."""
-    preparation = description.preprocessing
-    library, first = library_of(target), is_version_1(target)
-    if library == "timm":
-        return {"config.json": _timm_configuration(model, description, licence, first=first)}
-    names = description.class_names or [f"LABEL_{i}" for i in range(model.num_classes or 0)]
-    if library == "transformers":
-        return _transformers_configuration(
-            model, distinct(names), preparation, description.kind, first=first
-        )
-    if library == "dinov3":
-        return _dinov3_configuration(model, preparation)
-    # The official code and mmpretrain take these as arguments of their classes.
-    arguments = {
-        "depths": list(model.depths),
-        "dims": list(model.dims),
-        "in_chans": model.in_channels,
-    }
-    content = {
-        "model": description.model,
-        **arguments,
-        "num_classes": model.num_classes or 0,
-        "labels": names,
-    }
-    return {"config.json": content | {"preprocessing": preparation}}
-
-
-def _transformers_configuration(
-    model: ConvNeXtV2, names: list[str], preparation: dict[str, Any], kind: str, *, first: bool
-) -> dict[str, dict[str, Any]]:
-    """Return config.json and preprocessor_config.json as transformers reads them."""
-    version = "ConvNext" if first else "ConvNextV2"
-    config = {
-        "architectures": [
-            f"{version}ForImageClassification" if model.head is not None else f"{version}Model"
-        ],
-        "model_type": version.lower(),
-        "depths": list(model.depths),
-        "hidden_sizes": list(model.dims),
-        "num_channels": model.in_channels,
-        "patch_size": model.stem_stride,
-        "num_stages": 4,
-        "hidden_act": "gelu_pytorch_tanh" if model.arguments["gelu"] == "tanh" else "gelu",
-        "layer_norm_eps": model.arguments["norm_eps"],
-        "initializer_range": 0.02,
-        "drop_path_rate": 0.0,
-        "image_size": preparation["image_size"][0],
-        "torch_dtype": "float32",
-    }
-    if names:
-        config |= {"id2label": {str(i): name for i, name in enumerate(names)}}
-        config |= {"label2id": {name: i for i, name in enumerate(names)}}
-    if kind == "multi_label":
-        config["problem_type"] = "multi_label_classification"
-    processor = {
-        "image_processor_type": "ConvNextImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": preparation["image_size"][0]},
-        "crop_pct": preparation["crop_pct"],
-        "resample": RESAMPLE[preparation["interpolation"]],
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": preparation["mean"],
-        "image_std": preparation["std"],
-    }
-    return {"config.json": config, "preprocessor_config.json": processor}
-
-
-def _dinov3_configuration(
-    model: ConvNeXtV2, preparation: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Return config.json as transformers reads it for DINOv3's ConvNeXt."""
-    config = {
-        "architectures": ["DINOv3ConvNextModel"],
-        "model_type": "dinov3_convnext",
-        "depths": list(model.depths),
-        "hidden_sizes": list(model.dims),
-        "num_channels": model.in_channels,
-        "hidden_act": "gelu_pytorch_tanh" if model.arguments["gelu"] == "tanh" else "gelu",
-        "layer_norm_eps": model.arguments["norm_eps"],
-        "image_size": preparation["image_size"][0],
-        "torch_dtype": "float32",
-    }
-    return {"config.json": config}
-
-
-def _timm_name(model: ConvNeXtV2, name: str, *, first: bool) -> str:
-    """Return timm's name of a size; the tiny one for a size that timm does not have."""
-    size = name.removeprefix("convnextv2_")
-    if first:
-        return f"convnext_{size if size in _TIMM_FIRST else 'tiny'}"
-    return name if name in SIZES and size != "xlarge" else "convnextv2_tiny"
-
-
-def _timm_configuration(
-    model: ConvNeXtV2, description: Description, licence: str, *, first: bool
-) -> dict[str, Any]:
-    """Return config.json as timm reads it."""
-    name, preparation = description.model, description.preprocessing
-    architecture = _timm_name(model, name, first=first)
-    labels = description.class_names
-    height, width = preparation["image_size"]
-    warped = Preprocessing.read(preparation).warps
-    arguments: dict[str, Any] = {}
-    same_size = architecture.partition("_")[2] == name.removeprefix("convnextv2_")
-    if not same_size or SIZES[name] != (model.depths, model.dims):
-        arguments |= {"depths": list(model.depths), "dims": list(model.dims)}
-    if model.arguments["gelu"] == "tanh":
-        arguments["act_layer"] = "gelu_tanh"
-    if model.norm is not None and model.arguments["norm_eps"] != 1e-6:
-        arguments["norm_eps"] = model.arguments["norm_eps"]
-    if model.stem_stride != 4:
-        arguments["patch_size"] = model.stem_stride
-    if model.norm is None:  # timm always builds a norm, which then keeps its initial values
-        arguments["pretrained_strict"] = False
-    config: dict[str, Any] = {
-        "architecture": architecture,
-        "num_classes": model.num_classes or 0,
-        "num_features": model.dims[-1],
-        "model_args": arguments
-        | ({"in_chans": model.in_channels} if model.in_channels != 3 else {}),
-        "pretrained_cfg": {
-            "tag": "convnextv2",
-            "custom_load": False,
-            "input_size": [model.in_channels, height, width],
-            "fixed_input_size": False,
-            "interpolation": TIMM_NAMES[preparation["interpolation"]],
-            "crop_pct": 1.0 if warped else preparation["crop_pct"],
-            "crop_mode": "squash" if warped else "center",
-            "mean": preparation["mean"],
-            "std": preparation["std"],
-            "num_classes": model.num_classes or 0,
-            "pool_size": [height // model.total_stride, width // model.total_stride],
-            "first_conv": "stem.0",
-            "classifier": "head.fc",
-            **({"license": licence} if licence else {}),
-        },
-    }
-    return config | ({"label_names": labels} if labels else {})

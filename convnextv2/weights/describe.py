@@ -7,18 +7,28 @@ format.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import SIZES
-from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from convnextv2.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from convnextv2.weights.class_names import class_names
 from convnextv2.weights.containers import Container
 from convnextv2.weights.description import Description, check_preprocessing
 from convnextv2.weights.names import FORMATS, VERSION_1, library_of
 from convnextv2.weights.processor import crop_share, read_processor
+from convnextv2.weights.timm_config import (
+    TIMM_PREPARATION,
+    architecture,
+    check_timm_arguments,
+    config_of,
+    take_timm_preparation,
+    timm_arguments,
+    timm_eps,
+    timm_preparation,
+)
 
 NOTICE = (
     "Meta's released ConvNeXt V2 weights are CC-BY-NC 4.0 (no commercial use), in every format; if "
@@ -39,10 +49,6 @@ _LICENCES = {
 }
 """What a licence asks for whose name has this in it."""
 
-_TIMM_EPS = {"convnext_xxlarge": 1e-5, "test_convnext": 1e-5, "test_convnext2": 1e-5}
-"""Epsilon of all norms in timm's networks that do not have 1e-6."""
-_XXLARGE = (3, 4, 30, 3)
-"""The depths of timm's convnext_xxlarge. They tell its epsilon if there is no configuration."""
 _TIMM_TANH = ("test_convnext", "test_convnext2")
 
 _CLIP = {
@@ -60,34 +66,7 @@ _GELU = {"gelu": "exact"} | dict.fromkeys(
 )
 """The two forms of GELU, by the names that transformers and timm use."""
 
-_TIMM_BUILT: dict[str, tuple[Any, ...]] = {
-    "output_stride": (32, None),
-    "global_pool": ("avg", "fast", "fastavg", "", None),
-    "norm_layer": (None,),
-}
-"""Arguments of timm's model that change what it computes, with the values that can be built. The
-first value is the usual one."""
 
-_TIMM_SHOWN = """
-    in_chans num_classes depths dims kernel_sizes ls_init_value stem_type patch_size
-    norm_eps head_norm_first head_hidden_size conv_mlp conv_bias use_grn act_layer
-"""
-"""Arguments of timm's model that show in the names and shapes of the tensors, or are read below."""
-_TIMM_IDLE = """
-    head_init_scale drop_rate drop_path_rate device dtype pretrained pretrained_strict
-    checkpoint_path scriptable exportable no_jit cache_dir num_features
-"""
-"""Arguments that do not matter for a trained model, or not to the network."""
-_TIMM_TOLD = frozenset((_TIMM_SHOWN + _TIMM_IDLE).split())
-_TIMM_PREPARATION = frozenset(
-    """
-    input_size interpolation crop_pct crop_mode mean std url file state_dict hf_hub_id
-    hf_hub_filename source architecture tag custom_load test_input_size test_crop_pct
-    test_pool_size min_input_size fixed_input_size pool_size num_classes num_features
-    label_offset label_names label_descriptions labels first_conv classifier license description
-    origin_url paper_name paper_ids notes global_pool
-    """.split()
-)
 _TRANSFORMERS_KNOWN = frozenset(
     """
     model_type architectures num_channels patch_size num_stages hidden_sizes depths hidden_act
@@ -103,15 +82,6 @@ what the model computes."""
 
 _SEVERAL = "multi_label_classification"
 """What transformers calls the problem of images that may have any number of labels."""
-
-TIMM_NAMES = {
-    "nearest": "nearest",
-    "lanczos": "lanczos",
-    "bilinear": "bilinear",
-    "bicubic": "bicubic",
-    "area": "box",
-}
-"""timm's name of each kind of interpolation."""
 
 
 def describe(
@@ -263,15 +233,15 @@ def is_projection(container: Container) -> bool:
     Args:
         container: The folder with its configuration.
     """
-    tag = str((_timm_preparation(container) or {}).get("tag", ""))
+    tag = str((timm_preparation(container) or {}).get("tag", ""))
     return tag.startswith("clip_") and "_ft_" not in tag
 
 
 def _gelu(key: str, container: Container) -> str:
     """Return the form of GELU that the configuration names, or else the format's usual one."""
-    usual = "gelu_tanh" if _architecture(container) in _TIMM_TANH else None
+    usual = "gelu_tanh" if architecture(container) in _TIMM_TANH else None
     told = {
-        "timm": _timm_arguments(container).get("act_layer") or usual,
+        "timm": timm_arguments(container).get("act_layer") or usual,
         "transformers": container.config.get("hidden_act"),
         "dinov3": container.config.get("hidden_act"),
     }
@@ -280,7 +250,7 @@ def _gelu(key: str, container: Container) -> str:
         return "tanh" if FORMATS[key].tanh_gelu else "exact"
     if not isinstance(name, str) or name not in _GELU:
         raise CheckpointError(
-            f"{_config_of(container)}: its activation is {ascii(name)[:60]}, expected one of "
+            f"{config_of(container)}: its activation is {ascii(name)[:60]}, expected one of "
             f"{', '.join(_GELU)}. Other networks cannot be built here."
         )
     return _GELU[name]
@@ -290,9 +260,9 @@ def _epsilons(key: str, depths: tuple[int, ...], container: Container) -> tuple[
     """Return the epsilon of the final norm and that of all other norms."""
     library = library_of(key)
     if library == "timm":
-        _check_timm_arguments(container)
-        usual = timm_eps(depths, _architecture(container))
-        given = _timm_arguments(container).get("norm_eps")
+        check_timm_arguments(container)
+        usual = timm_eps(depths, architecture(container))
+        given = timm_arguments(container).get("norm_eps")
         eps = _epsilon("norm_eps", usual if given is None else given, container)
         return eps, eps
     if library not in ("transformers", "dinov3"):
@@ -305,44 +275,12 @@ def _epsilons(key: str, depths: tuple[int, ...], container: Container) -> tuple[
     return eps, eps if is_dinov3 else 1e-6
 
 
-def timm_eps(depths: tuple[int, ...], architecture: str = "") -> float:
-    """Return the epsilon of all norms that timm gives a network.
-
-    Args:
-        depths: The number of blocks in each stage.
-        architecture: timm's name of the network; empty if it is not known.
-    """
-    return _TIMM_EPS.get(architecture, 1e-5 if depths == _XXLARGE else 1e-6)
-
-
 def _epsilon(name: str, value: object, container: Container) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise CheckpointError(
-            f"{_config_of(container)}: {name} = {ascii(value)[:60]}, expected a number from 0 to 1."
+            f"{config_of(container)}: {name} = {ascii(value)[:60]}, expected a number from 0 to 1."
         )
     return float(value)
-
-
-def _architecture(container: Container) -> str:
-    """Return the name of timm's network in a configuration; empty if there is none."""
-    return str(container.config.get("architecture", ""))
-
-
-def _check_timm_arguments(container: Container) -> None:
-    """Raise CheckpointError if timm's arguments ask for a network that cannot be built here."""
-    for name, value in _timm_arguments(container).items():
-        if name in _TIMM_BUILT and value not in _TIMM_BUILT[name]:
-            usual = _TIMM_BUILT[name][0]
-            raise CheckpointError(
-                f"{_config_of(container)}: {name} = {ascii(value)[:60]}, only {usual} can be built "
-                "here."
-            )
-        if name not in _TIMM_BUILT and name not in _TIMM_TOLD:
-            raise CheckpointError(
-                f"{_config_of(container)}: model_args has {ascii(name)[:60]} = "
-                f"{ascii(value)[:60]}, which is not known here and may change what the model "
-                "computes. Remove it there if it does not."
-            )
 
 
 def _check_config(key: str, container: Container) -> list[str]:
@@ -351,8 +289,8 @@ def _check_config(key: str, container: Container) -> list[str]:
         return [
             f"timm's pretrained_cfg: {ascii(name)[:60]} = {ascii(value)[:60]} is not known here, "
             "and left out."
-            for name, value in (_timm_preparation(container) or {}).items()
-            if (name not in _TIMM_PREPARATION or name == "label_offset")
+            for name, value in (timm_preparation(container) or {}).items()
+            if (name not in TIMM_PREPARATION or name == "label_offset")
             and value not in (None, False, 0, "")
         ]
     is_theirs = library_of(key) in ("transformers", "dinov3")
@@ -369,7 +307,7 @@ def _contradictions(
     kind = {"transformers": "convnextv2", "transformers-v1": "convnext"}.get(key, "dinov3_convnext")
     told = {"depths": list(depths), "hidden_sizes": list(dims), "model_type": kind}
     return [
-        f"{_config_of(container)}: {name} = {ascii(config[name])[:60]}, and the tensors are of "
+        f"{config_of(container)}: {name} = {ascii(config[name])[:60]}, and the tensors are of "
         f"{value}. The tensors count."
         for name, value in told.items()
         if config.get(name) not in (None, value)
@@ -392,61 +330,6 @@ def _check_transformers_config(config: Mapping[str, Any]) -> list[str]:
                 "left out."
             )
     return notes
-
-
-def _timm_preparation(container: Container) -> Mapping[str, Any] | None:
-    """Return timm's pretrained_cfg, which is the whole of an old configuration."""
-    config = container.config
-    whole = config if "architecture" in config and "input_size" in config else None
-    found = config.get("pretrained_cfg", whole)
-    return found if isinstance(found, dict) else None
-
-
-def _timm_arguments(container: Container) -> Mapping[str, Any]:
-    """Return timm's model_args, with the pooling that older versions of timm wrote beside them."""
-    config = container.config
-    arguments = config.get("model_args")
-    beside = {"global_pool": config["global_pool"]} if "global_pool" in config else {}
-    return beside | (arguments if isinstance(arguments, dict) else {})
-
-
-def _config_of(container: Container) -> Path:
-    return container.files[0].parent / "config.json"
-
-
-def class_names(config: Mapping[str, Any], num_classes: int) -> list[str]:
-    """Read the class names in a configuration.
-
-    Args:
-        config: The configuration of timm or transformers.
-        num_classes: The number of classes.
-
-    Returns:
-        The names; empty unless there is one for each class.
-    """
-    names = config.get("id2label") or config.get("label_names") or config.get("labels")
-    if isinstance(names, dict):
-        names = [names.get(str(i)) for i in range(num_classes)]
-    if (
-        not isinstance(names, list)
-        or len(names) != num_classes
-        or not all(isinstance(name, str) for name in names)
-    ):
-        return []
-    # transformers writes these if nobody gave names.
-    return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
-
-
-def distinct(names: list[str]) -> list[str]:
-    """Tell equal names apart by their index; ImageNet has two cranes, for example.
-
-    Args:
-        names: The class names, row by row.
-
-    Returns:
-        The names, with the index in brackets behind each that occurs more than once.
-    """
-    return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _usual(
@@ -489,10 +372,10 @@ def _preprocessing(
     folder = container.files[0].parent
     found: dict[str, Any] = {**usual, "channels": channels}
     notes: list[str] = []
-    timm, own = _timm_preparation(container), container.config.get("preprocessing")
+    timm, own = timm_preparation(container), container.config.get("preprocessing")
     try:
         if isinstance(timm, dict) and library_of(key) == "timm":
-            notes += _take_timm_preparation(timm, found)
+            notes += take_timm_preparation(timm, found)
         elif container.processor and library_of(key) in ("transformers", "dinov3"):
             prepared = read_processor(container.processor)
             found |= prepared.arguments
@@ -509,28 +392,6 @@ def _preprocessing(
         ) from error
     check_preprocessing(found | {"channels": max(channels, 1)}, folder)
     return found, notes
-
-
-def _take_timm_preparation(timm: Mapping[str, Any], found: dict[str, Any]) -> list[str]:
-    """Put timm's pretrained_cfg into the values of `_preprocessing`; return lines for people."""
-    mode = timm.get("crop_mode") or "center"
-    named = {theirs: name for name, theirs in TIMM_NAMES.items()}
-    found |= {
-        "image_size": [int(side) for side in timm["input_size"][1:]],
-        "crop_pct": float(timm["crop_pct"]),
-        "interpolation": named[timm["interpolation"]],
-        "mean": timm["mean"],
-        "std": timm["std"],
-    }
-    if mode == "squash" and Preprocessing.read(found).warps and found["crop_pct"] == 1:
-        return []
-    found["eval_preset"] = "timm"
-    if mode == "center":
-        return []
-    size = " x ".join(map(str, found["image_size"]))
-    return [
-        f"timm's crop_mode {ascii(mode)[:60]} at {size} px is not known here: images are cropped."
-    ]
 
 
 def size_name(depths: tuple[int, ...], dims: tuple[int, ...]) -> str:

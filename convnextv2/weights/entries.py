@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convnextv2.weights.names import detect, is_average
-from convnextv2.weights.pickles import Entries, Foreign, OddTensor, Record
+from convnextv2.weights.pickle_values import Entries, Foreign, OddTensor, Record
 
 _DEEPEST = 3
 _PREFERRED = (

@@ -18,8 +18,9 @@ from torch import Tensor
 from convnextv2.errors import CheckpointError
 from convnextv2.text import brief, plain
 from convnextv2.weights.build import check_complete
+from convnextv2.weights.class_names import class_names
 from convnextv2.weights.containers import Container, open_container
-from convnextv2.weights.describe import class_names, describe, is_projection, notice_of
+from convnextv2.weights.describe import describe, is_projection, notice_of
 from convnextv2.weights.description import Description, is_ours, read_description
 from convnextv2.weights.names import (
     FORMATS,

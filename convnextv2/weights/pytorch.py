@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.weights.pickles import (
+from convnextv2.weights.pickle_values import (
     Foreign,
     Global,
     HarmfulError,
     PickleError,
-    PickleReader,
     Record,
     Storage,
 )
+from convnextv2.weights.pickles import PickleReader
 from convnextv2.weights.signatures import archive_of
 
 _MOST_ENTRIES = 50_000

@@ -7,8 +7,8 @@ import torch
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
 from convnextv2.errors import CheckpointError
+from convnextv2.weights.class_names import distinct
 from convnextv2.weights.convert import convert_weights
-from convnextv2.weights.describe import distinct
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import restore
 
@@ -175,11 +175,11 @@ def test_every_argument_of_timms_model_is_told_apart() -> None:
     """
     import inspect
 
-    from convnextv2.weights.describe import _TIMM_BUILT, _TIMM_PREPARATION, _TIMM_TOLD
+    from convnextv2.weights.timm_config import _TIMM_BUILT, _TIMM_TOLD, TIMM_PREPARATION
 
     arguments = set(inspect.signature(timm.models.convnext.ConvNeXt.__init__).parameters) - {"self"}
     assert arguments <= _TIMM_TOLD | _TIMM_BUILT.keys()
-    assert set(timm.models.PretrainedCfg.__dataclass_fields__) <= _TIMM_PREPARATION
+    assert set(timm.models.PretrainedCfg.__dataclass_fields__) <= TIMM_PREPARATION
 
 
 def test_every_setting_of_transformers_is_told_apart() -> None:

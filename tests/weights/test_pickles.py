@@ -8,7 +8,8 @@ import pytest
 
 from convnextv2.errors import CheckpointError
 from convnextv2.weights.opened import open_weights
-from convnextv2.weights.pickles import Entries, Foreign, PickleError, PickleReader
+from convnextv2.weights.pickle_values import Entries, Foreign, PickleError
+from convnextv2.weights.pickles import PickleReader
 
 from .bombs import as_archive, as_old, large_bombs, many_entries, small_bombs
 
