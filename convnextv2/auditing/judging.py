@@ -15,6 +15,7 @@ from convnextv2.auditing.labels import (
     LEAST_IMAGES,
     MOST_WRONG,
     NAMED,
+    Doubt,
     doubt,
     is_better_than_guessing,
     judge,
@@ -80,7 +81,19 @@ def find_wrong_labels(
             "more likely a fault of the classifier. Give a better encoder with init."
         )
     names = [images.class_names[k] for k in judged.tolist()]
-    findings = [
+    return _named(images, chosen, doubts, names), (
+        f"Judged by {by}, from which a linear classifier names {found.accuracy:.0%} of the labels "
+        f"of images that it did not see; {doubts.share:.1%} of the labels are estimated to be "
+        "wrong."
+    )
+
+
+def _named(
+    images: Images, chosen: Sequence[int], doubts: Doubt, names: Sequence[str]
+) -> list[Finding]:
+    """Turn doubts about the chosen images into findings, if they are strong enough."""
+    rows = zip(chosen, doubts.wrong.tolist(), doubts.suggested.tolist(), strict=True)
+    return [
         Finding(
             "wrong_label",
             images.paths[i],
@@ -90,16 +103,9 @@ def find_wrong_labels(
             suggested=names[other],
             score=round(wrong, 4),
         )
-        for i, wrong, other in zip(
-            chosen, doubts.wrong.tolist(), doubts.suggested.tolist(), strict=True
-        )
+        for i, wrong, other in rows
         if wrong >= NAMED
     ]
-    return findings, (
-        f"Judged by {by}, from which a linear classifier names {found.accuracy:.0%} of the labels "
-        f"of images that it did not see; {doubts.share:.1%} of the labels are estimated to be "
-        "wrong."
-    )
 
 
 def _embed(paths: Sequence[str], embedder: Embedder, batch_size: int, max_pixels: int) -> Tensor:

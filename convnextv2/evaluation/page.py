@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -212,58 +212,16 @@ def _charts(
         best_by: The figure by which the best weights were chosen, which is marked.
     """
     evals = _of_kind(metrics, "eval")
-    charts = []
-    accuracy, other = _points(evals, "top1"), _points(evals, best_by if best_by in _WORDS else "")
-    if accuracy:
-        series = [Series("top-1", accuracy)]
-        if other:
-            series = [Series("top-1", accuracy, "soft"), Series(_WORDS[best_by], other)]
-        shown = other or accuracy
-        best = max(reversed(shown), key=lambda point: point[1])  # the later of equals
-        if best_by == "loss" and (loss := _points(evals, "loss")):
-            epoch = min(loss, key=lambda point: point[1])[0]
-            best = next(point for point in accuracy if point[0] == epoch)
-        chart = line_chart(
-            series,
-            title="Validation accuracy",
-            y_format=percent,
-            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
-        )
-        charts.append(("Validation accuracy", chart))
-    if precision := _points(evals, "map"):
-        best = max(reversed(precision), key=lambda point: point[1])
-        heading = "Validation mean average precision"
-        chart = line_chart(
-            [Series("mAP", precision)],
-            title=heading,
-            y_format=percent,
-            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
-        )
-        charts.append((heading, chart))
-    if overlap := _points(evals, "miou"):
-        best = max(reversed(overlap), key=lambda point: point[1])
-        heading = "Validation mean IoU"
-        chart = line_chart(
-            [
-                Series("pixel accuracy", _points(evals, "pixel_accuracy"), "soft"),
-                Series("mIoU", overlap),
-            ],
-            title=heading,
-            y_format=percent,
-            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
-        )
-        charts.append((heading, chart))
-    if precision := _points(evals, "ap"):
-        best = max(reversed(precision), key=lambda point: point[1])
-        heading = "Validation average precision"
-        lines = [Series("AP50", _points(evals, "ap50"), "soft"), Series("AP", precision)]
-        chart = line_chart(
-            lines,
-            title=heading,
-            y_format=percent,
-            mark=(best, f"best {best[1]:.1%}, epoch {best[0]:g}"),
-        )
-        charts.append((heading, chart))
+    charts = [*_accuracy_chart(evals, best_by)]
+    for heading, (name, figure), beside in (
+        ("Validation mean average precision", ("mAP", "map"), None),
+        ("Validation mean IoU", ("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")),
+        ("Validation average precision", ("AP", "ap"), ("AP50", "ap50")),
+    ):
+        if points := _points(evals, figure):
+            series = [Series(beside[0], _points(evals, beside[1]), "soft")] if beside else []
+            best = max(reversed(points), key=lambda point: point[1])  # the later of equals
+            charts.append(_validation_chart(heading, [*series, Series(name, points)], best))
     losses = [
         Series("training", thin(_points(_of_kind(metrics, "train"), "loss")), "soft"),
         Series("validation", thin(_points(evals, "loss"))),
@@ -281,6 +239,31 @@ def _charts(
     if probe := _probe_chart(_of_kind(pretrain_metrics, "probe")):
         charts.append(("Probes of frozen features", probe))
     return charts
+
+
+def _accuracy_chart(
+    evals: Sequence[Mapping[str, Any]], best_by: str
+) -> Iterator[tuple[str, Markup]]:
+    """Draw the accuracy of a classifier, and the figure by which its best weights were chosen."""
+    accuracy, other = _points(evals, "top1"), _points(evals, best_by if best_by in _WORDS else "")
+    if not accuracy:
+        return
+    series = [Series("top-1", accuracy)]
+    if other:
+        series = [Series("top-1", accuracy, "soft"), Series(_WORDS[best_by], other)]
+    best = max(reversed(other or accuracy), key=lambda point: point[1])  # the later of equals
+    if best_by == "loss" and (loss := _points(evals, "loss")):
+        epoch = min(loss, key=lambda point: point[1])[0]
+        best = next(point for point in accuracy if point[0] == epoch)
+    yield _validation_chart("Validation accuracy", series, best)
+
+
+def _validation_chart(
+    heading: str, series: Sequence[Series], best: tuple[float, float]
+) -> tuple[str, Markup]:
+    """Draw shares over the epochs, and mark the best one. Returns the heading and the chart."""
+    mark = best, f"best {best[1]:.1%}, epoch {best[0]:g}"
+    return heading, line_chart(series, title=heading, y_format=percent, mark=mark)
 
 
 def _probe_chart(records: Sequence[Mapping[str, Any]]) -> Markup | None:

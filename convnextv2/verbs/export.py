@@ -140,18 +140,7 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     if options.prior != "trained":
         print(meaning(description.balance))
     evidence = _evidence(weights, description, recipe, options.images, options.seconds)
-    temperature = 1.0
-    if options.calibrate:
-        temperature = _calibrated(model, evidence, description)
-        print(
-            f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images "
-            f"({evidence.origin})."
-        )
-        if temperature in (LEAST, MOST):
-            print(
-                f"{temperature:g} is as far as the search goes, so the probabilities stay badly "
-                "calibrated. Train the model for longer, or give more images."
-            )
+    temperature = _temperature(model, evidence, description) if options.calibrate else 1.0
     outputs: Outputs = options.outputs
     if outputs == "classifier" and description.kind == "multi_label":
         outputs = "multi_label"
@@ -190,6 +179,20 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
             f"{unknown.about.coverage:g} --data_dir OTHERS"
         )
     return artifact
+
+
+def _temperature(model: ConvNeXtV2, evidence: Evidence, description: Description) -> float:
+    """Fit the temperature, and print it."""
+    temperature = _calibrated(model, evidence, description)
+    print(
+        f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin})."
+    )
+    if temperature in (LEAST, MOST):
+        print(
+            f"{temperature:g} is as far as the search goes, so the probabilities stay badly "
+            "calibrated. Train the model for longer, or give more images."
+        )
+    return temperature
 
 
 def _exported(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:

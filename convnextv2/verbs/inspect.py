@@ -11,6 +11,7 @@ from convnextv2.find import find_weights
 from convnextv2.recipe.options import takes
 from convnextv2.text import brief, plain
 from convnextv2.verbs.options.weights import InspectOptions
+from convnextv2.weights.description import Description
 from convnextv2.weights.names import FORMATS
 from convnextv2.weights.opened import OURS, Weights, open_weights
 from convnextv2.weights.restore import is_finite
@@ -35,8 +36,21 @@ def inspect(options: InspectOptions) -> Weights:
 
 
 def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
+    """Describe weights in rows of a name and a value."""
+    licence = opened.origin.notice or "nothing known; ask whoever made them"
+    return [
+        *_network_rows(path, opened),
+        *_image_rows(opened.description),
+        *_state_rows(opened),
+        *_origin_rows(opened),
+        ("licence", licence),
+    ]
+
+
+def _network_rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
+    """Describe the file and the network in it."""
     description, origin = opened.description, opened.origin
-    arguments, how = description.arguments, description.preprocessing
+    arguments = description.arguments
     parameters = sum(tensor.numel() for tensor in opened.tensors.values())
     dtypes = ", ".join(
         sorted({str(tensor.dtype).removeprefix("torch.") for tensor in opened.tensors.values()})
@@ -50,45 +64,48 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
         "segmentation": f"a class for each pixel, {arguments['num_classes']} classes "
         f"({description.head})",
     }
-    rows = [
+    form = "convnextv2" if origin.format == OURS else FORMATS[origin.format].title
+    network = [
+        f"{name} {arguments[name]}"
+        for name in ("in_channels", "stem_stride", "block", "gelu", "norm_eps")
+        if name in arguments
+    ]
+    return [
         ("file", f"{path}, {origin.nbytes / 1e6:.1f} MB"),
         ("sha256", origin.sha256),
-        (
-            "format",
-            f"{'convnextv2' if origin.format == OURS else FORMATS[origin.format].title} "
-            f"({origin.container})",
-        ),
+        ("format", f"{form} ({origin.container})"),
         ("kind", kind.get(description.kind, f"FCMAE, encoder and decoder ({description.fcmae})")),
         (
             "model",
             f"{description.model}: depths {arguments['depths']}, channels {arguments['dims']}",
         ),
         ("tensors", f"{len(opened.tensors)}, {parameters:,} parameters, {dtypes}"),
-        (
-            "network",
-            ", ".join(
-                f"{name} {arguments[name]}"
-                for name in ("in_channels", "stem_stride", "block", "gelu", "norm_eps")
-                if name in arguments
-            ),
-        ),
+        ("network", ", ".join(network)),
     ]
-    if how:
-        size = " x ".join(map(str, how["image_size"]))
-        way = f"{how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"
-        fit = {"segmentation": "cover", "detection": "lie inside"}.get(description.kind)
-        if fit is not None:  # whole images are resized, and padded in the network's batch
-            way = f"{how['interpolation']}, resized to {fit} that"
-        rows.append(("images", f"{size} px, {way}"))
-        if how.get("value_range"):
-            low, high = how["value_range"]
-            rows.append(
-                (
-                    "value range",
-                    f"{low:g} to {high:g} become black to white in files of more than 8 bits",
-                )
-            )
-    rows += [("note", note) for note in opened.notes]
+
+
+def _image_rows(description: Description) -> list[tuple[str, str]]:
+    """Describe how images are prepared, if that is known."""
+    how = description.preprocessing
+    if not how:
+        return []
+    size = " x ".join(map(str, how["image_size"]))
+    way = f"{how['eval_preset']} preset, {how['interpolation']}, crop {how['crop_pct']:g}"
+    fit = {"segmentation": "cover", "detection": "lie inside"}.get(description.kind)
+    if fit is not None:  # whole images are resized, and padded in the network's batch
+        way = f"{how['interpolation']}, resized to {fit} that"
+    rows = [("images", f"{size} px, {way}")]
+    if how.get("value_range"):
+        low, high = how["value_range"]
+        told = f"{low:g} to {high:g} become black to white in files of more than 8 bits"
+        rows.append(("value range", told))
+    return rows
+
+
+def _state_rows(opened: Weights) -> list[tuple[str, str]]:
+    """Describe what is known about the values of the weights, the classes and the training."""
+    description = opened.description
+    rows = [("note", note) for note in opened.notes]
     if broken := [name for name, tensor in opened.tensors.items() if not is_finite(tensor)]:
         rows.append(("values", f"{brief(broken)}: NaN or infinite"))
     if opened.has_average:
@@ -99,14 +116,8 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
         low, high = min(description.thresholds), max(description.thresholds)
         rows.append(("thresholds", f"{low:.4g} to {high:.4g}"))
     if description.training:
-        rows.append(
-            (
-                "training",
-                ", ".join(
-                    f"{name} {_short(value)}" for name, value in description.training.items()
-                ),
-            )
-        )
+        told = [f"{name} {_short(value)}" for name, value in description.training.items()]
+        rows.append(("training", ", ".join(told)))
     if balance := description.balance:
         counts = [count for count in balance["class_counts"] if count]
         done = balance["done"] or "nothing"
@@ -117,32 +128,34 @@ def _rows(path: Path, opened: Weights) -> list[tuple[str, str]]:
                 f"{done}. {meaning(balance)}",
             )
         )
+    return rows
+
+
+def _origin_rows(opened: Weights) -> list[tuple[str, str]]:
+    """Describe what was left out, and where the weights come from."""
     groups: dict[str, list[str]] = {}
     for name, why in opened.left_out:
         groups.setdefault(why, []).append(name)
-    rows += [("left out", f"{brief(names)}: {why}") for why, names in groups.items()]
-    told = description.provenance
-    if origin.format != OURS and "source_format" in told:
+    rows = [("left out", f"{brief(names)}: {why}") for why, names in groups.items()]
+    told, is_ours = opened.description.provenance, opened.origin.format == OURS
+    if not is_ours and "source_format" in told:
         rows.append(
             ("made from", f"{told['source_format']}, sha256 {told.get('source_sha256', 'unknown')}")
         )
-    elif origin.format == OURS and "format" in told:
+    elif is_ours and "format" in told:
         rows.append(("made from", f"{told['format']}, sha256 {told.get('sha256', 'unknown')}"))
-    if init := told.get("init"):
-        rows.append(
-            (
-                "started from",
-                f"{init.get('format', 'unknown')}, sha256 {init.get('sha256', 'unknown')}",
-            )
-        )
-    if teacher := told.get("teacher"):
-        who = teacher.get("model", "unknown"), teacher.get("sha256", "unknown")
-        rows.append(("learned from", f"{who[0]}, sha256 {who[1]}"))
-    return rows + [("licence", origin.notice or "nothing known; ask whoever made them")]
+    for label, key, named in (
+        ("started from", "init", "format"),
+        ("learned from", "teacher", "model"),
+    ):
+        if other := told.get(key):
+            who = other.get(named, "unknown"), other.get("sha256", "unknown")
+            rows.append((label, f"{who[0]}, sha256 {who[1]}"))
+    return rows
 
 
 def _answer(path: Path, opened: Weights) -> dict[str, Any]:
-    """Return the answer as `answers.Inspected` describes it."""
+    """Return the answer as `verbs.answers.weights.Inspected` describes it."""
     description, origin, tensors = opened.description, opened.origin, opened.tensors
     return {
         "path": str(path),
