@@ -158,6 +158,10 @@ class Options:
         ours = [keys.RENAMED.get(name.replace("-", "_"), name.replace("-", "_")) for name in names]
         return all(name in cls.knobs for name in ours if name in Recipe.model_fields)
 
+    def changed(self, *names: str) -> list[str]:
+        """Return which of these options have another value than their default."""
+        return [name for name in names if getattr(self, name) != getattr(type(self), name)]
+
     def recipe(
         self,
         config: PathLike | None = None,

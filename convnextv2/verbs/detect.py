@@ -42,12 +42,7 @@ def detect(
     """
     choice.choose(recipe.kernels)
     finder = any_finder(opened, device=recipe.device, precision=recipe.precision)
-    idle = [
-        name
-        for name in ("top_k", "prior")
-        if getattr(options, name) != getattr(PredictOptions, name)
-    ]
-    if idle:
+    if idle := options.changed("top_k", "prior"):
         print(f"No effect here: {', '.join(idle)} (objects get one class).", file=sys.stderr)
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:

@@ -26,8 +26,9 @@ from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.tasks.detection.certificate import ObjectEvidence, certify_detector
-from convnextv2.tasks.segmentation.certificate import MapEvidence, certify_segmentor
+from convnextv2.tasks.dense.evidence import Evidence
+from convnextv2.tasks.detection.certificate import certify_detector
+from convnextv2.tasks.segmentation.certificate import certify_segmentor
 from convnextv2.tasks.supervised.set_up import same_data
 from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.opened import Weights
@@ -151,7 +152,7 @@ def _segmentor(
                 f"The run sees whole images; the artifact sees them in windows of {height} x "
                 f"{width} px. Set dynamic_size to keep whole images."
             )
-    evidence = MapEvidence(source, origin, windows, options.seconds)
+    evidence = Evidence(source, origin, options.seconds)
     return export_segmentor(
         model,
         options.format,
@@ -160,7 +161,7 @@ def _segmentor(
         folder,
         about,
         more,
-        lambda artifact: certify_segmentor(model, artifact, evidence),
+        lambda artifact: certify_segmentor(model, artifact, evidence, windows),
     )
 
 
@@ -179,7 +180,7 @@ def _detector(
         head=dict(model.head_arguments),
         levels=len(model.levels) + 1,
     )
-    evidence = ObjectEvidence(source, origin, options.seconds)
+    evidence = Evidence(source, origin, options.seconds)
     return export_detector(
         model,
         options.format,

@@ -44,12 +44,7 @@ def segment(
     """
     choice.choose(recipe.kernels)
     segmenter = any_segmenter(opened, device=recipe.device, precision=recipe.precision)
-    idle = [
-        name
-        for name in ("top_k", "prior")
-        if getattr(options, name) != getattr(PredictOptions, name)
-    ]
-    if idle:
+    if idle := options.changed("top_k", "prior"):
         print(f"No effect here: {', '.join(idle)} (pixels get one class).", file=sys.stderr)
     out = SegmentationFiles(Path(options.out), segmenter.class_names) if options.out else None
     if out is None:

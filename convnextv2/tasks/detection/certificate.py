@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor
 from convnextv2.data.dense import rle
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.source import Source
 from convnextv2.data.transforms import BatchTransform
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.certificate import compare_speeds
@@ -23,6 +21,7 @@ from convnextv2.evaluation.detection import FoundObjects, evaluate_objects
 from convnextv2.inference.detector import ObjectFinder, padded
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.model.detector import Detector
+from convnextv2.tasks.dense.evidence import Evidence
 
 LARGEST_SHIFT_PX = 0.1
 """How far a side of a box may be moved, in pixels of the image."""
@@ -41,23 +40,8 @@ _SAME_FROM = 0.9
 Pair = tuple[FoundObjects, FoundObjects]
 
 
-@dataclass(frozen=True, eq=False)
-class ObjectEvidence:
-    """The images that a detector's artifact is measured on.
-
-    Attributes:
-        source: The images. If it has objects, both average precisions are measured.
-        origin: Where they come from, in words.
-        seconds: How long the comparison of speeds takes, in seconds.
-    """
-
-    source: Source
-    origin: str
-    seconds: float
-
-
 def certify_detector(
-    finder: ObjectFinder, artifact: Artifact, evidence: ObjectEvidence
+    finder: ObjectFinder, artifact: Artifact, evidence: Evidence
 ) -> dict[str, Any]:
     """Compare an artifact with the model that it was made from.
 
@@ -75,7 +59,7 @@ def certify_detector(
     """
     ours = finder_of_artifact(artifact)
     pairs, prepared = [], None
-    for index, pixels in _readable(evidence.source, finder):
+    for index, pixels in evidence.readable(finder.transform.preprocessing):
         sample = finder.transform(pixels)
         prepared = sample.pixels if prepared is None else prepared
         pairs.append((finder(*sample, index), ours(*sample, index)))
@@ -92,16 +76,6 @@ def certify_detector(
     certificate["speed"] = _speeds(finder, ours, prepared, evidence.seconds)
     _check(certificate)
     return certificate
-
-
-def _readable(source: Source, finder: ObjectFinder) -> Iterator[tuple[int, Tensor]]:
-    """Yield the index and the pixels of the images that can be read."""
-    how = finder.transform.preprocessing
-    for index in range(len(source)):
-        try:
-            yield index, source.pixels(index, how.channels, how.value_range)
-        except DataError:
-            continue
 
 
 def _compare_objects(pairs: Sequence[Pair]) -> dict[str, Any]:

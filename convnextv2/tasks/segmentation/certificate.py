@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.source import Source
 from convnextv2.data.transforms import BatchTransform
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.certificate import agreement, compare_speeds, stress_images
@@ -26,6 +24,7 @@ from convnextv2.inference.segmenter_artifact import (
 )
 from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import Preprocessing
+from convnextv2.tasks.dense.evidence import Evidence
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
 """The largest difference of a logit, as a share of the reach of the logits if that is above 1."""
@@ -37,25 +36,8 @@ LARGEST_LOSS = 0.01
 """How far the mIoU of the artifact and of the model may be apart."""
 
 
-@dataclass(frozen=True, eq=False)
-class MapEvidence:
-    """The images that a segmentor's artifact is measured on.
-
-    Attributes:
-        source: The images. If it has label maps, both mIoUs are measured.
-        origin: Where they come from, in words.
-        windows: How the run presents images.
-        seconds: How long the comparison of speeds takes, in seconds.
-    """
-
-    source: Source
-    origin: str
-    windows: Windows
-    seconds: float
-
-
 def certify_segmentor(
-    model: Segmentor, artifact: Artifact, evidence: MapEvidence
+    model: Segmentor, artifact: Artifact, evidence: Evidence, windows: Windows
 ) -> dict[str, Any]:
     """Compare an artifact with the model that it was made from.
 
@@ -63,6 +45,7 @@ def certify_segmentor(
         model: The model in float32, in PyTorch, on the CPU.
         artifact: The artifact.
         evidence: What they are compared on.
+        windows: How the run presents images.
 
     Returns:
         The certificate.
@@ -87,10 +70,10 @@ def certify_segmentor(
         "output": artifact.card.outputs[0],
         "images_from": evidence.origin,
     }
-    crops = _crops(evidence.source, ours, artifact)
+    crops = _crops(evidence, ours, artifact)
     for group, pixels in (("real", crops), ("adversarial", stress_images(crops[:1]))):
         certificate[group] = _compare_logits(artifact, group, pixels, model)
-    certificate |= _compare_classes(theirs, ours, evidence)
+    certificate |= _compare_classes(theirs, ours, evidence, windows)
     certificate["speed"] = compare_speeds(
         lambda: _logits(model, how, crops[:1]),
         lambda: ours.classify_prepared(crops[0], (crops.shape[-2], crops.shape[-1])),
@@ -101,7 +84,7 @@ def certify_segmentor(
     return certificate
 
 
-def _crops(source: Source, segmenter: Segmenter, artifact: Artifact) -> Tensor:
+def _crops(evidence: Evidence, segmenter: Segmenter, artifact: Artifact) -> Tensor:
     """Return the middle of a few images, uint8 (N, C, H, W), of the size of the artifact's."""
     how = segmenter.preprocessing
     stride = artifact.card.arguments["stem_stride"] * 8
@@ -109,7 +92,7 @@ def _crops(source: Source, segmenter: Segmenter, artifact: Artifact) -> Tensor:
         max(1, side // stride) * stride for side in how.image_size
     )
     crops = []
-    for _, pixels in _readable(source, segmenter, most=8):
+    for _, pixels in evidence.readable(how, most=8):
         prepared = segmenter.prepare(pixels)
         top, left = (
             max(0, (side - kept) // 2)
@@ -122,22 +105,6 @@ def _crops(source: Source, segmenter: Segmenter, artifact: Artifact) -> Tensor:
     if not crops:
         raise DataError("No image that an artifact could be measured on can be read.")
     return torch.stack(crops)
-
-
-def _readable(
-    source: Source, segmenter: Segmenter, most: int | None = None
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield the index and the pixels of images that can be read, at most so many."""
-    how, count = segmenter.preprocessing, 0
-    for index in range(len(source)):
-        try:
-            pixels = source.pixels(index, how.channels, how.value_range)
-        except DataError:
-            continue
-        yield index, pixels
-        count += 1
-        if count == most:
-            return
 
 
 def _logits(model: Segmentor, how: Preprocessing, pixels: Tensor) -> Tensor:
@@ -167,13 +134,15 @@ def _compare_logits(
     return agreement(expected, found)
 
 
-def _compare_classes(theirs: Segmenter, ours: Segmenter, evidence: MapEvidence) -> dict[str, Any]:
+def _compare_classes(
+    theirs: Segmenter, ours: Segmenter, evidence: Evidence, windows: Windows
+) -> dict[str, Any]:
     """Compare the classes of all pixels, and both mIoUs if there are label maps."""
     source, classes = evidence.source, len(ours.class_names)
     labelled = source if isinstance(source, AnnotatedSource) else None
     counts = [torch.zeros(classes, classes, dtype=torch.int64) for _ in range(2)]
     equal = pixels = images = 0
-    for index, image in _readable(source, ours):
+    for index, image in evidence.readable(ours.preprocessing):
         found = [segmenter(image) for segmenter in (theirs, ours)]
         equal += int((found[0] == found[1]).sum())
         pixels += found[0].numel()
@@ -187,7 +156,7 @@ def _compare_classes(theirs: Segmenter, ours: Segmenter, evidence: MapEvidence) 
         names = tuple(ours.class_names)
         pytorch, artifact = (summarise(each, images, names).miou for each in counts)
         told["miou"] = {"images": images, "pytorch_miou": pytorch, "artifact_miou": artifact}
-    asked = replace(evidence.windows, scales=tuple(evidence.windows.scales))
+    asked = replace(windows, scales=tuple(windows.scales))
     if asked != ours.windows:
         told["presented"] = "windows of a fixed size; the run sees whole images"
     return told
