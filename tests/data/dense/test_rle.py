@@ -49,3 +49,23 @@ def test_damaged_codes_are_found(mask: np.ndarray) -> None:
     assert not rle.is_whole(Rle(b"ooooooooooooooooo", whole.size))
     empty = rle.encode(np.zeros((5, 4), np.uint8))
     assert rle.is_whole(empty) and rle.area_of(empty) == 0
+
+
+@pytest.mark.parametrize(
+    ("corner", "size"),
+    [((0, 0), (7, 5)), ((0, 3), (7, 9)), ((4, 0), (20, 5)), ((3, 2), (12, 11))],
+)
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_part_is_encoded_as_the_whole_mask_is(
+    corner: tuple[int, int], size: tuple[int, int], share: float
+) -> None:
+    part = np.random.default_rng(0).random((7, 5)) < share
+    whole = np.zeros(size, bool)
+    whole[corner[0] : corner[0] + 7, corner[1] : corner[1] + 5] = part
+    assert rle.encode_within(part, corner, size) == rle.encode(whole)
+
+
+def test_nothing_is_an_empty_mask() -> None:
+    assert rle.encode_within(np.zeros((0, 0), bool), (0, 0), (6, 4)) == rle.encode(
+        np.zeros((6, 4), bool)
+    )
