@@ -3,8 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources, summary, validation_source
-from convnextv2.data.splits import find_splits, held_out, held_out_evenly
+from convnextv2.data.splits import (
+    asked_split,
+    check_data_dir,
+    find_splits,
+    held_out,
+    held_out_evenly,
+    set_apart,
+)
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 
@@ -252,3 +260,29 @@ def test_several_labels_are_held_out_evenly() -> None:
 def test_a_label_of_one_image_stays_in_training() -> None:
     targets = np.eye(4, 2, dtype=np.int8)  # two classes of one image each, two images without any
     assert set(held_out_evenly(targets, 0.5, seed=0).tolist()) <= {2, 3}
+
+
+def test_a_split_is_asked_for_if_it_is_set_or_differs_from_the_default() -> None:
+    assert asked_split(Recipe(), "val_split") is None
+    assert asked_split(Recipe(val_split="val"), "val_split") == "val"
+    assert asked_split(Recipe(val_split="test"), "val_split") == "test"
+    changed = Recipe().model_copy(update={"train_split": "fold"})
+    assert asked_split(changed, "train_split") == "fold"
+
+
+def test_data_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="^data_dir is missing. Give a folder.$"):
+        check_data_dir("", "a folder")
+    with pytest.raises(DataError, match=f"no such folder \\({tmp_path} is the nearest"):
+        check_data_dir(str(tmp_path / "a" / "b"), "a folder")
+    assert check_data_dir(str(tmp_path), "a folder") == tmp_path
+
+
+def test_images_that_are_set_apart_leave_the_others_in_order() -> None:
+    targets = np.arange(5)
+    source = Source([f"{i}.jpg" for i in range(5)], targets, notes=("found",))
+    training, validation = set_apart(source, np.array([3, 0]))
+    assert list(training.names) == ["1.jpg", "2.jpg", "4.jpg"]
+    assert training.targets.tolist() == [1, 2, 4] and training.notes == ("found",)
+    assert list(validation.names) == ["3.jpg", "0.jpg"] and validation.targets.tolist() == [3, 0]
+    assert validation.notes == ()

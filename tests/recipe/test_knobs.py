@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from convnextv2.recipe.knobs import Recipe
+from convnextv2.recipe.knobs import Recipe, group_of_knob
 from convnextv2.recipe.values import read_value
 
 EXTRAS = {name: field.json_schema_extra for name, field in Recipe.model_fields.items()}
@@ -11,6 +11,20 @@ def test_every_knob_has_a_group_and_a_sentence_of_help():
     for name, field in Recipe.model_fields.items():
         assert EXTRAS[name]["group"], name
         assert field.description.endswith("."), name
+
+
+def test_groups_are_listed_in_one_piece_and_in_this_order():
+    groups = [group_of_knob(name) for name in Recipe.model_fields]
+    assert list(dict.fromkeys(groups)) == [
+        *("run", "data", "augmentation", "model", "optimization", "distillation"),
+        *("dense tasks", "pre-training"),
+    ]
+    assert sum(a != b for a, b in zip(groups, groups[1:], strict=False)) == 7
+
+
+def test_evaluation_has_the_precision_of_training_unless_it_is_set():
+    assert Recipe(precision="bfloat16").evaluation_precision == "bfloat16"
+    assert Recipe(precision="bfloat16", val_precision="auto").evaluation_precision == "auto"
 
 
 def test_mindcv_names_are_unique_and_none_of_ours():

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from dense import detector, segmentor
 
 from convnextv2.errors import CheckpointError
+from convnextv2.weights.build import count_parameters
 from convnextv2.weights.description import Description
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.safetensors import save_weights
@@ -23,3 +25,16 @@ def test_a_description_that_no_model_can_be_built_of_is_one_line(tmp_path: Path)
         with pytest.raises(CheckpointError) as error:
             open_weights(tmp_path / "model.safetensors")
         assert str(error.value).isprintable()
+
+
+def test_parameters_are_counted_without_building_them() -> None:
+    for kind, model in (
+        ("classifier", network(num_classes=3)),
+        ("encoder", network(num_classes=None)),
+        ("segmentation", segmentor()),
+        ("detection", detector()),
+    ):
+        head = getattr(model, "head_arguments", {})
+        description = Description(kind, "custom", model.arguments, head=head)
+        expected = sum(parameter.numel() for parameter in model.parameters())
+        assert count_parameters(description) == expected > 0, kind
