@@ -215,7 +215,7 @@ def _lines(models: Sequence[Compared]) -> list[str]:
 
 
 def _answer(models: Sequence[Compared], page: Path) -> dict[str, Any]:
-    """Return the answer as `answers.Comparison` describes it."""
+    """Return the answer as `verbs.answers.compared.Comparison` describes it."""
     return {
         "page": str(page),
         "models": [

@@ -251,7 +251,7 @@ def _lay_out(artifact: Artifact, layout: str, root: Path, name: str) -> Path:
 
 
 def _answer(path: Path, artifact: Artifact) -> dict[str, Any]:
-    """Return the answer as `answers.Exported` describes it."""
+    """Return the answer as `verbs.answers.weights.Exported` describes it."""
     card = artifact.card
     return {
         "path": str(path),
