@@ -21,7 +21,7 @@ from convnextv2.tasks.multi_label.goal import AnyLabels, several_labels
 from convnextv2.tasks.segmentation.goal import PixelClasses, build_segmentor
 from convnextv2.tasks.supervised.task import Supervised
 from convnextv2.training.build import build_network
-from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.optim import freeze
 from convnextv2.training.start import Start
 
 AnyTask = Supervised | Dense
@@ -84,7 +84,5 @@ def outline(recipe: Recipe, source: Source, *, labelled: bool) -> nn.Module:
             model = build_detector(recipe, build_network(recipe, None), classes, masks=masks)
         else:
             model = build_network(recipe, recipe.num_classes or classes)
-    freeze(model, recipe.freeze)
-    if recipe.freeze_grn:
-        freeze_grn(model)
+    freeze(model, recipe.freeze, grn=recipe.freeze_grn)
     return model

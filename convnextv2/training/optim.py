@@ -198,16 +198,19 @@ def freeze_grn(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def freeze(model: nn.Module, what: str) -> None:
+def freeze(model: nn.Module, what: str, *, grn: bool = False) -> None:
     """Stop training a part of the model.
 
     Args:
         model: A classifier, or a network around an encoder.
         what: "none"; "stem"; "stages1" to "stages3" for the stem and the first 1 to 3 stages;
             "encoder" for everything except the final norm, the norms of a pyramid and the head.
+        grn: Whether GRN is not trained either; see `freeze_grn`.
     """
     deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
     for name, parameter in model.named_parameters():
         if match := re.match(r"(downsample_layers|stages)\.(\d)\.", name_in_encoder(name)):
             depth = 0 if match[0] == "downsample_layers.0." else int(match[2]) + 1
             parameter.requires_grad_(depth > deepest)
+    if grn:
+        freeze_grn(model)

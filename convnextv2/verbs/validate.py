@@ -17,7 +17,7 @@ from convnextv2.evaluation.several_answers import measure_answers, read_answers
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe, group_of
-from convnextv2.recipe.options import takes
+from convnextv2.recipe.options import PathLike, takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.coverage import check_coverage, measure_coverage
 from convnextv2.tasks.classification.measure import Measured
@@ -61,28 +61,7 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
     Returns:
         The figures.
     """
-    run, config, knobs = options.run, options.config, options.knob_values
-    beneath: dict[str, Any] = {}
-    opened: Weights | Artifact | None = None
-    if run is not None and is_artifact(run):
-        opened = open_artifact(run)
-        owner = run_of(opened.path)
-        if config is None and owner is not None:
-            beneath = _data_knobs(owner)
-        elif config is None and opened.card.segmentation is not None:
-            beneath = _map_knobs(opened.card.segmentation)
-        if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
-            raise RecipeError(
-                f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. "
-                f"Leave {wrong[0]} out."
-            )
-    elif run is not None:
-        opened = open_run_weights(find_weights(run))
-        owner = run_of(opened.path)
-        if config is None and owner is not None:
-            config = owner.path / "recipe.yaml"
-        if config is None:
-            beneath = _preprocessing_knobs(opened)
+    opened, config, beneath = _open(options)
     recipe, notes = options.recipe(config, beneath=beneath)
     choice.choose(recipe.kernels)
     if opened is None:
@@ -121,6 +100,43 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
             say(f"Report: {report}")
             answer(_answer(opened, measured, report) | others)
     return measured.evaluation
+
+
+def _open(
+    options: ValidateOptions,
+) -> tuple[Weights | Artifact | None, PathLike | None, dict[str, Any]]:
+    """Open what is validated, and find the recipe that says how.
+
+    Returns:
+        The model, None if it is in `init`; a recipe file; and knobs that hold if neither that nor
+        the options set them.
+
+    Raises:
+        RecipeError: An artifact is to prepare its images in another way than its own.
+    """
+    run, config, knobs = options.run, options.config, options.knob_values
+    beneath: dict[str, Any] = {}
+    opened: Weights | Artifact | None = None
+    if run is not None and is_artifact(run):
+        opened = open_artifact(run)
+        owner = run_of(opened.path)
+        if config is None and owner is not None:
+            beneath = _data_knobs(owner)
+        elif config is None and opened.card.segmentation is not None:
+            beneath = _map_knobs(opened.card.segmentation)
+        if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
+            raise RecipeError(
+                f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. "
+                f"Leave {wrong[0]} out."
+            )
+    elif run is not None:
+        opened = open_run_weights(find_weights(run))
+        owner = run_of(opened.path)
+        if config is None and owner is not None:
+            config = owner.path / "recipe.yaml"
+        if config is None:
+            beneath = _preprocessing_knobs(opened)
+    return opened, config, beneath
 
 
 def _with_answers(measured: AnyMeasured, place: Place, options: ValidateOptions) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from convnextv2.tasks.dense.goal import Goal
 from convnextv2.tasks.preview import Shown
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
-from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.optim import freeze
 from convnextv2.training.start import Start
 from convnextv2.weights.description import Description
 
@@ -54,9 +54,7 @@ class Dense:
         encoder = self.model.encoder
         self.depths = encoder.depths
         provenance = start.load_into(self.model, self.class_names, len(self.class_names))
-        freeze(self.model, recipe.freeze)
-        if recipe.freeze_grn:
-            freeze_grn(self.model)
+        freeze(self.model, recipe.freeze, grn=recipe.freeze_grn)
         self._preprocessing = goal.preprocessing(recipe)
         if min(self._preprocessing.image_size) < encoder.total_stride:
             raise RecipeError(

@@ -23,12 +23,14 @@ from convnextv2.distillation.teacher import open_teacher
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.evaluate import autocast_logits
 from convnextv2.evaluation.gallery import to_pixels
+from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, coloured, describe_targets
 from convnextv2.tasks.supervised.goal import Goal
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch import settle_batch
 from convnextv2.training.build import build_network
-from convnextv2.training.optim import freeze, freeze_grn
+from convnextv2.training.optim import freeze
 from convnextv2.training.shard import skeleton
 from convnextv2.training.start import Start
 from convnextv2.weights.description import Description
@@ -64,20 +66,11 @@ class Supervised:
                 f"num_classes = {self._num_classes}: the training images have {len(classes)} "
                 "classes. Use that, or leave it out."
             )
-        torch.manual_seed(recipe.seed)
-        with skeleton(recipe.shard, self._place):
-            self.model = build_network(recipe, self._num_classes)
+        self.model = self._build_model(recipe, goal.initial_bias(recipe, source))
         self.depths = self.model.depths
-        bias = goal.initial_bias(recipe, source)
-        if bias is not None:  # rows that come from the initial weights replace these
-            assert self.model.head is not None
-            with torch.no_grad():
-                self.model.head.bias[: len(bias)] = bias
         class_names = name_rows(classes, self._num_classes)
         provenance = start.load_into(self.model, class_names, len(classes))
-        freeze(self.model, recipe.freeze)
-        if recipe.freeze_grn:
-            freeze_grn(self.model)
+        freeze(self.model, recipe.freeze, grn=recipe.freeze_grn)
         preprocessing = build_preprocessing(recipe)
         teacher = self._lessons = None
         if recipe.teacher:
@@ -122,6 +115,17 @@ class Supervised:
         self.score = goal.score(recipe) if is_watched else None
         for line in criterion.lines:
             say(line)
+
+    def _build_model(self, recipe: Recipe, bias: Tensor | None) -> ConvNeXtV2:
+        """Build the network with random weights, and with these biases in its head."""
+        torch.manual_seed(recipe.seed)
+        with skeleton(recipe.shard, self._place):
+            model = build_network(recipe, self._num_classes)
+        if bias is not None:  # rows that come from the initial weights replace these
+            assert model.head is not None
+            with torch.no_grad():
+                model.head.bias[: len(bias)] = bias
+        return model
 
     @property
     def is_validated(self) -> bool:
