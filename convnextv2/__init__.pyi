@@ -13,7 +13,7 @@ from convnextv2.model.fcmae import FCMAE as FCMAE
 from convnextv2.run import Run
 from convnextv2.tasks.measure import AnyEvaluation
 from convnextv2.data.shards.pack import Packed
-from convnextv2.verbs.probe import Probed
+from convnextv2.evaluation.probes import Probed
 from convnextv2.verbs.replay import Replayed
 from convnextv2.weights.opened import Weights
 

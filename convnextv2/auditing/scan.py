@@ -15,7 +15,7 @@ from PIL import Image
 from convnextv2.data.decode import Picture, open_picture
 from convnextv2.data.formats import sniff
 from convnextv2.data.storage import read_file
-from convnextv2.errors import ChannelsError, DataError, MissingPackageError, StorageError
+from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.machine import available_cores
 
 SIDE = 64
@@ -84,23 +84,6 @@ def look_at(
     # Decoders, hashes and resampling release the interpreter's lock, so threads are enough.
     with ThreadPoolExecutor(available_cores()) as pool:
         return list(pool.map(look, range(len(paths))))
-
-
-def channels_of(paths: Sequence[str], max_pixels: int) -> int:
-    """Return 3, or the number of bands of the first readable image if that cannot be RGB."""
-    for index in range(min(len(paths), 100)):
-        try:
-            open_picture(
-                read_file(paths, index), name=paths[index], channels=3, max_pixels=max_pixels
-            )
-        except ChannelsError as error:
-            return error.bands
-        except StorageError:
-            raise
-        except DataError:
-            continue
-        return 3
-    return 3
 
 
 def _look(

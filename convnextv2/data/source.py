@@ -14,7 +14,7 @@ from torch import Tensor
 from convnextv2.data.decode import Picture, open_picture
 from convnextv2.data.path_list import PathList
 from convnextv2.data.storage import Stored, read_file
-from convnextv2.errors import DataError, StorageError
+from convnextv2.errors import ChannelsError, DataError, StorageError
 
 MAX_PIXELS = 178_956_970
 
@@ -86,6 +86,20 @@ class Source:
             max_pixels=self.max_pixels,
             value_range=value_range,
         )
+
+    def usual_channels(self) -> int:
+        """Return 3, or the number of channels of the first readable image if that is not RGB."""
+        for index in range(min(len(self), 100)):
+            try:
+                self.picture(index, 3)
+            except ChannelsError as error:
+                return error.bands
+            except StorageError:
+                raise
+            except DataError:
+                continue
+            return 3
+        return 3
 
     def is_out_of_reach(self, index: int) -> bool:
         """Say whether an image's file cannot be read because of what it lies on."""

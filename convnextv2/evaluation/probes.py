@@ -6,6 +6,8 @@ the features themselves hold; the linear probe says what one layer can read from
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +19,51 @@ L2 = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _FOLDS = 5
 _MOST_SIMILARITIES = 1 << 24
 """The number of similarities that are in memory at once."""
+
+
+class Probed(NamedTuple):
+    """What probes found, as shares of the validation images.
+
+    Attributes:
+        knn: The accuracy of the nearest neighbours.
+        linear: The accuracy of the linear probe.
+        l2: Its strength of regularisation.
+        commonest: The share of the most frequent class, which a guess would reach.
+        training_images: The number of training images.
+        validation_images: The number of validation images.
+    """
+
+    knn: float
+    linear: float
+    l2: float
+    commonest: float
+    training_images: int
+    validation_images: int
+
+
+def probe_features(
+    features: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, *, classes: int, k: int
+) -> Probed:
+    """Measure by both probes how well classes can be told apart.
+
+    Args:
+        features: float32 (N, D), of the training images.
+        labels: int64 (N,).
+        queries: float32 (M, D), of the validation images.
+        truth: int64 (M,), their classes.
+        classes: The number of classes.
+        k: The number of neighbours; all images if there are fewer.
+    """
+    knn = nearest_neighbours(features, labels, queries, classes=classes, k=k)
+    linear, l2 = linear_probe(features, labels, queries, classes=classes)
+    return Probed(
+        float((knn == truth).double().mean()),
+        float((linear == truth).double().mean()),
+        l2,
+        int(truth.bincount().max()) / len(truth),
+        len(labels),
+        len(truth),
+    )
 
 
 def nearest_neighbours(

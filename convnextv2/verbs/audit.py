@@ -14,9 +14,10 @@ from convnextv2.auditing.judging import find_wrong_labels
 from convnextv2.auditing.page import AuditReport, write_report
 from convnextv2.auditing.pictures import Pictures
 from convnextv2.auditing.quality import odd_images
-from convnextv2.auditing.scan import Look, channels_of, look_at
+from convnextv2.auditing.scan import Look, look_at
 from convnextv2.auditing.summary import summarise
 from convnextv2.console import answer, say
+from convnextv2.data.source import Source
 from convnextv2.errors import RecipeError
 from convnextv2.inference.embedder import open_embedder
 from convnextv2.kernels import choice
@@ -53,7 +54,8 @@ def audit(options: AuditOptions) -> AuditReport:
     images = find_images(recipe, options.task)
     for line in (*notes, *images.notes, *images.defects):
         say(line)
-    channels = options.in_channels or channels_of(images.paths, recipe.max_image_pixels)
+    source = Source(images.paths, max_pixels=recipe.max_image_pixels)
+    channels = options.in_channels or source.usual_channels()
     looks = look_at(
         images.paths,
         channels=channels,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,33 +14,13 @@ from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.errors import DataError
-from convnextv2.evaluation.probes import linear_probe, nearest_neighbours
+from convnextv2.evaluation.probes import Probed, probe_features
 from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
 from convnextv2.verbs.options.measuring import ProbeOptions
 from convnextv2.verbs.own_images import with_own_images
-
-
-class Probed(NamedTuple):
-    """What probes found, as shares of the validation images.
-
-    Attributes:
-        knn: The accuracy of the nearest neighbours.
-        linear: The accuracy of the linear probe.
-        l2: Its strength of regularisation.
-        commonest: The share of the most frequent class, which a guess would reach.
-        training_images: The number of training images.
-        validation_images: The number of validation images.
-    """
-
-    knn: float
-    linear: float
-    l2: float
-    commonest: float
-    training_images: int
-    validation_images: int
 
 
 @takes(ProbeOptions)
@@ -84,19 +63,10 @@ def probe(options: ProbeOptions) -> Probed:
     features, labels = _embed(embedder, training, recipe, "training image")
     queries, truth = _embed(embedder, validation, recipe, "validation image")
     classes = len(training.class_names)
-    knn = nearest_neighbours(features, labels, queries, classes=classes, k=options.k)
-    linear, l2 = linear_probe(features, labels, queries, classes=classes)
-    found = Probed(
-        float((knn == truth).double().mean()),
-        float((linear == truth).double().mean()),
-        l2,
-        int(truth.bincount().max()) / len(truth),
-        len(labels),
-        len(truth),
-    )
+    found = probe_features(features, labels, queries, truth, classes=classes, k=options.k)
     say(f"{len(labels):,} training images, {len(truth):,} validation images, {classes} classes")
     say(f"nearest neighbours  {found.knn:7.2%}  (k {min(options.k, len(labels))})")
-    say(f"linear probe        {found.linear:7.2%}  (l2 {l2:g})")
+    say(f"linear probe        {found.linear:7.2%}  (l2 {found.l2:g})")
     say(f"commonest class     {found.commonest:7.2%}")
     answer({"weights": str(embedder.about["path"]), **found._asdict()})
     return found

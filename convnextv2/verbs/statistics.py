@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from convnextv2.console import answer
-from convnextv2.data.sources import Source, find_sources
+from convnextv2.data.sources import find_sources
 from convnextv2.data.statistics import HIGH, LOW, Statistics, measure
 from convnextv2.data.workers import resolve_workers
-from convnextv2.errors import ChannelsError, DataError, StorageError
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.values import show
 from convnextv2.verbs.options.data import StatisticsOptions
@@ -44,7 +43,7 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
     notes += source.notes
     channels = options.in_channels
     if channels is None:
-        channels = _channels_of(source)
+        channels = source.usual_channels()
         if channels != 3:
             notes.append(f"in_channels {channels}, as {source.names[0]} has it.")
     for note in notes:
@@ -56,21 +55,6 @@ def statistics(options: StatisticsOptions) -> dict[str, Any]:
         print(_page(found, len(source), str(options.data)))
     answer(described)
     return described
-
-
-def _channels_of(source: Source) -> int:
-    """Return 3, or the number of channels of the first readable image if that cannot be RGB."""
-    for index in range(min(len(source), 100)):
-        try:
-            source.picture(index, 3)
-        except ChannelsError as error:
-            return error.bands
-        except StorageError:
-            raise
-        except DataError:
-            continue
-        return 3
-    return 3
 
 
 def _described(found: Statistics, given: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from convnextv2.data.transforms import build_batch_transform
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.evaluation.feature_health import examine_layers, layer_names
-from convnextv2.evaluation.probes import linear_probe, nearest_neighbours
+from convnextv2.evaluation.probes import probe_features
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
@@ -239,18 +239,19 @@ class Probe:
         """Probe the model as it is."""
         features, labels = self._embed(self._training, "probe's training image")
         queries, truth = self._embed(self._validation, "probe's validation image")
-        knn = nearest_neighbours(features, labels, queries, classes=self._classes, k=NEIGHBOURS)
-        linear, l2 = linear_probe(features, labels, queries, classes=self._classes)
+        found = probe_features(
+            features, labels, queries, truth, classes=self._classes, k=NEIGHBOURS
+        )
         record = {
             "kind": "probe",
-            "knn": float((knn == truth).double().mean()),
-            "linear": float((linear == truth).double().mean()),
-            "commonest": int(truth.bincount().max()) / len(truth),
-            "l2": l2,
-            "training_images": len(labels),
-            "validation_images": len(truth),
+            "knn": found.knn,
+            "linear": found.linear,
+            "commonest": found.commonest,
+            "l2": found.l2,
+            "training_images": found.training_images,
+            "validation_images": found.validation_images,
         }
-        line = f"probe: nearest neighbours {record['knn']:.2%}, linear {record['linear']:.2%}"
+        line = f"probe: nearest neighbours {found.knn:.2%}, linear {found.linear:.2%}"
         return Examined(record, [line])
 
     def _embed(self, source: Source, what: str) -> tuple[Tensor, Tensor]:
