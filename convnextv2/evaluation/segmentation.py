@@ -154,7 +154,7 @@ class SegmentationEvaluation:
             f"{'class':<{width}}  {'IoU':>7}  {'recall':>7}  {'pixels':>7}",
         ]
         lines += [
-            f"{names[i]:<{width}}  {self.iou[i]:7.2%}  {self.recall[i]:7.2%}  "
+            f"{names[i]:<{width}}  {self.iou[i]:7.2%}  {_percent(self.recall[i]):>7}  "
             f"{self.support[i] / total:7.2%}"
             for i in occurring[:_MOST_IN_TABLE]
         ]
@@ -177,6 +177,11 @@ def summarise(counts: Tensor, images: int, class_names: tuple[str, ...]) -> Segm
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     shares: NDArray[np.float64] = np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
     return shares
+
+
+def _percent(value: float) -> str:
+    """Write a share in percent, or a dash if there is none."""
+    return "–" if math.isnan(value) else f"{value:.2%}"
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -120,7 +120,9 @@ def _lines(report: AuditReport) -> list[str]:
     summary, images = report.summary, report.images
     splits = ", ".join(f"{split} {n:,}" for split, n in summary.splits.items() if split)
     what = f" ({splits})" if splits else ""
-    lines = [f"{len(images):,} images{what}, {len(images.class_names)} classes, {images.task}"]
+    classes = len(images.class_names)
+    classes_line = f"{classes:,} class{'es' * (classes != 1)}"
+    lines = [f"{len(images):,} images{what}, {classes_line}, {images.task}"]
     lines += [report.label_note] if images.targets is not None else []
     counts = counts_of(report.findings)
     lines += [f"{KINDS[kind][0]:32} {count:6,}" for kind, count in counts.items()]

@@ -94,3 +94,10 @@ def test_maps_without_any_class_are_an_error() -> None:
     nothing = torch.full((3, 3), -1, dtype=torch.int16)
     with pytest.raises(DataError, match="no pixel"):
         evaluated([(nothing, torch.zeros_like(nothing))])
+
+
+def test_a_class_without_pixels_has_no_recall_in_the_table() -> None:
+    counts = torch.tensor([[3, 1], [0, 0]])  # the model finds the second class, which is not there
+    table = summarise(counts, 1, ("sky", "road")).table()
+    assert "nan" not in table
+    assert table.splitlines()[-1].split() == ["road", "0.00%", "–", "0.00%"]

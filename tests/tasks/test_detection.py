@@ -234,3 +234,11 @@ def test_plan_counts_images_with_objects(data: Path, capsys: pytest.CaptureFixtu
     assert main(["plan", *DETECT, *words]) == 0
     planned = read_answer("plan", capsys.readouterr().out)
     assert (planned["steps"], planned["epochs"]) == (12, 4)
+
+
+def test_an_image_size_below_the_stride_is_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data_dir", data, "--out", tmp_path / "run", "--image_size", "16"]
+    assert train(*options) == 2
+    assert "image_size = 16: the network needs at least 32 px" in capsys.readouterr().err

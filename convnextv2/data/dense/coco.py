@@ -41,7 +41,7 @@ def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
     missing: set[Any] = set()
     listed = content["images"]
     for record in listed:
-        name = str(record.get("file_name", "")) if isinstance(record, dict) else ""
+        name = _name_of(record)
         if not name or "id" not in record:
             defects.add(Defect.MALFORMED, f"image {brief([str(record)])}")
             continue
@@ -53,12 +53,23 @@ def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
         if found in by_path:
             defects.add(Defect.TWICE, name)
         image = by_path.setdefault(found, RawImage(found, _stated_size(record)))
-        images[_key(record["id"])] = image
+        if (other := images.setdefault(_key(record["id"]), image)) is not image:
+            raise DataError(
+                f"{path}: two images have the id {plain(record['id'])}, {Path(other.path).name} "
+                f"and {Path(found).name}, so it is unknown whose the annotations are. Give each "
+                "image an id of its own."
+            )
     if listed and not images:
+        if not missing:
+            raise DataError(
+                f"{path}: none of its {len(listed):,} images has an id and a file_name, such as "
+                f"{brief([str(listed[0])])}. Expected records as in COCO's format."
+            )
+        lost_names = [_name_of(record) for record in listed if _name_of(record)]
         raise DataError(
             f"{path}: none of its {len(listed):,} images is there, such as "
-            f"{plain(listed[0].get('file_name', '?'))}. Looked in {_folders(finder)}. Name the "
-            "folder with images_dir."
+            f"{plain(lost_names[0])}. Looked in {_folders(finder)}. Name the folder with "
+            "images_dir."
         )
     total = len(content["annotations"])
     for record in content["annotations"]:
@@ -105,7 +116,7 @@ def _classes(
     """
     try:
         categories = sorted(content["categories"], key=lambda each: _order(each["id"]))
-        names = {_key(each["id"]): str(each["name"]).strip() for each in categories}
+        names = {_key(each["id"]): _text(each["name"]).strip() for each in categories}
     except (KeyError, TypeError):
         raise DataError(f"{path}: a category has no id or no name.") from None
     if not names:
@@ -166,13 +177,13 @@ def _add(
     try:
         region, is_wrong = _region(record.get("segmentation"), image.size, what, defects)
         box = _box(record.get("bbox"), region)
+        crowd = _flag(record.get("iscrowd"))
         area = record.get("area")
         area = float(area) if area is not None and math.isfinite(float(area)) else None
     except (TypeError, ValueError, KeyError, IndexError):
         defects.add(Defect.MALFORMED, what)
         return
     if not is_wrong:
-        crowd = bool(record.get("iscrowd", 0))
         image.objects.append(RawObject(box, label, crowd, area, region))
 
 
@@ -238,10 +249,40 @@ def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
+def _name_of(record: Any) -> str:
+    """Return the name of an image's file; empty if the record has none."""
+    name = record.get("file_name") if _is_record(record) else None
+    return name if isinstance(name, str) else ""
+
+
+def _text(value: Any) -> str:
+    """Return a name, which may be a number.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise TypeError("no name")
+
+
+def _flag(value: Any) -> bool:
+    """Read 0 or 1, which some tools write as text.
+
+    Raises:
+        ValueError, TypeError: It is neither.
+    """
+    return value is not None and float(value) != 0
+
+
 def _key(value: Any) -> Any:
-    """Make an id comparable: some tools write numbers as text on one side only."""
+    """Make an id comparable.
+
+    Some tools write numbers as text on one side only, and tables with gaps turn them into floats.
+    """
     text = str(value).strip()
-    return int(text) if text.lstrip("-").isdecimal() else text
+    whole = text.removesuffix(".0")
+    return int(whole) if whole.lstrip("-").isdecimal() else text
 
 
 def _order(value: Any) -> tuple[bool, Any]:

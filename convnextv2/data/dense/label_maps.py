@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from convnextv2.data.path_list import PathList
@@ -193,6 +193,8 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         raise
     except Exception as error:  # of the many kinds that damaged files raise
         why = str(error).split("\n")[0][:200] or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose text is about an object in memory
+            why = "it is of no format that is read" if data else "the file is empty"
         raise DataError(
             f"{name}: cannot be read as a label map ({why}). Expected PNG, or another format that "
             "keeps values."

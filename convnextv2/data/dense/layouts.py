@@ -109,7 +109,9 @@ def plain_split(name: str) -> str:
 
 def _coco(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotations]]:
     if root.is_file():
-        return {"": partial(read_coco, root, [*images, *_near(root.parent, "")])}
+        split = _split_in(root.stem)
+        outside = _near(root.parent.parent, split) if root.parent.name == "annotations" else []
+        return {"": partial(read_coco, root, [*images, *_near(root.parent, split), *outside])}
     splits: dict[str, Callable[[], RawAnnotations]] = {}
     folders = visible_folders(root)[0]
     for name, folder in folders.items():
@@ -134,15 +136,20 @@ def _json_files(folder: Path) -> dict[str, Path]:
     instances = [file for file in files if file.stem.startswith("instances")]
     for file in instances or files:
         stem = file.stem.removeprefix("instances").strip("_-. ")
-        parts = [stem, *re.split(r"[_\-. ]", stem)]
-        name = next((part for part in parts if split_kind(part)), None)
-        if name is not None:
+        if name := _split_in(file.stem):
             found.setdefault(name, file)
         elif instances:
             found.setdefault(stem, file)
         elif len(files) == 1 or stem in ("", "annotations", "coco"):
             found.setdefault("", file)
     return found
+
+
+def _split_in(stem: str) -> str:
+    """Return the name of a split that a file's name ends with; empty if there is none."""
+    stem = stem.removeprefix("instances").strip("_-. ")
+    parts = [stem, *re.split(r"[_\-. ]", stem)]
+    return next((part for part in parts if split_kind(part)), "")
 
 
 def _near(root: Path, split: str) -> list[Path]:

@@ -85,6 +85,12 @@ def find_map_sources(
     else:
         training, validation, line = _hold_out(training, recipe, root)
         notes.append(line)
+    counted = scanned["train"].scan.pixels
+    if not any(counted.get(value, 0) for value in coding.values):
+        raise DataError(
+            f"{root}: every pixel of the training maps is ignored, so there is nothing to learn. "
+            "Look at classes, ignore_values and reduce_zero_label."
+        )
     notes += _about_classes(scanned, coding, classes.names)
     if recipe.num_samples is not None and recipe.num_samples < len(training):
         order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
@@ -404,7 +410,11 @@ def _about_classes(scanned: dict[Kind, Scanned], coding: Coding, names: Sequence
         ]
         if absent:
             few, more = ", ".join(absent[:5]), ", ..." * (len(absent) > 5)
-            effect = "cannot be learned" if kind == "train" else "are not measured"
+            effect = (
+                "cannot be learned"
+                if kind == "train"
+                else "have an IoU of 0 if the model finds them, else none"
+            )
             lines.append(
                 f"{len(absent)} of {len(names)} classes occur in no {words[kind]} map and {effect}"
                 f": {few}{more}."

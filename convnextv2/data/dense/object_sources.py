@@ -165,9 +165,16 @@ def _validation(
             f"val_split = {asked}: {root} has no such split ({_listed(layout)}), so there is "
             "nothing to validate on. Set it to another one, or val_while_train = False."
         )
-    if chosen is None or chosen == training:
+    if chosen is None:
         return None
-    return scan_objects(layout.splits[chosen](), chosen)
+    validation = scan_objects(layout.splits[chosen](), chosen)
+    if chosen != training:
+        return validation
+    note = (
+        f"{root}: {chosen} is for training and for validation, so what is measured says nothing "
+        "about new images."
+    )
+    return replace(validation, notes=(note,))
 
 
 def _hold_out(

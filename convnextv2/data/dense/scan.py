@@ -69,14 +69,15 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
     if not kept:
         raise DataError(
             f"{annotations.where}: none of its {len(images):,} images can be used "
-            f"({'; '.join(defects.lines(head)) or 'it lists none'})."
+            f"({_told(defects, head) or 'it lists none'})."
         )
+    _check_pixels(kept, annotations)
     table, note = _with_masks(kept, names, defects)
     objects_left = len(table.labels)
     if annotations.total and not objects_left:
         raise DataError(
             f"{annotations.where}: none of its {annotations.total:,} annotations can be used "
-            f"({'; '.join(defects.lines(head))})."
+            f"({_told(defects, head)})."
         )
     empty = int((np.diff(table.starts) == 0).sum())
     lines = [*annotations.notes, *defects.lines(head), *note]
@@ -131,6 +132,29 @@ def read_header(path: str) -> Header | None:
             return Header((height, width), orientation_of(image))
     except Exception:  # of the many kinds that damaged files raise
         return None
+
+
+def _told(defects: Defects, head: str) -> str:
+    """Write all defects in one line that stands in brackets."""
+    return "; ".join(line.removesuffix(".") for line in defects.lines(head))
+
+
+def _check_pixels(kept: Sequence[Objects], annotations: RawAnnotations) -> None:
+    """Check that boxes are in pixels, if the format says so.
+
+    Raises:
+        DataError: All of them lie within the first pixel, so they are shares of width and height.
+    """
+    if any(image.is_relative for image in annotations.images):
+        return
+    boxes = np.concatenate([objects.boxes for objects in kept])
+    is_small = all(min(objects.size) > 2 for objects in kept)
+    if len(boxes) and boxes[:, 2:].max() <= 1 and is_small:
+        raise DataError(
+            f"{annotations.where}: all boxes lie within the first pixel of their images, so they "
+            "seem to be shares of the width and height. Multiply them by the size of the image; "
+            "this format has pixels."
+        )
 
 
 def _headers(images: Sequence[RawImage]) -> Iterable[Header | None]:

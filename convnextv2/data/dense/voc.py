@@ -37,7 +37,7 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
     defects = Defects()
     finder = ImageFinder(folders, defects)
     named: list[tuple[RawImage, list[tuple[str, RawObject]]]] = []
-    found_images = 0
+    found_images = total = 0
     for file in files:
         try:
             root = ElementTree.parse(file).getroot()
@@ -53,7 +53,13 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
             continue
         found_images += 1
         image = RawImage(path, _stated_size(root))
+        total += sum(1 for _ in root.iter("object"))
         named.append((image, _objects(root, file.name, defects)))
+    if files and defects.counts.get(Defect.MALFORMED, 0) == len(files) and not found_images:
+        raise DataError(
+            f"{where}: none of its {len(files):,} XML files can be read, such as {files[0].name}. "
+            "Expected Pascal VOC's format."
+        )
     if files and not found_images:
         looked = ", ".join(folder for folder in finder.folders if os.path.isdir(folder))
         raise DataError(
@@ -64,7 +70,6 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
     numbers = {name: i for i, name in enumerate(names)}
     for image, objects in named:
         image.objects = [each._replace(label=numbers[name]) for name, each in objects]
-    total = sum(len(objects) for _, objects in named)
     return RawAnnotations([image for image, _ in named], names, total, where, defects)
 
 
@@ -148,7 +153,7 @@ def listed_files(path: Path, annotations: Path) -> list[Path]:
         DataError: The list cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({plain(error.strerror)}).") from None
     names = [line.split()[0] for line in lines if line.strip()]

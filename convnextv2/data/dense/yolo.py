@@ -92,27 +92,42 @@ def read_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
         The names; None if nothing names the classes.
 
     Raises:
-        DataError: The names in data.yaml are no list.
+        DataError: The names in data.yaml are no list, or two classes have the same name.
     """
+    names = _stated_names(root, content)
+    if names is not None:
+        wrong = [name for name in names if not name or not name.isprintable()]
+        wrong += [name for name in names if names.count(name) > 1]
+        if wrong or not names:
+            what = f"calls a class {ascii(wrong[0])}" if wrong else "names no class"
+            twice = " twice" * (bool(wrong) and names.count(wrong[0]) > 1 and bool(wrong[0]))
+            raise DataError(
+                f"{root}: the list of classes {what}{twice}. Give each class a name of its own."
+            )
+        return names
+    count = str(content.get("nc", "")) if content else ""
+    return [str(i) for i in range(int(count))] if count.isdecimal() else None
+
+
+def _stated_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
     names = content.get("names") if content else None
     if isinstance(names, dict):
         try:
             last = max(int(key) for key in names) + 1
-            numbered = {int(key): str(name) for key, name in names.items()}
+            numbered = {int(key): name for key, name in names.items()}
         except ValueError:
             raise DataError(f"{root}: the names in data.yaml are not numbered.") from None
         names = [numbered.get(i, str(i)) for i in range(last)]
     if isinstance(names, list):
-        return [str(name).strip() for name in names]
+        return ["" if name is None else str(name).strip() for name in names]
     if names is not None:
         raise DataError(f"{root}: the names in data.yaml are neither a list nor numbered.")
     for name in _NAME_FILES:
         for folder in (root, root / "labels", root / "train"):
             if (folder / name).is_file():
-                text = (folder / name).read_text(encoding="utf-8", errors="replace")
+                text = (folder / name).read_text(encoding="utf-8-sig", errors="replace")
                 return [line.strip() for line in text.splitlines() if line.strip()]
-    count = content.get("nc") if content else None
-    return [str(i) for i in range(count)] if isinstance(count, int) else None
+    return None
 
 
 def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -121,11 +136,18 @@ def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
     Returns:
         The file and its content; None if no YAML file in the folder has both train and names (or
         nc).
+
+    Raises:
+        DataError: data.yaml cannot be read.
     """
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=_is_not_data):
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-        except (OSError, yaml.YAMLError):
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="replace"))
+        except (OSError, yaml.YAMLError) as error:
+            if path.stem == "data":
+                raise DataError(
+                    f"{path}: cannot be read as YAML ({plain(error)[:200]}). Mend the file."
+                ) from None
             continue
         if isinstance(content, dict) and "train" in content and content.keys() & {"names", "nc"}:
             return path, content
@@ -149,7 +171,7 @@ def images_of(entry: Any, file: Path, root: Any) -> list[str]:
         if place.is_dir():
             found += below(place)
         else:
-            lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = place.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             for line in filter(None, map(str.strip, lines)):
                 listed = Path(line)
                 found.append(str(listed if listed.is_absolute() else place.parent / listed))
@@ -195,7 +217,7 @@ def _label_files(image: str) -> list[str]:
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
             return [line for line in map(str.strip, file) if line]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -42,6 +42,44 @@ def test_ids_may_be_text_on_one_side(tmp_path: Path, content: dict) -> None:
     assert sum(len(image.objects) for image in found.images) == len(content["annotations"])
 
 
+@pytest.mark.parametrize("kind", [float, lambda number: f"{number}.0"])
+def test_ids_may_be_floats_on_one_side(tmp_path: Path, content: dict, kind) -> None:
+    for each in content["annotations"]:
+        each["image_id"], each["category_id"] = kind(each["image_id"]), kind(each["category_id"])
+    found = read(tmp_path, content)
+    assert sum(len(image.objects) for image in found.images) == len(content["annotations"])
+
+
+def test_an_id_that_two_images_have_is_refused(tmp_path: Path, content: dict) -> None:
+    content["images"].append(dict(content["images"][0]))  # the same image twice does no harm
+    assert len(read(tmp_path, content).images) == 2
+    content["images"][1]["id"] = content["images"][0]["id"]
+    with pytest.raises(DataError, match=r"two images have the id 1, 0\.png and 1\.png, so it is"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("images", [["a.png"], [{"id": 1}], [{"id": 1, "file_name": None}], [7]])
+def test_records_without_a_file_name_are_refused(tmp_path: Path, content: dict, images) -> None:
+    with pytest.raises(DataError, match="none of its 1 images has an id and a file_name, such as"):
+        read(tmp_path, content | {"images": images})
+
+
+def test_a_crowd_is_one_in_numbers_and_in_words(tmp_path: Path, content: dict) -> None:
+    values = ("0", "1", 0, 1, None, False, True, "yes")
+    first = content["annotations"][0]
+    content["annotations"] = [{**first, "id": i, "iscrowd": v} for i, v in enumerate(values)]
+    found = read(tmp_path, content)
+    crowds = [each.crowd for image in found.images for each in image.objects]
+    assert crowds == [False, True, False, True, False, False, True]
+    assert found.defects.counts == {Defect.MALFORMED: 1}
+
+
+def test_a_class_without_a_name_is_refused(tmp_path: Path, content: dict) -> None:
+    content["categories"][0]["name"] = None
+    with pytest.raises(DataError, match="a category has no id or no name"):
+        read(tmp_path, content)
+
+
 def test_all_three_forms_of_regions(tmp_path: Path, content: dict) -> None:
     mask = np.zeros((60, 80), np.uint8)
     mask[5:20, 30:50] = 1

@@ -36,6 +36,16 @@ def test_the_layout_of_coco_itself(tmp_path: Path) -> None:
     assert Path(image.path).parent.name == "val2017"
 
 
+def test_a_json_file_of_coco_finds_the_images_beside_its_folder(tmp_path: Path) -> None:
+    drawn = [draw_shapes(tmp_path / "train2017" / "1.png", 0)]
+    draw_shapes(tmp_path / "val2017" / "1.png", 1)
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.write_text(json.dumps(coco_json(drawn)))
+    [image] = find_layout(file).splits[""]().images
+    assert Path(image.path).parent.name == "train2017"
+
+
 def test_an_export_of_roboflow_as_coco(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         drawn = [draw_shapes(tmp_path / split / "a.png", 0)]

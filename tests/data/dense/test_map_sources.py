@@ -162,7 +162,7 @@ def test_classes_that_do_not_occur_are_told(tmp_path: Path) -> None:
     (root / "classes.csv").write_text("id,name\n0,background\n1,red\n2,blue\n3,green\n")
     training, _ = find_map_sources(recipe(root), CPU)
     lines = [note for note in training.notes if "green" in note]
-    assert len(lines) == 2 and "cannot be learned" in lines[0] and "not measured" in lines[1]
+    assert len(lines) == 2 and "cannot be learned" in lines[0] and "IoU of 0" in lines[1]
 
 
 def test_images_are_held_out_if_there_is_no_split(tmp_path: Path) -> None:
@@ -189,3 +189,21 @@ def test_other_data_are_matched_with_the_rows_of_a_model_by_name(tmp_path: Path)
     assert source.annotation(0).tolist() == expected.tolist()
     with pytest.raises(DataError, match="class 'blue' is not among those of the model"):
         map_validation_source(recipe(root), ("background", "red"), CPU, trained_on=False)
+
+
+def test_maps_that_are_ignored_as_a_whole_teach_nothing(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    for path in (root / "annotations" / "train").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    with pytest.raises(DataError, match="every pixel of the training maps is ignored"):
+        find_map_sources(recipe(root), CPU)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"", "the file is empty"), (b"no", "it is of no format that is read")]
+)
+def test_a_map_that_is_no_image_is_said_to_be_none(content, says: str, tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    (root / "annotations" / "train" / "0.png").write_bytes(content)
+    with pytest.raises(DataError, match=rf"cannot be read as a label map \({says}\)"):
+        find_map_sources(recipe(root), CPU)

@@ -191,3 +191,21 @@ def test_only_crowds_teach_nothing(tmp_path: Path) -> None:
     (tmp_path / "instances_train.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="no object that can be trained on"):
         find_object_sources(Recipe(data_dir=str(tmp_path), val_while_train=False))
+
+
+def test_boxes_in_shares_are_not_taken_for_pixels(tmp_path: Path) -> None:
+    shares = [RawObject((0.1, 0.2, 0.5, 0.9), 0), RawObject((0, 0, 1, 1), 1)]
+    with pytest.raises(DataError, match="seem to be shares of the width and height"):
+        scan_objects(raw(RawImage(picture(tmp_path), (60, 80), shares)), "train")
+    one = [*shares, RawObject((0.5, 0.5, 1.5, 1.5), 0)]
+    assert len(objects_of(scan_objects(raw(RawImage(picture(tmp_path), None, one)), "x"))[0].boxes)
+
+
+def test_a_split_for_both_is_measured_as_it_is_trained_on_and_said(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    recipe = Recipe(data_dir=str(tmp_path), val_split="train")
+    training, validation = find_object_sources(recipe)
+    assert validation is not None
+    assert list(training.names) == list(validation.names)
+    assert list(validation_objects(recipe, training.class_names).names) == list(validation.names)
+    assert any("says nothing about new images" in note for note in training.notes)

@@ -6,6 +6,7 @@ from shapes import draw_shapes, voc_xml
 
 from convnextv2.data.dense.defects import Defect
 from convnextv2.data.dense.raw import RawAnnotations
+from convnextv2.data.dense.scan import scan_objects
 from convnextv2.data.dense.voc import listed_files, read_voc
 from convnextv2.errors import DataError
 
@@ -98,3 +99,22 @@ def test_files_without_any_image_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text("<annotation><filename>a.png</filename></annotation>")
     with pytest.raises(DataError, match="none of its 1 XML files has an image, such as a.xml"):
         read(tmp_path)
+
+
+def test_a_set_whose_objects_are_all_damaged_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", ("cat", (9, 9, 2, 2), ""))  # the corners are exchanged
+    with pytest.raises(DataError, match=r"none of its 1 annotations can be used \(.*area.*\)\.$"):
+        scan_objects(read(tmp_path), "train")
+
+
+def test_damaged_xml_is_not_said_to_lack_an_image(tmp_path: Path) -> None:
+    draw_shapes(tmp_path / "a.png", 0)
+    (tmp_path / "a.xml").write_text("<annotation><filename>a.png")
+    with pytest.raises(DataError, match="none of its 1 XML files can be read, such as a.xml"):
+        read(tmp_path)
+
+
+def test_a_list_of_images_may_begin_with_a_mark_of_the_byte_order(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    found = listed_files(tmp_path / "train.txt", tmp_path)
+    assert [file.name for file in found] == ["a.xml", "b.xml"]

@@ -94,3 +94,43 @@ def test_data_yaml_in_its_forms(tmp_path: Path) -> None:
     assert len(images_of(["images/train", "images/val"], file, None)) == 6
     with pytest.raises(DataError, match="names images/lost, which is not there"):
         images_of("images/lost", file, None)
+
+
+def test_a_mark_of_the_byte_order_and_line_ends_of_windows_do_no_harm(tmp_path: Path) -> None:
+    images = write(tmp_path, a="0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.2 0.2\n")
+    path = tmp_path / "labels" / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    names = read_names(tmp_path, None)
+    assert names == ["cat", "dog"]
+    found = read_yolo(images, names, "here")
+    assert [each.label for each in found.images[0].objects] == [0, 1]
+    assert not found.defects.counts
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["a", "b", "a"], "calls a class 'a' twice"),
+        ({0: "a", 1: None}, "calls a class ''"),
+        (["a", None], "calls a class ''"),
+        (["a", "b\n"], None),
+        (["a\x07"], r"calls a class 'a\\x07'"),
+        ([], "names no class"),
+    ],
+)
+def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path, names, says) -> None:
+    if says is None:
+        assert read_names(tmp_path, {"names": names}) == ["a", "b"]
+        return
+    with pytest.raises(DataError, match=says):
+        read_names(tmp_path, {"names": names})
+
+
+def test_a_damaged_data_yaml_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: [\n")
+    with pytest.raises(DataError, match=r"data\.yaml: cannot be read as YAML"):
+        find_yaml(tmp_path)
+    (tmp_path / "data.yaml").rename(tmp_path / "other.yaml")
+    assert find_yaml(tmp_path) is None
+    assert read_names(tmp_path, {"nc": "2"}) == ["0", "1"]
