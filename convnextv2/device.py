@@ -62,7 +62,7 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     Args:
         setting: A dtype by name, or "auto": bfloat16 if the device computes with it natively,
             float16 on GPUs that have tensor cores for that only (Volta and Turing), else float32.
-        device: Of this rank.
+        device: The device of this rank.
     """
     if setting != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[

@@ -133,8 +133,8 @@ class Preprocessing:
         """Return what the network sees of an image, as shares of its sides.
 
         Args:
-            height: Of the image, in pixels.
-            width: Of the image, in pixels.
+            height: The height of the image, in pixels.
+            width: The width of the image, in pixels.
 
         Returns:
             Top, left, height and width.

@@ -28,7 +28,7 @@ def choose(environment: MutableMapping[str, str], modules: Iterable[str] = sys.m
     """Let threads that wait sleep soon, unless the user decided or it is too late.
 
     Args:
-        environment: Of this process. The variables are set in it.
+        environment: The environment of this process, in which the variables are set.
         modules: Names of the modules that are loaded. If torch is among them, its runtime has read
             its variables, and nothing is set.
     """
@@ -41,7 +41,7 @@ def line(environment: MutableMapping[str, str], threads: int) -> str:
     """Say how threads wait, where that is not what the user set.
 
     Args:
-        environment: Of this process.
+        environment: The environment of this process.
         threads: How many threads compute. One alone waits for none.
 
     Returns:

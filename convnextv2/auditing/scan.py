@@ -34,8 +34,8 @@ class Look(NamedTuple):
         file_hash: SHA-256 of the file.
         pixel_hash: BLAKE2b of size and pixels, upright and in 8 bits.
         file_bytes: Size of the file.
-        height: In px, upright.
-        width: In px, upright.
+        height: The height in px, upright.
+        width: The width in px, upright.
         bands: Number of bands in the file.
         format: Format of the file, such as JPEG.
         small: uint8 (SIDE, SIDE, 3), the whole image squeezed.

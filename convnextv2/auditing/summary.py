@@ -33,7 +33,7 @@ class Summary(NamedTuple):
         splits: Split -> number of images.
         classes: One for each class.
         widths: Least, median and largest width, in px.
-        heights: The same for heights.
+        heights: Least, median and largest height, in px.
         formats: Format -> number of files.
         bands: Number of bands -> number of files.
         file_bytes: Size of all files.

@@ -105,7 +105,7 @@ class TrainingLoader:
             quarantine: The run's list of them.
             patience: How long to wait for images that are out of reach; default `storage.WAIT_S`.
             pin_memory: Whether batches come in memory that a GPU reads from.
-            cache: Of decoded images.
+            cache: The cache of decoded images.
             whole: Whether images are decoded whole before the transform, as they are for the cache.
                 The result then does not depend on whether there is a cache and what fits into it.
         """

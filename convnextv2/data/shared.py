@@ -15,7 +15,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     """Stack tensors, in a worker process in memory that the main process sees.
 
     Args:
-        tensors: Of one shape and dtype; at least one.
+        tensors: Tensors of one shape and dtype; at least one.
 
     Returns:
         (N, ...), in the memory layout of the tensors.

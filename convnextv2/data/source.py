@@ -59,7 +59,7 @@ class Source:
         """Read and decode an image.
 
         Args:
-            index: Which image.
+            index: The index of the image.
             channels: 3 for RGB, 1 for luma, any other number for the file's own bands.
             value_range: See `open_picture`.
 

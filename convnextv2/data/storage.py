@@ -52,7 +52,7 @@ def read_file(names: Sequence[str], index: int) -> bytes:
 
     Args:
         names: The paths of all files of the data.
-        index: Which of them.
+        index: The index of the file.
 
     Raises:
         StorageError: It is out of reach, as others are.

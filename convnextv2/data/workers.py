@@ -47,7 +47,7 @@ class Death(NamedTuple):
     """How a worker process ended.
 
     Attributes:
-        pid: Of the process.
+        pid: The number of the process.
         how: A verb and a reason.
         image: Index of the image that it had in hand; -1 if there was none.
     """
@@ -87,7 +87,7 @@ class Workers(Generic[Item, Prepared]):
                 returns what is wrong with an image.
             collate: Makes a batch of items.
             count: How many processes.
-            names: Of the images, by index, for messages.
+            names: The names of the images, by index, for messages.
             persistent: Whether the processes stay when `run` is through, for the next time.
             pin_memory: Whether batches are copied to memory that a GPU reads from.
             after_death: Mends what dead processes may have left behind. No other one lives then.

@@ -31,7 +31,7 @@ def rank_of(coverage: float, images: int) -> int:
     It is larger than the number of images if these are too few.
 
     Args:
-        coverage: As above.
+        coverage: The share of images whose right class is to be in the set.
         images: The number n of images.
     """
     return ceil((images + 1) * _exact(coverage))

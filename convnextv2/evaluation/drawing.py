@@ -28,7 +28,7 @@ class DrawnObject:
     Attributes:
         box: float64 (4,), x0, y0, x1, y1 in px.
         text: What stands at the box; empty for nothing.
-        colour: Of the box and the mask.
+        colour: The colour of the box and the mask.
         mask: The mask; None for none.
         dashed: Whether the box is drawn with a broken line.
     """

@@ -20,7 +20,7 @@ def averaged(
 
     Args:
         logits_fn: Maps images (N, C, H, W) to logits (N, classes).
-        scales: By which images are enlarged, each with and without mirroring.
+        scales: The factors by which images are enlarged, each with and without mirroring.
         stride: The network's total stride. Sides become multiples of it.
     """
 
@@ -36,8 +36,8 @@ def views(images: Tensor, scales: Sequence[float], stride: int) -> Iterator[Tens
 
     Args:
         images: (N, C, H, W), of any type if the only scale is 1.
-        scales: By which they are enlarged.
-        stride: As above.
+        scales: The factors by which they are enlarged.
+        stride: The network's total stride.
     """
     for scale in scales:
         sides = [max(stride, round(side * scale / stride) * stride) for side in images.shape[2:]]

@@ -97,8 +97,8 @@ class EmbeddingFile:
         """Append rows.
 
         Args:
-            paths: Of N images.
-            labels: Of each; empty if labels are unknown.
+            paths: The paths of N images.
+            labels: The label of each; empty if labels are unknown.
             embeddings: float32 (N, D).
         """
         self._append(paths, labels, embeddings)

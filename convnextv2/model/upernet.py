@@ -363,8 +363,8 @@ def segmentation_loss(
     """Compute the loss of a `Segmentor` in training.
 
     Args:
-        logits: Of the head.
-        auxiliary: Of the auxiliary head, if there is one.
+        logits: The logits of the head.
+        auxiliary: The logits of the auxiliary head, if there is one.
         targets: See `pixel_cross_entropy`.
         auxiliary_weight: Weight of the auxiliary head's loss.
 

@@ -50,7 +50,7 @@ class ObjectTransform:
     """The preparation of images: resized as a whole, so that they lie inside the image size.
 
     Attributes:
-        finder: Says how.
+        finder: The finder, which knows how.
     """
 
     finder: ObjectFinder

@@ -51,7 +51,7 @@ class MapTransform:
     """The preparation of images: resized as a whole, so that they cover the image size.
 
     Attributes:
-        segmenter: Says how.
+        segmenter: The segmenter, which knows how.
     """
 
     segmenter: Segmenter

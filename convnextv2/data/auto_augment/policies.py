@@ -207,7 +207,7 @@ class AugMix:
         magnitude: The largest magnitude; they are uniform from 0.
         width: The number of chains.
         depth: The number of operations in a chain, or -1 for 1 to 3.
-        alpha: Of the chains' Dirichlet weights and of the mixture's Beta weight.
+        alpha: The parameter of the chains' Dirichlet weights and of the mixture's Beta weight.
     """
 
     canvas: Canvas

@@ -26,8 +26,8 @@ class Shape(NamedTuple):
     """How an array holds an image.
 
     Attributes:
-        height: In pixels.
-        width: The same.
+        height: The height in pixels.
+        width: The width in pixels.
         bands: How many.
     """
 
@@ -40,9 +40,9 @@ class Array(NamedTuple):
     """The header of a .npy file.
 
     Attributes:
-        shape: Of the image.
-        whole: Of the array, as stored.
-        dtype: Of its values.
+        shape: The shape of the image.
+        whole: The shape of the array, as it is stored.
+        dtype: The type of its values.
         is_fortran: Whether the first axis runs fastest.
         begin: Where the values begin.
         held_pixels: As `Picture` has it.

@@ -20,8 +20,8 @@ class Sequence(NamedTuple):
     """The sizes in a sequence header, and how those of frames are read.
 
     Attributes:
-        width: The largest frame's, in pixels.
-        height: The same.
+        width: The width of the largest frame, in pixels.
+        height: The height of the largest frame, in pixels.
         stated: The largest sizes that a frame's own header has bits for.
         is_reduced: Whether it is one still image whose frame says nothing of its own.
         has_time: Whether shown frames carry a time.
@@ -46,7 +46,7 @@ def frame_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
     """Widths and heights that the units of a stream ask for.
 
     Args:
-        stream: Of one item or sample.
+        stream: The stream of one item or sample.
 
     Raises:
         ValueError: It cannot be read.

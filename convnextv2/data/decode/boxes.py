@@ -13,8 +13,8 @@ class Box(NamedTuple):
 
     Attributes:
         kind: Four letters.
-        begin: Of its content, in the file.
-        end: The same.
+        begin: Where its content begins in the file.
+        end: Where its content ends in the file.
     """
 
     kind: bytes

@@ -65,7 +65,7 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
 
     Args:
         data: The file.
-        pixels: Of the image.
+        pixels: The pixels of the image.
         name: The file, for the message.
         max_pixels: The most pixels of an image.
 

@@ -40,10 +40,10 @@ class Header(NamedTuple):
     """The sizes in the header.
 
     Attributes:
-        width: Of the image, in pixels.
-        height: The same.
+        width: The width of the image, in pixels.
+        height: The height of the image, in pixels.
         tile: Width and height of a tile, no larger than the image.
-        components: How many there are.
+        components: The number of components.
     """
 
     width: int

@@ -26,8 +26,8 @@ class Part(NamedTuple):
 
     Attributes:
         what: Its name in the message, plural ("tiles"); empty for the image itself.
-        width: In pixels.
-        height: In pixels.
+        width: The width in pixels.
+        height: The height in pixels.
     """
 
     what: str
@@ -52,7 +52,7 @@ def check_parts(parts: Iterable[Part], name: str, max_pixels: int) -> int:
         The number of pixels of the largest part.
 
     Raises:
-        ImageSizeError: With the size of the part and of the image.
+        ImageSizeError: A part is too large; the message has its size and that of the image.
     """
     image, *others = parts
     if image.pixels > max_pixels:
@@ -76,10 +76,10 @@ def check_values(
     """Refuse an array of bands that is larger than an image of three bands of floats may be.
 
     Args:
-        height: In pixels.
-        width: The same.
-        bands: How many.
-        value_bytes: Of one value.
+        height: The height in pixels.
+        width: The width in pixels.
+        bands: The number of bands.
+        value_bytes: The bytes of one value.
         name: The file, for the message.
         max_pixels: The most pixels of an image.
 
@@ -88,7 +88,7 @@ def check_values(
         height * width.
 
     Raises:
-        ImageSizeError: With the size and the most values.
+        ImageSizeError: The image is too large; the message has its size and the limit.
     """
     values = height * width * bands * -(-value_bytes // 4)
     if height * width > max_pixels or values > 3 * max_pixels:

@@ -49,8 +49,8 @@ class Picture:
     """An image file whose size is known and whose pixels are not decoded yet.
 
     Attributes:
-        height: In pixels, upright as EXIF says.
-        width: The same.
+        height: The height in pixels, upright as EXIF says.
+        width: The width in pixels, upright.
         channels: The number of channels that `decode` returns; see `open_picture`.
         bands: The number of bands in the file. A palette has those of its colours.
         held_pixels: The pixels of the largest thing that the decoder holds as a whole (the image, a
@@ -75,10 +75,10 @@ class Picture:
             read: Decodes at a reduction of 1, 2, 4 or 8, and turns.
             size: Height and width, not turned.
             name: The file, for messages.
-            channels: That `read` returns.
-            orientation: As EXIF counts.
-            held_pixels: See above.
-            bands: See above.
+            channels: The number of channels that `read` returns.
+            orientation: The orientation, from 1 to 8, as EXIF counts.
+            held_pixels: See the attribute.
+            bands: See the attribute.
             read_values: See `values`.
         """
         self.channels, self.held_pixels, self.bands = channels, held_pixels, bands

@@ -30,7 +30,7 @@ def from_pillow(
     """Convert an open Pillow image by the rules of `open_picture`.
 
     Args:
-        image: Of any mode.
+        image: An image of any mode.
         channels: 3, 1, or as many bands as the image has.
         value_range: The values that become 0 and 255 if the image is deeper than 8 bits.
         name: The image, for messages.

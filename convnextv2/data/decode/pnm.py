@@ -36,7 +36,7 @@ def ranged_values(image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any]
     """Return the values as the file has them.
 
     Args:
-        image: For which `is_ranged` is true.
+        image: An image for which `is_ranged` is true.
         data: The file.
 
     Returns:

@@ -26,10 +26,10 @@ class Stack:
     """A TIFF file whose bands are known and whose pixels are not decoded yet.
 
     Attributes:
-        height: In pixels, not turned.
-        width: The same.
+        height: The height in pixels, not turned.
+        width: The width in pixels, not turned.
         bands: How many.
-        dtype: Of the values.
+        dtype: The type of the values.
         held_pixels: As `Picture` has it.
         orientation: As EXIF counts.
         no_data: The value that stands for no measurement, if there is one.

@@ -30,7 +30,7 @@ class Found:
     """Images of a table.
 
     Attributes:
-        paths: Of files that exist.
+        paths: The paths of files that exist.
         rows: int64 (N,), the index of each one's row in the table's content, ascending.
         notes: What was adapted or passed over.
         repeats: Pairs of rows that show the same image in the same split: the one that is kept, and

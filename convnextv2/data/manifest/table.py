@@ -34,7 +34,7 @@ class Table:
     """Images that a table lists.
 
     Attributes:
-        paths: Of image files that exist, each once in a split, as they can be opened.
+        paths: Image files that exist, each once in a split, as they can be opened.
         labels: One for each image, in NFC and without blanks at their ends; None if they were
             not asked for, or if images have several.
         sets: The labels of images that may have several; None if they have one each.

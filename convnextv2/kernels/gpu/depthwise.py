@@ -241,7 +241,7 @@ def depthwise_weight(
 
     Args:
         x: (images, runs, run, C).
-        gradient: Of the output, in its shape.
+        gradient: The gradient of the output, in its shape.
         places: As for `depthwise`.
         runs: As for `depthwise`.
         shape: As for `depthwise`.

@@ -147,7 +147,7 @@ def layer_norm_backward(
 
     Args:
         x: (..., C).
-        gradient: Of the result, in x's shape.
+        gradient: The gradient of the result, in x's shape.
         weight: (C,).
         means: float32 (positions,), from `layer_norm`.
         deviations: float32 (positions,), likewise.

@@ -58,8 +58,8 @@ class PredictedMap(TypedDict):
     """The classes of the pixels of one image."""
 
     image: Annotated[str, means("The path of the image.")]
-    height: Annotated[int, means("Of the image, in pixels.")]
-    width: Annotated[int, means("Of the image, in pixels.")]
+    height: Annotated[int, means("The height of the image, in pixels.")]
+    width: Annotated[int, means("The width of the image, in pixels.")]
     classes: Annotated[list[Share], means("The classes that occur, the largest share first.")]
     overlay: NotRequired[Annotated[str, means("The picture for people, with `--out`.")]]
     index: NotRequired[Annotated[str, means("The picture of class indices, with `--out`.")]]
