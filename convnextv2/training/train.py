@@ -76,18 +76,8 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         run.prune(recipe.keep_checkpoints, recipe.keep_policy)  # in case a kill prevented it
         run.sweep()
     lr_at = build_schedule(recipe, peak=lr, floor=min_lr, steps_per_epoch=pace.steps_per_epoch)
-    deadline = None
-    if recipe.time:
-        deadline = Deadline(
-            read_duration(recipe.time),
-            progress,
-            place,
-            steps_per_epoch=pace.steps_per_epoch,
-            peak=lr,
-            floor=min_lr,
-            warmup_factor=recipe.warmup_factor,
-            began=start.began,
-        )
+    deadline = _build_deadline(recipe, start, progress, pace, (lr, min_lr)) if recipe.time else None
+    if deadline is not None:
         lr_at = deadline.lr_at
     if recipe.compile:
         model.compile(dynamic=False)
@@ -128,6 +118,22 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         raise TrainingError(text) from error
     finally:
         keeper.close()
+
+
+def _build_deadline(
+    recipe: Recipe, start: Start, progress: Progress, pace: Pace, span: tuple[float, float]
+) -> Deadline:
+    """Build what ends the run in time. `span` has the highest and the lowest learning rate."""
+    return Deadline(
+        read_duration(recipe.time),
+        progress,
+        start.place,
+        steps_per_epoch=pace.steps_per_epoch,
+        peak=span[0],
+        floor=span[1],
+        warmup_factor=recipe.warmup_factor,
+        began=start.began,
+    )
 
 
 def stopped_early(recipe: Recipe, progress: Progress, score: str) -> str:
