@@ -6,6 +6,7 @@ import os
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from convnextv2.errors import DeviceError
 from convnextv2.machine import available_cores, free_host_memory
@@ -54,6 +55,22 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         )
     torch.accelerator.set_device_index(index)
     return torch.device(device.type, index)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device, in training without waiting for a GPU.
+
+    A copy from ordinary memory makes the host wait until the GPU has done all that it was given
+    before. From pinned memory the copy is queued. PyTorch keeps that memory until it is done.
+
+    Args:
+        tensor: Pinned by the loader, or small.
+        device: Where the copy is needed.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return pinned.to(device, non_blocking=True)
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from convnextv2.cli import main
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
+from convnextv2.training import loop
+from convnextv2.training.progress import Display
+from convnextv2.training.window import Window
 from convnextv2.weights.safetensors import read_tensors
 
 pytestmark = pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
@@ -140,6 +144,51 @@ def test_from_photographs_to_predictions(
     capsys.readouterr()
     assert main(["predict", run, str(photos / "val" / "red" / "0.jpg"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["predictions"][0]["class"] == "red"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch watches CUDA only")
+@pytest.mark.parametrize("verb", ["pretrain", "train"])
+@pytest.mark.parametrize("kernels", ["auto", "plain"])
+def test_a_step_never_waits_for_the_device(
+    verb: str, kernels: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the copy of the batch to the update of the average, but for the lines of the log."""
+    watched: list[int] = []
+
+    def watching(backward: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            watched.append(1)
+            if len(watched) > 2:  # the first steps compile, and fill what is kept from then on
+                torch.cuda.set_sync_debug_mode("error")
+            return backward(*arguments)
+
+        return run
+
+    def relaxing(function: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object, **named: object) -> object:
+            torch.cuda.set_sync_debug_mode("default")
+            return function(*arguments, **named)
+
+        return run
+
+    monkeypatch.setattr(loop, "backward", watching(loop.backward))
+    monkeypatch.setattr(Window, "look", relaxing(Window.look))
+    monkeypatch.setattr(Display, "advance", relaxing(Display.advance))
+    command = [verb, "--data_dir", str(photos), "--out", str(tmp_path / "run"), "--epochs", "2"]
+    more = (
+        "--workers 0 --precision bfloat16 --clip_norm 1 --drop_path_rate 0.1 --log_every_steps 100"
+    )
+    own = (
+        "--decoder_dim 16"
+        if verb == "pretrain"
+        else ("--ema --mixup 0.3 --cutmix 1 --erase_prob 0.5 --val_while_train False")
+    )
+    options = [*SMALL[:-4], *more.split(), *own.split(), "--kernels", kernels]
+    try:
+        assert main([*command, *options]) == 0
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(watched) == 12
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(photos: Path, tmp_path: Path) -> None:

@@ -119,11 +119,16 @@ class Erasing:
             if box is None:
                 continue
             erased = image[:, box[0], box[1]]
-            if self.value == "random":
+            if isinstance(self.value, str):
                 # Noise is float32 whatever the images are: generators differ between dtypes.
                 erased.copy_(torch.randn(erased.shape, generator=noise, device=images.device))
+            elif isinstance(self.value, tuple):
+                # Tensors of these values would be copied to an accelerator, which waits for it.
+                levels = self.value * (len(erased) if len(self.value) == 1 else 1)
+                for channel, level in zip(erased, levels, strict=True):
+                    channel.fill_(level)
             else:
-                erased.copy_(torch.tensor(self.value, dtype=images.dtype).view(-1, 1, 1))
+                erased.fill_(self.value)
         return images
 
     def _box(

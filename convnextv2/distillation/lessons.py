@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convnextv2.console import say
+from convnextv2.device import to_device
 from convnextv2.distillation.losses import feature_loss, soft_label_loss
 from convnextv2.distillation.teacher import Teacher
 from convnextv2.errors import RecipeError
@@ -90,7 +91,7 @@ class Lessons:
         loss = torch.zeros((), device=images.device)
         if self.rows is not None:
             assert answer.logits is not None
-            wanted = answer.logits.index_select(1, self.rows.to(images.device))
+            wanted = answer.logits.index_select(1, to_device(self.rows, images.device))
             loss = loss + self.weight * soft_label_loss(logits, wanted, self.temperature)
         if projected is not None:
             loss = loss + self.weight * feature_loss(projected, answer.features)

@@ -11,6 +11,7 @@ from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import build_evaluation_loader, build_training_loader
 from convnextv2.data.notices import say_left_out
 from convnextv2.data.transforms import build_batch_transform
+from convnextv2.device import to_device
 from convnextv2.errors import RecipeError
 from convnextv2.tasks.dense.goal import Goal
 from convnextv2.tasks.preview import Shown
@@ -104,7 +105,7 @@ class Dense:
         What the network samples is drawn from PyTorch's own generator, which the loop seeds for
         each step.
         """
-        images = self._normalise(batch.pixels.to(self._place.device))
+        images = self._normalise(to_device(batch.pixels, self._place.device))
         return self._goal.loss(model, self.model, images, batch.targets, self.recipe)
 
     def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:

@@ -22,7 +22,7 @@ from convnextv2.data.dense.scan import object_counts
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.transforms import build_preprocessing
-from convnextv2.device import choose_precision
+from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.inference.detector import ObjectFinder, padded
@@ -199,7 +199,7 @@ def on_device(
     moved = [
         {
             # Where masks lie is read by the host.
-            name: value if name == "mask_places" else value.to(device)
+            name: value if name == "mask_places" else to_device(value, device)
             for name, value in each.items()
             if name != "size"
         }

@@ -11,6 +11,7 @@ from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import build_training_loader
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
+from convnextv2.device import to_device
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import build_tile_lessons
@@ -81,7 +82,7 @@ class MaskedPretraining:
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Compute the mean squared error on the masked tiles, with masks from the generator."""
-        images = self._normalise(batch.pixels.to(self._place.device))
+        images = self._normalise(to_device(batch.pixels, self._place.device))
         return self._reconstruction_loss(model, images, generator)
 
     def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
@@ -111,7 +112,7 @@ class MaskedPretraining:
         self, model: nn.Module, images: Tensor, generator: torch.Generator
     ) -> Tensor:
         masks = draw_masks(len(images), self._grid, self.recipe.mask_ratio, generator)
-        visible, masked = (indices.to(images.device) for indices in masks)
+        visible, masked = (to_device(indices, images.device) for indices in masks)
         if self._lessons is not None:
             return self._lessons.loss(model, images, visible, masked)
         loss: Tensor = model(images, visible, masked)

@@ -19,7 +19,7 @@ from convnextv2.data.dense.map_transforms import (
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.transforms import build_preprocessing
-from convnextv2.device import choose_precision
+from convnextv2.device import choose_precision, to_device
 from convnextv2.distributed import Place
 from convnextv2.evaluation.overlay import overlay
 from convnextv2.inference.segmenter import Windows, segmenter_of
@@ -84,7 +84,7 @@ class PixelClasses:
         """Compute the cross entropy over all pixels, and that of the auxiliary head."""
         logits, auxiliary = model(images)
         return segmentation_loss(
-            logits, auxiliary, targets.to(images.device), recipe.auxiliary_weight
+            logits, auxiliary, to_device(targets, images.device), recipe.auxiliary_weight
         )
 
     def shown(self, batch: Batch, class_names: Sequence[str]) -> list[Shown]:

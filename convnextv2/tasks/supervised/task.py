@@ -16,7 +16,7 @@ from convnextv2.data.notices import say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import summary
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
-from convnextv2.device import choose_precision
+from convnextv2.device import choose_precision, to_device
 from convnextv2.distillation.lessons import build_lessons
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
@@ -143,7 +143,8 @@ class Supervised:
     def _prepared(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Normalise and mix a batch on the device; see `BatchTransform`."""
         device = self._place.device
-        return self._to_images(batch.pixels.to(device), batch.targets.to(device), generator)
+        pixels, targets = to_device(batch.pixels, device), to_device(batch.targets, device)
+        return self._to_images(pixels, targets, generator)
 
     def _labelled_first(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Prepare a batch in which images may have no label. They are mixed among themselves.
