@@ -81,7 +81,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     transform = EvalTransform(Preprocessing.read(opened.description.preprocessing))
     how = transform.preprocessing
     normalise = BatchTransform(how.mean, how.std).normalise
-    asked = _asked(opened, options, given, min(how.image_size), device)
+    asked = _asked(opened, options, given.images_per_batch(32), min(how.image_size), device)
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:
         check_unread(folder, options.images, option="pictures")
@@ -117,7 +117,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
 
 
 def _asked(
-    opened: Weights, options: ExplainOptions, given: Recipe, side: int, device: torch.device
+    opened: Weights, options: ExplainOptions, batch_size: int, side: int, device: torch.device
 ) -> _Asked:
     """Settle the question about images whose shorter side is `side` px."""
     model = restore(opened)
@@ -139,7 +139,7 @@ def _asked(
         opened.description.kind == "multi_label",
         patch,
         options.step_px or max(1, patch // 2),
-        given.images_per_batch(32),
+        batch_size,
     )
 
 

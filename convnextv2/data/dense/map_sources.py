@@ -77,10 +77,10 @@ def find_map_sources(
     for each in scanned.values():
         _check_values(each, coding)
     notes += more
-    training = _source(scanned["train"], coding, classes.names, recipe)
+    training = _source(scanned["train"], coding, classes.names, recipe.max_image_pixels)
     if "validation" in scanned:
         validation: AnnotatedSource | None = _source(
-            scanned["validation"], coding, classes.names, recipe
+            scanned["validation"], coding, classes.names, recipe.max_image_pixels
         )
     else:
         training, validation, line = _hold_out(training, recipe, root)
@@ -134,7 +134,7 @@ def map_validation_source(
     rows = [known[name] for name in classes.names]
     coding = _coding(classes, rows, ignored, coloured)
     _check_values(scanned, coding)
-    source = _source(scanned, coding, tuple(class_names), recipe)
+    source = _source(scanned, coding, tuple(class_names), recipe.max_image_pixels)
     if kind == "train" and trained_on:
         chosen = _hold_out(source, recipe, root)[1]
         if chosen is None:
@@ -370,15 +370,15 @@ def _check_values(scanned: Scanned, coding: Coding) -> None:
 
 
 def _source(
-    scanned: Scanned, coding: Coding, names: Sequence[str], recipe: Recipe
+    scanned: Scanned, coding: Coding, names: Sequence[str], max_pixels: int
 ) -> AnnotatedSource:
     pairs = scanned.pairs
     return AnnotatedSource(
         pairs.images,
         class_names=tuple(names),
-        max_pixels=recipe.max_image_pixels,
+        max_pixels=max_pixels,
         notes=pairs.notes,
-        annotations=LabelMaps(pairs.maps, coding, recipe.max_image_pixels),
+        annotations=LabelMaps(pairs.maps, coding, max_pixels),
     )
 
 
