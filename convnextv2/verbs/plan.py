@@ -30,7 +30,7 @@ from convnextv2.recipe.knobs import Recipe, group_of
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.choice import find_training, outline
-from convnextv2.training.batch import with_accumulate
+from convnextv2.training.batch_size import with_accumulate
 from convnextv2.training.cluster import Cluster, network_of, step_of, traffic_of
 from convnextv2.verbs.options.learning import PlanOptions
 

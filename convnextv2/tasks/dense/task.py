@@ -16,7 +16,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.tasks.dense.goal import Goal
 from convnextv2.tasks.preview import Shown
 from convnextv2.training.announce import say_notes, scratch_line
-from convnextv2.training.batch import settle_batch
+from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.optim import freeze
 from convnextv2.training.start import Start
 from convnextv2.weights.description import Description

@@ -21,7 +21,7 @@ from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, beside, coloured
 from convnextv2.training.announce import say_notes
-from convnextv2.training.batch import settle_batch
+from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.build import build_network
 from convnextv2.training.shard import skeleton
 from convnextv2.training.start import Start

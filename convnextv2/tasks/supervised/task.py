@@ -28,7 +28,7 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.preview import Shown, coloured, describe_targets
 from convnextv2.tasks.supervised.goal import Goal
 from convnextv2.training.announce import say_notes, scratch_line
-from convnextv2.training.batch import settle_batch
+from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.build import build_network
 from convnextv2.training.optim import freeze
 from convnextv2.training.shard import skeleton

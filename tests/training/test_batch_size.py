@@ -15,7 +15,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training import memory
-from convnextv2.training.batch import fit_batch, largest_batch, resolve_batch
+from convnextv2.training.batch_size import fit_batch, largest_batch, resolve_batch
 from convnextv2.training.schedule import scaled_lr
 
 CPU = Place(torch.device("cpu"))
