@@ -17,7 +17,8 @@ from convnextv2.errors import ArtifactError
 from convnextv2.inference.detector import ObjectFinder, open_finder
 from convnextv2.inference.scorer import check_runs_here
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.model.detector import Detector, Found, Targets
+from convnextv2.model.detector import Detector
+from convnextv2.model.objects import Found, Targets
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
 

@@ -16,18 +16,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from convnextv2.model.convnext import ConvNeXtV2
+from convnextv2.model.objects import Found, Targets
 from convnextv2.model.pyramid import Pyramid
 
 MASK_SIDE = 28
 """The side of predicted masks; each is stretched over its box."""
-
-Targets = Sequence[dict[str, Tensor]]
-"""The objects of each image: `boxes` float32 (n, 4), x0, y0, x1, y1 in px; `labels` int64 (n,),
-class numbers from 0; with masks also `mask_pixels` and `mask_places`, see `mask_crops.resample`."""
-
-Found = list[dict[str, Tensor]]
-"""What was found in each image, the best first: `boxes` and `labels` as in `Targets`, `scores`
-float32 (n,), and with masks `masks` float32 (n, 28, 28), the probabilities within each box."""
 
 
 class Detector(nn.Module):

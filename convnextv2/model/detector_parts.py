@@ -16,9 +16,9 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.poolers import initLevelMapper
 
-from convnextv2.model.detector import Found, Targets
 from convnextv2.model.layers import full_precision
 from convnextv2.model.mask_crops import resample
+from convnextv2.model.objects import Found, Targets
 from convnextv2.model.soft_nms import soft_nms
 
 RATIOS = (0.5, 1.0, 2.0)
