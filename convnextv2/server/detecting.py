@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +15,11 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
-from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.detector_artifact import any_finder
 from convnextv2.inference.object_predictions import above
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.server.answers import Room, hexadecimal, mapped_size, png_text
 from convnextv2.server.decoders import Prepared
+from convnextv2.server.whole_images import WholeImages, facts_of
 from convnextv2.weights.opened import Weights
 
 
@@ -43,26 +40,6 @@ class WantedObjects(BaseModel):
         description="Also return a PNG file in base64 that shows the objects over the image, at "
         "the size that the network sees.",
     )
-
-
-@dataclass(frozen=True, eq=False)
-class ObjectTransform:
-    """The preparation of images: resized as a whole, so that they lie inside the image size.
-
-    Attributes:
-        finder: The finder, which knows how.
-    """
-
-    finder: ObjectFinder
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How images are prepared."""
-        return self.finder.transform.preprocessing
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Prepare an image, uint8 (C, H, W)."""
-        return self.finder.transform.resized(pixels)
 
 
 class ObjectModel:
@@ -89,14 +66,9 @@ class ObjectModel:
             rle.check_codec()
         self.finder, self._most = finder, most_pixels
         self.class_names = finder.class_names
-        self.transform = ObjectTransform(finder)
+        self.transform = WholeImages(finder.transform.preprocessing, finder.transform.resized)
         self.notes = list(opened.lines())
-        self.certificate: Mapping[str, Any] = {}
-        if isinstance(opened, Artifact):
-            self.sha256, self.certificate = opened.sha256, opened.certificate
-            self.engine = f"{opened.card.format}, {opened.card.precision}"
-        else:
-            self.sha256, self.engine = opened.origin.sha256, "PyTorch"
+        self.sha256, self.engine, self.certificate = facts_of(opened, "PyTorch")
 
     def __call__(self, prepared: Prepared, wanted: WantedObjects, title: str, room: Room) -> bytes:
         """Answer for one image.

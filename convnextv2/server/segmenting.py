@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +14,11 @@ from convnextv2.data.dense import rle
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import MissingPackageError
 from convnextv2.evaluation.overlay import class_colours, index_picture, overlay
-from convnextv2.inference.segmenter import Segmenter
 from convnextv2.inference.segmenter_artifact import any_segmenter
-from convnextv2.preprocessing import Preprocessing
 from convnextv2.server.answers import Room, hexadecimal, mapped_size, png_text
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.refusal import Refusal
+from convnextv2.server.whole_images import WholeImages, facts_of
 from convnextv2.weights.opened import Weights
 
 
@@ -46,26 +43,6 @@ class WantedMaps(BaseModel):
     )
 
 
-@dataclass(frozen=True, eq=False)
-class MapTransform:
-    """The preparation of images: resized as a whole, so that they cover the image size.
-
-    Attributes:
-        segmenter: The segmenter, which knows how.
-    """
-
-    segmenter: Segmenter
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How images are prepared."""
-        return self.segmenter.preprocessing
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Prepare an image, uint8 (C, H, W)."""
-        return self.segmenter.prepare(pixels)
-
-
 class MapModel:
     """A segmentor that writes answers.
 
@@ -88,15 +65,10 @@ class MapModel:
         segmenter = any_segmenter(opened, device=device, precision=precision)
         self.segmenter, self._most = segmenter, most_pixels
         self.class_names = segmenter.class_names
-        self.transform = MapTransform(segmenter)
+        self.transform = WholeImages(segmenter.preprocessing, segmenter.prepare)
         self.notes = list(opened.lines())
-        self.certificate: Mapping[str, Any] = {}
-        if isinstance(opened, Artifact):
-            self.sha256, self.certificate = opened.sha256, opened.certificate
-            self.engine = f"{opened.card.format}, {opened.card.precision}"
-        else:
-            self.sha256 = opened.origin.sha256
-            self.engine = f"PyTorch on {segmenter.device}"
+        engine = f"PyTorch on {segmenter.device}"
+        self.sha256, self.engine, self.certificate = facts_of(opened, engine)
         if tuple(segmenter.windows.scales) != (1.0,):
             # Images of other sizes would have to be kept until they are answered.
             self.notes.append("Images are seen at one size here; test_scales are for validate.")
