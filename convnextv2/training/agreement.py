@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 _EVERY_S = 1.0
 """About how often the ranks agree where that would hold up an accelerator, in seconds."""
 _MOST_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all ranks agreed on after a step. Where they did not talk, it is nothing.
+
+    Attributes:
+        is_line: Whether a line of the log is due after the step. All ranks know that by themselves.
+        stops: Whether the run stops after it.
+        is_bad: Whether the step is left out, because it is not finite on some rank.
+        saves: Whether a checkpoint is due after it.
+        losses: The sum and the number of the losses of all ranks since the last agreement.
+    """
+
+    is_line: bool
+    stops: bool = False
+    is_bad: bool = False
+    saves: bool = False
+    losses: tuple[float, float] = (0.0, 0.0)
 
 
 class Agreement:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
-from convnextv2.training.agreement import Agreement
+from convnextv2.training.agreement import Agreed, Agreement
 from convnextv2.training.bad_step import BadStep, complaint
 from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import GradientTree
@@ -60,24 +59,9 @@ class Keeper(Protocol):
         """Keep the batches of a step that is not finite, and return where and what they are."""
 
 
-def fit(
-    model: nn.Module,
-    task: Task,
-    keeper: Keeper,
-    *,
-    pace: Pace,
-    optimizer: torch.optim.Optimizer,
-    lr_at: Callable[[int], float],
-    average: WeightAverage | None,
-    scaler: torch.amp.GradScaler,
-    progress: Progress,
-    place: Place,
-    watch: LossWatch | None = None,
-    tree: GradientTree | None = None,
-    deadline: Deadline | None = None,
-    examine: Examine | None = None,
-) -> None:
-    """Train from `progress` to the end of `pace.epochs`, or until `pace.patience` is exhausted.
+@dataclass
+class Loop:
+    """Trains from `progress` to the end of `pace.epochs`, or until `pace.patience` is exhausted.
 
     Args:
         model: The network on its device, wrapped if gradients are averaged over ranks.
@@ -96,177 +80,315 @@ def fit(
             fastest way.
         deadline: Decides the number of epochs while the run goes on; None for those of `pace`.
         examine: Examines the model before the first step and after epochs; None for nothing.
-
-    Raises:
-        TrainingError: The loss, the gradient or the weights are not finite.
-        Stopped: SIGINT or SIGTERM asked for a stop. A checkpoint is written first.
-        BaseException: Any other error, for example with an image, an evaluation or a disk. If the
-            weights are whole, a checkpoint is written first, so that no step is lost.
     """
-    if deadline is not None:
-        pace = replace(pace, epochs=deadline.epochs)
-    # Reading a loss waits for the device. That is cheap on a CPU; elsewhere it is done only if
-    # needed.
-    looks_always = place.device.type == "cpu" or pace.skip_bad
-    agreement = Agreement(every_step=looks_always or place.world_size == 1)
-    window = Window(progress)
-    skipped_in_a_row = 0
-    saved_at = time.monotonic()
 
-    with (
-        Display(
-            pace.total_steps,
-            done=progress.step,
-            main=place.is_main,
-            left_s=deadline.left if deadline is not None else None,
-        ) as display,
-        stop_requests() as stop_requested,
-        Rescue(keeper, window, progress, place) as rescue,
-    ):
-        task.loader.patience.stop_asked = stop_requested
-        end_epoch = partial(
-            close_epoch, model, task, keeper, average, progress, display, deadline, examine
+    model: nn.Module
+    task: Task
+    keeper: Keeper
+    pace: Pace
+    optimizer: torch.optim.Optimizer
+    lr_at: Callable[[int], float]
+    average: WeightAverage | None
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    place: Place
+    watch: LossWatch | None = None
+    tree: GradientTree | None = None
+    deadline: Deadline | None = None
+    examine: Examine | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline is not None:
+            self.pace = replace(self.pace, epochs=self.deadline.epochs)
+        # Reading a loss waits for the device. That is cheap on a CPU; elsewhere it is done only if
+        # needed.
+        self._looks_always = self.place.device.type == "cpu" or self.pace.skip_bad
+        self._agreement = Agreement(every_step=self._looks_always or self.place.world_size == 1)
+        self._window = Window(self.progress)
+        self._skipped_in_a_row = 0
+        self._saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            TrainingError: The loss, the gradient or the weights are not finite.
+            Stopped: SIGINT or SIGTERM asked for a stop. A checkpoint is written first.
+            BaseException: Any other error, for example with an image, an evaluation or a disk. If
+                the weights are whole, a checkpoint is written first, so that no step is lost.
+        """
+        progress = self.progress
+        with (
+            Display(
+                self.pace.total_steps,
+                done=progress.step,
+                main=self.place.is_main,
+                left_s=self.deadline.left if self.deadline is not None else None,
+            ) as self._display,
+            stop_requests() as self._stop_requested,
+            Rescue(self.keeper, self._window, progress, self.place) as self._rescue,
+        ):
+            self.task.loader.patience.stop_asked = self._stop_requested
+            if progress.step == 0:
+                self._log_examined()
+                self._window.restart()
+            if not progress.is_closed:
+                # A stop came between the save of an epoch and its evaluation.
+                self._close_epoch(began=time.perf_counter(), trained_s=0.0)
+            while progress.epoch < self.pace.epochs and not progress.is_out_of(self.pace.patience):
+                self._run_epoch()
+
+    def _run_epoch(self) -> None:
+        """Train on what is left of an epoch, save it, evaluate it and log it."""
+        progress, window = self.progress, self._window
+        self.model.train()
+        began = time.perf_counter()
+        has_learned = progress.batch > 0  # batches before a resumed position are not known here
+        for group in steps_of_epoch(self.task, self.pace, progress, self.place, window):
+            has_learned |= self._step(group)
+        if not has_learned:
+            self._rescue.is_whole = False  # the steps must be repeated, with images
+            raise DataError(
+                f"epoch {progress.epoch + 1}: none of its images could be read, so nothing "
+                "was learned. Look at the data folder and its permissions."
+            )
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        window.settle(self.place)
+        window.restart()
+        window.remember(progress)
+        trained_s = time.perf_counter() - began
+        if self.deadline is not None:
+            self.deadline.close_training(len(self.task.loader.source))
+            self.pace = replace(self.pace, epochs=self.deadline.epochs)
+            self._display.plan(self.pace.total_steps)
+            if progress.epoch == 1:
+                self._display.text(self.deadline.line())
+        if self.pace.saves_after(progress.epoch):
+            self._save()  # before the evaluation, which may fail
+        # The evaluation may take longer than a launcher waits, so a stop comes before it.
+        [stop] = self.place.share(self._stop_requested())
+        if stop:
+            raise self._stopped()
+        self._close_epoch(began=began, trained_s=trained_s)
+        window.restart()
+
+    def _step(self, group: list[Any]) -> bool:
+        """Make a step, and log and save what is due after it.
+
+        Args:
+            group: The batches of the step on this rank.
+
+        Returns:
+            Whether there was anything to learn from.
+        """
+        progress, window, scaler = self.progress, self._window, self.scaler
+        # ---- one step: all of its randomness follows from (seed, step, rank), or from ----
+        # ---- (seed, step, micro-batch) if a tree adds the gradients                   ----
+        generator = stream(self.pace.seed, "step", progress.step, self.place.rank)
+        seed_from(generator)
+        lr = self.lr_at(progress.step)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr * parameters["lr_scale"]
+
+        losses, learns = self._backward(group, generator)
+        norm = torch.zeros(())
+        if learns:
+            scaler.unscale_(self.optimizer)
+            norm = clip(self.model, self.pace.clip_norm)
+        if losses:
+            window.collect(torch.stack(losses).mean(), norm, leaves_out=scaler.is_enabled())
+
+        agreed = self._agree()
+        if agreed.is_bad:
+            self.optimizer.zero_grad(set_to_none=True)
+            window.discard()
+            self._leave_out(group, losses, norm)
+        elif learns:
+            window.add(*agreed.losses)
+            self._skipped_in_a_row = 0
+            self._rescue.is_whole = False
+            scaler.step(self.optimizer)
+            scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.average is not None:
+                self.average.update(progress.step + 1 + progress.average_ahead)
+        progress.step += 1
+        progress.batch += len(group)
+        progress.score = None
+        self._rescue.is_whole = True
+        # ---- end of the step ----
+
+        self._close_step(len(group), lr, agreed)
+        return learns
+
+    def _backward(self, group: list[Any], generator: torch.Generator) -> tuple[list[Tensor], bool]:
+        """Compute the gradients of a step.
+
+        Args:
+            group: The batches of the step on this rank.
+            generator: The randomness of the step.
+
+        Returns:
+            The loss of each batch with images, and whether any rank learns from the step.
+        """
+        model, task, scaler, pace, place = (
+            self.model, self.task, self.scaler, self.pace, self.place,
+        )  # fmt: skip
+        if self.tree is not None:
+            losses = backward_in_order(
+                model, task, group, scaler, pace, place, self.tree, step=self.progress.step
+            )
+            return losses, self.tree.add() > 0
+        batches = [batch for batch in group if task.size(batch)]
+        if not batches and place.world_size > 1:
+            raise DataError(
+                "No image of a batch could be read, and the other ranks cannot go on "
+                "without this one. Remove the bad files."
+            )
+        losses = backward(model, task, batches, scaler, pace, place, generator)
+        return losses, bool(losses)
+
+    def _agree(self) -> Agreed:
+        """Agree with all ranks on what becomes of the step.
+
+        All ranks take it or leave it out, save and stop together. What they do not agree on now,
+        such as a stop, they agree on at one of the next steps.
+        """
+        step, pace = self.progress.step, self.pace
+        is_line = is_due(step + 1, every=pace.log_every_steps, last=pace.total_steps)
+        is_bad = (self._looks_always or is_line) and not self._window.look()
+        is_late = (
+            pace.save_every_s is not None and time.monotonic() > self._saved_at + pace.save_every_s
         )
-        if examine is not None and progress.step == 0:
-            log_examined(examine, model, keeper, average, progress, display, pace.epochs)
-            window.restart()
-        if not progress.is_closed:
-            # A stop came between the save of an epoch and its evaluation.
-            end_epoch(pace, began=time.perf_counter(), trained_s=0.0)
-        while progress.epoch < pace.epochs and not progress.is_out_of(pace.patience):
-            model.train()
-            epoch_started = time.perf_counter()
-            teaches = progress.batch > 0  # batches before a resumed position are not known here
-            for group in steps_of_epoch(task, pace, progress, place, window):
-                # ---- one step: all of its randomness follows from (seed, step, rank), or from ----
-                # ---- (seed, step, micro-batch) if a tree adds the gradients                   ----
-                generator = stream(pace.seed, "step", progress.step, place.rank)
-                seed_from(generator)
-                lr = lr_at(progress.step)
-                for parameters in optimizer.param_groups:
-                    parameters["lr"] = lr * parameters["lr_scale"]
+        if not self._agreement.is_due(step) and not is_line:
+            return Agreed(is_line=False)
+        stops, bad, saves, step_s, *losses = self.place.share(
+            self._stop_requested(), is_bad, is_late, self._agreement.step_s(),
+            *self._window.unshared(),
+        )  # fmt: skip
+        self._agreement.plan(step, step_s / self.place.world_size)
+        return Agreed(is_line, stops > 0, bad > 0, saves > 0, (losses[0], losses[1]))
 
-                learned_from = [batch for batch in group if task.size(batch)]
-                if tree is not None:
-                    losses = backward_in_order(
-                        model, task, group, scaler, pace, place, tree, step=progress.step
-                    )
-                    learns = tree.add() > 0
-                elif learned_from or place.world_size == 1:
-                    losses = backward(model, task, learned_from, scaler, pace, place, generator)
-                    learns = bool(losses)
-                else:
-                    raise DataError(
-                        "No image of a batch could be read, and the other ranks cannot go on "
-                        "without this one. Remove the bad files."
-                    )
-                teaches = teaches or learns
-                norm = torch.zeros(())
-                if learns:
-                    scaler.unscale_(optimizer)
-                    norm = clip(model, pace.clip_norm)
-                if losses:
-                    loss = torch.stack(losses).mean()
-                    window.collect(loss, norm, leaves_out=scaler.is_enabled())
+    def _leave_out(self, group: list[Any], losses: list[Tensor], norm: Tensor) -> None:
+        """Keep the batches of a step that is not finite, and end the run unless it may go on.
 
-                # All ranks take the step or leave it out, save and stop together. What they do not
-                # agree on now, such as a stop, they agree on at one of the next steps.
-                is_line = is_due(
-                    progress.step + 1, every=pace.log_every_steps, last=pace.total_steps
-                )
-                is_bad = (looks_always or is_line) and not window.look()
-                is_late = (
-                    pace.save_every_s is not None
-                    and time.monotonic() > saved_at + pace.save_every_s
-                )
-                stop, bad, saves_now, shared = 0.0, 0.0, 0.0, [0.0, 0.0]
-                if agreement.is_due(progress.step) or is_line:
-                    stop, bad, saves_now, step_s, *shared = place.share(
-                        stop_requested(), is_bad, is_late, agreement.step_s(), *window.unshared()
-                    )
-                    agreement.plan(progress.step, step_s / place.world_size)
-                epoch = progress.epoch + (progress.batch + len(group)) / pace.batches_per_epoch
-                now = {"step": progress.step + 1, "epoch": round(epoch, 4)}
-                if bad:
-                    optimizer.zero_grad(set_to_none=True)
-                    window.discard()
-                    skipped_in_a_row += 1
-                    found = BadStep(
-                        progress.step, learned_from, [float(loss) for loss in losses], float(norm)
-                    )
-                    where = keeper.keep_bad(found)
-                    if not pace.skip_bad or skipped_in_a_row > MOST_SKIPPED:
-                        raise TrainingError(complaint(found, where, is_exact=looks_always))
-                    keeper.log({"kind": "bad step", **now, "kept": where})
-                    display.text(
-                        f"step {now['step']}: not finite, so left out. It is kept in {where}."
-                    )
-                elif learns:
-                    window.add(*shared)
-                    skipped_in_a_row = 0
-                    rescue.is_whole = False
-                    scaler.step(optimizer)
-                    scaler.update()
-                    optimizer.zero_grad(set_to_none=True)
-                    if average is not None:
-                        average.update(progress.step + 1 + progress.average_ahead)
-                progress.step += 1
-                progress.batch += len(group)
-                progress.score = None
-                rescue.is_whole = True
-                # ---- end of the step ----
+        Raises:
+            TrainingError: Such a step ends the run, or there were too many of them in a row.
+        """
+        self._skipped_in_a_row += 1
+        batches = [batch for batch in group if self.task.size(batch)]
+        found = BadStep(self.progress.step, batches, [float(loss) for loss in losses], float(norm))
+        where = self.keeper.keep_bad(found)
+        if not self.pace.skip_bad or self._skipped_in_a_row > MOST_SKIPPED:
+            raise TrainingError(complaint(found, where, is_exact=self._looks_always))
+        step, epoch = self.progress.step + 1, self._epoch_after(len(group))
+        self.keeper.log({"kind": "bad step", "step": step, "epoch": epoch, "kept": where})
+        self._display.text(f"step {step}: not finite, so left out. It is kept in {where}.")
 
-                window.add_images(len(group) * pace.batch_size * place.world_size)
-                if is_line and window.loss_count:
-                    figures = window.figures()
-                    record = {"kind": "train", **now, "lr": lr, **figures}
-                    keeper.log(record)
-                    display.line(record)
-                    if watch is not None and (line := watch.look(figures["loss"])):
-                        display.text(line)
-                    if deadline is not None:
-                        deadline.check_first_epoch(len(task.loader.source))
-                if deadline is not None:
-                    deadline.note()
-                display.advance(progress.step, window.last_loss, lr, window)
-                is_due_to_save = is_due(progress.step, every=pace.save_every_steps)
-                if stop or saves_now or is_due_to_save:
-                    window.settle(place)
-                if stop:
-                    raise Stopped(
-                        f"stopped as asked after step {progress.step} of {pace.total_steps}"
-                    )
-                if saves_now or is_due_to_save:
-                    window.remember(progress)
-                    keeper.save(False)
-                    saved_at = time.monotonic()
+    def _epoch_after(self, batches: int) -> float:
+        """Return the position in epochs after some more batches, as the log has it."""
+        done = self.progress.batch + batches
+        return round(self.progress.epoch + done / self.pace.batches_per_epoch, 4)
 
-            if not teaches:
-                rescue.is_whole = False  # the steps must be repeated, with images
-                raise DataError(
-                    f"epoch {progress.epoch + 1}: none of its images could be read, so nothing "
-                    "was learned. Look at the data folder and its permissions."
-                )
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            window.settle(place)
-            window.restart()
+    def _close_step(self, batches: int, lr: float, agreed: Agreed) -> None:
+        """Log a step that is done, if it is due; then stop or save as agreed.
+
+        Args:
+            batches: The batches of the step on this rank.
+            lr: Its learning rate.
+            agreed: What all ranks agreed on.
+        """
+        progress, window, pace = self.progress, self._window, self.pace
+        window.add_images(batches * pace.batch_size * self.place.world_size)
+        if agreed.is_line and window.loss_count:
+            where = {"step": progress.step, "epoch": self._epoch_after(0)}
+            figures = window.figures()
+            record = {"kind": "train", **where, "lr": lr, **figures}
+            self.keeper.log(record)
+            self._display.line(record)
+            if self.watch is not None and (line := self.watch.look(figures["loss"])):
+                self._display.text(line)
+            if self.deadline is not None:
+                self.deadline.check_first_epoch(len(self.task.loader.source))
+        if self.deadline is not None:
+            self.deadline.note()
+        self._display.advance(progress.step, window.last_loss, lr, window)
+        saves = agreed.saves or is_due(progress.step, every=pace.save_every_steps)
+        if agreed.stops or saves:
+            window.settle(self.place)
+        if agreed.stops:
+            raise self._stopped()
+        if saves:
             window.remember(progress)
-            trained_s = time.perf_counter() - epoch_started
-            if deadline is not None:
-                deadline.close_training(len(task.loader.source))
-                pace = replace(pace, epochs=deadline.epochs)
-                display.plan(pace.total_steps)
-                if progress.epoch == 1:
-                    display.text(deadline.line())
-            if pace.saves_after(progress.epoch):
-                keeper.save(False)  # before the evaluation, which may fail
-                saved_at = time.monotonic()
-            # The evaluation may take longer than a launcher waits, so a stop comes before it.
-            [stop] = place.share(stop_requested())
-            if stop:
-                raise Stopped(f"stopped as asked after step {progress.step} of {pace.total_steps}")
-            end_epoch(pace, began=epoch_started, trained_s=trained_s)
-            window.restart()
+            self._save()
+
+    def _save(self) -> None:
+        self.keeper.save(False)
+        self._saved_at = time.monotonic()
+
+    def _stopped(self) -> Stopped:
+        return Stopped(
+            f"stopped as asked after step {self.progress.step} of {self.pace.total_steps}"
+        )
+
+    def _close_epoch(self, *, began: float, trained_s: float) -> None:
+        """Evaluate, if it is due, and log the end of an epoch.
+
+        Args:
+            began: The time at which the epoch began, by `time.perf_counter`.
+            trained_s: Seconds of training since then.
+        """
+        progress, pace, task, keeper = self.progress, self.pace, self.task, self.keeper
+        where = {"step": progress.step, "epoch": progress.epoch}
+        figures = {}
+        if task.score is not None and is_due(
+            progress.epoch, every=pace.val_every_epochs, last=pace.epochs
+        ):
+            self.model.eval()
+            with self._averaged():
+                with whole_model(self.model):
+                    figures = task.evaluate()
+                keeper.keep_best(figures)
+            record = {"kind": "eval", **where, **figures}
+            keeper.log(record)
+            self._display.line(record)
+        examined = self._log_examined()
+        total_s = time.perf_counter() - began
+        times = {
+            "train_s": round(trained_s, 2),
+            "eval_s": round(total_s - trained_s, 2),
+            "total_s": round(total_s, 2),
+        }
+        keeper.log({"kind": "epoch", **where, "last_loss": progress.last_loss, **times, **figures})
+        progress.closed = progress.epoch
+        if self.deadline is not None:
+            self.deadline.close_epoch(total_s - trained_s if figures or examined else 0.0)
+        if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
+            keeper.save(False)  # it is the last epoch, which is always saved
+        keeper.close_epoch()
+
+    def _log_examined(self) -> bool:
+        """Examine the model, or its average if there is one, and log what was found.
+
+        Returns:
+            Whether anything was examined.
+        """
+        if self.examine is None:
+            return False
+        self.model.eval()
+        anything = False
+        with self._averaged():
+            for found in self.examine(self.progress.epoch, self.pace.epochs):
+                anything = True
+                where = {"step": self.progress.step, "epoch": self.progress.epoch}
+                self.keeper.log({"kind": found.record["kind"], **where, **found.record})
+                for line in found.lines:
+                    self._display.text(f"epoch {self.progress.epoch}: {line}")
+        return anything
+
+    def _averaged(self) -> AbstractContextManager[object]:
+        """Return a context in which the model has the averaged weights, if there are any."""
+        return self.average.in_model() if self.average is not None else nullcontext()
 
 
 @dataclass
@@ -309,101 +431,6 @@ class Rescue:
         except (OSError, TrainingError) as failure:  # the disk itself may have failed
             why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
             error.add_note(f"The steps since the last checkpoint are not saved{why}.")
-
-
-def close_epoch(
-    model: nn.Module,
-    task: Task,
-    keeper: Keeper,
-    average: WeightAverage | None,
-    progress: Progress,
-    display: Display,
-    deadline: Deadline | None,
-    examine: Examine | None,
-    pace: Pace,
-    *,
-    began: float,
-    trained_s: float,
-) -> None:
-    """Evaluate, if it is due, and log the end of an epoch.
-
-    Args:
-        model: The network.
-        task: The evaluation.
-        keeper: Writes the records, and remembers the evaluation.
-        average: The moving average, which is evaluated in place of the weights; None for none.
-        progress: The position, just after the epoch's last step.
-        display: Shows the figures.
-        deadline: Is told what the epoch took; None if the number of epochs is fixed.
-        examine: Examines the model; None for nothing.
-        pace: How often to evaluate.
-        began: The time at which the epoch began, by `time.perf_counter`.
-        trained_s: Seconds of training since then.
-    """
-    figures = {}
-    if task.score is not None and is_due(
-        progress.epoch, every=pace.val_every_epochs, last=pace.epochs
-    ):
-        model.eval()
-        with average.in_model() if average is not None else nullcontext():
-            with whole_model(model):
-                figures = task.evaluate()
-            keeper.keep_best(figures)
-        record = {"kind": "eval", "step": progress.step, "epoch": progress.epoch, **figures}
-        keeper.log(record)
-        display.line(record)
-    examined = examine is not None and log_examined(
-        examine, model, keeper, average, progress, display, pace.epochs
-    )
-    total_s = time.perf_counter() - began
-    times = {
-        "train_s": round(trained_s, 2),
-        "eval_s": round(total_s - trained_s, 2),
-        "total_s": round(total_s, 2),
-    }
-    where = {"kind": "epoch", "step": progress.step, "epoch": progress.epoch}
-    keeper.log({**where, "last_loss": progress.last_loss, **times, **figures})
-    progress.closed = progress.epoch
-    if deadline is not None:
-        deadline.close_epoch(total_s - trained_s if figures or examined else 0.0)
-    if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
-        keeper.save(False)  # it is the last epoch, which is always saved
-    keeper.close_epoch()
-
-
-def log_examined(
-    examine: Examine,
-    model: nn.Module,
-    keeper: Keeper,
-    average: WeightAverage | None,
-    progress: Progress,
-    display: Display,
-    last: int,
-) -> bool:
-    """Examine the model, or its average if there is one, and log what was found.
-
-    Args:
-        examine: Examines the model.
-        model: The network.
-        keeper: Writes the records.
-        average: The moving average, which is examined in place of the weights; None for none.
-        progress: The position, at the end of an epoch.
-        display: Shows what was found.
-        last: The number of the last epoch.
-
-    Returns:
-        Whether anything was examined.
-    """
-    model.eval()
-    anything = False
-    with average.in_model() if average is not None else nullcontext():
-        for found in examine(progress.epoch, last):
-            anything = True
-            where = {"step": progress.step, "epoch": progress.epoch}
-            keeper.log({"kind": found.record["kind"], **where, **found.record})
-            for line in found.lines:
-                display.text(f"epoch {progress.epoch}: {line}")
-    return anything
 
 
 def steps_of_epoch(

@@ -22,7 +22,7 @@ from convnextv2.training.elastic import GradientTree, check_micro_batches, fix_t
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import LossWatch
 from convnextv2.training.keeper import Keeper, Learner
-from convnextv2.training.loop import fit
+from convnextv2.training.loop import Loop
 from convnextv2.training.memory import out_of_memory, out_of_memory_text
 from convnextv2.training.optim import build_optimizer
 from convnextv2.training.pace import Pace, build_pace
@@ -89,7 +89,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         task, run, place, learner, progress, lambda: [lr_at(step) for step in range(total_steps)]
     )
     try:
-        fit(
+        loop = Loop(
             model if recipe.elastic or is_sharded(model) else _data_parallel(model, place),
             task,
             keeper,
@@ -105,6 +105,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
             deadline=deadline,
             examine=examine,
         )
+        loop.run()
         keeper.finish()
         if progress.is_out_of(pace.patience) and progress.epoch < pace.epochs:
             say(stopped_early(recipe, progress, task.score or recipe.best_by))

@@ -13,7 +13,7 @@ from convnextv2.errors import DataError, Stopped, TrainingError
 from convnextv2.training.bad_step import BadStep
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import MOST_SKIPPED
-from convnextv2.training.loop import fit, in_groups
+from convnextv2.training.loop import Loop, in_groups
 from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.state import Progress
 from convnextv2.training.task import Examined
@@ -91,7 +91,7 @@ class Bench:
             "progress": self.progress,
             "place": PLACE,
         }
-        fit(self.model, parts, parts, **(arguments | changes))
+        Loop(self.model, parts, parts, **(arguments | changes)).run()
 
 
 class Loader:
