@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from convnextv2.auditing.correct import Corrected
@@ -18,6 +16,7 @@ from convnextv2.auditing.images import Images
 from convnextv2.auditing.pictures import Pictures, contact_sheet, lines_of
 from convnextv2.auditing.summary import Summary
 from convnextv2.evaluation.page import Section, build_page, picture_of, write_page
+from convnextv2.evaluation.templates import open_template
 from convnextv2.files import replacing, write_json
 from convnextv2.text import typed
 
@@ -114,9 +113,7 @@ def _write_sheets(shown: Mapping[str, Sequence[Finding]], folder: Path, pictures
 
 
 def _build(report: AuditReport, shown: Mapping[str, Sequence[Finding]], pictures: Pictures) -> str:
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(files(__package__).joinpath("sections.html.jinja").read_text(encoding="utf-8"))
+    template = open_template(__package__, "sections.html.jinja")
     macros: Any = template.module
     counts = counts_of(report.findings)
     sections = [Section("images", "Images", Markup(_overview(macros, report)))]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -17,6 +15,7 @@ from convnextv2.evaluation.charts import Series, line_chart, percent, thin
 from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.page import Section, build_page, thumbnail
 from convnextv2.evaluation.paired import Paired
+from convnextv2.evaluation.templates import open_template, readable
 
 MOST_RUNS = 8
 """The largest number of runs that one page compares."""
@@ -83,11 +82,8 @@ def build_comparison(
             classes are not compared.
         changed: Images that models answer differently.
     """
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(
-        files(__package__).joinpath("comparison.html.jinja").read_text(encoding="utf-8"),
-        globals={"undefined": math.isnan, "percent": percent},
+    template = open_template(
+        __package__, "comparison.html.jinja", undefined=math.isnan, percent=percent
     )
     macros: Any = template.module
     sections = [Section("figures", "Figures", Markup(macros.figures(models)))]
@@ -166,7 +162,7 @@ def settings_that_differ(models: Sequence[Compared]) -> list[_Difference] | None
         return None
     names = [name for name in recipes[0] if name != "out"]
     return [
-        _Difference(name, [_readable(recipe.get(name)) for recipe in recipes])
+        _Difference(name, [readable(recipe.get(name)) for recipe in recipes])
         for name in names
         if any(recipe.get(name) != recipes[0][name] for recipe in recipes)
     ]
@@ -174,11 +170,3 @@ def settings_that_differ(models: Sequence[Compared]) -> list[_Difference] | None
 
 def _loss(value: float) -> str:
     return f"{value:.3g}"
-
-
-def _readable(value: Any) -> str:
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(_readable(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from convnextv2.evaluation.charts import share_chart
 from convnextv2.evaluation.detection import SIZES, DetectionEvaluation
 from convnextv2.evaluation.page import MOST_CLASSES_SHOWN, Section, thumbnail
+from convnextv2.evaluation.templates import open_template
 
 MOST_CURVES = 12
 """Number of classes whose curves are drawn: those with the most objects."""
@@ -72,12 +71,7 @@ def detection_sections(
         worst: The images with the most mistakes, the worst first.
         shown_from: The score from which on objects are drawn in these.
     """
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(
-        files(__package__).joinpath("detection_sections.html.jinja").read_text(encoding="utf-8"),
-        globals={"undefined": math.isnan},
-    )
+    template = open_template(__package__, "detection_sections.html.jinja", undefined=math.isnan)
     macros: Any = template.module
     main = evaluation.main
     rows = [("boxes", evaluation.boxes), ("masks", evaluation.masks)]

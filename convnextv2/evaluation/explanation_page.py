@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from convnextv2.evaluation.charts import percent
 from convnextv2.evaluation.drawing import colour_of
 from convnextv2.evaluation.page import Section, picture_of, thumbnail
+from convnextv2.evaluation.templates import open_template
 
 _MOST_LEGEND = 24
 
@@ -162,10 +161,5 @@ def mistake_section(mistakes: Sequence[Mistake], count: int) -> Section:
 
 
 def _macros() -> Any:
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(
-        files(__package__).joinpath("explanation.html.jinja").read_text(encoding="utf-8"),
-        globals={"percent": percent},
-    )
+    template = open_template(__package__, "explanation.html.jinja", percent=percent)
     return template.module

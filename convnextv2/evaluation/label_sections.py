@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +15,7 @@ from PIL import Image
 from convnextv2.evaluation.gallery import shown_channels
 from convnextv2.evaluation.multi_label_metrics import MultiLabelEvaluation
 from convnextv2.evaluation.page import MOST_CLASSES_SHOWN, MOST_PAIRS, Section, thumbnail
+from convnextv2.evaluation.templates import open_template
 from convnextv2.evaluation.thresholds import DEFAULT
 
 _MOST_LABELS = 6
@@ -88,12 +87,7 @@ def label_sections(
         examples: Images with wrong labels, the worst first.
         channels: The number of channels of the images, for a note if not all are shown.
     """
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(
-        files(__package__).joinpath("label_sections.html.jinja").read_text(encoding="utf-8"),
-        globals={"undefined": math.isnan},
-    )
+    template = open_template(__package__, "label_sections.html.jinja", undefined=math.isnan)
     macros: Any = template.module
     rows = _class_rows(evaluation, names)
     made = macros.classes(rows, MOST_CLASSES_SHOWN, evaluation.absent, bool(evaluation.thresholds))

@@ -12,12 +12,10 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -34,6 +32,7 @@ from convnextv2.evaluation.charts import (
 )
 from convnextv2.evaluation.gallery import shown_channels
 from convnextv2.evaluation.metrics import Evaluation
+from convnextv2.evaluation.templates import open_template, readable
 from convnextv2.files import replacing
 
 MOST_CLASSES_IN_MATRIX = 20
@@ -131,9 +130,7 @@ def build_page(
         class_counts: The number of training images of each class; empty if it is unknown.
         balance: Sentences about how frequent the classes are.
     """
-    page = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    page = open_template(__package__, "page.html.jinja")
     names = _all_names(class_names, evaluation)
     wrong = [
         example for example in examples if example.target not in (None, example.predictions[0][0])
@@ -177,7 +174,7 @@ def build_page(
             )
             if group
         ],
-        recipe={key: _readable(value) for key, value in recipe.items()},
+        recipe={key: readable(value) for key, value in recipe.items()},
         next_steps=next_steps,
         shown_channels=shown_channels(channels),
         percent=percent,
@@ -342,11 +339,3 @@ def picture_of(image: Image.Image) -> dict[str, Any]:
 
 def _loss(value: float) -> str:
     return f"{value:.3g}" if value < 10 else f"{value:.1f}"
-
-
-def _readable(value: Any) -> str:
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(_readable(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
@@ -18,6 +16,7 @@ from convnextv2.evaluation.gallery import GUTTER_PX, shown_channels, to_picture
 from convnextv2.evaluation.overlay import class_colours, overlay
 from convnextv2.evaluation.page import MOST_CLASSES_SHOWN, Section, picture_of
 from convnextv2.evaluation.segmentation import SegmentationEvaluation
+from convnextv2.evaluation.templates import open_template
 
 _MOST_LABELS = 6
 """Number of classes that are named below an image."""
@@ -78,12 +77,7 @@ def segmentation_sections(
         examples: Images to show, the worst first.
         channels: The number of channels of the images, for a note if not all are shown.
     """
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(
-        files(__package__).joinpath("segmentation_sections.html.jinja").read_text(encoding="utf-8"),
-        globals={"undefined": math.isnan},
-    )
+    template = open_template(__package__, "segmentation_sections.html.jinja", undefined=math.isnan)
     macros: Any = template.module
     rows = _class_rows(evaluation)
     absent = len(evaluation.class_names) - len(rows)
