@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -18,24 +18,13 @@ from convnextv2.evaluation.page import build_page
 from convnextv2.find import find_weights, run_of
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
+from convnextv2.tasks.evaluated import Evaluated
 from convnextv2.tasks.masked.gallery import run_gallery
 from convnextv2.tasks.supervised.set_up import same_data
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights, open_weights
 
 Shown = TypeVar("Shown")
-
-
-class Findings(Protocol):
-    """What an evaluation found, whatever the task."""
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters of the model."""
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """The names of the images that were left out."""
 
 
 def run_page(
@@ -86,7 +75,7 @@ def title(recipe: Recipe) -> str:
 
 def summary_of(
     recipe: Recipe,
-    measured: Findings | None = None,
+    measured: Evaluated | None = None,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Return the entries that the summary of every page has.

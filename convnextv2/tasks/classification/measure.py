@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from convnextv2.data.notices import evaluation_notes
-from convnextv2.data.source import Source
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.evaluation.balance import few_images
@@ -17,35 +16,27 @@ from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.views import averaged
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
+from convnextv2.tasks.evaluated import Evaluated
 from convnextv2.tasks.supervised.set_up import set_up
-from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 
 Views = Literal["none", "flip", "scales"]
 SCALES: dict[Views, tuple[float, ...]] = {"flip": (1,), "scales": (1, 1.25, 1.5)}
 
 
-@dataclass(frozen=True)
-class Measured:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measured(Evaluated):
     """An evaluation, with the predictions, the images and the network that it belongs to.
 
     Attributes:
         evaluation: The figures, over all ranks.
         predictions: The predictions of this rank.
-        source: The images.
-        description: The description of the network.
-        parameters: The number of parameters.
         value_range: The values that became black and white in files with more than 8 bits.
-        skipped: The names of the images that were left out.
     """
 
     evaluation: Evaluation
     predictions: Predictions
-    source: Source
-    description: Description
-    parameters: int
     value_range: tuple[float, float] | None = None
-    skipped: tuple[str, ...] = ()
 
     @property
     def few(self) -> str:
@@ -90,11 +81,11 @@ def evaluate_weights(
         place=place,
     )
     return Measured(
-        evaluation,
-        predictions,
-        ready.source,
-        ready.description,
-        ready.parameters,
-        ready.value_range,
-        ready.skipped(place),
+        evaluation=evaluation,
+        predictions=predictions,
+        source=ready.source,
+        description=ready.description,
+        parameters=ready.parameters,
+        value_range=ready.value_range,
+        skipped=ready.skipped(place),
     )

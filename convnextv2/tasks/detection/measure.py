@@ -15,7 +15,6 @@ from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import build_evaluation_loader
-from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -27,9 +26,9 @@ from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.model.detector import Detector
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.evaluated import Evaluated
 from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
 from convnextv2.weights.build import count_parameters
-from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -52,29 +51,18 @@ class ObjectResults:
     found: list[FoundObjects]
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredObjects:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeasuredObjects(Evaluated):
     """An evaluation, with the images and the network that it belongs to.
 
     Attributes:
         evaluation: The figures, over all ranks.
         found: What was found in each image.
-        source: The images.
-        description: The description of the network.
-        parameters: The number of parameters.
-        skipped: The names of the images that were left out.
     """
 
     evaluation: DetectionEvaluation
     found: list[FoundObjects]
     source: AnnotatedSource
-    description: Description
-    parameters: int
-    skipped: tuple[str, ...] = ()
-
-    def notes(self) -> list[str]:
-        """Return lines for the user about the images."""
-        return evaluation_notes(self.source.notes, self.skipped)
 
 
 def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) -> MeasuredObjects:
@@ -113,12 +101,12 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
     )
     results = measure_objects(finder, loader, source, place)
     return MeasuredObjects(
-        results.evaluation,
-        results.found,
-        source,
-        description,
-        count_parameters(description),
-        loader.skipped_anywhere(place),
+        evaluation=results.evaluation,
+        found=results.found,
+        source=source,
+        description=description,
+        parameters=count_parameters(description),
+        skipped=loader.skipped_anywhere(place),
     )
 
 

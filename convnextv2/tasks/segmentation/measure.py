@@ -14,7 +14,6 @@ from convnextv2.data.dense.map_sources import map_validation_source
 from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.loader import build_evaluation_loader
-from convnextv2.data.notices import evaluation_notes
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -25,9 +24,9 @@ from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
 from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.evaluated import Evaluated
 from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
 from convnextv2.weights.build import count_parameters
-from convnextv2.weights.description import Description
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
@@ -48,31 +47,20 @@ class ImageScore:
     index: int
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredMaps:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeasuredMaps(Evaluated):
     """An evaluation, with the images and the network that it belongs to.
 
     Attributes:
         evaluation: The figures, over all ranks.
         worst: The images with the smallest share of right pixels, over all ranks, the worst first.
         segmenter: What was measured.
-        source: The images.
-        description: The description of the network.
-        parameters: The number of parameters.
-        skipped: The names of the images that were left out.
     """
 
     evaluation: SegmentationEvaluation
     worst: list[ImageScore]
     segmenter: Segmenter
     source: AnnotatedSource
-    description: Description
-    parameters: int
-    skipped: tuple[str, ...] = ()
-
-    def notes(self) -> list[str]:
-        """Return lines for the user about the images."""
-        return evaluation_notes(self.source.notes, self.skipped)
 
 
 def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place) -> MeasuredMaps:
@@ -108,13 +96,13 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     )
     evaluation, worst = measure_maps(segmenter, loader, source, place)
     return MeasuredMaps(
-        evaluation,
-        worst,
-        segmenter,
-        source,
-        description,
-        count_parameters(description),
-        loader.skipped_anywhere(place),
+        evaluation=evaluation,
+        worst=worst,
+        segmenter=segmenter,
+        source=source,
+        description=description,
+        parameters=count_parameters(description),
+        skipped=loader.skipped_anywhere(place),
     )
 
 
