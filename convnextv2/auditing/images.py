@@ -20,7 +20,6 @@ from convnextv2.data.dense.scan import scan_objects
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.folders import image_folder, unlabelled
 from convnextv2.data.listed import TableOptions, listed_images
-from convnextv2.data.manifest import read_table
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import find_splits
@@ -205,15 +204,7 @@ def _words(root: Path, options: TableOptions) -> tuple[list[str] | None, list[st
     """Read which splits a table has, and whether it has labels."""
 
     def read(labelled: bool) -> list[str] | None:
-        table = read_table(
-            root,
-            columns=options.columns,
-            images_dir=options.images_dir or None,
-            suffix=options.suffix,
-            labelled=labelled,
-            kind=options.labels,
-            separator=options.separator,
-        )
+        table = options.read(root, labelled=labelled)
         if table.splits is None:
             return None
         counts = table.splits.counts()

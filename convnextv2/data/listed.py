@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -39,6 +39,25 @@ class TableOptions:
     splits: Mapping[Kind, str] | None = None
     labels: LabelKind = "auto"
     separator: str = ""
+
+    def read(
+        self,
+        path: Path,
+        *,
+        labelled: bool,
+        wanted: Callable[[Mapping[str, int]], Collection[str]] | None = None,
+    ) -> Table:
+        """Read a table in this way; see `read_table`."""
+        return read_table(
+            path,
+            columns=self.columns,
+            images_dir=self.images_dir or None,
+            suffix=self.suffix,
+            labelled=labelled,
+            kind=self.labels,
+            separator=self.separator,
+            wanted=wanted,
+        )
 
 
 @dataclass(frozen=True)
@@ -102,16 +121,7 @@ def listed_images(
         unused.update({word: count for word, count in counts.items() if word not in used})
         return used
 
-    table = read_table(
-        path,
-        columns=options.columns,
-        images_dir=options.images_dir or None,
-        suffix=options.suffix,
-        labelled=labelled,
-        kind=options.labels,
-        separator=options.separator,
-        wanted=wanted,
-    )
+    table = options.read(path, labelled=labelled, wanted=wanted)
     if table.splits is None:
         return Listed({"train": _source(path, table, class_names, labelled)}, False, {})
     images: dict[Kind, Source] = {}
