@@ -122,7 +122,9 @@ def build_lessons(
     """
     for line in teacher.lines:
         say(line)
-    rows, told = teacher_rows(teacher, classes, recipe)
+    rows, told = teacher_rows(
+        teacher, classes, recipe.class_order, may_guess=recipe.distill != "auto"
+    )
     if rows is not None and student.num_classes != len(classes):
         rows = None
         told = f"num_classes = {student.num_classes}: soft labels need a class for every row"
@@ -172,24 +174,22 @@ def _check_no_balance(recipe: Recipe) -> None:
 
 
 def teacher_rows(
-    teacher: Teacher, classes: Sequence[str], recipe: Recipe
+    teacher: Teacher, classes: Sequence[str], class_order: str, *, may_guess: bool
 ) -> tuple[list[int] | None, str]:
     """Find the row of the teacher's head for each class.
-
-    If the order of the rows is only a guess, it is used only if the recipe asks for soft labels or
-    for that order.
 
     Args:
         teacher: The teacher.
         classes: The classes of the data.
-        recipe: Its `class_order` counts if the teacher does not name its rows.
+        class_order: The knob, which counts if the teacher does not name its rows.
+        may_guess: Whether an order that is only a guess may be used.
 
     Returns:
         The rows, or None if not every class has one; and how they were found, or why not.
     """
     if not teacher.rows:
         return None, "it has no classes"
-    order = "auto" if teacher.class_names else recipe.class_order
+    order = "auto" if teacher.class_names else class_order
     match = match_rows(
         classes, teacher.class_names, teacher.rows, format=teacher.format, order=order
     )
@@ -200,7 +200,7 @@ def teacher_rows(
         lost = classes[match.rows.index(None)]
         return None, f"class {lost!r} of the data is not among its {teacher.rows}"
     is_guess = order == "auto" and match.how.startswith("sorted")
-    if is_guess and recipe.distill == "auto":
+    if is_guess and not may_guess:
         return None, "it does not name its classes; with distill soft they are taken as sorted"
     part = f"{len(rows)} of its {teacher.rows} classes" if len(rows) < teacher.rows else "classes"
     return rows, f"{part} {match.how}: {pairs(classes, match)}"

@@ -67,7 +67,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         model,
         build_optimizer(recipe, model, task.depths),
         WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None,
-        build_scaler(recipe, dtype, place.device),
+        build_scaler(recipe.loss_scale, dtype, place.device),
     )
     progress, pace = _restore_position(task, start, learner, pace, dtype)
     start.release()
@@ -211,11 +211,15 @@ def _restore_position(
     return progress, pace
 
 
-def build_scaler(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
-    """Build the scaler that keeps gradients in the range of float16. Otherwise it is disabled."""
-    return torch.amp.GradScaler(
-        device.type, init_scale=recipe.loss_scale, enabled=dtype == torch.float16
-    )
+def build_scaler(start: float, dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
+    """Build the scaler that keeps gradients in the range of float16.
+
+    Args:
+        start: The factor on the loss at the start.
+        dtype: The precision of the forward pass. Unless it is float16, the scaler is disabled.
+        device: The device.
+    """
+    return torch.amp.GradScaler(device.type, init_scale=start, enabled=dtype == torch.float16)
 
 
 def _data_parallel(model: nn.Module, place: Place) -> nn.Module:

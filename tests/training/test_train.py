@@ -6,16 +6,14 @@ import torch.distributed as dist
 from torch import nn
 
 from convnextv2.distributed import Place
-from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.train import _data_parallel, build_scaler, data_parallel_options
 
 CPU = torch.device("cpu")
 
 
 def test_the_loss_is_scaled_from_loss_scale_on_in_float16_only() -> None:
-    recipe = Recipe(loss_scale=1024.0)
-    assert build_scaler(recipe, torch.float16, CPU).get_scale() == 1024
-    assert not build_scaler(recipe, torch.bfloat16, CPU).is_enabled()
+    assert build_scaler(1024.0, torch.float16, CPU).get_scale() == 1024
+    assert not build_scaler(1024.0, torch.bfloat16, CPU).is_enabled()
 
 
 @pytest.fixture

@@ -60,7 +60,9 @@ def evaluate_teacher(teacher: Teacher, recipe: Recipe, place: Place) -> Evaluati
         are no validation images.
     """
     training, validation = find_sources(recipe, labelled=True)
-    rows, _ = teacher_rows(teacher, training.class_names, recipe)
+    rows, _ = teacher_rows(
+        teacher, training.class_names, recipe.class_order, may_guess=recipe.distill != "auto"
+    )
     if rows is None or validation is None:
         return None
     own = teacher.preprocessing
