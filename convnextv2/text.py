@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import PurePath
+
+_PLURAL = re.compile(r"\((e?s)\)")
 
 
 def plain(text: object) -> str:
@@ -24,6 +27,20 @@ def typed(path: PurePath | str) -> str:
     """Write a path as one types it in a shell: in quotes if it needs them, and not as an option."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things, one or several.
+
+    Args:
+        number: How many there are.
+        what: The things, with (s) or (es) behind the noun, as in "image(s) without a label map".
+
+    Returns:
+        Words such as "1 image without a label map" and "2,000 images without a label map".
+    """
+    ending = "" if number == 1 else r"\1"
+    return f"{number:,} {_PLURAL.sub(ending, what)}"
 
 
 def brief(names: list[str]) -> str:

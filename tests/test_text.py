@@ -10,7 +10,7 @@ from trees import network, photograph, save
 from convnextv2 import predict
 from convnextv2.cli import main
 from convnextv2.inference.scorer import open_scorer
-from convnextv2.text import plain
+from convnextv2.text import counted, plain
 from convnextv2.weights.description import Description
 from convnextv2.weights.names import name_table
 from convnextv2.weights.opened import open_weights
@@ -109,3 +109,9 @@ def test_names_in_checkpoints_of_others_are_plain_too(
     torch.save({"model": tensors, FORGED: 1}, tmp_path / "x.pth")
     assert main(["inspect", str(tmp_path / "x.pth")]) == 0
     check(capsys)
+
+
+def test_a_number_of_things_is_written_as_people_do() -> None:
+    assert counted(1, "image(s) without a label map") == "1 image without a label map"
+    assert counted(2, "image(s)") == "2 images" and counted(0, "class(es)") == "0 classes"
+    assert counted(12345, "class(es) of row(s)") == "12,345 classes of rows"

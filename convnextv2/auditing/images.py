@@ -27,6 +27,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.recipe.columns import read_columns
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import counted
 
 TaskName = Literal["classification", "segmentation", "detection"]
 
@@ -356,7 +357,7 @@ def _split_of(folders: Folders, kind: Kind) -> str:
 def _maps_of(recipe: Recipe, splits: dict[str, Pairs]) -> tuple[list[AnnotatedSource], list[str]]:
     """Read the label maps as training does, and say which cannot be used."""
     defects = [
-        f"{split or 'data'}: {len(pairs.missing)} image(s) without a label map: "
+        f"{split or 'data'}: {counted(len(pairs.missing), 'image(s) without a label map')}: "
         f"{', '.join(pairs.missing[:3])}{', ...' if len(pairs.missing) > 3 else ''}."
         for split, pairs in splits.items()
         if pairs.missing

@@ -20,6 +20,10 @@ from convnextv2.data.split_names import kind_of
 from convnextv2.errors import DataError
 
 
+class NoClassFoldersError(DataError):
+    """A folder is not made of one folder for each class."""
+
+
 def image_folder(
     root: Path, class_names: Sequence[str] | None = None, *, left_alone: Collection[str] = ()
 ) -> Source:
@@ -55,7 +59,7 @@ def image_folder(
             counts[number] = sum(walk.add_images(folder, builder) for folder in folders[name])
             if not counts[number]:
                 lost = _lost(walk.passed_over - passed_over)
-                raise DataError(
+                raise NoClassFoldersError(
                     f"{folders[name][0]}: holds no image{lost}. Remove the folder, or put images "
                     f"of the class {name!r} into it."
                 )
@@ -136,7 +140,7 @@ def _class_folders(
             _check_spelling(path)
             folders.setdefault(class_name_of(name), []).append(path)
     if not folders:
-        raise DataError(
+        raise NoClassFoldersError(
             f"{root}: has {_what_is_in(root)}. Expected {root}/CLASS/IMAGE, or a table of images."
             f"{_if_it_is_a_class(root)}"
         )
@@ -188,7 +192,7 @@ def _check_splits_inside(root: Path, walk: Walk) -> None:
             where = os.path.relpath(folder, root)
             found = ", ".join(f"{where}/{name}" for kind, name in inside.items() if kind)
             train = inside.get("train", "train")
-            raise DataError(
+            raise NoClassFoldersError(
                 f"{root}: the splits lie inside of the classes ({found}). Expected "
                 f"{root}/{train}/CLASS/IMAGE, or a table with a column split."
             )

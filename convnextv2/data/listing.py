@@ -10,6 +10,7 @@ from pathlib import Path
 
 from convnextv2.data.path_list import PathListBuilder
 from convnextv2.errors import DataError
+from convnextv2.text import counted
 
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
@@ -110,15 +111,14 @@ class Walk:
             names = ", ".join(sorted(self.system_folders))
             lines.append(f"{root}: passed over folders of the system ({names}).")
         for paths, what in (
-            (self.broken_links, "link(s) that lead nowhere"),
+            (self.broken_links, "link(s) to nothing"),
             (self.repeated, "path(s) to what links have listed already"),
         ):
             if paths:
-                lines.append(f"{root}: passed over {len(paths)} {what} ({_few(paths)}).")
+                lines.append(f"{root}: passed over {counted(len(paths), what)} ({_few(paths)}).")
         if shared := self._shared_images():
-            lines.append(
-                f"{root}: {len(shared)} image(s) have two classes by links ({_few(shared)})."
-            )
+            number = counted(len(shared), "image(s)")
+            lines.append(f"{root}: {number} in two classes by links ({_few(shared)}).")
         for first, second in self.shared_folders[:_EXAMPLES]:
             lines.append(f"{second}: holds images of {first} by a link; these have both classes.")
         return tuple(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from convnextv2.data.chance import stream
 from convnextv2.data.class_names import class_name_of
-from convnextv2.data.folders import files, image_folder, unlabelled
+from convnextv2.data.folders import NoClassFoldersError, files, image_folder, unlabelled
 from convnextv2.data.hugging_face import is_row_set, open_rows, row_source
 from convnextv2.data.listed import Listed, TableOptions, listed_images
 from convnextv2.data.listing import visible_folders
@@ -36,11 +37,12 @@ from convnextv2.data.without_labels import with_unlabelled
 from convnextv2.errors import DataError
 from convnextv2.recipe.columns import read_columns
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import typed
 
 __all__ = ["MAX_PIXELS", "Source", "files", "find_sources", "summary", "validation_source"]
 
 _MOST_NAMED = 10
-
+_TABLES = (".csv", ".tsv", ".jsonl")
 
 _NEEDS = "a folder of images, a table of them, or a named dataset (dataset = bundled needs nothing)"
 
@@ -76,6 +78,7 @@ def find_sources(recipe: Recipe, *, labelled: bool) -> tuple[Source, Source | No
         training, validation = _from_folder(root, recipe, labelled)
     if labelled:
         _check_classes(training, recipe)
+        training = replace(training, notes=(*training.notes, *_names_alike(training)))
     training = replace(training, max_pixels=recipe.max_image_pixels)
     if validation is not None:
         validation = replace(validation, max_pixels=recipe.max_image_pixels)
@@ -279,7 +282,10 @@ def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, So
     if not labelled:
         source = unlabelled(folder or found.root, left_alone=outside)
         return replace(source, notes=found.notes + source.notes), None
-    training = image_folder(folder or found.root, left_alone=outside)
+    try:
+        training = image_folder(folder or found.root, left_alone=outside)
+    except NoClassFoldersError as error:
+        raise DataError(f"{error}{_what_else_is_there(root)}") from None
     training = replace(training, notes=found.notes + training.notes)
     if found.validation:
         return training, image_folder(found.validation, training.class_names)
@@ -293,6 +299,36 @@ def _from_folder(root: Path, recipe: Recipe, labelled: bool) -> tuple[Source, So
     missing = found.root / recipe.val_split
     note = f"{missing}: is not there, so nothing is validated.{remedy}"
     return replace(training, notes=(*training.notes, note)), None
+
+
+def _what_else_is_there(root: Path) -> str:
+    """Say how a folder without classes can be used, if it holds objects, label maps or a table."""
+    from convnextv2.data.dense.layouts import find_layout
+    from convnextv2.data.dense.map_folders import find_folders
+
+    finders: dict[str, Callable[[], object]] = {
+        "detection": lambda: find_layout(root),
+        "segmentation": lambda: find_folders(root, None, None),
+    }
+    for task, find in finders.items():
+        with suppress(DataError):
+            if find():
+                return f" It looks like data for --task {task}."
+    tables = sorted(path for path in root.iterdir() if path.suffix.lower() in _TABLES)
+    return f" There is a table in it: try --data_dir {typed(tables[0])}." if tables else ""
+
+
+def _names_alike(source: Source) -> list[str]:
+    """Name the classes that differ only in letter case, which is often a slip of the hand."""
+    spelled: dict[str, list[str]] = {}
+    for name in source.class_names:
+        spelled.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{' and '.join(map(quoted, names))} differ only in letter case, and are taken for "
+        f"{len(names)} classes."
+        for names in spelled.values()
+        if len(names) > 1
+    ]
 
 
 def _splits(root: Path, recipe: Recipe) -> SplitFolders:
@@ -338,8 +374,10 @@ def _check_classes(training: Source, recipe: Recipe) -> None:
         if split:  # data_dir = inner would lose the other splits
             remedy = f"The classes lie in {inner}. Move them up, to {split}/CLASS."
     where = recipe.data_dir or recipe.dataset
+    root = Path(recipe.data_dir)
+    hint = _what_else_is_there(root) if is_file and root.is_dir() else ""
     raise DataError(
-        f"{where}: has one class only ({name}), so there is nothing to tell apart. {remedy}"
+        f"{where}: has one class only ({name}), so there is nothing to tell apart. {remedy}{hint}"
     )
 
 

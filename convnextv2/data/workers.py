@@ -21,6 +21,7 @@ from convnextv2.data.sampler import Position
 from convnextv2.errors import DataError
 from convnextv2.kernels import choice
 from convnextv2.machine import available_cores
+from convnextv2.text import counted
 
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
@@ -346,6 +347,6 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
     if setting > share:
         return (
             share,
-            f"workers = {setting}: more than the {share} core(s) of this rank; {share} used.",
+            f"workers = {setting}: this rank has {counted(share, 'core(s)')}, so {share} used.",
         )
     return setting, ""

@@ -9,6 +9,7 @@ from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.durations import duration, read_duration
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.text import counted
 from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.start import Way
 
@@ -80,7 +81,8 @@ def announcements(
     """
     name = str(dtype).removeprefix("torch.")
     lines = [
-        f"Device {place.device}, {place.world_size} rank(s), {name}, global batch {global_batch}."
+        f"Device {place.device}, {counted(place.world_size, 'rank(s)')}, {name}, global batch "
+        f"{global_batch}."
     ]
     if recipe.shard:
         lines.append(

@@ -23,6 +23,7 @@ from convnextv2.inference.embedder import open_embedder
 from convnextv2.kernels import choice
 from convnextv2.places import check_place, check_unread
 from convnextv2.recipe.options import takes
+from convnextv2.text import counted
 from convnextv2.verbs.options.data import AuditOptions
 
 
@@ -121,18 +122,18 @@ def _lines(report: AuditReport) -> list[str]:
     splits = ", ".join(f"{split} {n:,}" for split, n in summary.splits.items() if split)
     what = f" ({splits})" if splits else ""
     classes = len(images.class_names)
-    classes_line = f"{classes:,} class{'es' * (classes != 1)}"
-    lines = [f"{len(images):,} images{what}, {classes_line}, {images.task}"]
+    number = counted(len(images), "image(s)")
+    lines = [f"{number}{what}, {counted(classes, 'class(es)')}, {images.task}"]
     lines += [report.label_note] if images.targets is not None else []
     counts = counts_of(report.findings)
     lines += [f"{KINDS[kind][0]:32} {count:6,}" for kind, count in counts.items()]
     lines += ["Nothing was found."] * (not counts and not images.defects)
-    if report.corrected.path is not None:
-        few = ", ".join(f"{n:,} {why}" for why, n in report.corrected.dropped.items()) or "none"
-        lines.append(
-            f"Corrected data: {report.corrected.path}, {report.corrected.kept:,} images; left out: "
-            f"{few}."
-        )
+    few = ", ".join(f"{n:,} {why}" for why, n in report.corrected.dropped.items()) or "none"
+    if report.corrected.path is None:
+        lines.append(f"There are no corrected data, since no image would be left: {few}.")
+    else:
+        kept = counted(report.corrected.kept, "image(s)")
+        lines.append(f"Corrected data: {report.corrected.path}, {kept}; left out: {few}.")
     return lines
 
 

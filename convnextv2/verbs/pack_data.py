@@ -13,6 +13,7 @@ from convnextv2.errors import DataError, RecipeError
 from convnextv2.lock import locked
 from convnextv2.recipe.knobs import Recipe, with_inferred
 from convnextv2.recipe.options import takes
+from convnextv2.text import counted
 from convnextv2.verbs.options.data import PackDataOptions
 
 _TOLD_EVERY_S = 30.0
@@ -56,8 +57,8 @@ def pack_data(options: PackDataOptions) -> Packed:
         splits = _splits(training, validation, recipe, options.labelled)
         packed = pack(splits, out, options.images_per_shard, _Progress())
     say(
-        f"{out}: {packed.shards:,} shards with {packed.images:,} images, {packed.size / 1e6:,.1f} "
-        f"MB; {packed.kept:,} of them were there already."
+        f"{out}: {counted(packed.shards, 'shard(s)')} with {counted(packed.images, 'image(s)')}, "
+        f"{packed.size / 1e6:,.1f} MB; {packed.kept:,} of them were there already."
     )
     say(f"Use them with --data_dir {out}.")
     answer({"path": str(out), **packed._asdict()})

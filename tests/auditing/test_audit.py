@@ -208,3 +208,13 @@ def test_one_image_and_none_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "one/only/a.png").write_bytes(b"nothing")
     report = convnextv2.audit(tmp_path / "one", out=tmp_path / "a")
     assert counts_of(report.findings) == {"unreadable": 1} and report.corrected.path is None
+
+
+def test_data_of_which_nothing_would_be_left_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        save(scene(0), tmp_path / "data" / name / "0.png")
+    assert convnextv2.audit(tmp_path / "data", out=tmp_path / "out").corrected.path is None
+    out = capsys.readouterr().out
+    assert "There are no corrected data, since no image would be left: 2 " in out

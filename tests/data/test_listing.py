@@ -72,7 +72,7 @@ def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
     assert sorted(walk.repeated) == [f"{root}/cat/again", f"{root}/cat/deep/up"]
     assert walk.broken_links == [f"{root}/cat/self"]
     repeated = [line for line in walk.notes(root) if "have listed already" in line]
-    assert len(repeated) == 1 and "2 path(s)" in repeated[0] and "cat/again" in repeated[0]
+    assert len(repeated) == 1 and "2 paths" in repeated[0] and "cat/again" in repeated[0]
 
 
 def test_an_image_that_links_reach_again_is_listed_once(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_an_image_in_two_classes_is_said(tmp_path: Path) -> None:
     walk = Walk(SUFFIXES)
     assert len(listed(root / "cat", walk)) + len(listed(root / "dog", walk)) == 5
     assert walk.notes(root) == (
-        f"{root}: 2 image(s) have two classes by links ({root}/dog/3.jpg, {root}/dog/4.jpg).",
+        f"{root}: 2 images in two classes by links ({root}/dog/3.jpg, {root}/dog/4.jpg).",
     )
 
 

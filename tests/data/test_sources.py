@@ -8,7 +8,10 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from maps import draw_maps
 from PIL import Image
+from runs import draw
+from shapes import write_coco
 
 from convnextv2.data import named
 from convnextv2.data.folders import files, image_folder, unlabelled
@@ -447,3 +450,29 @@ def test_without_a_home_a_named_set_asks_for_its_folder(monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
     with pytest.raises(DataError, match="no home folder. Set data_dir"):
         named.load_named(Recipe(dataset="cifar10"))
+
+
+def test_a_folder_without_classes_is_told_how_it_can_be_used(tmp_path: Path) -> None:
+    write_coco(tmp_path / "objects")
+    draw_maps(tmp_path / "maps")
+    draw(tmp_path / "table" / "0.png", 0, 0)
+    (tmp_path / "table" / "my labels.csv").write_text("path,label\n0.png,cat\n")
+    draw(tmp_path / "nothing" / "0.png", 0, 0)
+    for name, told in (
+        ("objects", "It looks like data for --task detection."),
+        ("maps", "It looks like data for --task segmentation."),
+        ("table", f"There is a table in it: try --data_dir '{tmp_path}/table/my labels.csv'."),
+        ("nothing", "or a table of images."),
+    ):
+        with pytest.raises(DataError) as error:
+            find_sources(Recipe(data_dir=str(tmp_path / name)), labelled=True)
+        assert str(error.value).endswith(told)
+
+
+def test_classes_that_differ_only_in_letter_case_are_told(tmp_path: Path) -> None:
+    for name in ("Cat", "cat", "dog"):
+        for i in range(2):
+            draw(tmp_path / name / f"{i}.png", 0, i)
+    training, _ = find_sources(Recipe(data_dir=str(tmp_path)), labelled=True)
+    told = "Cat and cat differ only in letter case, and are taken for 2 classes."
+    assert told in training.notes and len(training.class_names) == 3

@@ -13,6 +13,7 @@ from convnextv2.data.listing import Walk, visible_folders
 from convnextv2.data.path_list import PathList, PathListBuilder
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
+from convnextv2.text import counted
 
 IMAGE_FOLDERS = (
     *("images", "image", "imgs", "img", "photos", "photo", "pictures", "jpegimages", "input"),
@@ -128,7 +129,7 @@ def pair(folders: Folders) -> Pairs:
     used = [match[stems[i]] for i in chosen]
     spare = len(maps) - len(set(used))
     notes += ((how,) if how else ()) + (
-        (f"{folders.maps}: {spare} label map(s) without an image.",) if spare else ()
+        (f"{folders.maps}: {counted(spare, 'label map(s)')} without an image.",) if spare else ()
     )
     missing = tuple(images[i] for i, stem in enumerate(stems) if stem not in match)
     return Pairs(images.take(chosen), PathList.of(used), missing, spare, notes)

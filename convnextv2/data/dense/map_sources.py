@@ -25,7 +25,7 @@ from convnextv2.data.storage import read_file
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.text import brief
+from convnextv2.text import brief, counted
 
 _MOST_VALUES = 256
 """The most values that are taken for classes without a class table."""
@@ -232,7 +232,7 @@ def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned
             notes=(*pairs.notes, *(f"Left out: {line}" for line in lines)),
         )
     if scan.turned:
-        line = f"{len(scan.turned)} image(s) are turned by EXIF; their maps fit them as turned."
+        line = f"EXIF turns {counted(len(scan.turned), 'image(s)')}; the maps fit what is turned."
         pairs = replace(pairs, notes=(*pairs.notes, line))
     return Scanned(pairs, scan)
 
@@ -295,8 +295,8 @@ def _classes(
     if len(table.names) < 2:
         left = ", ".join(table.names) or "all are ignored"
         raise DataError(
-            f"{len(table.names)} class(es) are left ({left}), so there is nothing to tell apart. "
-            "Look at classes, ignore_values and reduce_zero_label."
+            f"{counted(len(table.names), 'class(es)')} left ({left}), so there is nothing to tell "
+            "apart. Look at classes, ignore_values and reduce_zero_label."
         )
     return table, ignored, notes
 
@@ -352,7 +352,7 @@ def _check_values(scanned: Scanned, coding: Coding) -> None:
     if not unknown:
         return
     few = "; ".join(
-        f"{coding.show(value)} in {scanned.scan.maps[value]:,} map(s), such as "
+        f"{coding.show(value)} in {counted(scanned.scan.maps[value], 'map(s)')}, such as "
         f"{scanned.scan.examples[value]}"
         for value in unknown[:5]
     )
@@ -364,8 +364,8 @@ def _check_values(scanned: Scanned, coding: Coding) -> None:
             "ignores it."
         )
     raise DataError(
-        f"{len(unknown)} value(s) in the label maps are none of the {len(coding.values)} classes: "
-        f"{few}{more}. {remedy}"
+        f"the label maps hold {counted(len(unknown), 'value(s)')} that none of the "
+        f"{len(coding.values)} classes has: {few}{more}. {remedy}"
     )
 
 

@@ -19,6 +19,7 @@ from convnextv2.data.storage import read_file
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.machine import available_cores
+from convnextv2.text import counted
 
 _NAMED = 3
 """Number of files that are named for each kind of defect."""
@@ -73,11 +74,11 @@ class MapScan:
         lines = []
         if pairs.missing:
             few = ", ".join(pairs.missing[:_NAMED]) + ", ..." * (len(pairs.missing) > _NAMED)
-            lines.append(f"{len(pairs.missing)} image(s) without a label map: {few}.")
+            lines.append(f"{counted(len(pairs.missing), 'image(s) without a label map')}: {few}.")
         for kind, found in kinds.items():
             few = "; ".join(each.detail for each in found[:_NAMED])
             more = "; ..." if len(found) > _NAMED else ""
-            lines.append(f"{len(found)} {kind}: {few}{more}")
+            lines.append(f"{counted(len(found), kind)}: {few}{more}")
         return lines
 
 

@@ -13,6 +13,7 @@ from convnextv2.data.listing import visible_folders
 from convnextv2.data.shards.remote import is_remote, remote_tars
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
+from convnextv2.text import counted
 
 ENDING = ".tar"
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -107,7 +108,7 @@ def by_split(
             "train_split to the one that is meant, or to . for all."
         )
     left = [word or "others" for word, some in words.items() if some not in (training, validation)]
-    note = f"{data_dir}: {len(training):,} shard(s) for training"
+    note = f"{data_dir}: {counted(len(training), 'shard(s)')} for training"
     note += f", {len(validation):,} for validation" if validation else ""
     note += f"; not used: {', '.join(left)}." if left else "."
     return ShardSplits(tuple(training), tuple(validation), True, (note,))

@@ -16,7 +16,7 @@ from convnextv2.data.shards.remote import RemoteFiles, is_remote
 from convnextv2.data.shards.tar import describe_kinds
 from convnextv2.data.source import Source
 from convnextv2.errors import DataError
-from convnextv2.text import plain
+from convnextv2.text import counted, plain
 
 CLASSES = "classes.txt"
 """The file beside shards that names the classes of numbers, one in a line, from number 0 on."""
@@ -48,7 +48,7 @@ def shard_source(
     files = open_files(shards, cache_gb)
     index = kept_index(files, label_field)
     if not len(index):
-        raise DataError(f"{data_dir}: its {len(shards):,} shard(s) hold no images.")
+        raise DataError(f"{data_dir}: there is no image in {counted(len(shards), 'shard(s)')}.")
     notes = tuple(f"{data_dir}: {note}" for note in index.notes)
     images = ShardImages(index, files)
     if not labelled:

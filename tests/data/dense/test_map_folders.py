@@ -64,7 +64,7 @@ def test_pairs_have_the_same_names_and_the_rest_is_told(tmp_path: Path) -> None:
     assert [Path(path).name for path in made.images] == ["a.jpg", "b.PNG", "c.jpg"]
     assert [Path(path).name for path in made.maps] == ["A.png", "b.bmp", "c.png"]
     assert [Path(path).name for path in made.missing] == ["lost.jpg"] and made.spare == 1
-    assert any("1 label map(s) without an image" in note for note in made.notes)
+    assert any("1 label map without an image" in note for note in made.notes)
 
 
 @pytest.mark.parametrize(

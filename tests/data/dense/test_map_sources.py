@@ -56,12 +56,12 @@ def test_every_kind_of_defect_is_listed_once_and_can_be_left_out(tmp_path: Path)
         find_map_sources(recipe(root), CPU)
     message = str(error.value)
     for part in (
-        "1 image(s) without a label map: ", "alone.jpg",
-        "1 label map(s) of another size than their image: ",
+        "1 image without a label map: ", "alone.jpg",
+        "1 label map of another size than their image: ",
         "smaller.jpg (80 x 60 px, its map 80 x 56 px)",
-        "1 label map(s) that cannot be used: ", "cut.png",
-        "1 image(s) that cannot be read: ", "bad.jpg",
-        "1 image(s) that EXIF turns, with maps that are not turned", "turned.jpg",
+        "1 label map that cannot be used: ", "cut.png",
+        "1 image that cannot be read: ", "bad.jpg",
+        "1 image that EXIF turns, with maps that are not turned", "turned.jpg",
         "bad_images = skip",
     ):  # fmt: skip
         assert part in message, part
@@ -79,7 +79,7 @@ def test_a_turned_image_whose_map_is_turned_is_used_and_told(tmp_path: Path) -> 
     write_pair(root, "train", "turned", pixels, np.rot90(labels, -1).copy())
     Image.fromarray(pixels).save(root / "images/train/turned.jpg", exif=exif)
     training, _ = find_map_sources(recipe(root), CPU)
-    assert any("turned by EXIF" in note for note in training.notes)
+    assert any("EXIF turns 1 image; the maps fit" in note for note in training.notes)
     index = next(i for i, name in enumerate(training.names) if Path(name).stem == "turned")
     assert training.pixels(index).shape[1:] == training.annotation(index).shape == (80, 60)
 
@@ -89,7 +89,7 @@ def test_values_that_are_no_class_are_refused_with_a_file(tmp_path: Path) -> Non
     pixels, labels = scene(5)
     labels[0, :7] = 9
     write_pair(root, "val", "odd", pixels, labels)
-    with pytest.raises(DataError, match=r"the value 9 in 1 map\(s\), such as .*val/odd.png"):
+    with pytest.raises(DataError, match=r"the value 9 in 1 map, such as .*val/odd.png"):
         find_map_sources(recipe(root), CPU)
     _, validation = find_map_sources(recipe(root, ignore_values=(9,)), CPU)
     assert validation is not None

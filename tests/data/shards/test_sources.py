@@ -126,7 +126,7 @@ def test_patterns_lists_and_folders_of_splits_name_shards(tmp_path):
         samples(tmp_path / "splits" / split / "0.tar", "0", "1")
     training, validation = find_sources(recipe(data_dir=str(tmp_path / "splits")), labelled=True)
     assert len(training) == len(validation) == 2
-    assert training.notes[0].endswith("1 shard(s) for training, 1 for validation.")
+    assert training.notes[0].endswith("1 shard for training, 1 for validation.")
 
 
 def test_a_folder_of_classes_with_a_tar_beside_them_is_a_folder(tmp_path):
@@ -200,7 +200,9 @@ def test_labels_that_are_no_classes_are_refused(tmp_path):
     )
     (tmp_path / "classes.txt").write_text("ash\nbirch\n")
     assert "class number 7, but there are 2 classes" in message(samples(tmp_path / "i.tar", "7"))
-    assert "hold no images" in message(write_tar(tmp_path / "j.tar", [("a.cls", b"0")]))
+    assert "there is no image in 1 shard" in message(
+        write_tar(tmp_path / "j.tar", [("a.cls", b"0")])
+    )
     assert "a brace is open" in message(f"{tmp_path}/{{00..3.tar")
 
 
