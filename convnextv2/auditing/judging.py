@@ -22,8 +22,8 @@ from convnextv2.auditing.labels import (
 )
 from convnextv2.auditing.scan import Look
 from convnextv2.data.loader import EvaluationLoader
+from convnextv2.data.notices import none_readable
 from convnextv2.data.source import Source
-from convnextv2.errors import DataError
 from convnextv2.inference.embedder import Embedder
 
 
@@ -121,5 +121,5 @@ def _embed(paths: Sequence[str], embedder: Embedder, batch_size: int, max_pixels
     )
     features = [torch.from_numpy(embedder.run(batch.pixels)) for batch in loader]
     if not features:
-        raise DataError(f"{paths[0]} and all others: no image can be read.")
+        raise none_readable(paths)
     return torch.cat(features)

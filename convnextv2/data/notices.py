@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from convnextv2.console import say
+from convnextv2.errors import DataError
 from convnextv2.launch import find_launch
 
 MOST_NAMED = 10
@@ -58,3 +59,13 @@ def evaluation_notes(notes: Sequence[str], skipped: Collection[str]) -> list[str
     """
     line = left_out_line(skipped, "validation image")
     return [*notes, line] if line else list(notes)
+
+
+def none_readable(names: Sequence[str], what: str = "image") -> DataError:
+    """Return the error that none of some images can be read.
+
+    Args:
+        names: Their names.
+        what: One of them in words.
+    """
+    return DataError(f"no {what} can be read, for example {names[0]}.")

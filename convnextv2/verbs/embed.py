@@ -15,9 +15,10 @@ import convnextv2
 from convnextv2.console import answer
 from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.manifest import read_table
+from convnextv2.data.notices import none_readable
 from convnextv2.data.source import Source
 from convnextv2.data.sources import files
-from convnextv2.errors import DataError, RecipeError
+from convnextv2.errors import RecipeError
 from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.inference.embedding_file import EmbeddingFile, check_embedding_file
 from convnextv2.kernels import choice
@@ -161,7 +162,7 @@ def _write(
             file.give_up(error)
         raise
     if file is None:
-        raise DataError(f"{source.names[0]} and all others: no image can be read.")
+        raise none_readable(source.names)
     missing = [source.names[row] for row in np.flatnonzero(~has_row).tolist()]
     return file, [(name, loader.skipped.get(name, "not readable.")) for name in missing]
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from convnextv2.console import say
 from convnextv2.data.loader import build_prediction_loader
-from convnextv2.data.notices import say_left_out
+from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
@@ -245,7 +245,7 @@ def _see(model: _Model, source: Source, recipe: Recipe, what: str) -> _Seen:
         row += len(indices)
     say_left_out(loader.skipped, what)
     if not parts:
-        raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
+        raise none_readable(source.names, what)
     joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
     return _Seen(joined[0], joined[1], joined[2], joined[3], thumbnails)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from convnextv2.console import say
 from convnextv2.data.named import default_class_names
+from convnextv2.data.notices import none_readable
 from convnextv2.data.sources import files
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.device import choose_device
@@ -111,7 +112,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
             each.occlusion.save(folder / f"{stem}-occlusion.png")
         say(f"{plain(name)}: {each.answer}")
     if not shown:
-        raise DataError(f"{source.names[0]} and all others: no image can be read.")
+        raise none_readable(source.names)
     figures = {"images": f"{len(shown):,}"}
     return Explained([image_section(shown)], {"images": told, "mistakes": []}, figures)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convnextv2.console import answer, say
 from convnextv2.data.loader import build_prediction_loader
-from convnextv2.data.notices import say_left_out
+from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.errors import DataError
@@ -85,5 +85,5 @@ def _embed(embedder: Embedder, source: Source, recipe: Recipe, what: str) -> tup
         labels.append(batch.targets.clone())
     say_left_out(loader.skipped, what)
     if not features:
-        raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
+        raise none_readable(source.names, what)
     return torch.from_numpy(np.concatenate(features)), torch.cat(labels)

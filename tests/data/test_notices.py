@@ -1,6 +1,6 @@
 import pytest
 
-from convnextv2.data.notices import evaluation_notes, left_out_line, say_left_out
+from convnextv2.data.notices import evaluation_notes, left_out_line, none_readable, say_left_out
 
 
 def test_images_that_are_left_out_are_counted_and_named() -> None:
@@ -23,3 +23,8 @@ def test_notes_of_an_evaluation_end_with_what_was_left_out() -> None:
     assert evaluation_notes(("one",), ()) == ["one"]
     first, last = evaluation_notes(("one",), ("a.jpg",))
     assert first == "one" and last.startswith("1 validation image could not be read")
+
+
+def test_an_error_names_one_of_the_images_that_cannot_be_read() -> None:
+    error = none_readable(["a.jpg", "b.jpg"], "training image")
+    assert str(error) == "no training image can be read, for example a.jpg."

@@ -17,7 +17,7 @@ from torch import Tensor
 from convnextv2.console import say
 from convnextv2.data.chance import stream
 from convnextv2.data.loader import build_evaluation_loader
-from convnextv2.data.notices import say_left_out
+from convnextv2.data.notices import none_readable, say_left_out
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
@@ -282,7 +282,7 @@ def _batches(
         yield batch.pixels, batch.targets
     say_left_out(loader.skipped, what)
     if not read:
-        raise DataError(f"{source.names[0]} and all others: no {what} can be read.")
+        raise none_readable(source.names, what)
 
 
 def _normalised(recipe: Recipe, pixels: Tensor, place: Place) -> Tensor:
