@@ -13,18 +13,18 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "leak": (
         "Leaks between splits",
-        "The same picture, or nearly the same, lies in two splits, so that what is measured on one "
-        "is known from the other. Look at similar pictures before you believe that they are one.",
+        "The same picture, or nearly the same, is in two splits, so figures measured on one are "
+        "helped by the other. Look at similar pictures before you believe that they are one.",
     ),
     "contradiction": (
         "Copies with different labels",
-        "At most one of the labels is right, if it is one picture.",
+        "If they show one picture, at most one of the labels is right.",
     ),
     "wrong_label": (
         "Probably wrong labels",
         "Classifiers that never saw these images are confident of another class.",
     ),
-    "duplicate": ("Duplicates", "The same picture lies in one split more than once."),
+    "duplicate": ("Duplicates", "The same picture is in one split more than once."),
     "near_duplicate": (
         "Near duplicates",
         "Nearly the same picture: written again, resized, cut a little, or mirrored. Similar "

@@ -97,8 +97,8 @@ class LossWatch:
             self._told = all(abs(loss / self.baseline - 1) < _STILL for loss in self._losses)
             if self._told:
                 return (
-                    f"loss {loss:.4g}: {_LINES} lines at what predicting each tile's mean costs. "
-                    "The model has collapsed, or has not begun to learn."
+                    f"loss {loss:.4g}: for {_LINES} lines, about what predicting the mean of each "
+                    "tile costs. The model has collapsed, or has not begun to learn."
                 )
         return ""
 
