@@ -1,4 +1,4 @@
-"""What the pages of all tasks share: their places, their titles and summaries, the pre-training."""
+"""What the pages of all tasks share: their places, titles and summaries, and the pre-training."""
 
 from __future__ import annotations
 
