@@ -16,10 +16,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/convnextv2 demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
 
 test-lowest: $(LOWEST)/dev.stamp
-	$(LOWEST)/bin/python -m pytest -n auto $(TESTS)
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
