@@ -161,6 +161,10 @@ class TrainingLoader:
 
         return self._reader.read(rest)
 
+    def end(self) -> None:
+        """End the worker processes, which stay between epochs; `batches` starts new ones."""
+        self._reader.workers.end()
+
 
 class EvaluationLoader:
     """Batches of a rank's share of the images, each image exactly once over all ranks, in order.

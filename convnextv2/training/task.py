@@ -46,6 +46,9 @@ class Batches(Protocol):
     def batches(self, epoch: int, first_batch: int = 0) -> Iterable[Any]:
         """Return the batches of an epoch, starting with batch number `first_batch`."""
 
+    def end(self) -> None:
+        """End what prepares batches, such as processes, when the run has ended."""
+
 
 class Examined(NamedTuple):
     """What an examination at the end of an epoch found.

@@ -119,6 +119,9 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         raise TrainingError(text) from error
     finally:
         keeper.close()
+        # The traceback of an error keeps the loader alive as long as someone holds it, as notebooks
+        # do, and the loader its processes.
+        task.loader.end()
 
 
 def _build_deadline(

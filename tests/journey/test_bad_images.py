@@ -1,6 +1,7 @@
 """Images that cannot be read, in every verb that reads them for a run."""
 
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from runs import SMALL, weights
 
 import convnextv2
 from convnextv2.cli import main
+from convnextv2.errors import DataError
 from convnextv2.tasks.measure import measure
 
 
@@ -140,3 +142,15 @@ def test_an_image_that_goes_away_before_the_report_costs_an_example_only(
     out = capsys.readouterr().out
     assert "An example is left out of the report: " in out and "red/0.png: cannot be opened" in out
     assert "Report: " in out
+
+
+def test_no_process_outlives_a_run_that_failed(spoilt: Path, tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    with pytest.raises(DataError, match="letter.jpg|0.png|empty.png") as caught:
+        convnextv2.train(
+            data_dir=spoilt, out=tmp_path / "run", model="custom", depths=[1, 1, 1, 1],
+            dims=[8, 16, 24, 32], image_size=64, batch_size=4, drop_last=False, workers=1,
+            bad_images="fail", precision="float32", device="cpu", tensorboard=False, epochs=1,
+        )  # fmt: skip
+    assert caught.tb is not None  # which notebooks keep, with all that it leads to
+    assert set(multiprocessing.active_children()) == before
