@@ -1,11 +1,9 @@
 """Runs that find out how many images they can take at once."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_ranks
 from runs import SMALL, metrics
 
 from convnextv2.cli import main
@@ -40,15 +38,11 @@ def test_a_run_says_and_keeps_what_was_found(
 
 
 def test_two_ranks_agree_and_evaluate_each_image_once(photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["-m", "convnextv2", "train", *arguments(photos, tmp_path / "run")]
-    command += ["--global_batch", "8"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "batch_size auto: 4, and accumulate 1, on 2 ranks: 8 images in a step." in done.stdout
+    own = arguments(photos, tmp_path / "run")
+    printed = run_ranks(2, "train", *own, "--global_batch", 8)
+    assert "batch_size auto: 4, and accumulate 1, on 2 ranks: 8 images in a step." in printed
     assert open_run(tmp_path / "run").recipe.batch_size == 4
     (record,) = (record for record in metrics(tmp_path / "run") if record["kind"] == "eval")
     # Measured by both ranks in training, and by one for the report.
-    (shown,) = (line for line in done.stdout.splitlines() if line.startswith("top-1"))
+    (shown,) = (line for line in printed.splitlines() if line.startswith("top-1"))
     assert f"{record['top1']:.2%}" in shown

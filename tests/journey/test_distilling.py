@@ -1,13 +1,11 @@
 """Students of a teacher: resumed, on several ranks, with images that have no labels."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_ranks
 from runs import SMALL, draw, metrics, weights
 from trees import network, save
 
@@ -120,13 +118,6 @@ def test_images_without_labels_join_in_and_none_of_validation(
     assert "without a teacher" in capsys.readouterr().err
 
 
-def ranks(number: int, given: list[str]) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={number}"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, *given], env=environment, check=True, timeout=300)
-
-
 @pytest.mark.parametrize("elastic", [True, False])
 def test_two_ranks_learn_what_one_learns(
     elastic: bool, photos: Path, teacher: Path, more: Path, tmp_path: Path
@@ -138,7 +129,7 @@ def test_two_ranks_learn_what_one_learns(
     torch.set_num_threads(1)  # as the ranks have
     assert main(command("train", photos, one, teacher, *options, "--accumulate", "2")) == 0
     torch.set_num_threads(before)
-    ranks(2, command("train", photos, two, teacher, *options))
+    run_ranks(2, *command("train", photos, two, teacher, *options))
     a, b = weights(one), weights(two)
     if elastic:
         assert all(torch.equal(a[name], b[name]) for name in a)

@@ -1,13 +1,11 @@
 """Runs that are to go on although something changed or broke meanwhile."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import Program, finish_ranks, run_ranks
 from runs import SMALL, draw, metrics, weights
 
 from convnextv2.cli import main
@@ -148,14 +146,9 @@ def test_a_disk_that_is_full_costs_one_line_and_no_checkpoint(
     options = ["--data_dir", str(photos), "--out", str(out), *FIXED]
     kept = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*") if path.is_file()}
     command = ["train", *options, "3", "--resume", "auto", "--async_save", async_save]
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, "20000", *command],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    [(code, _, errors)] = finish_ranks([Program("-c", LIMITED, 20000, *command)])
+    assert code == 2, errors
+    (line,) = errors.splitlines()
     assert "File too large. Free some space" in line
     assert {path: path.read_bytes() for path in kept} == kept
     assert not list((out / "checkpoints").rglob("*.safetensors.tmp"))
@@ -199,28 +192,14 @@ def test_a_checkpoint_of_mindcv_inside_of_a_run_leaves_its_network_alone(
     assert equal(halted, straight)
 
 
-def launch(ranks: int, *command: str) -> str:
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
-    done = subprocess.run(
-        [*launcher, *command],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_another_number_of_ranks_keeps_the_images_of_a_step(photos: Path, tmp_path: Path) -> None:
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     command = ["train", "--data_dir", str(photos), *FIXED, "2", "--resume", "auto", "--out"]
-    launch(2, *command, str(straight), "--save_every_steps", "2", "--keep_policy", "all")
+    run_ranks(2, *command, straight, "--save_every_steps", "2", "--keep_policy", "all")
     shutil.copytree(straight, halted)
     for folder in sorted((halted / "checkpoints").iterdir())[1:]:
         shutil.rmtree(folder)  # it was killed in the middle of the first epoch
-    printed = launch(1, *command, str(halted))
+    printed = run_ranks(1, *command, halted)
     assert "1 rank in place of 2: batch_size 4 and accumulate 2 keep 8 images in a step." in printed
     assert "at step 2 (epoch 0, batch 4)" in printed
     one, other = weights(halted), weights(straight)

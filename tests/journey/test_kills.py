@@ -2,22 +2,20 @@
 was never killed."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import Program, finish_ranks
 from runs import SMALL, metrics
 
 from convnextv2.weights.safetensors import read_tensors
 
-# Each run is a copy of a process that has imported everything, since that takes most of its time.
-KILLER = """
-import atexit, json, os, shutil, sys, threading, traceback
+# Ends at file operation number `point`; 0 for none. At its end, a program calls first what it
+# registered last.
+KILLED = """
+import atexit, os, shutil, sys
 
-count, point = 0, 0
+count, point = 0, int(sys.argv[1])
 
 def counted(function):
     def call(*arguments, **options):
@@ -29,68 +27,20 @@ def counted(function):
     return call
 
 os.replace, os.fsync, shutil.rmtree = counted(os.replace), counted(os.fsync), counted(shutil.rmtree)
-
+atexit.register(lambda: print("operations", count))
 from convnextv2.cli import main
-import convnextv2.verbs.pretrain, convnextv2.verbs.train
-
-for line in sys.stdin:
-    log, point, arguments = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        code, count = 1, 0
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        try:
-            code = main(arguments)
-            for thread in threading.enumerate():  # as the interpreter does before it ends
-                if thread is not threading.main_thread() and not thread.daemon:
-                    thread.join()
-            atexit._run_exitfuncs()
-            print("operations", count)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+sys.exit(main(sys.argv[2:]))
 """
 OPTIONS = ["--epochs", "3", "--lr", "0.01", "--ema", "--keep_checkpoints", "1"]
 EXACT = ("kind", "step", "epoch", "loss", "last_loss", "lr", "top1")
 
 
-class Killer:
-    """Runs command lines, and kills them at their file operation number `point`; 0 for none."""
-
-    def __init__(self) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", KILLER],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, photos: Path, out: Path, point: int, verb: str, *more: str) -> tuple[int, str]:
-        """Return the exit code and what was printed."""
-        data = ["--data_dir", str(photos), "--out", str(out), "--resume", "auto"]
-        log, process = out.with_suffix(".log"), self._process
-        asked = str(log), point, [verb, *data, *OPTIONS, *SMALL, *more]
-        process.stdin.write(json.dumps(asked) + "\n")
-        process.stdin.flush()
-        return int(process.stdout.readline()), log.read_text()
-
-    def close(self) -> None:
-        self._process.communicate(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def killer() -> Iterator[Killer]:
-    killer = Killer()
-    yield killer
-    killer.close()
+def run(photos: Path, out: Path, point: int, verb: str, *more: str) -> tuple[int, str]:
+    """Return the exit code and what was printed by a run that is killed at a file operation."""
+    data = ["--data_dir", photos, "--out", out, "--resume", "auto"]
+    words = [point, verb, *data, *OPTIONS, *SMALL, *more]
+    [(code, printed, errors)] = finish_ranks([Program("-c", KILLED, *words)])
+    return code, printed + errors
 
 
 def told(out: Path) -> list[dict]:
@@ -116,17 +66,17 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_at_a_file_operation_changes_nothing(
-    killer: Killer, photos: Path, tmp_path: Path, case: str
+    photos: Path, tmp_path: Path, case: str
 ) -> None:
     straight, asked = tmp_path / "straight", CASES[case]
-    code, printed = killer.run(photos, straight, 0, *asked)
+    code, printed = run(photos, straight, 0, *asked)
     assert code == 0, printed
     operations = int(printed.split("operations")[1])
     every = max(1, operations // 3)
     for point in range(every // 2 + 1, operations, every):
         out = tmp_path / f"killed-{point}"
-        assert killer.run(photos, out, point, *asked)[0] == 137
-        code, printed = killer.run(photos, out, 0, *asked)
+        assert run(photos, out, point, *asked)[0] == 137
+        code, printed = run(photos, out, 0, *asked)
         assert code == 0, (point, printed)
         assert told(out) == told(straight), point
         for name in ("last", "best") if asked[0] == "train" else ("last",):

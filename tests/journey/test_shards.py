@@ -1,16 +1,14 @@
 """Runs on tar files equal runs on the folder that was packed, also after a kill in mid-epoch."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import OURS, Program, finish_ranks
 from runs import SMALL, metrics, weights
 from shards import tars_of
 
@@ -80,14 +78,14 @@ def test_a_run_on_shards_that_is_killed_in_the_middle_of_an_epoch_ends_the_same(
     tars: Path, straight: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    arguments = [sys.executable, "-m", "convnextv2", *command(tars, out, "--workers", "1")]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = Program(*OURS, *command(tars, out, "--workers", "1"))
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         if (out / "checkpoints" / "epoch-00000-step-00000004").is_dir():
-            os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.02)
-    assert process.wait() == -signal.SIGKILL
+    run.send_signal(signal.SIGKILL)
+    [(code, *_)] = finish_ranks([run])
+    assert code == -signal.SIGKILL
     assert main(command(tars, out, "--resume")) == 0
     assert equal(out, straight)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import OURS, Program, run_ranks
 from runs import SMALL, metrics, weights
 
 OPTIONS = [
@@ -23,25 +24,9 @@ OPTIONS = [
 ]
 
 
-def start(photos: Path, out: Path, *more: str) -> subprocess.Popen:
-    """A training run in a process group of its own, with one worker."""
-    options = [*OPTIONS, "--log_every_steps", "1"]
-    options[options.index("--workers") + 1] = "1"
-    command = [
-        sys.executable,
-        "-m",
-        "convnextv2",
-        "train",
-        "--data_dir",
-        str(photos),
-        "--out",
-        str(out),
-        *options,
-        *more,
-    ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+def command(photos: Path, out: Path, *more: str) -> list[str]:
+    data = ["--data_dir", str(photos), "--out", str(out)]
+    return ["train", *data, *OPTIONS, "--log_every_steps", "1", *more]
 
 
 def wait_for_steps(out: Path, steps: int) -> None:
@@ -58,10 +43,12 @@ def test_a_signal_to_the_whole_group_loses_no_step(
     photos: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "run"
-    process = start(photos, out)
+    words = command(photos, out, "--workers", "1")
+    process = Program(*OURS, *words, own_session=True, together=True)
     wait_for_steps(out, 8)
     os.killpg(process.pid, number)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate()
+    process.close()
     assert process.returncode == 75, printed
     done = [record["step"] for record in metrics(out) if record["kind"] == "train"][-1]
     (checkpoint,) = sorted((out / "checkpoints").iterdir())
@@ -70,11 +57,10 @@ def test_a_signal_to_the_whole_group_loses_no_step(
 
 
 def torchrun(photos: Path, out: Path) -> list[str]:
-    """The fixed command of a job of two ranks."""
+    """The command of a job of two ranks that are started again when one is lost."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     launcher += ["--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    data = ["train", "--data_dir", str(photos), "--out", str(out), "--resume", "auto"]
-    return [*launcher, "-m", "convnextv2", *data, *OPTIONS, "--log_every_steps", "1"]
+    return [*launcher, "-m", "convnextv2", *command(photos, out, "--resume", "auto")]
 
 
 def rank_of(number: int, agent: int) -> int:
@@ -96,11 +82,7 @@ def test_a_job_of_two_ranks_survives_the_loss_of_one_and_a_stop(
 ) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     straight, out = tmp_path / "straight", tmp_path / "run"
-    done = subprocess.run(
-        torchrun(photos, straight), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-
+    run_ranks(2, *command(photos, straight))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     job = subprocess.Popen(torchrun(photos, out), env=environment, start_new_session=True, **pipes)
     wait_for_steps(out, 10)
@@ -113,10 +95,7 @@ def test_a_job_of_two_ranks_survives_the_loss_of_one_and_a_stop(
     last = [record["step"] for record in metrics(out) if record["kind"] == "train"][-1]
     assert sorted((out / "checkpoints").iterdir())[-1].name.endswith(f"step-{last:08d}"), printed
 
-    done = subprocess.run(
-        torchrun(photos, out), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    run_ranks(2, *command(photos, out, "--resume", "auto"))
     expected, found = weights(straight), weights(out)
     assert all(found[name].equal(expected[name]) for name in expected)
     told = [

@@ -1,10 +1,7 @@
 """Detection from a folder to pictures: training, resuming, measuring, predicting."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 import torch
 from json_answers import read_answer
 from PIL import Image
+from processes import run_alone, run_ranks
 from runs import SMALL, metrics, weights
 from shapes import write_coco, write_voc, write_yolo
 
@@ -84,25 +82,12 @@ def test_a_run_killed_in_mid_epoch_goes_on_bit_for_bit(data: Path, tmp_path: Pat
     assert metrics(straight)[-1]["ap"] == metrics(halted)[-1]["ap"]
 
 
-def launch(*words: str | Path | int) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2", "train"]
-    done = subprocess.run(
-        [*launcher, *map(str, words)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_two_ranks_learn_measure_and_go_on_together(data: Path, tmp_path: Path) -> None:
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     one_each = ("--batch_size", 1, "--epochs", 1)
-    launch(*DETECT, "--data_dir", data, "--out", straight, *one_each, *OFTEN)
+    run_ranks(2, "train", *DETECT, "--data_dir", data, "--out", straight, *one_each, *OFTEN)
     halt(straight, halted)
-    launch("--out", halted, "--resume")
+    run_ranks(2, "train", "--out", halted, "--resume")
     assert_equal(straight, halted)
     assert main(["validate", str(straight)]) == 0
     measured = [record for record in metrics(straight) if record["kind"] == "eval"]
@@ -112,13 +97,7 @@ def test_two_ranks_learn_measure_and_go_on_together(data: Path, tmp_path: Path) 
 def test_the_number_of_workers_changes_nothing(data: Path, tmp_path: Path) -> None:
     common = ["--data_dir", data, "--epochs", 1, "--out"]
     assert train(*common, tmp_path / "0") == 0
-    words = [*DETECT, *map(str, common), str(tmp_path / "1"), "--workers", "1"]
-    subprocess.run(
-        [sys.executable, "-m", "convnextv2", "train", *words],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-        timeout=120,
-    )
+    run_alone("train", *DETECT, *common, tmp_path / "1", "--workers", "1")
     assert_equal(tmp_path / "0", tmp_path / "1")
 
 

@@ -1,10 +1,8 @@
 """A segmentor is trained, goes on, is measured, started from other weights, and used."""
 
 import json
-import os
+import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 from maps import CLASSES, draw_maps, scene
 from PIL import Image
+from processes import run_alone, run_ranks
 from runs import SMALL, draw, metrics, weights
 
 import convnextv2
@@ -125,16 +124,16 @@ def test_predict_writes_overlays_and_indices(
     assert (out / "classes.csv").read_text().splitlines()[1:] == ["0,background", "1,red", "2,blue"]
 
 
-def resumed(straight: Path, halted: Path, step: int, *command: str) -> None:
-    """Take away all checkpoints after a step, go on, and compare."""
+def halt(straight: Path, halted: Path, step: int) -> None:
+    """Copy a run without the checkpoints after a step."""
     shutil.copytree(straight, halted)
     for folder in (halted / "checkpoints").iterdir():
         if not folder.name.endswith(f"step-{step:08d}"):
             shutil.rmtree(folder)
-    subprocess.run(
-        [*command, "--resume", "--out", str(halted)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True, timeout=300,
-    )  # fmt: skip
+
+
+def assert_equal(straight: Path, halted: Path) -> None:
+    """Compare the weights and the losses of two runs."""
     expected, found = weights(straight), weights(halted)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert [each["loss"] for each in metrics(straight) if each["kind"] == "train"] == [
@@ -149,33 +148,26 @@ STEPS = (
 
 
 def test_a_run_goes_on_exactly_in_the_middle_of_an_epoch(data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "convnextv2", "train", "--data_dir", str(data), *TASK, *STEPS]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    out = tmp_path / "straight"
-    subprocess.run([*command, "--out", str(out)], env=environment, check=True, timeout=300)
-    resumed(out, tmp_path / "halted", 4, *command)
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    command = ["train", "--data_dir", data, *TASK, *STEPS, "--out"]
+    run_alone(*command, straight)
+    halt(straight, halted, 4)
+    run_alone(*command, halted, "--resume")
+    assert_equal(straight, halted)
 
 
 def test_two_ranks_go_on_exactly_in_the_middle_of_an_epoch(data: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
-    command = [*launcher, "train", "--data_dir", str(data), *TASK, *STEPS, "--batch_size", "2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    out = tmp_path / "straight"
-    subprocess.run([*command, "--out", str(out)], env=environment, check=True, timeout=300)
-    resumed(out, tmp_path / "halted", 4, *command)
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    command = ["train", "--data_dir", data, *TASK, *STEPS, "--batch_size", 2, "--out"]
+    run_ranks(2, *command, straight)
+    halt(straight, halted, 4)
+    run_ranks(2, *command, halted, "--resume")
+    assert_equal(straight, halted)
 
 
-def test_two_ranks_measure_every_image_once(trained: Path, data: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "convnextv2"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [*launcher, "validate", str(trained), "--workers", "0", "--json"],
-        env=environment, check=True, timeout=300, capture_output=True, text=True,
-    )  # fmt: skip
+def test_two_ranks_measure_every_image_once(trained: Path) -> None:
+    answer = json.loads(run_ranks(2, "validate", trained, "--workers", 0, "--json"))
     alone = convnextv2.validate(str(trained), workers=0)
-    answer = json.loads(done.stdout)
     assert answer["images"] == 4
     found = [each["iou"] for each in answer["classes"]]
     assert found == [each["iou"] for each in alone.to_dict()["classes"]]
@@ -273,8 +265,6 @@ def test_what_does_not_fit_is_said_in_a_line(
 ) -> None:
     command = ["train", "--data_dir", str(data), "--out", str(tmp_path / "run"), *TASK]
     assert main([*command, *more.split()]) == 2
-    import re
-
     assert re.search(what, capsys.readouterr().err)
 
 

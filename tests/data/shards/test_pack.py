@@ -1,12 +1,11 @@
 import hashlib
 import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import Program, finish_ranks
 from shards import folder_of, picture
 
 import convnextv2
@@ -82,8 +81,8 @@ convnextv2.pack_data(sys.argv[1], sys.argv[2], images_per_shard=5)
 def test_packing_that_was_killed_goes_on_and_gives_the_same_bytes(tmp_path, point):
     folder = folder_of(tmp_path / "folder")
     convnextv2.pack_data(folder, tmp_path / "whole", images_per_shard=5)
-    arguments = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "killed"), str(point)]
-    assert subprocess.run(arguments, stdout=subprocess.DEVNULL).returncode == 137
+    killed = Program("-c", KILLED, folder, tmp_path / "killed", point)
+    assert finish_ranks([killed])[0][0] == 137
     assert hashes(tmp_path / "killed") != hashes(tmp_path / "whole") or point == 10
     packed = convnextv2.pack_data(folder, tmp_path / "killed", images_per_shard=5)
     assert packed.kept == {1: 0, 4: 1, 6: 3, 10: 6}[point]
