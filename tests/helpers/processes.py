@@ -84,7 +84,7 @@ class Program:
             self._told.close()
         return self.returncode
 
-    def communicate(self, timeout: float = 240) -> tuple[str, str]:
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
         """Wait until the program has ended, and return its output and its errors."""
         self.wait(timeout)
         told = []
