@@ -38,7 +38,7 @@ def pretrain(options: PretrainOptions) -> Run:
             report_pretraining(run, open_weights(find_weights(run.path)))
             say(f"Report: {run.report}")
             say(
-                "Next: convnextv2 train --config small_data --data_dir DATA "
+                "Next: convnextv2 train --config finetune --data_dir DATA "
                 f"--init {typed(run.path)} --out RUN"
             )
     return start.run

@@ -22,7 +22,7 @@ def report_pretraining(run: Run, weights: Weights) -> None:
     recipe = run.recipe
     quarantine = Quarantine(run.path) if recipe.bad_images == "quarantine" else None
     name = typed(run.path)
-    fine_tune = f"convnextv2 train --config small_data --data_dir DATA --init {name} --out RUN"
+    fine_tune = f"convnextv2 train --config finetune --data_dir DATA --init {name} --out RUN"
     page = build_page(
         f"FCMAE pre-training: {title(recipe)}",
         summary={
