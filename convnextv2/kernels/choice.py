@@ -113,7 +113,7 @@ def are_used_for(x: Tensor) -> bool:
     return (
         x.dtype in dtypes
         and (not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) in dtypes)
-        and (are_on() if kind == "cpu" else _are_on_gpu(x.device.index))
+        and (are_on() if kind == "cpu" else _are_on_gpu(x.device.index, x.dtype))
         and not _is_traced()
     )
 
@@ -125,10 +125,10 @@ def are_on() -> bool:
 
 
 @_constant
-def _are_on_gpu(index: int) -> bool:
+def _are_on_gpu(index: int, dtype: torch.dtype) -> bool:
     if _choice == "plain":
         return False
-    reason = reason_against(index)
+    reason = reason_against(index, dtype)
     if reason and _choice == "native":
         raise _missing(reason, "")
     return not reason

@@ -1,7 +1,8 @@
 """Whether the kernels for GPUs run on one of this machine's, asked before their first use.
 
 Triton compiles them then, for this very GPU, and keeps what it compiled (TRITON_CACHE_DIR). Each is
-compared with PyTorch once in a process, as the library is.
+compared with PyTorch once in a process, as the library is, but only in the dtypes that are used:
+for each of them the compiler takes its time.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ LEAST_CAPABILITY = (8, 0)
 
 
 @cache
-def reason_against(index: int) -> str:
+def reason_against(index: int, dtype: torch.dtype = torch.float32) -> str:
     """Say why a GPU does without the kernels.
 
     A failure of the compiler or a wrong result is said on stderr too, since it is not expected.
 
     Args:
         index: The number of the GPU, as PyTorch counts them.
+        dtype: Of the activations.
 
     Returns:
         The reason; "" if the GPU has them.
@@ -41,7 +43,8 @@ def reason_against(index: int) -> str:
     try:
         from convnextv2.kernels.gpu.call import call
 
-        reason = disagreement(partial(call, torch.device("cuda", index)), GPU)
+        device = torch.device("cuda", index)
+        reason = disagreement(partial(call, device), {dtype: GPU[dtype]}, on_gpu=True)
     except Exception as error:  # Triton raises any kind: its own, the compiler's, the driver's
         text = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"Triton did not build them: {text[0][:200]}"

@@ -6,6 +6,7 @@ not here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -231,7 +232,7 @@ _operation(
     None,  # on the CPU, PyTorch's own runs
     lambda x, weight, bias, eps: (
         _like(x),
-        *(x.new_empty(x.shape[:-1].numel(), dtype=torch.float32) for _ in range(2)),
+        *(x.new_empty(math.prod(x.shape[:-1]), dtype=torch.float32) for _ in range(2)),
     ),
     gpu="layer_norm",
 )

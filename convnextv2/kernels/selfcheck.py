@@ -28,13 +28,19 @@ class _Check(NamedTuple):
     expected: Tensor
 
 
-def disagreement(call: Callable[..., None], tolerances: Mapping[torch.dtype, float] = CPU) -> str:
+def disagreement(
+    call: Callable[..., None],
+    tolerances: Mapping[torch.dtype, float] = CPU,
+    *,
+    on_gpu: bool = False,
+) -> str:
     """Find the first function that computes something else than PyTorch.
 
     Args:
         call: Runs a function of the kernels, given its name, a tensor of the dtype that is meant,
             and its arguments.
-        tolerances: `CPU` or `GPU`, which also says which functions there are.
+        tolerances: The dtypes to look at, each with how far off a result may be.
+        on_gpu: Whether the functions are those of the kernels for GPUs.
 
     Returns:
         Which function differs, and by how much relative to its largest value. "" if none does.
@@ -47,7 +53,7 @@ def disagreement(call: Callable[..., None], tolerances: Mapping[torch.dtype, flo
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
     ):
-        own = _layer_norm if tolerances is GPU else _squares
+        own = _layer_norm if on_gpu else _squares
         for dtype, tolerance in tolerances.items():
             for check in [*_depthwise(dtype), *own(dtype), *_gelu(dtype)]:
                 call(check.function, torch.empty(0, dtype=dtype), *check.arguments, check.out)

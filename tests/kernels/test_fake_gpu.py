@@ -46,7 +46,7 @@ class Calls(TorchDispatchMode):
 
 @pytest.fixture(params=["auto", "plain"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(choice, "reason_against", lambda index: "")
+    monkeypatch.setattr(choice, "reason_against", lambda index, dtype=None: "")
     monkeypatch.setattr(common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     choice.choose(request.param, GPU)

@@ -22,7 +22,7 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     choice.choose("auto")
 
 
-def broken(*_: object) -> str:
+def broken(*_: object, on_gpu: bool) -> str:
     raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable")
 
 
@@ -38,7 +38,12 @@ def broken(*_: object) -> str:
             "the GPU has compute capability 7.5, and the kernels need 8.0",
         ),
         (gpus, "disagreement", broken, "Triton did not build them: Failed to find C compiler."),
-        (gpus, "disagreement", lambda *_: "depthwise in torch.float32 differs by 1", "depthwise"),
+        (
+            gpus,
+            "disagreement",
+            lambda *_, on_gpu: "depthwise in torch.float32 differs by 1",
+            "depthwise",
+        ),
     ],
     ids=["CUDA", "Triton", "old", "compiler", "wrong"],
 )
@@ -62,11 +67,35 @@ def test_the_reason_is_said(
 
 def test_kernels_that_agree_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    asked: list[int] = []
-    monkeypatch.setattr(gpus, "disagreement", lambda *_: asked.append(1) or "")
+    asked: list[torch.dtype] = []
+
+    def agree(call: object, tolerances: dict[torch.dtype, float], *, on_gpu: bool) -> str:
+        asked.extend(tolerances)
+        return ""
+
+    monkeypatch.setattr(gpus, "disagreement", agree)
     assert choice.choose("native", GPU) == choice.choose("auto", GPU) == "native"
-    assert choice.in_use(GPU) == "Triton" and len(asked) == 1
+    assert choice.in_use(GPU) == "Triton" and asked == [torch.float32]
+    # The dtypes of activations are asked for as they come.
+    assert choice._are_on_gpu(3, torch.bfloat16) and choice._are_on_gpu(3, torch.bfloat16)
+    assert asked == [torch.float32, torch.bfloat16]
     assert choice.choose("plain", GPU) == "plain" and choice.in_use(GPU) == "PyTorch's"
+
+
+def test_kernels_that_are_insisted_on_and_differ_in_a_dtype_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton")
+
+    def agree(call: object, tolerances: dict[torch.dtype, float], *, on_gpu: bool) -> str:
+        return "" if torch.float32 in tolerances else "gelu_scale in torch.float16 differs by 1"
+
+    monkeypatch.setattr(gpus, "disagreement", agree)
+    assert choice.choose("auto", GPU) == "native"
+    assert not choice._are_on_gpu(3, torch.float16)
+    assert choice.choose("native", GPU) == "native"
+    with pytest.raises(DeviceError, match="kernels = native: gelu_scale in torch.float16"):
+        choice._are_on_gpu(3, torch.float16)
 
 
 def test_other_devices_have_none() -> None:

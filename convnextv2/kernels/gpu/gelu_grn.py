@@ -210,7 +210,7 @@ def gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
     x, work = x.contiguous(), _Work(x, images, adds=True)
     partial = torch.empty(images, work.parts, work.channels, dtype=torch.float32, device=x.device)
     work.launch(_squares, x, partial, tanh=tanh)
-    return partial.sum(1)
+    return partial.sum(1) if work.parts > 1 else partial.squeeze(1)
 
 
 def gelu_scale(x: Tensor, scale: Tensor, shift: Tensor, tanh: bool) -> Tensor:
@@ -251,7 +251,7 @@ def gelu_products(x: Tensor, gradient: Tensor, images: int, tanh: bool) -> Tenso
         images, work.parts, 2, work.channels, dtype=torch.float32, device=x.device
     )
     work.launch(_products, x, gradient, partial, tanh=tanh)
-    return partial.sum(1)
+    return partial.sum(1) if work.parts > 1 else partial.squeeze(1)
 
 
 def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh: bool) -> Tensor:
