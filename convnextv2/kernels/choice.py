@@ -110,12 +110,13 @@ def are_used_for(x: Tensor) -> bool:
     if kind not in ("cpu", "cuda"):
         return False
     dtypes = CPU if kind == "cpu" else GPU
-    return (
-        x.dtype in dtypes
-        and (not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) in dtypes)
-        and (are_on() if kind == "cpu" else _are_on_gpu(x.device.index, x.dtype))
-        and not _is_traced()
-    )
+    cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if x.dtype not in dtypes or cast not in dtypes:
+        return False
+    if kind == "cpu":
+        return are_on() and not _is_traced()
+    index = x.device.index
+    return _are_on_gpu(index, x.dtype) and _are_on_gpu(index, cast) and not _is_traced()
 
 
 @_constant

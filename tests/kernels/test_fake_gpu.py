@@ -19,6 +19,7 @@ from convnextv2.kernels import choice
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE
 
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA")
 GPU = torch.device("cuda", 0)
 DEPTHS = (2, 2, 6, 2)  # of atto
 
@@ -89,6 +90,21 @@ def ours(blocks: int, norms: int) -> dict[str, int]:
     """How often each operation runs forward."""
     names = dict.fromkeys(("depthwise", "gelu_squares", "gelu_scale"), blocks)
     return {f"convnextv2.{name}": n for name, n in (names | {"layer_norm": norms}).items()}
+
+
+def test_the_dtype_of_autocast_is_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The convolution of float32 activations computes in it."""
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr(choice, "reason_against", lambda index, dtype: asked.append(dtype) or "no")
+    with FakeTensorMode(), torch.device(GPU):
+        x = torch.empty(1, 2, 2, 8)
+        assert not choice.are_used_for(x) and asked == [torch.float32]
+        monkeypatch.setattr(choice, "reason_against", lambda index, dtype: asked.append(dtype))
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: True)
+        monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+        assert choice.are_used_for(x) and asked[1:] == [torch.float32, torch.bfloat16]
+        monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.float64)
+        assert not choice.are_used_for(x) and len(asked) == 3
 
 
 def test_inference_does_not_take_the_form_for_the_cpu(kernels: str) -> None:
