@@ -8,6 +8,7 @@ is one of the right ones. Images without any are left out, as there.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,17 +49,8 @@ def read_answers(path: Path, names: Sequence[str], class_names: Sequence[str]) -
     Raises:
         DataError: The file cannot be read, or names none of the images, or an unknown class.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = _rows_of_csv(text) if path.suffix.lower() == ".csv" else json.loads(text)
-        if isinstance(content, list):
-            content = _by_order(content, names)
-        listed = {str(name): _list(classes) for name, classes in content.items()}
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as right classes of images ({' '.join(str(error).split())}). "
-            "Expected JSON, or CSV with the columns image and classes."
-        ) from error
+    content = read_file_of_answers(path)
+    listed = _by_order(content, names, path) if isinstance(content, list) else content
     indices = _indices(names)
     rows = {name: row for row, name in enumerate(class_names)}
     found = {
@@ -72,6 +64,32 @@ def read_answers(path: Path, names: Sequence[str], class_names: Sequence[str]) -
             "names of these files."
         )
     return found
+
+
+def read_file_of_answers(path: Path) -> dict[str, list[Any]] | list[list[Any]]:
+    """Read a file of right classes, whichever images they are of.
+
+    Args:
+        path: See `read_answers`.
+
+    Returns:
+        The classes of each image by its name, or lists in the order of the images.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = _rows_of_csv(text) if path.suffix.lower() == ".csv" else json.loads(text)
+        if isinstance(content, list):
+            return [_list(classes) for classes in content]
+        return {str(name): _list(classes) for name, classes in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(
+            f"{path}: cannot be read as right classes of images ({why}). Expected JSON, or CSV "
+            "with the columns image and classes."
+        ) from error
 
 
 def measure_answers(predictions: Predictions, answers: Answers, place: Place) -> SeveralAnswers:
@@ -94,15 +112,19 @@ def measure_answers(predictions: Predictions, answers: Answers, place: Place) ->
 
 
 def _rows_of_csv(text: str) -> dict[str, list[str]]:
-    rows = csv.DictReader(text.splitlines())
-    if not {"image", "classes"} <= set(rows.fieldnames or ()):
-        raise ValueError("no columns image and classes")
-    return {row["image"]: [one for one in row["classes"].split("|") if one] for row in rows}
+    for separator in ",;\t":  # Excel writes semicolons where the comma is for decimals
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        if {"image", "classes"} <= set(rows.fieldnames or ()):
+            return {row["image"]: [one for one in row["classes"].split("|") if one] for row in rows}
+    raise ValueError("no columns image and classes")
 
 
-def _by_order(content: list[Any], names: Sequence[str]) -> dict[str, Any]:
+def _by_order(content: list[Any], names: Sequence[str], path: Path) -> dict[str, Any]:
     if len(content) != len(names):
-        raise ValueError(f"{len(content)} lists for {len(names)} images")
+        raise DataError(
+            f"{path}: has {len(content):,} lists of classes for {len(names):,} images. Give as "
+            "many, or name the images."
+        )
     ordered = sorted(names, key=lambda name: (Path(name).name, name))
     return dict(zip(ordered, content, strict=True))
 

@@ -37,6 +37,15 @@ from convnextv2.training.state import Progress, best_of, load_optimizer
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.opened import Weights
 
+_KINDS = {
+    "classifier": "one class for each image",
+    "multi_label": "any number of labels for each image",
+    "fcmae": "pre-training",
+    "segmentation": "segmentation",
+    "detection": "detection",
+}
+"""The tasks in words, by the kind of their weights."""
+
 
 def resume_run(
     recipe: Recipe,
@@ -78,6 +87,7 @@ def resume_run(
     saved = Progress.read(checkpoint.progress)
     then = Conditions.read(saved.conditions)
     before, allowed = run.recipe, recipe.resume_allow or ()
+    _check_kind(checkpoint.description, description, folder)
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
     check_shapes(state.model, {**checkpoint.weights, **checkpoint.beside}, folder)
     same_images = then.images == here.images and then.global_batch == here.global_batch
@@ -99,6 +109,16 @@ def resume_run(
         saved.best_epoch = best_of(done, score)[1]
     convert_position(saved, then, here)
     return saved, pace, here
+
+
+def _check_kind(before: Description, now: Description, folder: Path) -> None:
+    """Raise CheckpointError if a checkpoint is of another task, which shapes may not tell."""
+    if before.kind != now.kind:
+        raise CheckpointError(
+            f"{folder}: is of a run for {_KINDS.get(before.kind, before.kind)}, and this one would "
+            f"be for {_KINDS.get(now.kind, now.kind)}. Resume with the verb, the task and the "
+            "labels that it was started with, or start a new run with --init."
+        )
 
 
 def check_shapes(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:

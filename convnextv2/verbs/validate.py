@@ -13,7 +13,11 @@ from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
 from convnextv2.evaluation.intervals import with_intervals
 from convnextv2.evaluation.metrics import Evaluation
-from convnextv2.evaluation.several_answers import measure_answers, read_answers
+from convnextv2.evaluation.several_answers import (
+    measure_answers,
+    read_answers,
+    read_file_of_answers,
+)
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe, group_of
@@ -75,6 +79,7 @@ def validate(options: ValidateOptions) -> AnyEvaluation:
         for note in notes + more:
             say(note)
         _check_sizes(opened, options.sizes)
+        _check_answers(opened, options.answers)
         if options.coverage is not None:
             check_coverage(opened, recipe, options.coverage, options.prior)
         measured = measure(opened, recipe, place, options.prior, options.tta)
@@ -139,6 +144,21 @@ def _open(
     return opened, config, beneath
 
 
+def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
+    """Check a file of several right classes before anything is measured.
+
+    Raises:
+        RecipeError: The model is no classifier of one class.
+        DataError: The file cannot be read.
+    """
+    if not file:
+        return
+    card = opened.card if isinstance(opened, Artifact) else opened.description
+    if card.kind != "classifier":
+        raise RecipeError(f"answers = {file}: is for classifiers of one class. Leave answers out.")
+    read_file_of_answers(Path(file))
+
+
 def _with_answers(measured: AnyMeasured, place: Place, options: ValidateOptions) -> dict[str, Any]:
     """Measure by a file of several right classes, and print a line.
 
@@ -146,13 +166,11 @@ def _with_answers(measured: AnyMeasured, place: Place, options: ValidateOptions)
         The figures under "answers"; empty without such a file.
 
     Raises:
-        RecipeError: The model is no classifier.
-        DataError: The file cannot be used.
+        DataError: The file names none of the images, or an unknown class.
     """
     if not options.answers:
         return {}
-    if not isinstance(measured, Measured):
-        raise RecipeError(f"answers = {options.answers}: is for classifiers of one class.")
+    assert isinstance(measured, Measured), "_check_answers has checked that"
     answers = read_answers(
         Path(options.answers), measured.source.names, measured.description.class_names
     )

@@ -32,6 +32,7 @@ def written(folder: Path, name: str, content: object) -> Path:
             "a.json",
             {"a/2.jpg": ["ash", 2], "1.jpg": ["birch"], "3.jpg": [], "c/5.jpg": ["2"], "x": [0]},
         ),
+        ("b.csv", "\ufeffimage;classes\r\n2.jpg;ash|2\r\n1.jpg;1\r\n3.jpg;\r\n5.jpg;2\r\n"),
         ("a.csv", "image,classes\n2.jpg,ash|cedar\nb/1.jpg,birch\n3.jpg,\n5.jpg,cedar\n"),
     ],
 )
@@ -77,7 +78,7 @@ def test_any_number_of_ranks_counts_the_same(ranks: int) -> None:
         ({"z.jpg": [0]}, "names none of the 5 images, such as a/2.jpg"),
         ({"2.jpg": ["birhc"]}, "'birhc' is no class of the model. Did you mean 'birch'"),
         ({"2.jpg": [7]}, "7 is no class of the model. Expected a name, or below 3"),
-        ([[0]], "1 lists for 5 images"),
+        ([[0]], "has 1 lists of classes for 5 images"),
         ("nonsense", "cannot be read"),
         ({"2.jpg": 1}, "1 is no list"),
         ({"2.jpg": "ash"}, "'ash' is no list"),
@@ -91,3 +92,9 @@ def test_mistakes_are_one_line(content: object, why: str, tmp_path: Path) -> Non
         read_answers(tmp_path / "missing.csv", NAMES, CLASSES)
     with pytest.raises(DataError, match="columns image and classes"):
         read_answers(written(tmp_path, "b.csv", "x,y\n1,2\n"), NAMES, CLASSES)
+
+
+def test_a_name_may_hold_any_line_end(tmp_path: Path) -> None:
+    text = 'image,classes\n"a\u2028b.jpg",ash\n"c\nd.jpg",birch\n'
+    names = ["a\u2028b.jpg", "c\nd.jpg"]
+    assert read_answers(written(tmp_path, "a.csv", text), names, CLASSES) == {0: {0}, 1: {1}}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from json_answers import read_answer
 from patches import COLOURS, draw_patches, patch_table
-from runs import metrics, weights
+from runs import draw, metrics, weights
 
 from convnextv2 import export, predict, validate
 from convnextv2.cli import main
@@ -328,3 +328,20 @@ def test_starting_from_several_labels_keeps_the_rows_of_known_classes(
     assert find_sources(open_run(out).recipe, labelled=True)[0].is_multi_label
     evaluations = [record for record in metrics(out) if record["kind"] == "eval"]
     assert evaluations[0]["map"] > 0.9
+
+
+def test_a_run_does_not_go_on_with_another_kind_of_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(8):
+        draw(tmp_path / f"{i}.png", i % 3, i)
+    table = tmp_path / "one.csv"
+    table.write_text("path,label\n" + "".join(f"{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
+    options = ["--data_dir", str(table), "--out", str(tmp_path / "run"), *SETTINGS]
+    options += ["--batch_size", "2", "--epochs", "1"]
+    assert main(["train", *options]) == 0
+    table.write_text("path,label\n" + "".join(f"{i}.png,{('a|b', 'b')[i % 2]}\n" for i in range(8)))
+    allowed = ["--epochs", "2", "--resume", "--labels", "multi"]
+    assert main(["train", *options, *allowed]) == 2
+    told = capsys.readouterr().err
+    assert "is of a run for one class for each image, and this one would be for any" in told

@@ -8,13 +8,13 @@ import torch
 from json_answers import read_answer
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
-from trees import CLASSES, network
+from trees import CLASSES, network, save
 
 from convnextv2 import validate
 from convnextv2.cli import main
 from convnextv2.data.sources import files
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.errors import RecipeError
+from convnextv2.errors import DataError, RecipeError
 from convnextv2.find import open_run_weights
 from convnextv2.preprocessing import Preprocessing
 
@@ -84,3 +84,13 @@ def test_several_right_answers(
         best = network()(images).argmax(1).numpy()
     right = [one in (target, 2) for one, target in zip(best, targets, strict=True)][:-1]
     assert found == {"top1": sum(right) / 23, "images": 23}
+
+
+def test_a_file_of_answers_is_looked_at_before_anything_is_measured(
+    weights: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="right classes of images .No such file or directory"):
+        validate(weights, data_dir=tmp_path / "nothing", answers=tmp_path / "lost.json", **HOW)
+    several = save(network(), tmp_path / "labels", kind="multi_label", thresholds=[0.5] * 4)
+    with pytest.raises(RecipeError, match="is for classifiers of one class"):
+        validate(several, data_dir=tmp_path / "nothing", answers=tmp_path / "lost.json", **HOW)

@@ -136,5 +136,7 @@ def local_shard(path: str) -> Shard:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+        is_pattern = "*" in path or "?" in path
+        remedy = " Name the folder, or a pattern such as train-{000..146}.tar." * is_pattern
+        raise DataError(f"{path}: cannot be read ({error.strerror}).{remedy}") from None
     return Shard(path, found.st_size, str(found.st_mtime_ns))

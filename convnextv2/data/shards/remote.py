@@ -263,8 +263,10 @@ def _named(address: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(f"{address}: is not there. Check the address.") from None
-    # A package is missing, which fsspec names; or the kind of address is not known.
-    except (PermissionError, ImportError, ValueError) as error:
+    except ImportError as error:  # a package is missing, which fsspec names
+        remedy = "All of its kind, in the project's checkout: pip install '.[remote]'"
+        raise DataError(f"{address}: cannot be read ({_told(error)}). {remedy}.") from None
+    except (PermissionError, ValueError) as error:  # or the kind of address is not known
         raise DataError(f"{address}: cannot be read ({_told(error)}).") from None
     except Exception as error:  # of the network, whatever its library calls it
         raise StorageError(f"{address}: is out of reach ({_told(error)}).") from None
