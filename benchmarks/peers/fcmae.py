@@ -15,6 +15,7 @@ from works import (
     Work,
     batches,
     dtype_name,
+    has_kernels,
     precisions,
     random_images,
     step,
@@ -43,8 +44,8 @@ BOTH = (DENSE, DEFAULT)
 def groups(device: torch.device) -> list[Group]:
     """List the groups of masked pre-training."""
     best_dtype = precisions(device)[-1]
-    on_cpu = device.type == "cpu"  # elsewhere there is one kind of kernels
-    tiles = "visible tiles, PyTorch's kernels, compiled" if on_cpu else "visible tiles, compiled"
+    both = has_kernels(device)  # elsewhere there is one kind of kernels
+    tiles = "visible tiles, PyTorch's kernels, compiled" if both else "visible tiles, compiled"
     found = []
     for size, batch in batches(device).items():
         build = partial(validity, size, batch=batch, device=device)
@@ -67,7 +68,7 @@ def groups(device: torch.device) -> list[Group]:
             # compiled contestants has one choice.
             one_kind = ("masked-dense, compiled", tiles)
             found.append(group("compiled-fcmae", contestants=one_kind, memory_of=()))
-            if on_cpu:
+            if both:
                 native = (DEFAULT, "visible tiles, compiled")
                 found.append(group("compiled-fcmae-native", contestants=native, memory_of=()))
     return found + curves(best_dtype, device)
@@ -118,7 +119,7 @@ def fcmae(
     for name, (is_dense, is_compiled, kernels) in CONTESTANTS.items():
         if name not in only:
             continue
-        if device.type != "cpu" and "kernels" in name:
+        if not has_kernels(device) and "kernels" in name:
             continue  # it would be the same as another contestant there
         model = FCMAE(create_model(f"convnextv2_{size}", num_classes=None)).to(device)
         choice.choose("plain")

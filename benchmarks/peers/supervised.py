@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from works import Group, Work, batches, dtype_name, precisions, random_images, step
+from works import Group, Work, batches, dtype_name, has_kernels, precisions, random_images, step
 
 from convnextv2.model.convnext import create_model
 
@@ -34,7 +34,7 @@ def groups(device: torch.device) -> list[Group]:
                 Group, build=build, images=batch, model=size, precision=dtype_name(dtype)
             )
             found.append(group("train", contestants=TRAIN, memory_of=MEMORY_OF, needs="timm"))
-            if device.type == "cpu":  # elsewhere there is one kind of kernels
+            if has_kernels(device):  # elsewhere there is one kind of kernels
                 found.append(group("eager-train", contestants=EAGER))
     return found
 
@@ -56,7 +56,7 @@ def supervised(
     for name, (is_timm, is_compiled, kernels) in CONTESTANTS.items():
         if name not in only:
             continue
-        if device.type != "cpu" and "kernels" in name:
+        if not has_kernels(device) and "kernels" in name:
             continue  # it would be the same as another contestant there
         build = timm.create_model if is_timm else create_model
         model = build(f"convnextv2_{size}").to(device).to(memory_format=torch.channels_last).train()

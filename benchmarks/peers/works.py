@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,15 +81,21 @@ def random_images(batch: int, device: torch.device, image_size: int = SIZE) -> T
     return images.to(device, memory_format=torch.channels_last)
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Return whether there are kernels of our own for a device, beside PyTorch's."""
+    return device.type in ("cpu", "cuda")
+
+
 def choose(kernels: str, device: torch.device) -> None:
     """Choose our kernels.
 
     Args:
         kernels: "native" or "plain". With "", the choice stays, for models that are not ours.
-        device: Elsewhere than on the CPU there are no native kernels.
+        device: Where they are to run.
     """
     if kernels:
-        choice.choose(kernels if device.type == "cpu" else "plain")  # type: ignore[arg-type]
+        name: Any = kernels if has_kernels(device) else "plain"
+        choice.choose(name, device)
 
 
 def step(
