@@ -1,5 +1,6 @@
 """The verbs and the numbers on a GPU; without one these tests are left out."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convnextv2.cli import main
+from convnextv2.kernels import choice
 from convnextv2.model.convnext import create_model
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.training import loop
@@ -85,6 +87,39 @@ def test_fcmae_in_float64_equals_the_processors() -> None:
     found.backward()
     assert relative(found, expected) < 1e-10
     assert max(map(relative, (p.grad for p in model.parameters()), gradients)) < 1e-9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there are kernels for CUDA only")
+def test_with_our_kernels_fcmae_learns_what_it_does_in_float64() -> None:
+    device = torch.accelerator.current_accelerator()
+    assert choice.choose("auto", device) == "native"
+    model = randomise(FCMAE(create_model("convnextv2_atto", num_classes=None), decoder_dim=64))
+    images = torch.randn(4, 3, 96, 128)
+    masks = draw_masks(4, (3, 4), 0.6, torch.Generator().manual_seed(0))
+    exact = copy.deepcopy(model).double()
+    loss = exact(images.double(), *masks)
+    loss.backward()
+    expected = [loss, *(parameter.grad for parameter in exact.parameters())]
+    model, images = model.to(device), images.to(device)
+    masks = tuple(mask.to(device) for mask in masks)
+
+    def step(dtype: torch.dtype) -> list[Tensor]:
+        model.zero_grad()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = model(images, *masks)
+        loss.backward()
+        return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())]
+
+    matmul = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        found = step(torch.float32)
+        assert max(map(relative, found, expected)) < 1e-4
+        half = step(torch.bfloat16)
+        assert all(gradient.isfinite().all() for gradient in half)
+        assert relative(half[0], loss) < 1e-2
+    finally:
+        torch.set_float32_matmul_precision(matmul)
 
 
 def read(run: Path) -> list[dict]:
