@@ -74,6 +74,17 @@ def test_pictures_of_predictions_do_not_become_images(make, tmp_path: Path) -> N
     assert list(files_in(images)) == [str(images / "a.png")]
 
 
+@pytest.mark.parametrize(("make", "what"), [(segmentor, "segmentor"), (detector, "detector")])
+def test_a_folder_of_pictures_is_not_called_like_a_table(make, what, tmp_path: Path) -> None:
+    weights = save_dense(make(), tmp_path / "weights")
+    image = smooth(tmp_path / "a.png")
+    (tmp_path / "file").write_text("mine")
+    for name in ("found.csv", "found.JSON", "file"):
+        with pytest.raises(RecipeError, match=f"predictions of a {what} are pictures and data in"):
+            convnextv2.predict(weights, image, out=tmp_path / name, device="cpu")
+    assert not list(tmp_path.glob("found*")) and (tmp_path / "file").read_text() == "mine"
+
+
 def test_embeddings_do_not_become_images_and_replace_only_embeddings(
     photos: Path, classifier: Path, tmp_path: Path
 ) -> None:

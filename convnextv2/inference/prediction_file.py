@@ -33,6 +33,20 @@ def check_prediction_file(path: Path) -> None:
     check_place(path)
 
 
+def check_folder(path: Path, kind: str) -> None:
+    """Check that the predictions of a segmentor or a detector can go to a folder of this name.
+
+    Raises:
+        RecipeError: There is a file of this name, or the name is that of a file of predictions.
+    """
+    if path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir()):
+        what = "a segmentor" if kind == "segmentation" else "a detector"
+        raise RecipeError(
+            f"out = {path}: the predictions of {what} are pictures and data in a folder. Give the "
+            f"name of a folder, such as {path.with_suffix('')}."
+        )
+
+
 def _check_replaced(path: Path) -> None:
     """Raise RecipeError if a file exists that holds something else than predictions.
 

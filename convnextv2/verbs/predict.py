@@ -14,7 +14,11 @@ from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.errors import DataError
 from convnextv2.find import find_weights, open_run_weights
 from convnextv2.inference.answer import result_of
-from convnextv2.inference.prediction_file import check_prediction_file, write_predictions
+from convnextv2.inference.prediction_file import (
+    check_folder,
+    check_prediction_file,
+    write_predictions,
+)
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.kernels import choice
 from convnextv2.places import check_unread
@@ -59,6 +63,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     if out is not None:
         check_prediction_file(out)
     elif options.out:
+        check_folder(Path(options.out), kind)
         check_unread(Path(options.out), options.images)
     for note in notes:
         print(note, file=sys.stderr)

@@ -111,18 +111,21 @@ def _prepare(sources: Mapping[str, Source], out: Path, images_per_shard: int) ->
             f"{out}: holds shards that were packed from other images, or with other options. Give "
             "the same images and options to go on, choose another folder, or remove this one."
         )
-    if before is None and any(out.glob("*.tar")):
+    names = sorted(path.name for path in out.iterdir())
+    others = [name for name in names if not name.startswith(".") and name != f"{PLAN}.tmp"]
+    if before is None and others:
         raise RunError(
-            f"{out}: holds tar files that pack_data did not write. Choose another folder."
+            f"{out}: holds files that pack_data did not write, such as {plain(others[0])}. Choose "
+            "another folder."
         )
     classes = next(iter(sources.values())).class_names
     if bad := [name for name in classes if not name.strip() or len(name.splitlines()) > 1]:
         raise DataError(
             f"class {plain(bad[0])!r}: cannot be named in a line of text. Rename the class."
         )
+    write_json(out / PLAN, plan)  # first, since it tells that the other files are of a packing
     if classes:
         write_text(out / CLASSES, "".join(f"{name}\n" for name in classes))
-    write_json(out / PLAN, plan)
 
 
 def _identity(source: Source) -> dict[str, object]:

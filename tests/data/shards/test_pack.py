@@ -104,7 +104,7 @@ def test_another_packing_is_refused(tmp_path):
     assert hashes(out) == before
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "x.tar").write_bytes(b"")
-    with pytest.raises(RunError, match="tar files that pack_data did not write"):
+    with pytest.raises(RunError, match="files that pack_data did not write, such as "):
         convnextv2.pack_data(folder, tmp_path / "theirs")
     with pytest.raises(DataError, match="no such folder"):
         convnextv2.pack_data(tmp_path / "none", out)
@@ -204,6 +204,16 @@ def test_progress_is_told_for_each_shard(tmp_path):
     (tmp_path / "out").mkdir()
     pack_module.pack({"images": source}, tmp_path / "out", 5, lambda *each: told.append(each))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_shards_do_not_go_among_other_files(tmp_path):
+    folder = folder_of(tmp_path / "folder", 2)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "classes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"did not write, such as classes\.txt"):
+        convnextv2.pack_data(folder, tmp_path / "run")
+    assert (tmp_path / "run" / "classes.txt").read_text() == "mine"
+    assert not list((tmp_path / "run").glob("*.tar"))
 
 
 @pytest.mark.parametrize("inside", [".", "shards"])
