@@ -1,4 +1,4 @@
-"""Classify images with a trained model."""
+"""Apply a trained model to images: classes, labels, maps or objects."""
 
 from __future__ import annotations
 

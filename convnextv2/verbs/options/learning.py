@@ -48,7 +48,7 @@ class TrainOptions(
     takes_recipe=True,
     shown=(*_SHOWN, "val_split", "ema"),
 ):
-    """Train a classifier, from scratch or from --init."""
+    """Train a classifier, segmentor or detector, from scratch or from --init."""
 
     config: PathLike | None = argument("RECIPE", RECIPE, default=None)
     show_images: PathLike = _show_images()

@@ -14,7 +14,7 @@ from convnextv2.verbs.options.shared import INFERENCE, PRIOR, RUN, json_option
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options, verb="predict", knobs=INFERENCE):
-    """Classify images."""
+    """Classify images, or find the classes of their pixels or the objects in them."""
 
     run: PathLike = argument("RUN", RUN)
     images: Sequence[PathLike] = argument("IMAGE", "Image files, or folders of them.", many=True)
