@@ -95,6 +95,9 @@ def find_map_sources(
     if recipe.num_samples is not None and recipe.num_samples < len(training):
         order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
         training = training.subset(order[: recipe.num_samples].sort().values.numpy())
+    if validation is not None:  # what holds for both is said once
+        own = (note for note in validation.notes if note not in training.notes)
+        validation = replace(validation, notes=tuple(own))
     return replace(training, notes=(*notes, *training.notes)), validation
 
 

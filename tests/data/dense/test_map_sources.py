@@ -31,6 +31,16 @@ def test_images_and_maps_are_found_with_their_classes(tmp_path: Path) -> None:
         assert training.pixels(i).shape[1:] == labels.shape
 
 
+def test_what_holds_for_both_splits_is_said_once(tmp_path: Path) -> None:
+    root = draw_maps(tmp_path)
+    for path in list(root.glob("annotations/*/*.png")):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    training, validation = find_map_sources(recipe(root), CPU)
+    assert validation is not None
+    said = [note for note in (*training.notes, *validation.notes) if "end in _mask" in note]
+    assert len(said) == 1
+
+
 def test_a_source_can_be_sent_to_workers_and_cut(tmp_path: Path) -> None:
     training, _ = find_map_sources(recipe(draw_maps(tmp_path)), CPU)
     part = pickle.loads(pickle.dumps(training)).subset([5, 2])
