@@ -8,7 +8,7 @@ from pathlib import Path
 from convnextv2.checkpoint import is_sharded
 from convnextv2.errors import RunError
 from convnextv2.run import Run
-from convnextv2.weights.catalog import public_weights
+from convnextv2.weights.catalog import near_names, public_weights
 from convnextv2.weights.containers import CONFIGURATIONS
 from convnextv2.weights.description import read_model_json
 from convnextv2.weights.hub import download, is_hub_name
@@ -46,9 +46,10 @@ def find_weights(path: str | Path) -> Path:
     if not path.exists():
         if known := public_weights(name):
             return download(known.repository)
+        near = f" Did you mean {' or '.join(names)}?" if (names := near_names(name)) else ""
         raise RunError(
             f"{path}: no such file or folder. Expected a run folder, a checkpoint, a weights "
-            "file, or a name that `convnextv2 models --weights` lists."
+            f"file, or a name that `convnextv2 models --weights` lists.{near}"
         )
     if is_sharded(path):
         raise RunError(

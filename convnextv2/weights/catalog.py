@@ -8,6 +8,7 @@ of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from convnextv2.errors import CheckpointError
 
@@ -136,6 +137,12 @@ def public_weights(name: str) -> PublicWeights | None:
         The entry, or None if there is none of that name.
     """
     return _BY_NAME.get(name)
+
+
+def near_names(name: str) -> list[str]:
+    """Return up to three short names that a user may have meant by a name that is none."""
+    longer = [known for known in _BY_NAME if known.startswith(f"{name}.")]
+    return longer[:3] or get_close_matches(name, _BY_NAME, n=3, cutoff=0.7)
 
 
 def proposed_start(model: str) -> PublicWeights:

@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 
-from convnextv2.errors import CheckpointError
+from convnextv2.errors import CheckpointError, RunError
+from convnextv2.find import find_weights
 from convnextv2.model.convnext import SIZES
 from convnextv2.weights.catalog import CATALOG, proposed_start, public_weights
 
@@ -43,3 +44,18 @@ def test_what_is_proposed_allows_commercial_use() -> None:
     assert proposed["convnextv2_tiny"].name == "convnext_tiny.in12k_ft_in1k"
     with pytest.raises(CheckpointError, match="no public weights for model = convnextv2_huge"):
         proposed_start("convnextv2_huge")
+
+
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("convnext_tiny", "Did you mean convnext_tiny.in12k_ft_in1k or convnext_tiny."),
+        ("convnext_nano.in12k_ft_in1", "Did you mean convnext_nano.in12k_ft_in1k"),
+        ("shoes", "lists."),
+    ],
+)
+def test_a_name_that_is_none_is_answered_with_the_nearest(name: str, proposed: str) -> None:
+    with pytest.raises(RunError) as error:
+        find_weights(name)
+    assert proposed in str(error.value)
+    assert ("Did you mean" in str(error.value)) == ("Did you mean" in proposed)
