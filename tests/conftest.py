@@ -17,16 +17,17 @@ def pytest_runtestloop() -> None:
     gc.enable()
 
 
+# With more threads than cores, the suite would take twice the time. The number also reaches the
+# processes that tests start. What starts the workers reads this file too, and they inherit its
+# number, which is for one process.
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-# The variable also reaches the processes that tests start. With more threads than cores, the suite
-# would take twice the time.
-torch.set_num_threads(
-    int(
-        os.environ.setdefault(
-            "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers))
-        )
-    )
-)
+if "PYTEST_XDIST_WORKER" in os.environ and os.environ.pop("THREADS_OF_ONE_PROCESS", ""):
+    del os.environ["OMP_NUM_THREADS"]
+if "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["THREADS_OF_ONE_PROCESS"] = "yes"
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,9 @@ def obey(order: dict, files: list[int], channel: socket.socket) -> dict:
 
 def run(kind: str, *words: str) -> None:
     """Run a program as `python KIND WORDS` does: `-m` a module, `-c` code, or a file."""
+    # OpenMP read the variable when the original was started.
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if kind == "-m":
         sys.argv = list(words)
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
