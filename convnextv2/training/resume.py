@@ -114,10 +114,11 @@ def resume_run(
 def _check_kind(before: Description, now: Description, folder: Path) -> None:
     """Raise CheckpointError if a checkpoint is of another task, which shapes may not tell."""
     if before.kind != now.kind:
+        was, would_be = (_KINDS.get(each.kind, each.kind) for each in (before, now))
         raise CheckpointError(
-            f"{folder}: is of a run for {_KINDS.get(before.kind, before.kind)}, and this one would "
-            f"be for {_KINDS.get(now.kind, now.kind)}. Resume with the verb, the task and the "
-            "labels that it was started with, or start a new run with --init."
+            f"{folder}: belongs to a run for {was}, and this one would be for {would_be}. Resume "
+            "with the verb, the task and the labels that it was started with, or start a new run "
+            "with --init."
         )
 
 

@@ -133,7 +133,7 @@ def test_resuming_with_another_verb_or_model_is_refused(
 ) -> None:
     before = [(folder / "recipe.yaml").read_text() for folder in (pretrained, trained)]
     assert main(["train", "--resume", "--out", str(pretrained)]) == 2
-    assert "a pre-training run" in capsys.readouterr().err
+    assert "belongs to a run for pre-training" in capsys.readouterr().err
     assert main(["train", "--resume", "--out", str(trained), "--dims", "8,8,8,8"]) == 2
     assert "another model" in capsys.readouterr().err
     assert [(folder / "recipe.yaml").read_text() for folder in (pretrained, trained)] == before

@@ -344,4 +344,4 @@ def test_a_run_does_not_go_on_with_another_kind_of_labels(
     allowed = ["--epochs", "2", "--resume", "--labels", "multi"]
     assert main(["train", *options, *allowed]) == 2
     told = capsys.readouterr().err
-    assert "is of a run for one class for each image, and this one would be for any" in told
+    assert "belongs to a run for one class for each image, and this one would be for any" in told
