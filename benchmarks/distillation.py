@@ -1,4 +1,4 @@
-"""What a teacher is worth where few photographs have labels: docs/how-to/distil.md.
+"""Measure what a teacher is worth where few photographs have labels.
 
     python benchmarks/distillation.py DATA OUT --init FCMAE --teacher RUN [--jobs 2] [KNOBS]
 

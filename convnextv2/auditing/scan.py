@@ -27,7 +27,7 @@ _BLUR_TAPS = 9
 
 
 class Look(NamedTuple):
-    """What the scan finds in one image.
+    """The findings of the scan in one image.
 
     Attributes:
         error: Why it cannot be read; empty if it can. Nothing else is known then, except its hash.

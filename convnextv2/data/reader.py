@@ -125,10 +125,10 @@ class Reader:
             else:
                 return
             index, why = next(iter(away.items()))
-            self.patience.wait(
-                why,
-                lambda: not self.images.source.is_out_of_reach(index),  # noqa: B023
-            )
+            self.patience.wait(why, partial(self._is_back, index))
+
+    def _is_back(self, index: int) -> bool:
+        return not self.images.source.is_out_of_reach(index)
 
     def _rest(self, rest: Rest, done: int, more: int) -> Iterator[list[Position]]:
         return map(self.left_out.without_listed, rest(done + more))

@@ -46,7 +46,7 @@ _MAIN = {
     "balanced accuracy": "balanced_accuracy",
     "macro F1": "macro_f1",
 }
-"""What the page begins with, and the figures' names in an `Evaluation`."""
+"""The page begins with these figures: each label, and the name in an `Evaluation`."""
 _WORDS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 PNG_PIXELS = 300_000
 """Larger pictures become JPEG, so that the file stays small enough to send."""

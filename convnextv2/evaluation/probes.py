@@ -22,7 +22,7 @@ _MOST_SIMILARITIES = 1 << 24
 
 
 class Probed(NamedTuple):
-    """What probes found, as shares of the validation images.
+    """The accuracies of the probes, as shares of the validation images.
 
     Attributes:
         knn: The accuracy of the nearest neighbours.

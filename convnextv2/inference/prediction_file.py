@@ -14,7 +14,7 @@ from convnextv2.places import check_place, exists_already, start_of
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 _KEYS = ('"predictions": ', '"scores": ', '"threshold": ')
-"""What an object of JSON with predictions has near its start, beside the image."""
+"""A JSON object with predictions has one of these keys near its start, beside the image."""
 _UNKNOWN = ("possible", "foreign", "foreignness")
 
 

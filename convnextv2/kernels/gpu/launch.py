@@ -1,4 +1,4 @@
-"""What the launches of all kernels have in common: sizes of blocks, and the device."""
+"""Choose the sizes of blocks and the device with which kernels are launched."""
 
 from __future__ import annotations
 
