@@ -109,17 +109,15 @@ class _LayerNorm(torch.autograd.Function):
         ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
     ) -> None:
         x, weight, _, _ = inputs
-        _, means, deviations = output
-        ctx.mark_non_differentiable(means, deviations)
-        ctx.save_for_backward(x, weight, means, deviations)
+        _, means, rstds = output
+        ctx.mark_non_differentiable(means, rstds)
+        ctx.save_for_backward(x, weight, means, rstds)
 
     @staticmethod
     @once_differentiable  # the kernels have no second derivatives
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, means, deviations = ctx.saved_tensors
-        of_x, of_both = torch.ops.convnextv2.layer_norm_backward(
-            x, gradient, weight, means, deviations
-        )
+        x, weight, means, rstds = ctx.saved_tensors
+        of_x, of_both = torch.ops.convnextv2.layer_norm_backward(x, gradient, weight, means, rstds)
         return of_x, of_both[0], of_both[1], None
 
 
@@ -130,7 +128,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         x: (..., C).
         weight: (C,).
         bias: (C,).
-        eps: What is added to the variance before the root.
+        eps: Added to the variance before the square root is taken.
 
     Returns:
         x's shape and dtype.
@@ -190,8 +188,8 @@ def gelu_grn(
         gamma: (C,).
         beta: (C,).
         images: N for statistics of each image, 1 for those of all together.
-        eps: What is added to the mean norm before the division.
-        tanh: Whether GELU has its tanh form, and not the exact one.
+        eps: Added to the mean norm before the division.
+        tanh: Whether GELU has its tanh form instead of the exact one.
 
     Returns:
         x's shape and dtype.
@@ -227,8 +225,8 @@ def mlp_without_gradients(
         weight2: (O, C).
         bias2: (O,).
         images: N for statistics of each image, 1 for those of all together.
-        eps: What is added to the mean norm before the division.
-        tanh: Whether GELU has its tanh form, and not the exact one.
+        eps: Added to the mean norm before the division.
+        tanh: Whether GELU has its tanh form instead of the exact one.
 
     Returns:
         (N, ..., O), in x's dtype or in autocast's.

@@ -1,8 +1,8 @@
-"""Whether the kernels for GPUs run on one of this machine's, asked before their first use.
+"""Find out, before their first use, whether the kernels for GPUs run on a GPU of this machine.
 
 Triton compiles them then, for this very GPU, and keeps what it compiled (TRITON_CACHE_DIR). Each is
-compared with PyTorch once in a process, as the library is, but only in the dtypes that are used:
-for each of them the compiler takes its time.
+compared with PyTorch once in a process, as the library is. It is compared only in the dtypes that
+are used, since compiling takes seconds for each of them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 from convnextv2.kernels.selfcheck import GPU, disagreement
 
 LEAST_CAPABILITY = (8, 0)
-"""Older GPUs do not compute in bfloat16, and newer versions of Triton do not serve them all."""
+"""Older GPUs lack bfloat16 arithmetic, and newer versions of Triton do not support all of them."""
 
 
 @cache
 def reason_against(index: int, dtype: torch.dtype = torch.float32) -> str:
-    """Say why a GPU does without the kernels.
+    """Say why a GPU cannot use the kernels.
 
-    A failure of the compiler or a wrong result is said on stderr too, since it is not expected.
+    A failure of the compiler or a wrong result is also printed to stderr, since it is unexpected.
 
     Args:
         index: The number of the GPU, as PyTorch counts them.
-        dtype: Of the activations.
+        dtype: The dtype of the activations.
 
     Returns:
         The reason; "" if the GPU has them.

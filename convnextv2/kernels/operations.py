@@ -238,7 +238,7 @@ _operation(
 )
 _operation(
     "layer_norm_backward(Tensor x, Tensor gradient, Tensor weight, Tensor means, "
-    "Tensor deviations) -> (Tensor, Tensor)",
+    "Tensor rstds) -> (Tensor, Tensor)",
     None,
     lambda x, *others: (_like(x), x.new_empty(2, x.shape[-1], dtype=torch.float32)),
     gpu="layer_norm",

@@ -19,7 +19,7 @@ from convnextv2.kernels.gpu import depthwise, gelu_grn, layer_norm
 POINTERS = {
     **dict.fromkeys(("x", "y", "gradient", "result", "of_x"), "*bf16"),
     **dict.fromkeys(("weight", "bias", "scale", "shift", "pull", "partial"), "*fp32"),
-    **dict.fromkeys(("means", "deviations"), "*fp32"),
+    **dict.fromkeys(("means", "rstds"), "*fp32"),
     "places": "*i64",
     "runs": "*i32",
     "eps": "fp32",

@@ -1,4 +1,4 @@
-"""Calls a kernel as the library is called, so that one comparison serves both."""
+"""Call a GPU kernel like the C++ library, so that one comparison serves both."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def call(device: torch.device, name: str, x: Tensor, *arguments: Tensor | int | 
     Args:
         device: The GPU.
         name: The function.
-        x: Unused. Its dtype is that of the arguments.
-        *arguments: What the function takes, in order, on the CPU; the last one takes the result.
+        x: Unused. The library needs it for the dtype, which the tensors have here.
+        *arguments: The arguments of the function on the CPU, in order, and last the tensor that
+            gets the result.
     """
     *given, out = arguments
     assert isinstance(out, Tensor)
@@ -43,9 +44,9 @@ def call(device: torch.device, name: str, x: Tensor, *arguments: Tensor | int | 
             result = depthwise_weight(tensors[0], tensors[1], places, runs, numbers)
     elif name.startswith("layer_norm"):
         x, gradient, weight, bias = tensors
-        result, means, deviations = layer_norm(x, weight, bias, 1e-6)
+        result, means, rstds = layer_norm(x, weight, bias, 1e-6)
         if name != "layer_norm":
-            of_x, of_both = layer_norm_backward(x, gradient, weight, means, deviations)
+            of_x, of_both = layer_norm_backward(x, gradient, weight, means, rstds)
             result = of_x if name == "layer_norm_backward" else of_both
     else:
         tanh, images = bool(numbers[0]), numbers[1]

@@ -1,8 +1,8 @@
-"""GELU of ConvNeXt V2 with what GRN does over all positions, on a GPU, forward and backward.
+"""GELU and GRN of ConvNeXt V2 on a GPU: their sums over positions, their values and gradients.
 
-The backward pass keeps the input of GELU only, and computes GELU again. A program takes a share of
-the positions of one image and some channels. Sums over an image are written as partial sums, one
-for each share.
+Only the input of GELU is kept for the backward pass, which computes GELU again. A program takes a
+share of the positions of one image and some channels. Sums over an image are written as partial
+sums, one for each share.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from convnextv2.kernels.gpu.launch import ceil_div, channel_block, chunk, on_dev
 _POSITIONS = 32
 """Positions that a program takes at once."""
 _SHARE = 256
-"""Positions of a program that adds up nothing."""
+"""Positions that a program works on in all, if it writes every element and no sums."""
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def _gelu(x, TANH: tl.constexpr):
     if TANH:  # 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
         square = x * x
         inner = 0.7978845608028654 * x * (1 + 0.044715 * square)
-        small = tl.exp(-2 * tl.abs(inner))  # which never overflows
+        small = tl.exp(-2 * tl.abs(inner))  # at most 1, so that it cannot overflow
         t = (1 - small) / (1 + small)
         t = tl.where(inner < 0, -t, t)
         phi = 0.5 * (1 + t)
@@ -35,6 +35,27 @@ def _gelu(x, TANH: tl.constexpr):
         phi = 0.5 * (1 + tl.erf(x * 0.7071067811865476))
         slope = phi + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
     return x * phi, slope
+
+
+@triton.jit
+def _assignment(positions, parts, share, C: tl.constexpr, CHANNELS: tl.constexpr):
+    """Find what this program works on: a share of the positions of an image, and some channels.
+
+    Returns its number among the shares of all images, the image, the first position of the share,
+    the end of the share, the channels, and which of these exist.
+    """
+    program = tl.program_id(0)
+    part = program % parts
+    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    end = tl.minimum((part + 1) * share, positions)
+    return program.to(tl.int64), (program // parts).to(tl.int64), part * share, end, c, c < C
+
+
+@triton.jit
+def _elements(image, positions, p, end, c, known, C: tl.constexpr):
+    """Find the elements of some positions and channels of an image, and which of them exist."""
+    here = (p < end)[:, None] & known[None, :]
+    return (image * positions + p)[:, None] * C + c[None, :], here
 
 
 @triton.jit(do_not_specialize=["positions", "parts", "share"])
@@ -49,20 +70,14 @@ def _squares(
     POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    task = tl.program_id(0)
-    n, part = task // parts, task % parts
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    known = c < C
-    image = n.to(tl.int64) * positions
+    program, image, first, end, c, known = _assignment(positions, parts, share, C, CHANNELS)
     sums = tl.zeros((POSITIONS, CHANNELS), tl.float32)
-    last = tl.minimum((part + 1) * share, positions)
-    for start in range(part * share, last, POSITIONS):
+    for start in range(first, end, POSITIONS):
         p = start + tl.arange(0, POSITIONS)
-        here = (p < last)[:, None] & known[None, :]
-        values = tl.load(x + (image + p)[:, None] * C + c[None, :], mask=here, other=0.0)
-        value, _ = _gelu(values.to(tl.float32), TANH)
+        at, here = _elements(image, positions, p, end, c, known, C)
+        value, _ = _gelu(tl.load(x + at, mask=here, other=0.0).to(tl.float32), TANH)
         sums += value * value
-    tl.store(partial + task.to(tl.int64) * C + c, tl.sum(sums, 0), mask=known)
+    tl.store(partial + program * C + c, tl.sum(sums, 0), mask=known)
 
 
 @triton.jit(do_not_specialize=["positions", "parts", "share"])
@@ -79,21 +94,14 @@ def _scale(
     POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    task = tl.program_id(0)
-    n, part = task // parts, task % parts
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    known = c < C
-    image = n.to(tl.int64) * positions
-    by = tl.load(scale + n.to(tl.int64) * C + c, mask=known, other=0.0)
-    add = tl.load(shift + c, mask=known, other=0.0)
-    last = tl.minimum((part + 1) * share, positions)
-    for start in range(part * share, last, POSITIONS):
+    _, image, first, end, c, known = _assignment(positions, parts, share, C, CHANNELS)
+    factors = tl.load(scale + image * C + c, mask=known, other=0.0)
+    shifts = tl.load(shift + c, mask=known, other=0.0)
+    for start in range(first, end, POSITIONS):
         p = start + tl.arange(0, POSITIONS)
-        here = (p < last)[:, None] & known[None, :]
-        at = (image + p)[:, None] * C + c[None, :]
-        values = tl.load(x + at, mask=here, other=0.0)
-        value, _ = _gelu(values.to(tl.float32), TANH)
-        result = value * by[None, :] + add[None, :]
+        at, here = _elements(image, positions, p, end, c, known, C)
+        value, _ = _gelu(tl.load(x + at, mask=here, other=0.0).to(tl.float32), TANH)
+        result = value * factors[None, :] + shifts[None, :]
         tl.store(y + at, result.to(y.dtype.element_ty), mask=here)
 
 
@@ -110,26 +118,19 @@ def _products(
     POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    task = tl.program_id(0)
-    n, part = task // parts, task % parts
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    known = c < C
-    image = n.to(tl.int64) * positions
+    program, image, first, end, c, known = _assignment(positions, parts, share, C, CHANNELS)
     products = tl.zeros((POSITIONS, CHANNELS), tl.float32)
-    plain = tl.zeros((POSITIONS, CHANNELS), tl.float32)
-    last = tl.minimum((part + 1) * share, positions)
-    for start in range(part * share, last, POSITIONS):
+    gradients = tl.zeros((POSITIONS, CHANNELS), tl.float32)
+    for start in range(first, end, POSITIONS):
         p = start + tl.arange(0, POSITIONS)
-        here = (p < last)[:, None] & known[None, :]
-        at = (image + p)[:, None] * C + c[None, :]
-        values = tl.load(x + at, mask=here, other=0.0)
+        at, here = _elements(image, positions, p, end, c, known, C)
+        value, _ = _gelu(tl.load(x + at, mask=here, other=0.0).to(tl.float32), TANH)
         g = tl.load(gradient + at, mask=here, other=0.0).to(tl.float32)
-        value, _ = _gelu(values.to(tl.float32), TANH)
         products += g * value
-        plain += g
-    to = partial + task.to(tl.int64) * (2 * C) + c
+        gradients += g
+    to = partial + program * (2 * C) + c
     tl.store(to, tl.sum(products, 0), mask=known)
-    tl.store(to + C, tl.sum(plain, 0), mask=known)
+    tl.store(to + C, tl.sum(gradients, 0), mask=known)
 
 
 @triton.jit(do_not_specialize=["positions", "parts", "share"])
@@ -147,27 +148,26 @@ def _backward(
     POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    task = tl.program_id(0)
-    n, part = task // parts, task % parts
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    known = c < C
-    image = n.to(tl.int64) * positions
-    by = tl.load(scale + n.to(tl.int64) * C + c, mask=known, other=0.0)
-    of = tl.load(pull + n.to(tl.int64) * C + c, mask=known, other=0.0)
-    last = tl.minimum((part + 1) * share, positions)
-    for start in range(part * share, last, POSITIONS):
+    _, image, first, end, c, known = _assignment(positions, parts, share, C, CHANNELS)
+    factors = tl.load(scale + image * C + c, mask=known, other=0.0)
+    pulls = tl.load(pull + image * C + c, mask=known, other=0.0)
+    for start in range(first, end, POSITIONS):
         p = start + tl.arange(0, POSITIONS)
-        here = (p < last)[:, None] & known[None, :]
-        at = (image + p)[:, None] * C + c[None, :]
-        values = tl.load(x + at, mask=here, other=0.0)
+        at, here = _elements(image, positions, p, end, c, known, C)
+        value, slope = _gelu(tl.load(x + at, mask=here, other=0.0).to(tl.float32), TANH)
         g = tl.load(gradient + at, mask=here, other=0.0).to(tl.float32)
-        value, slope = _gelu(values.to(tl.float32), TANH)
-        of_x = (g * by[None, :] + of[None, :] * value) * slope
+        of_x = (g * factors[None, :] + pulls[None, :] * value) * slope
         tl.store(result + at, of_x.to(result.dtype.element_ty), mask=here)
 
 
 class _Work:
-    """How a tensor (..., C) of some images is divided among programs."""
+    """How a tensor (..., C) of some images is divided among programs.
+
+    Args:
+        x: The tensor.
+        images: How many images there are.
+        adds: Whether programs write sums, of which there should be few.
+    """
 
     def __init__(self, x: Tensor, images: int, *, adds: bool) -> None:
         self.channels = x.shape[-1]
@@ -198,7 +198,7 @@ def gelu_squares(x: Tensor, images: int, tanh: bool) -> Tensor:
     """Add up GELU(x)^2 over the positions of each image.
 
     Args:
-        x: (images * positions, C) in any shape of these elements whose last axis is C.
+        x: Any shape whose last axis is C, with the positions of the images one after another.
         images: How many images there are.
         tanh: Whether GELU has its tanh form.
 
@@ -261,7 +261,7 @@ def gelu_backward(x: Tensor, gradient: Tensor, scale: Tensor, pull: Tensor, tanh
         x: As for `gelu_squares`.
         gradient: x's shape.
         scale: (images, C).
-        pull: (images, C).
+        pull: (images, C), how the gradient goes through the norms of GRN.
         tanh: Whether GELU has its tanh form.
 
     Returns:

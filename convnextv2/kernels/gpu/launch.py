@@ -1,4 +1,4 @@
-"""Choose the sizes of blocks and the device with which kernels are launched."""
+"""Choose block sizes for the kernels, and the device to launch them on."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Layer normalisation over the channels on a GPU, forward and backward.
 
 A program takes several positions with all of their channels. The forward pass keeps the mean and
-the reciprocal deviation of each position in float32. In the backward pass a program goes through a
-share of the positions, and keeps its part of the gradients of weight and bias in registers.
+the reciprocal of the standard deviation (rstd) of each position in float32. In the backward pass a
+program goes through a share of the positions, and keeps its part of the gradients of weight and
+bias in registers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def _forward(
     bias,
     y,
     means,
-    deviations,
+    rstds,
     positions,
     eps,
     C: tl.constexpr,
@@ -40,13 +41,13 @@ def _forward(
     values = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
     mean = tl.sum(values, 1) / C
     centred = tl.where(here, values - mean[:, None], 0.0)
-    reciprocal = 1 / tl.sqrt(tl.sum(centred * centred, 1) / C + eps)
-    by = tl.load(weight + c, mask=known, other=0.0)
-    add = tl.load(bias + c, mask=known, other=0.0)
-    result = centred * reciprocal[:, None] * by[None, :] + add[None, :]
+    rstd = 1 / tl.sqrt(tl.sum(centred * centred, 1) / C + eps)
+    scale = tl.load(weight + c, mask=known, other=0.0)
+    shift = tl.load(bias + c, mask=known, other=0.0)
+    result = centred * rstd[:, None] * scale[None, :] + shift[None, :]
     tl.store(y + at, result.to(y.dtype.element_ty), mask=here)
     tl.store(means + p, mean, mask=exists)
-    tl.store(deviations + p, reciprocal, mask=exists)
+    tl.store(rstds + p, rstd, mask=exists)
 
 
 @triton.jit(do_not_specialize=["positions", "share"])
@@ -55,7 +56,7 @@ def _backward(
     gradient,
     weight,
     means,
-    deviations,
+    rstds,
     of_x,
     partial,
     positions,
@@ -67,7 +68,7 @@ def _backward(
     part = tl.program_id(0)
     c = tl.arange(0, CHANNELS)
     known = c < C
-    by = tl.load(weight + c, mask=known, other=0.0)
+    scale = tl.load(weight + c, mask=known, other=0.0)
     of_weight = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     of_bias = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     last = tl.minimum((part + 1) * share, positions)
@@ -79,12 +80,12 @@ def _backward(
         values = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
         g = tl.load(gradient + at, mask=here, other=0.0).to(tl.float32)
         mean = tl.load(means + p, mask=exists, other=0.0)
-        reciprocal = tl.load(deviations + p, mask=exists, other=0.0)
-        normal = tl.where(here, (values - mean[:, None]) * reciprocal[:, None], 0.0)
-        scaled = g * by[None, :]
-        along = tl.sum(scaled * normal, 1) / C
+        rstd = tl.load(rstds + p, mask=exists, other=0.0)
+        normal = tl.where(here, (values - mean[:, None]) * rstd[:, None], 0.0)
+        scaled = g * scale[None, :]
+        slope = tl.sum(scaled * normal, 1) / C
         level = tl.sum(scaled, 1) / C
-        result = (scaled - level[:, None] - normal * along[:, None]) * reciprocal[:, None]
+        result = (scaled - level[:, None] - normal * slope[:, None]) * rstd[:, None]
         tl.store(of_x + at, result.to(of_x.dtype.element_ty), mask=here)
         of_weight += g * normal
         of_bias += g
@@ -94,7 +95,7 @@ def _backward(
 
 
 def _blocks(channels: int) -> tuple[int, int, int]:
-    """Return how many channels and positions a program takes at once, and its warps."""
+    """Choose how many channels and positions a program takes at once, and its number of warps."""
     wide = max(16, triton.next_power_of_2(channels))
     return wide, max(1, _ELEMENTS // wide), 8 if wide > _ELEMENTS else 4
 
@@ -108,18 +109,16 @@ def layer_norm(
         x: (..., C).
         weight: (C,).
         bias: (C,).
-        eps: What is added to the variance before the root.
+        eps: Added to the variance before the square root is taken.
 
     Returns:
-        x's shape and dtype; and for each position, float32 (positions,), the mean and the
-        reciprocal of the deviation.
+        x's shape and dtype; and float32 (positions,) twice, the mean of each position and the
+        reciprocal of its standard deviation.
     """
     channels = x.shape[-1]
     x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     positions = x.numel() // max(1, channels)
-    means, deviations = (
-        torch.empty(positions, dtype=torch.float32, device=x.device) for _ in range(2)
-    )
+    means, rstds = (torch.empty(positions, dtype=torch.float32, device=x.device) for _ in range(2))
     if x.numel():
         wide, rows, warps = _blocks(channels)
         with on_device(x):
@@ -129,7 +128,7 @@ def layer_norm(
                 bias.float().contiguous(),
                 y,
                 means,
-                deviations,
+                rstds,
                 positions,
                 eps,
                 C=channels,
@@ -137,11 +136,11 @@ def layer_norm(
                 CHANNELS=wide,
                 num_warps=warps,
             )
-    return y, means, deviations
+    return y, means, rstds
 
 
 def layer_norm_backward(
-    x: Tensor, gradient: Tensor, weight: Tensor, means: Tensor, deviations: Tensor
+    x: Tensor, gradient: Tensor, weight: Tensor, means: Tensor, rstds: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of `layer_norm`.
 
@@ -150,7 +149,7 @@ def layer_norm_backward(
         gradient: The gradient of the result, in x's shape.
         weight: (C,).
         means: float32 (positions,), from `layer_norm`.
-        deviations: float32 (positions,), likewise.
+        rstds: float32 (positions,), likewise.
 
     Returns:
         The gradient of x, in x's shape and dtype; and those of weight and bias, float32 (2, C).
@@ -171,7 +170,7 @@ def layer_norm_backward(
             gradient,
             weight.float().contiguous(),
             means,
-            deviations,
+            rstds,
             of_x,
             partial,
             positions,
