@@ -82,7 +82,7 @@ def _room(group: Path, version: int) -> int | None:
 
 
 def _hierarchies(proc: Path, controller: str) -> Iterator[_Hierarchy]:
-    """The trees that may limit what `controller` controls: version 1's own, and version 2's."""
+    """Find the trees that may limit what `controller` controls, of version 1 and version 2."""
     ours = {}  # our path in the tree of each controller; version 2's tree goes by no name
     for line in _text(proc / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -98,7 +98,7 @@ def _hierarchies(proc: Path, controller: str) -> Iterator[_Hierarchy]:
 
 
 def _folders(point: Path, root: str, path: str) -> tuple[Path, ...]:
-    """The folder of a group and those above, as far as they are mounted here.
+    """Find the folder of a group and those above it, as far as they are mounted here.
 
     Args:
         point: where the tree is mounted.
@@ -120,7 +120,7 @@ def _unescape(field: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """A small file of the kernel's, or nothing where there is none."""
+    """Read a small file of the kernel. Returns an empty text if there is none."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -59,7 +59,7 @@ class Place:
         return [float(number) for number in self.sum(torch.tensor(numbers, dtype=torch.float64))]
 
     def gather(self, value: object) -> list[Any]:
-        """A value of each rank, in their order."""
+        """Collect a value of each rank, in the order of the ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -72,7 +72,7 @@ class Place:
             _roll_call.step = step
 
     def least(self, value: int) -> int:
-        """The smallest of a number of each rank. The ranks talk from CPU to CPU."""
+        """Return the smallest of the numbers of all ranks, which are exchanged between CPUs."""
         if self.world_size == 1:
             return value
         smallest = torch.tensor(value)
@@ -106,7 +106,7 @@ class SideChannel:
         self.group = group
 
     def gather(self, value: object) -> list[Any]:
-        """A value of each rank, in their order."""
+        """Collect a value of each rank, in the order of the ranks."""
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.group)
         return values

@@ -30,7 +30,7 @@ anyway."""
 
 
 def official_warps(image_size: tuple[int, int]) -> bool:
-    """Whether the preset "official" warps images to this height and width, in place of cropping."""
+    """Return whether the preset "official" warps images to this size instead of cropping them."""
     return not WARPS_TO_PX < max(image_size) < WARPS_FROM_PX
 
 
@@ -97,7 +97,7 @@ class Preprocessing:
         return self.eval_preset != "mindcv" if self.antialias is None else self.antialias
 
     def kept(self, height: int, width: int) -> tuple[slice, slice]:
-        """The rows and columns that stay after the ends of a very long image are cut off."""
+        """Return the rows and columns that stay after the ends of a very long image are cut off."""
         rows = min(
             height, max(1, MOST_ELONGATED * width * self.image_size[0] // self.image_size[1])
         )

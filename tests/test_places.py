@@ -162,6 +162,6 @@ def test_a_run_folder_may_lie_beside_the_splits(photos: Path, tmp_path: Path) ->
 
 def test_a_demo_does_not_begin_where_it_could_not_end(tmp_path: Path) -> None:
     (tmp_path / "train" / "cats").mkdir(parents=True)
-    with pytest.raises(RunError, match="is not of an earlier demo"):
+    with pytest.raises(RunError, match="was not written by a demo"):
         convnextv2.demo(out=tmp_path, quick=True)
     assert [path.name for path in tmp_path.iterdir()] == ["train"]

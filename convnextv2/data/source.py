@@ -127,6 +127,12 @@ class Source:
             arrays=None if self.arrays is None else self.arrays[chosen],
         )
 
+    def spread(self, most: int) -> Source:
+        """Return at most this many of the images, spread evenly over all of them."""
+        if len(self) <= most:
+            return self
+        return self.subset(np.linspace(0, len(self) - 1, most).round().astype(np.int64))
+
 
 def _channels_first(array: NDArray[np.uint8], channels: int) -> Tensor:
     pixels = torch.from_numpy(np.array(array))

@@ -135,7 +135,7 @@ class Card(BaseModel):
         return self
 
     def _expected_outputs(self) -> tuple[str, ...]:
-        """The names of the outputs of this kind."""
+        """Return the names of the outputs of this kind."""
         if (self.kind == "segmentation") != (self.segmentation is not None):
             raise ValueError(f"segmentation does not fit the kind {self.kind}")
         if (self.kind == "detection") != (self.detection is not None):

@@ -126,7 +126,7 @@ def _groups(
     batch_size: int,
     other_size: bool,
 ) -> dict[str, Tensor]:
-    """The images of each comparison, uint8 (N, C, H, W)."""
+    """Return the images of each comparison, uint8 (N, C, H, W)."""
     unusual = [stress_images(pixels)]
     if has_classes(reference.outputs):
         unusual.append(_adversarial(reference, pixels[:_ADVERSARIAL_IMAGES], normalise))
@@ -137,7 +137,7 @@ def _groups(
 
 
 def _outputs(reference: Graph, runner: Runner, inputs: Iterable[Tensor]) -> Pairs:
-    """The outputs of the model and of the artifact for the same batches."""
+    """Compute the outputs of the model and of the artifact for the same batches."""
     parts = []
     for x in inputs:
         with torch.inference_mode():
@@ -179,12 +179,12 @@ def _label_accuracy(
 
 
 def _probabilities(reference: Graph, output: Tensor) -> Tensor:
-    """The probabilities of a model with classes, whose first output may be logits."""
+    """Return the probabilities of a model with classes, whose first output may be logits."""
     return output if reference.input == "pixels" else reference.probabilities(output)
 
 
 def _logits(reference: Graph, output: Tensor) -> Tensor:
-    """The logits of a model of several labels, whose first output may be probabilities."""
+    """Return the logits of a model of several labels, whose first output may be probabilities."""
     if reference.input == "images":
         return output
     return reference.temperature * output.double().logit(eps=1e-12)
@@ -196,7 +196,7 @@ def _labels(probs: Tensor, thresholds: Sequence[float]) -> Tensor:
 
 
 def _speed(reference: Graph, runner: Runner, x: Tensor, seconds: float) -> dict[str, Any]:
-    """The speeds of the model and of the artifact on one batch."""
+    """Measure the speeds of the model and of the artifact on one batch."""
     array = x.numpy()
 
     def in_pytorch() -> None:
@@ -353,7 +353,7 @@ def agreement(expected: Tensor, found: Tensor) -> dict[str, Any]:
 
 
 def _common(outputs: Tensor) -> Tensor:
-    """The mean of each row (N, 1); 0 if there is one column, which has nothing in common."""
+    """Compute the mean of each row (N, 1). It is 0 for a single column, which shares nothing."""
     return outputs.mean(-1, keepdim=True) if outputs.shape[1] > 1 else torch.zeros(1)
 
 

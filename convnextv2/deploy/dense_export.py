@@ -217,7 +217,7 @@ def export_parts(
 
 
 def _shapes(part: ModelPart, outputs: Sequence[Any]) -> dict[str, list[int | None]]:
-    """The shapes of a part's input and outputs, with None for what may be of any size."""
+    """Return the shapes of a part's input and outputs, with None for sizes that are open."""
     graph = part.graph
     values = {PART_INPUTS.get(part.prefix, graph.input): part.example}
     values |= dict(zip(graph.output_names, outputs, strict=True))

@@ -273,7 +273,7 @@ def _speed_in_float32(
     evidence: Evidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> float:
-    """The speed of a float32 model, as a multiple of PyTorch's.
+    """Measure the speed of a float32 artifact, as a multiple of PyTorch's.
 
     The model is closed before this returns, so that its files can be replaced.
     """
@@ -306,14 +306,14 @@ def put(made: Path, folder: Path) -> None:
 def _shapes(
     form: Form, reference: Graph, example: Tensor, runner: Runner
 ) -> dict[str, list[int | None]]:
-    """The shapes of the input and the outputs, with None for what may be of any size."""
+    """Return the shapes of the input and the outputs, with None for sizes that are open."""
     outputs = dict(zip(reference.output_names, runner(example.numpy()), strict=True))
     shapes = {form.input: _open_sizes(example.shape, form)}
     return shapes | {name: _open_maps(value.shape, form) for name, value in outputs.items()}
 
 
 def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
-    """An input's shape, with None for what may be of any size."""
+    """Return an input's shape, with None for sizes that are open."""
     sizes: list[int | None] = [None, *shape[1:]]
     if form.dynamic_size:
         first = 1 if form.input == "pixels" else 2
@@ -322,7 +322,7 @@ def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
 
 
 def _open_maps(shape: tuple[int, ...], form: Form) -> list[int | None]:
-    """An output's shape likewise. All that is not (N, D) is a map, with rows and columns last."""
+    """Return an output's shape likewise. If it is not (N, D), it ends in rows and columns."""
     sizes: list[int | None] = [None, *shape[1:]]
     if form.dynamic_size and len(shape) > 2:
         sizes[-2:] = [None, None]
@@ -330,7 +330,7 @@ def _open_maps(shape: tuple[int, ...], form: Form) -> list[int | None]:
 
 
 def versions(format: str) -> dict[str, str]:
-    """The versions of the packages that make and run a format."""
+    """Return the versions of the packages that make and run a format."""
     packages = ("convnextv2", "torch", *ARTIFACT_FORMATS[format].run_packages)
     return {package: _version(package) for package in packages}
 

@@ -60,7 +60,7 @@ class Precision:
         ap: The mean over classes and over the IoU thresholds 0.5, 0.55, ... 0.95.
         ap50: The mean over classes at IoU 0.5.
         ap75: At IoU 0.75.
-        by_size: As `ap`, of the objects of each of `SIZES`.
+        by_size: `ap` of the objects of each of `SIZES`.
         recall: The mean of the largest recall over classes and thresholds, with 100 objects found
             in an image.
         by_class: float64 (K,), `ap` of each class.
@@ -269,7 +269,7 @@ def precision_of(
     """Run COCO's evaluator.
 
     Args:
-        truth: As in COCO's JSON; categories are numbered from 1.
+        truth: The objects in the form of COCO's JSON; categories are numbered from 1.
         found: Records with image_id, category_id, score, and bbox or segmentation.
         num_classes: The number of classes.
         kind: What is compared.

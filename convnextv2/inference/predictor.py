@@ -119,7 +119,7 @@ class Predictor:
             yield names, self.scorer(torch.stack(batch))
 
     def _decoded(self, images: Iterable[ImageLike]) -> Iterator[tuple[str, Tensor]]:
-        """The name and the pixels, uint8 (C, H, W), of each image."""
+        """Yield the name and the pixels, uint8 (C, H, W), of each image."""
         channels, value_range = (
             self.scorer.transform.preprocessing.channels,
             self.scorer.transform.preprocessing.value_range,
@@ -153,7 +153,7 @@ class Predictor:
 
 
 def _as_several(images: ImageLike | Sequence[ImageLike]) -> Iterable[ImageLike]:
-    """The images as a sequence, if one alone is given."""
+    """Return the images as a sequence, also if a single one is given."""
     one = (str, Path, bytes, bytearray, memoryview, Image.Image, Tensor, np.ndarray)
     return [images] if isinstance(images, one) else images
 

@@ -59,7 +59,7 @@ class Reconstructor:
 
 
 def _png(pixels: Tensor) -> str:
-    """A PNG of pixels, uint8 (C, H, W), in base64."""
+    """Encode pixels, uint8 (C, H, W), as PNG in base64."""
     file = io.BytesIO()
     to_picture(pixels).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

@@ -26,7 +26,7 @@ class Level(NamedTuple):
     """A level of instructions for which a wheel carries the library.
 
     Attributes:
-        name: As the compiler's -march= has it.
+        name: The name that the compiler's option -march= takes.
         needs: The flags in /proc/cpuinfo without which the processor does not have it.
     """
 

@@ -80,7 +80,7 @@ def group_of_knob(name: str) -> str:
     return group
 
 
-def group_of(group: str) -> set[str]:
+def knobs_in_group(group: str) -> set[str]:
     """Return the names of the knobs in a group.
 
     Args:

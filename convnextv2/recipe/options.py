@@ -166,16 +166,16 @@ class Options:
         self,
         config: PathLike | None = None,
         *,
-        beneath: Mapping[str, Any] | None = None,
-        above: Mapping[str, Any] | None = None,
+        fallbacks: Mapping[str, Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
         is_own: bool = False,
     ) -> tuple[Recipe, list[str]]:
         """Read the knobs into a recipe.
 
         Args:
             config: A recipe file, which the knobs override.
-            beneath: Values that apply if the options do not set them.
-            above: Values that override the options.
+            fallbacks: Values that apply if the options do not set them.
+            overrides: Values that override the options.
             is_own: Whether the file is the recipe of the run that is continued.
 
         Returns:
@@ -188,15 +188,17 @@ class Options:
         differing = {
             name: value for name, value in self.knobs.items() if value != theirs[name].default
         }
-        values = {**differing, **(beneath or {}), **self.knob_values, **(above or {})}
+        values = {**differing, **(fallbacks or {}), **self.knob_values, **(overrides or {})}
         return read_recipe(values, config=config, verb=self.command, uses=self.knobs, is_own=is_own)
 
 
-Given = TypeVar("Given", bound=Options)
+VerbOptions = TypeVar("VerbOptions", bound=Options)
 Result = TypeVar("Result")
 
 
-def takes(options: type[Given]) -> Callable[[Callable[[Given], Result]], Callable[..., Result]]:
+def takes(
+    options: type[VerbOptions],
+) -> Callable[[Callable[[VerbOptions], Result]], Callable[..., Result]]:
     """Turn a function of options into one that is called with arguments and keywords.
 
     Args:
@@ -204,11 +206,11 @@ def takes(options: type[Given]) -> Callable[[Callable[[Given], Result]], Callabl
 
     Returns:
         A decorator. The decorated function has a signature with every option and knob, and their
-        defaults. Its docstring describes them. If the verb has an option `json` that is True, what
-        the function gives to `console.answer` is all that is printed to stdout.
+        defaults. Its docstring describes them. If the verb has an option `json` that is True, only
+        what the function gives to `console.answer` is printed to stdout.
     """
 
-    def decorate(function: Callable[[Given], Result]) -> Callable[..., Result]:
+    def decorate(function: Callable[[VerbOptions], Result]) -> Callable[..., Result]:
         positional = [one.name for one in own_options(options) if one.is_positional]
 
         @wraps(function)

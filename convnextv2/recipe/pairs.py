@@ -51,14 +51,17 @@ _OTHER_REMEDIES = {"color_jitter": "photometric", "scale": "scale_jitter"}
 
 def pair_mistakes(recipe: Recipe) -> Iterator[str]:
     """Yield one line for each mistake."""
-    yield from _of_the_run(recipe)
-    yield from _of_numbers(recipe)
-    yield from _of_the_data(recipe)
-    yield from _of_augmentation(recipe)
-    yield from _of_optimization(recipe)
-    yield from _of_dense_tasks(recipe)
-    yield from _of_balance(recipe)
+    yield from _run_mistakes(recipe)
+    yield from _number_mistakes(recipe)
+    yield from _data_mistakes(recipe)
+    yield from _augmentation_mistakes(recipe)
+    yield from _optimization_mistakes(recipe)
+    yield from _dense_mistakes(recipe)
+    yield from _balance_mistakes(recipe)
     yield from block_mistakes(recipe)
+    yield from _distillation_mistakes(recipe)
+    if not recipe.init:  # weights name their channels, and bring the mean and std of their images
+        yield from channel_mistakes(recipe)
 
 
 def block_mistakes(recipe: Recipe) -> Iterator[str]:
@@ -75,12 +78,9 @@ def block_mistakes(recipe: Recipe) -> Iterator[str]:
                 f"{name} = True: {why}, and block is {recipe.block}. Leave {name} out, or set "
                 "block = v2."
             )
-    yield from _of_distillation(recipe)
-    if not recipe.init:  # weights tell their channels, and what was measured of their images
-        yield from channel_mistakes(recipe)
 
 
-def _of_the_run(recipe: Recipe) -> Iterator[str]:
+def _run_mistakes(recipe: Recipe) -> Iterator[str]:
     if (recipe.model == "custom") != (recipe.depths is not None and recipe.dims is not None):
         yield f"model = {recipe.model!r}: depths and dims go with model: custom, and only with it."
     if recipe.resume and recipe.overwrite:
@@ -92,21 +92,21 @@ def _of_the_run(recipe: Recipe) -> Iterator[str]:
         yield f"loggers = {odd[0]}: expected some of {', '.join(LOGGERS)}."
     if recipe.keep_policy == "top_k" and not recipe.val_while_train:
         yield (
-            "keep_policy = top_k: which checkpoints are best shows in validation. Set "
+            "keep_policy = top_k: only validation shows which checkpoints are best. Set "
             "val_while_train = True."
         )
-    yield from _of_the_time(recipe)
+    yield from _time_mistakes(recipe)
     if recipe.elastic and recipe.batch_size == "auto":
         yield (
-            "elastic = True: sums depend on the batch, which auto fits to a machine. Give "
-            "batch_size."
+            "elastic = True: sums depend on the batch size, which auto fits to the machine. Give "
+            "batch_size as a number."
         )
     if recipe.elastic and not recipe.drop_last:
-        yield "elastic = True: takes whole steps only. Set drop_last = True."
-    yield from _of_sharding(recipe)
+        yield "elastic = True: every step must be complete. Set drop_last = True."
+    yield from _sharding_mistakes(recipe)
 
 
-def _of_sharding(recipe: Recipe) -> Iterator[str]:
+def _sharding_mistakes(recipe: Recipe) -> Iterator[str]:
     if not recipe.shard:
         return
     if recipe.elastic:
@@ -116,13 +116,13 @@ def _of_sharding(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.batch_size == "auto":
         yield (
-            "shard = True: auto tries steps on one device with the whole model, which shard is to "
-            "avoid. Give batch_size."
+            "shard = True: batch_size auto tries steps with the whole model on one device, which "
+            "shard is to avoid. Give batch_size as a number."
         )
     if recipe.compile:
         yield (
-            "shard = True: blocks that are gathered while they run are not compiled here. Set "
-            "compile = False."
+            "shard = True: compile does not support blocks whose weights are gathered during a "
+            "step. Set compile = False."
         )
     if recipe.optimizer in ("lamb", "adan"):
         yield (
@@ -142,7 +142,7 @@ def _of_sharding(recipe: Recipe) -> Iterator[str]:
             )
 
 
-def _of_the_time(recipe: Recipe) -> Iterator[str]:
+def _time_mistakes(recipe: Recipe) -> Iterator[str]:
     if not recipe.time:
         return
     try:
@@ -161,7 +161,7 @@ def _of_the_time(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_numbers(recipe: Recipe) -> Iterator[str]:
+def _number_mistakes(recipe: Recipe) -> Iterator[str]:
     for name in ("scale", "ratio", "erase_scale", "erase_ratio", "scale_jitter"):
         least, most = getattr(recipe, name)
         if not 0 < least <= most:
@@ -177,7 +177,7 @@ def _of_numbers(recipe: Recipe) -> Iterator[str]:
         yield f"betas = {recipe.betas}: expected 2 numbers >= 0 and < 1."
 
 
-def _of_the_data(recipe: Recipe) -> Iterator[str]:
+def _data_mistakes(recipe: Recipe) -> Iterator[str]:
     if len(recipe.mean) != len(recipe.std):
         yield f"std = {recipe.std}: expected as many numbers as mean has ({len(recipe.mean)})."
     if min(recipe.std) <= 0:
@@ -197,7 +197,7 @@ def _of_the_data(recipe: Recipe) -> Iterator[str]:
         yield f"image_suffix = {recipe.image_suffix!r}: expected an ending such as .jpg."
 
 
-def _of_augmentation(recipe: Recipe) -> Iterator[str]:
+def _augmentation_mistakes(recipe: Recipe) -> Iterator[str]:
     if recipe.loss == "jsd" and recipe.aug_splits != 3:
         yield "loss = jsd: compares three versions of each image. Set aug_splits = 3."
     if recipe.aug_splits and not recipe.auto_augment:
@@ -212,7 +212,7 @@ def _of_augmentation(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_optimization(recipe: Recipe) -> Iterator[str]:
+def _optimization_mistakes(recipe: Recipe) -> Iterator[str]:
     if recipe.scale_lr and recipe.lr_batch_size is None:
         yield (
             "scale_lr = True: lr_batch_size says for which global batch lr is stated. Set it too."
@@ -232,7 +232,7 @@ def _of_optimization(recipe: Recipe) -> Iterator[str]:
         yield f"loss_reduction = sum: {recipe.loss} is a mean over the images. Use mean."
 
 
-def _of_dense_tasks(recipe: Recipe) -> Iterator[str]:
+def _dense_mistakes(recipe: Recipe) -> Iterator[str]:
     if not recipe.test_scales or min(recipe.test_scales) <= 0:
         yield f"test_scales = {recipe.test_scales}: expected numbers > 0."
     if any(value < 0 for value in recipe.ignore_values or ()):
@@ -265,7 +265,7 @@ def _of_dense_tasks(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_balance(recipe: Recipe) -> Iterator[str]:
+def _balance_mistakes(recipe: Recipe) -> Iterator[str]:
     weights, sampling, tau = recipe.class_weights, recipe.sampling, recipe.logit_adjustment
     is_weighted, is_sampled = weights != "none", sampling not in ("natural", 1)
     if not isinstance(sampling, str) and not 0 <= sampling <= 1:
@@ -301,7 +301,7 @@ def _of_balance(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_distillation(recipe: Recipe) -> Iterator[str]:
+def _distillation_mistakes(recipe: Recipe) -> Iterator[str]:
     if recipe.unlabelled and not recipe.teacher:
         yield (
             f"unlabelled = {recipe.unlabelled!r}: images without labels teach nothing without a "

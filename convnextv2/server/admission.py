@@ -61,7 +61,7 @@ class Admission:
         self.waiting += images
 
     def give_back(self, images: int) -> None:
-        """Make room: so many images wait no longer."""
+        """Count so many images as waiting no longer."""
         self.waiting -= images
 
     def finished(self, images: int, seconds: float) -> None:

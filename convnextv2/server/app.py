@@ -85,7 +85,7 @@ def build_app(
 
 
 def _life_of(models: Models) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What the application does when it starts, and when it ends."""
+    """Define what the application does when it starts and when it ends."""
 
     def warmed_up(warm_up: asyncio.Task[None]) -> None:
         if warm_up.cancelled():

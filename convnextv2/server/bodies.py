@@ -202,7 +202,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a body without references, for routes that parse it themselves."""
+    """Return the JSON schema of a body without references, for routes that parse it themselves."""
     schema = body.model_json_schema()
     parts = schema.pop("$defs", {})
 

@@ -279,7 +279,7 @@ def _why_to_retry(host: str, file: str, error: urllib.error.HTTPError) -> str:
 
 
 def _is_for_good(reason: object) -> bool:
-    """Whether another try cannot help, as there is no such host, or it does not speak such TLS."""
+    """Return whether another try cannot help: there is no such host, or TLS cannot be agreed on."""
     if isinstance(reason, ssl.SSLError):
         return (
             isinstance(reason, ssl.SSLCertVerificationError)
@@ -289,7 +289,7 @@ def _is_for_good(reason: object) -> bool:
 
 
 def _said(error: urllib.error.HTTPError) -> tuple[str, str]:
-    """The code and the message of a refusal. The code is empty if our server did not answer it."""
+    """Return the code and the message of a refusal. Another server gives no code."""
     try:
         found = json.load(error)["error"]
         return str(found["code"]), str(found["message"])

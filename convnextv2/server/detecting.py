@@ -118,7 +118,7 @@ class ObjectModel:
         self.finder(self.transform(grey), how.image_size)
 
     def _counted(self, found: FoundObjects) -> list[dict[str, Any]]:
-        """The classes of what was found, the most frequent first."""
+        """Count the objects of each class, the most frequent class first."""
         counts = np.bincount(found.labels, minlength=len(self.class_names))
         return [
             {
@@ -134,7 +134,7 @@ class ObjectModel:
     def _mask(
         self, found: FoundObjects, i: int, form: str, scale: np.ndarray[Any, Any]
     ) -> dict[str, Any]:
-        """The mask of an object in the form that is asked for."""
+        """Return the mask of an object in the form that is asked for."""
         if form == "none" or found.masks is None:
             return {}
         if form == "rle":

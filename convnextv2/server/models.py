@@ -338,6 +338,6 @@ class Models:
 
 
 def _next_version(versions: Sequence[Served]) -> str:
-    """The number after the highest one; "1" if there is none."""
+    """Return the number after the highest one; "1" if there is none."""
     numbers = [int(served.version) for served in versions if is_number(served.version)]
     return str(max(numbers, default=0) + 1)

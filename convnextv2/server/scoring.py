@@ -113,7 +113,7 @@ async def score_pixels(
 
 
 def _read_pixels(given: V2Tensor, served: Served, max_images: int) -> Tensor:
-    """The values of a tensor, uint8 (N, H, W, C). Raises Refusal if they do not fit the model."""
+    """Read the values of a tensor, uint8 (N, H, W, C). Raises Refusal if the model takes others."""
     size = [*served.transform.preprocessing.image_size, served.transform.preprocessing.channels]
     if given.shape[1:] != size or not 1 <= given.shape[0] <= max_images:
         raise Refusal(

@@ -105,7 +105,7 @@ def fingerprint(source: Path) -> tuple[tuple[int, ...], ...]:
 
 
 def _exists(source: Path) -> bool:
-    """Whether there is something. Raises RunError if that cannot be known."""
+    """Return whether there is such a path. Raises RunError if that cannot be known."""
     try:
         return source.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered
@@ -113,7 +113,7 @@ def _exists(source: Path) -> bool:
 
 
 def _versions(source: Path) -> list[Path]:
-    """The numbered folders of a model repository, in order; none in any other source."""
+    """Return the numbered folders of a model repository, in order; none for any other source."""
     try:
         if not source.is_dir():
             return []

@@ -64,7 +64,7 @@ async def read_request(http: Request, most: int) -> V2Request:
 
 
 def _json_length(length: str, body: bytes) -> int:
-    """The length of the JSON, as the header says it."""
+    """Read the length of the JSON from the header."""
     is_number = length.isascii() and length.isdigit() and len(length) < 12
     if not is_number or int(length) > len(body):
         raise Refusal(
@@ -239,7 +239,7 @@ def answer(
 
 
 def _packed(datatype: str, values: NDArray[Any]) -> bytes:
-    """The values of an output in binary form."""
+    """Return the values of an output in binary form."""
     if datatype == "FP32":
         return values.astype("<f4").tobytes()
     texts = [text.encode() for text in values.ravel()]

@@ -61,7 +61,7 @@ def find_training(recipe: Recipe, place: Place, *, labelled: bool) -> Source:
 
 
 def outline(recipe: Recipe, source: Source, *, labelled: bool) -> nn.Module:
-    """Build the network that a recipe trains without memory for its weights.
+    """Build the network that a recipe trains, without allocating memory for its weights.
 
     Args:
         recipe: The recipe.
@@ -79,7 +79,7 @@ def outline(recipe: Recipe, source: Source, *, labelled: bool) -> nn.Module:
         if recipe.task == "segmentation":
             model = build_segmentor(recipe, build_network(recipe, None), classes)
         elif recipe.task == "detection":
-            assert isinstance(source, AnnotatedSource), "find_training returns that"
+            assert isinstance(source, AnnotatedSource), "find_training returns one"
             masks = wants_masks(recipe.masks, objects_of(source).has_masks)
             model = build_detector(recipe, build_network(recipe, None), classes, masks=masks)
         else:

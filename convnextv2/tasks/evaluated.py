@@ -1,4 +1,4 @@
-"""What the evaluations of all tasks say of the images and of the network."""
+"""The entries that the evaluations of all tasks share."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from convnextv2.tasks.supervised.set_up import same_data
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights, open_weights
 
-Shown = TypeVar("Shown")
+Example = TypeVar("Example")
 
 
 def run_page(
@@ -97,7 +97,7 @@ def summary_of(
     return summary
 
 
-def read_example(read: Callable[[], Shown]) -> Shown | None:
+def read_example(read: Callable[[], Example]) -> Example | None:
     """Read an image that a page shows; None, with a line for the user, if that is impossible.
 
     It may have been damaged or deleted since the evaluation.

@@ -145,7 +145,7 @@ def read_bad_step(path: Path) -> KeptStep:
             names=content["names"],
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: is no kept step ({error}).") from error
+        raise CheckpointError(f"{path}: is not a kept step ({error}).") from error
 
 
 def _tensors_of(batch: Batch) -> dict[str, torch.Tensor]:

@@ -262,7 +262,7 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
 
 
 def _would_delete(path: Path, source: str) -> bool:
-    """Whether deleting a folder deletes weights: they lie in it, or it is their run."""
+    """Return whether deleting a folder deletes weights: they lie in it, or it is their run."""
     return bool(source) and (path.resolve() == Path(source).resolve() or _is_inside(source, path))
 
 

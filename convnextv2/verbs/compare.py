@@ -1,4 +1,4 @@
-"""Compare runs with each other."""
+"""Compare runs with each other, or weights that belong to none."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from convnextv2.tasks.classification.measure import Measured, evaluate_weights
 from convnextv2.tasks.page import short
 from convnextv2.verbs.options.measuring import CompareOptions
 from convnextv2.verbs.options.shared import LABELLED_IMAGES
+from convnextv2.verbs.own_images import with_own_images
 from convnextv2.weights.opened import Weights
 
 
@@ -48,7 +49,7 @@ def compare(options: CompareOptions) -> Path:
     """Compare runs: accuracy image by image, learning curves, classes, settings and cost.
 
     All classifiers are measured on the same images: the validation images of the first run, or
-    those that `data_dir` names. Of pre-training runs, curves, settings and cost are compared.
+    those that `data_dir` names. Pre-training runs are compared by their curves, settings and cost.
 
     Returns:
         The page.
@@ -80,9 +81,9 @@ def compare(options: CompareOptions) -> Path:
         class_names: list[str] = []
         changed: list[Changed] = []
         if kinds == {"fcmae"}:
-            models = _of_pretraining(candidates)
+            models = _compare_pretraining(candidates)
         else:
-            models, class_names, changed = _of_classifiers(candidates, options, given, place)
+            models, class_names, changed = _compare_classifiers(candidates, given, place)
     title = " and ".join(Path(each.path).name for each in candidates[:3])
     title += f" and {len(candidates) - 3} more" if len(candidates) > 3 else ""
     write_page(page, build_comparison(title, models, class_names, changed))
@@ -99,7 +100,7 @@ def _open(path: str) -> _Candidate:
     return _Candidate(path, opened, run_of(opened.path))
 
 
-def _of_pretraining(candidates: Sequence[_Candidate]) -> list[Compared]:
+def _compare_pretraining(candidates: Sequence[_Candidate]) -> list[Compared]:
     return [
         Compared(
             _letter(i),
@@ -112,16 +113,17 @@ def _of_pretraining(candidates: Sequence[_Candidate]) -> list[Compared]:
     ]
 
 
-def _of_classifiers(
-    candidates: Sequence[_Candidate], options: CompareOptions, given: Recipe, place: Place
+def _compare_classifiers(
+    candidates: Sequence[_Candidate], given: Recipe, place: Place
 ) -> tuple[list[Compared], list[str], list[Changed]]:
     """Measure the models on the same images.
 
     Returns:
         The models, the names of the classes, and images that models answer differently.
     """
-    images = _images(candidates[0], options, given)
-    measured = [_measure(each, options, given, images, place) for each in candidates]
+    first = with_own_images(given, candidates[0].opened.path)
+    images = {name: getattr(first, name) for name in LABELLED_IMAGES}
+    measured = [_measure(each, given, images, place) for each in candidates]
     aligned = align(measured)
     letters = [_letter(i) for i in range(len(candidates))]
     models = [
@@ -143,36 +145,15 @@ def _of_classifiers(
     return models, names, changed_images(aligned, letters, measured[0])
 
 
-def _images(first: _Candidate, options: CompareOptions, given: Recipe) -> dict[str, Any]:
-    """Return the knobs that name the images on which all models are measured.
-
-    Raises:
-        RecipeError: No images are named, and the first model belongs to no run.
-    """
-    if given.data_dir or given.dataset:
-        return {name: getattr(given, name) for name in LABELLED_IMAGES}
-    if first.run is None:
-        raise RecipeError(
-            f"data_dir is missing: {first.path} belongs to no run that says on which images to "
-            "measure. Give --data_dir DATA."
-        )
-    own = first.run.recipe
-    asked = given.model_fields_set
-    return {name: getattr(given if name in asked else own, name) for name in LABELLED_IMAGES}
-
-
 def _measure(
-    candidate: _Candidate,
-    options: CompareOptions,
-    given: Recipe,
-    images: dict[str, Any],
-    place: Place,
+    candidate: _Candidate, given: Recipe, images: dict[str, Any], place: Place
 ) -> Measured:
-    beneath: dict[str, Any] = {}
+    """Measure a model on the images that these knobs name."""
+    prepared: dict[str, Any] = {}
     if isinstance(candidate.opened, Weights):
-        beneath = dict(candidate.opened.description.preprocessing)
-        beneath["in_channels"] = beneath.pop("channels", 3)
-    base = candidate.run.recipe if candidate.run else given.model_copy(update=beneath)
+        prepared = dict(candidate.opened.description.preprocessing)
+        prepared["in_channels"] = prepared.pop("channels", 3)
+    base = candidate.run.recipe if candidate.run else given.model_copy(update=prepared)
     how = {name: getattr(given, name) for name in CompareOptions.knobs if name not in images}
     say(f"{candidate.path}:")
     return evaluate_weights(candidate.opened, with_inferred(base, how | images), place)

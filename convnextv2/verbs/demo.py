@@ -1,4 +1,4 @@
-"""The whole journey on images that come with the package, from pre-training to the report."""
+"""Pre-train, fine-tune, predict and reconstruct with images that come with the package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def demo(options: DemoOptions) -> Path:
         The path of the report.
 
     Raises:
-        RunError: `out` holds something else than an earlier demo.
+        RunError: `out` holds anything but an earlier demo.
     """
     started = time.perf_counter()
     folder = Path(options.out)
@@ -39,7 +39,7 @@ def demo(options: DemoOptions) -> Path:
         path = folder / name
         if path.exists() and not (path / "recipe.yaml").is_file():
             raise RunError(
-                f"out = {folder}: {path} is not of an earlier demo, so it is not replaced. Choose "
+                f"out = {folder}: {path} was not written by a demo, so it is not replaced. Choose "
                 "another folder."
             )
     changes: dict[str, Any] = {"overwrite": True, **(QUICK if options.quick else {})}

@@ -1,4 +1,4 @@
-"""Predictions of a detector: boxes, classes and masks of the objects in images."""
+"""Predict with a detector: boxes, classes and masks of the objects in images."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _normalised(embeddings: NDArray[np.float32], how: str) -> NDArray[np.float32
 
 
 def _about(options: EmbedOptions, embedder: Embedder, dimensions: int) -> dict[str, Any]:
-    """The metadata of the embeddings."""
+    """Return the metadata of the embeddings."""
     return {
         "dimensions": dimensions,
         "dtype": "float32",

@@ -129,7 +129,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
     training, validation = _sources(recipe, opened, labelled=bool(model.names))
     for line in (*training.notes, *(validation.notes if validation else ())):
         say(line)
-    shown = _spread(validation or training, MOST_EMBEDDINGS)
+    shown = (validation or training).spread(MOST_EMBEDDINGS)
     seen = _see(model, shown, recipe, "image")
     data_names = list(shown.class_names) if shown.targets is not None else []
     names = model.names or data_names
@@ -142,7 +142,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
     summary = {"images": f"{len(targets):,}"}
     told: list[dict[str, Any]] = []
     if model.names and validation is not None:
-        known = _Known(_spread(training, MOST_EMBEDDINGS), rows)
+        known = _Known(training.spread(MOST_EMBEDDINGS), rows)
         known.seen = _see(model, known.source, recipe, "training image")
         mistakes, told = _mistakes(opened, options, model, shown, seen, targets, known)
         count, right = int(wrong.sum()), 1 - float(wrong.mean())
@@ -382,10 +382,3 @@ def nearest(
     similarity = unit @ F.normalize(torch.from_numpy(query)[None])[0]
     found = similarity.topk(min(count, len(similarity)))
     return found.indices.numpy(), found.values.numpy()
-
-
-def _spread(source: Source, most: int) -> Source:
-    """Take at most some images of a source, evenly spread over it."""
-    if len(source) <= most:
-        return source
-    return source.subset(np.linspace(0, len(source) - 1, most).round().astype(np.int64))

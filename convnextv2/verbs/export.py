@@ -108,7 +108,7 @@ def export(options: ExportOptions) -> Path:
 
 
 def _folder(options: ExportOptions, weights: Path, owner: Run | None) -> Path:
-    """The folder of the artifact, if it may be written."""
+    """Choose the folder of the artifact, and check that it may be written."""
     form = f"{options.format}-{options.precision}"
     folder = Path(options.out or _default_folder(weights, owner, form, options.outputs))
     if folder.exists() and not options.overwrite:
@@ -189,8 +189,8 @@ def _temperature(model: ConvNeXtV2, evidence: Evidence, description: Description
     )
     if temperature in (LEAST, MOST):
         print(
-            f"{temperature:g} is as far as the search goes, so the probabilities stay badly "
-            "calibrated. Train the model for longer, or give more images."
+            f"{temperature:g} is the end of the range that is searched, so the probabilities stay "
+            "badly calibrated. Train the model for longer, or give more images."
         )
     return temperature
 
@@ -198,11 +198,11 @@ def _temperature(model: ConvNeXtV2, evidence: Evidence, description: Description
 def _exported(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:
     """Return the network that is exported, with its prior, and its description.
 
-    Of networks around an encoder, it is the encoder.
+    If the model is not a classifier, its encoder is exported.
     """
     model, description = restore(opened), opened.description
     if prior != "trained" and description.kind != "classifier":
-        raise RecipeError(f"prior = {prior}: {opened.path} is no classifier. Leave prior out.")
+        raise RecipeError(f"prior = {prior}: {opened.path} is not a classifier. Leave prior out.")
     if not isinstance(model, ConvNeXtV2):
         model = model.encoder  # the rest is for another task
         description = Description(
@@ -217,9 +217,10 @@ def _exported(opened: Weights, prior: Prior) -> tuple[ConvNeXtV2, Description]:
 
 
 def _default_folder(weights: Path, owner: Run | None, form: str, outputs: str) -> Path:
-    """The folder for an artifact: in the run, or beside the weights file.
+    """Return the usual folder for an artifact: in the run, or beside the weights file.
 
-    The cache of the Hub is not ours to write to, so weights from there go to the working folder.
+    Nothing is written to the cache of the Hub: an artifact of weights there goes to the working
+    folder.
     """
     form = form if outputs == "classifier" else f"{form}-{outputs}"
     if owner:
@@ -234,7 +235,7 @@ def _is_of_hub(weights: Path) -> bool:
 
 
 def _name_of(weights: Path) -> str:
-    """The name of the weights: that of the repository on the Hub, else that of the file.
+    """Return the name of the weights: that of the repository on the Hub, else that of the file.
 
     The Hub's folders are called after commits.
     """
@@ -268,13 +269,12 @@ def _answer(path: Path, artifact: Artifact) -> dict[str, Any]:
 def _evidence(
     weights: Path, description: Description, recipe: Recipe, most: int, seconds: float
 ) -> Evidence:
-    """The images to measure on: the recipe's validation images, else the bundled ones.
+    """Read the images to measure on: the recipe's validation images, else the bundled ones.
 
     Their classes come along if the model knows them.
     """
     source, origin = _images(weights, description, recipe)
-    chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
-    source = source.subset(chosen)
+    source = source.spread(most)
     transform = EvalTransform(Preprocessing.read(description.preprocessing))
     loader = EvaluationLoader(
         source,
@@ -307,9 +307,8 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
     origin = recipe.data_dir or recipe.dataset
     if description.kind in ("classifier", "multi_label"):
         try:
-            return labelled_images(weights, description, recipe)[
-                0
-            ], f"validation images of {origin}"
+            source, _ = labelled_images(weights, description, recipe)
+            return source, f"validation images of {origin}"
         except DataError as error:
             print(f"No labelled validation images ({error}): accuracy is not measured.")
     source = find_sources(recipe, labelled=False)[0]
@@ -338,7 +337,7 @@ def _calibrated(model: torch.nn.Module, evidence: Evidence, description: Descrip
 
 
 def _summary(artifact: Artifact) -> str:
-    """The certificate for people."""
+    """Write the certificate for people."""
     found = artifact.certificate
     lines = []
     for what in ("real", "adversarial", "other_size"):

@@ -29,13 +29,13 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.tasks.dense.evidence import Evidence
 from convnextv2.tasks.detection.certificate import certify_detector
 from convnextv2.tasks.segmentation.certificate import certify_segmentor
-from convnextv2.tasks.supervised.set_up import same_data
+from convnextv2.tasks.supervised.set_up import has_own_data
 from convnextv2.verbs.options.weights import ExportOptions
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 DENSE = ("segmentation", "detection")
-"""The kinds of weights that answer for the places of an image."""
+"""The kinds of weights that predict for the pixels or the objects of an image."""
 
 
 def check_dense(options: ExportOptions, kind: str) -> None:
@@ -46,9 +46,9 @@ def check_dense(options: ExportOptions, kind: str) -> None:
         kind: One of `DENSE`.
 
     Raises:
-        RecipeError: An option is about classifiers.
-        DeviceError: The precision is none of those of this kind.
-        ArtifactError: The layout takes no such artifact.
+        RecipeError: An option is for classifiers only.
+        DeviceError: The kind has no artifacts of this precision.
+        ArtifactError: The layout has no such artifacts.
     """
     noun = "segmentor" if kind == "segmentation" else "detector"
     if options.input == "pixels":
@@ -193,23 +193,17 @@ def _detector(
 
 
 def _images(opened: Weights, recipe: Recipe, most: int) -> tuple[Source, str]:
-    """The images to measure on: the recipe's validation images, else the bundled ones."""
+    """Find the images to measure on: the recipe's validation images, else the bundled ones."""
     source, origin = _found(opened, recipe)
-    chosen = torch.linspace(0, len(source) - 1, min(most, len(source))).round().int().tolist()
-    return source.subset(chosen), origin
+    return source.spread(most), origin
 
 
 def _found(opened: Weights, recipe: Recipe) -> tuple[Source, str]:
-    description, owner = opened.description, run_of(opened.path)
+    description = opened.description
     if not recipe.data_dir:
-        bundled = Recipe(dataset="bundled")
-        return find_sources(bundled, labelled=False)[
-            0
-        ], "the bundled images, which the model may not know"
-    names, trained_on = (
-        description.class_names,
-        owner is not None and same_data(owner.recipe, recipe),
-    )
+        bundled, _ = find_sources(Recipe(dataset="bundled"), labelled=False)
+        return bundled, "the bundled images, which the model may not know"
+    names, trained_on = description.class_names, has_own_data(opened.path, recipe)
     try:
         if description.kind == "segmentation":
             place = Place(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The labelled images of the run that weights belong to."""
+"""Use the labelled images of the run that weights belong to."""
 
 from __future__ import annotations
 

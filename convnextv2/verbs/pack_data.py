@@ -21,7 +21,7 @@ _TOLD_EVERY_S = 30.0
 
 @takes(PackDataOptions)
 def pack_data(options: PackDataOptions) -> Packed:
-    """Pack a folder or table of images into tar files of WebDataset's form, with an index.
+    """Pack a folder or table of images into tar files in WebDataset's format, with an index.
 
     The files of the images are packed as they are. A run on the shards is the run on the folder:
     order, classes, splits and pixels are the same. Packing that was stopped or killed goes on with

@@ -26,7 +26,7 @@ from convnextv2.distributed import Place
 from convnextv2.durations import read_duration
 from convnextv2.errors import ConvNeXtV2Error, DataError, RecipeError
 from convnextv2.machine import peak_memory
-from convnextv2.recipe.knobs import Recipe, group_of
+from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.choice import find_training, outline
@@ -50,8 +50,8 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         Images per second, and the memory, time and disk space of the whole run.
     """
     recipe, _ = options.recipe(options.config)
-    verb = options.verb
-    verb = verb or ("pretrain" if recipe.model_fields_set & group_of("pre-training") else "train")
+    asks_pretraining = recipe.model_fields_set & knobs_in_group("pre-training")
+    verb = options.verb or ("pretrain" if asks_pretraining else "train")
     found: dict[str, Any] = {}
     if options.images_per_second is None:
         records, found, own = _measure(options, verb, recipe)

@@ -1,4 +1,4 @@
-"""Predictions by a server."""
+"""Predict with a model on a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def key_of(options: PredictOptions) -> str:
 
 
 def described(options: PredictOptions) -> dict[str, Any]:
-    """Ask the server what it says of the model; empty if it does not say."""
+    """Ask the server to describe the model; empty if it does not."""
     return describe_remotely(options.server, str(options.run), api_key=key_of(options))
 
 
@@ -63,8 +63,7 @@ def predict_by_server(
         )
     if wrong := sorted(knobs.keys() - {"bad_images"}):
         raise RecipeError(
-            f"{wrong[0]} = {knobs[wrong[0]]}: the server decides on that itself. Leave {wrong[0]} "
-            "out."
+            f"{wrong[0]} = {knobs[wrong[0]]}: the server decides this. Leave {wrong[0]} out."
         )
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     names = source.names
@@ -90,7 +89,7 @@ def predict_by_server(
 
 
 def _asked(options: PredictOptions, kind: str) -> str:
-    """The last part of the path, and the query."""
+    """Return the last part of the path, and the query."""
     if kind == "segmentation":
         return "segment" + ("?map=png" if options.out else "")
     if kind == "detection":
@@ -131,7 +130,7 @@ def _segmented(
 
 
 def _map_of(result: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """The map of classes, int16 (H, W), at the size of the image."""
+    """Read the map of classes, int16 (H, W), at the size of the image."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(result["map"]["png"]))) as picture:
             values = np.array(picture).astype(np.int16)
@@ -162,7 +161,7 @@ def _detected(
 
 
 def _found(told: dict[str, Any], names: Sequence[str], index: int) -> FoundObjects:
-    """What the server has found, as a detector here finds it."""
+    """Turn the objects that the server has found into those of a local detector."""
     objects = told["objects"]
     number = {name: i for i, name in enumerate(names)}
     masks = None

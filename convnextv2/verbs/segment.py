@@ -1,4 +1,4 @@
-"""Predictions of a segmentor: a class for every pixel of images."""
+"""Predict with a segmentor: a class for every pixel of images."""
 
 from __future__ import annotations
 

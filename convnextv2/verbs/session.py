@@ -1,4 +1,4 @@
-"""The start and the end that `train` and `pretrain` share: recipe, ranks, run folder."""
+"""What `train` and `pretrain` do before and after the training: recipe, ranks, run folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
     recipe, way = decide(asked, _folder(verb, asked))
     if way is Way.RESUME and config is None and recipe.out:
         own = open_run(Path(recipe.out)).path / "recipe.yaml"
-        recipe, notes = options.recipe(own, above={"resume": True}, is_own=True)
+        recipe, notes = options.recipe(own, overrides={"resume": True}, is_own=True)
     path = _folder(verb, recipe)
     recipe, weights, inferred = prepare(recipe, path, way)
     if verb == "train" and recipe.task == "classification" and way is not Way.RESUME:
@@ -214,7 +214,7 @@ def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
     """Keep the number of images in a step if the number of ranks has changed."""
     folder, own = run.last_checkpoint(), run.recipe
-    assert folder is not None, "create_run has checked that"
+    assert folder is not None, "decide() has checked that"
     if recipe.batch_size == "auto":  # what was found at the start is kept
         found = {"batch_size": own.batch_size, "accumulate": own.accumulate}
         recipe = recipe.model_copy(update=found)

@@ -1,4 +1,4 @@
-"""Train or fine-tune a classifier."""
+"""Train or fine-tune a model for any task but pre-training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from convnextv2.verbs.session import new_run, preview, run_task, show_images
 
 @takes(TrainOptions)
 def train(options: TrainOptions) -> Run:
-    """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
+    """Train or fine-tune a classifier, segmentor or detector, and write a run folder with a report.
+
+    `task` says what is learned. A classifier of images that have several labels each learns to give
+    any number of them.
 
     With `show_images`, the first training images are written as a picture and nothing is trained.
-
-    If the images of a table have several labels each, the model learns to give any number of them.
 
     Returns:
         The run. With `show_images`, it has no folder.

@@ -1,4 +1,4 @@
-"""Evaluate a classifier on labelled images."""
+"""Evaluate a model on images with labels or annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from convnextv2.evaluation.several_answers import (
 )
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
-from convnextv2.recipe.knobs import Recipe, group_of
+from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import PathLike, takes
 from convnextv2.run import Run
 from convnextv2.tasks.classification.coverage import check_coverage, measure_coverage
@@ -30,7 +30,7 @@ from convnextv2.tasks.report import write_report
 from convnextv2.verbs.options.measuring import ValidateOptions
 from convnextv2.weights.opened import Weights
 
-_IN_THE_ARTIFACT = {
+_FIXED_IN_ARTIFACTS = {
     *(
         "image_size",
         "in_channels",
@@ -47,26 +47,25 @@ _IN_THE_ARTIFACT = {
         "test_flip",
     )
 }
-_OF_MAPS = {"task", "classes", "ignore_values", "reduce_zero_label", "annotations"}
+_ANNOTATIONS = {"task", "classes", "ignore_values", "reduce_zero_label", "annotations"}
 """The knobs of dense tasks that say what annotations mean."""
 
 
 @takes(ValidateOptions)
 def validate(options: ValidateOptions) -> AnyEvaluation:
-    """Evaluate a model on labelled images, print a table and write a report.
+    """Evaluate a model on labelled or annotated images, print a table and write a report.
 
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
-    replace parts of that. Every image is counted exactly once, on any number of ranks. Beside the
-    main figures of a classifier stand their 95 % intervals. With `coverage`, what `predict` says of
-    unknown images is fitted, stored beside the weights, and tested on images that it was not fitted
-    on.
+    replace parts of that. Every image is counted exactly once, on any number of ranks. The main
+    figures of a classifier have 95 % intervals. With `coverage`, what `predict` says of unknown
+    images is fitted, stored beside the weights, and tested on images that it was not fitted on.
 
     Returns:
         The figures.
     """
-    opened, config, beneath = _open(options)
-    recipe, notes = options.recipe(config, beneath=beneath)
+    opened, config, fallbacks = _open(options)
+    recipe, notes = options.recipe(config, fallbacks=fallbacks)
     choice.choose(recipe.kernels)
     if opened is None:
         if not recipe.init:
@@ -120,16 +119,16 @@ def _open(
         RecipeError: An artifact is to prepare its images in another way than its own.
     """
     run, config, knobs = options.run, options.config, options.knob_values
-    beneath: dict[str, Any] = {}
+    fallbacks: dict[str, Any] = {}
     opened: Weights | Artifact | None = None
     if run is not None and is_artifact(run):
         opened = open_artifact(run)
         owner = run_of(opened.path)
         if config is None and owner is not None:
-            beneath = _data_knobs(owner)
+            fallbacks = _data_knobs(owner)
         elif config is None and opened.card.segmentation is not None:
-            beneath = _map_knobs(opened.card.segmentation)
-        if wrong := sorted(knobs.keys() & _IN_THE_ARTIFACT):
+            fallbacks = _map_knobs(opened.card.segmentation)
+        if wrong := sorted(knobs.keys() & _FIXED_IN_ARTIFACTS):
             raise RecipeError(
                 f"{wrong[0]} = {knobs[wrong[0]]}: an artifact prepares its images in its own way. "
                 f"Leave {wrong[0]} out."
@@ -140,8 +139,8 @@ def _open(
         if config is None and owner is not None:
             config = owner.path / "recipe.yaml"
         if config is None:
-            beneath = _preprocessing_knobs(opened)
-    return opened, config, beneath
+            fallbacks = _preprocessing_knobs(opened)
+    return opened, config, fallbacks
 
 
 def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
@@ -232,7 +231,7 @@ def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:
         recipe: The recipe of this evaluation, which names the data.
     """
     owner, card, how = run_of(artifact.path), artifact.card, artifact.transform.preprocessing
-    of_data = {name: getattr(recipe, name) for name in group_of("data")}
+    of_data = {name: getattr(recipe, name) for name in knobs_in_group("data")}
     told = {
         "model": card.model,
         "depths": tuple(card.arguments["depths"]) if card.model == "custom" else None,
@@ -269,8 +268,8 @@ def _data_knobs(owner: Run) -> dict[str, Any]:
     recipe, names = owner.recipe, ValidateOptions.knobs.keys()
     return {
         name: getattr(recipe, name)
-        for name in names & (group_of("data") | _OF_MAPS) & recipe.model_fields_set
-        if name not in _IN_THE_ARTIFACT
+        for name in names & (knobs_in_group("data") | _ANNOTATIONS) & recipe.model_fields_set
+        if name not in _FIXED_IN_ARTIFACTS
     }
 
 

@@ -85,7 +85,7 @@ class Container:
             object.__setattr__(self, "marks", _marks(self.files))
 
     def is_unchanged(self) -> bool:
-        """Whether the files are still those that were opened."""
+        """Return whether the files are still those that were opened."""
         return _marks(self.files) == self.marks
 
     @cached_property

@@ -214,19 +214,19 @@ def notice_of(key: str, container: Container, tensors: Mapping[str, Tensor]) -> 
 
 
 def _is_dino(key: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether weights are in a layout that only DINOv3 and EUPE are published in."""
+    """Return whether weights are in a layout that only DINOv3 and EUPE are published in."""
     return key == "dinov3-v1" or any(
         name.removeprefix("module.").startswith(("norms.3.", "projectors.")) for name in tensors
     )
 
 
 def _is_clip(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether weights are of a CLIP with its towers for images and texts."""
+    """Return whether weights are those of a CLIP with its towers for images and texts."""
     return any(name.endswith("visual.trunk.stem.0.weight") for name in tensors)
 
 
 def is_projection(container: Container) -> bool:
-    """Whether the head of timm's weights is CLIP's projection, by the tag in the configuration.
+    """Return whether the head of timm's weights is CLIP's projection, by the configuration's tag.
 
     Names and shapes do not tell it. Towers that were fine-tuned have a classifier.
 

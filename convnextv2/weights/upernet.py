@@ -155,7 +155,7 @@ def find_upernet(tensors: Mapping[str, Tensor], prefix: str) -> UPerNet | None:
 
 
 def has_map_norms(tensors: Mapping[str, Tensor], prefix: str) -> bool:
-    """Whether an encoder was made for a dense network: each of its four maps has a norm.
+    """Return whether an encoder was made for a dense network: each of its four maps has a norm.
 
     The last of these must not be taken for the norm before a classifier, which mmpretrain gives the
     same name.
@@ -168,7 +168,7 @@ def has_map_norms(tensors: Mapping[str, Tensor], prefix: str) -> bool:
 
 
 def _is_of_heads(name: str, prefix: str, wrapper: str) -> bool:
-    """Whether a tensor belongs to a head or to the norm of a map."""
+    """Return whether a tensor belongs to a head or to the norm of a map."""
     if name.startswith(prefix):
         return bool(DENSE_NORM.match(name.removeprefix(prefix)))
     return name.startswith(wrapper) and bool(_HEAD.match(name.removeprefix(wrapper)))
@@ -197,7 +197,7 @@ def _map_norms(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _odd_auxiliary(found: Mapping[str, Tensor]) -> bool:
-    """Whether the auxiliary head is of another form than that of a `Segmentor`."""
+    """Return whether the auxiliary head differs in form from that of a `Segmentor`."""
     names = {name for name in found if name.startswith("auxiliary_head.")}
     convolution = found.get("auxiliary_head.convs.0.conv.weight")
     if not names or convolution is None:

@@ -211,7 +211,7 @@ def test_mindcvs_files_inside_a_run_know_the_run(
     assert main(["validate", best]) == 0
     printed = capsys.readouterr().out
     assert (
-        "measured are averaged weights" in printed
+        "averaged weights are measured" in printed
         and (like_mindcv / "custom_best-report.html").exists()
     )
     assert (like_mindcv / "report.html").read_bytes() == report

@@ -120,7 +120,7 @@ def test_weights_of_others_are_validated_as_they_are(
     )
     assert (
         set(figures) == {"Top_1_Accuracy", "loss"}
-        and "measured are its averaged weights" in printed
+        and "its averaged weights are measured" in printed
     )
     last = [record for record in metrics(like_mindcv) if record["kind"] == "eval"][-1]
     assert figures["Top_1_Accuracy"] == last["top1"]

@@ -326,5 +326,5 @@ def test_what_the_server_decides_is_no_question_to_the_client(
 ) -> None:
     value = "cpu" if knob == "device" else "4"
     assert main(["predict", "m", files[0], "--server", fake.address, f"--{knob}", value]) == 2
-    assert f"{knob} = {value}: the server decides on that itself." in capsys.readouterr().err
+    assert f"{knob} = {value}: the server decides this." in capsys.readouterr().err
     assert not fake.asked

@@ -108,7 +108,7 @@ class RandAugment:
         """Augment an image.
 
         Args:
-            image: In mode L or RGB.
+            image: The image, in mode L or RGB.
             generator: On the CPU; all choices are drawn from it.
 
         Returns:
@@ -145,7 +145,7 @@ class AutoAugment:
         """Augment an image.
 
         Args:
-            image: In mode L or RGB.
+            image: The image, in mode L or RGB.
             generator: On the CPU; all choices are drawn from it.
 
         Returns:
@@ -178,7 +178,7 @@ class ThreeAugment:
         """Augment an image.
 
         Args:
-            image: In mode L or RGB.
+            image: The image, in mode L or RGB.
             generator: On the CPU; all choices are drawn from it.
 
         Returns:
@@ -221,7 +221,7 @@ class AugMix:
         """Augment an image.
 
         Args:
-            image: In mode L or RGB.
+            image: The image, in mode L or RGB.
             generator: On the CPU; all choices are drawn from it.
 
         Returns:
@@ -259,7 +259,7 @@ class TrivialAugmentWide:
         """Augment an image.
 
         Args:
-            image: In mode L or RGB.
+            image: The image, in mode L or RGB.
             generator: On the CPU; all choices are drawn from it.
 
         Returns:

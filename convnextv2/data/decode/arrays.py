@@ -45,7 +45,7 @@ class Array(NamedTuple):
         dtype: The type of its values.
         is_fortran: Whether the first axis runs fastest.
         begin: Where the values begin.
-        held_pixels: As `Picture` has it.
+        held_pixels: See `Picture.held_pixels`.
     """
 
     shape: Shape
@@ -132,7 +132,7 @@ def from_array(
         value_range: The values that become 0 and 255, but for those of 8 bits without a sign.
         name: The file, for messages.
         no_data: The value that stands for no measurement, if there is one.
-        orientation: As EXIF counts.
+        orientation: The orientation, by the numbers of EXIF.
 
     Returns:
         uint8 (channels, H, W), upright.

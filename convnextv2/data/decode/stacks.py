@@ -30,8 +30,8 @@ class Stack:
         width: The width in pixels, not turned.
         bands: How many.
         dtype: The type of the values.
-        held_pixels: As `Picture` has it.
-        orientation: As EXIF counts.
+        held_pixels: See `Picture.held_pixels`.
+        orientation: The orientation, by the numbers of EXIF.
         no_data: The value that stands for no measurement, if there is one.
     """
 

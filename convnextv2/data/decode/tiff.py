@@ -47,7 +47,7 @@ class Directory:
     Attributes:
         is_big: Whether it is a BigTIFF.
         order: ">" or "<", as struct takes it.
-        entries: In the order of the file.
+        entries: The entries, in the order of the file.
     """
 
     def __init__(self, data: bytes) -> None:

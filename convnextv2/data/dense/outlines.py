@@ -105,7 +105,7 @@ def _cycles(corners: list[int], following: list[int]) -> tuple[_Places, _Places]
 
 
 def _area(points: _Points) -> float:
-    """The area within a polygon, positive if it runs clockwise on a screen."""
+    """Compute the area of a polygon, which is positive if it runs clockwise on a screen."""
     x, y = points.T
     return float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]) / 2
 

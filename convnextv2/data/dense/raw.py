@@ -17,7 +17,7 @@ class RawObject(NamedTuple):
         box: x0, y0, x1, y1.
         label: The class number, from 0.
         crowd: See `Objects.crowd`.
-        area: In px; None if it is not stated.
+        area: The area in px; None if it is not stated.
         region: See `Objects.regions`.
     """
 

@@ -196,7 +196,7 @@ def _candidates(fields: Sequence[str], role: str, chosen: Mapping[str, int]) -> 
 def _fill_by_exclusion(
     fields: Sequence[str], chosen: dict[str, int], wanted: Mapping[str, str], labelled: bool
 ) -> None:
-    """With one column unknown and one role open, the one is the other."""
+    """Give the last column the last role, if one column and one role are left."""
     rest = [i for i in _named(fields) if i not in chosen.values()]
     open_roles = [role for role in ("path", "label") if role not in chosen and role not in wanted]
     if not labelled and "path" in chosen:

@@ -60,7 +60,7 @@ def licence_id(provenance: Mapping[str, Any], notice: str, asked: str) -> str:
 
 
 def _origins(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The provenance of a model, then that of the weights that it was started from, and so on."""
+    """Yield the provenance of a model, then that of the weights it was started from, and so on."""
     seen = 0
     while isinstance(provenance, Mapping) and provenance and seen < 100:
         yield provenance

@@ -39,5 +39,6 @@ def declare(
     Returns:
         A pydantic field.
     """
-    extra = {"group": group, "unit": unit, "mindcv": mindcv, "only": only, "idle": list(idle)}
-    return Field(default, description=help, json_schema_extra=extra, **checks)  # type: ignore[arg-type]
+    extra: dict[str, Any] = {"group": group, "unit": unit, "mindcv": mindcv, "only": only}
+    extra["idle"] = list(idle)
+    return Field(default, description=help, json_schema_extra=extra, **checks)

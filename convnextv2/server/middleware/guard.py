@@ -94,7 +94,7 @@ class _Answer:
 
 
 def _unauthorized(is_given: bool) -> Refusal:
-    """The refusal of a request without a valid key.
+    """Make the refusal of a request without a valid key.
 
     Args:
         is_given: Whether the request has a token. Only then is the error named (RFC 6750, 3).

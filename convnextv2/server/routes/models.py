@@ -105,7 +105,7 @@ async def _predict(
 def _prediction(
     title: str, prepared: Prepared, scores: Scores, scorer: Scorer, wanted: Wanted
 ) -> dict[str, Any]:
-    """The part of an answer that is about one image."""
+    """Make the part of an answer that is about one image."""
     found: dict[str, Any] = {
         "image": title,
         **result_of(scorer, scores, wanted.top_k, threshold=wanted.threshold),

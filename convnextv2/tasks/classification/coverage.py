@@ -1,4 +1,4 @@
-"""Fit the "unknown" answer of a classifier on validation images, and test it on others of them."""
+"""Fit the "unknown" answer of a classifier on half of the images, and test it on the others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.source import Source
-from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import build_preprocessing
-from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
@@ -31,7 +28,7 @@ from convnextv2.inference.scorer import Scorer, open_scorer
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.prior import Prior
-from convnextv2.tasks.supervised.set_up import own_quarantine
+from convnextv2.tasks.supervised.set_up import build_own_loader
 from convnextv2.weights.hub import repository_of
 from convnextv2.weights.opened import Weights
 
@@ -80,8 +77,8 @@ def check_coverage(
 
     Raises:
         ArtifactError: The artifact was exported without a coverage, or with another one.
-        RecipeError: It is no classifier, or its images would be prepared in another way than
-            `predict` does.
+        RecipeError: The model is not a classifier, or its images would be prepared in another way
+            than by `predict`.
         RunError: Nothing can be written beside the weights.
     """
     told = f"coverage = {coverage:g}"
@@ -122,7 +119,7 @@ def check_coverage(
         )
     if repository_of(opened.path) or repository_of(opened.path.parent):
         raise RunError(
-            f"{told}: {opened.path} lies in the cache of the Hub, which is not ours to write to. "
+            f"{told}: {opened.path} lies in the cache of the Hub, which is not written to. "
             "Use export --coverage, or copy the weights."
         )
 
@@ -170,19 +167,7 @@ def _score(
     with_parts: bool,
 ) -> _Scored:
     """Score the images of this rank as `predict` does, without those that have no class."""
-    transform = scorer.transform
-    loader = EvaluationLoader(
-        source,
-        transform,
-        batch_size=recipe.images_per_batch(),
-        channels=transform.preprocessing.channels,
-        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
-        rank=place.rank,
-        world_size=place.world_size,
-        bad_images=recipe.bad_images,
-        quarantine=own_quarantine(opened.path, recipe),
-        patience=Patience(recipe.data_wait_s),
-    )
+    loader = build_own_loader(scorer.transform, source, opened.path, recipe, place)
     columns: list[tuple[NDArray[np.int64], ...]] = []
     probs = [np.empty((0, len(scorer.class_names)), np.float32)]
     features: list[NDArray[np.float32]] = []

@@ -34,7 +34,7 @@ class OneClass:
     kind = "classifier"
 
     def check(self, recipe: Recipe, source: Source, validation: Source | None) -> None:
-        """Accept all images: every source with one class for each image will do."""
+        """Accept all images: this goal has no demands beyond one class for each image."""
 
     def score(self, recipe: Recipe) -> str:
         """Return the figure that the recipe names."""
@@ -131,9 +131,9 @@ def build_criterion(
             recipe.loss_reduction,
             weights,
         )
-    of: Callable[[Tensor, Tensor, float], Tensor] = {
+    other: Callable[[Tensor, Tensor, float], Tensor] = {
         "asl_single_label": asymmetric_single_label,
         "asl_multi_label": asymmetric_multi_label,
         "jsd": jensen_shannon,
     }[recipe.loss]
-    return lambda logits, targets: of(logits, targets, recipe.label_smoothing)
+    return lambda logits, targets: other(logits, targets, recipe.label_smoothing)

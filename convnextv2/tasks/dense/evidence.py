@@ -30,7 +30,7 @@ class Evidence:
         """Yield the index and the pixels of the images that can be read.
 
         Args:
-            how: Says how many channels to decode, and which values become black and white.
+            how: Says how many channels to decode, and which values are black and white.
             most: The largest number of images; None for all.
         """
         count = 0

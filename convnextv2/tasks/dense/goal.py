@@ -1,4 +1,8 @@
-"""What a dense task has to know about its annotations."""
+"""The parts of a dense task that depend on its annotations.
+
+A goal has no base class: any class with these attributes and methods is one. The goals of this
+package are in `tasks.segmentation` and `tasks.detection`.
+"""
 
 from __future__ import annotations
 

@@ -24,18 +24,18 @@ from convnextv2.model.detector import Detector
 from convnextv2.tasks.dense.evidence import Evidence
 
 LARGEST_SHIFT_PX = 0.1
-"""How far a side of a box may be moved, in pixels of the image."""
+"""The largest shift of a side of a box, in pixels of the image."""
 
 LARGEST_LOSS = 0.001
-"""How far the average precisions of the artifact and of the model may be apart."""
+"""The largest difference between the average precision of the artifact and of the model."""
 
 LEAST_FOUND = 0.99
 """The share of the objects that both must find. Two objects may always differ.
 
-Where two boxes or scores are nearly equal, a rounding decides which one stays."""
+If two boxes or scores are nearly equal, rounding decides which one stays."""
 
 _SAME_FROM = 0.9
-"""The least IoU of two boxes of a class that are the same object."""
+"""The least IoU at which two boxes of a class count as the same object."""
 
 Pair = tuple[FoundObjects, FoundObjects]
 
@@ -57,12 +57,12 @@ def certify_detector(
         ArtifactError: The artifact finds other objects.
         DataError: No image can be read.
     """
-    ours = finder_of_artifact(artifact)
+    exported = finder_of_artifact(artifact)
     pairs, prepared = [], None
     for index, pixels in evidence.readable(finder.transform.preprocessing):
         sample = finder.transform(pixels)
         prepared = sample.pixels if prepared is None else prepared
-        pairs.append((finder(*sample, index), ours(*sample, index)))
+        pairs.append((finder(*sample, index), exported(*sample, index)))
     if prepared is None:
         raise DataError("No image that an artifact could be measured on can be read.")
     certificate: dict[str, Any] = {
@@ -73,24 +73,24 @@ def certify_detector(
     }
     if isinstance(evidence.source, AnnotatedSource):
         certificate["ap"] = _precisions(pairs, evidence.source, finder)
-    certificate["speed"] = _speeds(finder, ours, prepared, evidence.seconds)
+    certificate["speed"] = _speeds(finder, exported, prepared, evidence.seconds)
     _check(certificate)
     return certificate
 
 
 def _compare_objects(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Compare what both have found, object by object."""
+    """Compare the objects that both models have found."""
     shift = score = 0.0
     mask = 1.0
     matched = total = 0
-    for theirs, ours in pairs:
-        total += max(len(theirs.scores), len(ours.scores))
-        for i, j in same_objects(theirs, ours):
+    for reference, exported in pairs:
+        total += max(len(reference.scores), len(exported.scores))
+        for i, j in same_objects(reference, exported):
             matched += 1
-            shift = max(shift, float(np.abs(theirs.boxes[i] - ours.boxes[j]).max()))
-            score = max(score, float(abs(theirs.scores[i] - ours.scores[j])))
-            if theirs.masks is not None and ours.masks is not None:
-                mask = min(mask, _overlap(theirs.masks[i], ours.masks[j]))
+            shift = max(shift, float(np.abs(reference.boxes[i] - exported.boxes[j]).max()))
+            score = max(score, float(abs(reference.scores[i] - exported.scores[j])))
+            if reference.masks is not None and exported.masks is not None:
+                mask = min(mask, _overlap(reference.masks[i], exported.masks[j]))
     return {
         "images": len(pairs),
         "objects": total,
@@ -101,23 +101,28 @@ def _compare_objects(pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def same_objects(theirs: FoundObjects, ours: FoundObjects) -> list[tuple[int, int]]:
+def same_objects(reference: FoundObjects, exported: FoundObjects) -> list[tuple[int, int]]:
     """Pair the objects that two detectors have found in an image.
 
     Args:
-        theirs: The objects that one of them has found.
-        ours: The objects that the other one has found.
+        reference: The objects that one of them has found.
+        exported: The objects that the other one has found.
 
     Returns:
         Rows of both. Classes are equal, and boxes overlap almost completely.
     """
-    pairs, free = [], np.ones(len(ours.scores), bool)
-    for i, box in enumerate(theirs.boxes):
-        low, high = np.maximum(box[:2], ours.boxes[:, :2]), np.minimum(box[2:], ours.boxes[:, 2:])
+    pairs, free = [], np.ones(len(exported.scores), bool)
+    for i, box in enumerate(reference.boxes):
+        low, high = (
+            np.maximum(box[:2], exported.boxes[:, :2]),
+            np.minimum(box[2:], exported.boxes[:, 2:]),
+        )
         common = np.prod(np.clip(high - low, 0, None), axis=1)
-        areas = np.prod(ours.boxes[:, 2:] - ours.boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+        areas = np.prod(exported.boxes[:, 2:] - exported.boxes[:, :2], axis=1) + np.prod(
+            box[2:] - box[:2]
+        )
         iou = common / np.maximum(areas - common, 1e-12)
-        iou[~free | (ours.labels != theirs.labels[i])] = 0
+        iou[~free | (exported.labels != reference.labels[i])] = 0
         best = int(iou.argmax()) if len(iou) else -1
         if best >= 0 and iou[best] >= _SAME_FROM:
             free[best] = False
@@ -156,20 +161,21 @@ def _precisions(
 
 
 def _speeds(
-    theirs: ObjectFinder, ours: ObjectFinder, pixels: Tensor, seconds: float
+    reference: ObjectFinder, exported: ObjectFinder, pixels: Tensor, seconds: float
 ) -> dict[str, Any]:
     """Measure the speeds of both networks on one image, without the pasting of masks."""
-    how = theirs.transform.preprocessing
+    how = reference.transform.preprocessing
     size = int(pixels.shape[-2]), int(pixels.shape[-1])
     images = padded(
-        BatchTransform(how.mean, how.std).normalise(pixels[None]), theirs.model.encoder.total_stride
+        BatchTransform(how.mean, how.std).normalise(pixels[None]),
+        reference.model.encoder.total_stride,
     )
 
     def run(model: Detector) -> None:
         with torch.inference_mode():
             model(images, [size])
 
-    return compare_speeds(lambda: run(theirs.model), lambda: run(ours.model), 1, seconds)
+    return compare_speeds(lambda: run(reference.model), lambda: run(exported.model), 1, seconds)
 
 
 def _check(certificate: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class BoxesAndMasks:
 
     def find(self, recipe: Recipe, place: Place) -> tuple[AnnotatedSource, AnnotatedSource | None]:
         """Find the images, and scan their annotations."""
-        check_codec()  # now, and not at the first evaluation
+        check_codec()  # a missing package is reported now, not at the first evaluation
         return find_object_sources(recipe)
 
     def summary(self, training: AnnotatedSource, validation: AnnotatedSource | None) -> str:

@@ -14,28 +14,27 @@ from convnextv2.data.dense.object_sources import validation_objects
 from convnextv2.data.dense.objects import Objects, objects_of
 from convnextv2.data.dense.objects_geometry import ObjectEvalTransform, collate_objects
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
-from convnextv2.errors import DataError, RecipeError
+from convnextv2.errors import DataError
 from convnextv2.evaluation.detection import DetectionEvaluation, FoundObjects, evaluate_objects
-from convnextv2.find import run_of
 from convnextv2.inference.detector import ObjectFinder
 from convnextv2.inference.detector_artifact import finder_of_artifact
 from convnextv2.model.detector import Detector
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.dense.measure import build_dense_loader
 from convnextv2.tasks.evaluated import Evaluated
-from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
+from convnextv2.tasks.supervised.set_up import has_own_data
 from convnextv2.weights.build import count_parameters
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
 SHOWN_FROM = 0.5
-"""The least score of a detection that is shown, and counted, for single images."""
+"""The least score of the detections that a report shows, and counts as right or wrong."""
 _MATCHED_FROM = 0.5
-"""The least IoU of a detection with the object that it finds, for single images."""
+"""The least IoU at which a detection of a report counts as the object."""
 
 
 @dataclass(frozen=True)
@@ -71,33 +70,26 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
     Every image is counted exactly once over all ranks.
 
     Args:
-        opened: The model.
+        opened: The model, which is a detector.
         recipe: Names the images, and says how they are prepared.
         place: This rank.
 
     Raises:
-        CheckpointError: The weights are those of another kind of network.
         DataError: The annotations cannot be used, or have other classes.
     """
-    weights, owner = opened.path, run_of(opened.path)
-    if "task" in recipe.model_fields_set and recipe.task != "detection":
-        raise RecipeError(f"task = {recipe.task}: {weights} is a detector. Leave task out.")
     for line in opened.lines():
         say(line)
     finder, description = _build_finder(opened, recipe, place), opened.description
     recipe = recipe.model_copy(update={"in_channels": finder.transform.preprocessing.channels})
-    trained_on = owner is not None and same_data(owner.recipe, recipe)
+    trained_on = has_own_data(opened.path, recipe)
     source = validation_objects(recipe, description.class_names, trained_on=trained_on)
     if finder.has_masks and not objects_of(source).has_masks:
-        say(f"{weights}: its masks are not measured, since the objects of these images have none.")
-    loader = build_evaluation_loader(
-        recipe,
-        source,
-        place,
-        own_quarantine(opened.path, recipe),
-        transform=finder.transform,
-        collate=collate_objects,
-        batch_size=1,
+        say(
+            f"{opened.path}: its masks are not measured, since the objects of these images have "
+            "none."
+        )
+    loader = build_dense_loader(
+        opened, recipe, source, place, transform=finder.transform, collate=collate_objects
     )
     results = measure_objects(finder, loader, source, place)
     return MeasuredObjects(
@@ -111,7 +103,7 @@ def evaluate_detector(opened: Weights | Artifact, recipe: Recipe, place: Place) 
 
 
 def _build_finder(opened: Weights | Artifact, recipe: Recipe, place: Place) -> ObjectFinder:
-    """Build the finder of a model. An artifact prepares images in its own way."""
+    """Build the `ObjectFinder` of a model. An artifact prepares images in its own way."""
     if isinstance(opened, Artifact):
         return finder_of_artifact(opened, device=recipe.device, precision=recipe.precision)
     model = restore(opened)

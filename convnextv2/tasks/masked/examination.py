@@ -123,7 +123,7 @@ class Health:
         if self._pixels is None:
             recipe = self._task.recipe
             source, validation = find_sources(recipe, labelled=False)
-            chosen = _spread(validation or source, HEALTH_IMAGES)
+            chosen = (validation or source).spread(HEALTH_IMAGES)
             parts = [pixels for pixels, _ in _batches(recipe, chosen, self._place, "health image")]
             self._pixels = torch.cat(parts)
         return self._pixels
@@ -228,8 +228,8 @@ class Probe:
                 "measure nothing. Choose another val_split."
             )
         self._classes = len(training.class_names)
-        self._training = _spread(training, PROBE_IMAGES)
-        self._validation = _spread(validation, PROBE_IMAGES)
+        self._training = training.spread(PROBE_IMAGES)
+        self._validation = validation.spread(PROBE_IMAGES)
         say(
             f"Probes: {len(self._training):,} training and {len(self._validation):,} validation "
             f"images of {self._classes} classes."
@@ -288,13 +288,6 @@ def _batches(
 def _normalised(recipe: Recipe, pixels: Tensor, place: Place) -> Tensor:
     """Turn pixels into images on the device."""
     return build_batch_transform(recipe, num_classes=0).normalise(pixels.to(place.device))
-
-
-def _spread(source: Source, most: int) -> Source:
-    """Take at most some images of a source, evenly spread over it."""
-    if len(source) <= most:
-        return source
-    return source.subset(np.linspace(0, len(source) - 1, most).round().astype(np.int64))
 
 
 def _finite(value: float | None) -> float | None:

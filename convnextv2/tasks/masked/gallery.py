@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from PIL import Image
 
 from convnextv2.console import say
@@ -104,12 +103,11 @@ def reconstruct_source(
     chosen_device = choose_device(device)
     model.to(chosen_device)
     transform = EvalTransform(Preprocessing.read(description.preprocessing))
-    spread = torch.linspace(0, len(source) - 1, min(count, len(source)))
-    chosen = spread.round().int().tolist()
+    source = source.spread(count)
     loader = EvaluationLoader(
-        source.subset(chosen),
+        source,
         transform,
-        batch_size=len(chosen),
+        batch_size=len(source),
         channels=transform.preprocessing.channels,
         bad_images=bad_images,
         quarantine=quarantine,
@@ -117,7 +115,7 @@ def reconstruct_source(
     )
     batch = next(iter(loader), None)
     if batch is None:
-        raise DataError(f"none of {len(chosen)} images can be read, such as {min(loader.skipped)}.")
+        raise DataError(f"none of {len(source)} images can be read, such as {min(loader.skipped)}.")
     normalisation = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std)
     images = normalisation.normalise(batch.pixels.to(chosen_device))
     grid = model.grid(*transform.preprocessing.image_size)

@@ -30,7 +30,7 @@ class AnyLabels:
     kind = "multi_label"
 
     def check(self, recipe: Recipe, source: Source, validation: Source | None) -> None:
-        """Check the number of rows, and that there is something to measure.
+        """Check the number of classes, and that the validation images have labels.
 
         Raises:
             RecipeError: `num_classes` is not the number of classes in the data.

@@ -27,13 +27,13 @@ from convnextv2.preprocessing import Preprocessing
 from convnextv2.tasks.dense.evidence import Evidence
 
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
-"""The largest difference of a logit, as a share of the reach of the logits if that is above 1."""
+"""The largest difference of a logit, as a share of the largest logit if that is above 1."""
 
 LEAST_EQUAL = {"float32": 0.999, "float16": 0.98, "bfloat16": 0.97}
 """The share of the pixels of real images that must get the same class."""
 
 LARGEST_LOSS = 0.01
-"""How far the mIoU of the artifact and of the model may be apart."""
+"""The largest difference between the mIoU of the artifact and that of the model."""
 
 
 def certify_segmentor(
@@ -56,8 +56,8 @@ def certify_segmentor(
         DataError: No image can be read.
     """
     how = Preprocessing.read(artifact.card.preprocessing)
-    ours = segmenter_of_artifact(artifact)
-    theirs = segmenter_of(
+    exported = segmenter_of_artifact(artifact)
+    reference = segmenter_of(
         model,
         how,
         class_names=artifact.card.class_names,
@@ -70,13 +70,13 @@ def certify_segmentor(
         "output": artifact.card.outputs[0],
         "images_from": evidence.origin,
     }
-    crops = _crops(evidence, ours, artifact)
+    crops = _crops(evidence, exported, artifact)
     for group, pixels in (("real", crops), ("adversarial", stress_images(crops[:1]))):
         certificate[group] = _compare_logits(artifact, group, pixels, model)
-    certificate |= _compare_classes(theirs, ours, evidence, windows)
+    certificate |= _compare_classes(reference, exported, evidence, windows)
     certificate["speed"] = compare_speeds(
         lambda: _logits(model, how, crops[:1]),
-        lambda: ours.classify_prepared(crops[0], (crops.shape[-2], crops.shape[-1])),
+        lambda: exported.classify_prepared(crops[0], (crops.shape[-2], crops.shape[-1])),
         1,
         evidence.seconds,
     )
@@ -85,7 +85,7 @@ def certify_segmentor(
 
 
 def _crops(evidence: Evidence, segmenter: Segmenter, artifact: Artifact) -> Tensor:
-    """Return the middle of a few images, uint8 (N, C, H, W), of the size of the artifact's."""
+    """Return the middle of a few images, uint8 (N, C, H, W), in the size of the artifact."""
     how = segmenter.preprocessing
     stride = artifact.card.arguments["stem_stride"] * 8
     height, width = fixed_size(artifact) or tuple(
@@ -135,15 +135,15 @@ def _compare_logits(
 
 
 def _compare_classes(
-    theirs: Segmenter, ours: Segmenter, evidence: Evidence, windows: Windows
+    reference: Segmenter, exported: Segmenter, evidence: Evidence, windows: Windows
 ) -> dict[str, Any]:
     """Compare the classes of all pixels, and both mIoUs if there are label maps."""
-    source, classes = evidence.source, len(ours.class_names)
+    source, classes = evidence.source, len(exported.class_names)
     labelled = source if isinstance(source, AnnotatedSource) else None
     counts = [torch.zeros(classes, classes, dtype=torch.int64) for _ in range(2)]
     equal = pixels = images = 0
-    for index, image in evidence.readable(ours.preprocessing):
-        found = [segmenter(image) for segmenter in (theirs, ours)]
+    for index, image in evidence.readable(exported.preprocessing):
+        found = [segmenter(image) for segmenter in (reference, exported)]
         equal += int((found[0] == found[1]).sum())
         pixels += found[0].numel()
         images += 1
@@ -153,11 +153,11 @@ def _compare_classes(
                 count += count_pixels(targets, each, classes)
     told: dict[str, Any] = {"pixels": {"images": images, "equal": equal / max(1, pixels)}}
     if labelled is not None and int(counts[0].sum()):
-        names = tuple(ours.class_names)
+        names = tuple(exported.class_names)
         pytorch, artifact = (summarise(each, images, names).miou for each in counts)
         told["miou"] = {"images": images, "pytorch_miou": pytorch, "artifact_miou": artifact}
     asked = replace(windows, scales=tuple(windows.scales))
-    if asked != ours.windows:
+    if asked != exported.windows:
         told["presented"] = "windows of a fixed size; the run sees whole images"
     return told
 

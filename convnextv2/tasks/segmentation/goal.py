@@ -40,7 +40,7 @@ class PixelClasses:
     score = "miou"
 
     def find(self, recipe: Recipe, place: Place) -> tuple[AnnotatedSource, AnnotatedSource | None]:
-        """Find the images, and look at every label map."""
+        """Find the images, and check every label map."""
         return find_map_sources(recipe, place)
 
     def summary(self, training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
@@ -48,7 +48,7 @@ class PixelClasses:
         return map_summary(training, validation)
 
     def check_validation(self, validation: AnnotatedSource) -> None:
-        """Check nothing: what is wrong with label maps is found when they are looked at."""
+        """Check nothing, because `find` has already checked every label map."""
 
     def build_model(self, recipe: Recipe, place: Place, source: AnnotatedSource) -> Segmentor:
         """Build a segmentor of the classes of the images."""

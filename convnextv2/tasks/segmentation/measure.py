@@ -13,19 +13,18 @@ from convnextv2.data.batch import Batch
 from convnextv2.data.dense.map_sources import map_validation_source
 from convnextv2.data.dense.map_transforms import MapEvalTransform, collate_maps
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
 from convnextv2.distributed import Place
 from convnextv2.evaluation.segmentation import SegmentationEvaluation, count_pixels, summarise
-from convnextv2.find import run_of
 from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
 from convnextv2.inference.segmenter_artifact import segmenter_of_artifact
 from convnextv2.model.upernet import Segmentor
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.tasks.dense.measure import build_dense_loader
 from convnextv2.tasks.evaluated import Evaluated
-from convnextv2.tasks.supervised.set_up import own_quarantine, same_data
+from convnextv2.tasks.supervised.set_up import has_own_data
 from convnextv2.weights.build import count_parameters
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
@@ -69,30 +68,23 @@ def evaluate_segmentor(opened: Weights | Artifact, recipe: Recipe, place: Place)
     Every image is counted exactly once over all ranks.
 
     Args:
-        opened: The model.
+        opened: The model, which is a segmentor.
         recipe: Names the images, and says how they are prepared.
         place: This rank.
 
     Raises:
-        CheckpointError: The weights are those of another kind of network.
         DataError: Images or label maps have defects, or classes are unknown.
     """
-    owner = run_of(opened.path)
-    trained_on = owner is not None and same_data(owner.recipe, recipe)
+    trained_on = has_own_data(opened.path, recipe)
     for line in opened.lines():
         say(line)
     segmenter, description = _build_segmenter(opened, recipe, place), opened.description
     preprocessing = segmenter.preprocessing
     recipe = recipe.model_copy(update={"in_channels": preprocessing.channels})
     source = map_validation_source(recipe, description.class_names, place, trained_on=trained_on)
-    loader = build_evaluation_loader(
-        recipe,
-        source,
-        place,
-        own_quarantine(opened.path, recipe),
-        transform=MapEvalTransform(preprocessing),
-        collate=collate_maps,
-        batch_size=1,
+    transform = MapEvalTransform(preprocessing)
+    loader = build_dense_loader(
+        opened, recipe, source, place, transform=transform, collate=collate_maps
     )
     evaluation, worst = measure_maps(segmenter, loader, source, place)
     return MeasuredMaps(

@@ -1,6 +1,6 @@
-"""What labelled images teach: one class for each image, or any number of labels.
+"""The parts of a supervised task that depend on its labels: one class or any number per image.
 
-It has no base class: a plain class with these attributes and methods is a goal. The goals of this
+A goal has no base class: any class with these attributes and methods is one. The goals of this
 package are in `tasks.classification` and `tasks.multi_label`.
 """
 

@@ -16,7 +16,7 @@ from convnextv2.data.left_out import Quarantine
 from convnextv2.data.loader import EvaluationLoader, build_evaluation_loader
 from convnextv2.data.source import Source
 from convnextv2.data.storage import Patience
-from convnextv2.data.transforms import build_batch_transform
+from convnextv2.data.transforms import EvalTransform, build_batch_transform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.device import choose_precision
@@ -89,7 +89,7 @@ def set_up(
         return _set_up_artifact(opened, recipe, place)
     weights, owner = opened.path, run_of(opened.path)
     if recipe.ema and opened.has_average:
-        say(f"{weights}: measured are its averaged weights.")
+        say(f"{weights}: its averaged weights are measured.")
         opened = opened.average()
     elif recipe.ema and library_of(opened.origin.format) == "mindcv":
         if (
@@ -101,14 +101,14 @@ def set_up(
                 f"ema = True: {weights} has no averaged weights. Use --ema False to measure its "
                 "plain ones."
             )
-        say(f"{weights}: measured are averaged weights, as the run saves its best.")
+        say(f"{weights}: averaged weights are measured, since the run saves these as its best.")
     for line in opened.lines():
         say(line)
     model, description = restore(opened), opened.description
     if not isinstance(model, ConvNeXtV2) or not model.num_classes:
         raise CheckpointError(
-            f"{weights}: a pre-trained encoder without a classifier, there is no accuracy to "
-            "measure. Train one with --init."
+            f"{weights}: a pre-trained encoder without a classifier, which has no accuracy to "
+            "measure. Train a classifier with --init."
         )
     _check_contradictions(recipe, model, description, weights)
     recipe = recipe.model_copy(update={"in_channels": model.in_channels})
@@ -138,26 +138,40 @@ def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:
     for line in scorer.notes:
         say(line)
     source, description = labelled_images(artifact.path, artifact.description, recipe)
-    loader = EvaluationLoader(
-        source,
-        scorer.transform,
-        batch_size=recipe.images_per_batch(),
-        channels=scorer.transform.preprocessing.channels,
-        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
-        rank=place.rank,
-        world_size=place.world_size,
-        bad_images=recipe.bad_images,
-        quarantine=own_quarantine(artifact.path, recipe),
-        patience=Patience(recipe.data_wait_s),
-    )
     return SetUp(
         scorer.logits,
-        loader,
+        build_own_loader(scorer.transform, source, artifact.path, recipe, place),
         lambda pixels: pixels,
         source,
         description,
         count_parameters(artifact.description),
         scorer.transform.preprocessing.value_range,
+    )
+
+
+def build_own_loader(
+    transform: EvalTransform, source: Source, weights: Path, recipe: Recipe, place: Place
+) -> EvaluationLoader:
+    """Build the batches of this rank for a model that prepares images in its own way.
+
+    Args:
+        transform: Prepares the images.
+        source: The images.
+        weights: The path of the model, whose run may have a list of bad images.
+        recipe: Says how many images are in a batch, and what becomes of bad ones.
+        place: This rank.
+    """
+    return EvaluationLoader(
+        source,
+        transform,
+        batch_size=recipe.images_per_batch(),
+        channels=transform.preprocessing.channels,
+        workers=resolve_workers(recipe.workers, place.local_world_size)[0],
+        rank=place.rank,
+        world_size=place.world_size,
+        bad_images=recipe.bad_images,
+        quarantine=own_quarantine(weights, recipe),
+        patience=Patience(recipe.data_wait_s),
     )
 
 
@@ -176,9 +190,15 @@ def _shifted(
 def own_quarantine(weights: Path, recipe: Recipe) -> Quarantine | None:
     """Return the quarantine of the run that the weights belong to, if its own images are used."""
     owner = run_of(weights)
-    if recipe.bad_images != "quarantine" or owner is None or not same_data(owner.recipe, recipe):
+    if recipe.bad_images != "quarantine" or owner is None or not has_own_data(weights, recipe):
         return None
     return Quarantine(owner.path)
+
+
+def has_own_data(weights: Path, recipe: Recipe) -> bool:
+    """Return whether a recipe names the validation images of the run that weights belong to."""
+    owner = run_of(weights)
+    return owner is not None and same_data(owner.recipe, recipe)
 
 
 def same_data(recipe: Recipe, other: Recipe) -> bool:
@@ -204,10 +224,7 @@ def _check_contradictions(
     }
     asked = {name: getattr(recipe, name) for name in told if name in recipe.model_fields_set}
     wrong = {name: told[name] for name, value in asked.items() if value not in (None, told[name])}
-    if recipe.in_channels not in (
-        3,
-        model.in_channels,
-    ):  # MindCV's recipes leave 3 out
+    if recipe.in_channels not in (3, model.in_channels):  # MindCV's recipes leave 3 out
         wrong["in_channels"] = model.in_channels
     for name, value in wrong.items():
         raise CheckpointError(

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from convnextv2.recipe.options import Options, PathLike, argument, option
 from convnextv2.verbs.options.shared import json_option
+
+
+def _in_channels() -> Any:
+    """Declare the number of channels of a verb without a recipe, which images may decide."""
+    return option(
+        None,
+        "Number of channels that the network takes. If empty, it is 3, or the number of channels "
+        "of the first image.",
+        metavar="N",
+        ge=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +41,10 @@ class AuditOptions(
         "label maps, else classification.",
         metavar="TASK",
     )
-    in_channels: int | None = option(
-        None,
-        "Number of channels that the network takes. If empty, it is 3, or the number of channels "
-        "of the first image.",
-        metavar="N",
-        ge=1,
-    )
+    in_channels: int | None = _in_channels()
     init: str = option(
         "",
-        "Encoder by whose features labels are judged: a run, weights of any format, or an "
+        "Model whose features are used to find wrong labels: a run, weights of any format, or an "
         "artifact. If empty, a quick descriptor of the images themselves is used.",
         metavar="WEIGHTS",
     )
@@ -59,7 +64,7 @@ class PackDataOptions(
     verb="pack_data",
     knobs=("train_split", "val_split", "class_order", "columns", "images_dir", "image_suffix"),
 ):
-    """Pack a folder or table of images into tar files of WebDataset's form, with an index."""
+    """Pack a folder or table of images into tar files in WebDataset's format, with an index."""
 
     data: PathLike = argument("FOLDER", "Folder of images, or a table of them.")
     shards: PathLike = argument("SHARDS", "Folder to write the tar files to.")
@@ -84,13 +89,7 @@ class StatisticsOptions(
     """Measure images, channel by channel: mean, std and value_range for a recipe."""
 
     data: PathLike = argument("DATA", "Folder of images, or a table. Labels are not needed.")
-    in_channels: int | None = option(
-        None,
-        "Number of channels that the network takes. If empty, it is 3, or the number of channels "
-        "of the first image.",
-        metavar="N",
-        ge=1,
-    )
+    in_channels: int | None = _in_channels()
     max_images: int | None = option(
         None,
         "Measure at most this many images, chosen at random but always in the same way. If "

@@ -76,20 +76,20 @@ class PlanOptions(Options, verb="plan", knobs=tuple(Recipe.model_fields), takes_
     probe_seconds: float = option(30.0, "How long to measure.", metavar="S", unit="s", gt=0)
     images_per_second: float | None = option(
         None,
-        "The pace of one device, if it is known. Nothing is measured here then.",
+        "Training throughput of one device, if you know it. Nothing is measured then.",
         metavar="X",
         gt=0,
     )
     ranks: int | None = option(
         None,
-        "Also plan for this many devices, each with the pace of one; see link_gbit.",
+        "Also plan for this many devices, each with the throughput of one; see link_gbit.",
         metavar="N",
         ge=1,
     )
     link_gbit: float = option(
         100.0,
-        "With ranks: what the slowest link between two neighbours of them sends and receives at "
-        "the same time.",
+        "With ranks: bandwidth of the slowest link between two devices, in each direction at the "
+        "same time.",
         metavar="G",
         unit="Gbit/s",
         gt=0,
@@ -114,9 +114,7 @@ class RecipesOptions(Options, verb="recipes"):
 class DemoOptions(Options, verb="demo"):
     """Pre-train, fine-tune and try a small model on images that come with the package."""
 
-    quick: bool = option(
-        False, "Finish in about a minute. The accuracy is then not meant to be good."
-    )
+    quick: bool = option(False, "Finish in about a minute, with a poor accuracy.")
     out: PathLike = option(
         "runs/demo", "Folder to write. An earlier demo in it is replaced.", metavar="FOLDER"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convnextv2.recipe.knobs import group_of
+from convnextv2.recipe.knobs import knobs_in_group
 from convnextv2.recipe.options import Options, PathLike, argument, option
 from convnextv2.recipe.prior import Prior
 from convnextv2.verbs.options.shared import (
@@ -48,16 +48,16 @@ class ValidateOptions(
     prior: Prior = option("trained", PRIOR, metavar="P", ge=0)
     coverage: float | None = option(
         None,
-        f"{COVERAGE} Fits what predict says of unknown images on half of the images, unless that "
-        "was done, and tests it on the others.",
+        f"{COVERAGE} What predict says of unknown images is fitted on half of the images, unless "
+        "that was done before, and tested on the others.",
         metavar="C",
         gt=0,
         lt=1,
     )
     tta: Literal["none", "flip", "scales"] = option(
         "none",
-        "Average a classifier's probabilities over views of each image: it and its mirror image "
-        "(flip), or both at 1, 1.25 and 1.5 times the size (scales).",
+        "Average a classifier's probabilities over several views of each image: the image and its "
+        "mirror image (flip), or both at 1, 1.25 and 1.5 times the size (scales).",
         metavar="V",
     )
     answers: PathLike = option(
@@ -96,7 +96,7 @@ class ProbeOptions(Options, verb="probe", knobs=(*INFERENCE, *LABELLED_IMAGES), 
 class ExplainOptions(
     Options, verb="explain", knobs=(*INFERENCE, *LABELLED_IMAGES), bad_images="skip", batch_size=32
 ):
-    """Explain answers: maps of images; or a map of embeddings, mistakes and their neighbours."""
+    """Explain a classifier: by maps of single images, or by its embeddings and mistakes."""
 
     run: PathLike = argument("RUN", "Run folder, checkpoint or weights file.")
     images: Sequence[PathLike] = argument(
@@ -111,7 +111,10 @@ class ExplainOptions(
         "", "Class to explain. If empty, the most probable one of each image.", metavar="CLASS"
     )
     against: str = option(
-        "", "Class to explain against: why is it the one and not this one?", metavar="CLASS"
+        "",
+        "Class to compare with: the maps then show what speaks for the target and against this "
+        "class.",
+        metavar="CLASS",
     )
     patch_px: int | None = option(
         None,
@@ -144,7 +147,7 @@ class BenchmarkOptions(
     verb="benchmark",
     knobs=(
         *("device", "precision", "kernels", "compile", "tile", "mask_ratio", "drop_path_rate"),
-        *("optimizer", *sorted(group_of("data")), *sorted(group_of("augmentation"))),
+        *("optimizer", *sorted(knobs_in_group("data")), *sorted(knobs_in_group("augmentation"))),
     ),
     batch_size=32,
 ):

@@ -23,7 +23,7 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
     )
     threshold: float = option(
         0.5,
-        "Score from which on objects are named and drawn, if the model is a detector.",
+        "For detectors: the lowest score of the objects that are named and drawn.",
         metavar="T",
         ge=0,
         le=1,
@@ -32,7 +32,7 @@ class PredictOptions(Options, verb="predict", knobs=INFERENCE):
     out: PathLike = option(
         "",
         "Also write the predictions to this file, whose ending decides the format: .csv, .json, or "
-        ".jsonl for one JSON object a line. Of segmentors and detectors, it is a folder for "
+        ".jsonl for one JSON object a line. For segmentors and detectors, it is a folder for "
         "pictures and data.",
         metavar="FILE",
     )
