@@ -32,7 +32,7 @@ from typing import Any
 
 from torch import Tensor
 
-from convnextv2.checkpoint_shards import Room, read_shards, write_shards
+from convnextv2.checkpoint_shards import Allocate, read_shards, write_shards
 from convnextv2.distributed import Place, SideChannel
 from convnextv2.errors import CheckpointError, DamagedCheckpointError
 from convnextv2.files import sha256_of, sync_folder, write_json
@@ -181,7 +181,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(
-    folder: Path, *, room: Room | None = None, place: Place | None = None
+    folder: Path, *, allocate: Allocate | None = None, place: Place | None = None
 ) -> Checkpoint:
     """Read a checkpoint after checking the hash of every file.
 
@@ -189,13 +189,13 @@ def read_checkpoint(
 
     Args:
         folder: The checkpoint.
-        room: Makes the tensors to read into if the checkpoint is sharded; see `read_shards`. Keys
-            are a kind and a name, such as "average/head.bias". None reads whole tensors.
+        allocate: Makes the tensors to read into if the checkpoint is sharded; see `read_shards`.
+            Keys are a kind and a name, such as "average/head.bias". None reads whole tensors.
         place: This rank. If it is given, all ranks read the same checkpoint together: each checks
             the hashes of some of the parts, and all of them learn the result.
 
     Returns:
-        Its content. Tensors are on the CPU unless `room` made them elsewhere.
+        Its content. Tensors are on the CPU unless `allocate` made them elsewhere.
 
     Raises:
         DamagedCheckpointError: A file is missing, cannot be read or is not what was written; the
@@ -204,7 +204,7 @@ def read_checkpoint(
     progress, hashes = _read_progress(folder)
     if is_sharded(folder):
         _check_shards(folder, hashes, place)
-        return _read_sharded(folder, progress, room)
+        return _read_sharded(folder, progress, allocate)
     for name, expected in hashes.items():
         _check_hash(folder / name, expected)
     average, beside = folder / _AVERAGE, folder / _BESIDE
@@ -244,9 +244,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     raise DamagedCheckpointError(f"{folder / _SHARDS}: has no weights.")
 
 
-def _read_sharded(folder: Path, progress: dict[str, Any], room: Room | None) -> Checkpoint:
+def _read_sharded(folder: Path, progress: dict[str, Any], allocate: Allocate | None) -> Checkpoint:
     tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
-    for key, tensor in read_shards(folder / _SHARDS, room=room).items():
+    for key, tensor in read_shards(folder / _SHARDS, allocate=allocate).items():
         kind, _, name = key.partition("/")
         if kind not in tensors:
             raise DamagedCheckpointError(f"{folder / _SHARDS}: has a tensor named {key}.")

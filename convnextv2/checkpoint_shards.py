@@ -25,7 +25,7 @@ from convnextv2.errors import DamagedCheckpointError
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
 
-Room = Callable[[str, torch.Size, torch.dtype], Tensor]
+Allocate = Callable[[str, torch.Size, torch.dtype], Tensor]
 """Makes a tensor to read into, from the key, the shape and the dtype of a tensor on the disk."""
 
 _OWN = "torch.distributed.checkpoint.metadata"
@@ -80,13 +80,15 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], channel: SideChann
         raise RuntimeError(f"{where}{folder}: cannot be written ({cause})") from error
 
 
-def read_shards(folder: Path, *, prefix: str = "", room: Room | None = None) -> dict[str, Tensor]:
+def read_shards(
+    folder: Path, *, prefix: str = "", allocate: Allocate | None = None
+) -> dict[str, Tensor]:
     """Read tensors that ranks wrote in parts. Every rank may call this by itself.
 
     Args:
         folder: The folder that `write_shards` wrote.
         prefix: Read only the tensors whose keys begin with this text.
-        room: Makes the tensors to read into. Of a DTensor, only this rank's part is read. None
+        allocate: Makes the tensors to read into. Of a DTensor, only this rank's part is read. None
             reads whole tensors on the CPU.
 
     Returns:
@@ -109,7 +111,7 @@ def read_shards(folder: Path, *, prefix: str = "", room: Room | None = None) -> 
 
     metadata = _read_metadata(folder)
     tensors = {
-        key: _room(key, stored, room)
+        key: _allocated(key, stored, allocate)
         for key, stored in metadata.state_dict_metadata.items()
         if key.startswith(prefix)
     }
@@ -125,9 +127,9 @@ def read_shards(folder: Path, *, prefix: str = "", room: Room | None = None) -> 
     return tensors
 
 
-def _room(key: str, stored: Any, room: Room | None) -> Tensor:
+def _allocated(key: str, stored: Any, allocate: Allocate | None) -> Tensor:
     size, dtype = stored.size, stored.properties.dtype
-    return torch.empty(size, dtype=dtype) if room is None else room(key, size, dtype)
+    return torch.empty(size, dtype=dtype) if allocate is None else allocate(key, size, dtype)
 
 
 def _read_metadata(folder: Path) -> Metadata:

@@ -36,7 +36,7 @@ from convnextv2.checkpoint import (
     write_checkpoint,
     write_sharded_checkpoint,
 )
-from convnextv2.checkpoint_shards import Room
+from convnextv2.checkpoint_shards import Allocate
 from convnextv2.distributed import Place, SideChannel
 from convnextv2.errors import CheckpointError, DamagedCheckpointError, RunError
 from convnextv2.files import write_text
@@ -291,12 +291,12 @@ class Run:
         return {}
 
     def newest_whole(
-        self, *, room: Room | None = None, place: Place | None = None
+        self, *, allocate: Allocate | None = None, place: Place | None = None
     ) -> tuple[Path, Checkpoint, list[tuple[Path, str]]]:
         """Read the newest checkpoint that is whole.
 
         Args:
-            room: Makes the tensors to read a sharded checkpoint into; see `read_checkpoint`.
+            allocate: Makes the tensors to read a sharded checkpoint into; see `read_checkpoint`.
             place: This rank, if all ranks read together.
 
         Returns:
@@ -310,7 +310,7 @@ class Run:
         damaged: list[tuple[Path, str]] = []
         for folder in reversed(self.checkpoints()):
             try:
-                return folder, read_checkpoint(folder, room=room, place=place), damaged
+                return folder, read_checkpoint(folder, allocate=allocate, place=place), damaged
             except DamagedCheckpointError as error:
                 line = f"A damaged checkpoint is set aside, the one before it is used: {error}"
                 damaged.append((folder, line))

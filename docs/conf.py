@@ -18,7 +18,7 @@ smartquotes_action = "D"  # quotes stay what one types
 highlight_language = "text"
 nitpicky = True
 # Names of other projects, whose documentation would have to be downloaded to be linked, and
-# annotations that are no names.
+# annotations that are not names.
 # Classes of others, whose documentation would have to be downloaded to be linked.
 nitpick_ignore_regex = [("py:class", r"(torch|numpy|PIL|pathlib|collections)\..*|Tensor")]
 

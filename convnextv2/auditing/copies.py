@@ -82,7 +82,7 @@ def _first_in_each_split(images: Images, group: Sequence[int]) -> list[int]:
 def _told(
     images: Images, first: int, second: int, how: str, score: float, within: str
 ) -> Iterator[Finding]:
-    """Yield the finding about a pair; `within` is its kind if it is no leak or contradiction."""
+    """Yield the finding about a pair; `within` is its kind if it is not a leak or contradiction."""
     kinds = ["leak"] * (images.splits[first] != images.splits[second])
     kinds += ["contradiction"] * contradict(images, first, second)
     for kind in kinds or [within]:

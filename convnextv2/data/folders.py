@@ -33,7 +33,7 @@ def image_folder(
         root: The folder that holds the folders of classes.
         class_names: The classes in the order of their numbers, such as the trained ones for a
             validation split. None: the folders' names, sorted as text.
-        left_alone: Names of folders in `root` that are no classes.
+        left_alone: Names of folders in `root` that are not classes.
 
     Returns:
         The images, class by class, sorted by path.
@@ -105,7 +105,7 @@ def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
 
 
 def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Source:
-    """Image files as they are named, whatever their ending, and the images in folders.
+    """List image files as they are named, whatever their ending, and the images in folders.
 
     Raises:
         DataError: A path does not exist, or there are no images.

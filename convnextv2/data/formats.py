@@ -11,7 +11,7 @@ import re
 from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is read through Pillow, by content. Other formats that it knows are no photographs, and
+"""What is read through Pillow, by content. Other formats that it knows are not photographs, and
 some run other programs (EPS)."""
 
 # JPEG: names that browsers and cameras give. BMP: device-independent bitmaps, which have its

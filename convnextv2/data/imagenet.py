@@ -59,7 +59,7 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
             `imagenet_names` writes them.
 
     Returns:
-        The row of each class; None if one is no class of ImageNet, or could be two.
+        The row of each class; None if one is not a class of ImageNet, or fits two.
     """
     rows = {wnid: row for row, wnid in enumerate(synsets())}
     plain = [_plain(name) for name in categories()]

@@ -144,7 +144,7 @@ class LeftOut:
 
         Raises:
             DataError: An image is bad, and `bad_images` is "fail".
-            MissingPackageError: A package is missing, which is no fault of the image.
+            MissingPackageError: A package is missing, which is not the fault of the image.
             RunError: The list cannot be written.
         """
         for why in failures.values():

@@ -36,7 +36,7 @@ class Walk:
     files and folders, whose names begin with a dot, are passed over without a word.
 
     Attributes:
-        passed_over: Files that are no images, by ending in lower case ("" without one).
+        passed_over: Files that are not images, by ending in lower case ("" without one).
         system_folders: Names of passed-over folders that operating systems made.
         broken_links: Links that lead nowhere.
         repeated: Paths to a folder or an image that is listed already, because of links.

@@ -216,7 +216,7 @@ def _parts(recipe: Recipe) -> _Parts | None:
     val = asked_split(recipe, "val_split")
     names = ("images_dir", "image_suffix", "label_separator")
     idle = ", ".join(name for name in names if getattr(recipe, name))
-    said = [f"No effect here: {idle} ({where} is no table)."] if idle else []
+    said = [f"No effect here: {idle} ({where} is not a table)."] if idle else []
     if is_row_set(where):
         rows = open_rows(where, train, val)
 

@@ -29,7 +29,7 @@ def kind_of(word: str) -> Kind | None:
             blanks at the ends, and "-" or " " in place of "_" make no difference.
 
     Returns:
-        The split, or None if the word is no usual name of one.
+        The split, or None if the word is not a usual name of one.
     """
     plain = unicodedata.normalize("NFC", word).strip().casefold()
     return _KINDS.get(plain.replace("-", "_").replace(" ", "_"))

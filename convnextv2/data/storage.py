@@ -32,7 +32,7 @@ _CODES = {getattr(errno, name) for name in _OUT_OF_REACH if hasattr(errno, name)
 
 @runtime_checkable
 class Stored(Protocol):
-    """Names of images that are no files, such as members of tar files.
+    """Names of images that are not files, such as members of tar files.
 
     It is a sequence of names too.
     """

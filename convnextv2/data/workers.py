@@ -26,7 +26,7 @@ from convnextv2.text import counted
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
 MOST_INCIDENTS = 3
-"""So many times that processes die, without a batch in between, are no accident."""
+"""So many times that processes die, without a batch in between, are not an accident."""
 
 MOST_WORKERS = 16
 """The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""

@@ -24,9 +24,9 @@ from convnextv2.evaluation.thresholds import DEFAULT
 from convnextv2.evaluation.timing import take_turns
 
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
-"""The largest difference of an output that an artifact may have, as a share of its reach.
+"""The largest difference of an output that an artifact may have, as a share of its range.
 
-The reach of an output is the `scale` of `agreement`. Artifacts in int8 are judged by
+The range of an output is the `scale` of `agreement`. Artifacts in int8 are judged by
 LEAST_AGREEMENT and LARGEST_LOSS instead."""
 
 LEAST_AGREEMENT = 0.97
@@ -154,7 +154,7 @@ def _outputs(reference: Graph, runner: Runner, inputs: Iterable[Tensor]) -> Pair
 
 
 def _accuracy(expected: Tensor, found: Tensor, targets: Tensor) -> dict[str, Any]:
-    """Top-1 accuracy of the model and of the artifact, on the images whose class is known."""
+    """Compute the top-1 accuracy of both, on the images whose class is known."""
     known = targets >= 0
     pytorch, artifact = (
         float((output.argmax(-1) == targets)[known].double().mean()) for output in (expected, found)
@@ -165,7 +165,7 @@ def _accuracy(expected: Tensor, found: Tensor, targets: Tensor) -> dict[str, Any
 def _label_accuracy(
     expected: Tensor, found: Tensor, targets: Tensor, thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """F1 of all labels of the model and of the artifact, on the labels that are known."""
+    """Compute the F1 of all labels of both, on the labels that are known."""
     labels = targets.numpy()
     pytorch, artifact = (
         label_figures(_labels(probs, thresholds).numpy(), labels) for probs in (expected, found)
@@ -191,7 +191,7 @@ def _logits(reference: Graph, output: Tensor) -> Tensor:
 
 
 def _labels(probs: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Which labels count, bool (N, K)."""
+    """Decide which labels count, bool (N, K)."""
     return probs >= torch.tensor(thresholds or [DEFAULT] * probs.shape[1], dtype=torch.float64)
 
 
@@ -309,7 +309,7 @@ def _check_difference(found: Mapping[str, Any], precision: str, group: str, name
     if precision in TOLERANCE and not difference <= TOLERANCE[precision]:
         raise ArtifactError(
             f"precision = {precision}: on {group} inputs the artifact's {name} differs from the "
-            f"model's by {difference:.2g} of its reach, more than {TOLERANCE[precision]:g}. Use a "
+            f"model's by {difference:.2g} of its range, more than {TOLERANCE[precision]:g}. Use a "
             "finer precision."
         )
 

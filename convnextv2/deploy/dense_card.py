@@ -1,4 +1,4 @@
-"""What artifact.json says of models that answer for the places of an image."""
+"""The entries of artifact.json that only segmentors and detectors have."""
 
 from __future__ import annotations
 

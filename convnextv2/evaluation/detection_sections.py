@@ -31,7 +31,7 @@ class DrawnImage:
         image: The image, with boxes and masks.
         name: The name of its file.
         right: The number of objects that were found.
-        wrong: The number of boxes that are no object.
+        wrong: The number of boxes without an object.
         missed: The number of objects that were not found.
     """
 

@@ -105,7 +105,7 @@ def _check_targets(targets: Tensor, num_classes: int) -> None:
     wrong = targets[(targets < 0) | (targets >= num_classes)]
     if len(wrong):
         raise DataError(
-            f"target = {int(wrong[0])}: is no class of the model, which has {num_classes} (0 to "
+            f"target = {int(wrong[0])}: is not a class of the model, which has {num_classes} (0 to "
             f"{num_classes - 1}). Evaluate on images with labels of these classes."
         )
 

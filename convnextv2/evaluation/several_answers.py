@@ -131,7 +131,7 @@ def _by_order(content: list[Any], names: Sequence[str], path: Path) -> dict[str,
 
 def _list(classes: object) -> list[Any]:
     if not isinstance(classes, list):
-        raise ValueError(f"{classes!r} is no list of classes")
+        raise ValueError(f"{classes!r} is not a list of classes")
     return classes
 
 
@@ -151,4 +151,4 @@ def _row(one: object, rows: Mapping[str, int], path: Path) -> int:
         return number
     near = get_close_matches(str(one), rows, 1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Expected a name, or below {len(rows)}."
-    raise DataError(f"{path}: {one!r} is no class of the model. {hint}")
+    raise DataError(f"{path}: {one!r} is not a class of the model. {hint}")

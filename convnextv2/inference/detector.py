@@ -111,7 +111,7 @@ def open_finder(weights: Weights, *, device: str = "auto", precision: str = "aut
     description = weights.description
     model = restore(weights)
     if not isinstance(model, Detector):
-        raise CheckpointError(f"{weights.path}: is no detector, but a {description.kind}.")
+        raise CheckpointError(f"{weights.path}: is not a detector, but a {description.kind}.")
     chosen = choose_device(device)
     return ObjectFinder(
         model,

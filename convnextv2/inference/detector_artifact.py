@@ -55,7 +55,7 @@ class ExportedDetector(Detector):
                 f"{artifact.path}: its description cannot be understood ({why}). Export the model "
                 "again."
             ) from None
-        self._described = (self.pyramid.encoder,)  # in a tuple, so that it is no part of this
+        self._described = (self.pyramid.encoder,)  # in a tuple, so that it is not part of this
         del self.pyramid, self.fpn
         threads = torch.get_num_threads()
         self._trunk = artifact.open(threads)

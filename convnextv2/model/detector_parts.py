@@ -30,7 +30,7 @@ _PAIRS_AT_ONCE = 1 << 22
 class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision has no types
     """torchvision's anchors, one size for each level, at the strides that the levels have.
 
-    torchvision derives the strides from the sizes of image and map, which are no multiples of each
+    torchvision derives the strides from the sizes of image and map, which are not multiples of each
     other on the coarsest level.
 
     Args:

@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         OSError,
         ValueError,
         yaml.YAMLError,
-    ) as error:  # ValueError: bytes that are no text, or a date that does not exist
+    ) as error:  # ValueError: bytes that are not text, or a date that does not exist
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
     raise RecipeError(report([Mistake(path.name, found)]))
 

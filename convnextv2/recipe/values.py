@@ -156,7 +156,7 @@ def convert(kind: Any, value: Any) -> Any:
     if origin in (Union, UnionType):
         for part in sorted(
             parts, key=lambda part: part is not NoneType
-        ):  # 'none' is no text where nothing is a choice
+        ):  # 'none' is not text where nothing is a choice
             try:
                 return convert(part, value)
             except ValueError:

@@ -13,8 +13,8 @@ from PIL import Image
 from convnextv2.server.refusal import Refusal
 
 
-class Room:
-    """What is left of the size that the answer to one request may have.
+class AnswerBudget:
+    """The size that the rest of the answer to one request may have.
 
     Args:
         max_answer_mb: The largest answer, in MB.

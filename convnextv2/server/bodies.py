@@ -69,7 +69,7 @@ async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes
 
 
 async def _read_multipart(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Names and contents of the files in a form."""
+    """Read the names and contents of the files in a form."""
     try:
         form = await _InMemory(
             request.headers,

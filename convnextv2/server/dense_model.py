@@ -1,4 +1,4 @@
-"""What answers for the places of an image: a segmentor or a detector, as the server has it."""
+"""Open a segmentor or a detector for the server."""
 
 from __future__ import annotations
 

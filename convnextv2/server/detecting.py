@@ -1,4 +1,4 @@
-"""A detector as the server has it: from an image to the JSON of its answer."""
+"""The detector of the server: from an image to the JSON of its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.inference.detector_artifact import any_finder
 from convnextv2.inference.object_predictions import above
-from convnextv2.server.answers import Room, hexadecimal, mapped_size, png_text
+from convnextv2.server.answers import AnswerBudget, hexadecimal, mapped_size, png_text
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.whole_images import WholeImages, facts_of
 from convnextv2.weights.opened import Weights
@@ -70,14 +70,16 @@ class ObjectModel:
         self.notes = list(opened.lines())
         self.sha256, self.engine, self.certificate = facts_of(opened, "PyTorch")
 
-    def __call__(self, prepared: Prepared, wanted: WantedObjects, title: str, room: Room) -> bytes:
+    def __call__(
+        self, prepared: Prepared, wanted: WantedObjects, title: str, budget: AnswerBudget
+    ) -> bytes:
         """Answer for one image.
 
         Args:
             prepared: The image.
             wanted: What the client asks for.
             title: The name of the image.
-            room: What is left for the answer.
+            budget: How large the rest of the answer may be.
 
         Returns:
             JSON as `schemas.DetectedImage` describes it.
@@ -108,8 +110,8 @@ class ObjectModel:
         }
         if wanted.overlay:
             told["overlay"] = png_text(self._drawn(prepared.pixels, found, size))
-        room.objects += len(found.scores)
-        return room.write(told)
+        budget.objects += len(found.scores)
+        return budget.write(told)
 
     def warm_up(self) -> None:
         """Answer for a grey image."""

@@ -63,8 +63,8 @@ class Keys:
             )
         return found
 
-    def know(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Say whether a request has one of the keys.
+    def accept(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether a request has one of the keys.
 
         It may stand in X-API-Key, or be a bearer token (RFC 6750) with the scheme in any case.
 

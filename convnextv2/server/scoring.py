@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
-from convnextv2.server.answers import Room
+from convnextv2.server.answers import AnswerBudget
 from convnextv2.server.batcher import late
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.models import Models
@@ -57,7 +57,7 @@ async def answer_images(
     served: Served,
     files: Sequence[tuple[str, bytes]],
     wanted: object,
-    room: Room,
+    budget: AnswerBudget,
 ) -> list[bytes]:
     """Decode all images of a request and let a segmentor or a detector answer for each, or none.
 
@@ -67,7 +67,7 @@ async def answer_images(
         served: The model.
         files: Name and content of each image file.
         wanted: What the client asks for.
-        room: What the answer may take.
+        budget: How large the answer may be.
 
     Returns:
         The JSON of each image's answer.
@@ -81,7 +81,7 @@ async def answer_images(
 
     async def one(name: str, data: bytes) -> bytes:
         prepared = await models.decoders.prepare(data, name, served.transform)
-        text: bytes = await batcher((prepared, wanted, name, room), deadline)
+        text: bytes = await batcher((prepared, wanted, name, budget), deadline)
         return text
 
     return await together(request, models, deadline, [one(name, data) for name, data in files])

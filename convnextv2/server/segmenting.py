@@ -1,4 +1,4 @@
-"""A segmentor as the server has it: from an image to the JSON of its answer."""
+"""The segmentor of the server: from an image to the JSON of its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import MissingPackageError
 from convnextv2.evaluation.overlay import class_colours, index_picture, overlay
 from convnextv2.inference.segmenter_artifact import any_segmenter
-from convnextv2.server.answers import Room, hexadecimal, mapped_size, png_text
+from convnextv2.server.answers import AnswerBudget, hexadecimal, mapped_size, png_text
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.whole_images import WholeImages, facts_of
@@ -74,14 +74,16 @@ class MapModel:
             self.notes.append("Images are seen at one size here; test_scales are for validate.")
         self._colours = class_colours(len(self.class_names))
 
-    def __call__(self, prepared: Prepared, wanted: WantedMaps, title: str, room: Room) -> bytes:
+    def __call__(
+        self, prepared: Prepared, wanted: WantedMaps, title: str, budget: AnswerBudget
+    ) -> bytes:
         """Answer for one image.
 
         Args:
             prepared: The image.
             wanted: What the client asks for.
             title: The name of the image.
-            room: What is left for the answer.
+            budget: How large the rest of the answer may be.
 
         Returns:
             JSON as `schemas.SegmentedImage` describes it.
@@ -114,7 +116,7 @@ class MapModel:
             seen = prepared.pixels.shape[-2], prepared.pixels.shape[-1]
             picture = overlay(prepared.pixels, _nearest(classes, seen), len(self.class_names))
             found["overlay"] = png_text(picture)
-        return room.write(found)
+        return budget.write(found)
 
     def warm_up(self) -> None:
         """Answer for a grey image."""

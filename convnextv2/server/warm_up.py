@@ -75,7 +75,7 @@ async def warm_up_dense(model: DenseModel, model_thread: Executor) -> float:
 
 
 def _grey(transform: EvalTransform, images: int) -> Tensor:
-    """Pixels of grey images, uint8 (images, C, H, W)."""
+    """Make the pixels of grey images, uint8 (images, C, H, W)."""
     return torch.full(
         (images, transform.preprocessing.channels, *transform.preprocessing.image_size),
         128,

@@ -1,8 +1,8 @@
 """Loggers of other projects: Weights & Biases, MLflow and trackio.
 
 They get what `metrics.jsonl` gets. Each works in a thread of its own, so that a slow or dead server
-never holds up a step. Whatever goes wrong in a logger is told in one line. That logger is then off,
-and the run goes on. A run that is resumed goes on in the same run of the logger. Nothing is
+never holds up a step. Whatever goes wrong in a logger is reported in one line. That logger is then
+off, and the run goes on. A run that is resumed goes on in the same run of the logger. Nothing is
 imported unless it is asked for.
 """
 

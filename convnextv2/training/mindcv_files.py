@@ -213,7 +213,7 @@ def prune(
 
 
 def copy_as_optim(newest: Path, model: str) -> None:
-    """optim_{model}.ckpt: the same content under the name that MindCV looks for."""
+    """Link a checkpoint as optim_{model}.ckpt, the name that MindCV looks for."""
     target = newest.with_name(f"optim_{model}.ckpt")
     with replacing(target) as temporary:
         temporary.unlink()  # a link needs a free name

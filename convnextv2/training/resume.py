@@ -32,7 +32,7 @@ from convnextv2.training.ema import WeightAverage
 from convnextv2.training.keeper import Learner
 from convnextv2.training.pace import Pace
 from convnextv2.training.schedule import build_schedule, scaled_lr
-from convnextv2.training.shard import placed_like, room_in
+from convnextv2.training.shard import allocator_for, placed_like
 from convnextv2.training.state import Progress, best_of, load_optimizer
 from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.opened import Weights
@@ -78,7 +78,7 @@ def resume_run(
         CheckpointError: The checkpoint is of another model.
     """
     # The parts of a sharded checkpoint are read where they are needed.
-    folder, checkpoint, damaged = run.newest_whole(room=room_in(state.model), place=place)
+    folder, checkpoint, damaged = run.newest_whole(allocate=allocator_for(state.model), place=place)
     place.barrier()  # all ranks have read it before a damaged one is set aside
     for other, line in damaged:
         say(line)
@@ -259,7 +259,7 @@ def continue_mindcv(
     )
     if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
         say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
-        checkpoint = read_checkpoint(own, room=room_in(state.model), place=place)
+        checkpoint = read_checkpoint(own, allocate=allocator_for(state.model), place=place)
         progress = Progress.read(checkpoint.progress)
         restore(state, run, own, checkpoint, progress, pace, place)
         return progress

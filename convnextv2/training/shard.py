@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from convnextv2.checkpoint_shards import Room
+from convnextv2.checkpoint_shards import Allocate
 from convnextv2.distributed import Place
 from convnextv2.model.layers import Block
 
@@ -183,7 +183,7 @@ class Stage:
         )  # fmt: skip
 
 
-def room_in(model: nn.Module) -> Room | None:
+def allocator_for(model: nn.Module) -> Allocate | None:
     """Return what makes the tensors that a checkpoint of a model is read into.
 
     Args:
@@ -197,13 +197,13 @@ def room_in(model: nn.Module) -> Room | None:
         return None
     parameters = dict(model.named_parameters())
 
-    def room(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor:
+    def allocate(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor:
         parameter = parameters.get(key.partition("/")[2].partition("|")[0])
         if isinstance(parameter, DTensor) and parameter.shape == size:
             return torch.empty_like(parameter.detach(), dtype=dtype)
         return torch.empty(size, dtype=dtype)
 
-    return room
+    return allocate
 
 
 def _units(model: nn.Module) -> Iterator[nn.Module]:

@@ -160,7 +160,7 @@ def weights_beside(model: nn.Module) -> dict[str, Tensor]:
 
 
 def is_beside_network(name: str) -> bool:
-    """Return whether a tensor with this name learns beside the network and is no part of it."""
+    """Return whether a tensor with this name learns beside the network and is not part of it."""
     return name.startswith("projection.")
 
 

@@ -303,7 +303,7 @@ def _images(weights: Path, description: Description, recipe: Recipe) -> tuple[So
         grey = "" if channels in (1, 3) else f", grey in each of the {channels} channels"
         source = find_sources(bundled, labelled=False)[0]
         origin = f"the bundled images{grey}, which the model may not know"
-        return replace(source, targets=None), origin  # their classes are no rows of the model
+        return replace(source, targets=None), origin  # their classes are not rows of the model
     origin = recipe.data_dir or recipe.dataset
     if description.kind in ("classifier", "multi_label"):
         try:

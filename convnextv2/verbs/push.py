@@ -109,7 +109,7 @@ def _write(options: PushOptions, opened: Weights, place: Path) -> Folder:
     if not licence:
         print("The card names no licence. Choose one with --license, such as apache-2.0.")
     elif not is_known(licence):
-        print(f"{plain(licence)} is no identifier of the Hub: the card says other, with that name.")
+        print(f"{plain(licence)} is not a licence of the Hub: the card says other, with that name.")
     if not options.about:
         print("The card says that no use is stated. Say what the model is for with --about TEXT.")
     return write_folder(opened, facts, place, allow_drift=options.allow_drift, with_onnx=with_onnx)

@@ -9,16 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convnextv2.checkpoint import read_checkpoint
 from convnextv2.console import answer
 from convnextv2.data.chance import stream
-from convnextv2.data.transforms import (
-    BatchTransform,
-    build_batch_transform,
-    build_preprocessing,
-)
+from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.distillation.lessons import Lessons, build_lessons
 from convnextv2.distillation.teacher import open_teacher
@@ -98,27 +94,12 @@ def replay(options: ReplayOptions) -> list[Replayed]:
         images = [image for part in kept for image in _unmeasured(part)]
     else:
         print(f"Step {number} with the weights of {checkpoint}.")
-        device = choose_device(recipe.device)
-        model, description = load_model(checkpoint / WEIGHTS)
-        criterion = (
-            None
-            if isinstance(model, FCMAE | Segmentor | Detector)
-            else _criterion(recipe, description, device)
-        )
-        if description.kind == "multi_label" and recipe.pos_weight == "balanced":
-            print("pos_weight is left out: it follows from all training images.")
-        names, place = description.class_names, Place(device)
-        lessons = _lessons(recipe, model, checkpoint, names, device)
-        model.to(device).train()
-        images = [
-            image
-            for part in kept
-            for image in _images(model, part, recipe, names, place, criterion, lessons)
-        ]
+        measured = _Measured(recipe, checkpoint)
+        images = [image for part in kept for image in measured.images(part)]
         images.sort(key=lambda image: (image.is_finite, -image.loss, -image.gradient_norm))
     _show(opened, images, number)
-    measured = ("name", "target", "loss", "gradient_norm")
-    answer([{name: getattr(image, name) for name in measured} for image in images])
+    told = ("name", "target", "loss", "gradient_norm")
+    answer([{name: getattr(image, name) for name in told} for image in images])
     return images
 
 
@@ -170,25 +151,76 @@ def _lessons(
     return lessons
 
 
-def _images(
-    model: nn.Module,
-    kept: KeptStep,
-    recipe: Recipe,
-    class_names: list[str],
-    place: Place,
-    criterion: Criterion | None,
-    lessons: Lessons | TileLessons | None,
-) -> list[Replayed]:
-    transform = build_batch_transform(recipe, len(class_names))
-    generator = stream(recipe.seed, "step", kept.step - 1, kept.rank)
-    found = []
-    for batch, names in zip(kept.batches, kept.names, strict=True):
-        for pixels, target, name in zip(batch.pixels, batch.targets, names, strict=True):
-            loss, norm = _alone(
-                model, pixels, target, recipe, transform, place, generator, criterion, lessons
-            )
-            found.append(Replayed(name, _label(target, class_names), pixels, loss, norm))
-    return found
+class _Measured:
+    """The model of a run with the weights of a checkpoint, which measures images one by one.
+
+    Args:
+        recipe: The recipe of the run.
+        checkpoint: The folder of the checkpoint.
+    """
+
+    def __init__(self, recipe: Recipe, checkpoint: Path) -> None:
+        self._recipe, self._place = recipe, Place(choose_device(recipe.device))
+        model, description = load_model(checkpoint / WEIGHTS)
+        self._names = description.class_names
+        self._criterion: Criterion | None = None
+        if not isinstance(model, FCMAE | Segmentor | Detector):
+            self._criterion = _criterion(recipe, description, self._place.device)
+        if description.kind == "multi_label" and recipe.pos_weight == "balanced":
+            print("pos_weight is left out: it follows from all training images.")
+        self._lessons = _lessons(recipe, model, checkpoint, self._names, self._place.device)
+        self._model = model.to(self._place.device).train()
+        self._transform = build_batch_transform(recipe, len(self._names))
+
+    def images(self, kept: KeptStep) -> list[Replayed]:
+        """Measure the images of a step on one rank."""
+        generator = stream(self._recipe.seed, "step", kept.step - 1, kept.rank)
+        found = []
+        for batch, names in zip(kept.batches, kept.names, strict=True):
+            for pixels, target, name in zip(batch.pixels, batch.targets, names, strict=True):
+                loss, norm = self._measure(pixels, target, generator)
+                found.append(Replayed(name, _label(target, self._names), pixels, loss, norm))
+        return found
+
+    def _measure(
+        self, pixels: Tensor, target: Any, generator: torch.Generator
+    ) -> tuple[float, float]:
+        """Compute the loss and the gradient norm of one image."""
+        image = self._transform.normalise(pixels[None].to(self._place.device))
+        self._model.zero_grad(set_to_none=True)
+        dtype = choose_precision(self._recipe.precision, self._place.device)
+        with self._place.autocast(dtype):
+            loss = self._loss(image, target, generator)
+        loss.backward()
+        return float(loss.detach()), float(gradient_norm(self._model.parameters()))
+
+    def _loss(self, image: Tensor, target: Any, generator: torch.Generator) -> Tensor:
+        """Compute the loss of one image, (1, C, H, W), by the kind of the model."""
+        model, device = self._model, self._place.device
+        if isinstance(model, Detector):
+            seed_from(generator)
+            return detection_loss(model, model, image, [target], device)
+        if isinstance(model, Segmentor):
+            logits, auxiliary = model(image)
+            weight = self._recipe.auxiliary_weight
+            return segmentation_loss(logits, auxiliary, target[None].to(device), weight)
+        if isinstance(model, FCMAE):
+            masks = draw_masks(1, model.grid(*image.shape[-2:]), self._recipe.mask_ratio, generator)
+            visible, masked = (indices.to(device) for indices in masks)
+            if isinstance(self._lessons, TileLessons):
+                return self._lessons.loss(model, image, visible, masked)
+            reconstruction_loss: Tensor = model(image, visible, masked)
+            return reconstruction_loss
+        criterion, expected = self._criterion, target[None].to(device)
+        assert criterion is not None
+
+        def on_label(logits: Tensor) -> Tensor:
+            is_unlabelled = target.dim() == 0 and target < 0
+            return logits.sum() * 0 if is_unlabelled else criterion(logits, expected)
+
+        if isinstance(self._lessons, Lessons):
+            return self._lessons.loss(model, image, on_label)
+        return on_label(model(image))
 
 
 def _label(target: Any, class_names: list[str]) -> str:
@@ -200,52 +232,6 @@ def _label(target: Any, class_names: list[str]) -> str:
         return ""
     classes = target.eq(1).nonzero().flatten() if target.dim() else target[None]
     return ", ".join(class_names[k] for k in classes.tolist() if 0 <= k < len(class_names))
-
-
-def _alone(
-    model: nn.Module,
-    pixels: Tensor,
-    target: Any,
-    recipe: Recipe,
-    transform: BatchTransform,
-    place: Place,
-    generator: torch.Generator,
-    criterion: Criterion | None,
-    lessons: Lessons | TileLessons | None,
-) -> tuple[float, float]:
-    """Compute the loss and the gradient norm of one image."""
-    image = transform.normalise(pixels[None].to(place.device))
-    model.zero_grad(set_to_none=True)
-    with place.autocast(choose_precision(recipe.precision, place.device)):
-        if isinstance(model, Detector):
-            seed_from(generator)
-            loss = detection_loss(model, model, image, [target], place.device)
-        elif isinstance(model, Segmentor):
-            maps = target[None].to(place.device)
-            logits, auxiliary = model(image)
-            loss = segmentation_loss(logits, auxiliary, maps, recipe.auxiliary_weight)
-        elif criterion is None:
-            assert isinstance(model, FCMAE)
-            grid = model.grid(*image.shape[-2:])
-            masks = draw_masks(1, grid, recipe.mask_ratio, generator)
-            visible, masked = (indices.to(place.device) for indices in masks)
-            if isinstance(lessons, TileLessons):
-                loss = lessons.loss(model, image, visible, masked)
-            else:
-                loss = model(image, visible, masked)
-        else:
-            expected = target[None].to(place.device)
-
-            def on_label(logits: Tensor) -> Tensor:
-                is_unlabelled = target.dim() == 0 and target < 0
-                return logits.sum() * 0 if is_unlabelled else criterion(logits, expected)
-
-            if isinstance(lessons, Lessons):
-                loss = lessons.loss(model, image, on_label)
-            else:
-                loss = on_label(model(image))
-    loss.backward()
-    return float(loss.detach()), float(gradient_norm(model.parameters()))
 
 
 def _criterion(recipe: Recipe, description: Description, device: torch.device) -> Criterion:

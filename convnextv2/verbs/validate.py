@@ -147,7 +147,7 @@ def _check_answers(opened: Weights | Artifact, file: PathLike) -> None:
     """Check a file of several right classes before anything is measured.
 
     Raises:
-        RecipeError: The model is no classifier of one class.
+        RecipeError: The model is not a classifier of one class.
         DataError: The file cannot be read.
     """
     if not file:
@@ -190,7 +190,7 @@ def _at_sizes(
         The figures by size under "sizes"; empty without further sizes.
 
     Raises:
-        RecipeError: The model is no classifier, or has one size.
+        RecipeError: The model is not a classifier, or has one size.
     """
     if not options.sizes:
         return {}

@@ -105,7 +105,7 @@ class Weights:
         left_out: Name and reason of each tensor that is not part of the network.
         notes: Lines for people about the weights.
         is_average: Whether these are the moving average that the file keeps beside its weights.
-        container: The file's content under its own names; empty for weights that are no file.
+        container: The file's content under its own names; empty for weights without a file.
     """
 
     tensors: dict[str, Tensor]

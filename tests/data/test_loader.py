@@ -240,5 +240,5 @@ def test_the_choice_of_kernels_reaches_workers_that_do_not_inherit_it():
         assert choice.chosen() == "plain"
     finally:
         choice.choose("auto")
-        for number, handler in handlers.items():  # of this process, which is no worker
+        for number, handler in handlers.items():  # of this process, which is not a worker
             signal.signal(number, handler)

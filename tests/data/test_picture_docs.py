@@ -61,7 +61,7 @@ def turned() -> tuple[bytes, np.ndarray]:
 
 
 def floats(*, no_data: str | None = None) -> tuple[bytes, np.ndarray]:
-    """0, 0.5 and 1, with one value that is no number or no data."""
+    """0, 0.5 and 1, with one value that is not a number or no data."""
     values = np.array([[0, 0.5, 1.0, np.nan if no_data is None else float(no_data)]], np.float32)
     options = {"tiffinfo": {42113: no_data}} if no_data else {}
     expected = np.array([[0, 128, 255, 0]], np.uint8)[..., None].repeat(3, -1)
@@ -115,7 +115,7 @@ READ: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
 REFUSED: dict[str, Callable[[], bytes]] = {
     "cut": lambda: half_of(encoded(noise(), "JPEG")),
     "heic": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-    "text-file": lambda: b"this is no photograph\n",
+    "text-file": lambda: b"this is not a photograph\n",
     "empty": lambda: b"",
     "too-large": lambda: encoded(Image.new("L", (2000, 1000)), "PNG"),
     "nothing-finite": lambda: encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF"),

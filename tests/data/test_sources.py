@@ -384,7 +384,7 @@ def test_imagenet_folders_are_shown_by_name(tmp_path: Path) -> None:
     assert len(set(source.class_names)) == 1000
     assert image_folder(tmp_path, source.class_names).targets.tolist() == list(range(1000))
     assert imagenet_names(ids[:10]) is None
-    # A thousand other ids, such as a part of ImageNet-21K, are no classes of ImageNet-1K.
+    # A thousand other ids, such as a part of ImageNet-21K, are not classes of ImageNet-1K.
     assert imagenet_names([*ids[:999], "n00000001"]) is None
 
 

@@ -30,7 +30,7 @@ def test_the_figures_of_a_draw_are_those_of_scikit_learn(classes: int) -> None:
     for _ in range(20):
         drawn = draw.multinomial(150, counts / 150)
         targets, predicted = np.repeat(pairs, drawn, axis=0).T
-        with warnings.catch_warnings():  # it notices that a class is predicted that is no target
+        with warnings.catch_warnings():  # it notices that a class is predicted that is not a target
             warnings.simplefilter("ignore", UserWarning)
             expected = {
                 "top1": accuracy_score(targets, predicted),

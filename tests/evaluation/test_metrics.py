@@ -56,7 +56,7 @@ def test_figures_per_class_equal_scikit_learns(num_classes):
         (ours.macro_precision, ours.macro_recall, ours.macro_f1), macro, rtol=1e-12
     )
     assert ours.top1 == sklearn.accuracy_score(targets, predicted)
-    with warnings.catch_warnings():  # it notices that a class is predicted that is no target
+    with warnings.catch_warnings():  # it notices that a class is predicted that is not a target
         warnings.simplefilter("ignore", UserWarning)
         balanced = sklearn.balanced_accuracy_score(targets, predicted)
     assert ours.balanced_accuracy == pytest.approx(balanced, rel=1e-12)
@@ -67,7 +67,7 @@ def test_figures_per_class_equal_scikit_learns(num_classes):
 
 
 def test_balanced_accuracy_counted_by_hand():
-    # Class 0: 3 of 4 are found. Class 1: 0 of 1. Class 2 is predicted once, but is no target.
+    # Class 0: 3 of 4 are found. Class 1: 0 of 1. Class 2 is predicted once, but is not a target.
     probs = torch.eye(3)[[0, 0, 0, 2, 0]]
     ours = measured(probs, torch.tensor([0, 0, 0, 0, 1]))
     assert ours.balanced_accuracy == pytest.approx((3 / 4 + 0) / 2)

@@ -76,12 +76,12 @@ def test_any_number_of_ranks_counts_the_same(ranks: int) -> None:
     ("content", "why"),
     [
         ({"z.jpg": [0]}, "names none of the 5 images, such as a/2.jpg"),
-        ({"2.jpg": ["birhc"]}, "'birhc' is no class of the model. Did you mean 'birch'"),
-        ({"2.jpg": [7]}, "7 is no class of the model. Expected a name, or below 3"),
+        ({"2.jpg": ["birhc"]}, "'birhc' is not a class of the model. Did you mean 'birch'"),
+        ({"2.jpg": [7]}, "7 is not a class of the model. Expected a name, or below 3"),
         ([[0]], "has 1 lists of classes for 5 images"),
         ("nonsense", "cannot be read"),
-        ({"2.jpg": 1}, "1 is no list"),
-        ({"2.jpg": "ash"}, "'ash' is no list"),
+        ({"2.jpg": 1}, "1 is not a list"),
+        ({"2.jpg": "ash"}, "'ash' is not a list"),
     ],
 )
 def test_mistakes_are_one_line(content: object, why: str, tmp_path: Path) -> None:

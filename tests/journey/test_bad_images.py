@@ -19,7 +19,7 @@ def spoilt(photos: Path, tmp_path: Path) -> Path:
     """One training image of 25 and two validation images of 10 cannot be read."""
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    (folder / "train" / "red" / "letter.jpg").write_text("Dear reader, this is no picture.")
+    (folder / "train" / "red" / "letter.jpg").write_text("Dear reader, this is not a picture.")
     (folder / "val" / "green" / "empty.png").write_bytes(b"")
     whole = (folder / "val" / "blue" / "0.png").read_bytes()
     (folder / "val" / "blue" / "0.png").write_bytes(whole[: len(whole) // 2])

@@ -180,7 +180,7 @@ def test_bad_images_stop_the_run_by_name_or_are_skipped_and_counted(
 ) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    (folder / "train" / "red" / "letter.jpg").write_text("Dear reader, this is no picture.")
+    (folder / "train" / "red" / "letter.jpg").write_text("Dear reader, this is not a picture.")
     whole = (folder / "train" / "red" / "0.jpg").read_bytes()
     (folder / "train" / "red" / "half.jpg").write_bytes(whole[: len(whole) // 2])
     arguments = ["train", "--data_dir", str(folder), "--epochs", "1", *SMALL]

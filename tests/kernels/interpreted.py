@@ -1,6 +1,6 @@
 """The kernels for GPUs, run on the CPU by Triton's interpreter.
 
-This file is no test by its name: `test_gpu` runs it in a process of its own, since Triton reads
+This file is not a test by its name: `test_gpu` runs it in a process of its own, since Triton reads
 TRITON_INTERPRET when a kernel is defined. Here the operations of `kernels.operations` compute with
 Triton on the CPU, so that the gradients of `kernels.functional` are tested with them.
 

@@ -50,7 +50,7 @@ def test_a_file_has_several_keys_and_is_read_again(tmp_path: Path) -> None:
     keys = Keys("given", str(file))
 
     def known(key: str) -> bool:
-        return keys.know({b"x-api-key": key.encode()})
+        return keys.accept({b"x-api-key": key.encode()})
 
     assert [known(key) for key in ("given", "first", "second", "# the shop", "", "third")] == [
         True

@@ -337,7 +337,7 @@ def test_a_step_that_is_not_finite_can_be_left_out() -> None:
     bench.fit(replace(PACE, skip_bad=True), loss=Poisoned(bench, range(6, 8), only_gradient=False))
     assert bench.progress.step == 15 and torch.isfinite(bench.model.weight).all()
     assert [record["step"] for record in bench.records if record["kind"] == "bad step"] == [7, 8]
-    with pytest.raises(TrainingError):  # this many in a row are no accident
+    with pytest.raises(TrainingError):  # this many in a row are not an accident
         bench = Bench()
         bench.fit(
             replace(PACE, skip_bad=True), loss=Poisoned(bench, range(2, 99), only_gradient=False)

@@ -57,7 +57,7 @@ def kib(name):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(name))
 need = estimate(model, forward, averaged=False, precision=torch.float32)
-forward(model, 1).backward()  # what libraries load with the first step is no part of it
+forward(model, 1).backward()  # what libraries load with the first step is not part of it
 start = kib("VmRSS")
 forward(model, 24).backward()
 print(1024 * (kib("VmHWM") - start) / (24 * need.per_image), ALLOCATOR)

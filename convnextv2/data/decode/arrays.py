@@ -87,7 +87,7 @@ def read_header(data: bytes, channels: int, name: str, max_pixels: int) -> Array
 
 
 def _shape(whole: tuple[int, ...], channels: int, name: str) -> Shape:
-    """(H, W), or (H, W, C), or (C, H, W); the last axis is looked at first."""
+    """Recognise (H, W), (H, W, C) or (C, H, W). The last axis is looked at first."""
     if len(whole) not in (2, 3) or 0 in whole:
         raise DataError(
             f"{name}: is an array of shape {whole}. Expected (H, W), (H, W, C) or (C, H, W)."
@@ -124,7 +124,7 @@ def from_array(
     no_data: float | None = None,
     orientation: int = 1,
 ) -> Tensor:
-    """Pixels of an array.
+    """Convert an array to pixels.
 
     Args:
         values: (H, W, C); True and False become 255 and 0.

@@ -43,7 +43,7 @@ class Sequence(NamedTuple):
 
 
 def frame_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
-    """Widths and heights that the units of a stream ask for.
+    """List the widths and heights that the units of a stream ask for.
 
     Args:
         stream: The stream of one item or sample.
@@ -62,7 +62,7 @@ def frame_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _units(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kinds of the units, and the beginnings of what they hold."""
+    """Yield the kinds of the units, and the beginnings of what they hold."""
     at = 0
     while at < len(stream):
         header = stream[at]

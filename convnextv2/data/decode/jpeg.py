@@ -61,7 +61,7 @@ def segments(jpeg: bytes) -> Iterator[Segment]:
 
 
 def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
-    """Refuse a file that would take for ever.
+    """Refuse a file that would take far too long to decode.
 
     Args:
         data: The file.

@@ -106,7 +106,7 @@ def _excess(header: Header, segments: Iterator[Segment]) -> str:
 
 
 def _block(segment: Segment) -> tuple[int, int]:
-    """Width and height of the smallest code block or precinct."""
+    """Return the width and height of the smallest code block or precinct."""
     style = segment.content[0]
     # COD: style, progression, layers, transform of colours; COC: component, style. Then alike.
     at = 5 if segment.marker == _COD else 2

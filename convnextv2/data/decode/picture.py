@@ -158,7 +158,7 @@ def open_picture(
         The picture. Nothing of its pixels is decoded yet.
 
     Raises:
-        DataError: It is no image that can be read, or has another number of bands.
+        DataError: It is not an image that can be read, or has another number of bands.
         ImageSizeError: It is too large.
         MissingPackageError: A package is missing.
     """

@@ -85,7 +85,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def deep_values(image: Image.Image) -> tuple[NDArray[Any], float | None]:
-    """Values of more than 8 bits, (H, W, 1), and the one that stands for no measurement, if any."""
+    """Return values of more than 8 bits, (H, W, 1), and the no-data value, if there is one."""
     image.load()
     values = _deep_values(image, slice(0, image.height))
     no_data = no_data_value(getattr(image, "tag_v2", {}).get(NO_DATA))

@@ -25,8 +25,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         kind: Four letters; the first is a capital one if the pixels need it.
-        content: Without length and check sum.
-        whole: With them.
+        content: Its content, without length and check sum.
+        whole: Its bytes, with length and check sum.
         is_sound: Whether the check sum is right.
     """
 
@@ -131,7 +131,7 @@ def wide_values(image: ImageFile.ImageFile, data: bytes, name: str) -> NDArray[n
     Pillow reads either byte of each value, so it does so twice.
 
     Args:
-        image: For which `is_wide` is true.
+        image: An image for which `is_wide` is true.
         data: The file.
         name: The file, for the message.
 

@@ -149,7 +149,7 @@ def _number(page: Any, tag: int, default: int) -> int:
 
 
 def _shape(page: Any, name: str) -> tuple[int, int, int]:
-    """Height, width, bands of a page."""
+    """Return the height, width and bands of a page."""
     if page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "buif":
         raise DataError(
             f"{name}: holds {page.dtype} in {page.imagedepth} layers. Expected whole numbers or "

@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     Attributes:
         tag: Its number.
         at: Where it stands in the file.
-        code: How to unpack its numbers; empty if they are no whole numbers.
+        code: How to unpack its numbers; empty if they are not whole numbers.
         number: How many there are.
         begin: Where they stand.
     """
@@ -101,7 +101,7 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
         name: The file, for the message.
 
     Raises:
-        DataError: Decoding would take for ever.
+        DataError: Decoding would take far too long.
         ValueError, struct.error: The file cannot be read.
     """
     directory = Directory(data)

@@ -1,1 +1,1 @@
-"""Images with annotations for their places: label maps, boxes, masks."""
+"""Images with annotations of pixels or objects: label maps, boxes and masks."""

@@ -253,7 +253,7 @@ def _id(value: object, path: Path) -> int | None:
     if value is None or value == "":
         return None
     if not re.fullmatch(r"-?\d+", str(value)):
-        raise DataError(f"{path}: the id {value!r} is no whole number.")
+        raise DataError(f"{path}: the id {value!r} is not a whole number.")
     return int(str(value))
 
 

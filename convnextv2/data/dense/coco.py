@@ -132,7 +132,7 @@ def _classes(
     ):
         notes.append(
             f"{path}: category {plain(parent['name'])!r} (id {plain(parent['id'])}) only heads "
-            "the others, as in exports of Roboflow, and is no class."
+            "the others, as in exports of Roboflow, and is not a class."
         )
         del names[_key(parent["id"])]
     if twice := sorted({name for name in names.values() if list(names.values()).count(name) > 1}):

@@ -16,8 +16,8 @@ class Defect(Enum):
     OUTSIDE = ("box outside its image", "boxes outside their images", "left out")
     BEYOND = ("box beyond the edge of its image", "boxes beyond the edge of their images", "cut")
     NOT_FINITE = (
-        "box with coordinates that are no numbers",
-        "boxes with coordinates that are no numbers",
+        "box with coordinates that are not numbers",
+        "boxes with coordinates that are not numbers",
         "left out",
     )
     MISSING_FILE = ("image that is not there", "images that are not there", "left out")

@@ -132,7 +132,7 @@ class LabelMaps:
 
         Raises:
             StorageError: Its file is out of reach, as those of others are.
-            DataError: It cannot be read, or holds a value that is no class.
+            DataError: It cannot be read, or holds a value that is not a class.
         """
         name = self.paths[index]
         values = read_values(
@@ -172,7 +172,7 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         Integers (H, W). A colour counts as 65536 * red + 256 * green + blue.
 
     Raises:
-        DataError: It is no image that can be read, or its values cannot be those of classes.
+        DataError: It is not an image that can be read, or its values cannot be those of classes.
     """
     if Path(name).suffix.lower() in LOSSY_SUFFIXES or data.startswith(b"\xff\xd8\xff"):
         raise DataError(
@@ -241,7 +241,7 @@ def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
             "it as PNG with 8 or 16 bits."
         )
     if values.min() < 0 or values.max() > 0xFFFFFF:
-        raise DataError(f"{name}: holds values below 0 or above 16,777,215, which are no classes.")
+        raise DataError(f"{name}: holds values below 0 or above 16,777,215, which are not classes.")
     return values
 
 

@@ -208,7 +208,7 @@ def _are_coloured(pairs: Pairs, table: ClassTable | None, max_pixels: int) -> bo
 
 
 def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned:
-    """Look at a split, and leave out what cannot be used if the recipe allows that."""
+    """Scan a split, and leave out what cannot be used if the recipe allows that."""
     scan = scan_maps(
         pairs,
         place,

@@ -116,7 +116,7 @@ def validation_objects(
 def with_classes(
     source: AnnotatedSource, class_names: Sequence[str], where: str
 ) -> AnnotatedSource:
-    """Number the classes of a source as a model has them.
+    """Renumber the classes of a source in the order of a model.
 
     Args:
         source: The images.

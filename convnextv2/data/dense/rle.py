@@ -120,7 +120,8 @@ def from_polygons(polygons: Polygons, size: tuple[int, int]) -> Rle:
     """Rasterise the outlines of an object together, as COCO does.
 
     Args:
-        polygons: At least one, with three points or more each. What lies outside the mask is cut.
+        polygons: At least one outline, each with three points or more. What lies outside the mask
+            is cut.
         size: Height and width of the mask.
     """
     codec = _codec()

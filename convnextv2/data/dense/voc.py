@@ -117,7 +117,7 @@ def _outline(element: ElementTree.Element) -> Region:
     """Read the outline that exports of Roboflow have beside the box.
 
     Raises:
-        ValueError: A coordinate is no number.
+        ValueError: A coordinate is not a number.
     """
     polygon = element.find("polygon")
     if polygon is None:

@@ -92,7 +92,7 @@ def read_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
         The names; None if nothing names the classes.
 
     Raises:
-        DataError: The names in data.yaml are no list, or two classes have the same name.
+        DataError: The names in data.yaml are not a list, or two classes have the same name.
     """
     names = _stated_names(root, content)
     if names is not None:

@@ -35,8 +35,9 @@ class Content:
         lines: int32 (N,), the number of each row's line.
         unit: What these numbers count, "line" or "entry".
         paths: The images as they are written, but with "/" between folders and the ending added.
-        labels: As they are written, or None if they were not asked for. With one column for each
-            class, a row has one letter for each: "1", "0", "?" for an empty field, "-" for -1.
+        labels: The labels as they are written, or None if they were not asked for. With one column
+            for each class, a row has one letter for each: "1", "0", "?" for an empty field, "-" for
+            -1.
         classes: The names of these columns; empty if a single column holds the labels.
         splits: Stripped, or None without such a column.
         notes: What was adapted.

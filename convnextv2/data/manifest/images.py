@@ -71,7 +71,7 @@ class _Listing:
         """Find a file that has the name in another spelling.
 
         Args:
-            name: As it stands in the table.
+            name: The name as it stands in the table.
 
         Returns:
             The file's name, and what differs: nothing (""), its Unicode form, its letter case, or
@@ -117,7 +117,7 @@ class _Folders:
         """Find one folder.
 
         Args:
-            text: As it stands in the table, "" for that of the base.
+            text: The folder as it stands in the table, "" for that of the base.
             sample: A name that the table has in it.
 
         Returns:

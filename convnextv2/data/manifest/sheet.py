@@ -300,7 +300,7 @@ def _is_plain(value: Any) -> bool:
 def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None or value != value else json.dumps(value)  # NaN is no text
+    return "" if value is None or value != value else json.dumps(value)  # NaN is not text
 
 
 def _object_lines(

@@ -95,7 +95,7 @@ def open_index(path: Path) -> Index:
     """Open the file of an index.
 
     Raises:
-        ValueError: It is no index, is damaged, or was written by another version.
+        ValueError: It is not an index, is damaged, or was written by another version.
         OSError: It cannot be read.
     """
     header, arrays = open_arrays(path)
@@ -233,7 +233,7 @@ class _Build:
             f"{kind or 'without an ending'} {n:,}" for kind, n in self.passed_over.most_common(9)
         ]
         kinds += [f"links {self.links:,}"] if self.links else []
-        return [f"passed over files that are no images ({', '.join(map(plain, kinds))})."]
+        return [f"passed over files that are not images ({', '.join(map(plain, kinds))})."]
 
 
 def hash_of_names(listed: Callable[[], Iterator[bytes]]) -> str:

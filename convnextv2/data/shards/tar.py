@@ -83,7 +83,7 @@ class TarSamples:
         """Yield the samples in the order of the file.
 
         Raises:
-            DataError: It is no tar file, is cut short, or a sample cannot be understood.
+            DataError: It is not a tar file, is cut short, or a sample cannot be understood.
         """
         current: _Files | None = None
         for member in self._members():

@@ -52,7 +52,7 @@ class Guard:
         inner = {**scope, "method": "GET"} if answer.is_head else scope
         metrics.in_flight.inc()
         try:
-            if self._wants_key(scope["path"]) and not self.keys.know(headers):
+            if self._wants_key(scope["path"]) and not self.keys.accept(headers):
                 metrics.rejected.labels("unauthorized").inc()
                 await send_refusal(
                     _unauthorized(b"authorization" in headers), scope["path"], answer.send

@@ -1,4 +1,4 @@
-"""The paths of models that answer for the places of an image: segmentors and detectors."""
+"""The paths of segmentors and detectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from convnextv2.server import schemas
-from convnextv2.server.answers import Room
+from convnextv2.server.answers import AnswerBudget
 from convnextv2.server.bodies import IMAGES_BODY, read_images
 from convnextv2.server.detecting import WantedObjects
 from convnextv2.server.models import Models
@@ -97,10 +97,10 @@ async def _answer(
         model_of(served)
         models.admission.check(1)  # before the body is read and taken apart
         files = await read_images(request, models.limits)
-        room = Room(models.limits.max_answer_mb)
-        texts = await answer_images(request, models, served, files, wanted, room)
-    if room.objects:
-        models.metrics.objects.labels(name).inc(room.objects)
+        budget = AnswerBudget(models.limits.max_answer_mb)
+        texts = await answer_images(request, models, served, files, wanted, budget)
+    if budget.objects:
+        models.metrics.objects.labels(name).inc(budget.objects)
     head = json.dumps({"model": name, "version": served.version})
     body = b"".join([head[:-1].encode(), b', "images": [', b",".join(texts), b"]}"])
     return Response(body, media_type="application/json")

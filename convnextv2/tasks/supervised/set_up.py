@@ -87,21 +87,9 @@ def set_up(
     if isinstance(opened, Artifact):
         check_own_prior(opened, prior)
         return _set_up_artifact(opened, recipe, place)
-    weights, owner = opened.path, run_of(opened.path)
-    if recipe.ema and opened.has_average:
-        say(f"{weights}: its averaged weights are measured.")
-        opened = opened.average()
-    elif recipe.ema and library_of(opened.origin.format) == "mindcv":
-        if (
-            owner is None
-            or weights.name != f"{owner.recipe.model}_best.ckpt"
-            or not owner.recipe.ema
-        ):
-            raise CheckpointError(
-                f"ema = True: {weights} has no averaged weights. Use --ema False to measure its "
-                "plain ones."
-            )
-        say(f"{weights}: averaged weights are measured, since the run saves these as its best.")
+    if recipe.ema:
+        opened = _averaged(opened)
+    weights = opened.path
     for line in opened.lines():
         say(line)
     model, description = restore(opened), opened.description
@@ -131,6 +119,27 @@ def set_up(
         count_parameters(description),
         recipe.value_range,
     )
+
+
+def _averaged(opened: Weights) -> Weights:
+    """Return the averaged weights beside plain ones; other weights stay as they are.
+
+    Raises:
+        CheckpointError: The file is MindCV's, which states its averages, and has none.
+    """
+    path, owner = opened.path, run_of(opened.path)
+    if opened.has_average:
+        say(f"{path}: its averaged weights are measured.")
+        return opened.average()
+    if library_of(opened.origin.format) != "mindcv":
+        return opened
+    if owner is None or path.name != f"{owner.recipe.model}_best.ckpt" or not owner.recipe.ema:
+        raise CheckpointError(
+            f"ema = True: {path} has no averaged weights. Use --ema False to measure its plain "
+            "ones."
+        )
+    say(f"{path}: averaged weights are measured, since the run saves these as its best.")
+    return opened
 
 
 def _set_up_artifact(artifact: Artifact, recipe: Recipe, place: Place) -> SetUp:

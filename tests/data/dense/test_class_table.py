@@ -64,7 +64,7 @@ def test_names_alone_count_from_zero(tmp_path: Path) -> None:
         ("id,name\n0,wall\n0,sky\n", "the id 0 stands for two classes"),
         ("id,name\n0,wall\n1,wall\n", "the name wall stands for two"),
         ("id,name\n0,wall\n,sky\n", "'sky' has no id"),
-        ("id,name\nzero,wall\n", "'zero' is no whole number"),
+        ("id,name\nzero,wall\n", "'zero' is not a whole number"),
         ("id,name\n-1,wall\n", "negative"),
         ("name,color\nwall,red\n", "the colour 'red'"),
         ("", "lists no class"),

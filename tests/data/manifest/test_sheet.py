@@ -1,4 +1,4 @@
-"""The text of a table: encodings, quotes, JSON, and files that are no tables."""
+"""The text of a table: encodings, quotes, JSON, and files that are not tables."""
 
 import json
 from pathlib import Path
