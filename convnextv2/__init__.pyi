@@ -67,7 +67,7 @@ def pretrain(
     workers: int | Literal["auto"] = "auto",
     shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | Literal["auto"] = 224,
     in_channels: int = 3,
     value_range: tuple[float, float] | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -195,7 +195,7 @@ def pretrain(
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
-        image_size: Side of the square images, or their height and width.
+        image_size: Side of the square images, or their height and width. With `time`, auto takes the largest size at which 20 epochs fit.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
@@ -332,7 +332,7 @@ def train(
     workers: int | Literal["auto"] = "auto",
     shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | Literal["auto"] = 224,
     in_channels: int = 3,
     value_range: tuple[float, float] | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -445,11 +445,12 @@ def train(
     max_detections: int = 100,
     soft_nms: bool = False,
 ) -> Run:
-    """Train or fine-tune a classifier on labelled images, and write a run folder with a report.
+    """Train or fine-tune a classifier, segmentor or detector, and write a run folder with a report.
+
+    `task` says what is learned. A classifier of images that have several labels each learns to give
+    any number of them.
 
     With `show_images`, the first training images are written as a picture and nothing is trained.
-
-    If the images of a table have several labels each, the model learns to give any number of them.
 
     Args:
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
@@ -506,7 +507,7 @@ def train(
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
-        image_size: Side of the square images, or their height and width.
+        image_size: Side of the square images, or their height and width. With `time`, auto takes the largest size at which 20 epochs fit.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
@@ -660,7 +661,7 @@ def validate(
     batch_size: int | Literal["auto"] = 64,
     workers: int | Literal["auto"] = "auto",
     shard_cache_gb: float = 20.0,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | Literal["auto"] = 224,
     in_channels: int = 3,
     value_range: tuple[float, float] | None = None,
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"] = "bicubic",
@@ -683,21 +684,20 @@ def validate(
     test_flip: bool = False,
     annotations: Literal["auto", "coco", "voc", "yolo"] = "auto",
 ) -> AnyEvaluation:
-    """Evaluate a model on labelled images, print a table and write a report.
+    """Evaluate a model on labelled or annotated images, print a table and write a report.
 
     The recipe of a run says which data are used and how they are prepared. An artifact prepares
     images in its own way, and uses the data of the run that it lies in. Knobs such as data_dir
-    replace parts of that. Every image is counted exactly once, on any number of ranks. Beside the
-    main figures of a classifier stand their 95 % intervals. With `coverage`, what `predict` says of
-    unknown images is fitted, stored beside the weights, and tested on images that it was not fitted
-    on.
+    replace parts of that. Every image is counted exactly once, on any number of ranks. The main
+    figures of a classifier have 95 % intervals. With `coverage`, what `predict` says of unknown
+    images is fitted, stored beside the weights, and tested on images that it was not fitted on.
 
     Args:
         run: Run folder, checkpoint, weights file or artifact.
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         prior: Frequencies of the classes for which probabilities hold: as training left them (trained), those of the training images (natural), or equal ones, which finds more of the rare classes (balanced). A number tau: subtract tau times the logarithm of the trained frequencies from the logits (1 is balanced).
-        coverage: Share of images for which the right class is to be among those that cannot be excluded, for example 0.9. Fits what predict says of unknown images on half of the images, unless that was done, and tests it on the others.
-        tta: Average a classifier's probabilities over views of each image: it and its mirror image (flip), or both at 1, 1.25 and 1.5 times the size (scales).
+        coverage: Share of images for which the right class is to be among those that cannot be excluded, for example 0.9. What predict says of unknown images is fitted on half of the images, unless that was done before, and tested on the others.
+        tta: Average a classifier's probabilities over several views of each image: the image and its mirror image (flip), or both at 1, 1.25 and 1.5 times the size (scales).
         answers: File with several right classes for each image, as JSON or CSV. The share of images whose most probable class is one of them is measured too.
         sizes: Also measure a classifier at these image sizes.
         json: Print the answer as JSON, for use by other programs.
@@ -728,7 +728,7 @@ def validate(
         batch_size: Number of images that a rank processes at once. auto: as many as fit into memory, with `accumulate` adapted so that the global batch is kept. Only training looks for what fits; other verbs use their default.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
-        image_size: Side of the square images, or their height and width.
+        image_size: Side of the square images, or their height and width. With `time`, auto takes the largest size at which 20 epochs fit.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
         interpolation: Interpolation with which images are resized.
@@ -785,7 +785,7 @@ def compare(
     """Compare runs: accuracy image by image, learning curves, classes, settings and cost.
 
     All classifiers are measured on the same images: the validation images of the first run, or
-    those that `data_dir` names. Of pre-training runs, curves, settings and cost are compared.
+    those that `data_dir` names. Pre-training runs are compared by their curves, settings and cost.
 
     Args:
         runs: Run folders, weights files or artifacts, two or more.
@@ -852,9 +852,9 @@ def predict(
         run: Run folder, checkpoint, weights file or artifact.
         images: Image files, or folders of them.
         top_k: Number of classes to show, if an image has one class.
-        threshold: Score from which on objects are named and drawn, if the model is a detector.
+        threshold: For detectors: the lowest score of the objects that are named and drawn.
         prior: Frequencies of the classes for which probabilities hold: as training left them (trained), those of the training images (natural), or equal ones, which finds more of the rare classes (balanced). A number tau: subtract tau times the logarithm of the trained frequencies from the logits (1 is balanced).
-        out: Also write the predictions to this file, whose ending decides the format: .csv, .json, or .jsonl for one JSON object a line. Of segmentors and detectors, it is a folder for pictures and data.
+        out: Also write the predictions to this file, whose ending decides the format: .csv, .json, or .jsonl for one JSON object a line. For segmentors and detectors, it is a folder for pictures and data.
         json: Print one JSON object for each image, for use by other programs.
         server: Ask the server at this address instead. RUN is then the name of a model on that server.
         api_key: API key of the server. If empty, the environment variable CONVNEXTV2_API_KEY is used.
@@ -1034,7 +1034,7 @@ def audit(
         data: Folder of images, table, or annotated data of any task, as train takes them.
         task: What the data are for. auto: detection if there are boxes, segmentation if there are label maps, else classification.
         in_channels: Number of channels that the network takes. If empty, it is 3, or the number of channels of the first image.
-        init: Encoder by whose features labels are judged: a run, weights of any format, or an artifact. If empty, a quick descriptor of the images themselves is used.
+        init: Model whose features are used to find wrong labels: a run, weights of any format, or an artifact. If empty, a quick descriptor of the images themselves is used.
         wrong_labels: What the corrected data do with training images whose labels are probably wrong: leave them out (drop), keep them, or change the labels to the suggested ones.
         out: Folder to write.
         json: Print the answer as JSON, for use by other programs.
@@ -1110,7 +1110,7 @@ def explain(
         images: Image files, or folders of them, to explain one by one. Without any, the labelled images of the run or of data_dir are explained as a whole.
         out: Page to write.
         target: Class to explain. If empty, the most probable one of each image.
-        against: Class to explain against: why is it the one and not this one?
+        against: Class to compare with: the maps then show what speaks for the target and against this class.
         patch_px: Side of the square that covers a part of the image, as the network sees it. If empty, a seventh of its shorter side.
         step_px: Distance from one square to the next. If empty, half of its side.
         pictures: Folder for the maps as PNG files as well. If empty, none.
@@ -1162,7 +1162,7 @@ def pack_data(
     images_dir: str | Path = "",
     image_suffix: str | Path = "",
 ) -> Packed:
-    """Pack a folder or table of images into tar files of WebDataset's form, with an index.
+    """Pack a folder or table of images into tar files in WebDataset's format, with an index.
 
     The files of the images are packed as they are. A run on the shards is the run on the folder:
     order, classes, splits and pixels are the same. Packing that was stopped or killed goes on with
@@ -1584,7 +1584,7 @@ def plan(
     workers: int | Literal["auto"] = "auto",
     shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | Literal["auto"] = 224,
     in_channels: int = 3,
     value_range: tuple[float, float] | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -1716,9 +1716,9 @@ def plan(
         verb: train or pretrain. If empty, it is the verb that the recipe is for.
         config: Recipe: a YAML file, or a name that `convnextv2 recipes` lists.
         probe_seconds: How long to measure.
-        images_per_second: The pace of one device, if it is known. Nothing is measured here then.
-        ranks: Also plan for this many devices, each with the pace of one; see link_gbit.
-        link_gbit: With ranks: what the slowest link between two neighbours of them sends and receives at the same time.
+        images_per_second: Training throughput of one device, if you know it. Nothing is measured then.
+        ranks: Also plan for this many devices, each with the throughput of one; see link_gbit.
+        link_gbit: With ranks: bandwidth of the slowest link between two devices, in each direction at the same time.
         json: Print the answer as JSON, for use by other programs.
         out: Run folder to write. If empty, it is runs/VERB-MODEL.
         resume: Continue the run in `out` from its last checkpoint, up to `epochs`. With auto, a run that has no checkpoint yet is started, so that one command serves for the first start and for every later one.
@@ -1772,7 +1772,7 @@ def plan(
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
-        image_size: Side of the square images, or their height and width.
+        image_size: Side of the square images, or their height and width. With `time`, auto takes the largest size at which 20 epochs fit.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
@@ -1930,7 +1930,7 @@ def benchmark(
     workers: int | Literal["auto"] = "auto",
     shard_cache_gb: float = 20.0,
     cache_mb: int = 0,
-    image_size: int | tuple[int, int] = 224,
+    image_size: int | tuple[int, int] | Literal["auto"] = 224,
     in_channels: int = 3,
     value_range: tuple[float, float] | None = None,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -2000,7 +2000,7 @@ def benchmark(
         workers: Number of processes that decode and augment images. 0: the main process does it.
         shard_cache_gb: Disk space on this machine for images of tar files that lie on a server. What does not fit is fetched each time.
         cache_mb: Memory for decoded training images, shared by the workers of a rank. Images that do not fit are decoded each time. With a cache, JPEG files are decoded at full resolution.
-        image_size: Side of the square images, or their height and width.
+        image_size: Side of the square images, or their height and width. With `time`, auto takes the largest size at which 20 epochs fit.
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the same for all channels and images. Values outside are clipped. If empty, docs/how-to/preprocessing.md says what holds.
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
@@ -2088,14 +2088,14 @@ def demo(
     """Run pre-training, fine-tuning, validation and prediction on the bundled images.
 
     Args:
-        quick: Finish in about a minute. The accuracy is then not meant to be good.
+        quick: Finish in about a minute, with a poor accuracy.
         out: Folder to write. An earlier demo in it is replaced.
 
     Returns:
         The path of the report.
 
     Raises:
-        RunError: `out` holds something else than an earlier demo.
+        RunError: `out` holds anything but an earlier demo.
     """
 
 def push(

@@ -287,11 +287,7 @@ def build_training_loader(
     sampler = build_sampler(recipe, len(source), place, source.targets)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
     # Each worker has PREFETCH batches on the way, and the loop holds one.
-    height, width = (
-        recipe.image_size
-        if isinstance(recipe.image_size, tuple)
-        else (recipe.image_size, recipe.image_size)
-    )
+    height, width = recipe.height_and_width()
     batch = (
         recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
     )

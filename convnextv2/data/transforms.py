@@ -372,7 +372,7 @@ def build_preprocessing(recipe: Recipe) -> Preprocessing:
     mean = per_channel(recipe.mean, recipe.in_channels)
     std = per_channel(recipe.std, recipe.in_channels, "std")
     return Preprocessing(
-        _height_width(recipe.image_size),
+        recipe.height_and_width(),
         channels=recipe.in_channels,
         eval_preset=recipe.eval_preset,
         interpolation=recipe.interpolation,
@@ -398,7 +398,7 @@ def build_train_transform(recipe: Recipe) -> TrainTransform:
     preprocessing = build_preprocessing(recipe)
     fill = tuple(round(255 * value) for value in preprocessing.mean)
     return TrainTransform(
-        _height_width(recipe.image_size),
+        recipe.height_and_width(),
         scale=recipe.scale,
         ratio=recipe.ratio,
         hflip=recipe.hflip,
@@ -442,7 +442,3 @@ def build_batch_transform(recipe: Recipe, num_classes: int) -> BatchTransform:
         mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.mix_prob, recipe.mix_switch_prob),
         splits=recipe.aug_splits,
     )
-
-
-def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (image_size, image_size) if isinstance(image_size, int) else image_size

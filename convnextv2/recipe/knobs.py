@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import model_validator
 
+from convnextv2.errors import RecipeError
 from convnextv2.recipe.groups.augmentation import AugmentationKnobs
 from convnextv2.recipe.groups.data import DataKnobs
 from convnextv2.recipe.groups.dense import DenseKnobs
@@ -49,6 +50,20 @@ class Recipe(
             default: The number that "auto" stands for if the verb does not search for a batch size.
         """
         return default if self.batch_size == "auto" else self.batch_size
+
+    def height_and_width(self) -> tuple[int, int]:
+        """Return `image_size` as height and width, in pixels.
+
+        Raises:
+            RecipeError: It is auto, which only `train` with `time` replaces by a number.
+        """
+        if self.image_size == "auto":
+            raise RecipeError(
+                "image_size = auto: only `train` with `time` chooses one, for classification. Give "
+                "a number of px."
+            )
+        size = self.image_size
+        return size if isinstance(size, tuple) else (size, size)
 
     @property
     def evaluation_precision(self) -> str:

@@ -143,6 +143,8 @@ def _sharding_mistakes(recipe: Recipe) -> Iterator[str]:
 
 
 def _time_mistakes(recipe: Recipe) -> Iterator[str]:
+    if recipe.image_size == "auto":
+        yield from _auto_size_mistakes(recipe)
     if not recipe.time:
         return
     try:
@@ -159,6 +161,17 @@ def _time_mistakes(recipe: Recipe) -> Iterator[str]:
             f"time = {recipe.time}: MindCV's files state the whole schedule at the start. Give "
             "epochs instead, or set mindcv_files = False."
         )
+
+
+def _auto_size_mistakes(recipe: Recipe) -> Iterator[str]:
+    if not (recipe.time or recipe.resume):
+        yield "image_size = auto: the size follows from `time`, which is not set. Set time too."
+    for name in ("teacher", "shard"):
+        if getattr(recipe, name):
+            yield (
+                f"image_size = auto: what a step takes is not measured with {name} = "
+                f"{getattr(recipe, name)}. Give a number of px."
+            )
 
 
 def _number_mistakes(recipe: Recipe) -> Iterator[str]:

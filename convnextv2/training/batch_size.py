@@ -254,8 +254,7 @@ def _fits(
 
 def _bytes_in_loader(recipe: Recipe, place: Place) -> int:
     """Compute how many bytes of pixels wait in the loader for each image of a batch."""
-    size = recipe.image_size
-    height, width = size if isinstance(size, tuple) else (size, size)
+    height, width = recipe.height_and_width()
     batches = resolve_workers(recipe.workers, place.local_world_size)[0] * PREFETCH + 1
     return batches * max(1, recipe.aug_splits) * recipe.in_channels * height * width
 

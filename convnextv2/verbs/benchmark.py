@@ -148,11 +148,7 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
 
 
 def _images(recipe: Recipe, device: torch.device) -> torch.Tensor:
-    height, width = (
-        recipe.image_size
-        if isinstance(recipe.image_size, tuple)
-        else (recipe.image_size, recipe.image_size)
-    )
+    height, width = recipe.height_and_width()
     images = torch.randn(
         recipe.images_per_batch(), recipe.in_channels, height, width, device=device
     )

@@ -57,7 +57,10 @@ def plan(options: PlanOptions) -> dict[str, Any]:
         records, found, own = _measure(options, verb, recipe)
         # Use what the probe found if the recipe leaves it open.
         known = {"batch_size": own.images_per_batch(), "accumulate": own.accumulate}
-        known |= {name: getattr(own, name) for name in ("model", "depths", "dims", "in_channels")}
+        known |= {
+            name: getattr(own, name)
+            for name in ("model", "depths", "dims", "in_channels", "image_size")
+        }
         asked, recipe = recipe, recipe.model_copy(update=known)
     elif recipe.batch_size == "auto":
         raise RecipeError(

@@ -212,12 +212,14 @@ def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
 
 
 def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[str]]:
-    """Keep the number of images in a step if the number of ranks has changed."""
+    """Keep what auto stood for, and the images in a step if the number of ranks has changed."""
     folder, own = run.last_checkpoint(), run.recipe
     assert folder is not None, "decide() has checked that"
     if recipe.batch_size == "auto":  # what was found at the start is kept
         found = {"batch_size": own.batch_size, "accumulate": own.accumulate}
         recipe = recipe.model_copy(update=found)
+    if recipe.image_size == "auto":
+        recipe = recipe.model_copy(update={"image_size": own.image_size})
     try:
         then = Conditions.read(Progress.read(read_progress(folder)).conditions)
     except DamagedCheckpointError:  # it is reported when the checkpoint before it is used

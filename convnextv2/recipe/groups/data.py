@@ -133,9 +133,10 @@ class DataKnobs(Knobs):
         unit="MB",
         ge=0,
     )
-    image_size: int | tuple[int, int] = _data(
+    image_size: int | tuple[int, int] | Literal["auto"] = _data(
         224,
-        "Side of the square images, or their height and width.",
+        "Side of the square images, or their height and width. With `time`, auto takes the largest "
+        "size at which 20 epochs fit.",
         unit="px",
         mindcv="image_resize",
     )

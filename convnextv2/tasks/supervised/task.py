@@ -30,6 +30,7 @@ from convnextv2.tasks.supervised.goal import Goal
 from convnextv2.training.announce import say_notes, scratch_line
 from convnextv2.training.batch_size import settle_batch
 from convnextv2.training.build import build_network
+from convnextv2.training.image_size import settle_image_size
 from convnextv2.training.optim import freeze
 from convnextv2.training.shard import skeleton
 from convnextv2.training.start import Start
@@ -71,6 +72,7 @@ class Supervised:
         class_names = name_rows(classes, self._num_classes)
         provenance = start.load_into(self.model, class_names, len(classes))
         freeze(self.model, recipe.freeze, grn=recipe.freeze_grn)
+        recipe = settle_image_size(recipe, self.model, len(source), self._place)
         preprocessing = build_preprocessing(recipe)
         teacher = self._lessons = None
         if recipe.teacher:
