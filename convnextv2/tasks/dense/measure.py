@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from convnextv2.data.batch import Collate
 from convnextv2.data.dense.source import AnnotatedSource
-from convnextv2.data.loader import Collate, EvaluationLoader, Preparation, build_evaluation_loader
+from convnextv2.data.loader import EvaluationLoader, Preparation, build_evaluation_loader
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
