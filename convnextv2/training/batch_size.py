@@ -52,7 +52,7 @@ def settle_batch(
     settled = resolve_batch(
         recipe, model, forward, precision=precision, place=place, depths=depths, images=images
     )
-    if recipe.batch_size != "auto":
+    if recipe.batch_size != "auto" and place.is_main:  # which is the one that prints
         for line in memory_notes(
             model,
             forward,

@@ -43,7 +43,8 @@ class _Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._seen: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._at_most = 0  # bytes of all in `_seen`, some of which may be gone
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -53,9 +54,14 @@ class _Watch(TorchDispatchMode):
         for tensor in tree_leaves((args, result)):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+                if storage._cdata not in self._seen:
+                    self._seen[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                    self._at_most += storage.nbytes()
+        # To look for what is gone takes long, and is needed only where there may be a new peak.
+        if self._at_most > self.peak:
+            self._seen = {key: held for key, held in self._seen.items() if not held[0].expired()}
+            self._at_most = sum(size for _, size in self._seen.values())
+            self.peak = max(self.peak, self._at_most)
         return result
 
 
@@ -111,6 +117,16 @@ def estimate(
     beside_images = max(0, few - _PROBES[0] * per_image)
     scale = precision.itemsize / torch.float32.itemsize
     return Need(fixed=moments + int(beside_images), per_image=per_image * scale)
+
+
+def _need_at_most(
+    model: nn.Module, forward: Callable[[nn.Module, int], Tensor], batch_size: int, averaged: bool
+) -> float:
+    """Return no less than the bytes that `estimate` finds for a batch, after one step, not two."""
+    few = peak_of_step(model, partial(_swapped, forward, _PROBES[0]))
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    beside_weights = (few - weights) * max(1, batch_size / _PROBES[0])
+    return weights * (4 if averaged else 3) + beside_weights
 
 
 def _swapped(forward: Callable[[nn.Module, int], Tensor], images: int, model: nn.Module) -> Tensor:
@@ -177,8 +193,11 @@ def memory_notes(
     free = available_memory(place.device)
     if free is None:
         return []
+    ranks_here = _ranks_here(place)
+    if ranks_here * _need_at_most(model, forward, batch_size, averaged) <= free:
+        return []
     found = estimate(model, forward, averaged=averaged, precision=precision)
-    fixed, per_image, ranks_here = found.fixed / shards, found.per_image, _ranks_here(place)
+    fixed, per_image = found.fixed / shards, found.per_image
     if ranks_here * (fixed + batch_size * per_image) <= free:
         return []
     fits = int((free / ranks_here - fixed) / per_image)

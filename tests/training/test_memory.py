@@ -127,3 +127,34 @@ def test_a_batch_that_does_not_fit_is_named_with_one_that_does(
     assert memory_notes(model, forward, batch_size=fits + 1, **arguments)
     # With a part of weights and moments only, more images fit.
     assert memory_notes(model, forward, batch_size=fits + 1, **arguments, shards=64) == []
+
+
+def test_a_batch_that_fits_easily_is_known_after_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (8, 16, 24, 32), num_classes=3)
+    arguments = {"averaged": True, "precision": torch.float32, "place": Place(torch.device("cpu"))}
+    steps = []
+
+    def counted(model: nn.Module, n: int) -> Tensor:
+        steps.append(n)
+        return forward(model, n)
+
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2**30)
+    assert memory_notes(model, counted, batch_size=64, **arguments) == []
+    assert len(steps) == 1
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_what_one_step_tells_hides_no_note(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, averaged: bool
+) -> None:
+    model = ConvNeXtV2((1, 1, 1, 1), (8, 16, 24, 32), num_classes=3)
+    need = memory.estimate(model, forward, averaged=averaged, precision=torch.float32)
+    whole = int(need.fixed + batch_size * need.per_image)
+    for free, notes in ((whole - 1, 1), (whole + 1, 0)):
+        monkeypatch.setattr(memory, "available_memory", lambda device, free=free: free)
+        told = memory_notes(
+            model, forward, batch_size=batch_size, averaged=averaged, precision=torch.float32,
+            place=Place(torch.device("cpu")),
+        )  # fmt: skip
+        assert len(told) == notes
