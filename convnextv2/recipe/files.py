@@ -18,6 +18,10 @@ SET = "set"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
+# Those in C are ten times as fast, and every wheel of PyYAML has them.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     """Read every entry of a YAML file, including keys that are repeated.
@@ -29,8 +33,13 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         RecipeError: The file cannot be read, or is not a mapping.
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
+        text = path.read_text(encoding="utf-8")
+        try:
+            loader = _Loader(text)
+            node = loader.get_single_node()
+        except yaml.MarkedYAMLError:  # the loader in Python says more about what is wrong
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
             return []
         if isinstance(node, yaml.MappingNode):
@@ -53,6 +62,7 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     except (
         OSError,
         ValueError,
+        RecursionError,
         yaml.YAMLError,
     ) as error:  # ValueError: bytes that are not text, or a date that does not exist
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
@@ -118,7 +128,12 @@ def dump_recipe(recipe: Recipe) -> str:
         for name, value in recipe.model_dump().items()
     }
     settings[SET] = sorted(recipe.model_fields_set)
-    text: str = yaml.safe_dump(
-        settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=10_000
+    text: str = yaml.dump(
+        settings,
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=None,
+        allow_unicode=True,
+        width=10_000,
     )
     return text

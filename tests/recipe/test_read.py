@@ -281,6 +281,8 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
         ("just words\n", "line 1: expected lines of the form 'key: value', found something else."),
         ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
         ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
+        ("lr: *rate\n", "line 1: this is not valid YAML: found undefined alias 'rate'."),
+        ("lr: " + "[" * 2000, "cannot be read as YAML: maximum recursion depth exceeded"),
         ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0."),
         ("1: 2\n", "1 = 2: unknown key."),
     ],
