@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
 
+@cache
 def open_template(package: str | None, name: str, **names: Any) -> Template:
     """Open a template in which every value is escaped, and a missing one is an error.
 
