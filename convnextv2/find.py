@@ -7,6 +7,7 @@ from pathlib import Path
 
 from convnextv2.checkpoint import is_sharded
 from convnextv2.errors import RunError
+from convnextv2.recipe.knobs import Recipe
 from convnextv2.run import Run
 from convnextv2.weights.catalog import near_names, public_weights
 from convnextv2.weights.containers import CONFIGURATIONS
@@ -77,6 +78,12 @@ def run_of(weights: Path) -> Run | None:
         if (folder / "recipe.yaml").is_file():
             return Run(folder)
     return None
+
+
+def recipe_of(weights: Path) -> Recipe | None:
+    """Read the recipe of the run that a weights file belongs to; None if it lies in none."""
+    run = run_of(weights)
+    return run.recipe if run else None
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:

@@ -152,6 +152,30 @@ def test_a_run_folder_does_not_become_a_class(
     assert files_in(root) == before
 
 
+def test_no_verb_writes_into_the_data_of_a_run(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "run"
+    assert main(["train", "--data_dir", str(root), "--out", str(run), *SMALL, "--epochs", "1"]) == 0
+    before, inside = files_in(root), root / "red" / "new"
+    image = photos / "red" / "0.png"
+    capsys.readouterr()
+    for words in (
+        ["pretrain", "--data_dir", root, "--out", inside, *SMALL],
+        ["export", run, "--out", inside],
+        ["export", run, "--out", root / "new", "--layout", "triton"],
+        ["push", run, "me/model", "--dry_run", "--out", inside],
+        ["convert", run, "--to", "timm", "--out", root / "new"],
+        ["embed", run, photos, "--out", inside / "e.npy"],
+        ["explain", run, image, "--pictures", inside, "--out", tmp_path / "e.html"],
+        ["reconstruct", run, image, "--out", inside / "r.png"],
+    ):
+        assert main(list(map(str, words))) == 2, words
+        told = capsys.readouterr().err
+        assert "lies in the data" in told and "where it would count as a class" in told, words
+    assert files_in(root) == before and not inside.exists()
+
+
 def test_a_run_folder_may_lie_beside_the_splits(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "data" / "train")
     shutil.copytree(photos, tmp_path / "data" / "val")

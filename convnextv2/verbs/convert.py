@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnextv2.console import answer
-from convnextv2.find import find_weights
+from convnextv2.data.apart import check_apart
+from convnextv2.find import find_weights, recipe_of
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.options.weights import ConvertOptions
@@ -20,8 +21,9 @@ def convert(options: ConvertOptions) -> Path:
     Returns:
         The path that was written.
     """
-    opened = open_weights(find_weights(options.weights), average=options.ema)
-    out = Path(options.out)
+    weights, out = find_weights(options.weights), Path(options.out)
+    check_apart(out, recipe_of(weights))
+    opened = open_weights(weights, average=options.ema)
     made = convert_weights(opened, options.to, out, allow_drift=options.allow_drift)
     lines = [plain(line) for line in opened.lines() + made]
     for line in lines:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convnextv2.console import say
+from convnextv2.data.apart import check_apart
 from convnextv2.data.named import default_class_names
 from convnextv2.data.notices import none_readable
 from convnextv2.data.sources import files
@@ -20,6 +21,8 @@ from convnextv2.errors import CheckpointError, DataError, RecipeError
 from convnextv2.evaluation.explanation_page import ExplainedImage, image_section
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.evaluation.heat import heat_picture
+from convnextv2.files import replacing
+from convnextv2.find import recipe_of
 from convnextv2.inference.explanation import Question, activation_map, enlarge, occlusion_map
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.places import check_place, check_unread
@@ -86,6 +89,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:
         check_unread(folder, options.images, option="pictures")
+        check_apart(folder, recipe_of(opened.path), option="pictures")
         check_place(folder / "picture", option="pictures")
     source = files([Path(path) for path in options.images], max_pixels=given.max_image_pixels)
     if len(source) > MOST_IMAGES:

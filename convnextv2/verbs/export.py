@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from convnextv2.console import answer
+from convnextv2.data.apart import check_apart
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import left_out_line
 from convnextv2.data.sources import Source, find_sources
@@ -95,6 +96,8 @@ def export(options: ExportOptions) -> Path:
     for note in notes:
         print(note)
     name = options.name or (owner.path.name if owner else _name_of(weights))
+    folder = _folder(options, weights, owner) if layout == "folder" else root
+    check_apart(folder, recipe, owner.recipe if owner else None)
     if layout != "folder":
         check_layout(layout, options.format, root, name)
         with tempfile.TemporaryDirectory() as temporary:

@@ -9,10 +9,11 @@ from typing import Any
 
 from convnextv2.console import answer
 from convnextv2.data.loader import build_prediction_loader
+from convnextv2.data.apart import check_apart
 from convnextv2.data.sources import files
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.errors import DataError
-from convnextv2.find import find_weights, open_run_weights
+from convnextv2.find import find_weights, open_run_weights, recipe_of
 from convnextv2.inference.answer import result_of
 from convnextv2.inference.prediction_file import (
     check_folder,
@@ -67,6 +68,8 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         check_unread(Path(options.out), options.images)
     for note in notes:
         print(note, file=sys.stderr)
+        if isinstance(opened, Weights):
+            check_apart(options.out, recipe_of(opened.path))
     failures: dict[str, str] = {}
     if options.server:
         found = predict_by_server(options, recipe, remote, failures.__setitem__)

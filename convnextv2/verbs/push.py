@@ -8,13 +8,15 @@ from pathlib import Path
 
 import convnextv2
 from convnextv2.console import answer
+from convnextv2.data.apart import check_apart
 from convnextv2.deploy.artifact import is_artifact
 from convnextv2.deploy.hub.browser import missing_packages
 from convnextv2.deploy.hub.folder import Folder, read_facts, write_folder
 from convnextv2.deploy.hub.licence import is_known, licence_id
 from convnextv2.deploy.hub.upload import Uploader, check_repository
 from convnextv2.errors import CheckpointError, MissingPackageError, RecipeError
-from convnextv2.find import find_weights, open_run_weights
+from convnextv2.find import find_weights, open_run_weights, recipe_of
+from convnextv2.lock import building
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
 from convnextv2.verbs.options.weights import PushOptions
@@ -46,7 +48,10 @@ def push(options: PushOptions) -> str:
             "run it was made from."
         )
     uploader = None if options.dry_run else Uploader()
-    opened = open_run_weights(find_weights(options.run))
+    weights = find_weights(options.run)
+    if options.out:
+        check_apart(options.out, recipe_of(weights))
+    opened = open_run_weights(weights)
     for line in opened.lines():
         print(line)
     out = Path(options.out) if options.out else None

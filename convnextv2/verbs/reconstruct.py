@@ -6,10 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from convnextv2.data.apart import check_apart
 from convnextv2.data.folders import files
 from convnextv2.errors import RecipeError
 from convnextv2.files import replacing
-from convnextv2.find import find_weights
+from convnextv2.find import find_weights, recipe_of
 from convnextv2.places import check_place, check_unread
 from convnextv2.recipe.options import takes
 from convnextv2.tasks.masked.gallery import reconstruct_source
@@ -36,12 +37,14 @@ def reconstruct(options: ReconstructOptions) -> Path:
     recipe, _ = options.recipe()
     path = _picture_file(Path(options.out))
     check_unread(path, options.images)
+    weights = find_weights(options.run)
+    check_apart(path, recipe_of(weights))
     check_place(path)
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:
         print(line)
     picture, skipped = reconstruct_source(
-        open_weights(find_weights(options.run)),
+        open_weights(weights),
         source,
         count=options.count,
         mask_ratio=recipe.mask_ratio,

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -16,8 +16,7 @@ import torch
 from convnextv2 import waiting
 from convnextv2.checkpoint import read_progress
 from convnextv2.console import say
-from convnextv2.data.listing import visible_folders
-from convnextv2.data.split_names import kind_of
+from convnextv2.data.apart import check_apart
 from convnextv2.distributed import Place, joined, leave
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
 from convnextv2.kernels import choice
@@ -57,8 +56,8 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         recipe, notes = options.recipe(own, overrides={"resume": True}, is_own=True)
     path = _folder(verb, recipe)
     recipe, weights, inferred = prepare(recipe, path, way)
-    if verb == "train" and recipe.task == "classification" and way is not Way.RESUME:
-        _check_apart(path, recipe, "out")
+    if way is not Way.RESUME:
+        check_apart(path, recipe)
     notes += inferred
     with (
         _sigterm_stops(),
@@ -105,7 +104,7 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         raise RecipeError(f"show_images = {file}: expected the name of a PNG file, such as a.png.")
     check_place(file, option="show_images")
     asked, notes = options.recipe(options.config)
-    _check_apart(file, asked, "show_images")
+    check_apart(file, asked, option="show_images")
     if asked.resume is True:
         raise RecipeError(
             "show_images and resume: a picture shows the first images of a new run. Leave resume "
@@ -122,38 +121,6 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
             for note in (*told, *_kernels(recipe.kernels, place)):
                 say(note)
             yield Start(recipe, Run(path), place, way, weights)
-
-
-def _check_apart(path: Path, recipe: Recipe, option: str) -> None:
-    """Check that what is written does not become a part of the training data.
-
-    A run folder beside folders of classes would be a class itself. Beside train/ and val/ it is
-    left alone.
-
-    Args:
-        path: The file or folder to write.
-        recipe: Names the data.
-        option: The option that names the path.
-
-    Raises:
-        RecipeError: The path lies where it would be read.
-    """
-    root, place = Path(recipe.data_dir).resolve(), path.resolve()
-    if not recipe.data_dir or not root.is_dir() or root not in (place, *place.parents):
-        return
-    splits = [
-        name
-        for name in visible_folders(root)[0]
-        if kind_of(name) or name in (recipe.train_split, recipe.val_split)
-    ]
-    is_split = any(kind_of(name) == "train" or name == recipe.train_split for name in splits)
-    within = place.relative_to(root).parts[:1]
-    if is_split and within and within[0] not in splits:
-        return
-    raise RecipeError(
-        f"{option} = {path}: lies in the data ({recipe.data_dir}), where it would count as a class "
-        "or as an image. Choose a place elsewhere."
-    )
 
 
 def show_images(task: Previewed, start: Start, file: Path) -> None:

@@ -1,0 +1,50 @@
+"""Checks that what a verb writes does not become a part of the data that a model learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnextv2.data.listing import visible_folders
+from convnextv2.data.split_names import kind_of
+from convnextv2.errors import RecipeError
+from convnextv2.recipe.knobs import Recipe
+
+
+def check_apart(path: str | Path, *recipes: Recipe | None, option: str = "out") -> None:
+    """Check that what is written lies outside of the data of recipes.
+
+    A folder beside folders of classes would be a class itself, and pictures in it would be images.
+    Beside train/ and val/ it is left alone.
+
+    Args:
+        path: The file or folder to write.
+        recipes: They name the data. None stands for no data.
+        option: The option that names the path.
+
+    Raises:
+        RecipeError: The path lies where it would be read.
+    """
+    place = Path(path).resolve()
+    for recipe in recipes:
+        if recipe is not None:
+            for data in (recipe.data_dir, recipe.probe_dir):
+                _check(place, data, recipe, f"{option} = {path}")
+
+
+def _check(place: Path, data: str, recipe: Recipe, name: str) -> None:
+    root = Path(data).resolve()
+    if not data or not root.is_dir() or root not in (place, *place.parents):
+        return
+    splits = [
+        name
+        for name in visible_folders(root)[0]
+        if kind_of(name) or name in (recipe.train_split, recipe.val_split)
+    ]
+    is_split = any(kind_of(name) == "train" or name == recipe.train_split for name in splits)
+    within = place.relative_to(root).parts[:1]
+    if is_split and within and within[0] not in splits:
+        return
+    raise RecipeError(
+        f"{name}: lies in the data ({data}), where it would count as a class or as an image. "
+        "Choose a place elsewhere."
+    )
