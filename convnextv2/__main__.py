@@ -10,13 +10,16 @@ def main() -> int:
     Returns:
         The exit code; see `cli.main`.
     """
+    from convnextv2.ending import ENDS, quiet_interrupts
+
+    quiet_interrupts()
     if sys.argv[1:2] != ["serve"]:
         from convnextv2.cli import main
         from convnextv2.errors import GO_ON_LATER
 
         code = main()
         if code == GO_ON_LATER:  # another signal must not change what a launcher is told
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in ENDS:
                 signal.signal(number, signal.SIG_IGN)
         return code
     # This comes first and holds to the last: a service may be reloaded or stopped while it is being

@@ -14,12 +14,14 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn, get_args
 
 from convnextv2 import __version__, waiting
-from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, MissingPackageError, Stopped
+from convnextv2.ending import unwinding
+from convnextv2.errors import GO_ON_LATER, ConvNeXtV2Error, Ended, MissingPackageError, Stopped
 from convnextv2.recipe.knobs import group_of_knob
 from convnextv2.recipe.options import (
     REQUIRED,
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for a mistake of the user; 75 if a run was stopped as asked or lost a
-        rank, and may go on later; 130 if it was interrupted; 141 if nobody reads the output.
+        rank, and may go on later; 130 if it was interrupted, 143 or 129 if SIGTERM or SIGHUP ended
+        it; 141 if nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):  # file names may be anything; terminals may be ASCII
         if isinstance(stream, io.TextIOWrapper):
@@ -51,16 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, arguments = parse(sys.argv[1:] if argv is None else argv)
         if name:
             waiting.choose(os.environ)
-            load_verb(name)(**arguments)
+            verb = load_verb(name)
+            with unwinding():
+                verb(**arguments)
         sys.stdout.flush()
     except ConvNeXtV2Error as error:
         _print_error(error, str(error))
         return error.exit_code
     except Stopped as stopped:
-        print(f"convnextv2: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        _print(f"convnextv2: {stopped}; the same command with --resume goes on")
         return GO_ON_LATER
+    except Ended as ended:
+        _print(f"convnextv2: {ended}")
+        return ended.exit_code
     except KeyboardInterrupt:
-        print("convnextv2: interrupted", file=sys.stderr)
+        _print("convnextv2: interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output, such as `head`, has left. Python must not try to flush again.
@@ -99,9 +107,13 @@ _OF_THE_SYSTEM = {
 
 
 def _print_error(error: BaseException, text: str) -> None:
-    print(
-        " ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())]), file=sys.stderr
-    )
+    _print(" ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())]))
+
+
+def _print(line: str) -> None:
+    """Print a line on stderr, unless the terminal was closed."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def load_verb(name: str) -> Callable[..., object]:

@@ -16,7 +16,8 @@ ConvNeXtV2Error (a ValueError)
 ├── TrainingError     training cannot go on (a loss that is not finite)
 └── MissingPackageError   an optional package is not installed
 
-Stopped (a KeyboardInterrupt) is not an error: a run was asked to stop, and its work is saved.
+Ended and Stopped (each a KeyboardInterrupt) are not errors. Ended: a signal ended a command, which
+has cleaned up. Stopped: a run was asked to stop, and its work is saved.
 
 Each message is one line: what is wrong, its value, what was expected, and the remedy. A RecipeError
 has one such line for each mistake. The command line prints the message and exits with 2, or with 75
@@ -27,6 +28,7 @@ keep their traceback.
 from __future__ import annotations
 
 import re
+import signal
 from importlib.metadata import PackageNotFoundError, requires
 
 from convnextv2.text import plain
@@ -37,7 +39,26 @@ GO_ON_LATER = 75
 
 
 class Stopped(KeyboardInterrupt):
-    """A run stopped because of SIGINT or SIGTERM. The message says what was saved."""
+    """A run stopped because of SIGINT, SIGTERM or SIGHUP. The message says what was saved."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal ended a command.
+
+    Args:
+        number: The number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(
+            "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that the signal has ended, as shells give it."""
+        return 128 + self.number
 
 
 class ConvNeXtV2Error(ValueError):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 from convnextv2.data.chance import stream
 from convnextv2.data.notices import MOST_NAMED, notice
 from convnextv2.data.sampler import Position
+from convnextv2.ending import ENDS
 from convnextv2.errors import DataError
 from convnextv2.kernels import choice
 from convnextv2.machine import available_cores
@@ -325,7 +326,8 @@ def _how(exitcode: int | None) -> str:
 def _start(kernels: choice.Choice, worker: int) -> None:
     # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
     # died of it would fail the rank, which has to save first. Workers end when their rank does.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # A terminal that is closed sends SIGHUP to all of them in the same way.
+    for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
     # Only a forked worker inherits the choice. Others begin with "auto", and nothing has to be
     # compiled for that here.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
+from convnextv2.ending import ENDS
 from convnextv2.errors import DataError, Stopped, TrainingError
 from convnextv2.training.agreement import Agreed, Agreement
 from convnextv2.training.bad_step import BadStep, complaint
@@ -113,7 +114,7 @@ class Loop:
 
         Raises:
             TrainingError: The loss, the gradient or the weights are not finite.
-            Stopped: SIGINT or SIGTERM asked for a stop. A checkpoint is written first.
+            Stopped: SIGINT, SIGTERM or SIGHUP asked for a stop. A checkpoint is written first.
             BaseException: Any other error, for example with an image, an evaluation or a disk. If
                 the weights are whole, a checkpoint is written first, so that no step is lost.
         """
@@ -481,7 +482,10 @@ def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Let SIGINT and SIGTERM ask for a stop after the current step. A second SIGINT interrupts.
+    """Let signals ask for a stop after the current step. A second SIGINT interrupts.
+
+    These are SIGINT, SIGTERM, and SIGHUP, which comes when the terminal is closed and which nohup
+    has ignored.
 
     Yields:
         A function that returns whether a stop was asked for.
@@ -495,7 +499,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     with ExitStack() as stack:
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDS:
+                if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 stack.callback(signal.signal, number, signal.signal(number, remember))
         except ValueError:  # not in the main thread: whoever owns the signals keeps them
             pass

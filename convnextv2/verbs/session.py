@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
 
 import torch
 
@@ -18,6 +16,7 @@ from convnextv2.checkpoint import read_progress
 from convnextv2.console import say
 from convnextv2.data.apart import check_apart
 from convnextv2.distributed import Place, joined, leave
+from convnextv2.ending import unwinding
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
 from convnextv2.kernels import choice
 from convnextv2.lock import locked
@@ -44,7 +43,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         How the run starts, and where.
 
     Raises:
-        Stopped: SIGINT or SIGTERM asked for a stop.
+        Stopped: SIGINT, SIGTERM or SIGHUP asked for a stop.
         ConvNeXtV2Error: Something is wrong with the recipe, the folder or the ranks.
     """
     began = time.monotonic()
@@ -60,7 +59,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         check_apart(path, recipe)
     notes += inferred
     with (
-        _sigterm_stops(),
+        _signals_stop(),
         joined(recipe.device, recipe.distribute, timeout_s=recipe.rank_timeout_s) as (place, more),
         locked(path) if place.is_main else nullcontext("") as unlocked,
     ):
@@ -202,24 +201,15 @@ def _keep_batch(recipe: Recipe, run: Run, place: Place) -> tuple[Recipe, list[st
 
 
 @contextmanager
-def _sigterm_stops() -> Iterator[None]:
-    """Make SIGTERM and SIGINT end a run before and after the loop as they do inside it."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped("stopped as asked")
-
-    before = None
-    with suppress(ValueError):  # not in the main thread: whoever owns the signals keeps them
-        before = signal.signal(signal.SIGTERM, stop)
+def _signals_stop() -> Iterator[None]:
+    """Make signals end a run before and after the loop as they do inside it."""
     try:
-        yield
+        with unwinding():
+            yield
     except Stopped:
         raise
     except KeyboardInterrupt as error:
         raise Stopped("stopped as asked") from error
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _folder(verb: str, recipe: Recipe) -> Path:

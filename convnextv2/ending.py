@@ -1,0 +1,117 @@
+"""Lets a command that a signal ends clean up behind itself.
+
+By default, SIGTERM and SIGHUP end a process at once, and what it has begun to write stays behind.
+Here they raise `Ended` in the main thread, as Ctrl-C raises KeyboardInterrupt, so that every `with`
+and `finally` on the way out is run.
+
+Packages that are written in C may drop an exception that is raised while they import others. So
+nothing is raised during an import: before the verb is there, the process ends at once, since there
+is nothing to clean up; later, the exception waits until the import is done.
+
+Only the standard library is imported here, so that this is in place early.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from convnextv2.errors import Ended
+
+ENDS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
+)
+"""The signals that ask a command to end. Windows has no SIGHUP."""
+
+_SAME_S = 2.0
+"""A signal that comes so soon after another is the same request: GNU timeout sends each twice, and
+users press Ctrl-C twice. It must not interrupt the cleaning up."""
+_RETRY_S = 0.05
+_IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")
+"""The name of the module that imports others, after and before somebody imports importlib."""
+
+
+def quiet_interrupts() -> None:
+    """End the process at Ctrl-C with one line from now on, while nothing has been begun."""
+    with suppress(ValueError):  # not in the main thread
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"convnextv2: interrupted\n")
+    os._exit(128 + number)
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Let the signals that end a command raise `Ended` inside the block.
+
+    A signal that somebody handles or ignores already, as nohup does, stays with them. Processes
+    that are forked inside the block end as they do by default.
+    """
+    asked = _Asked()
+    before = {}
+    with suppress(ValueError):  # not in the main thread: whoever owns the signals keeps them
+        for number in ENDS:
+            handler = signal.getsignal(number)
+            if handler in (signal.SIG_DFL, signal.default_int_handler, _interrupted):
+                signal.signal(number, asked.end)
+                before[number] = handler
+    try:
+        yield
+    finally:
+        asked.forget()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Asked:
+    """What was asked of a process by signals."""
+
+    def __init__(self) -> None:
+        self._process, self._last, self._waiting = os.getpid(), float("-inf"), 0
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Raise `Ended`, once no module is being imported."""
+        if os.getpid() != self._process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if self._waiting or time.monotonic() - self._last < _SAME_S:
+            return
+        if _imports(frame) and hasattr(signal, "setitimer"):
+            if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+                self._waiting = number
+                signal.signal(signal.SIGALRM, self._look_again)
+                signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
+                return
+        self._last = time.monotonic()
+        raise Ended(number)
+
+    def _look_again(self, number: int, frame: FrameType | None) -> None:
+        asked = self._waiting
+        self.forget()
+        if asked:
+            self.end(asked, frame)
+
+    def forget(self) -> None:
+        """No longer wait for the end of an import."""
+        if self._waiting:
+            self._waiting = 0
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _IMPORT_SYSTEM:
+            return True
+        frame = frame.f_back
+    return False
