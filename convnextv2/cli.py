@@ -96,6 +96,7 @@ _OF_THE_SYSTEM = {
     errno.EPERM: "Choose a path that you may read and write, or change its permissions.",
     errno.ENOTDIR: _PATH,
     errno.EEXIST: _PATH,
+    errno.ENOTEMPTY: _PATH,
     errno.EISDIR: _PATH,
     errno.ENAMETOOLONG: _PATH,
     errno.ELOOP: _PATH,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
+import socket
 import stat
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +30,16 @@ def replacing(path: Path) -> Iterator[Path]:
     or the new one. The permissions are those that the umask asks for, even if a library writes the
     temporary file: safetensors makes files that only their owner can read.
 
+    The temporary file has a name of its own, so that two processes which write the same file do not
+    mix their contents: the last one wins. What a killed process left in the folder is removed.
+
     Args:
         path: The file to replace or create.
 
     Yields:
         The temporary path to write to.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = _temporary(path)
     temporary.touch()
     permissions = stat.S_IMODE(temporary.stat().st_mode)
     try:
@@ -46,6 +52,58 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside a file that no other process uses, and remove what others left.
+
+    The name begins with a dot, so that no reader of the folder takes the file for a whole one.
+    """
+    folder = path.parent
+    if (absolute := os.path.abspath(folder)) not in _swept:
+        _sweep(folder)
+        _swept.add(absolute)
+    return folder / f".{path.name[:40]}.{os.getpid()}-{_machine()}-{next(_numbers)}.tmp"
+
+
+_numbers = itertools.count()
+_swept: set[str] = set()
+_TEMPORARY = re.compile(r"\..*\.(\d+)-([0-9a-f]{8})-\d+\.tmp")
+_DEAD_S = 7 * 86400.0
+"""Another machine's temporary file that nobody has written to for so long is of a dead process."""
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of processes that have been killed."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (found := _TEMPORARY.fullmatch(entry.name)) is None:
+                continue
+            process, machine = int(found[1]), found[2]
+            if machine == _machine():
+                is_dead = not _is_alive(process)
+            else:
+                is_dead = time.time() - entry.stat().st_mtime > _DEAD_S
+            if is_dead:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs; True if that cannot be told."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:

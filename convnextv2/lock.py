@@ -1,13 +1,16 @@
-"""A lock that keeps two processes from writing one run folder.
+"""Locks that keep two processes from writing one folder, or from making one result.
 
-The system drops the lock when its process ends in any way, so a kill leaves nothing to clean up.
+The system drops a lock when its process ends in any way, so a kill leaves nothing to clean up. File
+servers have these locks too (NFS from version 4 on, or with lockd).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,32 +27,35 @@ _held: set[Path] = set()  # since the system lets a process take its own lock tw
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[str]:
-    """Hold the lock of a run folder, which is created if it is missing.
+def locked(folder: Path, *, option: str = "out", shown: Path | None = None) -> Iterator[str]:
+    """Hold the lock of a folder that is written, which is created if it is missing.
 
     Child processes do not inherit this kind of lock (`fcntl.lockf`), so a worker that outlives its
     rank for a moment does not block the next start.
 
     Args:
-        folder: The run folder.
+        folder: The folder.
+        option: The option that names it, for the message.
+        shown: What the message names in place of the folder.
 
     Yields:
         A line to announce if the file system has no locks; else an empty text.
 
     Raises:
-        RunError: This process or another one is writing the run already.
+        RunError: This process or another one is writing there already.
         OSError: The folder or the lock file cannot be created.
     """
+    name = f"{option} = {shown or folder}"
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"out = {folder}: exists already and is not a folder. Choose another one.")
+        raise RunError(f"{name}: exists already and is not a folder. Choose another one.")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / LOCK
     if path in _held:
-        raise RunError(f"out = {folder}: this process writes that run already.")
+        raise RunError(f"{name}: this process is writing there already.")
     descriptor = None
     try:
-        descriptor, note = _take(path, folder)
+        descriptor, note = _take(path, name)
         _held.add(path)
         yield note
     finally:
@@ -62,10 +68,56 @@ def locked(folder: Path) -> Iterator[str]:
                 folder.rmdir()  # unless something was written
 
 
-def _take(path: Path, folder: Path) -> tuple[int | None, str]:
+@contextmanager
+def building(target: Path, *, option: str = "out") -> Iterator[Path]:
+    """Give an empty folder beside a target, to make something in that then gets the target's name.
+
+    The folder is removed at the end. No other process makes the same target meanwhile, and what a
+    process left there that was killed is removed first.
+
+    Args:
+        target: What is made: a file or a folder. The folder that it lies in is created.
+        option: The option that names it, for the message.
+
+    Yields:
+        The folder. It is on the same file system as the target.
+
+    Raises:
+        RunError: This process or another one is making the target.
+        OSError: The folder cannot be created.
+    """
+    absolute = Path(os.path.abspath(target))
+    folder = absolute.with_name(f".{absolute.name}.tmp")
+    try:
+        with locked(folder, option=option, shown=target) as note:
+            if note:
+                print(note, file=sys.stderr)
+            _clear(folder)
+            try:
+                yield folder
+            finally:
+                _clear(folder)
+    finally:
+        with suppress(OSError):  # it is not empty if another process has just taken it
+            folder.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
+def _take(path: Path, name: str) -> tuple[int | None, str]:
     """Take the lock; return its open file, None without locks, and the line to announce."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the previous holder has just removed the folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             if fcntl is None:
                 raise OSError(errno.ENOTSUP, "no locks")
@@ -75,11 +127,11 @@ def _take(path: Path, folder: Path) -> tuple[int | None, str]:
             os.close(descriptor)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise RunError(
-                    f"out = {folder}: {holder or 'another process'} writes that run. Wait until it "
-                    "ends, stop it, or choose another folder."
+                    f"{name}: {holder or 'another process'} is writing there. Wait until it ends, "
+                    "stop it, or choose another place."
                 ) from None
             path.unlink(missing_ok=True)
-            return None, f"{folder}: no lock there ({error.strerror}); start one run at a time."
+            return None, f"{path.parent}: no lock there ({error.strerror}); start one at a time."
         try:
             # If the previous holder has deleted the file, this lock belongs to no name at all.
             is_there = os.fstat(descriptor).st_ino == os.stat(path).st_ino

@@ -48,7 +48,7 @@ from convnextv2.weights.description import Description, read_model_json
 from convnextv2.weights.safetensors import save_weights
 
 _NAME = re.compile(r"epoch-\d{5,}-step-\d{8,}")
-_BEFORE_TRAINING = {"recipe.yaml", "recipe.yaml.tmp", "tensorboard", "loggers"}
+_BEFORE_TRAINING = {"recipe.yaml", "tensorboard", "loggers"}
 """What a run leaves if it failed before its first step. Nothing is lost if it is started again."""
 _BEFORE_SAVING = _BEFORE_TRAINING | {"metrics.jsonl", "result.log", "best", "bad_steps"}
 """What a run may leave if it was killed before its first checkpoint. It makes all of it again."""
@@ -336,7 +336,8 @@ class Run:
 
     def has_only_a_start(self) -> bool:
         """Return whether the folder holds no more than a run leaves that failed before step 1."""
-        return not self.content() - _BEFORE_TRAINING
+        begun = {name for name in self.content() if not name.endswith(".tmp")}
+        return not begun - _BEFORE_TRAINING
 
     def foreign_content(self, model: str) -> list[str]:
         """List what in the folder cannot come from a run that has no checkpoint yet.

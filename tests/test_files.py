@@ -1,5 +1,9 @@
 import os
+import socket
 import stat
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -57,3 +61,28 @@ def test_the_hash_is_that_of_the_standard(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(tmp_path / "abc") == expected
+
+
+def test_two_writers_of_one_file_do_not_mix_their_contents(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with replacing(path) as first:
+        first.write_text("half of the first")
+        with replacing(path) as second:
+            second.write_text("the second")
+        assert path.read_text() == "the second"
+        first.write_text("the first")
+    assert path.read_text() == "the first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_a_live_one_keeps_its_own(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here, there = f"{zlib.crc32(socket.gethostname().encode()):08x}", "0" * 8
+    names = [f".a.txt.{dead.pid}-{here}-0.tmp", f".a.txt.{os.getppid()}-{here}-0.tmp"]
+    names += [f".a.txt.{dead.pid}-{there}-0.tmp", f".old.{dead.pid}-{there}-3.tmp", ".mine.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / names[3], (0, 0))  # nobody has written to it since 1970
+    write_text(tmp_path / "b.txt", "b")
+    kept = {names[1], names[2], names[4], "b.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convnextv2.errors import RunError
-from convnextv2.lock import LOCK, locked
+from convnextv2.lock import LOCK, building, locked
 
 HOLD = """
 import os, sys, time
@@ -33,7 +33,7 @@ def test_a_run_folder_has_one_writer_and_a_kill_leaves_no_lock(tmp_path: Path) -
     )
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        with pytest.raises(RunError, match=f"process {other.pid} on .* writes that run"):
+        with pytest.raises(RunError, match=f"process {other.pid} on .* is writing there"):
             with locked(folder):
                 pass
         other.kill()  # its child lives on
@@ -67,3 +67,34 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(RunError, match="is not a folder"), locked(tmp_path / "run"):
         pass
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from convnextv2.lock import building
+with building(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    print("building", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_do_not_build_the_same_and_a_kill_leaves_no_lock(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", BUILD, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"building\n"
+        with pytest.raises(RunError, match=f"out = {out}: process {other.pid} on .* is writing"):
+            with building(out):
+                pass
+        with building(tmp_path / "other"):
+            pass
+        other.kill()
+    assert (tmp_path / ".out.tmp" / "half").exists()
+    with building(out) as folder:
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+        (folder / "made").touch()
+        (folder / "made").rename(out)
+    assert list(tmp_path.iterdir()) == [out]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from convnextv2.deploy.formats.onnx import onnx_needs
 from convnextv2.deploy.graph import Exportable
 from convnextv2.errors import DeviceError
 from convnextv2.files import sha256_of
+from convnextv2.lock import building
 from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 
@@ -74,6 +74,8 @@ def export_segmentor(
     about: About,
     more: SegmentorCard,
     certify: Callable[[Artifact], Mapping[str, Any]],
+    *,
+    overwrite: bool = True,
 ) -> Artifact:
     """Write an artifact of a segmentor; see `export_parts`.
 
@@ -82,17 +84,26 @@ def export_segmentor(
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: One of the format's precisions.
         size: Height and width of its images; None for any multiples of the total stride.
-        folder: The folder. If it exists, it is replaced.
+        folder: The folder.
         about: What the artifact says of the model.
         more: What it says beyond that.
         certify: Measures the artifact.
+        overwrite: Whether an artifact that is there is replaced.
     """
     stride = model.encoder.total_stride
     height, width = size or (stride * _TRACED_STRIDES[0], stride * _TRACED_STRIDES[1])
     example = torch.zeros(1, model.encoder.in_channels, height, width)
     part = ModelPart(SegmentorGraph(model, size), example, dynamic_size=size is None)
     return export_parts(
-        [part], format, precision, folder, about, dict(model.arguments), certify, segmentation=more
+        [part],
+        format,
+        precision,
+        folder,
+        about,
+        dict(model.arguments),
+        certify,
+        segmentation=more,
+        overwrite=overwrite,
     )
 
 
@@ -104,6 +115,8 @@ def export_detector(
     about: About,
     more: DetectorCard,
     certify: Callable[[Artifact], Mapping[str, Any]],
+    *,
+    overwrite: bool = True,
 ) -> Artifact:
     """Write an artifact of a detector, which takes images of any size; see `export_parts`.
 
@@ -111,10 +124,11 @@ def export_detector(
         model: The network in float32. It is not changed.
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: "float32".
-        folder: The folder. If it exists, it is replaced.
+        folder: The folder.
         about: What the artifact says of the model.
         more: What it says beyond that.
         certify: Measures the artifact.
+        overwrite: Whether an artifact that is there is replaced.
     """
     if precision != "float32":
         raise DeviceError(
@@ -137,7 +151,17 @@ def export_detector(
         pooled = torch.zeros(1, channels, *heads.mask_roi_pool.output_size)
         parts.append(ModelPart(MaskHead(model), pooled, "masks-"))
     arguments = dict(model.arguments)
-    return export_parts(parts, format, precision, folder, about, arguments, certify, detection=more)
+    return export_parts(
+        parts,
+        format,
+        precision,
+        folder,
+        about,
+        arguments,
+        certify,
+        detection=more,
+        overwrite=overwrite,
+    )
 
 
 def export_parts(
@@ -151,6 +175,7 @@ def export_parts(
     *,
     segmentation: SegmentorCard | None = None,
     detection: DetectorCard | None = None,
+    overwrite: bool = True,
 ) -> Artifact:
     """Write an artifact into a folder that appears only once the artifact is found good.
 
@@ -158,29 +183,30 @@ def export_parts(
         parts: The parts of the model. The first one takes images.
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: One of the format's precisions.
-        folder: The folder. If it exists, it is replaced.
+        folder: The folder.
         about: What the artifact says of the model.
         arguments: The arguments of its encoder, with the number of classes.
         certify: Measures the artifact, and raises ArtifactError if it is not good enough.
         segmentation: More about a segmentor.
         detection: More about a detector.
+        overwrite: Whether an artifact that is there is replaced.
 
     Returns:
         The artifact.
 
     Raises:
+        RunError: Another process is writing the folder, or wrote it meanwhile without `overwrite`.
         ArtifactError: It is not as good as its precision allows.
         DeviceError: The format cannot do it on this machine.
         MissingPackageError: A package is not installed.
     """
     chosen = check_format(format, precision, to_write=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
-        made = Path(temporary) / "artifact"
+    with building(folder) as temporary:
+        made = temporary / "artifact"
         made.mkdir()
         shapes: dict[str, list[int | None]] = {}
         for part in parts:
-            alone = Path(temporary) / "part"
+            alone = temporary / "part"
             alone.mkdir()
             file = alone / chosen.file
             chosen.write(part.graph, part.example, file, precision, part.dynamic_size)
@@ -212,7 +238,7 @@ def export_parts(
         )
         certificate = certify(save_card(made, card, {}))
         save_card(made, card, certificate)
-        put(made, folder)
+        put(made, folder, overwrite=overwrite)
     return Artifact(folder, card, certificate)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,9 +21,10 @@ from convnextv2.deploy.formats.artifact_format import ArtifactFormat, Runner
 from convnextv2.deploy.formats.onnx import onnx_needs
 from convnextv2.deploy.graph import Graph, Input, Outputs, has_classes
 from convnextv2.deploy.quantise import calibration_images, quantise
-from convnextv2.errors import ArtifactError
+from convnextv2.errors import ArtifactError, RunError
 from convnextv2.evaluation.unknown import UNKNOWN, Unknown, save_unknown
 from convnextv2.files import sha256_of
+from convnextv2.lock import building
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
 
@@ -88,13 +88,14 @@ def export_artifact(
     notice: str,
     balance: Mapping[str, Any] | None = None,
     fit_unknown: Callable[[Runner], Unknown] | None = None,
+    overwrite: bool = True,
 ) -> Artifact:
     """Write an artifact into a folder that appears only once the artifact is found good.
 
     Args:
         model: The model in float32 and in evaluation mode. It is not changed.
         form: What the artifact is to be.
-        folder: The folder. If it exists, it is replaced.
+        folder: The folder.
         evidence: What the artifact is measured on.
         preprocessing: How images are prepared; see `EvalTransform.from_description`.
         class_names: The names of the classes.
@@ -106,11 +107,13 @@ def export_artifact(
         notice: The licence of the weights.
         balance: How frequent classes were in training; see `Card`.
         fit_unknown: Fits the "unknown" answer to what the finished artifact computes.
+        overwrite: Whether an artifact that is there is replaced.
 
     Returns:
         The artifact.
 
     Raises:
+        RunError: Another process is writing the folder, or wrote it meanwhile without `overwrite`.
         ArtifactError: The model does not have these outputs, or the artifact is not as good as its
             precision allows.
         DeviceError: The format cannot do it on this machine.
@@ -132,9 +135,8 @@ def export_artifact(
     evidence = replace(evidence, thresholds=thresholds)
     reference = graph(model).eval()
     example = input_of(form.input, evidence.pixels[:1], normalise)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
-        made = Path(temporary) / "artifact"
+    with building(folder) as temporary:
+        made = temporary / "artifact"
         made.mkdir()
         written_as = "float32" if form.precision == "int8" else form.precision
         copied = graph(copy.deepcopy(model)).eval()  # half precision converts weights in place
@@ -166,7 +168,7 @@ def export_artifact(
             requires=onnx_needs((made / chosen.file).read_bytes()) if form.format == "onnx" else {},
         )
         save_card(made, card, certificate)
-        put(made, folder)
+        put(made, folder, overwrite=overwrite)
     return Artifact(folder, card, certificate)
 
 
@@ -291,16 +293,30 @@ def _speed_in_float32(
     return ratio
 
 
-def put(made: Path, folder: Path) -> None:
+def put(made: Path, folder: Path, *, overwrite: bool) -> None:
     """Move an artifact into its place. A server may be looking, so the old one goes last.
 
     Args:
         made: The artifact in a temporary folder, which the caller deletes.
         folder: Its place.
+        overwrite: Whether an artifact that is there is replaced.
+
+    Raises:
+        RunError: There is one, and it is not to be replaced.
     """
-    if folder.exists():
-        folder.rename(made.with_name("old"))
-    made.rename(folder)
+    if folder.exists() and not overwrite:
+        raise RunError(
+            f"{folder}: another process wrote it meanwhile. Choose another folder for out."
+        )
+    old = made.with_name("old")
+    try:
+        if folder.exists():
+            folder.rename(old)
+        made.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
 
 
 def _shapes(

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from convnextv2.deploy.artifact import CARD, CERTIFICATE, Artifact
 from convnextv2.deploy.formats import ARTIFACT_FORMATS
 from convnextv2.errors import ArtifactError, RunError
 from convnextv2.evaluation.unknown import UNKNOWN
+from convnextv2.files import write_text
+from convnextv2.lock import building
 
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Triton's names of what runs a format."""
@@ -62,28 +63,28 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
 
     Raises:
         ArtifactError: As `check_layout` raises it.
-        RunError: The root is a file, or another model has that name.
+        RunError: The root is a file, another model has that name, or another process adds to it.
     """
     card = artifact.card
     check_layout(layout, card.format, root, name)
     model = root / name
-    model.mkdir(parents=True, exist_ok=True)
-    if layout == "triton":
-        config = triton_config(artifact, name)
-        existing = model / "config.pbtxt"
-        if existing.is_file() and existing.read_text() != config:
-            raise RunError(
-                f"{existing}: is there already and describes another model. Choose another name or "
-                "folder."
-            )
-        existing.write_text(config)
-    # Not str.isdigit, which is true of ² as well.
-    versions = [
-        int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[0-9]{1,18}", entry.name)
-    ]
-    version = model / str(max(versions, default=0) + 1)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".version-") as temporary:
-        made = Path(temporary) / version.name
+    with building(model) as temporary:
+        model.mkdir(exist_ok=True)
+        if layout == "triton":
+            config = triton_config(artifact, name)
+            existing = model / "config.pbtxt"
+            if existing.is_file() and existing.read_text() != config:
+                raise RunError(
+                    f"{existing}: is there already and describes another model. Choose another "
+                    "name or folder."
+                )
+            write_text(existing, config)
+        # Not str.isdigit, which is true of ² as well.
+        versions = [
+            int(entry.name) for entry in model.iterdir() if re.fullmatch(r"[0-9]{1,18}", entry.name)
+        ]
+        version = model / str(max(versions, default=0) + 1)
+        made = temporary / version.name
         made.mkdir()
         unknown = [UNKNOWN] if card.unknown else []
         for file in (*card.files, CARD, CERTIFICATE, *unknown):

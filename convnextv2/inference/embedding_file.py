@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnextv2.errors import MissingPackageError, RecipeError
-from convnextv2.files import replacing
+from convnextv2.files import replacing, sync_folder
+from convnextv2.lock import building
 from convnextv2.places import check_place, check_unread, exists_already
 
 Array = NDArray[np.float32]
@@ -81,6 +83,9 @@ class EmbeddingFile:
         dimensions: The length of an embedding.
         labelled: Whether labels are known.
         about: What the embeddings are, for the metadata.
+
+    Raises:
+        RunError: Another process is writing the same embeddings.
     """
 
     def __init__(
@@ -88,10 +93,17 @@ class EmbeddingFile:
     ) -> None:
         self.path, self.dimensions, self.rows = path, dimensions, 0
         self._about = dict(about)
-        self._stack = contextlib.ExitStack()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write = {".npy": _npy, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()]
-        self._append = self._stack.enter_context(write(path, dimensions, labelled, self._about))
+        self._place, self._stack = contextlib.ExitStack(), contextlib.ExitStack()
+        try:
+            # Files of two processes that write the same embeddings must not be mixed.
+            self._made = self._place.enter_context(building(path)) / path.name
+            write = {".npy": _npy, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()]
+            self._append = self._stack.enter_context(
+                write(self._made, dimensions, labelled, self._about)
+            )
+        except BaseException as error:
+            self.give_up(error)
+            raise
 
     def append(self, paths: Sequence[str], labels: Sequence[str], embeddings: Array) -> None:
         """Append rows.
@@ -123,25 +135,29 @@ class EmbeddingFile:
             raise
 
     def _close(self, failures: Sequence[tuple[str, str]]) -> list[Path]:
-        beside = [companion(self.path, _ABOUT)]
         self._about |= {"rows": self.rows, "failed": len(failures)}
-        with replacing(beside[0]) as temporary:
-            temporary.write_text(json.dumps(self._about, indent=2) + "\n", encoding="utf-8")
-        failed = companion(self.path, _FAILED)
+        about = json.dumps(self._about, indent=2) + "\n"
+        companion(self._made, _ABOUT).write_text(about, encoding="utf-8")
         if failures:
-            with replacing(failed) as temporary, _text(temporary) as file:
+            with replacing(companion(self._made, _FAILED)) as temporary, _text(temporary) as file:
                 csv.writer(file).writerows([("path", "error"), *failures])
-            beside.append(failed)
         else:
-            failed.unlink(missing_ok=True)  # of an earlier attempt
+            companion(self.path, _FAILED).unlink(missing_ok=True)  # of an earlier attempt
         self._stack.close()
-        if self.path.suffix.lower() == ".npy":
-            beside.insert(0, companion(self.path, _PATHS))
-        return [self.path, *beside]
+        written = [self.path]
+        for ending in (_PATHS, _ABOUT, _FAILED):
+            if (made := companion(self._made, ending)).is_file():
+                os.replace(made, companion(self.path, ending))
+                written.append(companion(self.path, ending))
+        os.replace(self._made, self.path)
+        sync_folder(self.path.parent)
+        self._place.close()
+        return written
 
     def give_up(self, error: BaseException) -> None:
         """Leave no file behind, and those that were there as they are."""
-        self._stack.__exit__(type(error), error, error.__traceback__)
+        for opened in (self._stack, self._place):
+            opened.__exit__(type(error), error, error.__traceback__)
 
 
 def _text(path: Path) -> IO[str]:

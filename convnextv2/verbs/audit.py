@@ -21,6 +21,7 @@ from convnextv2.data.source import Source
 from convnextv2.errors import RecipeError
 from convnextv2.inference.embedder import open_embedder
 from convnextv2.kernels import choice
+from convnextv2.lock import locked
 from convnextv2.places import check_place, check_unread
 from convnextv2.recipe.options import takes
 from convnextv2.text import counted
@@ -41,6 +42,7 @@ def audit(options: AuditOptions) -> AuditReport:
     Raises:
         DataError: There are no images, or their annotations cannot be used at all.
         RecipeError: An option has a wrong value, or `out` cannot be written.
+        RunError: Another process is writing `out`.
     """
     began = time.monotonic()
     given, notes = options.recipe()
@@ -77,18 +79,21 @@ def audit(options: AuditOptions) -> AuditReport:
     findings += wrong
     order = {kind: place for place, kind in enumerate(KINDS)}
     findings.sort(key=lambda finding: (order[finding.kind], -(finding.score or 0)))
-    corrected = correct(images, findings, left_out(images, copies), out, options.wrong_labels)
-    report = AuditReport(
-        images,
-        summarise(images, looks),
-        findings,
-        corrected,
-        label_note,
-        time.monotonic() - began,
-    )
-    page = write_report(
-        report, out, Pictures(channels, recipe.value_range, recipe.max_image_pixels)
-    )
+    with locked(out) as note:
+        if note:
+            say(note)
+        corrected = correct(images, findings, left_out(images, copies), out, options.wrong_labels)
+        report = AuditReport(
+            images,
+            summarise(images, looks),
+            findings,
+            corrected,
+            label_note,
+            time.monotonic() - began,
+        )
+        page = write_report(
+            report, out, Pictures(channels, recipe.value_range, recipe.max_image_pixels)
+        )
     for line in _lines(report):
         say(line)
     say(f"Page: {page}")

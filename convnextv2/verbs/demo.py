@@ -12,6 +12,7 @@ from convnextv2.console import say
 from convnextv2.data.sources import find_sources
 from convnextv2.errors import RunError
 from convnextv2.evaluation.gallery import to_picture
+from convnextv2.files import replacing
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
 from convnextv2.verbs.options.learning import DemoOptions
@@ -73,5 +74,6 @@ def _save_some_images(folder: Path, count: int = 4) -> list[Path]:
         name = source.class_names[source.targets[index]].replace("/", "-").replace(" ", "-").lower()
         paths.append(folder / f"{i}-{name}.png")
         picture: Image.Image = to_picture(source.pixels(index, 1))
-        picture.save(paths[-1])
+        with replacing(paths[-1]) as temporary:
+            picture.save(temporary, "PNG")
     return paths

@@ -19,9 +19,10 @@ from convnextv2.data.manifest import read_table
 from convnextv2.data.notices import none_readable
 from convnextv2.data.source import Source
 from convnextv2.data.sources import files
+from convnextv2.deploy.artifact import is_artifact
 from convnextv2.errors import RecipeError
-from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.find import find_weights, recipe_of
+from convnextv2.inference.embedder import Embedder, open_embedder
 from convnextv2.inference.embedding_file import EmbeddingFile, check_embedding_file
 from convnextv2.kernels import choice
 from convnextv2.recipe.columns import read_columns
@@ -60,9 +61,9 @@ def embed(options: EmbedOptions) -> Path:
     """
     recipe, lines = options.recipe()
     out = Path(options.out)
-    check_embedding_file(out, options.images)
     if out.suffix.lower() == ".npy" and not is_artifact(options.run):  # it may hold an image
         check_apart(out, recipe_of(find_weights(options.run)))
+    check_embedding_file(out, options.images)
     choice.choose(recipe.kernels)
     images = _find(options, recipe)
     embedder = open_embedder(options.run, device=recipe.device, precision=recipe.precision)

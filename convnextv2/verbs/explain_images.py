@@ -112,8 +112,9 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
         told.append(answer)
         if folder is not None:
             stem = f"{index:03d}-{Path(name).stem}"
-            each.activation.save(folder / f"{stem}-activation.png")
-            each.occlusion.save(folder / f"{stem}-occlusion.png")
+            for kind, picture in (("activation", each.activation), ("occlusion", each.occlusion)):
+                with replacing(folder / f"{stem}-{kind}.png") as temporary:
+                    picture.save(temporary, "PNG")
         say(f"{plain(name)}: {each.answer}")
     if not shown:
         raise none_readable(source.names)

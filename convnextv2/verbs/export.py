@@ -103,7 +103,6 @@ def export(options: ExportOptions) -> Path:
         with tempfile.TemporaryDirectory() as temporary:
             artifact = _export(options, recipe, weights, Path(temporary) / "artifact")
             return _lay_out(artifact, layout, root, name)
-    folder = _folder(options, weights, owner)
     artifact = _export(options, recipe, weights, folder)
     print(f"Artifact: {artifact.path}")
     answer(_answer(artifact.path, artifact))
@@ -173,6 +172,7 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
         notice=opened.origin.notice,
         balance=description.balance,
         fit_unknown=fit_unknown,
+        overwrite=options.overwrite,
     )
     print(_summary(artifact))
     if (unknown := artifact.unknown()) is not None:

@@ -162,6 +162,7 @@ def _segmentor(
         about,
         more,
         lambda artifact: certify_segmentor(model, artifact, evidence, windows),
+        overwrite=options.overwrite,
     )
 
 
@@ -189,6 +190,7 @@ def _detector(
         about,
         more,
         lambda artifact: certify_detector(finder, artifact, evidence),
+        overwrite=options.overwrite,
     )
 
 

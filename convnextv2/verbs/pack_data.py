@@ -51,7 +51,7 @@ def pack_data(options: PackDataOptions) -> Packed:
             f"{options.data}: images have several labels each, which .cls files cannot say. Set "
             "labelled = False to pack the images alone."
         )
-    with locked(out) as note:
+    with locked(out, option="shards") as note:
         if note:
             say(note)
         splits = _splits(training, validation, recipe, options.labelled)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from convnextv2.console import answer
-from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.apart import check_apart
+from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.sources import files
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.errors import DataError
@@ -22,6 +23,7 @@ from convnextv2.inference.prediction_file import (
 )
 from convnextv2.inference.scorer import open_scorer
 from convnextv2.kernels import choice
+from convnextv2.lock import locked
 from convnextv2.places import check_unread
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.options import takes
@@ -66,10 +68,10 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
     elif options.out:
         check_folder(Path(options.out), kind)
         check_unread(Path(options.out), options.images)
-    for note in notes:
-        print(note, file=sys.stderr)
         if isinstance(opened, Weights):
             check_apart(options.out, recipe_of(opened.path))
+    for note in notes:
+        print(note, file=sys.stderr)
     failures: dict[str, str] = {}
     if options.server:
         found = predict_by_server(options, recipe, remote, failures.__setitem__)
@@ -87,9 +89,12 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
             on_bad=failures.__setitem__,
         )
     results = []
-    for result in found:
-        results.append(result)
-        _show(result, options.json)
+    with locked(Path(options.out)) if options.out and out is None else nullcontext("") as unlocked:
+        if unlocked:
+            print(unlocked, file=sys.stderr)
+        for result in found:
+            results.append(result)
+            _show(result, options.json)
     for name, why in failures.items():
         print(f"{plain(name)}: {plain(why)} Skipped.", file=sys.stderr)
     if out is not None:

@@ -55,9 +55,7 @@ def push(options: PushOptions) -> str:
     for line in opened.lines():
         print(line)
     out = Path(options.out) if options.out else None
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=out.parent if out else None) as temporary:
+    with building(out) if out else tempfile.TemporaryDirectory(prefix="push-") as temporary:
         place = Path(temporary) / "repository"
         folder = _write(options, opened, place)
         for line in folder.lines:

@@ -23,6 +23,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import RunError
 from convnextv2.evaluation.balance import build_balance
 from convnextv2.evaluation.gallery import contact_sheet
+from convnextv2.files import replacing
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE, draw_masks
@@ -264,5 +265,6 @@ def _show(run: Run, images: list[Replayed], step: int) -> None:
         print(f"... and {len(images) - 20} more, with smaller losses.")
     path = run.path / "bad_steps" / f"step-{step:08d}.png"
     titles = [f"loss {image.loss:.4g}, gradient {image.gradient_norm:.4g}" for image in images]
-    contact_sheet([image.pixels for image in images[:64]], titles[:64]).save(path)
+    with replacing(path) as temporary:
+        contact_sheet([image.pixels for image in images[:64]], titles[:64]).save(temporary, "PNG")
     print(f"Picture: {path}")

@@ -8,6 +8,7 @@ that changes in the logits is measured, and such weights are written only if the
 
 from __future__ import annotations
 
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from convnextv2.errors import CheckpointError
-from convnextv2.files import replacing, write_json, write_text
+from convnextv2.files import replacing, sync_folder, write_json, write_text
+from convnextv2.lock import building
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
@@ -92,6 +94,7 @@ def convert_weights(
         Lines for people about what was left out or changed.
 
     Raises:
+        RunError: Another process is writing `out`.
         CheckpointError: The target cannot hold the model, its logits would differ without
             `allow_drift`, or `out` cannot be written.
     """
@@ -101,7 +104,10 @@ def convert_weights(
             raise CheckpointError(
                 f"out = {out}: exists already. Choose another name, or delete it."
             )
-        lines = _convert(weights, target, out, allow_drift)
+        with building(out) as folder:
+            made = folder / out.absolute().name
+            lines = _convert(weights, target, made, allow_drift)
+            _appear(made, out)
     except OSError as error:
         raise CheckpointError(
             f"out = {out}: cannot be written ({error.strerror}). Choose another place."
@@ -111,6 +117,20 @@ def convert_weights(
     if any(tensor.dtype == torch.float64 for tensor in weights.tensors.values()) and target != OURS:
         lines.append("Its float64 tensors are rounded to float32.")
     return [*lines, f"Written: {out}"]
+
+
+def _appear(made: Path, out: Path) -> None:
+    """Give what was made its name. An empty folder may be a mount, and is filled."""
+    if out.exists():
+        if out.is_file() or any(out.iterdir()):
+            raise CheckpointError(
+                f"out = {out}: another process wrote it meanwhile. Choose another name."
+            )
+        for file in sorted(made.iterdir()):
+            shutil.move(file, out / file.name)
+    else:
+        made.rename(out)
+        sync_folder(out.parent)
 
 
 def _check_place(target: str, out: Path) -> None:

@@ -112,7 +112,7 @@ def _prepare(sources: Mapping[str, Source], out: Path, images_per_shard: int) ->
             "the same images and options to go on, choose another folder, or remove this one."
         )
     names = sorted(path.name for path in out.iterdir())
-    others = [name for name in names if not name.startswith(".") and name != f"{PLAN}.tmp"]
+    others = [name for name in names if not name.startswith(".")]
     if before is None and others:
         raise RunError(
             f"{out}: holds files that pack_data did not write, such as {plain(others[0])}. Choose "
