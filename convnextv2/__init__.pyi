@@ -1062,6 +1062,7 @@ def audit(
     Raises:
         DataError: There are no images, or their annotations cannot be used at all.
         RecipeError: An option has a wrong value, or `out` cannot be written.
+        RunError: Another process is writing `out`.
     """
 
 def explain(

@@ -47,8 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(permissions)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)  # half a file on a full disk would keep it full
+        if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
+            error.filename = str(path)
         raise
     os.replace(temporary, path)
     sync_folder(path.parent)

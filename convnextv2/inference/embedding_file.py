@@ -97,6 +97,7 @@ class EmbeddingFile:
         try:
             # Files of two processes that write the same embeddings must not be mixed.
             self._made = self._place.enter_context(building(path)) / path.name
+            self._place.push(self._stack)  # so that it is removed even if a file cannot be closed
             write = {".npy": _npy, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()]
             self._append = self._stack.enter_context(
                 write(self._made, dimensions, labelled, self._about)
@@ -156,8 +157,7 @@ class EmbeddingFile:
 
     def give_up(self, error: BaseException) -> None:
         """Leave no file behind, and those that were there as they are."""
-        for opened in (self._stack, self._place):
-            opened.__exit__(type(error), error, error.__traceback__)
+        self._place.__exit__(type(error), error, error.__traceback__)
 
 
 def _text(path: Path) -> IO[str]:

@@ -343,8 +343,19 @@ def _write_file(
         if key is None:  # no entry may stand beside the tensors, but the dictionary may have a note
             content = OrderedDict(tensors)
             content.provenance = dict(provenance)
-        with replacing(out) as temporary:
-            torch.save(content, temporary)
+        with replacing(out) as temporary, open(temporary, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # it hides what the system said
+                raise _of_the_system(error) or error from None
+
+
+def _of_the_system(error: BaseException) -> OSError | None:
+    """Find the error of the system that another one came of."""
+    cause = error.__context__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause
 
 
 def _write_folder(
