@@ -186,6 +186,9 @@ def build(folder: Path, kind: DenseSet, size: int, *, light: bool) -> nn.Module:
         "box_batch_size_per_image": 128,
         "rpn_post_nms_top_n_train": 300,
         "rpn_post_nms_top_n_test": 300,
+        # The defaults of the 320 px detector are for trained weights: 150, and none below 0.05.
+        "rpn_pre_nms_top_n_test": 1000,
+        "rpn_score_thresh": 0.0,
     }
     if light:
         backbone = resnet_fpn_backbone(

@@ -8,7 +8,8 @@ DATA has the folders bccd (boxes), nuclei (instance masks) and clothing_parsing 
 pixel). Ours are atto by the recipes detect_small_data and segment_small_data:
 
 scratch  from random weights
-fcmae    from FCMAE on the same training images, which takes half of the minutes
+fcmae    from FCMAE on the same training images, which takes half of the minutes; it sees the tenth
+         that chooses, too, but no annotation
 given    from the weights that --init names, whose own training is not counted
 peer     fasterrcnn_mobilenet_v3_large_320_fpn and maskrcnn_resnet50_fpn_v2 of torchvision, and
          UPerNet of segmentation-models-pytorch with timm's ResNet-18, from random weights

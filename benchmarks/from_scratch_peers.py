@@ -19,9 +19,9 @@ Every arm gets the same minutes, of which a pre-training takes half: CPU time of
 one thread, counted from the first step. All have AdamW with a decay of 0.05, batches of 64 images
 of the same size, an average of the weights, and a cosine that ends with the time. Each tries the
 same learning rates, in a third of the time, on nine tenths of the training images; the other tenth
-chooses. Then there is a run on all training images for each seed, whose averaged weights are
-measured on test, once. LightlyTrain has no limit by CPU time: its epochs follow from the pace of
-two short runs of it, which are not counted.
+chooses (pre-trainings see its images, too, without labels). Then there is a run on all training
+images for each seed, whose averaged weights are measured on test, once. LightlyTrain has no limit
+by CPU time: its epochs follow from the pace of two short runs of it, which are not counted.
 
 OUT gets the images and the runs, and for each set figures.json and table.md. Finished runs are
 kept, so the program may be stopped and started again; a run that was halted starts over. The arms
@@ -146,7 +146,7 @@ def pretrain_own(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         folder / "run",
         job["seconds"],
         config="fcmae_small_data",
-        data_dir=str(Path(job["data"]) / "train"),
+        data_dir=job["data"],  # of which it takes the split train
         image_size=job["size"],
         batch_size=min(BATCH, job["images"]),
         lr_batch_size=BATCH,
