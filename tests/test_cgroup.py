@@ -1,13 +1,12 @@
 """The limits of containers, read from files as the kernel writes them: cgroups(7), proc(5)."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_program
 
 from convnextv2 import device, machine
 from convnextv2.cgroup import cpu_quota, free_memory
@@ -137,15 +136,13 @@ def test_memory_is_that_of_the_container(monkeypatch: pytest.MonkeyPatch) -> Non
     assert available is None or available < 1 << 60
 
 
-def test_threads_are_no_more_than_the_cores_of_the_quota() -> None:
+def test_threads_are_no_more_than_the_cores_of_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import torch; torch.set_num_threads(8); from convnextv2 import device, machine; "
         "machine.cpu_quota = lambda: 1.0; "
         "device.choose_device('cpu'); print(torch.get_num_threads())"
     )
+    monkeypatch.delenv("OMP_NUM_THREADS")
     for given, threads in (({}, 1), ({"OMP_NUM_THREADS": "3"}, 8)):
-        env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | given
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=env, check=True, capture_output=True, text=True
-        )
-        assert int(done.stdout) == threads
+        code, printed, errors = run_program("-c", script, **given)
+        assert code == 0 and int(printed) == threads, errors

@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from processes import run_program
 
 from convnextv2.data import chance
 
@@ -28,8 +26,8 @@ def test_a_stream_follows_from_its_key_alone():
 
 def test_a_stream_is_the_same_in_another_process():
     code = "from convnextv2.data.chance import stream; print(stream(7, 'order', 3).initial_seed())"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(other.stdout) == chance.stream(7, "order", 3).initial_seed()
+    _, printed, _ = run_program("-c", code)
+    assert int(printed) == chance.stream(7, "order", 3).initial_seed()
 
 
 def test_draws_have_the_right_distribution():

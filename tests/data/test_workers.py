@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from processes import run_program
 from torch.utils.data import Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -138,10 +138,8 @@ print("ends")
 
 def test_a_process_ends_at_once_although_its_workers_ignore_sigterm() -> None:
     program = LEFT_OPEN % [os.path.dirname(__file__), *sys.path]
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0 and done.stdout == "ends\n", done.stderr
+    code, printed, errors = run_program("-c", program, timeout=60)
+    assert code == 0 and printed == "ends\n", errors
 
 
 def test_workers_are_clamped_to_the_cores_of_a_rank(monkeypatch):

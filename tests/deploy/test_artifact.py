@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import run_program
 from torch import nn
 from trees import CLASSES, photograph
 
@@ -263,7 +262,7 @@ def dict_of(found: dict[str, Any]) -> dict[str, float]:
 def test_a_signal_is_handled_after_an_artifact_was_replaced(exported: Exported) -> None:
     """OpenVINO moves the stack of the signal handlers, and may leave them without one."""
     need("openvino")
-    code = """
+    program = """
 import os, signal, sys
 from convnextv2.deploy.artifact import open_artifact
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
@@ -272,6 +271,5 @@ new = open_artifact(sys.argv[1]).open(1)
 del old, new
 os.kill(os.getpid(), signal.SIGUSR1)
 """
-    command = [sys.executable, "-c", code, str(exported("openvino"))]
-    process = subprocess.run(command, capture_output=True, text=True)
-    assert (process.returncode, process.stdout) == (0, "handled\n")
+    done = run_program("-c", program, exported("openvino"))
+    assert done[:2] == (0, "handled\n"), done

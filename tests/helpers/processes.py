@@ -107,14 +107,24 @@ class Program:
             file.close()
 
 
+def run_program(
+    *words: str | Path | int, timeout: float = 600, **environment: str
+) -> tuple[int, str, str]:
+    """Run a program as `Program` does, and return its exit code, its output and its errors."""
+    program = Program(*words, **environment)
+    try:
+        output, errors = program.communicate(timeout)
+    finally:
+        program.close()
+    assert program.returncode is not None
+    return program.returncode, output, errors
+
+
 def run_alone(*words: str | Path | int) -> str:
     """Run our command line in a process of its own, and return what it prints."""
     program = Program(*OURS, *words, by=next(JOBS))
-    try:
-        output, errors = program.communicate()
-    finally:
-        program.close()
-    assert program.returncode == 0, errors
+    [(code, output, errors)] = finish_ranks([program])
+    assert code == 0, errors
     return output
 
 

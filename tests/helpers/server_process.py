@@ -7,9 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from processes import OURS, Program
 
 Answer = tuple[int, dict[str, str], dict]
 
@@ -146,3 +151,31 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 def probs(answer: dict) -> dict[str, float]:
     """Return the probability of each class for the first image of an answer."""
     return {entry["class"]: entry["prob"] for entry in answer["images"][0]["predictions"]}
+
+
+@contextmanager
+def serving(*words: str) -> Iterator[str]:
+    """Run a server as a copy of a process that has imported most of it.
+
+    Args:
+        *words: What stands after `convnextv2 serve` on a command line.
+
+    Yields:
+        The address of a server that is ready.
+    """
+    address = f"http://127.0.0.1:{(port := free_port())}/"
+    program = Program(*OURS, "serve", *words, "--port", port, OMP_NUM_THREADS="1")
+    try:
+        end = time.monotonic() + 300
+        while True:
+            try:
+                urlopen(f"{address}readyz").close()
+                break
+            except URLError:  # not listening yet, or not warmed up
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        yield address
+        program.send_signal(signal.SIGTERM)
+        program.wait(300)
+    finally:
+        program.close()

@@ -10,12 +10,12 @@ import hashlib
 import os
 import shlex
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import DEFAULT, Mock
 
 import pytest
+from processes import Program, finish_ranks
 
 from convnextv2.kernels import build, choice
 from convnextv2.kernels.build import load_library
@@ -251,17 +251,12 @@ def test_processes_that_build_at_once_leave_one_whole_library(real: Path, tmp_pa
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
     (cache / real.name).write_bytes(real.read_bytes()[:60_000])
-    environment = os.environ | {"CONVNEXTV2_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    environment = {"CONVNEXTV2_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(tmp_path / f"ready-{i}")],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, out) == (0, "native\n"), err
+        Program("-c", PROCESS, tmp_path / f"ready-{i}", by=i, **environment) for i in range(2)
+    ]
+    for code, out, err in finish_ranks(processes):
+        assert (code, out) == (0, "native\n"), err
         assert err.count("\n") <= 1, err
     assert kept(cache).read_bytes() == real.read_bytes()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import run_program
 
 from convnextv2.errors import DeviceError
 from convnextv2.kernels import build, bundled, choice, library, sources
@@ -131,7 +132,7 @@ def run_with(threads: int, of: ctypes.CDLL, name: str, x: torch.Tensor, *argumen
 
 
 def test_no_second_openmp_runtime_comes_into_the_process(folder: Path) -> None:
-    code = f"""
+    program = f"""
 import re, torch
 from pathlib import Path
 from convnextv2.kernels.bundled import load_bundled
@@ -142,8 +143,8 @@ before = runtimes()
 assert before and load_bundled(lambda library: "", Path({str(folder)!r}))
 assert runtimes() == before, runtimes()
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert not run.returncode, run.stderr
+    code, _, errors = run_program("-c", program)
+    assert not code, errors
 
 
 @pytest.mark.parametrize("length", [0, 1000, -1])

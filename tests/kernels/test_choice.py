@@ -1,13 +1,11 @@
 """Which kernels run: what is chosen, and what a tensor, a graph and this machine allow."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from kernels.reference import both_kernels
+from processes import run_program
 
 from convnextv2.kernels import choice, operations
 from convnextv2.model.convnext import ConvNeXtV2
@@ -59,13 +57,11 @@ def test_without_a_compiler_the_plain_forms_run(tmp_path: Path) -> None:
         "print(choice.choose('auto'))\n"
         "choice.choose('native')"
     )
-    environment = os.environ | {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.startswith("plain (no-such-compiler did not build them")
+    environment = {"CXX": "no-such-compiler", "CONVNEXTV2_CACHE": str(tmp_path)}
+    _, printed, errors = run_program("-c", code, **environment)
+    assert printed.startswith("plain (no-such-compiler did not build them")
     assert (
-        "DeviceError: kernels = native: no-such-compiler did not build them" in done.stderr
+        "DeviceError: kernels = native: no-such-compiler did not build them" in errors
         and not list(tmp_path.iterdir())
     )
 
@@ -87,8 +83,5 @@ with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
     model(torch.rand(1, 3, 32, 32))
 print(choice.choose("auto"))
 """
-    environment = os.environ | {"CONVNEXTV2_CACHE": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "native", done.stderr
+    code, printed, errors = run_program("-c", script, CONVNEXTV2_CACHE=str(tmp_path))
+    assert (code, printed) == (0, "native\n"), errors

@@ -1,15 +1,8 @@
 """The page of the server for a segmentor and a detector."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -17,6 +10,7 @@ import torch
 from dense import detector, picture, save_dense, segmentor
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from server_process import serving
 
 from convnextv2.inference.detector import open_finder
 from convnextv2.inference.segmenter import open_segmenter
@@ -41,25 +35,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(root: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     models = [f"{name}={root / name}" for name in ("places", "things")]
-    options = ["--port", str(port), "--device", "cpu", "--precision", "float32", "--drain_s", "0"]
-    command = [sys.executable, "-m", "convnextv2", "serve", *models, *options]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try:
-            end = time.monotonic() + 90
-            while True:
-                try:
-                    urlopen(f"http://127.0.0.1:{port}/readyz").close()
-                    break
-                except URLError:  # not listening yet, or not warmed up
-                    assert time.monotonic() < end
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
+    options = ["--device", "cpu", "--precision", "float32", "--drain_s", "0"]
+    with serving(*models, *options) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,13 @@
 """The page of the server for a model that gives an image any number of labels."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
+from server_process import serving
 from trees import CLASSES, network, photograph, save
 
 from convnextv2.inference.predictor import Predictor
@@ -28,27 +22,12 @@ pytestmark = [
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """The address of a server of two models: one finds two labels, and one finds none."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     for name, limits in (("some", [0.0, 1.0, 0.0, 1.0]), ("none", [1.0] * 4)):
         save(network(), tmp_path / name, kind="multi_label", thresholds=limits)
     models = [f"{name}={tmp_path / name}" for name in ("some", "none")]
-    options = ["--port", str(port), "--device", "cpu", "--precision", "float32", "--drain_s", "0"]
-    command = [sys.executable, "-m", "convnextv2", "serve", *models, *options]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try:
-            end = time.monotonic() + 60
-            while True:
-                try:
-                    urlopen(f"http://127.0.0.1:{port}/readyz").close()
-                    break
-                except URLError:  # not listening yet, or not warmed up
-                    assert time.monotonic() < end
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
+    options = ["--device", "cpu", "--precision", "float32", "--drain_s", "0"]
+    with serving(*models, *options) as address:
+        yield address
 
 
 def test_labels_above_their_thresholds_are_listed_and_none_is_said(

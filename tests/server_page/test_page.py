@@ -2,17 +2,11 @@
 
 import base64
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -28,6 +22,7 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from server_process import serving
 from trees import CLASSES, PREPROCESSING, network, save
 
 from convnextv2.cli import main
@@ -113,41 +108,10 @@ def server(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     )
     five = {"channels": 5, "mean": [0.5] * 5, "std": [0.2] * 5, "value_range": [0.0, 4000.0]}
     save(network(in_channels=5), out / "bands", preprocessing=PREPROCESSING | five)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     models = [str(out / name) for name in ("colours", "colours-onnx", "masked", "bands")]
-    options = [
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-        "--max_batch",
-        "4",
-        "--drain_s",
-        "0",
-        "--api_key",
-        KEY,
-    ]
-    command = [sys.executable, "-m", "convnextv2", "serve", *models, *options]
-    address = f"http://127.0.0.1:{port}/"
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try:
-            await_ready(address)
-            yield address
-        finally:
-            process.terminate()
-
-
-def await_ready(address: str, timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            urlopen(f"{address}readyz").close()
-            return
-        except URLError:  # not listening yet, or not warmed up
-            assert time.monotonic() < end
-            time.sleep(0.1)
+    options = "--device cpu --max_batch 4 --drain_s 0 --api_key".split()
+    with serving(*models, *options, KEY) as address:
+        yield address
 
 
 @pytest.fixture(

@@ -2,19 +2,14 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
+from server_process import serving
 from trees import network, photograph, save
 
 from convnextv2 import validate
@@ -31,9 +26,6 @@ pytestmark = [
 @pytest.fixture
 def address(tmp_path: Path, pictures: Path) -> Iterator[str]:
     """The address of a server of two models: to one, all is known, and to one, all is foreign."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     save(network(), tmp_path / "known")
     validate(tmp_path / "known" / "model.safetensors", data_dir=pictures, coverage=0.5, workers=0)
     fitted = load_unknown(tmp_path / "known" / "unknown.safetensors")
@@ -45,21 +37,9 @@ def address(tmp_path: Path, pictures: Path) -> Iterator[str]:
         changed = replace(fitted, about=about, foreign=foreign)
         save_unknown(tmp_path / name / "unknown.safetensors", changed)
     models = [f"{name}={tmp_path / name}" for name in ("known", "strange")]
-    options = ["--port", str(port), "--device", "cpu", "--precision", "float32", "--drain_s", "0"]
-    command = [sys.executable, "-m", "convnextv2", "serve", *models, *options]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try:
-            end = time.monotonic() + 120
-            while True:
-                try:
-                    urlopen(f"http://127.0.0.1:{port}/readyz").close()
-                    break
-                except URLError:  # not listening yet, or not warmed up
-                    assert time.monotonic() < end
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
+    options = ["--device", "cpu", "--precision", "float32", "--drain_s", "0"]
+    with serving(*models, *options) as address:
+        yield address
 
 
 def test_possible_classes_and_foreign_images_are_named(address: str, tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
 """Which batch is taken where it is to be found out, and that the global batch is kept."""
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import Program, finish_ranks
 from torch import Tensor, nn
 
 from convnextv2.distributed import Place
@@ -257,17 +255,11 @@ dist.destroy_process_group()
 
 
 def test_two_ranks_take_the_least_and_add_their_pairs_of_classes(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    store = tmp_path / "store"
+    ranks = [Program("-c", RANK, rank, store, by=rank, OMP_NUM_THREADS="1") for rank in range(2)]
     # Target 0 once taken for 2, target 1 twice, target 2 three times: keys 0 * 3 + 2, 5 and 8.
     expected = "6 [[2, 1], [5, 2], [8, 3]]\n"
-    assert [rank.communicate(timeout=120)[0] for rank in ranks] == [expected, expected]
+    assert [printed for _, printed, _ in finish_ranks(ranks)] == [expected, expected]
 
 
 def test_one_rank_is_the_least_itself() -> None:

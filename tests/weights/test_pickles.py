@@ -1,10 +1,9 @@
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_program
 
 from convnextv2.errors import CheckpointError
 from convnextv2.weights.opened import open_weights
@@ -21,10 +20,9 @@ CONSTANT = 256 * MIB
 def measure(paths: list[Path]) -> list[dict]:
     """Open files in a process of their own; what was said, memory and time of each."""
     script = Path(__file__).with_name("open_and_measure.py")
-    done = subprocess.run(
-        [sys.executable, script, *paths], capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    code, printed, errors = run_program(script, *paths)
+    assert code == 0, errors
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def test_small_files_cannot_take_memory_or_time(tmp_path: Path) -> None:
