@@ -2,7 +2,7 @@
 
 import sys
 
-from convnextv2.cli import main
+from convnextv2.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return GO_ON_LATER
     except Ended as ended:
         _print(f"convnextv2: {ended}")
-        return ended.exit_code
+        return GO_ON_LATER if name in ("train", "pretrain") else ended.exit_code
     except KeyboardInterrupt:
         _print("convnextv2: interrupted")
         return 130

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from convnextv2.errors import Ended
+from convnextv2.errors import GO_ON_LATER, Ended
 
 ENDS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
@@ -48,6 +48,23 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+def stop_early() -> None:
+    """End the process as a run that was stopped at SIGTERM or SIGHUP, while nothing has been begun.
+
+    A launcher stops its ranks at any moment, also while they import PyTorch. Nothing is wrong with
+    the command, so it may be started again.
+    """
+    for number in set(ENDS) - {signal.SIGINT}:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stopped)
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"convnextv2: stopped as asked before the run began\n")
+    os._exit(GO_ON_LATER)
+
+
 @contextmanager
 def unwinding() -> Iterator[None]:
     """Let the signals that end a command raise `Ended` inside the block.
@@ -60,7 +77,7 @@ def unwinding() -> Iterator[None]:
     with suppress(ValueError):  # not in the main thread: whoever owns the signals keeps them
         for number in ENDS:
             handler = signal.getsignal(number)
-            if handler in (signal.SIG_DFL, signal.default_int_handler, _interrupted):
+            if handler in (signal.SIG_DFL, signal.default_int_handler, _interrupted, _stopped):
                 signal.signal(number, asked.end)
                 before[number] = handler
     try:
