@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -20,7 +17,8 @@ class Saver:
     """Writes checkpoints one after another, each from a copy of its tensors.
 
     The memory of the copy is allocated at the first save and reused, so that later saves touch no
-    new pages.
+    new pages. The thread has the priority of training. With a lower one, other programs on the
+    machine could hold up a save without end, and training waits for it at the next save.
 
     Args:
         write: Writes a checkpoint to the disk. It runs in a thread if `in_background` is True.
@@ -79,7 +77,6 @@ class Saver:
             self.wait()
 
     def _run(self, checkpoint: Checkpoint) -> None:
-        _step_back()
         try:
             self._write(checkpoint)
         except BaseException as error:  # raised when training waits for this save
@@ -95,14 +92,3 @@ class Saver:
                 copy = self._copies[key] = torch.empty_like(part, device="cpu")
             copies[name] = self._stage.as_part_of(tensor, copy.copy_(part))
         return copies
-
-
-def _step_back() -> None:
-    """Let this thread compute only if training leaves a core free.
-
-    Otherwise hashing and writing would take a core from the step that runs meanwhile. If training
-    waits for the save, the cores are free. Only Linux has priorities for single threads.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -60,13 +60,12 @@ def test_a_save_that_waits_needs_no_copy() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_writing_gives_way_to_training() -> None:
+def test_no_other_program_can_hold_up_a_save_that_training_waits_for() -> None:
     seen = []
     saver = Saver(
         lambda checkpoint: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())),
         in_background=True,
     )
-    before = os.getpriority(os.PRIO_PROCESS, 0)
     saver.save(checkpoint({}))
     saver.wait()
-    assert seen == [19] and os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert seen == [os.getpriority(os.PRIO_PROCESS, 0)]
