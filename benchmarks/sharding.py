@@ -59,7 +59,7 @@ class Trainer:
         recipe = Recipe(shard=arguments.way == "shard")
         choice.choose("auto")
         torch.manual_seed(0)
-        with skeleton(recipe, place):
+        with skeleton(recipe.shard, place):
             self.model = create_model(f"convnextv2_{arguments.model}", num_classes=_CLASSES)
         self._trained: nn.Module = self.model
         if place.world_size > 1:
