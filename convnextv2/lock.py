@@ -95,6 +95,10 @@ def building(target: Path, *, option: str = "out") -> Iterator[Path]:
             _clear(folder)
             try:
                 yield folder
+            except OSError as error:
+                if error.filename is None:  # ONNX and others write to an open file
+                    error.filename = str(target)
+                raise
             finally:
                 _clear(folder)
     finally:

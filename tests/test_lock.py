@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -98,3 +99,12 @@ def test_two_processes_do_not_build_the_same_and_a_kill_leaves_no_lock(tmp_path:
         (folder / "made").touch()
         (folder / "made").rename(out)
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_error_of_the_system_names_what_is_made(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=f"No space left.*{tmp_path / 'out'}"),
+        building(tmp_path / "out"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
