@@ -29,6 +29,10 @@ One of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop
 anyway."""
 
 
+LONGEST_SIDE_PX = 16_384
+"""No network here takes larger images. More is a mistake, and would take all memory."""
+
+
 def official_warps(image_size: tuple[int, int]) -> bool:
     """Return whether the preset "official" warps images to this size instead of cropping them."""
     return not WARPS_TO_PX < max(image_size) < WARPS_FROM_PX

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from convnextv2.durations import read_duration
+from convnextv2.preprocessing import LONGEST_SIDE_PX
 from convnextv2.recipe.channels import channel_mistakes
 from convnextv2.recipe.columns import read_columns
 
@@ -184,6 +185,8 @@ def _number_mistakes(recipe: Recipe) -> Iterator[str]:
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, int | float) and number < least for number in numbers):
             yield f"{name} = {value}: expected nothing below {least}."
+    if recipe.image_size != "auto" and max(recipe.height_and_width()) > LONGEST_SIDE_PX:
+        yield f"image_size = {recipe.image_size}: expected at most {LONGEST_SIDE_PX:,} px a side."
     if isinstance(recipe.color_jitter, tuple) and len(recipe.color_jitter) not in (3, 4):
         yield f"color_jitter = {recipe.color_jitter}: expected one number, 3 or 4."
     if not all(0 <= beta < 1 for beta in recipe.betas or ()):

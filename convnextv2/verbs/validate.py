@@ -20,6 +20,7 @@ from convnextv2.evaluation.several_answers import (
 )
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
+from convnextv2.preprocessing import LONGEST_SIDE_PX
 from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import PathLike, takes
 from convnextv2.run import Run
@@ -219,8 +220,10 @@ def _check_sizes(opened: Weights | Artifact, sizes: tuple[int, ...]) -> None:
     if opened.description.kind != "classifier":
         raise RecipeError(f"{told}: is for classifiers of one class. Leave sizes out.")
     stride = 8 * opened.description.arguments["stem_stride"]
-    if wrong := [size for size in sizes if size < stride]:
-        raise RecipeError(f"{told}: {wrong[0]} is too small. Expected numbers >= {stride}.")
+    if wrong := [size for size in sizes if not stride <= size <= LONGEST_SIDE_PX]:
+        raise RecipeError(
+            f"{told}: expected numbers from {stride} to {LONGEST_SIDE_PX:,}, not {wrong[0]}."
+        )
 
 
 def _recipe_of(artifact: Artifact, recipe: Recipe) -> Recipe:

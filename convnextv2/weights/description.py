@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from convnextv2.errors import CheckpointError
 from convnextv2.files import parse_json
-from convnextv2.preprocessing import Interpolation, Preset
+from convnextv2.preprocessing import LONGEST_SIDE_PX, Interpolation, Preset
 
 KEY = "convnextv2"
 """The entry of a safetensors file's metadata that holds the description as JSON."""
@@ -118,7 +118,9 @@ class _Fcmae(TypedDict, total=False):
 
 class _Preprocessing(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
-    image_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    image_size: Annotated[
+        list[Annotated[int, Field(gt=0, le=LONGEST_SIDE_PX)]], Field(min_length=2, max_length=2)
+    ]
     channels: PositiveInt
     eval_preset: Preset
     interpolation: Interpolation

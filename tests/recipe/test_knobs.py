@@ -64,6 +64,8 @@ def test_a_recipe_cannot_be_changed():
         ({"workers": -1}, "workers"),
         ({"image_size": 0}, "image_size"),
         ({"image_size": (64, 0)}, "image_size"),
+        ({"image_size": 1_000_000}, "image_size"),
+        ({"image_size": (64, 20_000)}, "image_size"),
         ({"model": "custom", "depths": (1, 0, 1, 1), "dims": (8, 8, 8, 8)}, "depths"),
         ({"color_jitter": -0.1}, "color_jitter"),
         ({"color_jitter": (0.1, 0.2)}, "color_jitter"),

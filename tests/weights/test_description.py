@@ -28,6 +28,10 @@ ARGUMENTS = ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None).arguments
         ({"class_names": ["a"]}, "1 class names for 0 classes"),
         ({"preprocessing": {"a": 1}}, "preprocessing.a"),
         ({"preprocessing": {"crop_pct": 0.5}}, "preprocessing without image_size, channels"),
+        (
+            {"preprocessing": HOW | {"image_size": [10**6, 10**6]}},
+            "preprocessing.image_size.0 = 1000000",
+        ),
         ({"preprocessing": HOW | {"mean": [0.5]}}, "its mean has 1 numbers for 3 channels"),
         ({"preprocessing": HOW | {"std": [0.2] * 5}}, "its std has 5 numbers for 3 channels"),
         (
