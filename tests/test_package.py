@@ -140,14 +140,16 @@ def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(
         str(tmp_path / "context"),
     ]
     subprocess.run(build, check=True, capture_output=True)
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv", with_pip=False)  # that of this environment installs into it
     python = tmp_path / "venv" / "bin" / "python"
     wheel = next(tmp_path.glob("*.whl"))
     subprocess.run(
         [
-            python,
+            sys.executable,
             "-m",
             "pip",
+            "--python",
+            python,
             "install",
             "--quiet",
             "--no-deps",
@@ -164,8 +166,9 @@ def test_wheel_outside_the_checkout_finds_recipes_and_images_and_runs_the_demo(
         if not entry.name.startswith(("convnextv2", "_convnextv2", "__editable__")):
             (tmp_path / "deps" / entry.name).symlink_to(entry)
     script = (
-        "import convnextv2\nassert 'venv' in convnextv2.__file__\n"
-        "convnextv2.recipes()\nconvnextv2.demo(quick=True)"
+        "import convnextv2\nassert 'venv' in convnextv2.__file__\nconvnextv2.recipes()\n"
+        "from convnextv2.verbs.demo import QUICK\nQUICK['num_samples'] = 128\n"
+        "convnextv2.demo(quick=True)"
     )
     done = subprocess.run(
         [python, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
