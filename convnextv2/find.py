@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,9 +82,32 @@ def run_of(weights: Path) -> Run | None:
 
 
 def recipe_of(weights: Path) -> Recipe | None:
-    """Read the recipe of the run that a weights file belongs to; None if it lies in none."""
+    """Read the recipe of the run that a weights file belongs to; None if it lies in none.
+
+    Its data are absolute paths, since they counted from the folder in which the run was started. If
+    this folder cannot be told, relative ones are left empty.
+    """
     run = run_of(weights)
-    return run.recipe if run else None
+    if run is None:
+        return None
+    recipe, began = run.recipe, _began_in(run)
+    places = {}
+    for name in ("data_dir", "probe_dir"):
+        data = getattr(recipe, name)
+        if data and not os.path.isabs(data):
+            places[name] = str(began / data) if began else ""
+    return recipe.model_copy(update=places)
+
+
+def _began_in(run: Run) -> Path | None:
+    """Return the folder in which a run was started; None if its place does not tell."""
+    place, out = run.path.resolve(), Path(os.path.normpath(run.recipe.out))
+    if out.is_absolute():
+        return None
+    if out.resolve() == place:
+        return Path.cwd()
+    is_there = place.parts[-len(out.parts) :] == out.parts
+    return place.parents[len(out.parts) - 1] if is_there else None
 
 
 def open_run_weights(path: Path, *, average: bool = False) -> Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convnextv2.data.dense.map_folders import IMAGE_FOLDERS, MAP_FOLDERS
 from convnextv2.data.listing import visible_folders
 from convnextv2.data.split_names import kind_of
 from convnextv2.errors import RecipeError
@@ -14,7 +15,8 @@ def check_apart(path: str | Path, *recipes: Recipe | None, option: str = "out") 
     """Check that what is written lies outside of the data of recipes.
 
     A folder beside folders of classes would be a class itself, and pictures in it would be images.
-    Beside train/ and val/ it is left alone.
+    Beside train/ and val/ it is left alone, and so it is beside the images/ and masks/ or
+    annotations/ of segmentors and detectors.
 
     Args:
         path: The file or folder to write.
@@ -27,22 +29,25 @@ def check_apart(path: str | Path, *recipes: Recipe | None, option: str = "out") 
     place = Path(path).resolve()
     for recipe in recipes:
         if recipe is not None:
-            for data in (recipe.data_dir, recipe.probe_dir):
-                _check(place, data, recipe, f"{option} = {path}")
+            is_dense = recipe.task in ("segmentation", "detection")
+            _check(place, recipe.data_dir, recipe, f"{option} = {path}", is_dense)
+            _check(place, recipe.probe_dir, recipe, f"{option} = {path}")
 
 
-def _check(place: Path, data: str, recipe: Recipe, name: str) -> None:
+def _check(place: Path, data: str, recipe: Recipe, name: str, is_dense: bool = False) -> None:
     root = Path(data).resolve()
     if not data or not root.is_dir() or root not in (place, *place.parents):
         return
-    splits = [
-        name
-        for name in visible_folders(root)[0]
-        if kind_of(name) or name in (recipe.train_split, recipe.val_split)
-    ]
-    is_split = any(kind_of(name) == "train" or name == recipe.train_split for name in splits)
+    folders = visible_folders(root)[0]
+    read = {
+        name for name in folders if kind_of(name) or name in (recipe.train_split, recipe.val_split)
+    }
+    is_split = any(kind_of(name) == "train" or name == recipe.train_split for name in read)
+    if is_dense:
+        usual = {name for name in folders if name.casefold() in (*IMAGE_FOLDERS, *MAP_FOLDERS)}
+        is_split, read = is_split or bool(usual), read | usual
     within = place.relative_to(root).parts[:1]
-    if is_split and within and within[0] not in splits:
+    if is_split and within and within[0] not in read:
         return
     raise RecipeError(
         f"{name}: lies in the data ({data}), where it would count as a class or as an image. "

@@ -26,7 +26,7 @@ from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
 from convnextv2.evaluation.calibration import LEAST, MOST, fit_temperature
 from convnextv2.evaluation.prior import image_shares, meaning, use_prior
 from convnextv2.evaluation.thresholds import calibrated_thresholds
-from convnextv2.find import find_weights, open_run_weights, run_of
+from convnextv2.find import find_weights, open_run_weights, recipe_of, run_of
 from convnextv2.inference.scorer import check_own_prior
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
@@ -97,7 +97,8 @@ def export(options: ExportOptions) -> Path:
         print(note)
     name = options.name or (owner.path.name if owner else _name_of(weights))
     folder = _folder(options, weights, owner) if layout == "folder" else root
-    check_apart(folder, recipe, owner.recipe if owner else None)
+    is_own = owner is not None and recipe.data_dir == owner.recipe.data_dir
+    check_apart(folder, None if is_own else recipe, recipe_of(weights))
     if layout != "folder":
         check_layout(layout, options.format, root, name)
         with tempfile.TemporaryDirectory() as temporary:

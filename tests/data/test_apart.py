@@ -4,7 +4,9 @@ import pytest
 
 from convnextv2.data.apart import check_apart
 from convnextv2.errors import RecipeError
+from convnextv2.find import recipe_of
 from convnextv2.recipe.knobs import Recipe
+from convnextv2.run import Run
 
 
 @pytest.mark.parametrize("place", ["", "run", "cat/run", "../data/cat/a.png"])
@@ -31,3 +33,37 @@ def test_data_that_are_no_folder_or_are_gone_refuse_nothing(tmp_path: Path) -> N
     (tmp_path / "table.csv").touch()
     for data in ("", str(tmp_path / "gone"), str(tmp_path / "table.csv")):
         check_apart(tmp_path / "gone" / "run", Recipe(data_dir=data))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+@pytest.mark.parametrize("folders", [("images", "masks"), ("JPEGImages", "Annotations")])
+def test_beside_images_and_their_annotations_is_apart(
+    task: str, folders: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in folders:
+        (tmp_path / name / "train").mkdir(parents=True)
+    recipe = Recipe(data_dir=str(tmp_path), task=task)
+    check_apart(tmp_path / "runs" / "a", recipe)
+    for inside in (f"{folders[0]}/run", f"{folders[1]}/train/run", "."):
+        with pytest.raises(RecipeError, match="out = "):
+            check_apart(tmp_path / inside, recipe)
+    with pytest.raises(RecipeError, match="out = "):
+        check_apart(tmp_path / "runs" / "a", Recipe(data_dir=str(tmp_path)))
+
+
+def test_relative_data_of_a_run_count_from_where_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "data" / "runs" / "a"
+    for folder in (data / "cat", run / "best", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    weights = run / "best" / "model.safetensors"
+    Run(run).save_recipe(Recipe(data_dir=".", out="runs/a"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    check_apart("made", recipe_of(weights))
+    for place in (data, tmp_path):
+        monkeypatch.chdir(place)
+        with pytest.raises(RecipeError, match="out = .*/data/cat/made"):
+            check_apart(data / "cat" / "made", recipe_of(weights))
+    Run(run).save_recipe(Recipe(data_dir=".", out=str(run)))
+    check_apart("made", recipe_of(weights))  # nobody knows where that was
