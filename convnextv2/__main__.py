@@ -1,5 +1,6 @@
 """`python -m convnextv2 ...` is `convnextv2 ...`."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from convnextv2.ending import ENDS, quiet_interrupts, stop_early
 
+    _open_streams()
     argv = sys.argv[1:] if argv is None else argv
     verb = argv[0] if argv else ""
     quiet_interrupts()
@@ -39,6 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return main(argv)
     finally:
         ignore()
+
+
+def _open_streams() -> None:
+    """Give the process the standard streams that it was started without, as by `>&-`.
+
+    Python has None in their place. A file that is opened later would get their numbers, and what
+    libraries print would go into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+            if getattr(sys, name) is None and opened == number:
+                setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """What signals do to a process before and after its command."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from processes import Program
 
@@ -45,3 +49,15 @@ def test_another_verb_ends_at_a_signal_as_any_program_does() -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_after_the_command_does_not_change_the_exit_code(code: int, name: str) -> None:
     assert run(after=KILL.format(name=name), code=code) == (code, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_runs_without_the_standard_streams(closed: str, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from convnextv2.__main__ import main; code = main(['recipes']); "
+        "print('ours'); sys.stdout.flush(); file = open(sys.argv[1], 'w'); "
+        "file.write(f'{code} {file.fileno() > 2}')"
+    )
+    command = ["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, code, tmp_path / "out"]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert (tmp_path / "out").read_text() == "0 True"
