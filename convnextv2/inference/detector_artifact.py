@@ -49,6 +49,12 @@ class ExportedDetector(Detector):
                 super().__init__(
                     ConvNeXtV2(**arguments), card.arguments["num_classes"], **card.detection.head
                 )
+            levels, classes = len(self.levels) + 1, len(card.class_names)  # the pooled one too
+            if levels != card.detection.levels or self.num_classes != classes:
+                raise ValueError(
+                    f"it has {card.detection.levels} levels and {classes} classes, and its head "
+                    f"{levels} and {self.num_classes}"
+                )
         except (TypeError, RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[0]
             raise ArtifactError(

@@ -9,8 +9,9 @@ when a detector is built: whoever only asks whether a network is one need not wa
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,6 +41,10 @@ class Detector(nn.Module):
         max_detections: The largest number of objects found in an image.
         score_threshold: Objects with a lower score are not reported.
         soft: Whether linear soft-NMS takes the place of non-maximum suppression.
+
+    Raises:
+        ValueError: An argument after the classes has a value that no detector has. They may come
+            from a file that anyone has written.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Detector(nn.Module):
             "score_threshold": score_threshold,
             "soft": soft,
         }
+        _check(self.head_arguments)
         from torchvision.models.detection.faster_rcnn import TwoMLPHead
         from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
         from torchvision.ops import FeaturePyramidNetwork
@@ -202,3 +208,23 @@ class Detector(nn.Module):
             total = total + heads.mask_predictor(heads.mask_head(cut)).sum()
         assert isinstance(total, Tensor)
         return total
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of a detector; see there."""
+    for name, value in arguments.items():
+        if name in ("masks", "soft"):
+            is_right, expected = isinstance(value, bool), "true or false"
+        elif name == "score_threshold":
+            is_right, expected = _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
+        elif name == "anchor_scale":
+            is_right, expected = _is_number(value) and 0 < value < math.inf, "a number > 0"
+        else:
+            is_right = isinstance(value, int) and _is_number(value) and value >= 1
+            expected = "a whole number >= 1"
+        if not is_right:
+            raise ValueError(f"{name} = {value!r}: expected {expected}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from convnextv2.errors import CheckpointError
+from convnextv2.errors import CheckpointError, ConvNeXtV2Error
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
@@ -38,7 +38,9 @@ def build_model(description: Description, *, drop_path_rate: float = 0.0) -> Net
     """
     try:
         return _build(description, drop_path_rate)
-    except (TypeError, RuntimeError, OverflowError, AssertionError) as error:
+    except ConvNeXtV2Error:  # it is a ValueError, and says what is wrong
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError, AssertionError) as error:
         why = brief([str(error).strip().split("\n")[0]])
         raise CheckpointError(
             f"the model description cannot be understood ({why}). Was it written by a newer "

@@ -189,6 +189,26 @@ def test_a_card_that_was_edited_wrongly_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("part", "values", "why"),
+    [
+        ("arguments", {"num_classes": 5}, "2 classes, and its head .* 5"),
+        ("head", {"finest_stride": 8}, "5 levels .* its head 4"),
+        ("head", {"max_detections": "abc"}, "max_detections = 'abc'"),
+    ],
+)
+def test_a_head_that_does_not_fit_the_artifact_is_refused(
+    exported_dense: Callable[..., Path], tmp_path: Path, part: str, values: dict, why: str
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(exported_dense("things"), copied)
+    card = json.loads((copied / "artifact.json").read_text())
+    (card if part == "arguments" else card["detection"])[part].update(values)
+    (copied / "artifact.json").write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match=why):
+        finder_of_artifact(open_artifact(copied))
+
+
+@pytest.mark.parametrize(
     ("name", "options", "why"),
     [
         ("places", {"input": "pixels"}, "Use input images"),

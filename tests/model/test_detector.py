@@ -10,11 +10,14 @@ from torchvision.models.detection import MaskRCNN, _utils
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou, masks_to_boxes, roi_align
 
+from convnextv2.errors import CheckpointError
 from convnextv2.model import detector_parts
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.detector import Detector
 from convnextv2.model.detector_parts import match_anchors
 from convnextv2.model.mask_crops import resample
+from convnextv2.weights.build import build_model
+from convnextv2.weights.description import Description
 
 SIZE = (96, 128)
 
@@ -299,3 +302,26 @@ def test_rows_of_classes_with_the_same_name_are_taken() -> None:
     assert after[name][[0, 1, 3]].tolist() == given[name][[0, 2, 1]].tolist()
     assert (name, "rows of 2 of 3 classes, by name") in report.adapted
     assert torch.equal(after["rpn.head.bbox_pred.weight"], given["rpn.head.bbox_pred.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_detections", "abc"),
+        ("max_detections", -1),
+        ("proposals", True),
+        ("rois", 0),
+        ("finest_stride", 0),
+        ("anchor_scale", -3.0),
+        ("anchor_scale", float("inf")),
+        ("score_threshold", float("nan")),
+        ("masks", 1),
+    ],
+)
+def test_values_of_a_file_that_no_detector_has_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} = .*: expected "):
+        build(**{name: value})
+    arguments = build().arguments
+    description = Description("detection", "custom", arguments, head={name: value})
+    with pytest.raises(CheckpointError, match=f"{name} = "):
+        build_model(description)
