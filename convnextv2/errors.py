@@ -55,6 +55,10 @@ class Ended(KeyboardInterrupt):
             "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         )
 
+    def __reduce__(self) -> tuple[type[Ended], tuple[int]]:
+        """Let a worker process send it whole, although its message is not its argument."""
+        return Ended, (self.number,)
+
     @property
     def exit_code(self) -> int:
         """The exit code of a process that the signal has ended, as shells give it."""

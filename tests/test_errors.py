@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+import signal
 
 import pytest
 
@@ -60,6 +61,7 @@ def test_every_error_comes_whole_from_a_worker_process(error: type[BaseException
     arguments = {
         "ChannelsError": ("a.tif has 5 channels", 5),
         "MissingPackageError": ("pyarrow", "data"),
+        "Ended": (signal.SIGTERM,),
     }.get(error.__name__, ("what was wrong",))
     raised = error(*arguments)
     received = pickle.loads(pickle.dumps(raised))

@@ -308,9 +308,9 @@ def _check_difference(found: Mapping[str, Any], precision: str, group: str, name
     difference = found["max_difference"] / max(found["scale"], 1e-12)
     if precision in TOLERANCE and not difference <= TOLERANCE[precision]:
         raise ArtifactError(
-            f"precision = {precision}: on {group} inputs the artifact's {name} differs from the "
-            f"model's by {difference:.2g} of its range, more than {TOLERANCE[precision]:g}. Use a "
-            "finer precision."
+            f"precision = {precision}: on {group} inputs, the output {name} of the artifact "
+            f"differs from the model's by {difference:.2g} of its range, more than "
+            f"{TOLERANCE[precision]:g}. Use a finer precision."
         )
 
 

@@ -617,7 +617,7 @@ def test_a_half_precision_that_changes_classes_is_refused(weights: Path, picture
             return [output.numpy() for output in other(torch.from_numpy(x))]
 
     with pytest.raises(
-        ArtifactError, match="by .* of its reach|agrees with the model on the class"
+        ArtifactError, match="by .* of its range|agrees with the model on the class"
     ):
         certify(
             reference,

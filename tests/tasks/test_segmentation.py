@@ -48,7 +48,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_and_its_report_shows_it(trained: Path) -> None:
     evals = [record for record in metrics(trained) if record["kind"] == "eval"]
     assert len(evals) == 2
-    assert max(record["miou"] for record in evals) > 0.4  # background alone: 0.26
+    assert max(record["miou"] for record in evals) > 0.33  # background alone: 0.26
     page = (trained / "report.html").read_text()
     for part in ("mean IoU", "Confusions", "Worst images", *CLASSES, "Validation mean IoU"):
         assert part in page
