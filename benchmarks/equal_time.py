@@ -40,12 +40,12 @@ WARMUP = 0.05
 EMA_DECAY = 0.998
 """The decay of everyone's average of the weights, as in our recipes for small data."""
 _END_S = 3
-"""What `time` keeps for the end of a run, which is not training."""
+"""The knob `time` keeps these seconds for the end of a run. They are not training."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a training took.
+    """The cost of one training.
 
     Attributes:
         seconds: CPU time from the first step to the last.
@@ -66,7 +66,7 @@ class CpuDeadline(Deadline):
     """The deadline of a run of ours, by the CPU time from its first step on."""
 
     taken_s = 0.0
-    """What the training of the last run of this process took, without its last evaluation."""
+    """CPU seconds of the last training in this process, without its last evaluation."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         now = time.process_time()
@@ -203,7 +203,7 @@ def follow(average: Mapping[str, Tensor], model: nn.Module, step: int) -> None:
 
 
 Job = dict[str, Any]
-"""What a run needs to know, in JSON. Its folder is not part of it."""
+"""The settings of a run as JSON, which its process reads. The folder is given separately."""
 
 
 class Jobs:
@@ -273,7 +273,7 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 class Plan(Protocol):
-    """What a comparison consists of. A set is what all arms learn; an arm is a way to train."""
+    """The plan of a comparison. Every arm (a way to train) learns every set of images."""
 
     def pretraining(self, name: str, arm: str, seed: int) -> tuple[Path, Job] | None:
         """Return folder and job of an arm's pre-training; None without one."""

@@ -1,4 +1,4 @@
-"""What is written: tables, the page of all sections, and which of them are wrong."""
+"""Write the tables and the page of all sections, and name the sections that went wrong."""
 
 from __future__ import annotations
 
