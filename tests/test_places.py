@@ -189,3 +189,12 @@ def test_a_demo_does_not_begin_where_it_could_not_end(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="was not written by a demo"):
         convnextv2.demo(out=tmp_path, quick=True)
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
+def test_a_run_in_data_that_do_not_exist_makes_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "typo"
+    assert main(["train", "--data_dir", str(data), "--out", str(data / "runs" / "a")]) == 2
+    assert f"data_dir = {data}: there is no such folder or file" in capsys.readouterr().err
+    assert not data.exists()

@@ -56,6 +56,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
     path = _folder(verb, recipe)
     recipe, weights, inferred = prepare(recipe, path, way)
     if way is not Way.RESUME:
+        _check_not_in_absent_data(path, recipe)
         check_apart(path, recipe)
     notes += inferred
     with (
@@ -152,6 +153,15 @@ def run_task(task: Task, start: Start, examine: Examine | None = None) -> bool:
         say(f"{run.path} is done ({epochs} epochs). Report: {run.report}")
         return False
     return True
+
+
+def _check_not_in_absent_data(path: Path, recipe: Recipe) -> None:
+    """Raise RecipeError if the run folder would make the folder of the data, and be its class."""
+    root = Path(recipe.data_dir).resolve()
+    if recipe.data_dir and not root.exists() and root in path.resolve().parents:
+        raise RecipeError(
+            f"data_dir = {recipe.data_dir}: there is no such folder or file. Correct it."
+        )
 
 
 def _wait_in_time(recipe: Recipe, place: Place) -> tuple[Recipe, list[str]]:
