@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from studies import link_image
+
 
 @dataclass(frozen=True)
 class DenseSet:
@@ -103,9 +105,9 @@ def _lay_out_objects(data: Path, out: Path, test: str, most: int | None) -> None
             for each in images:
                 path = data / each["file_name"]
                 path = path if path.exists() else data / "images" / each["file_name"]
-                _link(path, out / part / "images" / path.name)
+                link_image(path, out / part / "images" / path.name)
                 if split == "train":
-                    _link(path, out / part / "photographs" / path.name)
+                    link_image(path, out / part / "photographs" / path.name)
 
 
 def _lay_out_maps(data: Path, out: Path, test: str, most: int | None) -> None:
@@ -113,18 +115,12 @@ def _lay_out_maps(data: Path, out: Path, test: str, most: int | None) -> None:
     for part, splits in _parts(*listed).items():
         for split, images in splits.items():
             for path in images:
-                _link(path, out / part / "images" / split / path.name)
+                link_image(path, out / part / "images" / split / path.name)
                 mask = data / "annotations" / path.parent.name / f"{path.stem}.png"
-                _link(mask, out / part / "annotations" / split / mask.name)
+                link_image(mask, out / part / "annotations" / split / mask.name)
                 if split == "train":
-                    _link(path, out / part / "photographs" / path.name)
+                    link_image(path, out / part / "photographs" / path.name)
         shutil.copy(data / "classes.csv", out / part)
-
-
-def _link(path: Path, link: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.exists():
-        link.symlink_to(path.resolve(strict=True))
 
 
 def images_of(folder: Path, split: str, task: str) -> list[Path]:

@@ -13,11 +13,9 @@ runs are kept and halted ones resumed. KNOBS go to every run, for example --imag
 
 import argparse
 import json
-import statistics
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from small_data import final_top1, run
+from studies import SEEDS, final_top1, keep_one_of, mean_and_range, plain, run, run_all
 
 ARMS = {
     "alone": (False, False),
@@ -30,20 +28,6 @@ LABELS = {"a tenth": 10, "all": 1}
 """One of how many training images has a label."""
 
 
-def divide(data: Path, out: Path, every: int) -> Path:
-    """Link every N-th training image of each class into train/, and the others into unlabelled/."""
-    for split in ("train", "val"):
-        for folder in sorted((data / split).iterdir()):
-            for i, path in enumerate(sorted(folder.iterdir())):
-                labelled = split == "val" or i % every == every // 2
-                place = out / "data" / split / folder.name if labelled else out / "unlabelled"
-                place.mkdir(parents=True, exist_ok=True)
-                link = place / (path.name if labelled else f"{folder.name}-{path.name}")
-                if not link.exists():
-                    link.symlink_to(path.resolve())
-    return out
-
-
 def main() -> None:
     """Train all arms, and write the figures."""
     parser = argparse.ArgumentParser(
@@ -53,8 +37,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--init", required=True, help="a run of FCMAE on the training images")
     parser.add_argument("--teacher", required=True, help="a classifier of the same classes")
+    parser.add_argument("--labels", nargs="+", choices=LABELS, default=tuple(LABELS))
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument(
         "--few_epochs",
         type=int,
@@ -62,14 +47,14 @@ def main() -> None:
         help="epochs of the arms that see a tenth of the images only",
     )
     arguments, knobs = parser.parse_known_args()
-    out: Path = arguments.out
-    parts = {
-        name: divide(arguments.data, out / name.replace(" ", "-"), every)
-        for name, every in LABELS.items()
-    }
+    chosen: list[str] = arguments.labels
+    seeds = range(arguments.seeds)
+    parts = {name: arguments.out / plain(name) for name in chosen}
+    for name, part in parts.items():
+        keep_one_of(arguments.data, part / "data", LABELS[name], others=part / "unlabelled")
 
     def folder(labels: str, arm: str, seed: int) -> Path:
-        return parts[labels] / f"{arm.replace(',', '').replace(' ', '-')}-{seed}"
+        return parts[labels] / f"{plain(arm)}-{seed}"
 
     def train(job: tuple[str, str, int]) -> None:
         labels, arm, seed = job
@@ -86,26 +71,17 @@ def main() -> None:
             settings += ["--epochs", str(arguments.few_epochs)]
         run(folder(labels, arm, seed), "train", *settings)
 
-    jobs = [
-        (labels, arm, seed) for seed in range(arguments.seeds) for labels in LABELS for arm in ARMS
-    ]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(train, jobs))
+    jobs = [(labels, arm, seed) for seed in seeds for labels in chosen for arm in ARMS]
+    run_all(train, jobs, arguments.jobs)
     found = {
-        labels: {
-            arm: [final_top1(folder(labels, arm, seed)) for seed in range(arguments.seeds)]
-            for arm in ARMS
-        }
-        for labels in LABELS
+        labels: {arm: [final_top1(folder(labels, arm, seed)) for seed in seeds] for arm in ARMS}
+        for labels in chosen
     }
-    (out / "distillation.json").write_text(json.dumps(found, indent=2) + "\n")
-    print("| student | " + " | ".join(f"{labels} of the labels" for labels in LABELS) + " |")
-    print("|---|" + "--:|" * len(LABELS))
+    (arguments.out / "distillation.json").write_text(json.dumps(found, indent=2) + "\n")
+    print("| student | " + " | ".join(f"{labels} of the labels" for labels in chosen) + " |")
+    print("|---|" + "--:|" * len(chosen))
     for arm in ARMS:
-        cells = (
-            f"{100 * statistics.mean(top1):.1f} ({100 * min(top1):.1f}-{100 * max(top1):.1f})"
-            for top1 in (found[labels][arm] for labels in LABELS)
-        )
+        cells = (mean_and_range(found[labels][arm]) for labels in chosen)
         print(f"| {arm} | {' | '.join(cells)} |")
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from studies import mean_and_range
 from torch import Tensor, nn
 
 import convnextv2
@@ -378,13 +379,6 @@ def table(
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def mean_and_range(values: Sequence[float], factor: float = 100) -> str:
-    """Write the mean of values and, of several, the smallest and the largest."""
-    listed = [factor * each for each in values]
-    mean = f"{sum(listed) / len(listed):.1f}"
-    return mean if len(listed) == 1 else f"{mean} ({min(listed):.1f} to {max(listed):.1f})"
 
 
 def write_figures(folder: Path, arms: Mapping[str, Any], text: str) -> None:

@@ -62,7 +62,7 @@ from equal_time import (
     write_result,
 )
 from PIL import Image
-from small_data import hold_out_a_tenth
+from studies import hold_out_a_tenth, link_image
 from torch import Tensor, nn
 from unknown import make_sets
 
@@ -396,10 +396,7 @@ def first_images(data: Path, out: Path, most: int) -> Path:
     """Link the first images of each class and split."""
     for folder in sorted(data.glob("*/*")):
         for path in sorted(folder.iterdir())[:most]:
-            link = out / folder.relative_to(data) / path.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.exists():
-                link.symlink_to(path.resolve())
+            link_image(path, out / folder.relative_to(data) / path.name)
     return out
 
 

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 import numpy as np
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
-from small_data import run
+from studies import run
 
 PORT = 8765
 LEAST_SHARE = 0.01

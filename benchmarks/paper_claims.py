@@ -29,18 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from small_data import final_top1, hold_out_a_tenth, run
+from studies import final_top1, hold_out_a_tenth, keep_one_of, plain, right_images, run
 from torch import Tensor
 from unknown import make_sets
 
 from convnextv2 import cli
-from convnextv2.distributed import Place
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.tiles import Tiles
 from convnextv2.run import Run
-from convnextv2.tasks.classification.measure import evaluate_weights
-from convnextv2.weights.opened import open_weights
 
 SETS = ("clothing", "cells", "garments")
 IMAGE_SIZE = 64
@@ -69,7 +65,7 @@ class Arm:
     @property
     def folder(self) -> str:
         """Its name in paths."""
-        return self.name.replace(",", "").replace(" ", "-").replace(".", "_")
+        return plain(self.name)
 
 
 GRN = Arm("FCMAE", mask_ratio=0.6)
@@ -136,30 +132,6 @@ def pretrain(out: Path, data: Path, arm: Arm, seed: int) -> None:
             subprocess.run(command, check=True, stdout=log, stderr=log)
 
 
-def take(data: Path, out: Path, every: int) -> Path:
-    """Link every N-th training image of each class, at least one, and all of other splits."""
-    for split in sorted(folder.name for folder in data.iterdir()):
-        for folder in sorted((data / split).iterdir()):
-            paths = sorted(folder.iterdir())
-            if split == "train":
-                paths = paths[every // 2 :: every] or paths[:1]
-            for path in paths:
-                link = out / split / folder.name / path.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to(path.resolve())
-    return out
-
-
-def answers(folder: Path, data: Path) -> np.ndarray:
-    """Return whether each test image is right, by the averaged weights after the last epoch."""
-    recipe = Run(folder).recipe.model_copy(update={"data_dir": str(data), "val_split": "test"})
-    weights = open_weights(folder / "last" / "model.safetensors")
-    found = evaluate_weights(weights, recipe, Place(torch.device("cpu"))).predictions
-    order = np.argsort(found.indices)
-    return np.asarray(found.classes[:, 0] == found.targets)[order]
-
-
 def diversity(folder: Path) -> float:
     """Return the mean feature diversity of the layers at the end of a pre-training."""
     records = [each for each in Run(folder).metrics() if each["kind"] == "health"]
@@ -199,7 +171,7 @@ class Study:
         self.root, self.data, self.arms, self.pool = root, data, arms, pool
         self.seeds = range(seeds)
         self.parts = {
-            labels: take(data, root / f"labels-{labels.replace(' ', '-')}", every)
+            labels: keep_one_of(data, root / f"labels-{plain(labels)}", every)
             for labels, (every, *_) in LABELS.items()
         }
 
@@ -216,21 +188,21 @@ class Study:
 
     def fine_tuning(self, arm: Arm, labels: str, seed: int) -> Path:
         """Return the folder of an arm's training."""
-        return self.root / f"{arm.folder}-{labels.replace(' ', '-')}-{seed}"
+        return self.root / f"{arm.folder}-{plain(labels)}-{seed}"
 
     def rates(self, labels: str) -> dict[Arm, str]:
         """Choose each arm's learning rate in short runs; test and val decide nothing."""
         every, epochs, batch = LABELS[labels]
         data = hold_out_a_tenth(self.parts["all"], self.root / "tuning")
         if every > 1:
-            data = take(data, self.root / "tuning-few", every)
+            data = keep_one_of(data, self.root / "tuning-few", every)
         short = (
             *(*COMMON, *batch_of(batch), "--data_dir", str(data)),
             *("--epochs", str(epochs * SHORT_EPOCHS // EPOCHS)),
         )
 
         def folder(arm: Arm, rate: str) -> Path:
-            return self.root / f"tune-{arm.folder}-{labels.replace(' ', '-')}-{rate}"
+            return self.root / f"tune-{arm.folder}-{plain(labels)}-{rate}"
 
         def train(job: tuple[Arm, str]) -> None:
             arm, rate = job
@@ -264,7 +236,10 @@ class Study:
         """Measure every run on test, and compare every arm with FCMAE."""
         right = {
             (labels, arm): np.stack(
-                [answers(self.fine_tuning(arm, labels, seed), self.data) for seed in self.seeds]
+                [
+                    right_images(self.fine_tuning(arm, labels, seed), self.data, "test")
+                    for seed in self.seeds
+                ]
             )
             for labels, arm in itertools.product(LABELS, self.arms)
         }

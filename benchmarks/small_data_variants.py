@@ -15,11 +15,9 @@ Finished runs are kept and halted ones resumed, so the script may be stopped and
 
 import argparse
 import json
-import statistics
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from small_data import final_top1, hold_out_a_tenth, run
+from studies import final_top1, hold_out_a_tenth, mean_and_range, plain, run, run_all
 
 PRETRAINING_EPOCHS = 40
 SETTINGS = {"small_data": (96, 8), "finetune": (128, 12)}
@@ -32,10 +30,8 @@ SMALL_DATA: dict[str, tuple[str, ...]] = {
     "layer decay 0.8": ("--layer_decay", "0.8"),
     "no EMA": ("--ema", "False"),
     "RandAugment and erasing": (
-        "--auto_augment",
-        "randaug-m9-mstd0.5-inc1",
-        "--erase_prob",
-        "0.25",
+        *("--auto_augment", "randaug-m9-mstd0.5-inc1"),
+        *("--erase_prob", "0.25"),
     ),
     "drop path 0": ("--drop_path_rate", "0"),
 }
@@ -89,9 +85,7 @@ def main() -> None:
         run(Path(start), "pretrain", *unlabelled, *length)
 
     def folder(name: str, seed: int) -> Path:
-        return (
-            out / "variants" / f"{name.replace(' ', '-').replace(',', '').replace('.', '_')}-{seed}"
-        )
+        return out / "variants" / f"{plain(name)}-{seed}"
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job
@@ -102,8 +96,7 @@ def main() -> None:
         run(folder(name, seed), "train", *config, "--workers", "0", *settings, *init, *changed)
 
     jobs = [(name, seed) for seed in range(arguments.seeds) for name in variants]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(train, jobs))
+    run_all(train, jobs, arguments.jobs)
     figures = {
         name: [final_top1(folder(name, seed)) for seed in range(arguments.seeds)]
         for name in variants
@@ -111,7 +104,7 @@ def main() -> None:
     (out / "variants.json").write_text(json.dumps(figures, indent=2) + "\n")
     for name, top1 in figures.items():
         each = " | ".join(f"{100 * value:.1f}" for value in top1)
-        print(f"| {name} | {each} | {100 * statistics.mean(top1):.1f} |")
+        print(f"| {name} | {each} | {mean_and_range(top1)} |")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ import argparse
 import json
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from small_data import final_top1, run
+from studies import final_top1, plain, run, run_all
 
 from convnextv2.run import Run
 
@@ -45,8 +44,7 @@ def main() -> None:
     names = [arguments.only] if arguments.only else list(SETTINGS)
 
     def folder(data: Path, name: str) -> Path:
-        plain = name.replace(",", "").replace(" ", "-")
-        return arguments.out / f"{data.name}-{minutes:g}m-{plain}"
+        return arguments.out / f"{data.name}-{minutes:g}m-{plain(name)}"
 
     def train(job: tuple[str, Path]) -> None:
         name, data = job
@@ -58,8 +56,7 @@ def main() -> None:
         if not taken.exists():
             taken.write_text(json.dumps((time.monotonic() - began) / 60))
 
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(train, [(name, data) for name in names for data in arguments.sets]))
+    run_all(train, [(name, data) for name in names for data in arguments.sets], arguments.jobs)
     found = [
         {
             "set": data.name,

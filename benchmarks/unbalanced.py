@@ -12,12 +12,10 @@ example --epochs 15 --image_size 96 for shorter ones.
 
 import argparse
 import json
-import statistics
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from small_data import SEEDS, run
+from studies import SEEDS, link_image, mean_and_range, plain, run, run_all
 
 from convnextv2.distributed import Place
 from convnextv2.run import Run
@@ -45,17 +43,10 @@ def leave_out(data: Path, out: Path) -> Path:
     for rank, folder in enumerate(folders):
         wanted = round(most * RATIO ** (-rank / (len(folders) - 1)))
         for path in sorted(folder.iterdir())[:wanted]:
-            link(path, out / "train" / folder.name)
+            link_image(path, out / "train" / folder.name / path.name)
         for path in sorted((data / "val" / folder.name).iterdir()):
-            link(path, out / "val" / folder.name)
+            link_image(path, out / "val" / folder.name / path.name)
     return out
-
-
-def link(path: Path, folder: Path) -> None:
-    """Link a file into a folder, unless it is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / path.name).exists():
-        (folder / path.name).symlink_to(path.resolve())
 
 
 def figures_of(folder: Path, prior: str = "trained") -> dict[str, float]:
@@ -80,7 +71,7 @@ def main() -> None:
     data = leave_out(arguments.data, out / "long-tail")
 
     def folder(name: str, seed: int) -> Path:
-        return out / f"{name.replace(' ', '-')}-{seed}"
+        return out / f"{plain(name)}-{seed}"
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job
@@ -89,17 +80,13 @@ def main() -> None:
         run(folder(name, seed), "train", *common, *start, *VARIANTS[name], *knobs)
 
     jobs = [(name, seed) for seed in SEEDS for name in VARIANTS]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(train, jobs))
+    run_all(train, jobs, arguments.jobs)
     found = {name: [figures_of(folder(name, seed)) for seed in SEEDS] for name in VARIANTS}
     found[AFTERWARDS] = [figures_of(folder("nothing", seed), "balanced") for seed in SEEDS]
     (out / "unbalanced.json").write_text(json.dumps(found, indent=2) + "\n")
     print("| what is done | balanced accuracy, % | macro F1, % | top-1, % |\n|---|--:|--:|--:|")
     for name, runs in found.items():
-        cells = (
-            f"{100 * statistics.mean(values):.1f} ({100 * min(values):.1f}-{100 * max(values):.1f})"
-            for values in ([figures[figure] for figures in runs] for figure in FIGURES)
-        )
+        cells = (mean_and_range([figures[figure] for figures in runs]) for figure in FIGURES)
         print(f"| {name} | {' | '.join(cells)} |")
 
 

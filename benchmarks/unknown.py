@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from small_data import run
+from studies import link_image, run
 
 from convnextv2 import Predictor, export, validate
 from convnextv2.deploy.artifact import open_artifact
@@ -62,9 +62,7 @@ def split_of(photograph: str) -> str:
 def link_clothing(data: Path, out: Path) -> None:
     """Link all photographs of clothing."""
     for path in sorted(data.glob("*/*/*.*")):
-        link = out / split_of(path.name) / path.parent.name / path.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.resolve())
+        link_image(path, out / split_of(path.name) / path.parent.name / path.name)
 
 
 def cut_cells(data: Path, out: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("dense_scores", "dense_sets", "equal_time", "dense_peers")
+NAMES = ("studies", "dense_scores", "dense_sets", "equal_time", "dense_peers")
 BOX = (20, 10, 50, 34)
 """Left, top, right and bottom of the bright object in the image."""
 

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    names = ("dense_scores", "dense_sets", "equal_time")
+    names = ("studies", "dense_scores", "dense_sets", "equal_time")
     found = {}
     for name in names:
         spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")

@@ -1,26 +1,29 @@
-"""What a ConvNeXt of the first version, trained by timm, is worth as a start.
+"""What different starts are worth on a few thousand photographs: docs/results.md.
 
-    python benchmarks/timm_start.py OTHER DATA OUT [--jobs 2] [KNOBS]
+    python benchmarks/starts.py OTHER DATA OUT --init FCMAE [--jobs 2] [KNOBS]
 
-OTHER and DATA are image folders with train/ and val/, of different images. timm's convnext_atto
-learns OTHER from random weights, in timm's own network and in a loop of its own. Its file is then
-opened here: the logits of the validation images of OTHER are compared in float64. The network
-learns DATA from three starts: random weights (recipe `small_data`), timm's file, and timm's file
-with GRN frozen at zero (recipe `finetune`), with three seeds each. The averaged weights after the
-last epoch are measured on the validation images of DATA, which decide nothing. OUT gets the runs
-and the figures (timm_start.json). Finished runs are kept. KNOBS go to every run on DATA.
+OTHER and DATA are image folders with train/ and val/, of different images. FCMAE is a pre-training
+on the training images of DATA. The network learns DATA from these starts, with three seeds each:
+
+- random weights, by the recipe `small_data`;
+- a ConvNeXt of the first version, by `finetune`, with GRN trained, and with GRN frozen at zero;
+- FCMAE's encoder, by `small_data` and by `finetune`.
+
+The first version is timm's convnext_atto, which learns OTHER from random weights, in timm's own
+network and in a loop of its own. Its file is then opened here: the logits of the validation images
+of OTHER are compared in float64. The averaged weights after the last epoch are measured on the
+validation images of DATA, which decide nothing. OUT gets the runs and the figures (starts.json).
+Finished runs are kept. KNOBS go to every run on DATA.
 """
 
 import argparse
 import json
-import statistics
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
-from small_data import SEEDS, bootstrap, correct, final_top1, run
+from studies import SEEDS, interval, mean_and_range, plain, right_images, run, run_all
 from timm.data import create_transform
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
@@ -32,7 +35,21 @@ from convnextv2.weights.build import build_model
 from convnextv2.weights.opened import open_weights
 
 IMAGE_SIZE, BATCH, EPOCHS, RATE = 64, 64, 25, 2e-3
-STARTS = ("random weights", "timm's V1, GRN frozen", "timm's V1, GRN trained")
+STARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "random weights": ("small_data", "", ()),
+    "timm's V1, GRN frozen": ("finetune", "timm", ("--freeze_grn", "true")),
+    "timm's V1": ("finetune", "timm", ()),
+    "FCMAE, small_data": ("small_data", "fcmae", ()),
+    "FCMAE": ("finetune", "fcmae", ()),
+}
+"""The recipe, the weights and the knobs of each start."""
+PAIRS = (
+    ("timm's V1", "random weights"),
+    ("timm's V1", "timm's V1, GRN frozen"),
+    ("FCMAE", "random weights"),
+    ("FCMAE", "FCMAE, small_data"),
+)
+"""What is compared, image by image."""
 
 
 def transform_of(training: bool) -> nn.Module:
@@ -87,14 +104,6 @@ def difference(other: Path, path: Path) -> tuple[float, float]:
     return worst, largest
 
 
-def settings_of(start: str, path: Path) -> tuple[str, ...]:
-    """Return the recipe and the knobs of a start."""
-    if start == STARTS[0]:
-        return ("--config", "small_data")
-    frozen = ("--freeze_grn", "true") if start == STARTS[1] else ()
-    return ("--config", "finetune", "--init", str(path), *frozen)
-
-
 def main() -> None:
     """Train all of it, and write the figures."""
     parser = argparse.ArgumentParser(
@@ -103,45 +112,52 @@ def main() -> None:
     parser.add_argument("other", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--init", required=True, help="a run of FCMAE on the images of DATA")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     arguments, knobs = parser.parse_known_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    path, told = out / "convnext_atto.pth", out / "timm.json"
-    if not told.exists():
-        told.write_text(json.dumps({"top1": train_with_timm(arguments.other, path)}))
+    path, trained = out / "convnext_atto.pth", out / "timm.json"
+    if not trained.exists():
+        trained.write_text(json.dumps({"top1": train_with_timm(arguments.other, path)}))
+    weights = {"": "", "timm": str(path), "fcmae": arguments.init}
 
     def folder(start: str, seed: int) -> Path:
-        return out / f"start-{STARTS.index(start)}-{seed}"
+        return out / f"{plain(start)}-{seed}"
 
     def train(job: tuple[str, int]) -> None:
         start, seed = job
+        recipe, init, settings = STARTS[start]
         common = ("--data_dir", str(arguments.data), "--workers", "0", "--seed", str(seed))
-        run(folder(start, seed), "train", *settings_of(start, path), *common, *knobs)
+        begin = ("--config", recipe, "--init", weights[init])
+        run(folder(start, seed), "train", *begin, *settings, *common, *knobs)
 
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(train, [(start, seed) for seed in SEEDS for start in STARTS]))
+    run_all(train, [(start, seed) for seed in SEEDS for start in STARTS], arguments.jobs)
     worst, largest = difference(arguments.other, path)
     right = {
-        start: np.stack([correct(folder(start, seed)) for seed in SEEDS]).astype(float)
+        start: np.stack([right_images(folder(start, seed)) for seed in SEEDS]).astype(float)
         for start in STARTS
     }
     figures = {
-        "timm's top-1 on the other images": json.loads(told.read_text())["top1"],
+        "timm's top-1 on the other images": json.loads(trained.read_text())["top1"],
         "largest difference of logits": worst,
         "largest logit": largest,
-        "top-1": {s: [final_top1(folder(s, seed)) for seed in SEEDS] for s in STARTS},
-        "gain over random weights": {s: (right[s] - right[STARTS[0]]).mean() for s in STARTS[1:]},
-        "its interval": {s: bootstrap((right[s] - right[STARTS[0]]).mean(0)) for s in STARTS[1:]},
-        "GRN trained against frozen": (right[STARTS[2]] - right[STARTS[1]]).mean(),
-        "interval of that": bootstrap((right[STARTS[2]] - right[STARTS[1]]).mean(0)),
+        "top-1": {start: found.mean(1).tolist() for start, found in right.items()},
+        "gains": [
+            {
+                "of": better,
+                "over": other,
+                "mean": (right[better] - right[other]).mean(),
+                "interval": interval((right[better] - right[other]).mean(0)),
+            }
+            for better, other in PAIRS
+        ],
     }
-    (out / "timm_start.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (out / "starts.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
     print("| start | top-1, % |\n|---|--:|")
     for start, top1 in figures["top-1"].items():
-        low, high = 100 * min(top1), 100 * max(top1)
-        print(f"| {start} | {100 * statistics.mean(top1):.1f} ({low:.1f}-{high:.1f}) |")
+        print(f"| {start} | {mean_and_range(top1)} |")
 
 
 if __name__ == "__main__":
