@@ -35,9 +35,9 @@ from convnextv2.auditing.labels import judge
 from convnextv2.auditing.scan import look_at
 
 LEAKS, BAD, WRONG = 50, 30, 0.05
-MOST_IMAGES = 3000
-LEAST_SIDE = 24
-LEAST_IN_CLASS = 60
+MAX_IMAGES = 3000
+MIN_SIDE = 24
+MIN_IN_CLASS = 60
 
 
 def clothing(data: Path, out: Path) -> None:
@@ -55,7 +55,7 @@ def cells(data: Path, out: Path) -> None:
         files = {each["id"]: each["file_name"] for each in content["images"]}
         for each in content["annotations"]:
             x, y, width, height = each["bbox"]
-            if min(width, height) < LEAST_SIDE:
+            if min(width, height) < MIN_SIDE:
                 continue
             with Image.open(next(root.rglob(Path(files[each["image_id"]]).name))) as image:
                 part = image.convert("RGB").crop((x, y, x + width, y + height))
@@ -75,7 +75,7 @@ def garments(data: Path, out: Path) -> None:
             for number in np.unique(values[values > 0]).tolist():
                 rows, columns = np.nonzero(values == number)
                 box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-                if min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE and names[number] != "null":
+                if min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE and names[number] != "null":
                     part = picture.crop(tuple(int(edge) for edge in box))
                     write(part, out / split / names[number] / f"{mask.stem}.jpg")
 
@@ -89,7 +89,7 @@ def write(picture: Image.Image, path: Path, quality: int = 92) -> None:
 def trim(root: Path, chance: np.random.Generator) -> None:
     """Leave out rare classes, and images beyond the most that a set may have."""
     for folder in sorted((root / "train").iterdir()):
-        if len(list(folder.iterdir())) < LEAST_IN_CLASS:
+        if len(list(folder.iterdir())) < MIN_IN_CLASS:
             for split in ("train", "val"):
                 shutil.rmtree(root / split / folder.name, ignore_errors=True)
     kept = {folder.name for folder in (root / "train").iterdir()}
@@ -97,7 +97,7 @@ def trim(root: Path, chance: np.random.Generator) -> None:
         if folder.name not in kept:
             shutil.rmtree(folder)
     paths = sorted(root.glob("*/*/*"))
-    for i in chance.permutation(len(paths))[MOST_IMAGES:].tolist():
+    for i in chance.permutation(len(paths))[MAX_IMAGES:].tolist():
         paths[i].unlink()
 
 

@@ -26,15 +26,15 @@ from sklearn.metrics import average_precision_score, f1_score
 from studies import run
 
 PORT = 8765
-LEAST_SHARE = 0.01
-LEAST_IMAGES = 30
+MIN_SHARE = 0.01
+MIN_IMAGES = 30
 
 
 def present(mask: Path) -> set[int]:
     """Return the ids of the garments in a photograph."""
     counts = np.bincount(np.asarray(Image.open(mask)).ravel(), minlength=256)
     person = counts[1:].sum()
-    return {int(i) for i in np.flatnonzero(counts) if i and counts[i] >= LEAST_SHARE * person}
+    return {int(i) for i in np.flatnonzero(counts) if i and counts[i] >= MIN_SHARE * person}
 
 
 def write_table(data: Path, out: Path) -> list[str]:
@@ -46,7 +46,7 @@ def write_table(data: Path, out: Path) -> list[str]:
         for split in ("train", "val")
     }
     counts = {i: sum(i in found for found in images["train"].values()) for i in names}
-    kept = [i for i in names if counts[i] >= LEAST_IMAGES]
+    kept = [i for i in names if counts[i] >= MIN_IMAGES]
     with open(out / "garments.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "split", *(names[i] for i in kept)])

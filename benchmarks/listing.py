@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-_MOST_LINKS = 60_000  # of one file, in ext4
+_MAX_LINKS = 60_000  # of one file, in ext4
 
 
 def make(root: Path, classes: int, images: int) -> None:
@@ -34,7 +34,7 @@ def make(root: Path, classes: int, images: int) -> None:
         folder = f"{root}/data/n{number:08d}"
         os.makedirs(folder, exist_ok=True)
         for i in range(images):
-            if made % _MOST_LINKS == 0:
+            if made % _MAX_LINKS == 0:
                 source = f"{root}/files/{made}"
                 Path(source).touch()
             os.link(source, f"{folder}/n{number:08d}_{i * 37 % 100_000:05d}_{i}.JPEG")

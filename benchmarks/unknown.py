@@ -38,9 +38,9 @@ GARMENTS = (
     *("bag", "blazer", "blouse", "coat", "dress", "hat", "jeans", "pants", "purse", "shirt"),
     *("shoes", "skirt", "sweater"),
 )
-LEAST_SIDE_PX = 12
+MIN_SIDE_PX = 12
 COVERAGE = 0.9
-MOST = 100_000
+MAX_IMAGES = 100_000
 """More images than any of the sets has."""
 SPLITS = 200
 BATCH, ROUNDS = 32, 30
@@ -101,7 +101,7 @@ def _cut(photograph: Path, boxes: list[tuple[str, tuple[int, ...]]], out: Path) 
         picture = opened.convert("RGB")
     for i, (name, box) in enumerate(boxes):
         left, top, right, bottom = (max(0, side) for side in box)
-        if min(right - left, bottom - top) < LEAST_SIDE_PX:
+        if min(right - left, bottom - top) < MIN_SIDE_PX:
             continue
         folder = out / split_of(photograph.name) / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def measure(out: Path, name: str) -> dict[str, object]:
     artifact = out / f"artifact-{name}"
     if not artifact.exists():
         export(
-            out / f"run-{name}", format="onnx", coverage=COVERAGE, images=MOST, seconds=1,
+            out / f"run-{name}", format="onnx", coverage=COVERAGE, images=MAX_IMAGES, seconds=1,
             workers=0, out=artifact,
         )  # fmt: skip
     tested = validate(artifact, data_dir=out / name, val_split="test", coverage=COVERAGE, workers=0)

@@ -19,7 +19,7 @@ from typing import Any
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which no encoding can write."""
-_MOST_BRACKETS = 100_000
+_MAX_BRACKETS = 100_000
 
 
 @contextmanager
@@ -161,8 +161,8 @@ def parse_json(text: str) -> Any:
         ValueError: The text is not JSON, or has so many lists and objects that they would fill the
             memory.
     """
-    if text.count("[") + text.count("{") > _MOST_BRACKETS:
-        raise ValueError(f"more than {_MOST_BRACKETS:,} lists and objects")
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        raise ValueError(f"more than {_MAX_BRACKETS:,} lists and objects")
     content = json.loads(text)
     if not re.search(r"\\u[dD][89a-fA-F]", text):
         return content

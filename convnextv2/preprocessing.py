@@ -22,7 +22,7 @@ WARPS_FROM_PX = 384
 WARPS_TO_PX = 32
 """Up to this size the official code warps as well."""
 
-MOST_ELONGATED = 16
+MAX_ELONGATION = 16
 """Before resizing, an image is cut to at most this many times the crop's aspect ratio.
 
 One of 1 x 10,000 pixels would otherwise become 256 x 2,560,000. The centre crop drops that part
@@ -103,10 +103,10 @@ class Preprocessing:
     def kept(self, height: int, width: int) -> tuple[slice, slice]:
         """Return the rows and columns that stay after the ends of a very long image are cut off."""
         rows = min(
-            height, max(1, MOST_ELONGATED * width * self.image_size[0] // self.image_size[1])
+            height, max(1, MAX_ELONGATION * width * self.image_size[0] // self.image_size[1])
         )
         columns = min(
-            width, max(1, MOST_ELONGATED * height * self.image_size[1] // self.image_size[0])
+            width, max(1, MAX_ELONGATION * height * self.image_size[1] // self.image_size[0])
         )
         top, left = (height - rows) // 2, (width - columns) // 2
         return slice(top, top + rows), slice(left, left + columns)

@@ -39,7 +39,7 @@ CONFIGURATIONS = {
 """Ranks, and workers of each."""
 STEPS = 30
 """How many steps an epoch has."""
-_MOST_FAILURES = 5
+_MAX_FAILURES = 5
 _SAVE_EVERY_EPOCHS = 5
 
 
@@ -118,7 +118,7 @@ def endure(
     found: dict[str, Any] = {"kills": [], "codes": [], "restarts_s": [], "failed": ""}
     log = run.with_name(run.name + ".log")
     failures = 0
-    while failures < _MOST_FAILURES:
+    while failures < _MAX_FAILURES:
         before = steps_saved(run)
         process = Process(command, log)
         # Always drawn, so that the moments do not depend on how fast the machine is.

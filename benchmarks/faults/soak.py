@@ -50,7 +50,7 @@ _RANK_TIMEOUT_S = 15
 _DISK_MIB = 64
 _FULL_S = 20
 """How long the disk stays full."""
-_MOST_FAILURES = 10
+_MAX_FAILURES = 10
 _PATIENCE_S = 150
 _LIVELY_S = 1
 _MEASURED_EPOCHS = 20
@@ -132,7 +132,7 @@ class Soak:
                     return wrong
                 wrong += [f"hung after {since}"] * hangs
                 failures = failures + 1 if self._is_stuck() else 0
-                if failures >= _MOST_FAILURES:
+                if failures >= _MAX_FAILURES:
                     return [*wrong, f"failed {failures} times in a row: {self.ends[-1]['printed']}"]
                 time.sleep(1)
                 process = self._start()

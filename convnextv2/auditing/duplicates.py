@@ -32,20 +32,20 @@ _VIEWS = (
 _HASH_SIDE = 32
 _FREQUENCIES = 9
 """Frequencies along each axis that the first step compares."""
-_MOST_CANDIDATES = 8
+_MAX_CANDIDATES = 8
 """Candidates for each image. Copies of a copy find each other, so that few are enough."""
-_LEAST_SIMILARITY = 0.55
+_MIN_SIMILARITY = 0.55
 """The least cosine similarity between the low frequencies of two candidates."""
 _ROUNDS = ((24, (0.04, 0.02), 0.55, 0.8), (48, (0.01, 0.01), 0.8, 0.9))
 """Rounds of the alignment: the side in px at which images are compared, how far each edge is moved
 as a share of the side, and the correlation that a pair needs before and after the round."""
-LEAST_DETAIL = 0.75
+MIN_DETAIL = 0.75
 """The least correlation between the details of two images that may show the same picture."""
 SURE_DETAIL = 0.85
 """The least correlation between the details of two images that are taken for the same picture.
 
 Two photographs of plain garments, taken one after the other, were seen to reach 0.79."""
-MOST_COLOUR = 12.0
+MAX_COLOUR = 12.0
 """The largest mean difference between the colours of such images, in levels of Cb and Cr."""
 _FLAT = 2.0
 """Standard deviation, in grey levels, below which an image has nothing to compare."""
@@ -144,8 +144,8 @@ def _candidates(grey: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 best = torch.maximum(best, similarity)
                 which.masked_fill_(better, turn * len(_VIEWS) + number)
         best[torch.arange(len(rows)), rows] = -1
-        top, column = best.topk(min(_MOST_CANDIDATES, len(usable) - 1))
-        row, rank = torch.where(top >= _LEAST_SIMILARITY)
+        top, column = best.topk(min(_MAX_CANDIDATES, len(usable) - 1))
+        row, rank = torch.where(top >= _MIN_SIMILARITY)
         column = column[row, rank]
         found.append((usable[rows[row]], usable[column], which[row, column].long()))
     one, other, view = (torch.cat(part) for part in zip(*found, strict=True))
@@ -182,14 +182,14 @@ def _confirm_part(
     detail = _detail_agreement(
         _turned(grey[one[left]], mirrored[left]), grey[other[left]], box[left]
     )
-    agree = detail >= LEAST_DETAIL
+    agree = detail >= MIN_DETAIL
     left, detail = left[agree], detail[agree]
     whole = _turned(rgb[one[left]], mirrored[left]).float()
     apart = _colours_apart(whole, rgb[other[left]].float(), box[left])
     return [
         (int(one[i]), int(other[i]), float(score), bool(mirrored[i]))
         for i, score, colours in zip(left.tolist(), detail, apart, strict=True)
-        if colours <= MOST_COLOUR
+        if colours <= MAX_COLOUR
     ]
 
 

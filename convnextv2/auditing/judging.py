@@ -12,8 +12,8 @@ from convnextv2.auditing.descriptor import describe
 from convnextv2.auditing.findings import Finding
 from convnextv2.auditing.images import Images
 from convnextv2.auditing.labels import (
-    LEAST_IMAGES,
-    MOST_WRONG,
+    MAX_WRONG,
+    MIN_IMAGES,
     NAMED,
     Doubt,
     doubt,
@@ -51,12 +51,10 @@ def find_wrong_labels(
         return [], "Labels are judged only where every image has one class."
     good = [i for i, look in enumerate(looks) if not look.error and images.targets[i] >= 0]
     counts = np.bincount(images.targets[good], minlength=len(images.class_names))
-    judged = np.flatnonzero(counts >= LEAST_IMAGES)
+    judged = np.flatnonzero(counts >= MIN_IMAGES)
     if len(judged) < 2:
-        return [], (
-            f"Labels are not judged: fewer than two classes have {LEAST_IMAGES} images each."
-        )
-    chosen = [i for i in good if counts[images.targets[i]] >= LEAST_IMAGES]
+        return [], (f"Labels are not judged: fewer than two classes have {MIN_IMAGES} images each.")
+    chosen = [i for i in good if counts[images.targets[i]] >= MIN_IMAGES]
     row = np.full(len(counts), -1, np.int64)
     row[judged] = np.arange(len(judged))
     labels = torch.from_numpy(row[images.targets[chosen]])
@@ -75,7 +73,7 @@ def find_wrong_labels(
             f"the labels of images that it did not see, and the commonest class has "
             f"{commonest:.0%} of them. Give a better encoder with init."
         )
-    if doubts.share > MOST_WRONG:
+    if doubts.share > MAX_WRONG:
         return [], (
             f"Labels are not judged: by {by}, {doubts.share:.0%} of them would be wrong, which is "
             "more likely a fault of the classifier. Give a better encoder with init."

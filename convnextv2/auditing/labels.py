@@ -22,13 +22,13 @@ from convnextv2.evaluation.probes import fit_logistic
 FOLDS = 5
 _STRENGTHS = (1e-2, 1e-1, 1.0)
 """Strengths of regularisation, of which the one that judges the first fold best is used."""
-LEAST_IMAGES = 2 * FOLDS
+MIN_IMAGES = 2 * FOLDS
 """A class with fewer images is not judged, because too few of them are left to learn from."""
 
 
 NAMED = 0.5
 """Labels that are wrong with at least this probability are named."""
-MOST_WRONG = 1 / 3
+MAX_WRONG = 1 / 3
 """A larger share of wrong labels is not believed."""
 _TEMPERATURES = tuple(2 ** (k / 4) for k in range(-8, 9))
 

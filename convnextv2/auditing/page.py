@@ -20,9 +20,9 @@ from convnextv2.evaluation.templates import open_template
 from convnextv2.files import replacing, write_json
 from convnextv2.text import typed
 
-MOST_SHOWN = 24
+MAX_SHOWN = 24
 """Number of findings of a kind on the page and on a contact sheet."""
-_MOST_CLASSES = 200
+_MAX_CLASSES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def write_report(report: AuditReport, out: Path, pictures: Pictures) -> Path:
     """
     write_json(out / "audit.json", report.as_record())
     _write_csv(report.findings, out / "audit.csv")
-    shown = {kind: _of_kind(report.findings, kind)[:MOST_SHOWN] for kind in KINDS}
+    shown = {kind: _of_kind(report.findings, kind)[:MAX_SHOWN] for kind in KINDS}
     _write_sheets(shown, out / "sheets", pictures)
     page = out / "audit.html"
     write_page(page, _build(report, shown, pictures))
@@ -165,8 +165,8 @@ def _overview(macros: Any, report: AuditReport) -> str:
         (each.name, list(each.images.values()), total / most)
         for each, total in zip(summary.classes, totals, strict=True)
     ]
-    if len(rows) > _MOST_CLASSES:
-        what += f" The first {_MOST_CLASSES} of {len(rows):,} classes; audit.json has all."
+    if len(rows) > _MAX_CLASSES:
+        what += f" The first {_MAX_CLASSES} of {len(rows):,} classes; audit.json has all."
     facts = [("images", ", ".join(f"{s or 'all'} {n:,}" for s, n in summary.splits.items()))]
     facts += [
         ("width, px", f"{summary.widths[0]} to {summary.widths[2]}, median {summary.widths[1]:g}"),
@@ -178,7 +178,7 @@ def _overview(macros: Any, report: AuditReport) -> str:
         ("bands", ", ".join(f"{bands}: {n:,}" for bands, n in summary.bands.items())),
         ("size of the files", f"{summary.file_bytes / 1e6:,.1f} MB"),
     ]
-    return str(macros.overview(splits, rows[:_MOST_CLASSES], what, facts))
+    return str(macros.overview(splits, rows[:_MAX_CLASSES], what, facts))
 
 
 def _corrected(macros: Any, corrected: Corrected) -> Section:

@@ -26,7 +26,7 @@ _RATIO = 3.0
 """How many times longer or wider than usual an image of an odd shape is."""
 _SIZES = 6.0
 """How many times smaller or larger than usual an image of an odd size is."""
-_MOST_ODD = 0.05
+_MAX_ODD = 0.05
 """A property that more images have than this share is usual for the data."""
 _COLOURLESS = 6
 """Largest difference of red, green and blue, in levels, in an image without colour."""
@@ -106,7 +106,7 @@ def _shapes(good: Sequence[int], looks: Sequence[Look]) -> _Found:
 def _channels(good: Sequence[int], looks: Sequence[Look]) -> _Found:
     bands = Counter(looks[i].bands for i in good)
     usual, many = bands.most_common(1)[0]
-    most = _MOST_ODD * len(good)
+    most = _MAX_ODD * len(good)
     if len(good) - many <= most:
         for i in good:
             if looks[i].bands != usual:

@@ -23,7 +23,7 @@ from convnextv2.files import sync_folder
 
 _MARK = b"CNXARRY1"
 _ALIGNED = 64
-_MOST_HEADER = 2**30
+_MAX_HEADER = 2**30
 
 
 class ArrayFileWriter:
@@ -130,7 +130,7 @@ def open_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     with open(path, "rb") as file:
         start = file.read(len(_MARK) + 8)
         length = int.from_bytes(start[len(_MARK) :], "little")
-        if start[: len(_MARK)] != _MARK or length > _MOST_HEADER:
+        if start[: len(_MARK)] != _MARK or length > _MAX_HEADER:
             raise ValueError("is not a file of arrays")
         text = file.read(length)
     header = json.loads(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 def class_name_of(text: str) -> str:
@@ -30,6 +30,6 @@ def is_not_trained(classes: Sequence[str]) -> str:
     Returns:
         The end of a sentence, without the full stop.
     """
-    more = ", ..." if len(classes) > _MOST_NAMED else ""
-    named = f"{', '.join(classes[:_MOST_NAMED])}{more}"
+    more = ", ..." if len(classes) > _MAX_NAMED else ""
+    named = f"{', '.join(classes[:_MAX_NAMED])}{more}"
     return f"is not among the {len(classes)} trained ones ({named})"

@@ -16,7 +16,7 @@ from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
 
 _KNOBS: dict[Kind, str] = {"train": "train_split", "validation": "val_split"}
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 _USES: dict[Kind, str] = {"train": "training", "validation": "validation", "test": "testing"}
 
 
@@ -188,10 +188,10 @@ def _multi_label_source(
     known = {class_name_of(name) for name in classes}
     if unknown := [name for name in occurring if name not in known]:
         told = []
-        for name in unknown[:_MOST_NAMED]:
+        for name in unknown[:_MAX_NAMED]:
             near = get_close_matches(name, classes, n=1)
             told.append(f"{name!r} (is {near[0]!r} meant?)" if near else repr(name))
-        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
         raise DataError(
             f"{path}: the labels {', '.join(told)}{more} are not among the {len(classes)} trained "
             f"classes ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}). Correct "

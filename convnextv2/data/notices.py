@@ -10,7 +10,7 @@ from convnextv2.console import say
 from convnextv2.errors import DataError
 from convnextv2.launch import find_launch
 
-MOST_NAMED = 10
+MAX_NAMED = 10
 """Names in one line."""
 
 
@@ -38,8 +38,8 @@ def left_out_line(names: Collection[str], what: str = "image") -> str:
     """
     if not names:
         return ""
-    count, few = len(names), ", ".join(sorted(names)[:MOST_NAMED])
-    more = ", ..." if count > MOST_NAMED else ""
+    count, few = len(names), ", ".join(sorted(names)[:MAX_NAMED])
+    more = ", ..." if count > MAX_NAMED else ""
     noun, are = (what, "was") if count == 1 else (f"{what}s", "were")
     return f"{count:,} {noun} could not be read and {are} left out: {few}{more}."
 

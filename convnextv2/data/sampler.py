@@ -16,7 +16,7 @@ from convnextv2.data.draws import draw_epoch
 from convnextv2.data.permutation import Permutation
 from convnextv2.data.source import Targets
 
-MOST_LISTED = 50_000_000
+MAX_LISTED = 50_000_000
 """Up to this number of images, the order of an epoch is listed by `torch.randperm`, in 8 bytes for
 each image. Beyond it, the order is a `Permutation`, which takes no memory."""
 
@@ -136,7 +136,7 @@ class EpochSampler(Sampler[list[Position]]):
                 part.numpy() for part in draw_epoch(self.targets, self.power, generator)
             )
             return lambda places: (drawn[places], before[places])
-        if self.length > MOST_LISTED:
+        if self.length > MAX_LISTED:
             permutation = Permutation(self.length, generator)
             return lambda places: (permutation(places), np.zeros_like(places))
         listed = torch.randperm(self.length, generator=generator).numpy()

@@ -41,7 +41,7 @@ from convnextv2.text import typed
 
 __all__ = ["MAX_PIXELS", "Source", "files", "find_sources", "summary", "validation_source"]
 
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 _TABLES = (".csv", ".tsv", ".jsonl")
 
 _NEEDS = "a folder of images, a table of them, or a named dataset (dataset = bundled needs nothing)"
@@ -139,13 +139,13 @@ def validation_source(
 def summary(training: Source, validation: Source | None) -> str:
     """Say in one line how many images and classes there are."""
     names = training.class_names
-    more = ", ..." if len(names) > _MOST_NAMED else ""
+    more = ", ..." if len(names) > _MAX_NAMED else ""
     assert training.targets is not None
     known = training.targets >= 0  # (N,), or (N, K) if an image may have several labels
     labelled = int((known.any(axis=1) if known.ndim == 2 else known).sum())
     line = (
         f"{labelled:,} images for training, {len(names):,} classes "
-        f"({', '.join(map(quoted, names[:_MOST_NAMED]))}{more})"
+        f"({', '.join(map(quoted, names[:_MAX_NAMED]))}{more})"
     )
     if labelled < len(training):
         line += f", and {len(training) - labelled:,} without labels"

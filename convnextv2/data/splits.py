@@ -25,7 +25,7 @@ from convnextv2.recipe.knobs import Recipe, default_of
 HERE = "."
 """As `train_split`: the classes lie in the folder itself, whatever they are called."""
 
-_MOST_NESTED = 4
+_MAX_NESTED = 4
 
 S = TypeVar("S", bound=Source)
 
@@ -209,7 +209,7 @@ def _check_no_splits_in(training: Path) -> None:
 def _descend(root: Path, train_split: str | None) -> Path:
     """Return the folder with the splits, which archives often wrap in another one."""
     inner = root
-    for _ in range(_MOST_NESTED):
+    for _ in range(_MAX_NESTED):
         folders = visible_folders(inner)[0]
         wanted = [name for name in folders if name == train_split or kind_of(name) == "train"]
         if wanted:

@@ -28,8 +28,8 @@ LOW, HIGH = 0.001, 0.999
 """The shares of the values that lie below the two ends of the proposed range."""
 
 _LEVELS = 256
-_LEAST, _MOST = -32_768, 65_535  # 16-bit integers, signed or unsigned
-_WHOLE = _MOST - _LEAST + 1
+_LOWEST, _HIGHEST = -32_768, 65_535  # 16-bit integers, signed or unsigned
+_WHOLE = _HIGHEST - _LOWEST + 1
 _COARSE = 1 << 16
 _CHUNK = 64
 
@@ -130,7 +130,7 @@ class Tally:
         if counted.dtype.kind in "iu" and counted.dtype.itemsize <= 2:
             if self.whole is None:
                 self.whole = np.zeros((self.channels, _WHOLE), np.int64)
-            self.whole[c] += np.bincount(counted.astype(np.int64) - _LEAST, minlength=_WHOLE)
+            self.whole[c] += np.bincount(counted.astype(np.int64) - _LOWEST, minlength=_WHOLE)
         else:
             if self.coarse is None:
                 self.coarse = np.zeros((self.channels, _COARSE), np.int64)
@@ -148,7 +148,10 @@ class Tally:
             largest value. It is NaN if there are no values.
         """
         values, counts = [], []
-        for histogram, of in ((self.whole, np.arange(_LEAST, _MOST + 1)), (self.coarse, _MIDDLES)):
+        for histogram, of in (
+            (self.whole, np.arange(_LOWEST, _HIGHEST + 1)),
+            (self.coarse, _MIDDLES),
+        ):
             if histogram is not None:
                 there = np.flatnonzero(histogram[c])
                 values.append(of[there].astype(np.float64))
@@ -249,7 +252,7 @@ def _proposed(tally: Tally) -> tuple[float, float]:
 
 def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
     """Count the pixels of each level, from the values that were counted one by one."""
-    every = np.arange(_LEAST, _MOST + 1, dtype=np.int32)[None, :, None]
+    every = np.arange(_LOWEST, _HIGHEST + 1, dtype=np.int32)[None, :, None]
     level = from_array(every, 1, value_range, name="values").flatten().numpy()
     assert tally.whole is not None or tally.empty.any()
     whole = tally.whole if tally.whole is not None else np.zeros((tally.channels, _WHOLE), np.int64)

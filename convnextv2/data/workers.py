@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 
 from convnextv2.data.chance import stream
-from convnextv2.data.notices import MOST_NAMED, notice
+from convnextv2.data.notices import MAX_NAMED, notice
 from convnextv2.data.sampler import Position
 from convnextv2.ending import ENDS
 from convnextv2.errors import DataError
@@ -26,10 +26,10 @@ from convnextv2.text import counted
 
 PREFETCH = 2
 """Batches that each worker has on the way, in shared memory."""
-MOST_INCIDENTS = 3
+MAX_INCIDENTS = 3
 """So many times that processes die, without a batch in between, are not an accident."""
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 """The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""
 
 _END_S = 2.0  # after an error, for a process to be seen as dead
@@ -142,7 +142,7 @@ class Workers(Generic[Item, Prepared]):
                     incidents.append(found)
                     self._replace(found)
                     is_begun = False
-                    if len(incidents) >= MOST_INCIDENTS:
+                    if len(incidents) >= MAX_INCIDENTS:
                         batch = next(iter(rest(done)), [])
                         raise DataError(self._explain(incidents, batch)) from None
                     continue
@@ -215,11 +215,11 @@ class Workers(Generic[Item, Prepared]):
         indices = [death.image for death in deaths if death.image >= 0]
         indices = indices or [position.index for position in batch]
         names = list(dict.fromkeys(self._names[index] for index in indices))
-        more = ", ..." if len(names) > MOST_NAMED else ""
+        more = ", ..." if len(names) > MAX_NAMED else ""
         return (
             f"worker processes ended {len(incidents)} times before one batch was ready; the last "
             f"{deaths[-1].how}. They had these images in hand: "
-            f"{', '.join(names[:MOST_NAMED])}{more}. Use fewer workers or smaller images, give the "
+            f"{', '.join(names[:MAX_NAMED])}{more}. Use fewer workers or smaller images, give the "
             "job more memory, or remove the image if it is always the same one."
         )
 
@@ -340,12 +340,12 @@ def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tup
 
     Args:
         setting: A number, which is limited to the rank's share of the cores; or "auto" for that
-            share less one core for the rank itself, at most MOST_WORKERS.
+            share less one core for the rank itself, at most MAX_WORKERS.
         local_ranks: The number of ranks on this machine.
     """
     share = max(1, available_cores() // local_ranks)
     if setting == "auto":
-        return min(share - 1, MOST_WORKERS), ""
+        return min(share - 1, MAX_WORKERS), ""
     if setting > share:
         return (
             share,

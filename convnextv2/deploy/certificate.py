@@ -27,9 +27,9 @@ TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
 """The largest difference of an output that an artifact may have, as a share of its range.
 
 The range of an output is the `scale` of `agreement`. Artifacts in int8 are judged by
-LEAST_AGREEMENT and LARGEST_LOSS instead."""
+MIN_AGREEMENT and LARGEST_LOSS instead."""
 
-LEAST_AGREEMENT = 0.97
+MIN_AGREEMENT = 0.97
 """The share of real images for which the most probable class must be the same.
 
 One image may always differ. If images may have several labels, it is the F1 of the artifact's
@@ -290,10 +290,10 @@ def _compare_labels(
     named = int(theirs.sum() + ours.sum())
     agrees = 2 * int((theirs & ours).sum()) / named if named else 1.0
     differs = int((theirs != ours).sum())
-    if group == "real" and precision in TOLERANCE and agrees < LEAST_AGREEMENT and differs > 1:
+    if group == "real" and precision in TOLERANCE and agrees < MIN_AGREEMENT and differs > 1:
         raise ArtifactError(
             f"precision = {precision}: the artifact's labels agree with the model's to "
-            f"{agrees:.1%} (F1) on {len(theirs)} images (at least {LEAST_AGREEMENT:.0%} asked). "
+            f"{agrees:.1%} (F1) on {len(theirs)} images (at least {MIN_AGREEMENT:.0%} asked). "
             "Use a finer precision."
         )
     return {
@@ -321,11 +321,11 @@ def _check_classes(same: Tensor, precision: str) -> None:
         same: Whether the most probable class of each image is the same, bool (N,).
         precision: The artifact's precision.
     """
-    if int((~same).sum()) > max(1, (1 - LEAST_AGREEMENT) * len(same)):
+    if int((~same).sum()) > max(1, (1 - MIN_AGREEMENT) * len(same)):
         raise ArtifactError(
             f"precision = {precision}: the artifact agrees with the model on the class of "
             f"{float(same.double().mean()):.1%} of {len(same)} images (at least "
-            f"{LEAST_AGREEMENT:.0%} asked). Use a finer precision."
+            f"{MIN_AGREEMENT:.0%} asked). Use a finer precision."
         )
 
 
@@ -395,12 +395,12 @@ def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
         lost = labels["pytorch_f1_micro"] - labels["artifact_f1_micro"]
     lost = round(lost, 6)  # in floats, 0.63 - 0.62 is more than 0.01
     agrees = real["labels_agreement"] if "labels_agreement" in real else real["top1_agreement"]
-    if agrees < LEAST_AGREEMENT or lost > LARGEST_LOSS:
+    if agrees < MIN_AGREEMENT or lost > LARGEST_LOSS:
         what, figure = ("labels", "F1") if "labels_agreement" in real else ("images", "top-1")
         raise ArtifactError(
             "precision = int8: not accurate enough, so nothing is kept: agrees with the model on "
             f"{agrees:.1%} of {f'the {what} of ' if what == 'labels' else ''}{real['images']} "
-            f"images (at least {LEAST_AGREEMENT:.0%} asked), {figure} falls by {100 * lost:.1f} "
+            f"images (at least {MIN_AGREEMENT:.0%} asked), {figure} falls by {100 * lost:.1f} "
             f"points (at most {100 * LARGEST_LOSS:.0f}). Use float32."
         )
     if ratio <= float32_ratio:

@@ -23,7 +23,7 @@ from convnextv2.errors import DataError, MissingPackageError
 CALIBRATION_IMAGES = 128
 """How many images calibrate at most."""
 
-LEAST_IMAGES = 50
+MIN_IMAGES = 50
 """How many images calibrate at least. As many are left to measure on."""
 
 _BATCH = 8
@@ -44,10 +44,10 @@ def calibration_images(count: int) -> Tensor:
     Raises:
         DataError: There are too few images to calibrate and to measure on.
     """
-    if count < 2 * LEAST_IMAGES:
+    if count < 2 * MIN_IMAGES:
         raise DataError(
             f"precision = int8: {count} images to calibrate and to measure on. Give at least "
-            f"{2 * LEAST_IMAGES}, with data_dir or a larger number of images."
+            f"{2 * MIN_IMAGES}, with data_dir or a larger number of images."
         )
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[torch.linspace(0, count - 1, min(count // 2, CALIBRATION_IMAGES)).round().long()] = True

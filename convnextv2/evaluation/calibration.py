@@ -10,11 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from convnextv2.evaluation.losses import known_binary_cross_entropy
 
-LEAST, MOST = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
-    """Fit the temperature between LEAST and MOST with the lowest cross entropy.
+    """Fit the temperature with the lowest cross entropy, within fixed limits.
 
     The loss is convex in 1 / T, so an interval can be narrowed from both ends.
 
@@ -37,7 +37,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
         each = cross_entropy(logits * inverse, targets, reduction="none")
         return float((each * weights).sum() / weights.sum())
 
-    low, high = 1 / MOST, 1 / LEAST
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     shrink = (5**0.5 - 1) / 2  # golden section
     for _ in range(60):
         left, right = high - shrink * (high - low), low + shrink * (high - low)

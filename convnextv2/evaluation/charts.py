@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 370, 256
 LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
 """The frame of the data. The space to the right of it holds the labels of the lines."""
-MOST_POINTS = 240
+MAX_POINTS = 240
 LABEL_HEIGHT = 31
 
 Point = tuple[float, float]
@@ -225,7 +225,7 @@ def nice_ticks(least: float, most: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 
-def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
     """Reduce a line to at most `most` points by averaging neighbours. The last point is kept."""
     if len(points) <= most:
         return list(points)

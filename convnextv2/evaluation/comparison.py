@@ -17,9 +17,9 @@ from convnextv2.evaluation.page import Section, build_page, thumbnail
 from convnextv2.evaluation.paired import Paired
 from convnextv2.evaluation.templates import open_template, readable
 
-MOST_RUNS = 8
+MAX_RUNS = 8
 """The largest number of runs that one page compares."""
-MOST_CLASSES = 12
+MAX_CLASSES = 12
 """Number of classes that are listed, those that changed most."""
 
 
@@ -151,7 +151,7 @@ def class_rows(models: Sequence[Compared], class_names: Sequence[str]) -> list[_
     order = [k for k in np.argsort(-change, kind="stable").tolist() if change[k] > 0]
     return [
         _ClassRow(class_names[k], int(support[k]), recalls[:, k].tolist())
-        for k in order[:MOST_CLASSES]
+        for k in order[:MAX_CLASSES]
     ]
 
 

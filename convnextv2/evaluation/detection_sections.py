@@ -13,10 +13,10 @@ from PIL import Image
 
 from convnextv2.evaluation.charts import share_chart
 from convnextv2.evaluation.detection import SIZES, DetectionEvaluation
-from convnextv2.evaluation.page import MOST_CLASSES_SHOWN, Section, thumbnail
+from convnextv2.evaluation.page import MAX_CLASSES_SHOWN, Section, thumbnail
 from convnextv2.evaluation.templates import open_template
 
-MOST_CURVES = 12
+MAX_CURVES = 12
 """Number of classes whose curves are drawn: those with the most objects."""
 _SIZE_NOTE = (
     "Small objects cover less than 32 x 32 px of the image, large ones more than 96 x 96 px."
@@ -85,7 +85,7 @@ def detection_sections(
         Section(
             "classes",
             "Classes",
-            Markup(macros.classes(each, MOST_CLASSES_SHOWN, absent, what)),
+            Markup(macros.classes(each, MAX_CLASSES_SHOWN, absent, what)),
         ),
     ]
     if charts := _curves(evaluation, names):
@@ -101,7 +101,7 @@ def detection_sections(
 def _curves(evaluation: DetectionEvaluation, names: Sequence[str]) -> list[tuple[str, Markup]]:
     """Draw the curves of the classes with the most objects."""
     main = evaluation.main
-    order = np.argsort(-evaluation.objects, kind="stable")[:MOST_CURVES].tolist()
+    order = np.argsort(-evaluation.objects, kind="stable")[:MAX_CURVES].tolist()
     charts = []
     for k in order:
         curve = main.curves[k]

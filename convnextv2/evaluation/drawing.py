@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 
 MASK_SHARE = 0.45
 """How much of a masked pixel is the colour of the mask."""
-LEAST_DRAWN_PX = 320
+MIN_DRAWN_PX = 320
 """Smaller pictures are enlarged by a whole factor, so that boxes and words have room."""
 
 
@@ -64,7 +64,7 @@ def draw_objects(picture: Image.Image, objects: Sequence[DrawnObject]) -> Image.
             blended = pixels[inside] * (1 - MASK_SHARE) + colour * MASK_SHARE
             pixels[inside] = blended.astype(np.uint8)
     drawn = Image.fromarray(pixels)
-    factor = max(1, -(-LEAST_DRAWN_PX // max(drawn.size)))
+    factor = max(1, -(-MIN_DRAWN_PX // max(drawn.size)))
     if factor > 1:
         size = (factor * drawn.width, factor * drawn.height)
         drawn = drawn.resize(size, Image.Resampling.NEAREST)

@@ -14,7 +14,7 @@ from convnextv2.evaluation.drawing import colour_of
 from convnextv2.evaluation.page import Section, picture_of, thumbnail
 from convnextv2.evaluation.templates import open_template
 
-_MOST_LEGEND = 24
+_MAX_LEGEND = 24
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def map_section(found: EmbeddingMap) -> Section:
         lead += " The border has the colour of the class."
     if found.marks_mistakes:
         lead += " A black corner marks what the classifier gets wrong."
-    names = found.class_names[:_MOST_LEGEND]
+    names = found.class_names[:_MAX_LEGEND]
     rest = len(found.class_names) - len(names)
     made = _macros().map(
         picture_of(found.picture),

@@ -28,14 +28,14 @@ Doubles = NDArray[np.float64]
 _FOLDS = 5
 _FLOOR = 1e-6
 """The least variance in any direction, as a share of the mean one."""
-_LEAST_VARIANCE = 1e-12
+_MIN_VARIANCE = 1e-12
 """The least variance if images do not vary at all."""
 _PART = 0.3
 """The side of a part, as a share of the image's."""
 _SEEN_PX = 32
 """Larger images are thinned to every k-th pixel, so that the cost does not grow with the size."""
 _GRID = 4
-_MOST_PAIRS = 6
+_MAX_PAIRS = 6
 """The number of pairs of channels whose correlation is computed."""
 
 
@@ -60,7 +60,7 @@ def appearance(pixels: Tensor) -> Floats:
             edges = at.diff(dim=axis).abs()
             mean = edges.mean((2, 3)) if edges.numel() else at.new_zeros(at.shape[:2])
             told.append((mean + 1e-3).log())
-    pairs = torch.triu_indices(images.shape[1], images.shape[1], 1)[:, :_MOST_PAIRS]
+    pairs = torch.triu_indices(images.shape[1], images.shape[1], 1)[:, :_MAX_PAIRS]
     first, second = pairs
     products = (centred[:, first] * centred[:, second]).mean((2, 3))
     told.append(products / (deviation[:, first] * deviation[:, second] + 1e-3))
@@ -158,7 +158,7 @@ def fit_foreign(features: Floats, parts: Floats) -> tuple[Foreign, Floats]:
 
 def _fit(features: Floats, parts: Floats) -> Foreign:
     wide = features.astype(np.float64)
-    centre, scale = wide.mean(0), np.maximum(wide.std(0), _LEAST_VARIANCE**0.5)
+    centre, scale = wide.mean(0), np.maximum(wide.std(0), _MIN_VARIANCE**0.5)
     known, other = (wide - centre) / scale, (parts.astype(np.float64) - centre) / scale
     mean = other.mean(0)
     return Foreign(
@@ -175,7 +175,7 @@ def _fit(features: Floats, parts: Floats) -> Foreign:
 def precision(centred: Doubles) -> Doubles:
     """Invert the shrunk covariance of rows of mean 0, float64 (N, D)."""
     variances, directions = np.linalg.eigh(shrunk_covariance(centred))
-    floor = max(_FLOOR * float(variances.mean()), _LEAST_VARIANCE)
+    floor = max(_FLOOR * float(variances.mean()), _MIN_VARIANCE)
     inverse: Doubles = (directions / variances.clip(floor)) @ directions.T
     return inverse
 

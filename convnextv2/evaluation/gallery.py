@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convnextv2.model.tiles import Tiles
 
-LEAST_SIDE_PX = 96
+MIN_SIDE_PX = 96
 """Smaller images are enlarged by a whole factor, without smoothing, so that pixels can be seen."""
 GUTTER_PX = 4
 GREY = 128
@@ -31,7 +31,7 @@ def to_picture(pixels: Tensor) -> Image.Image:
     """
     shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     picture = Image.fromarray(shown.permute(1, 2, 0).contiguous().cpu().numpy())
-    factor = math.ceil(LEAST_SIDE_PX / max(picture.size))
+    factor = math.ceil(MIN_SIDE_PX / max(picture.size))
     return picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
     )

@@ -14,11 +14,11 @@ from PIL import Image
 
 from convnextv2.evaluation.gallery import shown_channels
 from convnextv2.evaluation.multi_label_metrics import MultiLabelEvaluation
-from convnextv2.evaluation.page import MOST_CLASSES_SHOWN, MOST_PAIRS, Section, thumbnail
+from convnextv2.evaluation.page import MAX_CLASSES_SHOWN, MAX_PAIRS, Section, thumbnail
 from convnextv2.evaluation.templates import open_template
 from convnextv2.evaluation.thresholds import DEFAULT
 
-_MOST_LABELS = 6
+_MAX_LABELS = 6
 """Number of labels whose scores are shown below an image."""
 
 
@@ -90,7 +90,7 @@ def label_sections(
     template = open_template(__package__, "label_sections.html.jinja", undefined=math.isnan)
     macros: Any = template.module
     rows = _class_rows(evaluation, names)
-    made = macros.classes(rows, MOST_CLASSES_SHOWN, evaluation.absent, bool(evaluation.thresholds))
+    made = macros.classes(rows, MAX_CLASSES_SHOWN, evaluation.absent, bool(evaluation.thresholds))
     sections = [Section("classes", "Classes", Markup(made))]
     if pairs := _pairs(evaluation.together, names):
         sections.append(Section("together", "Labels together", Markup(macros.together(pairs))))
@@ -119,7 +119,7 @@ def _pairs(together: NDArray[np.int64], names: Sequence[str]) -> list[tuple[str,
     """Find the labels that most often occur together, the rarer one first."""
     alone = together.diagonal()
     first, second = np.nonzero(np.triu(together, 1))
-    order = np.argsort(-together[first, second], kind="stable")[:MOST_PAIRS]
+    order = np.argsort(-together[first, second], kind="stable")[:MAX_PAIRS]
     found = []
     for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
         if alone[a] > alone[b]:
@@ -153,7 +153,7 @@ def wrong_labels(
         return [names[k] for k in np.flatnonzero(chosen).tolist()]
 
     # Sorted by whether a label matters, then by its score.
-    order = np.lexsort((-probs, ~(has | found)))[: max(_MOST_LABELS, int((has | found).sum()))]
+    order = np.lexsort((-probs, ~(has | found)))[: max(_MAX_LABELS, int((has | found).sum()))]
     labels = [Label(names[k], float(probs[k]), bool(has[k])) for k in order.tolist()]
     return WrongLabels(
         image, name, named(found & has), named(has & ~found), named(found & lacks), labels

@@ -25,7 +25,7 @@ from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.unknown import Coverage
 
-MOST_CLASSES_IN_JSON = 2_000
+MAX_CLASSES_IN_JSON = 2_000
 """Up to this many classes, JSON holds the matrix of all pairs; above, only pairs that occur."""
 
 BINS = 15
@@ -87,7 +87,7 @@ class Evaluation:
         """Convert the figures to JSON types: lists for arrays, None for undefined values.
 
         Returns:
-            The attributes by name. Up to `MOST_CLASSES_IN_JSON` classes, `confusion` replaces
+            The attributes by name. Up to `MAX_CLASSES_IN_JSON` classes, `confusion` replaces
             `pairs`. `intervals` and `unknown` are there if they were measured.
         """
         figures = dict(vars(self))
@@ -96,7 +96,7 @@ class Evaluation:
             figures["intervals"] = {name: list(ends) for name, ends in self.intervals.items()}
         if self.unknown is not None:
             figures["unknown"] = asdict(self.unknown)
-        if len(self.support) <= MOST_CLASSES_IN_JSON:
+        if len(self.support) <= MAX_CLASSES_IN_JSON:
             named = {"pairs": "confusion"}
             figures = {
                 named.get(name, name): self.confusion if name == "pairs" else value

@@ -35,10 +35,10 @@ from convnextv2.evaluation.metrics import Evaluation
 from convnextv2.evaluation.templates import open_template, readable
 from convnextv2.files import replacing
 
-MOST_CLASSES_IN_MATRIX = 20
-MOST_PAIRS = 15
-MOST_PAIRS_BESIDE_MATRIX = 8
-MOST_CLASSES_SHOWN = 20
+MAX_CLASSES_IN_MATRIX = 20
+MAX_PAIRS = 15
+MAX_PAIRS_BESIDE_MATRIX = 8
+MAX_CLASSES_SHOWN = 20
 EXAMPLE_SIDE_PX = 320
 _MAIN = {
     "top-1 accuracy": "top1",
@@ -145,14 +145,12 @@ def build_page(
         gallery=gallery and picture_of(gallery),
         evaluation=evaluation,
         names=names,
-        matrix=evaluation.confusion
-        if evaluation and len(names) <= MOST_CLASSES_IN_MATRIX
-        else None,
-        most_pairs=MOST_PAIRS_BESIDE_MATRIX,
+        matrix=evaluation.confusion if evaluation and len(names) <= MAX_CLASSES_IN_MATRIX else None,
+        most_pairs=MAX_PAIRS_BESIDE_MATRIX,
         confusions=_confusions(evaluation, names) if evaluation else [],
         classes=_class_rows(evaluation, names, class_counts) if evaluation else [],
         balance=balance,
-        most_classes=MOST_CLASSES_SHOWN,
+        most_classes=MAX_CLASSES_SHOWN,
         calibration=calibration_chart(evaluation.calibration)
         if evaluation and math.isfinite(evaluation.ece)
         else None,
@@ -294,7 +292,7 @@ def _points(records: Iterable[Mapping[str, Any]], figure: str) -> list[tuple[flo
 def _confusions(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str, int, int]]:
     """Find the most frequent mistakes: target, prediction, count, and images of the target."""
     mistakes = evaluation.pairs[evaluation.pairs[:, 0] != evaluation.pairs[:, 1]]
-    most = mistakes[np.argsort(-mistakes[:, 2], kind="stable")[:MOST_PAIRS]].tolist()
+    most = mistakes[np.argsort(-mistakes[:, 2], kind="stable")[:MAX_PAIRS]].tolist()
     return [(names[i], names[j], n, int(evaluation.support[i])) for i, j, n in most]
 
 

@@ -17,7 +17,7 @@ TEMPERATURE = 0.07
 L2 = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Strengths of regularisation among which the linear probe chooses."""
 _FOLDS = 5
-_MOST_SIMILARITIES = 1 << 24
+_MAX_SIMILARITIES = 1 << 24
 """The number of similarities that are in memory at once."""
 
 
@@ -83,7 +83,7 @@ def nearest_neighbours(
     """
     features, queries = F.normalize(features), F.normalize(queries)
     found = []
-    for part in queries.split(max(1, _MOST_SIMILARITIES // len(features))):
+    for part in queries.split(max(1, _MAX_SIMILARITIES // len(features))):
         similarity, index = (part @ features.T).topk(min(k, len(features)))
         votes = torch.zeros(len(part), classes, dtype=torch.float64)
         votes.scatter_add_(1, labels[index], (similarity.double() / TEMPERATURE).exp())

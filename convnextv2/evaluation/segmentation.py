@@ -17,11 +17,11 @@ from torch import Tensor
 
 from convnextv2.errors import DataError
 
-_MOST_IN_TABLE = 12
+_MAX_IN_TABLE = 12
 """Number of classes whose figures a printed table shows."""
 _LONGEST_NAME = 32
 """Number of letters of a name in a printed table."""
-MOST_PAIRS = 15
+MAX_PAIRS = 15
 """Number of confusions that JSON and the page show."""
 
 
@@ -114,7 +114,7 @@ class SegmentationEvaluation:
         """Return the most frequent mistakes: right class, predicted class, pixels."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
-        order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
+        order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
         rows, columns = np.unravel_index(order, wrong.shape)
         return [
             (i, j, int(wrong[i, j]))
@@ -156,10 +156,10 @@ class SegmentationEvaluation:
         lines += [
             f"{names[i]:<{width}}  {self.iou[i]:7.2%}  {_percent(self.recall[i]):>7}  "
             f"{self.support[i] / total:7.2%}"
-            for i in occurring[:_MOST_IN_TABLE]
+            for i in occurring[:_MAX_IN_TABLE]
         ]
-        if len(occurring) > _MOST_IN_TABLE:
-            lines.append(f"... and {len(occurring) - _MOST_IN_TABLE} more, in the report")
+        if len(occurring) > _MAX_IN_TABLE:
+            lines.append(f"... and {len(occurring) - _MAX_IN_TABLE} more, in the report")
         return "\n".join(lines)
 
 

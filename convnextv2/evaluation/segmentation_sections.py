@@ -14,11 +14,11 @@ from torch import Tensor
 
 from convnextv2.evaluation.gallery import GUTTER_PX, shown_channels, to_picture
 from convnextv2.evaluation.overlay import class_colours, overlay
-from convnextv2.evaluation.page import MOST_CLASSES_SHOWN, Section, picture_of
+from convnextv2.evaluation.page import MAX_CLASSES_SHOWN, Section, picture_of
 from convnextv2.evaluation.segmentation import SegmentationEvaluation
 from convnextv2.evaluation.templates import open_template
 
-_MOST_LABELS = 6
+_MAX_LABELS = 6
 """Number of classes that are named below an image."""
 _SIDE_PX = 300
 """The longer side of each of the three pictures of an image."""
@@ -81,7 +81,7 @@ def segmentation_sections(
     macros: Any = template.module
     rows = _class_rows(evaluation)
     absent = len(evaluation.class_names) - len(rows)
-    made = macros.classes(rows, MOST_CLASSES_SHOWN, absent)
+    made = macros.classes(rows, MAX_CLASSES_SHOWN, absent)
     sections = [Section("classes", "Classes", Markup(made))]
     names, support = evaluation.class_names, evaluation.support
     pairs = [
@@ -125,7 +125,7 @@ def segmented_image(
     known = targets >= 0
     right = np.bincount(targets[known].numpy(), minlength=count) / max(1, int(known.sum()))
     found = np.bincount(predicted[known].numpy(), minlength=count) / max(1, int(known.sum()))
-    most = np.argsort(-np.maximum(right, found), kind="stable")[:_MOST_LABELS].tolist()
+    most = np.argsort(-np.maximum(right, found), kind="stable")[:_MAX_LABELS].tolist()
     colours = class_colours(count)
     labels = [
         _Label(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 DEFAULT = 0.5
 """The threshold of a class that nothing could be fitted for."""
 
-LEAST_POSITIVES = 10
+MIN_POSITIVES = 10
 """A class with fewer images than this gets the threshold that is best for all classes together."""
 
 
@@ -29,7 +29,7 @@ def fit_thresholds(probs: NDArray[np.float32], targets: NDArray[np.int8]) -> lis
         A threshold for each class, from 0 to 1.
     """
     common = best_threshold(probs.ravel(), targets.ravel())
-    few = (targets == 1).sum(axis=0) < LEAST_POSITIVES
+    few = (targets == 1).sum(axis=0) < MIN_POSITIVES
     return [
         common if few[k] else best_threshold(probs[:, k], targets[:, k])
         for k in range(targets.shape[1])

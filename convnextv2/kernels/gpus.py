@@ -15,7 +15,7 @@ import torch
 
 from convnextv2.kernels.selfcheck import GPU, disagreement
 
-LEAST_CAPABILITY = (8, 0)
+MIN_CAPABILITY = (8, 0)
 """Older GPUs lack bfloat16 arithmetic, and newer versions of Triton do not support all of them."""
 
 
@@ -37,8 +37,8 @@ def reason_against(index: int, dtype: torch.dtype = torch.float32) -> str:
     if find_spec("triton") is None:
         return "Triton is not installed"
     capability = torch.cuda.get_device_capability(index)
-    if capability < LEAST_CAPABILITY:
-        own, least = (".".join(map(str, pair)) for pair in (capability, LEAST_CAPABILITY))
+    if capability < MIN_CAPABILITY:
+        own, least = (".".join(map(str, pair)) for pair in (capability, MIN_CAPABILITY))
         return f"the GPU has compute capability {own}, and the kernels need {least}"
     try:
         from convnextv2.kernels.gpu.call import call

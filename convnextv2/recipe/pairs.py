@@ -22,7 +22,7 @@ NOT_KNOBS = ("images", "classes", "ranks")
 LOGGERS = ("wandb", "mlflow", "trackio")
 """Names that `loggers` accepts."""
 
-_LEAST = {
+_MINIMUM = {
     "workers": 0,
     "batch_size": 1,
     "image_size": 1,
@@ -180,7 +180,7 @@ def _number_mistakes(recipe: Recipe) -> Iterator[str]:
         least, most = getattr(recipe, name)
         if not 0 < least <= most:
             yield f"{name} = {getattr(recipe, name)}: expected 0 < least <= most."
-    for name, least in _LEAST.items():
+    for name, least in _MINIMUM.items():
         value = getattr(recipe, name)
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, int | float) and number < least for number in numbers):

@@ -20,10 +20,10 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.gradients import seed_from
 from convnextv2.training.task import Batches
 
-MOST_SHOWN = 32
-_MOST_LETTERS = 36
+MAX_SHOWN = 32
+_MAX_LETTERS = 36
 """Length of the line below a picture."""
-_LEAST_SHARE = 0.005
+_MIN_SHARE = 0.005
 """Smaller shares of a class are not named."""
 
 
@@ -79,7 +79,7 @@ def write_first_images(task: Previewed, place: Place, path: Path) -> int:
     Raises:
         DataError: No image can be read.
     """
-    shown = list(islice(_first_images(task, place), MOST_SHOWN))
+    shown = list(islice(_first_images(task, place), MAX_SHOWN))
     if not shown:
         raise DataError(
             f"none of the {len(task.loader.source):,} training images can be read, so there is "
@@ -115,11 +115,9 @@ def describe_targets(targets: Tensor, class_names: Sequence[str], *, several: bo
         return [class_names[k] if k >= 0 else "no label" for k in targets.tolist()]
     lines = []
     for shares in targets.tolist():
-        named = [(share, class_names[k]) for k, share in enumerate(shares) if share > _LEAST_SHARE]
+        named = [(share, class_names[k]) for k, share in enumerate(shares) if share > _MIN_SHARE]
         named.sort(key=lambda each: -each[0])
-        words = [
-            name if share > 1 - _LEAST_SHARE else f"{name} {share:.0%}" for share, name in named
-        ]
+        words = [name if share > 1 - _MIN_SHARE else f"{name} {share:.0%}" for share, name in named]
         lines.append((", " if several else " + ").join(words) or "none")
     return lines
 
@@ -145,4 +143,4 @@ def from_picture(picture: Image.Image) -> Tensor:
 
 def _fitted(title: str) -> str:
     text = title.encode("ascii", "replace").decode()
-    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 3]}..."
+    return text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 3]}..."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 _EVERY_S = 1.0
 """About how often the ranks agree where that would hold up an accelerator, in seconds."""
-_MOST_STEPS = 100
+_MAX_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,6 @@ class Agreement:
             step: Steps done before the one that the ranks have just agreed on.
             step_s: How long a step takes, the same number on all ranks, in seconds.
         """
-        steps = int(_EVERY_S / step_s) if step_s > 0 else _MOST_STEPS
-        self._next = step + min(max(1, steps), _MOST_STEPS)
+        steps = int(_EVERY_S / step_s) if step_s > 0 else _MAX_STEPS
+        self._next = step + min(max(1, steps), _MAX_STEPS)
         self._steps, self._since = 0, time.perf_counter()

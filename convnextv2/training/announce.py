@@ -15,7 +15,7 @@ from convnextv2.training.start import Way
 
 _MANY_IMAGES = 50_000
 """From this number of images on, training from random weights is nothing to mention."""
-_MOST_COMPARED = 1_000_000
+_MAX_COMPARED = 1_000_000
 """Up to this number of training images, their names are compared with those for validation."""
 
 
@@ -33,7 +33,7 @@ def overlap_line(training: Source, validation: Source | None) -> str:
 
     It goes by their names, and only up to a million training images, since it looks at each name.
     """
-    if validation is None or len(training) > _MOST_COMPARED:
+    if validation is None or len(training) > _MAX_COMPARED:
         return ""
     shared = set(validation.names).intersection(training.names)
     if not shared:

@@ -24,7 +24,7 @@ from convnextv2.training.state import Progress
 
 _END_S = 3.0
 """What a run takes at its end beside an evaluation: the last checkpoint, and the report."""
-_LEAST_EPOCHS = 2
+_MIN_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Deadline:
     @property
     def epochs(self) -> int:
         """The epochs that are planned. In the first epoch, more than one."""
-        return self.plan.epochs or self._progress.epoch + _LEAST_EPOCHS
+        return self.plan.epochs or self._progress.epoch + _MIN_EPOCHS
 
     def left(self) -> float:
         """Return the seconds until the deadline."""
@@ -143,7 +143,7 @@ class Deadline:
             return
         taken = self._elapsed() - self.plan.epoch_began_s
         epoch_s = taken * self._steps / done
-        if taken > 0.02 * self.seconds and _LEAST_EPOCHS * epoch_s > self.seconds:
+        if taken > 0.02 * self.seconds and _MIN_EPOCHS * epoch_s > self.seconds:
             raise TrainingError(self._too_short(images, epoch_s))
 
     def close_training(self, images: int) -> None:
@@ -162,7 +162,7 @@ class Deadline:
         left = self.seconds - elapsed - 2 * plan.eval_s - _END_S  # this epoch's and the report's
         more = max(0, round(left / epoch_s)) if epoch_s > 0 else 0
         [more] = self._place.gather(more)[:1]
-        if progress.epoch + more < _LEAST_EPOCHS:
+        if progress.epoch + more < _MIN_EPOCHS:
             raise TrainingError(self._too_short(images, trained_s))
         self._change(
             elapsed_s=elapsed,
@@ -197,6 +197,6 @@ class Deadline:
     def _too_short(self, images: int, epoch_s: float) -> str:
         return (
             f"time = {duration(self.seconds)}: an epoch of {images:,} images takes about "
-            f"{duration(epoch_s)} here, and a run has {_LEAST_EPOCHS} at least. Give it more time, "
+            f"{duration(epoch_s)} here, and a run has {_MIN_EPOCHS} at least. Give it more time, "
             "or choose a smaller model or image_size."
         )

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from convnextv2.errors import TrainingError
 
-MOST_SKIPPED = 10
+MAX_SKIPPED = 10
 """Number of steps in a row that may be left out. More cannot be an accident of a batch."""
 LARGEST_WEIGHT = 1e8
 """No network that learns has larger weights, and one that an update threw there does not
 recover."""
 _SPIKE = 2.0
 _STILL = 0.005
-_LINES, _LEAST_LINES = 20, 5
+_LINES, _MIN_LINES = 20, 5
 _ALIKE = 0.1
 """Diversity of 0.1 means that two channels have a cosine similarity of 0.8 on average."""
-_MOST = 0.5
+_MAX_SHARE = 0.5
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -86,7 +86,7 @@ class LossWatch:
         Returns:
             A line for the user if the loss spikes or stands still; otherwise an empty text.
         """
-        usual = median(self._losses) if len(self._losses) >= _LEAST_LINES else None
+        usual = median(self._losses) if len(self._losses) >= _MIN_LINES else None
         self._losses.append(loss)
         if usual is not None and 0 < usual < loss / _SPIKE:
             return (
@@ -127,7 +127,7 @@ def feature_warnings(record: Mapping[str, Any], first: Mapping[str, Any] | None)
             "lower lr."
         )
     for figure, what in (("dead", "hardly ever active"), ("saturated", "the same everywhere")):
-        most = [name for name, now in zip(names, record[figure], strict=True) if now > _MOST]
+        most = [name for name, now in zip(names, record[figure], strict=True) if now > _MAX_SHARE]
         if most:
             lines.append(
                 f"more than half of the channels of layers {', '.join(most)} are {what} "

@@ -22,7 +22,7 @@ from convnextv2.recipe.knobs import Recipe
 
 SIZES = (224, 192, 160, 128, 96, 64)
 """The sides that are considered, in pixels: multiples of the total stride of the network."""
-LEAST_EPOCHS = 20
+MIN_EPOCHS = 20
 """A size is large enough for a run if this many epochs fit."""
 _TRAINING_SHARE = 0.85
 """The part of the time that goes into steps. The rest is start, reading, evaluation and report."""
@@ -57,7 +57,7 @@ def settle_image_size(recipe: Recipe, model: nn.Module, images: int, place: Plac
         f"image_size auto: {size} px, at which about {epochs_at(size)} epochs fit into "
         f"{duration(seconds)}"
         + "".join(f"; at {each} px, {epochs_at(each)} would" for each in larger)
-        + f". At least {LEAST_EPOCHS} are wanted."
+        + f". At least {MIN_EPOCHS} are wanted."
     )
     return recipe.model_copy(update={"image_size": size})
 
@@ -68,7 +68,7 @@ def choose_size(epochs_at: Callable[[int], int]) -> int:
     Args:
         epochs_at: Takes a side in pixels, and returns how many epochs fit.
     """
-    return next((size for size in SIZES if epochs_at(size) >= LEAST_EPOCHS), SIZES[-1])
+    return next((size for size in SIZES if epochs_at(size) >= MIN_EPOCHS), SIZES[-1])
 
 
 def measure_pace(

@@ -28,7 +28,7 @@ from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import GradientTree
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.gradients import backward, backward_in_order, clip, seed_from
-from convnextv2.training.health import MOST_SKIPPED, LossWatch
+from convnextv2.training.health import MAX_SKIPPED, LossWatch
 from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.progress import Display
 from convnextv2.training.shard import whole_model
@@ -280,7 +280,7 @@ class Loop:
         batches = [batch for batch in group if self.task.size(batch)]
         found = BadStep(self.progress.step, batches, [float(loss) for loss in losses], float(norm))
         where = self.keeper.keep_bad(found)
-        if not self.pace.skip_bad or self._skipped_in_a_row > MOST_SKIPPED:
+        if not self.pace.skip_bad or self._skipped_in_a_row > MAX_SKIPPED:
             raise TrainingError(complaint(found, where, is_exact=self._looks_always))
         step, epoch = self.progress.step + 1, self._epoch_after(len(group))
         self.keeper.log({"kind": "bad step", "step": step, "epoch": epoch, "kept": where})

@@ -13,7 +13,7 @@ from convnextv2.console import answer, say
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.distributed import Place, joined
 from convnextv2.errors import CheckpointError, RecipeError
-from convnextv2.evaluation.comparison import MOST_RUNS, Changed, Compared, build_comparison
+from convnextv2.evaluation.comparison import MAX_RUNS, Changed, Compared, build_comparison
 from convnextv2.evaluation.page import write_page
 from convnextv2.find import find_weights, open_run_weights, run_of
 from convnextv2.kernels import choice
@@ -59,9 +59,9 @@ def compare(options: CompareOptions) -> Path:
         CheckpointError: The runs cannot be compared.
     """
     paths = [str(path) for path in options.runs]
-    if not 2 <= len(paths) <= MOST_RUNS:
+    if not 2 <= len(paths) <= MAX_RUNS:
         raise RecipeError(
-            f"runs: {len(paths)} given, expected 2 to {MOST_RUNS}. Name the runs to compare."
+            f"runs: {len(paths)} given, expected 2 to {MAX_RUNS}. Name the runs to compare."
         )
     page = Path(options.out)
     check_page(page, "comparison.html")

@@ -43,9 +43,9 @@ from convnextv2.verbs.own_images import with_own_images
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
-MOST_EMBEDDINGS = 10_000
+MAX_EMBEDDINGS = 10_000
 """The largest number of training images, and of validation images, that are embedded."""
-MOST_THUMBNAILS = 400
+MAX_THUMBNAILS = 400
 VOTES = 3
 """Classes whose probabilities are shown."""
 
@@ -73,7 +73,7 @@ class _Seen:
         targets: The class of each, -1 without labels.
         embeddings: (N, D).
         probs: (N, K); (N, 0) without a classifier.
-        thumbnails: Small pictures by row, of at most `MOST_THUMBNAILS`.
+        thumbnails: Small pictures by row, of at most `MAX_THUMBNAILS`.
     """
 
     indices: NDArray[np.int64]
@@ -129,7 +129,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
     training, validation = _sources(recipe, opened, labelled=bool(model.names))
     for line in (*training.notes, *(validation.notes if validation else ())):
         say(line)
-    shown = (validation or training).spread(MOST_EMBEDDINGS)
+    shown = (validation or training).spread(MAX_EMBEDDINGS)
     seen = _see(model, shown, recipe, "image")
     data_names = list(shown.class_names) if shown.targets is not None else []
     names = model.names or data_names
@@ -142,7 +142,7 @@ def explain_data(opened: Weights, options: ExplainOptions, given: Recipe) -> Exp
     summary = {"images": f"{len(targets):,}"}
     told: list[dict[str, Any]] = []
     if model.names and validation is not None:
-        known = _Known(training.spread(MOST_EMBEDDINGS), rows)
+        known = _Known(training.spread(MAX_EMBEDDINGS), rows)
         known.seen = _see(model, known.source, recipe, "training image")
         mistakes, told = _mistakes(opened, options, model, shown, seen, targets, known)
         count, right = int(wrong.sum()), 1 - float(wrong.mean())
@@ -231,7 +231,7 @@ def _see(model: _Model, source: Source, recipe: Recipe, what: str) -> _Seen:
         DataError: None can be read.
     """
     loader = build_prediction_loader(recipe, source, model.transform)
-    chosen = set(np.linspace(0, len(source) - 1, MOST_THUMBNAILS).round().astype(int).tolist())
+    chosen = set(np.linspace(0, len(source) - 1, MAX_THUMBNAILS).round().astype(int).tolist())
     parts: list[tuple[NDArray[Any], ...]] = []
     thumbnails: dict[int, Image.Image] = {}
     row = 0

@@ -35,7 +35,7 @@ from convnextv2.weights.class_names import distinct
 from convnextv2.weights.opened import Weights
 from convnextv2.weights.restore import restore
 
-MOST_IMAGES = 100
+MAX_IMAGES = 100
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
         check_apart(folder, recipe_of(opened.path), option="pictures")
         check_place(folder / "picture", option="pictures")
     source = files([Path(path) for path in options.images], max_pixels=given.max_image_pixels)
-    if len(source) > MOST_IMAGES:
+    if len(source) > MAX_IMAGES:
         raise RecipeError(
-            f"images: {len(source):,} given, expected at most {MOST_IMAGES}. Name fewer, or leave "
+            f"images: {len(source):,} given, expected at most {MAX_IMAGES}. Name fewer, or leave "
             "them out for a page about the whole data."
         )
     shown: list[ExplainedImage] = []

@@ -23,7 +23,7 @@ from convnextv2.deploy.formats import check_format
 from convnextv2.deploy.graph import Outputs
 from convnextv2.deploy.repository import check_layout, write_repository
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
-from convnextv2.evaluation.calibration import LEAST, MOST, fit_temperature
+from convnextv2.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 from convnextv2.evaluation.prior import image_shares, meaning, use_prior
 from convnextv2.evaluation.thresholds import calibrated_thresholds
 from convnextv2.find import find_weights, open_run_weights, recipe_of, run_of
@@ -191,7 +191,7 @@ def _temperature(model: ConvNeXtV2, evidence: Evidence, description: Description
     print(
         f"Temperature {temperature:g}, fitted on {len(evidence.pixels)} images ({evidence.origin})."
     )
-    if temperature in (LEAST, MOST):
+    if temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
         print(
             f"{temperature:g} is the end of the range that is searched, so the probabilities stay "
             "badly calibrated. Train the model for longer, or give more images."

@@ -36,7 +36,7 @@ _OTHERS = (
     "pytorch_model.bin.index.json",
     "model.onnx",
 )
-_MOST_JSON_BYTES = 8 << 20
+_MAX_JSON_BYTES = 8 << 20
 _LONGEST_HEAD = 1 << 40
 """In bytes. A file that seems to begin with a longer header of safetensors is something else."""
 PROVENANCE = ("notice", "licence", "source_format", "source_sha256")
@@ -282,7 +282,7 @@ def _strided(path: Path, entry: Entry) -> dict[str, Record]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
+        if path.stat().st_size > _MAX_JSON_BYTES:
             raise ValueError("too large")
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

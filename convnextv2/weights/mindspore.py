@@ -10,7 +10,7 @@ sequence of messages with one value each:
 A parameter above 512 MiB is split into values that each have the same tag and the full dims. An
 optional checksum follows the message. Files may be larger than 2 GiB, so the bytes are read through
 a memory map. Each number of a tensor is copied out of it once, so reading takes less memory than
-twice the file's size plus the cost of `_MOST_FIELDS` fields.
+twice the file's size plus the cost of `_MAX_FIELDS` fields.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _TYPES = {
     "BFloat16": torch.bfloat16,
 }
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
-_MOST_DIMS = 8
-_MOST_ENTRIES = 50_000
-_MOST_FIELDS = 1_000_000
+_MAX_DIMS = 8
+_MAX_ENTRIES = 50_000
+_MAX_FIELDS = 1_000_000
 """The most fields of all messages in a file. A network with its optimizer has some ten thousand."""
 _LONGEST_NAME = 1000
 _LONGEST_NOTE = 64 << 10
@@ -155,15 +155,15 @@ def _read(data: memoryview) -> tuple[dict[str, Tensor], dict[str, str]]:
     data = _message(data)
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     contents: dict[str, list[memoryview]] = {}
-    left = [_MOST_FIELDS]
+    left = [_MAX_FIELDS]
     entries = 0
     for number, value in _fields(data, left):
         if number != 1 or not isinstance(value, memoryview):
             continue
         entries += 1
-        if entries > _MOST_ENTRIES:
+        if entries > _MAX_ENTRIES:
             raise _DamagedError(
-                f"has more than {_MOST_ENTRIES:,} entries, which no network has. It is not opened."
+                f"has more than {_MAX_ENTRIES:,} entries, which no network has. It is not opened."
             )
         tag, tensor = _tag_and_tensor(value, left)
         if not tag or tensor is None:  # hash embeddings (maptensor) are not part of the network
@@ -237,16 +237,16 @@ def _tensor(message: memoryview, left: list[int]) -> tuple[tuple[int, ...], str,
             dims.append(item)
         elif number == 1 and isinstance(item, memoryview):  # protobuf may pack the dims
             at = 0
-            while at < len(item) and len(dims) <= _MOST_DIMS:
+            while at < len(item) and len(dims) <= _MAX_DIMS:
                 value, at = _read_varint(item, at)
                 dims.append(value)
         elif number == 2 and isinstance(item, memoryview):
             kind = _text(item)
         elif number == 3 and isinstance(item, memoryview):
             content = item
-        if len(dims) > _MOST_DIMS:
+        if len(dims) > _MAX_DIMS:
             raise _DamagedError(
-                f"a tensor has more than {_MOST_DIMS} dimensions: the file is damaged."
+                f"a tensor has more than {_MAX_DIMS} dimensions: the file is damaged."
             )
     return tuple(dims), kind, content
 
@@ -292,7 +292,7 @@ def _fields(message: memoryview, left: list[int]) -> Iterator[tuple[int, int | m
         left[0] -= 1
         if left[0] < 0:
             raise _DamagedError(
-                f"has more than {_MOST_FIELDS:,} fields, which no network has. It is not opened."
+                f"has more than {_MAX_FIELDS:,} fields, which no network has. It is not opened."
             )
         key, at = _read_varint(message, at)
         number, wire = key >> 3, key & 7

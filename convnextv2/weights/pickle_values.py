@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_MOST_DIMS = 64
+_MAX_DIMS = 64
 
 
 class PickleError(Exception):
@@ -108,7 +108,7 @@ def is_count(value: Any) -> bool:
 
 
 def _counts(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple) or len(value) > _MOST_DIMS or not all(map(is_count, value)):
+    if not isinstance(value, tuple) or len(value) > _MAX_DIMS or not all(map(is_count, value)):
         raise PickleError("its pickle is damaged (the shape of a tensor)")
     return value
 

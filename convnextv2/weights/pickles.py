@@ -38,7 +38,7 @@ BUDGET = 128 << 20
 
 _LONGEST_TEXT = 10_000
 _LONGEST_NAME = 300
-_MOST_FOREIGN = 1000
+_MAX_FOREIGN = 1000
 
 
 _STORAGES: dict[str, torch.dtype | None] = {
@@ -217,7 +217,7 @@ class PickleReader:
             return self._dictionary(name, arguments)
         if name == "torch._tensor._rebuild_from_type_v2" and isinstance(arguments, tuple):
             return of_subclass(arguments)
-        if len(self.foreign) < _MOST_FOREIGN and not _SILENT.fullmatch(name):
+        if len(self.foreign) < _MAX_FOREIGN and not _SILENT.fullmatch(name):
             self.foreign[name] = None
         return Foreign(name)
 

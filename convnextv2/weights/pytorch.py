@@ -29,7 +29,7 @@ from convnextv2.weights.pickle_values import (
 from convnextv2.weights.pickles import PickleReader
 from convnextv2.weights.signatures import archive_of
 
-_MOST_ENTRIES = 50_000
+_MAX_ENTRIES = 50_000
 _LONGEST_READ = 8 << 20
 """The most bytes that are read at once, and so the longest directory of an archive."""
 
@@ -159,10 +159,10 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 def _open_archive(path: Path) -> TorchFile:
     with _archive(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
-        if len(archive.infolist()) > _MOST_ENTRIES:
+        if len(archive.infolist()) > _MAX_ENTRIES:
             raise CheckpointError(
                 f"{path}: {len(archive.infolist())} entries in the archive, expected at most "
-                f"{_MOST_ENTRIES}."
+                f"{_MAX_ENTRIES}."
             )
         if other := archive_of(entries.keys(), path):
             raise CheckpointError(f"{path}: {other}")

@@ -24,7 +24,7 @@ from convnextv2.weights.description import KEY, Description
 WEIGHTS = "model.safetensors"
 _LONGEST_HEAD = 4 << 20
 """The longest header that is read, in bytes."""
-_MOST_TENSORS = 50_000
+_MAX_TENSORS = 50_000
 
 
 def write_tensors(
@@ -74,8 +74,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError(f"a head of {length:,} bytes, expected at most {_LONGEST_HEAD:,}")
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            if len(names) > _MOST_TENSORS:
-                raise ValueError(f"{len(names)} tensors, expected at most {_MOST_TENSORS}")
+            if len(names) > _MAX_TENSORS:
+                raise ValueError(f"{len(names)} tensors, expected at most {_MAX_TENSORS}")
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file.") from None

@@ -110,7 +110,7 @@ def test_the_order_of_a_set_that_is_listed_is_that_of_randperm():
 
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_an_order_that_is_not_listed_visits_each_image_once(monkeypatch, world_size):
-    monkeypatch.setattr(sampler_module, "MOST_LISTED", 100)
+    monkeypatch.setattr(sampler_module, "MAX_LISTED", 100)
     ranks = [positions(1000, 10, 3, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert sorted(index for rank in ranks for index in indices(rank)) == list(range(1000))
     entered = positions(1000, 10, 3, first_batch=17, rank=0, world_size=world_size)

@@ -14,7 +14,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from convnextv2.data import workers as workers_module
 from convnextv2.data.sampler import EpochSampler, Position
-from convnextv2.data.workers import MOST_WORKERS, Workers, _end_all, resolve_workers
+from convnextv2.data.workers import MAX_WORKERS, Workers, _end_all, resolve_workers
 from convnextv2.errors import DataError
 
 NAMES = [f"{i}.jpg" for i in range(24)]
@@ -153,4 +153,4 @@ def test_workers_are_clamped_to_the_cores_of_a_rank(monkeypatch):
     workers, note = resolve_workers(16, 2)
     assert workers == 4 and "workers = 16" in note
     monkeypatch.setattr(workers_module, "available_cores", lambda: 128)
-    assert resolve_workers("auto")[0] == MOST_WORKERS
+    assert resolve_workers("auto")[0] == MAX_WORKERS

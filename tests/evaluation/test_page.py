@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convnextv2.evaluation.charts import MOST_POINTS
+from convnextv2.evaluation.charts import MAX_POINTS
 from convnextv2.evaluation.metrics import Evaluation, count, summarise
 from convnextv2.evaluation.page import Example, build_page, write_page
 
@@ -176,7 +176,7 @@ def test_curves_have_a_point_for_each_record_thinned_where_there_are_too_many():
     }
     assert paths == {
         ("line strong", "top-1"): 10,
-        ("line soft", "training"): MOST_POINTS,
+        ("line soft", "training"): MAX_POINTS,
         ("line strong", "validation"): 10,
     }
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS = ("barley", "maize", "wheat")
-MOST = 4000
+MAX_VALUE = 4000
 """Roughly the largest value. 16 bits could hold 16 times as much."""
 
 
@@ -19,7 +19,7 @@ def field(kind: int, seed: int, bands: int = 5, side: int = 40) -> NDArray[np.ui
     draw = np.random.default_rng(1000 * kind + seed)
     values = draw.normal(900 + 200 * np.arange(bands), 150, (side, side + 6, bands))
     values[..., kind] += 1500
-    return values.clip(0, MOST).astype(np.uint16)
+    return values.clip(0, MAX_VALUE).astype(np.uint16)
 
 
 def save_tiff(path: Path, values: NDArray[np.generic], **options: object) -> None:

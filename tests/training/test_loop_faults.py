@@ -9,7 +9,7 @@ from training.bench import PACE, Bench
 
 from convnextv2.errors import DataError, TrainingError
 from convnextv2.training.bad_step import BadStep
-from convnextv2.training.health import MOST_SKIPPED
+from convnextv2.training.health import MAX_SKIPPED
 from convnextv2.training.state import Progress
 
 
@@ -95,7 +95,7 @@ def test_a_step_that_is_not_finite_can_be_left_out() -> None:
         bench.fit(
             replace(PACE, skip_bad=True), loss=Poisoned(bench, range(2, 99), only_gradient=False)
         )
-    assert bench.progress.step == 2 + MOST_SKIPPED
+    assert bench.progress.step == 2 + MAX_SKIPPED
 
 
 def test_an_epoch_without_an_image_ends_the_run() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-_MOST_BOXES = 10_000
+_MAX_BOXES = 10_000
 
 
 class Box(NamedTuple):
@@ -29,7 +29,7 @@ def boxes(data: bytes, begin: int, end: int) -> list[Box]:
         ValueError, struct.error: One is shorter than its head.
     """
     found: list[Box] = []
-    while begin + 8 <= end and len(found) < _MOST_BOXES:
+    while begin + 8 <= end and len(found) < _MAX_BOXES:
         length, kind = struct.unpack_from(">I4s", data, begin)
         head = 8
         if length == 1:

@@ -21,13 +21,13 @@ except ImportError:
 else:
     _simplejpeg = simplejpeg
 
-_MOST_SCANS = 100
-_MOST_FULL_SCANS = 16
+_MAX_SCANS = 100
+_MAX_FULL_SCANS = 16
 """A scan of a few bytes makes the decoder go through the whole image once more, so a small file
 can keep it busy for hours: "Two Issues with the JPEG Standard" by libjpeg-turbo's authors, who
 advise such a limit. Encoders write about ten scans; an image may have 100, but not more than 16 of
 the largest size."""
-_MOST_SEGMENTS = 10_000
+_MAX_SEGMENTS = 10_000
 _SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
 # Not the bytes and restarts that belong to a scan's data, nor markers that no length follows.
@@ -72,7 +72,7 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
     Raises:
         DataError: There are more scans than an image of this size may have.
     """
-    most = min(_MOST_SCANS, _MOST_FULL_SCANS * max_pixels // max(1, pixels))
+    most = min(_MAX_SCANS, _MAX_FULL_SCANS * max_pixels // max(1, pixels))
     # The quick count includes what follows the image, such as a film.
     if data.count(_SCAN) * _ARITHMETIC_COST <= most:
         return
@@ -80,10 +80,10 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
     for number, (marker, _) in enumerate(segments(data)):
         scans += marker == 0xDA
         cost = _ARITHMETIC_COST if marker in _ARITHMETIC_MARKERS else cost
-        if scans * cost > most or number >= _MOST_SEGMENTS:
+        if scans * cost > most or number >= _MAX_SEGMENTS:
             raise DataError(
                 f"{name}: has more than {most // cost} scans, which no camera or program writes"
-                f"{' for so large an image' if most < _MOST_SCANS else ''}. Save it anew."
+                f"{' for so large an image' if most < _MAX_SCANS else ''}. Save it anew."
             )
 
 
@@ -195,7 +195,7 @@ def _has_all_scans(jpeg: bytes) -> bool:
     missing: dict[int, set[int]] = {}
     is_progressive = False
     for number, (marker, content) in enumerate(segments(jpeg)):
-        if number >= _MOST_SEGMENTS:
+        if number >= _MAX_SEGMENTS:
             return False
         if marker in _FRAME_MARKERS and not missing:
             is_progressive = marker in _PROGRESSIVE_MARKERS

@@ -16,12 +16,12 @@ from convnextv2.errors import DataError
 
 _START = b"\xff\x4f\xff\x51"
 _COD, _COC, _SOT, _SOD, _END = 0x52, 0x53, 0x90, 0x93, 0xD9
-_MOST_COMPONENTS = 4
+_MAX_COMPONENTS = 4
 _FEWEST_PIXELS_OF_TILE = 64 * 64
 _FEWEST_PIXELS_OF_BLOCK = 16 * 16
 _FREE_TILES = 1024  # of 9 KB each
 _FREE_BLOCKS = 16_384  # of 0.5 KB for each component
-_MOST_SEGMENTS = 100_000
+_MAX_SEGMENTS = 100_000
 
 
 class Segment(NamedTuple):
@@ -92,8 +92,8 @@ def _header(data: bytes, begin: int) -> Header:
 def _excess(header: Header, segments: Iterator[Segment]) -> str:
     """Name what makes the decoder's tables larger than the pixels, if anything does."""
     pixels = header.width * header.height
-    if header.components > _MOST_COMPONENTS:
-        return f"{header.components} components are more than {_MOST_COMPONENTS}"
+    if header.components > _MAX_COMPONENTS:
+        return f"{header.components} components are more than {_MAX_COMPONENTS}"
     tiles = -(-header.width // header.tile[0]) * -(-header.height // header.tile[1])
     if tiles > max(_FREE_TILES, pixels // _FEWEST_PIXELS_OF_TILE):
         return f"{tiles} tiles are too many"
@@ -128,7 +128,7 @@ def _block(segment: Segment) -> tuple[int, int]:
 def _segments(data: bytes, at: int) -> Iterator[Segment]:
     """List the segments of the main header and of the heads of all tile parts."""
     part_begin = part_length = 0
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] == _END:
             return
         marker = data[at + 1]
@@ -145,4 +145,4 @@ def _segments(data: bytes, at: int) -> Iterator[Segment]:
         at += 2 + max(length, 2)
         if at <= part_begin:
             return
-    raise ValueError(f"more than {_MOST_SEGMENTS} segments")
+    raise ValueError(f"more than {_MAX_SEGMENTS} segments")

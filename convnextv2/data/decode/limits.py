@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from convnextv2.errors import ImageSizeError
 
-_MOST_TOGETHER = 3
+_MAX_TOGETHER = 3
 """An AVIF file decodes its colours, its transparency and small items beside them, as separate
 frames."""
 
@@ -62,7 +62,7 @@ def check_parts(parts: Iterable[Part], name: str, max_pixels: int) -> int:
         )
     total = sum(part.pixels for part in others)
     for part in others:
-        if part.pixels > max_pixels or total > _MOST_TOGETHER * max_pixels:
+        if part.pixels > max_pixels or total > _MAX_TOGETHER * max_pixels:
             raise ImageSizeError(
                 f"{name}: states {image.width} x {image.height} px, but its {part.what} of "
                 f"{part.width} x {part.height} px are more than max_image_pixels = {max_pixels}."

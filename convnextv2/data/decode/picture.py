@@ -30,7 +30,7 @@ _PARTS: dict[str, Callable[[bytes, str], Iterator[Part]]] = {
     "WEBP": headers.webp,
 }
 _FEATURES = {"AVIF": ("avif", "11.3"), "WEBP": ("webp", "10.3"), "JPEG2000": ("jpg_2000", "10.3")}
-_MOST_PIXELS_IN_PYTHON = 1 << 22
+_MAX_PIXELS_IN_PYTHON = 1 << 22
 
 
 class Values(NamedTuple):
@@ -318,10 +318,10 @@ def _picture(
     held = max(held, check_parts([Part("", width, height)], name, max_pixels))
     if image.format in ("JPEG", "MPO"):
         jpeg.check_scans(data, held, name, max_pixels)
-    if is_slow(image) and held > _MOST_PIXELS_IN_PYTHON:
+    if is_slow(image) and held > _MAX_PIXELS_IN_PYTHON:
         raise DataError(
             f"{name}: has {held} px in text or run lengths, which take too long to read. Expected "
-            f"at most {_MOST_PIXELS_IN_PYTHON} px; save it as PNG."
+            f"at most {_MAX_PIXELS_IN_PYTHON} px; save it as PNG."
         )
     orientation = orientation_of(image)
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 from convnextv2.errors import DataError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST_CHUNKS = 200_000  # of 32 bytes; each costs the decoder some microseconds
+_MAX_CHUNKS = 200_000  # of 32 bytes; each costs the decoder some microseconds
 _LONGEST_TEXT = 1 << 20
 _TURNING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 """Keywords of the texts that may hold the orientation."""
@@ -54,8 +54,8 @@ def essence(data: bytes, name: str) -> bytes:
     texts: list[memoryview] = []
     rest = memoryview(data)[len(_SIGNATURE) :]
     for number, chunk in enumerate(_chunks(data)):
-        if number >= _MOST_CHUNKS:
-            raise DataError(f"{name}: has more than {_MOST_CHUNKS} chunks. Save it anew.")
+        if number >= _MAX_CHUNKS:
+            raise DataError(f"{name}: has more than {_MAX_CHUNKS} chunks. Save it anew.")
         rest = rest[len(chunk.whole) :]
         if chunk.kind == b"IDAT":
             pixels.append(chunk.whole)

@@ -16,7 +16,7 @@ from convnextv2.data.decode.tiff import NO_DATA, bits, no_data_value
 from convnextv2.errors import DataError, ImageSizeError, MissingPackageError
 
 _ORIENTATION = 274
-_MOST_SEGMENTS = 1 << 18
+_MAX_SEGMENTS = 1 << 18
 # Those whose decoders stop where a strip or tile is full.
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
 _COMPRESSIONS |= {34925: "LZMA", 50000: "Zstandard"}
@@ -90,8 +90,8 @@ class Stack:
                     f"{self._name}: is compressed in a way (number {int(page.compression)}) that "
                     f"is not read for several bands. Expected {', '.join(_COMPRESSIONS.values())}."
                 )
-            if len(page.dataoffsets) > _MOST_SEGMENTS:
-                raise DataError(f"{self._name}: has more than {_MOST_SEGMENTS} strips or tiles.")
+            if len(page.dataoffsets) > _MAX_SEGMENTS:
+                raise DataError(f"{self._name}: has more than {_MAX_SEGMENTS} strips or tiles.")
             tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
             samples = page.samplesperpixel if page.planarconfig == 1 else 1
             if tile * samples * -(-size // 4) > 3 * max_pixels:

@@ -16,8 +16,8 @@ NO_DATA = 42113
 """GDAL's tag of the value that stands for no measurement, as text."""
 _SUB_DIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
 _UNKNOWN = 65_000  # private tags, which readers pass over
-_MOST_SEGMENTS = 1 << 18
-_MOST_SCANS = 16
+_MAX_SEGMENTS = 1 << 18
+_MAX_SCANS = 16
 _JPEG = (6, 7)
 _INTEGERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 _BYTES = {"B": 1, "H": 2, "L": 4, "Q": 8}
@@ -112,8 +112,8 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
     tiles = [directory.numbers(tag) for tag in (_TILE_WIDTH, _TILE_HEIGHT)]
     if all(tiles):
         yield Part("tiles", max(tiles[0]), max(tiles[1]))
-    if max(directory.count(_STRIPS), directory.count(_TILES)) > _MOST_SEGMENTS:
-        raise DataError(f"{name}: has more than {_MOST_SEGMENTS} strips or tiles. Save it anew.")
+    if max(directory.count(_STRIPS), directory.count(_TILES)) > _MAX_SEGMENTS:
+        raise DataError(f"{name}: has more than {_MAX_SEGMENTS} strips or tiles. Save it anew.")
     if any(code in _JPEG for code in directory.numbers(_COMPRESSION)):
         _check_scans(data, directory, name)
 
@@ -128,9 +128,9 @@ def _check_scans(data: bytes, directory: Directory, name: str) -> None:
     spans = set(zip(begins, lengths, strict=False))
     if sum(min(length, len(data)) for _, length in spans) > 2 * len(data):
         raise DataError(f"{name}: has strips or tiles that overlap. Save it anew.")
-    if any(data.count(b"\xff\xda", at, at + length) > _MOST_SCANS for at, length in spans):
+    if any(data.count(b"\xff\xda", at, at + length) > _MAX_SCANS for at, length in spans):
         raise DataError(
-            f"{name}: has strips or tiles of more than {_MOST_SCANS} scans, which no camera or "
+            f"{name}: has strips or tiles of more than {_MAX_SCANS} scans, which no camera or "
             "program writes. Save it anew."
         )
 

@@ -37,7 +37,7 @@ _ID = ("id", "idx", "index", "value", "class_id", "label_id", "classid", "pixel_
 _NAME = ("name", "class", "class_name", "label", "category", "names", "label_name")
 _COLOUR = ("color", "colour", "rgb", "hex", "color_rgb")
 _BANDS = (("r", "red"), ("g", "green"), ("b", "blue"))
-_MOST = 32_767
+_MAX_CLASSES = 32_767
 
 
 class Entry(NamedTuple):
@@ -103,8 +103,8 @@ def read_class_table(path: Path) -> ClassTable:
 def _checked(entries: Sequence[Entry], path: Path) -> ClassTable:
     if not entries:
         raise DataError(f"{path}: lists no class.")
-    if len(entries) > _MOST:
-        raise DataError(f"{path}: lists {len(entries)} classes, expected at most {_MOST}.")
+    if len(entries) > _MAX_CLASSES:
+        raise DataError(f"{path}: lists {len(entries)} classes, expected at most {_MAX_CLASSES}.")
     numbered = [entry for entry in entries if entry.id is not None]
     if numbered and len(numbered) < len(entries):
         name = next(entry.name for entry in entries if entry.id is None)

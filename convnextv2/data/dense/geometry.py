@@ -16,7 +16,7 @@ from torch import Tensor
 from convnextv2.data.chance import happens, integer, uniform
 from convnextv2.data.decode import Picture
 from convnextv2.data.transforms import resize
-from convnextv2.preprocessing import MOST_ELONGATED, Interpolation
+from convnextv2.preprocessing import MAX_ELONGATION, Interpolation
 
 Fit = Literal["cover", "inside"]
 """The size of an image to which a random factor is applied: the smallest at which it covers the
@@ -187,7 +187,7 @@ def fitted(
 ) -> tuple[int, int]:
     """Compute the size at which an image covers a canvas, or lies inside it.
 
-    Its aspect ratio is kept. No side becomes more than `MOST_ELONGATED` times the longer side of
+    Its aspect ratio is kept. No side becomes more than `MAX_ELONGATION` times the longer side of
     the canvas, since an image of 1 x 10,000 pixels would fill the memory otherwise.
 
     Args:
@@ -201,7 +201,7 @@ def fitted(
     """
     choose = max if fit == "cover" else min
     scale = factor * choose(size[0] / original[0], size[1] / original[1])
-    scale = min(scale, MOST_ELONGATED * max(size) / max(original))
+    scale = min(scale, MAX_ELONGATION * max(size) / max(original))
     height, width = (max(1, round(side * scale)) for side in original)
     return height, width
 

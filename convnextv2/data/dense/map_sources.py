@@ -27,11 +27,11 @@ from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, counted
 
-_MOST_VALUES = 256
+_MAX_VALUES = 256
 """The most values that are taken for classes without a class table."""
 _SNIFFED = 20
 """Number of maps that are read to find out whether values are colours."""
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def map_validation_source(
 def map_summary(training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
     """Say in one line how many images and classes there are."""
     names = training.class_names
-    few, more = ", ".join(names[:_MOST_NAMED]), ", ..." * (len(names) > _MOST_NAMED)
+    few, more = ", ".join(names[:_MAX_NAMED]), ", ..." * (len(names) > _MAX_NAMED)
     return (
         f"{len(training):,} images with label maps for training, {len(names):,} classes "
         f"({few}{more}); {len(validation) if validation else 0:,} for validation."
@@ -306,7 +306,7 @@ def _classes(
 
 def _from_values(values: Sequence[int], ignored: Sequence[int]) -> ClassTable:
     found = [value for value in values if value not in ignored]
-    if len(found) > _MOST_VALUES:
+    if len(found) > _MAX_VALUES:
         raise DataError(
             f"the label maps hold {len(found)} different values, which cannot be classes. Give "
             "maps of class indices, or a class table with classes = FILE."

@@ -27,11 +27,11 @@ from convnextv2.errors import DataError
 from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
-LEAST_SIDE_PX = 1.0
+MIN_SIDE_PX = 1.0
 """Objects of which less than this is left after a crop are left out."""
-MOST_OBJECTS = 1000
+MAX_OBJECTS = 1000
 """Objects in a crop that are trained on. If there are more, some are chosen at random."""
-MOST_MASK_PIXELS = 1 << 27
+MAX_MASK_PIXELS = 1 << 27
 """Pixels of all masks of a crop together, each in its box; beyond it, objects are left out."""
 _MARGIN = 2
 """Zeros around a cut mask, which resampling reads; see `model.mask_crops`."""
@@ -156,17 +156,17 @@ def place_objects(
     Args:
         objects: The objects in the image.
         placement: Where the image lies on the canvas.
-        generator: Chooses objects if there are more than `MOST_OBJECTS`.
+        generator: Chooses objects if there are more than `MAX_OBJECTS`.
         masks: Whether masks are needed.
     """
     height, width = placement.content
     moved = placement.place_boxes(torch.from_numpy(objects.boxes)).numpy()
     edges = np.array([width, height, width, height], np.float64)
     boxes = np.clip(moved, 0, edges)
-    is_left = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE_PX).all(1) & ~objects.crowd
+    is_left = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(1) & ~objects.crowd
     rows = np.flatnonzero(is_left)
-    if len(rows) > MOST_OBJECTS:
-        chosen = torch.randperm(len(rows), generator=generator)[:MOST_OBJECTS].sort().values
+    if len(rows) > MAX_OBJECTS:
+        chosen = torch.randperm(len(rows), generator=generator)[:MAX_OBJECTS].sort().values
         rows = rows[chosen.numpy()]
     target = {"size": torch.tensor([height, width])}
     if masks:
@@ -225,7 +225,7 @@ def _cut_masks(
         bottom, right = window[0] + int(lines[-1]) + 1, window[1] + int(columns[-1]) + 1
         box = np.array([left, top, right, bottom], np.float64)
         y0, x0, y1, x1 = _common(_window(box, placement.content), window)
-        if start + (y1 - y0) * (x1 - x0) > MOST_MASK_PIXELS:
+        if start + (y1 - y0) * (x1 - x0) > MAX_MASK_PIXELS:
             continue
         kept.append(row)
         found.append(box)

@@ -28,7 +28,7 @@ _THREADS = 8
 """File headers that are read at once; what takes long is the wait for the disk."""
 _EDGE_PX = 1.0
 """How far a box may stand out without being counted: rounding in one tool or another."""
-_MOST_WITHOUT_MASK = 0.1
+_MAX_WITHOUT_MASK = 0.1
 """The share of objects without a mask up to which a set counts as one with masks."""
 
 
@@ -282,7 +282,7 @@ def _with_masks(
     without = regions.count(False)
     if not regions or without == len(regions):
         return ObjectTable(kept), []
-    if without > _MOST_WITHOUT_MASK * len(regions):
+    if without > _MAX_WITHOUT_MASK * len(regions):
         line = (
             f"{without:,} of {len(regions):,} objects have no mask, so only boxes are learned and "
             "measured."

@@ -21,8 +21,8 @@ from convnextv2.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
-_MOST_PARTS = 32  # of a path that are tried without its first folders
-_MOST_FOLDERS = 1000  # that are searched for the first missing image, to name the remedy
+_MAX_PARTS = 32  # of a path that are tried without its first folders
+_MAX_FOLDERS = 1000  # that are searched for the first missing image, to name the remedy
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Folders:
 
     def _without_first(self, text: str, sample: str) -> str | None:
         ends = [match.end() for match in re.finditer("/+", f"{text}/")]
-        for end in ends[:_MOST_PARTS]:
+        for end in ends[:_MAX_PARTS]:
             found = self._spelled(text[end:])
             if found is not None and _Listing(found).match(sample)[0]:
                 self.dropped = f"{text}/"[:end]
@@ -359,7 +359,7 @@ def _search(base: Path, text: str) -> Path | None:
     queue, looked = [str(base)], 0
     for folder in queue:
         looked += 1
-        if looked > _MOST_FOLDERS:
+        if looked > _MAX_FOLDERS:
             return None
         head, name = os.path.split(os.path.join(folder, text))
         if folder != str(base) and os.path.isdir(head) and _Listing(head).match(name)[0]:

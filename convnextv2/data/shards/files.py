@@ -11,7 +11,7 @@ from typing import IO, NamedTuple, Protocol
 from convnextv2.data.storage import failure
 from convnextv2.errors import DataError
 
-MOST_OPEN = 64
+MAX_OPEN = 64
 """Files that a process holds open at once."""
 
 
@@ -120,7 +120,7 @@ class LocalFiles:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        if len(self._open) >= MOST_OPEN:
+        if len(self._open) >= MAX_OPEN:
             os.close(self._open.popitem(last=False)[1])
         descriptor = os.open(self.shards[number].name, os.O_RDONLY | os.O_CLOEXEC)
         self._open[number] = descriptor

@@ -20,7 +20,7 @@ _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BETWEEN = "::"
-_MOST_NAMES = 10_000_000
+_MAX_NAMES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def expand(pattern: str) -> list[str]:
     count = 1
     for some in choices:
         count *= len(some)
-    if count > _MOST_NAMES:
-        raise DataError(f"{pattern}: stands for {count:,} names, expected at most {_MOST_NAMES:,}.")
+    if count > _MAX_NAMES:
+        raise DataError(f"{pattern}: stands for {count:,} names, expected at most {_MAX_NAMES:,}.")
     return ["".join(some) for some in itertools.product(*choices)]
 
 
@@ -139,8 +139,8 @@ def _choices(inner: str) -> Sequence[str]:
             first, last = match.groups()
             width = max(len(first), len(last)) if first.startswith("0") or last[0] == "0" else 0
             step = 1 if int(first) <= int(last) else -1
-            if abs(int(last) - int(first)) >= _MOST_NAMES:
-                raise DataError(f"{{{inner}}}: stands for more than {_MOST_NAMES:,} names.")
+            if abs(int(last) - int(first)) >= _MAX_NAMES:
+                raise DataError(f"{{{inner}}}: stands for more than {_MAX_NAMES:,} names.")
             numbers = range(int(first), int(last) + step, step)
             found += [str(number).zfill(width) for number in numbers]
         else:

@@ -32,7 +32,7 @@ _TYPES = {
     "names": "uint8",
 }
 _AT_ONCE = 50_000
-_MOST_WORDS = 200_000
+_MAX_WORDS = 200_000
 """More different words than this are captions, not classes."""
 
 
@@ -192,7 +192,7 @@ class _Build:
         self._writer.append("names", b"".join(names))
 
     def _code(self, word: str) -> int:
-        if not word or (word not in self._words and len(self._words) >= _MOST_WORDS):
+        if not word or (word not in self._words and len(self._words) >= _MAX_WORDS):
             return -1
         return self._words.setdefault(word, len(self._words))
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnextv2.data.notices import notice
-from convnextv2.data.shards.files import MOST_OPEN, Shard
+from convnextv2.data.shards.files import MAX_OPEN, Shard
 from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.kernels.folders import cache_folders
 from convnextv2.text import plain
@@ -131,7 +131,7 @@ class RemoteFiles:
         if self._cache is None:
             return None
         if number not in self._kept:
-            if len(self._kept) >= MOST_OPEN:
+            if len(self._kept) >= MAX_OPEN:
                 self._kept.popitem(last=False)
             shard = self.shards[number]
             try:

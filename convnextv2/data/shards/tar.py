@@ -23,7 +23,7 @@ LABEL_FIELDS = ("label", "cls", "class", "class_name", "label_name", "category",
 """Fields of a sample's JSON file that may hold its class, in the order in which they are tried."""
 
 _LABELS = ("cls", "json", "txt")
-_MOST_LABEL = 2**20
+_MAX_LABEL = 2**20
 _BLOCK = tarfile.BLOCKSIZE
 _PACKED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
@@ -188,10 +188,10 @@ class TarSamples:
         return (folder.rpartition("/")[2], "folder") if folder else ("", "")
 
     def _text(self, key: str, kind: str, offset: int, size: int) -> str:
-        if size > _MOST_LABEL:
+        if size > _MAX_LABEL:
             raise DataError(
                 f"{self._name}: {plain(key)}.{kind} has {size:,} bytes, expected a label of at "
-                f"most {_MOST_LABEL:,}."
+                f"most {_MAX_LABEL:,}."
             )
         self._file.seek(offset)
         data = self._file.read(size)

@@ -19,7 +19,7 @@ _METRICS = {
     "map": ("mean_average_precision", "Mean average precision"),
 }
 """Figure of an evaluation -> the Hub's type of the metric, and its name for people."""
-_MOST_NAMED = 20
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def _summary(facts: CardFacts) -> str:
         size += f" ({facts.model.removeprefix('convnextv2_')})"
     if not facts.class_names:
         return f"The encoder of a {size}: it turns images into features and has no classes."
-    named = ", ".join(_text(name) for name in facts.class_names[:_MOST_NAMED])
-    more = len(facts.class_names) - _MOST_NAMED
+    named = ", ".join(_text(name) for name in facts.class_names[:_MAX_NAMED])
+    more = len(facts.class_names) - _MAX_NAMED
     rest = f" and {more:,} more, which `config.json` lists" if more > 0 else ""
     return f"A {size} that tells {len(facts.class_names):,} classes of images apart: {named}{rest}."
 

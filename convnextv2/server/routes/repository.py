@@ -22,7 +22,7 @@ _RELOAD_REFUSALS: dict[int | str, dict[str, Any]] = _BODY_REFUSALS | {
     },
     503: schemas.V2_REFUSALS[503],
 }
-_MOST_VALUES = 100
+_MAX_VALUES = 100
 
 router = APIRouter(tags=["kserve v2"])
 
@@ -31,9 +31,7 @@ router = APIRouter(tags=["kserve v2"])
 async def index(models: ModelsOf, request: Request) -> list[schemas.V2Indexed]:
     """List all versions of all classifiers."""
     body = await request.body()
-    only_ready = (
-        bool(body) and validated(schemas.V2IndexRequest, body, _MOST_VALUES, "values").ready
-    )
+    only_ready = bool(body) and validated(schemas.V2IndexRequest, body, _MAX_VALUES, "values").ready
     found = []
     for name in models.names:
         for served in models.versions(name):
@@ -67,7 +65,7 @@ async def load(models: ModelsOf, request: Request, name: str) -> schemas.V2Loade
         )
     models.check_ready()
     body = await request.body()
-    if body and validated(schemas.V2LoadRequest, body, _MOST_VALUES, "values").parameters:
+    if body and validated(schemas.V2LoadRequest, body, _MAX_VALUES, "values").parameters:
         raise Refusal(
             400,
             "unsupported",

@@ -29,7 +29,7 @@ LARGEST_SHIFT_PX = 0.1
 LARGEST_LOSS = 0.001
 """The largest difference between the average precision of the artifact and of the model."""
 
-LEAST_FOUND = 0.99
+MIN_FOUND = 0.99
 """The share of the objects that both must find. Two objects may always differ.
 
 If two boxes or scores are nearly equal, rounding decides which one stays."""
@@ -182,10 +182,10 @@ def _check(certificate: dict[str, Any]) -> None:
     """Raise ArtifactError if the artifact finds other objects than the model."""
     found = certificate["objects"]
     missed = found["objects"] - found["found_by_both"]
-    if missed > max(2, (1 - LEAST_FOUND) * found["objects"]):
+    if missed > max(2, (1 - MIN_FOUND) * found["objects"]):
         raise ArtifactError(
             f"the artifact and the model agree on {found['found_by_both']} of {found['objects']} "
-            f"objects (at least {LEAST_FOUND:.0%} asked). Use another format."
+            f"objects (at least {MIN_FOUND:.0%} asked). Use another format."
         )
     if not found["largest_shift_px"] <= LARGEST_SHIFT_PX:
         raise ArtifactError(

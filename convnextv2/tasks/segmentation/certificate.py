@@ -29,7 +29,7 @@ from convnextv2.tasks.dense.evidence import Evidence
 LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
 """The largest difference of a logit, as a share of the largest logit if that is above 1."""
 
-LEAST_EQUAL = {"float32": 0.999, "float16": 0.98, "bfloat16": 0.97}
+MIN_EQUAL = {"float32": 0.999, "float16": 0.98, "bfloat16": 0.97}
 """The share of the pixels of real images that must get the same class."""
 
 LARGEST_LOSS = 0.01
@@ -174,10 +174,10 @@ def _check(certificate: dict[str, Any], precision: str) -> None:
                 "precision."
             )
     equal = certificate["pixels"]["equal"]
-    if equal < LEAST_EQUAL[precision]:
+    if equal < MIN_EQUAL[precision]:
         raise ArtifactError(
             f"precision = {precision}: the artifact agrees with the model on the class of "
-            f"{equal:.2%} of the pixels (at least {LEAST_EQUAL[precision]:.1%} asked). Use a finer "
+            f"{equal:.2%} of the pixels (at least {MIN_EQUAL[precision]:.1%} asked). Use a finer "
             "precision."
         )
     miou = certificate.get("miou")

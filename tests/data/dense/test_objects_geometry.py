@@ -127,11 +127,11 @@ def test_375_objects_take_as_much_memory_as_they_are_large(monkeypatch: pytest.M
     target = place_objects(many, placement, stream(0), masks=True)
     assert len(target["labels"]) == 375
     assert target["mask_pixels"].numel() < 375 * 90 * 90 < 1024 * 1024 * 375 / 100
-    monkeypatch.setattr(objects_geometry, "MOST_OBJECTS", 100)
+    monkeypatch.setattr(objects_geometry, "MAX_OBJECTS", 100)
     few = place_objects(many, placement, stream(0), masks=False)
     assert len(few["labels"]) == 100 == len(set(few["labels"].tolist()))
     assert few["labels"].tolist() != list(range(100))
-    monkeypatch.setattr(objects_geometry, "MOST_MASK_PIXELS", 20_000)
+    monkeypatch.setattr(objects_geometry, "MAX_MASK_PIXELS", 20_000)
     less = place_objects(many, placement, stream(0), masks=True)
     assert less["mask_pixels"].numel() <= 20_000 and 0 < len(less["labels"]) < 10
 

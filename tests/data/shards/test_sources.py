@@ -249,7 +249,7 @@ def test_a_shard_that_shrinks_is_named(tmp_path):
 
 
 def test_few_files_are_open_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(files_module, "MOST_OPEN", 3)
+    monkeypatch.setattr(files_module, "MAX_OPEN", 3)
     for i in range(9):
         samples(tmp_path / f"s-{i}.tar", "0", "1")
     source = labelled(tmp_path)
