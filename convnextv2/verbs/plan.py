@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,17 +18,45 @@ from convnextv2.data.workers import PREFETCH, resolve_workers
 from convnextv2.device import choose_device
 from convnextv2.distributed import Place
 from convnextv2.durations import read_duration
-from convnextv2.errors import ConvNeXtV2Error, DataError, RecipeError
-from convnextv2.machine import peak_memory
+from convnextv2.errors import DataError, RecipeError
 from convnextv2.recipe.knobs import Recipe, knobs_in_group
 from convnextv2.recipe.options import takes
 from convnextv2.recipe.read import read_recipe
 from convnextv2.tasks.choice import find_training, outline
 from convnextv2.training.batch_size import with_accumulate
 from convnextv2.training.cluster import Cluster, network_of, step_of, traffic_of
+from convnextv2.verbs.first_steps import FirstSteps, Pace, pace, run_first_steps
 from convnextv2.verbs.options.learning import PlanOptions
 
-_LONGEST_START_S = 900.0
+_ONE_DEVICE = Place(torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The training that is planned, on one device.
+
+    Attributes:
+        verb: train or pretrain.
+        recipe: The recipe, with what the run finds out for itself.
+        source: The training images.
+        batches: Batches in an epoch.
+    """
+
+    verb: str
+    recipe: Recipe
+    source: Source
+    batches: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.batches / self.recipe.accumulate)
+
+    def epochs(self, pace_of_one: Pace) -> int:
+        """Return the epochs of the recipe, or those that fit into its time."""
+        if not self.recipe.time:
+            return self.recipe.epochs
+        epoch_s = self.steps_per_epoch * pace_of_one.seconds_per_step
+        return max(1, round(read_duration(self.recipe.time) / epoch_s))
 
 
 @takes(PlanOptions)
@@ -49,141 +71,137 @@ def plan(options: PlanOptions) -> dict[str, Any]:
     Returns:
         Images per second, and the memory, time and disk space of the whole run.
     """
-    recipe, _ = options.recipe(options.config)
-    asks_pretraining = recipe.model_fields_set & knobs_in_group("pre-training")
+    asked, _ = options.recipe(options.config)
+    asks_pretraining = asked.model_fields_set & knobs_in_group("pre-training")
     verb = options.verb or ("pretrain" if asks_pretraining else "train")
-    found: dict[str, Any] = {}
-    if options.images_per_second is None:
-        records, found, own = _measure(options, verb, recipe)
-        # Use what the probe found if the recipe leaves it open.
-        known = {"batch_size": own.images_per_batch(), "accumulate": own.accumulate}
-        known |= {
-            name: getattr(own, name)
-            for name in ("model", "depths", "dims", "in_channels", "image_size")
-        }
-        asked, recipe = recipe, recipe.model_copy(update=known)
-    elif recipe.batch_size == "auto":
-        raise RecipeError(
-            "batch_size = auto: nothing is measured if images_per_second is given. Give batch_size."
-        )
+    if options.images_per_second is not None:
+        training = _find(verb, _with_known_batch(asked))
+        figures = _whole_run(training, _known_pace(training.recipe, options.images_per_second))
     else:
-        records, asked = [], recipe
-        recipe = with_accumulate(recipe, recipe.images_per_batch(), 1)
-    source = find_training(recipe, Place(torch.device("cpu")), labelled=verb == "train")
-    batches = len(build_sampler(recipe, len(source), Place(torch.device("cpu"))))
-    if options.images_per_second is None:
-        found |= pace(
-            records,
+        prefetched = PREFETCH * resolve_workers(asked.workers)[0]
+        first, recipe = _measure(options, verb, asked, prefetched)
+        training = _find(verb, recipe)
+        measured = pace(
+            first.records,
             batch_size=recipe.images_per_batch(),
             accumulate=recipe.accumulate,
-            batches_per_epoch=batches,
-            prefetched=PREFETCH * resolve_workers(recipe.workers)[0],
+            batches_per_epoch=training.batches,
+            prefetched=prefetched,
         )
-    else:
-        images = recipe.images_per_batch() * recipe.accumulate
-        found["images_per_second"] = options.images_per_second
-        found["seconds_per_step"] = images / options.images_per_second
-    figures = _whole_run(verb, recipe, batches, found)
+        figures = _report_measured(training, measured, first)
+        figures |= _whole_run(training, measured)
     if options.ranks is not None:
-        asked = asked.model_copy(update={"batch_size": recipe.batch_size})
+        asked = asked.model_copy(update={"batch_size": training.recipe.batch_size})
         cluster = Cluster(options.ranks, options.link_gbit)
         pace_of_one = figures["images_per_second"]
-        figures["cluster"] = plan_cluster(asked, recipe, source, verb, cluster, pace_of_one)
+        figures["cluster"] = _on_cluster(training, asked, cluster, pace_of_one)
     answer(figures)
     return figures
 
 
+def _with_known_batch(recipe: Recipe) -> Recipe:
+    if recipe.batch_size == "auto":
+        raise RecipeError(
+            "batch_size = auto: nothing is measured if images_per_second is given. Give batch_size."
+        )
+    return with_accumulate(recipe, recipe.images_per_batch(), 1)
+
+
+def _known_pace(recipe: Recipe, images_per_second: float) -> Pace:
+    images = recipe.images_per_batch() * recipe.accumulate
+    return Pace(0, images_per_second, 0.0, images / images_per_second)
+
+
+def _find(verb: str, recipe: Recipe) -> _Training:
+    source = find_training(recipe, _ONE_DEVICE, labelled=verb == "train")
+    return _Training(verb, recipe, source, len(build_sampler(recipe, len(source), _ONE_DEVICE)))
+
+
 def _measure(
-    options: PlanOptions, verb: str, recipe: Recipe
-) -> tuple[list[dict[str, Any]], dict[str, Any], Recipe]:
+    options: PlanOptions, verb: str, recipe: Recipe, prefetched: int
+) -> tuple[FirstSteps, Recipe]:
     """Run the first steps of a recipe.
 
     Returns:
-        What `_probe` returns, and the recipe as the run resolved it.
+        What they left behind, and the recipe with what the run found out for itself.
     """
-    prefetched = PREFETCH * resolve_workers(recipe.workers)[0]
     with tempfile.TemporaryDirectory(prefix="convnextv2-plan-") as folder:
-        records, found = _probe(
-            verb, options.config, options.knob_values, Path(folder), options.probe_seconds,
-            prefetched,
+        out = Path(folder) / "run"
+        first = run_first_steps(
+            verb, options.config, options.knob_values, out, seconds=options.probe_seconds,
+            prefetched=prefetched,
         )  # fmt: skip
-        own, _ = read_recipe({}, config=Path(folder) / "run" / "recipe.yaml")
-    return records, found, own
+        own, _ = read_recipe({}, config=out / "recipe.yaml")
+    known = {"batch_size": own.images_per_batch(), "accumulate": own.accumulate}
+    known |= {
+        name: getattr(own, name)
+        for name in ("model", "depths", "dims", "in_channels", "image_size")
+    }
+    return first, recipe.model_copy(update=known)
 
 
-def _whole_run(verb: str, recipe: Recipe, batches: int, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute and print what the whole run costs on this device."""
-    steps_per_epoch = math.ceil(batches / recipe.accumulate)
-    if recipe.time:
-        fit = read_duration(recipe.time) / (steps_per_epoch * found["seconds_per_step"])
-        recipe = recipe.model_copy(update={"epochs": max(1, round(fit))})
-    steps = recipe.epochs * steps_per_epoch
-    figures: dict[str, Any] = {"verb": verb, "images_per_second": found["images_per_second"]}
-    if "measured" in found:
-        kept = (
-            recipe.keep_checkpoints
-            if recipe.keep_policy != "all"
-            else recipe.epochs // recipe.save_every_epochs
-        )
-        figures |= {
-            "data_wait": found["data_wait"],
-            "memory_gib": found["memory_gib"],
-            # Checkpoints, and best/ and last/. These two hold only weights, which take at most a
-            # third of a checkpoint each.
-            "disk_gib": found["checkpoint_gib"] * (kept + 1 + 2 / 3),
-        }
-        _print_measured(figures, found["measured"], recipe.device)
-    hours = steps * found["seconds_per_step"] / 3600
-    figures |= {"epochs": recipe.epochs, "steps": steps, "hours": hours}
+def _report_measured(training: _Training, measured: Pace, first: FirstSteps) -> dict[str, Any]:
+    """Compute and print what the first steps say of pace, memory and disk space."""
+    recipe = training.recipe
+    kept = (
+        recipe.keep_checkpoints
+        if recipe.keep_policy != "all"
+        else training.epochs(measured) // recipe.save_every_epochs
+    )
+    # Checkpoints, and best/ and last/. These two hold only weights, which take at most a third of a
+    # checkpoint each.
+    disk_gib = first.checkpoint_bytes / 2**30 * (kept + 1 + 2 / 3)
+    memory_gib = first.memory_bytes / 2**30
+    waits = (
+        f", {measured.data_wait:.0%} of the time waiting for data"
+        if measured.data_wait > 0.05
+        else ""
+    )
     print(
-        f"The whole recipe: {'about ' if recipe.time else ''}{recipe.epochs} epochs, {steps} "
+        f"{training.verb}: {measured.images_per_second:.1f} images/s{waits} (over "
+        f"{measured.measured} steps on this machine)."
+    )
+    memory = (
+        "Memory"
+        if choose_device(recipe.device).type == "cpu"
+        else "Memory of the host (that of the device is not measured)"
+    )
+    print(f"{memory}: {memory_gib:.1f} GiB at the peak. Disk: about {disk_gib:.2f} GiB.")
+    return {"data_wait": measured.data_wait, "memory_gib": memory_gib, "disk_gib": disk_gib}
+
+
+def _whole_run(training: _Training, pace_of_one: Pace) -> dict[str, Any]:
+    """Compute and print the time of the whole run on this device."""
+    recipe, epochs = training.recipe, training.epochs(pace_of_one)
+    steps = epochs * training.steps_per_epoch
+    hours = steps * pace_of_one.seconds_per_step / 3600
+    print(
+        f"The whole recipe: {'about ' if recipe.time else ''}{epochs} epochs, {steps} "
         f"steps, {_duration(hours)} of training"
         f"{' and evaluation, as time says' if recipe.time else ''}."
     )
-    if verb == "train" and recipe.val_while_train:
+    if training.verb == "train" and recipe.val_while_train:
         print(
             "Evaluation is not counted: a pass over the validation images costs about a third of "
             "training on as many."
         )
-    return figures
+    return {
+        "verb": training.verb,
+        "images_per_second": pace_of_one.images_per_second,
+        "epochs": epochs,
+        "steps": steps,
+        "hours": hours,
+    }
 
 
-def _print_measured(figures: Mapping[str, Any], measured: int, device: str) -> None:
-    waits = (
-        f", {figures['data_wait']:.0%} of the time waiting for data"
-        if figures["data_wait"] > 0.05
-        else ""
-    )
-    print(
-        f"{figures['verb']}: {figures['images_per_second']:.1f} images/s{waits} (over {measured} "
-        "steps on this machine)."
-    )
-    memory = (
-        "Memory"
-        if choose_device(device).type == "cpu"
-        else "Memory of the host (that of the device is not measured)"
-    )
-    print(
-        f"{memory}: {figures['memory_gib']:.1f} GiB at the peak. Disk: about "
-        f"{figures['disk_gib']:.2f} GiB."
-    )
-
-
-def plan_cluster(
-    asked: Recipe,
-    recipe: Recipe,
-    source: Source,
-    verb: str,
-    cluster: Cluster,
-    images_per_second: float,
+def _on_cluster(
+    training: _Training, asked: Recipe, cluster: Cluster, images_per_second: float
 ) -> dict[str, Any]:
     """Compute and print what the whole run costs on several devices.
 
     Args:
+        training: The training as it would run on one device.
         asked: The recipe as the user gave it, with batch_size as a number.
-        recipe: The recipe as it would run on one device.
-        source: The training images.
-        verb: train or pretrain.
         cluster: The devices.
         images_per_second: The pace of one device.
 
@@ -193,6 +211,7 @@ def plan_cluster(
     Raises:
         DataError: There are too few images for one batch of each device.
     """
+    recipe, source = training.recipe, training.source
     batch_size, ranks = recipe.images_per_batch(), cluster.ranks
     accumulate = with_accumulate(asked, batch_size, ranks).accumulate
     place = Place(torch.device("cpu"), 0, ranks)
@@ -203,7 +222,7 @@ def plan_cluster(
             f"{len(source):,} for training. Use fewer ranks or a smaller batch_size."
         )
     steps = recipe.epochs * math.ceil(batches / accumulate)
-    network = network_of(outline(recipe, source, labelled=verb == "train"))
+    network = network_of(outline(recipe, source, labelled=training.verb == "train"))
     sharded = recipe.shard and ranks > 1
     step = step_of(
         network, cluster, batch_size=batch_size, accumulate=accumulate,
@@ -236,138 +255,6 @@ def plan_cluster(
         "can run beside the computation does."
     )
     return figures
-
-
-def pace(
-    records: list[dict[str, Any]],
-    *,
-    batch_size: int,
-    accumulate: int,
-    batches_per_epoch: int,
-    prefetched: int,
-) -> dict[str, Any]:
-    """Compute the pace from the record of each step.
-
-    The pace is that of all images over the whole time, because steps come in bursts if the data are
-    the bottleneck. The first step does not count.
-
-    Args:
-        records: The training records of the run, one for each step.
-        batch_size: Images in a batch.
-        accumulate: Batches in a step.
-        batches_per_epoch: Batches in an epoch.
-        prefetched: Batches that the workers had ready at the end of the first step. The steps that
-            use them do not count either, unless there are few others.
-
-    Returns:
-        The number of steps that were measured, images per second, the share of the time spent
-        waiting for data, and seconds per step.
-    """
-    first = max(1, min(1 + math.ceil(prefetched / accumulate), len(records) // 2))
-    images, seconds, waited = 0, 0.0, 0.0
-    for record in records[first:]:
-        place = (
-            (record["step"] - 1) % math.ceil(batches_per_epoch / accumulate) * accumulate
-        )  # its first batch in the epoch
-        of_step = min(accumulate, batches_per_epoch - place) * batch_size
-        step_s = of_step / max(record["images_per_second"], 0.005)  # rounded to two places
-        images, seconds, waited = (
-            images + of_step,
-            seconds + step_s,
-            waited + record["data_wait"] * step_s,
-        )
-    measured = len(records) - first
-    return {
-        "measured": measured,
-        "images_per_second": images / seconds,
-        "data_wait": waited / seconds,
-        "seconds_per_step": seconds / measured,
-    }
-
-
-def _probe(
-    verb: str,
-    config: str | Path | None,
-    knobs: Mapping[str, Any],
-    folder: Path,
-    probe_s: float,
-    prefetched: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Run the first steps of the run itself, and stop it.
-
-    Returns:
-        The records of the steps, and the peak memory of the run and the size of the checkpoint
-        that it leaves behind, in GiB.
-    """
-    out = folder / "run"
-    own = {
-        "out": out,
-        "log_every_steps": 1,
-        "tensorboard": False,
-        "loggers": None,
-        "resume": False,
-        "overwrite": False,
-    }
-    settings = {**knobs, **own}
-    command = [sys.executable, "-m", "convnextv2", verb]
-    command += ["--config", str(config)] if config else []
-    command += [f"--{name}={_text(value)}" for name, value in settings.items()]
-    errors = folder / "errors"  # a file, because a pipe may become full
-    with (
-        errors.open("w") as file,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process,
-    ):
-        started = first = time.monotonic()
-        records: list[dict[str, Any]] = []
-        peak = 0
-        while process.poll() is None:
-            time.sleep(0.2)
-            peak = max(peak, peak_memory(process.pid))
-            records = _records(out)
-            if not records:
-                first = time.monotonic()
-            measured_s, enough = time.monotonic() - first, len(records) > 2 + prefetched
-            ended = measured_s > (probe_s if enough else 4 * probe_s) and len(records) > 2
-            if ended or time.monotonic() - started > _LONGEST_START_S:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(_LONGEST_START_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-    message = errors.read_text(errors="replace").strip()
-    records = _records(out)
-    if len(records) < 2:
-        last = (
-            message.splitlines()[-1].removeprefix("convnextv2: error: ")
-            if message
-            else "it ended before its second step"
-        )
-        raise ConvNeXtV2Error(f"the probe of {verb} took no step that could be measured: {last}")
-    return records, {
-        "memory_gib": peak / 2**30,
-        "checkpoint_gib": sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*"))
-        / 2**30,
-    }
-
-
-def _records(out: Path) -> list[dict[str, Any]]:
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [
-        record
-        for line in lines
-        if line.endswith("}") and (record := json.loads(line))["kind"] == "train"
-    ]
-
-
-def _text(value: Any) -> str:
-    return (
-        "[" + ", ".join(map(str, value)) + "]"
-        if isinstance(value, tuple | list)
-        else os.fspath(value)
-        if isinstance(value, Path)
-        else str(value)
-    )
 
 
 def _duration(hours: float) -> str:

@@ -4,7 +4,10 @@ import pytest
 from json_answers import read_answer
 from runs import SMALL, draw
 
+import convnextv2
 from convnextv2.cli import main
+from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.verbs.first_steps import pace
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,49 @@ def test_a_pace_without_a_batch_size_is_refused(
     command = [*command[:-6], "--batch_size", "4", "--images_per_second", "2", "--ranks", "99"]
     assert main(command) == 2
     assert "takes 396 images, and there are 48" in capsys.readouterr().err
+
+
+def test_plan_measures_the_recipe_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"epochs": 3, "num_samples": 512, "workers": 0, "device": "cpu"}
+    small |= {"batch_size": "auto", "global_batch": 128}
+    figures = convnextv2.plan(config="demo_pretrain", probe_seconds=1, json=True, **small)
+    assert figures["verb"] == "pretrain" and figures["steps"] == 3 * (512 // 128)
+    assert (
+        figures["images_per_second"] > 0 and figures["memory_gib"] > 0.1 and figures["disk_gib"] > 0
+    )
+    told = capsys.readouterr()
+    assert "3 epochs, 12 steps" in told.err and read_answer("plan", told.out) == figures
+
+
+def test_the_pace_is_of_all_images_over_all_time_after_what_was_prefetched() -> None:
+    """Batches of 8 come four at a time: three steps of 0.1 s after one that waits for 3.7 s."""
+    burst = [{"images_per_second": 8 / 3.7, "data_wait": 0.99}] + [
+        {"images_per_second": 80.0, "data_wait": 0.0}
+    ] * 3
+    ready = [{"images_per_second": 1.0, "data_wait": 0.5}] + [
+        {"images_per_second": 80.0, "data_wait": 0.0}
+    ] * 8
+    records = [record | {"step": step} for step, record in enumerate(ready + burst * 5, 1)]
+    sizes = {"batch_size": 8, "accumulate": 1, "batches_per_epoch": 10**6, "prefetched": 8}
+    found = pace(records, **sizes)
+    assert found.measured == 20
+    assert found.images_per_second == pytest.approx(8.0)
+    assert found.seconds_per_step == pytest.approx(1.0)
+    assert found.data_wait == pytest.approx(0.99 * 3.7 / 4)
+    assert pace(records[:2], **sizes).measured == 1
+
+
+def test_the_pace_knows_the_short_step_at_an_epochs_end() -> None:
+    records = [{"step": step, "images_per_second": 10.0, "data_wait": 0.0} for step in range(1, 6)]
+    found = pace(records, batch_size=10, accumulate=2, batches_per_epoch=3, prefetched=0)
+    # Steps 2 and 4 are of one batch.
+    assert found.images_per_second == pytest.approx(10.0)
+    assert found.seconds_per_step == pytest.approx(1.5)
+
+
+def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConvNeXtV2Error,
+        match="took no step that could be measured: data_dir = .*nowhere: no such folder",
+    ):
+        convnextv2.plan("train", config="small_data", data_dir=tmp_path / "nowhere")

@@ -1,0 +1,183 @@
+"""Run the first steps of a recipe in a process of its own, and measure them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.machine import peak_memory
+
+_LONGEST_START_S = 900.0
+
+
+@dataclass(frozen=True)
+class FirstSteps:
+    """What the first steps of a run left behind.
+
+    Attributes:
+        records: The training records, one for each step.
+        memory_bytes: The peak memory of the run's processes.
+        checkpoint_bytes: The size of the checkpoint.
+    """
+
+    records: list[dict[str, Any]]
+    memory_bytes: int
+    checkpoint_bytes: int
+
+
+def run_first_steps(
+    verb: str,
+    config: str | Path | None,
+    knobs: Mapping[str, Any],
+    out: Path,
+    *,
+    seconds: float,
+    prefetched: int,
+) -> FirstSteps:
+    """Start a run, and stop it after some steps.
+
+    Args:
+        verb: train or pretrain.
+        config: The YAML recipe of the run.
+        knobs: The knobs that are given beside it.
+        out: The run folder.
+        seconds: How long the steps after the first take. It may be four times as long until there
+            are more than 2 + `prefetched` steps.
+        prefetched: Batches that the workers had ready at the end of the first step.
+
+    Raises:
+        ConvNeXtV2Error: The run ended before its second step.
+    """
+    errors = out.with_suffix(".errors")  # a file, because a pipe may become full
+    with (
+        errors.open("w") as file,
+        subprocess.Popen(
+            _command(verb, config, knobs, out), stdout=subprocess.DEVNULL, stderr=file
+        ) as process,
+    ):
+        started = first = time.monotonic()
+        peak = 0
+        while process.poll() is None:
+            time.sleep(0.2)
+            peak = max(peak, peak_memory(process.pid))
+            done = len(_records(out))
+            now = time.monotonic()
+            if not done:
+                first = now
+            wanted_s = seconds if done > 2 + prefetched else 4 * seconds
+            if (done > 2 and now - first > wanted_s) or now - started > _LONGEST_START_S:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(_LONGEST_START_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+    records = _records(out)
+    if len(records) < 2:
+        lines = errors.read_text(errors="replace").strip().splitlines()
+        last = lines[-1].removeprefix("convnextv2: error: ") if lines else ""
+        raise ConvNeXtV2Error(
+            f"the probe of {verb} took no step that could be measured: "
+            f"{last or 'it ended before its second step'}"
+        )
+    checkpoint = sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*"))
+    return FirstSteps(records, peak, checkpoint)
+
+
+def _command(
+    verb: str, config: str | Path | None, knobs: Mapping[str, Any], out: Path
+) -> list[str]:
+    """Return the command of a run that records every step."""
+    settings = {
+        **knobs,
+        "out": out,
+        "log_every_steps": 1,
+        "tensorboard": False,
+        "loggers": None,
+        "resume": False,
+        "overwrite": False,
+    }
+    return [
+        *(sys.executable, "-m", "convnextv2", verb),
+        *(("--config", str(config)) if config else ()),
+        *(f"--{name}={_text(value)}" for name, value in settings.items()),
+    ]
+
+
+def _text(value: Any) -> str:
+    """Write the value of a knob as the command line takes it."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(str, value))}]"
+    return os.fspath(value) if isinstance(value, Path) else str(value)
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
+    """Read the training records of a run that may still be writing them."""
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [
+        record
+        for line in lines
+        if line.endswith("}") and (record := json.loads(line))["kind"] == "train"
+    ]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run learns.
+
+    Attributes:
+        measured: The number of steps that were measured.
+        images_per_second: Images per second.
+        data_wait: The share of the time spent waiting for data.
+        seconds_per_step: Seconds per step.
+    """
+
+    measured: int
+    images_per_second: float
+    data_wait: float
+    seconds_per_step: float
+
+
+def pace(
+    records: list[dict[str, Any]],
+    *,
+    batch_size: int,
+    accumulate: int,
+    batches_per_epoch: int,
+    prefetched: int,
+) -> Pace:
+    """Compute the pace from the record of each step.
+
+    The pace is that of all images over the whole time, because steps come in bursts if the data are
+    the bottleneck. The first step does not count.
+
+    Args:
+        records: The training records of the run, one for each step.
+        batch_size: Images in a batch.
+        accumulate: Batches in a step.
+        batches_per_epoch: Batches in an epoch.
+        prefetched: Batches that the workers had ready at the end of the first step. The steps that
+            use them do not count either, unless there are few others.
+    """
+    first = max(1, min(1 + math.ceil(prefetched / accumulate), len(records) // 2))
+    steps_per_epoch = math.ceil(batches_per_epoch / accumulate)
+    images, seconds, waited = 0, 0.0, 0.0
+    for record in records[first:]:
+        first_batch = (record["step"] - 1) % steps_per_epoch * accumulate  # in its epoch
+        images_of_step = min(accumulate, batches_per_epoch - first_batch) * batch_size
+        step_s = images_of_step / max(record["images_per_second"], 0.005)  # rounded to two places
+        images += images_of_step
+        seconds += step_s
+        waited += record["data_wait"] * step_s
+    measured = len(records) - first
+    return Pace(measured, images / seconds, waited / seconds, seconds / measured)
