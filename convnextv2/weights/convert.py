@@ -22,10 +22,8 @@ from convnextv2.errors import CheckpointError
 from convnextv2.files import replacing, sync_folder, write_json, write_text
 from convnextv2.lock import building
 from convnextv2.model.convnext import SIZES, ConvNeXtV2
-from convnextv2.model.detector import Detector
 from convnextv2.model.fcmae import FCMAE
 from convnextv2.model.pyramid import name_in_encoder
-from convnextv2.model.upernet import Segmentor
 from convnextv2.preprocessing import WARPS_FROM_PX, Preprocessing
 from convnextv2.text import brief
 from convnextv2.weights.build import build_model
@@ -155,17 +153,7 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
     if target == OURS:
         _write_ours(weights, out)
         return []
-    description, lines = weights.description, []
-    model = restore(weights)
-    if isinstance(model, FCMAE | Segmentor | Detector):
-        left_out = [name for name in weights.tensors if name_in_encoder(name) == name]
-        what = {"fcmae": "FCMAE's decoder", "segmentation": "The head of a segmentor"}.get(
-            description.kind, "The head of a detector"
-        )
-        lines.append(f"{what} is not part of this format: {len(left_out)} tensors are left out.")
-        if not isinstance(model, FCMAE):  # the classes are those of pixels or objects
-            description = replace(description, kind="encoder", class_names=[])
-        model = model.encoder
+    model, description, lines = _encoder_of(weights)
     fixed = fixed_by(model, target, is_file=out.suffix in FILE_SUFFIXES)
     if model.norm is None:  # a model without a final norm does not use its epsilon
         fixed.pop("norm_eps", None)
@@ -193,22 +181,40 @@ def _convert(weights: Weights, target: str, out: Path, allow_drift: bool) -> lis
                 "Class names and the preparation of images are not part of this file; a folder has "
                 "them."
             )
-    else:
-        labels = description.class_names
-        if description.kind == "multi_label":
-            lines.append(_several_labels_line(target))
-        if library_of(target) == "transformers" and distinct(labels) != labels:
-            lines.append(
-                "Classes of the same name get their number behind it, since label2id tells them "
-                "apart by name."
-            )
-        _write_folder(
-            out,
-            model,
-            replace(description, model=name, preprocessing=preparation),
-            tensors,
-            target,
-            weights,
+        return lines
+    written = replace(description, model=name, preprocessing=preparation)
+    _write_folder(out, model, written, tensors, target, weights)
+    return lines + _label_lines(description, target)
+
+
+def _encoder_of(weights: Weights) -> tuple[ConvNeXtV2, Description, list[str]]:
+    """Build the part of a network that other libraries have: a classifier or an encoder.
+
+    Returns:
+        The part, its description, and lines about what is left out.
+    """
+    model, description = restore(weights), weights.description
+    if isinstance(model, ConvNeXtV2):
+        return model, description, []
+    left_out = [name for name in weights.tensors if name_in_encoder(name) == name]
+    what = {"fcmae": "FCMAE's decoder", "segmentation": "The head of a segmentor"}.get(
+        description.kind, "The head of a detector"
+    )
+    line = f"{what} is not part of this format: {len(left_out)} tensors are left out."
+    if not isinstance(model, FCMAE):  # the classes are those of pixels or objects
+        description = replace(description, kind="encoder", class_names=[])
+    return model.encoder, description, [line]
+
+
+def _label_lines(description: Description, target: str) -> list[str]:
+    """Say what a folder of the target does not keep of the classes, or writes differently."""
+    labels, lines = description.class_names, []
+    if description.kind == "multi_label":
+        lines.append(_several_labels_line(target))
+    if library_of(target) == "transformers" and distinct(labels) != labels:
+        lines.append(
+            "Classes of the same name get their number behind it, since label2id tells them apart "
+            "by name."
         )
     return lines
 
