@@ -51,10 +51,10 @@ class Place:
         if self.world_size > 1:
             dist.barrier()
 
-    def share(self, *numbers: float) -> list[float]:
-        """Add numbers over all ranks, so that all of them decide alike.
+    def sum_numbers(self, *numbers: float) -> list[float]:
+        """Add numbers over all ranks, so that all of them make the same decision.
 
-        The ranks talk from CPU to CPU, so this does not wait for an accelerator.
+        The numbers are exchanged between CPUs, so this does not wait for an accelerator.
         """
         return [float(number) for number in self.sum(torch.tensor(numbers, dtype=torch.float64))]
 
@@ -67,12 +67,12 @@ class Place:
         return values
 
     def at_step(self, step: int) -> None:
-        """Tell the other ranks, in case that this one hangs, which step it is at."""
+        """Publish the current step, so that the other ranks can name it if this one hangs."""
         if _roll_call is not None:
             _roll_call.step = step
 
-    def least(self, value: int) -> int:
-        """Return the smallest of the numbers of all ranks, which are exchanged between CPUs."""
+    def min(self, value: int) -> int:
+        """Return the smallest of the numbers of all ranks, exchanged between CPUs."""
         if self.world_size == 1:
             return value
         smallest = torch.tensor(value)

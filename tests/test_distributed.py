@@ -186,5 +186,5 @@ def test_two_ranks_average_to_the_gradients_of_the_joint_batch(
 def test_one_rank_sums_and_agrees_with_itself() -> None:
     place = Place(torch.device("cpu"))
     assert place.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
-    assert place.share(True, False, 2.5) == [1.0, 0.0, 2.5]
+    assert place.sum_numbers(True, False, 2.5) == [1.0, 0.0, 2.5]
     assert place.gather("a") == ["a"]

@@ -105,7 +105,7 @@ def measure_answers(predictions: Predictions, answers: Answers, place: Place) ->
     """
     best = zip(predictions.indices.tolist(), predictions.classes[:, 0].tolist(), strict=True)
     judged = [one in answers[index] for index, one in best if answers.get(index)]
-    hits, images = place.share(sum(judged), len(judged))
+    hits, images = place.sum_numbers(sum(judged), len(judged))
     if not images:
         raise DataError("No image has a right class in the file of answers.")
     return SeveralAnswers(hits / images, int(images))

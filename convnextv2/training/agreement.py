@@ -1,4 +1,4 @@
-"""Decides at which steps the ranks agree whether to stop, to save, or to leave a step out."""
+"""Decide at which steps the ranks agree whether to stop, to save, or to leave a step out."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import time
 from dataclasses import dataclass
 
 _EVERY_S = 1.0
-"""About how often the ranks agree where that would hold up an accelerator, in seconds."""
+"""Seconds between two agreements on an accelerator, where each one makes the host wait."""
 _MAX_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """What all ranks agreed on after a step. Where they did not talk, it is nothing.
+    """What all ranks agreed on after a step. If they exchanged nothing, the defaults hold.
 
     Attributes:
-        is_line: Whether a line of the log is due after the step. All ranks know that by themselves.
+        is_log_due: Whether a line of the log is due after the step. Each rank knows that by itself.
         stops: Whether the run stops after it.
         is_bad: Whether the step is left out, because it is not finite on some rank.
         saves: Whether a checkpoint is due after it.
         losses: The sum and the number of the losses of all ranks since the last agreement.
     """
 
-    is_line: bool
+    is_log_due: bool
     stops: bool = False
     is_bad: bool = False
     saves: bool = False
@@ -30,12 +30,13 @@ class Agreed:
 
 
 class Agreement:
-    """The next step at which all ranks exchange what they know.
+    """Decides at which step all ranks next exchange what they know.
 
-    An exchange makes the host wait for the slowest rank, though the accelerator needs no answer. So
-    ranks exchange after every step only if the host waits for each step anyway, as on a CPU. Else
-    they do so about once a second, so that a stop comes about a second later. All ranks must come
-    to it at the same step, so which step that is follows from numbers that all of them have.
+    An exchange makes the host wait for the slowest rank, though the accelerator needs no answer.
+    Ranks therefore exchange after every step only if the host waits for each step anyway, as on a
+    CPU. Otherwise they exchange about once a second, so that a stop comes at most about a second
+    late. All ranks must exchange at the same step. That step is computed from numbers that all of
+    them have.
 
     Args:
         every_step: Whether to agree after each step.

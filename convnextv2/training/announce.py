@@ -14,13 +14,13 @@ from convnextv2.training.schedule import build_schedule, scaled_lr
 from convnextv2.training.start import Way
 
 _MANY_IMAGES = 50_000
-"""From this number of images on, training from random weights is nothing to mention."""
+"""With at least this many images, training from random weights needs no remark."""
 _MAX_COMPARED = 1_000_000
-"""Up to this number of training images, their names are compared with those for validation."""
+"""Names of training and validation images are compared up to this number of training images."""
 
 
 def say_notes(training: Source, validation: Source | None = None) -> None:
-    """Print the notes of the images, and whether validation can say anything."""
+    """Print the notes about the images, and warn of images in both training and validation."""
     for source in (training, validation):
         for note in source.notes if source else ():
             say(note)
@@ -29,9 +29,10 @@ def say_notes(training: Source, validation: Source | None = None) -> None:
 
 
 def overlap_line(training: Source, validation: Source | None) -> str:
-    """Say how many validation images are training images too; empty if there are none.
+    """Return a line about validation images that are training images too; empty if none are.
 
-    It goes by their names, and only up to a million training images, since it looks at each name.
+    Images are compared by name. This takes time for each name, so it is done only up to a million
+    training images.
     """
     if validation is None or len(training) > _MAX_COMPARED:
         return ""
@@ -45,7 +46,7 @@ def overlap_line(training: Source, validation: Source | None) -> str:
 
 
 def scratch_line(way: Way, images: int, *, classifies: bool = True) -> str:
-    """Say what random weights cost if there are few images; empty if that does not apply.
+    """Return a line on what random weights cost if images are few; empty if that does not apply.
 
     Args:
         way: How the run starts.
@@ -67,7 +68,7 @@ def scratch_line(way: Way, images: int, *, classifies: bool = True) -> str:
 def announcements(
     recipe: Recipe, global_batch: int, lr: float, dtype: torch.dtype, place: Place
 ) -> list[str]:
-    """Say what `auto` chose and what the user might not expect.
+    """Return lines about what `auto` chose and what the user might not expect.
 
     Args:
         recipe: The recipe of the run.

@@ -39,12 +39,12 @@ class BadStep:
     gradient_norm: float
 
 
-def complaint(bad: BadStep, where: str, *, is_exact: bool) -> str:
-    """Say what was not finite, and what to do.
+def bad_step_line(bad: BadStep, where: str, *, is_exact: bool) -> str:
+    """Return a line that says what was not finite and what to do.
 
     Args:
         bad: The step.
-        where: Where its batches are kept.
+        where: The file with its batches, and the names of their images.
         is_exact: Whether the step itself is known, or only that it was a recent one.
     """
     what = next((f"loss = {loss}" for loss in bad.losses if not math.isfinite(loss)), None)
@@ -70,7 +70,7 @@ class KeptStep:
         rank: The rank whose batches these are.
         losses: The loss of each batch.
         gradient_norm: The norm of the gradient averaged over ranks.
-        batches: The batches as the network got them.
+        batches: The batches that the network was given.
         names: The names of the images in each batch.
     """
 

@@ -19,11 +19,11 @@ from convnextv2.device import available_memory, choose_precision
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
-from convnextv2.training.memory import estimated_fit, memory_notes, out_of_memory
+from convnextv2.training.memory import largest_batch_by_estimate, memory_notes, out_of_memory
 from convnextv2.training.optim import build_optimizer
 
 _SPARE = 0.1
-"""Share of the free memory that stays free when a batch is tried, since not all of it is usable."""
+"""Share of the free memory that is kept free while a batch is tried, as not all of it is usable."""
 
 
 def settle_batch(
@@ -35,7 +35,7 @@ def settle_batch(
     *,
     images: int | None = None,
 ) -> Recipe:
-    """Decide how many images go through the network at once, and say if they may not fit.
+    """Decide how many images go through the network at once, and warn if they may not fit.
 
     Args:
         recipe: The recipe as the user gave it.
@@ -52,7 +52,7 @@ def settle_batch(
     settled = resolve_batch(
         recipe, model, forward, precision=precision, place=place, depths=depths, images=images
     )
-    if recipe.batch_size != "auto" and place.is_main:  # which is the one that prints
+    if recipe.batch_size != "auto" and place.is_main:  # only the main rank prints
         for line in memory_notes(
             model,
             forward,
@@ -78,7 +78,7 @@ def resolve_batch(
 ) -> Recipe:
     """Replace batch_size auto by a number, and derive accumulate from global_batch.
 
-    All ranks call this function, and all get the same numbers. A line names them.
+    All ranks must call this function together. They all get the same numbers, which are printed.
 
     Args:
         recipe: The recipe as the user gave it.
@@ -111,7 +111,7 @@ def resolve_batch(
         share = images // ranks * ranks
         global_batch = min(global_batch, share) if share else global_batch
     sizes = _divisors(_per_rank(global_batch, ranks))
-    fits = place.least(_fits(recipe, model, forward, precision, place, depths, sizes))
+    fits = place.min(_fits(recipe, model, forward, precision, place, depths, sizes))
     batch_size, accumulate = fit_batch(global_batch, ranks, fits)
     say(
         f"batch_size auto: {batch_size}, and accumulate {accumulate}, on {ranks} "
@@ -175,7 +175,7 @@ def largest_batch(
         finally:
             empty()
 
-    good, bad = -1, len(sizes)  # indices; doubling first, since large batches take long
+    good, bad = -1, len(sizes)  # indices; sizes are doubled first, since large batches take long
     ahead = 0
     while ahead < bad and fits(sizes[ahead]):
         good = ahead
@@ -244,9 +244,9 @@ def _fits(
 ) -> int:
     """Find how many images this rank can take at once, up to the largest of `sizes`."""
     if place.device.type == "cpu":  # running out of its memory would harm the whole machine
-        fits = estimated_fit(
+        fits = largest_batch_by_estimate(
             model, forward, averaged=recipe.ema, precision=precision, place=place,
-            beside=_bytes_in_loader(recipe, place),
+            extra_per_image=_bytes_in_loader(recipe, place),
         )  # fmt: skip
         return sizes[-1] if fits is None else min(fits, sizes[-1])
     return largest_batch(_trial(recipe, model, forward, precision, place, depths), sizes)

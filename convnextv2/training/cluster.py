@@ -33,7 +33,7 @@ BACKWARD = 2 / 3
 
 @dataclass(frozen=True)
 class Network:
-    """The part of a network that decides what is sent.
+    """The sizes of a network that decide how much is sent.
 
     Attributes:
         parameters: The number of all trained parameters. They are exchanged in float32.
@@ -60,8 +60,9 @@ class Cluster:
 
     Attributes:
         ranks: The number of devices.
-        link_gbit: What the slowest link of the ring sends and receives at the same time, in
-            Gbit/s: the network of a node, or the connection of two devices within one node.
+        link_gbit: The rate at which the slowest link of the ring can send and receive at the same
+            time, in Gbit/s. The link is the network of a node, or the connection of two devices
+            within one node.
         message_s: The delay of a message, in seconds.
     """
 
@@ -76,11 +77,11 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What each rank sends in a step.
+    """The data that each rank sends in a step.
 
     Attributes:
-        bytes_sent: Bytes.
-        messages: Messages that wait for one another.
+        bytes_sent: The number of bytes.
+        messages: The number of messages that are sent one after another.
     """
 
     bytes_sent: float

@@ -1,4 +1,4 @@
-"""Continue a run: what must be as it was, what may change, and where the run continues."""
+"""Decide what may change when a run is continued, and where it continues."""
 
 from __future__ import annotations
 
@@ -24,52 +24,43 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.values import show
 from convnextv2.training.state import Progress
 
-_FREE = frozenset(
-    (
-        *("out", "resume", "resume_allow", "overwrite", "device", "distribute", "rank_timeout_s"),
-        *(
-            "compile",
-            "shard",
-            "kernels",
-            "val_precision",
-            "val_while_train",
-            "val_every_epochs",
-            "patience",
-            "time",
-            "async_save",
-            "health_every_epochs",
-            "probe_every_epochs",
-            "probe_dir",
-        ),
-        *("save_every_epochs", "save_every_steps", "save_every_minutes", "keep_checkpoints"),
-        *("keep_policy", "mindcv_files", "log_every_steps", "tensorboard", "loggers", "bad_steps"),
-        "workers",
-        *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
-        *("labels", "label_separator", "shard_cache_gb"),
-        *("image_suffix", "bad_images", "data_wait_s", "init", "resume_init", "resume_opt"),
-        *(
-            "grad_checkpoint",
-            "batch_size",
-            "accumulate",
-            "global_batch",
-            "precision",
-            "class_order",
-        ),
-        *("crop_pct", "teacher", "unlabelled", "classes", "slide", "test_scales", "test_flip"),
-    )
-)
-"""Knobs that do not change what is learned, or whose effect is compared by itself.
+_WHERE = ("out", "resume", "resume_allow", "overwrite")
+"""Knobs that say where a run is and how it starts. They are not compared."""
 
-The latter are the names of the images, the images of a step over all ranks, and the arithmetic.
-"""
+_FREE = frozenset(
+    [
+        # where it runs, and how fast
+        *("device", "distribute", "rank_timeout_s", "workers", "kernels", "compile", "shard"),
+        "grad_checkpoint",
+        # how it is evaluated and examined
+        *("val_precision", "val_while_train", "val_every_epochs", "patience", "crop_pct"),
+        *("slide", "test_scales", "test_flip"),
+        *("health_every_epochs", "probe_every_epochs", "probe_dir"),
+        # how long it runs, and what it writes
+        *("time", "async_save", "save_every_epochs", "save_every_steps", "save_every_minutes"),
+        *("keep_checkpoints", "keep_policy", "mindcv_files", "bad_steps"),
+        *("log_every_steps", "tensorboard", "loggers"),
+        # where its images are and how they are read; their names and labels are compared
+        *("data_dir", "dataset", "dataset_download", "val_split", "columns", "images_dir"),
+        *("image_suffix", "bad_images", "data_wait_s", "shard_cache_gb", "unlabelled"),
+        *("labels", "label_separator", "classes", "class_order"),
+        # the weights that it started from, which are in its checkpoint
+        *("init", "resume_init", "resume_opt", "teacher"),
+        # the batch and the arithmetic, which are compared as conditions
+        *("batch_size", "accumulate", "global_batch", "precision"),
+    ]
+)
+"""Knobs that do not change what is learned, or whose effect is compared in another way."""
 
 _AT_ONCE = 2**20
-"""Labels that are hashed at once."""
+"""The number of labels that are hashed at once."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the result of a run depends on besides its recipe. A checkpoint records it.
+    """The conditions on which the result of a run depends, besides its recipe.
+
+    Each checkpoint records them.
 
     Attributes:
         images: Number of training images.
@@ -78,7 +69,7 @@ class Conditions:
         ranks: Number of processes that train.
         global_batch: Images in a step, over all ranks.
         accumulate: Batches in a step, on each rank.
-        asked: batch_size and accumulate as the recipe had them at the start.
+        asked: The batch_size and accumulate of the recipe at the start.
         steps_per_epoch: Steps in an epoch.
         precision: Arithmetic of the forward pass, such as "bfloat16".
         versions: Versions of this package and PyTorch, the kind of device, the kernels and the
@@ -99,8 +90,8 @@ class Conditions:
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Conditions:
         """Restore the conditions from a checkpoint. One of an older version may lack some."""
-        here = cls(**saved)
-        return replace(here, asked=(here.asked[0], here.asked[1]))
+        read = cls(**saved)
+        return replace(read, asked=(read.asked[0], read.asked[1]))
 
 
 def conditions(
@@ -119,7 +110,7 @@ def conditions(
         source: The training images.
         dtype: The precision of the forward pass.
         steps_per_epoch: Steps in an epoch.
-        asked: batch_size and accumulate as the recipe had them at the start.
+        asked: The batch_size and accumulate of the recipe at the start.
     """
     kernels = choice.in_use(place.device)
     assert isinstance(recipe.batch_size, int)
@@ -143,20 +134,24 @@ def conditions(
     )
 
 
-def check(
-    before: Recipe, now: Recipe, then: Conditions, here: Conditions, allowed: Collection[str]
+def check_changes(
+    old_recipe: Recipe,
+    new_recipe: Recipe,
+    old: Conditions,
+    new: Conditions,
+    allowed: Collection[str],
 ) -> list[str]:
-    """Compare a run with the settings that it is to be continued with.
+    """Compare a run with the settings with which it is to be continued.
 
     Args:
-        before: The recipe that the run was started with.
-        now: The recipe that it would be continued with.
-        then: The conditions when its checkpoint was written.
-        here: The conditions now.
+        old_recipe: The recipe that the run was started with.
+        new_recipe: The recipe that it would be continued with.
+        old: The conditions when its checkpoint was written.
+        new: The conditions now.
         allowed: Names of what may differ: knobs, images, ranks and precision.
 
     Returns:
-        Lines that name the differences that are allowed.
+        Lines about the differences that are allowed.
 
     Raises:
         RunError: A difference changes what is learned, and is not allowed.
@@ -164,111 +159,111 @@ def check(
     lines: list[tuple[str, str]] = []
     refused: list[tuple[str, str]] = []
     for name in Recipe.model_fields:
-        old, new = getattr(before, name), getattr(now, name)
-        if old == new or name in ("out", "resume", "resume_allow", "overwrite"):
+        was, will_be = getattr(old_recipe, name), getattr(new_recipe, name)
+        if was == will_be or name in _WHERE:
             continue
-        if now.time and before.time and name == "epochs":  # the given time decides it
+        if new_recipe.time and old_recipe.time and name == "epochs":  # the time decides the epochs
             continue
-        line = f"{name}: {show(old)} before, {show(new)} from here on"
-        raised = name == "epochs" and new > old
-        free = name in _FREE or raised
-        (lines if free or name in allowed else refused).append((name, line))
-    for name, line in _differences(before, now, then, here):
+        line = _change(name, show(was), show(will_be))
+        is_free = name in _FREE or (name == "epochs" and will_be > was)
+        (lines if is_free or name in allowed else refused).append((name, line))
+    for name, line in _differences(old_recipe, new_recipe, old, new):
         (lines if name in allowed or name == "versions" else refused).append((name, line))
     if refused:
         names = list(dict.fromkeys(name for name, _ in refused))
         raise RunError(
             f"resume: {len(refused)} thing{'s' * (len(refused) > 1)} changed that the result "
-            "depends "
-            f"on ({'; '.join(line for _, line in refused)}). Give the command as before, leave the "
-            f"recipe out (the run has its own), or allow it: --resume_allow {','.join(names)}."
+            f"depends on ({'; '.join(line for _, line in refused)}). Give the command as before, "
+            "leave the recipe out (the run has its own), or allow it: --resume_allow "
+            f"{','.join(names)}."
         )
     return [line for _, line in lines]
 
 
+def _change(what: str, was: object, will_be: object) -> str:
+    return f"{what}: {was} before, {will_be} from here on"
+
+
 def _differences(
-    before: Recipe, now: Recipe, then: Conditions, here: Conditions
+    old_recipe: Recipe, new_recipe: Recipe, old: Conditions, new: Conditions
 ) -> list[tuple[str, str]]:
     """Find the differences outside the recipe, each with the name under which it can be allowed."""
     found = []
-    if then.images and then.images != here.images:
-        line = f"training images: {then.images:,} before, {here.images:,} from here on"
+    if old.images and old.images != new.images:
+        line = _change("training images", f"{old.images:,}", f"{new.images:,}")
         found.append(("images", line))
-    elif then.names_sha256 and then.names_sha256 != here.names_sha256:
-        found.append(
-            ("images", f"the names of the {here.images:,} training images, or their order")
-        )
-    elif then.labels_sha256 and then.labels_sha256 != here.labels_sha256:
-        found.append(("images", f"the labels of the {here.images:,} training images"))
-    if then.global_batch and then.global_batch != here.global_batch:
-        line = f"images in a step: {then.global_batch} before, {here.global_batch} from here on"
-        same = (before.batch_size, before.accumulate) == (now.batch_size, now.accumulate)
-        found.append(("ranks" if same else "batch_size", line))
-    elif then.steps_per_epoch and then.steps_per_epoch != here.steps_per_epoch:
-        line = (
-            f"steps in an epoch: {then.steps_per_epoch} before, {here.steps_per_epoch} from here on"
-        )
-        if then.images == here.images:
+    elif old.names_sha256 and old.names_sha256 != new.names_sha256:
+        found.append(("images", f"the names of the {new.images:,} training images, or their order"))
+    elif old.labels_sha256 and old.labels_sha256 != new.labels_sha256:
+        found.append(("images", f"the labels of the {new.images:,} training images"))
+    old_batch = old_recipe.batch_size, old_recipe.accumulate
+    new_batch = new_recipe.batch_size, new_recipe.accumulate
+    if old.global_batch and old.global_batch != new.global_batch:
+        line = _change("images in a step", old.global_batch, new.global_batch)
+        found.append(("ranks" if old_batch == new_batch else "batch_size", line))
+    elif old.steps_per_epoch and old.steps_per_epoch != new.steps_per_epoch:
+        if old.images == new.images:
+            line = _change("steps in an epoch", old.steps_per_epoch, new.steps_per_epoch)
             found.append(("ranks", line))
-    if now.elastic and before.batch_size != now.batch_size:
-        line = f"images in a micro-batch: {before.batch_size} before, {now.batch_size} from here on"
-        found.append(("batch_size", line))
-    if then.precision and then.precision != here.precision:
-        line = f"arithmetic: {then.precision} before, {here.precision} from here on"
-        found.append(("precision", line))
-    for name, current in here.versions.items():
-        if then.versions.get(name, current) != current:
-            line = f"{name}: {then.versions.get(name)} before, {current} from here on"
-            found.append(("versions", f"{line}; the last bits of the result may differ"))
-    if then.ranks and then.ranks != here.ranks and not now.elastic:
-        line = f"ranks: {then.ranks} before, {here.ranks} from here on"
-        found.append(("versions", f"{line}; the last bits of the result may differ"))
+    if new_recipe.elastic and old_batch[0] != new_batch[0]:
+        found.append(("batch_size", _change("images in a micro-batch", old_batch[0], new_batch[0])))
+    if old.precision and old.precision != new.precision:
+        found.append(("precision", _change("arithmetic", old.precision, new.precision)))
+    bits = "; the last bits of the result may differ"
+    for name, current in new.versions.items():
+        if old.versions.get(name, current) != current:
+            found.append(("versions", _change(name, old.versions.get(name), current) + bits))
+    if old.ranks and old.ranks != new.ranks and not new_recipe.elastic:
+        found.append(("versions", _change("ranks", old.ranks, new.ranks) + bits))
     return found
 
 
-def keep_global_batch(recipe: Recipe, before: Recipe, then: Conditions, ranks: int) -> Recipe:
+def keep_global_batch(recipe: Recipe, old_recipe: Recipe, old: Conditions, ranks: int) -> Recipe:
     """Adapt the batch to a changed number of ranks, so that a step has as many images as before.
 
     A step then takes the same images, because ranks take turns in one common order.
 
     Args:
         recipe: The recipe that the run would be continued with.
-        before: The recipe in its recipe.yaml.
-        then: The conditions when its checkpoint was written.
+        old_recipe: The recipe in the run's recipe.yaml.
+        old: The conditions when its checkpoint was written.
         ranks: The number of ranks now.
 
     Returns:
-        The recipe. If it asks for the batch_size and accumulate of the start or of recipe.yaml,
-        and these no longer make the same step, they are replaced.
+        The recipe. If it has the batch_size and accumulate of the start or of recipe.yaml, and
+        these no longer make a step of the same images, they are replaced.
     """
     asked = recipe.batch_size, recipe.accumulate
-    if not then.global_batch or asked not in (then.asked, (before.batch_size, before.accumulate)):
+    if not old.global_batch or asked not in (
+        old.asked,
+        (old_recipe.batch_size, old_recipe.accumulate),
+    ):
         return recipe
-    each, rest = divmod(then.global_batch, ranks)
-    assert isinstance(recipe.batch_size, int), "a run has found what auto is"
+    each, rest = divmod(old.global_batch, ranks)
+    assert isinstance(recipe.batch_size, int), "auto is resolved when the run starts"
     if rest or recipe.batch_size * recipe.accumulate == each:
         return recipe
     size = max(size for size in range(1, recipe.batch_size + 1) if each % size == 0)
-    if recipe.elastic and size != recipe.batch_size:  # other sums; `check` refuses these ranks
+    if recipe.elastic and size != recipe.batch_size:  # sums would differ; `check_changes` refuses
         return recipe
     return recipe.model_copy(update={"batch_size": size, "accumulate": each // size})
 
 
-def convert_position(progress: Progress, then: Conditions, here: Conditions) -> None:
-    """Count a position in the middle of an epoch in the batches and steps that hold now.
+def convert_position(progress: Progress, old: Conditions, new: Conditions) -> None:
+    """Convert a position in the middle of an epoch to the current batches and steps.
 
     Args:
         progress: The position as it was saved. It is changed in place.
-        then: The conditions when it was saved.
-        here: The conditions now.
+        old: The conditions when it was saved.
+        new: The conditions now.
     """
-    if not then.global_batch:
+    if not old.global_batch:
         return
-    images = progress.batch // then.accumulate * then.global_batch
-    progress.batch = images // here.global_batch * here.accumulate
-    if then.steps_per_epoch != here.steps_per_epoch or then.global_batch != here.global_batch:
-        steps_in_epoch = progress.batch // here.accumulate
-        progress.step = progress.epoch * here.steps_per_epoch + steps_in_epoch
+    images = progress.batch // old.accumulate * old.global_batch
+    progress.batch = images // new.global_batch * new.accumulate
+    if old.steps_per_epoch != new.steps_per_epoch or old.global_batch != new.global_batch:
+        steps_in_epoch = progress.batch // new.accumulate
+        progress.step = progress.epoch * new.steps_per_epoch + steps_in_epoch
 
 
 def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection[str]) -> None:
@@ -277,7 +272,7 @@ def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection
     Args:
         before: The classes that the head was trained on, in order.
         now: The classes of the data, in order.
-        allowed: Names of what may differ.
+        allowed: Names of what may differ; "classes" allows renamed classes.
 
     Raises:
         CheckpointError: The data have other classes.
@@ -300,7 +295,7 @@ def check_classes(before: Sequence[str], now: Sequence[str], allowed: Collection
 def is_before(record: Mapping[str, Any], progress: Progress, position: float) -> bool:
     """Return whether a record is kept when a run goes back to a position.
 
-    The run writes the others again as it repeats those steps.
+    The other records are written again when the run repeats their steps.
 
     Args:
         record: A record of metrics.jsonl.
@@ -316,7 +311,7 @@ def is_before(record: Mapping[str, Any], progress: Progress, position: float) ->
 def _own_version() -> str:
     try:
         return version("convnextv2")
-    except PackageNotFoundError:  # it runs from its sources
+    except PackageNotFoundError:  # the package is not installed
         return "sources"
 
 
@@ -324,7 +319,7 @@ def _names_sha256(names: Sequence[str]) -> str:
     """Hash names relative to their common folder, so that a data set may move as a whole."""
     if isinstance(names, Stored):
         return names.names_sha256()
-    ends = [min(names), max(names)] if len(names) else []  # their common prefix is that of all
+    ends = [min(names), max(names)] if len(names) else []  # these two share the prefix of all
     shared = os.path.commonprefix(ends).rpartition("/")[0]
     digest = hashlib.sha256()
     for name in names:
@@ -340,6 +335,6 @@ def _labels_sha256(source: Source) -> str:
     if targets is None:
         return ""
     digest = hashlib.sha256()
-    for start in range(0, len(targets), _AT_ONCE):  # a part at a time: there may be a billion
+    for start in range(0, len(targets), _AT_ONCE):  # there may be a billion, so not all at once
         digest.update(np.ascontiguousarray(targets[start : start + _AT_ONCE], dtype="<i8").data)
     return digest.hexdigest()

@@ -2,9 +2,9 @@
 
 The first epoch is measured while the learning rate warms up. After it, the number of epochs that
 fit into the time is known, and the learning rate falls along a cosine over them. After every
-further epoch the number is corrected by what that epoch took, and the rest of the cosine is spread
-over the epochs that are left. So the learning rate of a step follows from what a checkpoint holds,
-and a run that is resumed goes on along the same cosine.
+further epoch, the number is corrected by the time that this epoch took, and the rest of the cosine
+is spread over the epochs that are left. The learning rate of a step thus follows from what a
+checkpoint holds, and a run that is resumed continues along the same cosine.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from convnextv2.training.schedule import warmup_lr
 from convnextv2.training.state import Progress
 
 _END_S = 3.0
-"""What a run takes at its end beside an evaluation: the last checkpoint, and the report."""
+"""Seconds that the end of a run takes besides an evaluation: the last checkpoint and report."""
 _MIN_EPOCHS = 2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is to end. A checkpoint holds it.
+    """How a run is to end. It is saved in each checkpoint.
 
-    Times are those that the run has taken, without pauses between two processes.
+    Times are measured from the start of the run, without the pauses between two processes.
 
     Attributes:
         elapsed_s: The time until now.
         epoch_began_s: The time at which the current epoch began.
-        epochs_s: What the last epochs took, with their evaluations.
-        eval_s: What the last evaluation took; 0 before the first.
+        epochs_s: The durations of the last epochs, with their evaluations.
+        eval_s: The duration of the last evaluation; 0 before the first.
         epochs: The number of epochs that the run will have; None in the first epoch.
         step: The number of steps that were done when that was decided.
         share: How much of the cosine was done then, from 0 to 1.
@@ -58,7 +58,7 @@ class Deadline:
     Args:
         seconds: The time for the whole run.
         progress: The position. Its plan is continued, and every new plan is put there.
-        place: This rank. The clock of the main rank counts.
+        place: This rank. The clock of the main rank decides.
         steps_per_epoch: Steps in an epoch.
         peak: The highest learning rate.
         floor: The lowest learning rate.
@@ -96,7 +96,7 @@ class Deadline:
 
     @property
     def epochs(self) -> int:
-        """The epochs that are planned. In the first epoch, more than one."""
+        """The number of epochs that are planned; at least two during the first epoch."""
         return self.plan.epochs or self._progress.epoch + _MIN_EPOCHS
 
     def left(self) -> float:
@@ -104,7 +104,7 @@ class Deadline:
         return max(0.0, self.seconds - self._elapsed())
 
     def note(self) -> None:
-        """Note the time after a step, so that a checkpoint knows what the run has taken."""
+        """Record the time after a step, so that a checkpoint has the duration of the run so far."""
         self._change(elapsed_s=self._elapsed())
 
     def _change(self, **values: Any) -> None:
@@ -130,7 +130,7 @@ class Deadline:
         return min(1.0, plan.share + (step - plan.step) * (1 - plan.share) / max(left, 1))
 
     def check_first_epoch(self, images: int) -> None:
-        """Check, as soon as it can be known, that the time is sufficient.
+        """Check that the time is sufficient, as soon as that can be known.
 
         Args:
             images: The number of training images.
@@ -172,7 +172,7 @@ class Deadline:
         )
 
     def close_epoch(self, eval_s: float) -> None:
-        """Note what an epoch took, after its evaluation.
+        """Record how long an epoch took, after its evaluation.
 
         Args:
             eval_s: The seconds that its evaluation took; 0 if there was none.
@@ -186,7 +186,7 @@ class Deadline:
         )
 
     def line(self) -> str:
-        """Say after the first epoch about how many fit."""
+        """Return a line that says, after the first epoch, about how many epochs fit."""
         plan = self.plan
         return (
             f"time = {duration(self.seconds)}: the first epoch ended after "

@@ -1,4 +1,4 @@
-"""Start a network for segmentation or detection from weights: its encoder, and what else fits.
+"""Start a network for segmentation or detection from weights: the encoder, and all that fits.
 
 Such a network has an attribute `encoder`, a `ConvNeXtV2`, and may have `class_tensors`: the names
 of tensors with rows for each class, or a mapping from these names to the number of rows before
@@ -24,10 +24,10 @@ from convnextv2.weights.opened import Weights
 def load_dense_init(
     network: nn.Module, weights: Weights, *, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Load weights into a network around an encoder, and say what happened to each.
+    """Load weights into a network around an encoder, and print what was done with each.
 
-    The encoder comes from any weights. Norms and heads come from weights of the same kind of
-    network only; of their classes, those with the same name are taken.
+    The encoder can come from any weights. Norms and heads can only come from weights of the same
+    kind of network. The rows of their classes are matched by name.
 
     Args:
         network: The network, with random weights.
@@ -63,21 +63,21 @@ def load_around(
 
     Args:
         network: The network, whose encoder is loaded.
-        encoder: What became of the encoder.
+        encoder: The report on how the encoder was loaded.
         tensors: The weights by canonical name.
         their_classes: The names of the weights' classes; empty if they are unknown.
         classes: The names of the network's classes.
 
     Returns:
-        What became of each tensor of the network.
+        A report on how each tensor of the network was loaded.
     """
     own = {
         name: tensor
         for name, tensor in network.state_dict().items()
         if name_in_encoder(name) == name
     }
-    told: Any = getattr(network, "class_tensors", ())
-    rows_of = dict(told) if isinstance(told, Mapping) else dict.fromkeys(told, (0, 1))
+    named: Any = getattr(network, "class_tensors", ())
+    rows_of = dict(named) if isinstance(named, Mapping) else dict.fromkeys(named, (0, 1))
     chosen, adapted = {}, list(encoder.adapted)
     left_out = [(name, why) for name, why in encoder.left_out if name not in own]
     for name in own:
@@ -113,24 +113,27 @@ def _rows_by_name(
     first: int,
     each: int,
 ) -> tuple[Tensor, int] | None:
-    """Take the rows of classes with the same name, or None if there are none.
+    """Copy the rows of classes that have the same name in both.
 
     Args:
         own: The network's tensor.
-        given: That of the weights.
+        given: The tensor of the same name in the weights.
         their_classes: The names of the weights' classes.
         classes: The names of the network's classes.
         first: Rows before those of the first class, which belong to the background.
         each: Rows of each class.
+
+    Returns:
+        A tensor like `own`, and the number of classes that were copied; None if there are none.
     """
     theirs = {name: row for row, name in enumerate(their_classes)}
     pairs = [(row, theirs[name]) for row, name in enumerate(classes) if name in theirs]
     fits = given.shape[1:] == own.shape[1:] and len(given) == first + each * len(their_classes)
     if not pairs or not fits:
         return None
-    made = own.detach().clone()
-    made[:first] = given[:first].to(made)
+    rows = own.detach().clone()
+    rows[:first] = given[:first].to(rows)
     for row, their_row in pairs:
         ours, start = first + each * row, first + each * their_row
-        made[ours : ours + each] = given[start : start + each].to(made)
-    return made, len(pairs)
+        rows[ours : ours + each] = given[start : start + each].to(rows)
+    return rows, len(pairs)

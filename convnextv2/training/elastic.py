@@ -1,6 +1,6 @@
 """Gradients that are bit for bit the same on any number of ranks.
 
-Floating-point addition is not associative, so a sum depends on where it is cut into parts. Here a
+Floating-point addition is not associative, so a sum depends on where it is cut into parts. Here, a
 step has a fixed number of micro-batches of a fixed size. Each micro-batch has its own random
 numbers, and gradients are added in a binary tree over the numbers of the micro-batches. A rank owns
 a whole subtree. The levels above it run between ranks that are neighbours, then between neighbours
@@ -57,7 +57,7 @@ def fix_threads(device: torch.device) -> str:
     )
 
 
-def start_alike(model: nn.Module) -> None:
+def broadcast_weights(model: nn.Module) -> None:
     """Give all ranks the weights of rank 0, as DistributedDataParallel does."""
     if dist.is_initialized():
         for tensor in model.state_dict().values():
@@ -79,24 +79,24 @@ class GradientTree:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._accumulate, self._place = accumulate, place
         self._waiting: list[tuple[int, list[Tensor]]] = []
-        self._taught = 0
+        self._with_images = 0
 
-    def chance(self, seed: int, step: int, i: int) -> torch.Generator:
+    def generator(self, seed: int, step: int, i: int) -> torch.Generator:
         """Return the random generator of this rank's i-th micro-batch in a step."""
         return stream(seed, "micro-batch", step, self._place.rank * self._accumulate + i)
 
-    def take(self, *, taught: bool) -> None:
+    def take(self, *, has_images: bool) -> None:
         """Take the gradients of the next micro-batch away from the parameters.
 
         Args:
-            taught: Whether the micro-batch had images. One without images counts as zeros.
+            has_images: Whether the micro-batch had images. One without images counts as zeros.
         """
         part = []
         for parameter in self._parameters:
             gradient = parameter.grad
             part.append(torch.zeros_like(parameter) if gradient is None else gradient)
             parameter.grad = None
-        self._taught += taught
+        self._with_images += has_images
         height = 0
         while self._waiting and self._waiting[-1][0] == height:
             left = self._waiting.pop()[1]
@@ -112,19 +112,19 @@ class GradientTree:
             have no gradient.
         """
         ((_, total),) = self._waiting
-        taught = int(self._place.share(self._taught)[0])
-        self._waiting, self._taught = [], 0
-        if not taught:
+        with_images = int(self._place.sum_numbers(self._with_images)[0])
+        self._waiting, self._with_images = [], 0
+        if not with_images:
             return 0
         if self._place.world_size > 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in total])
             add_over_ranks(flat, self._place.rank, self._place.world_size)
             parts = flat.split([gradient.numel() for gradient in total])
             total = [part.view_as(old) for part, old in zip(parts, total, strict=True)]
-        torch._foreach_div_(total, float(taught))
+        torch._foreach_div_(total, float(with_images))
         for parameter, gradient in zip(self._parameters, total, strict=True):
             parameter.grad = gradient
-        return taught
+        return with_images
 
 
 def add_over_ranks(flat: Tensor, rank: int, world_size: int) -> None:

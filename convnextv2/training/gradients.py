@@ -1,4 +1,7 @@
-"""Computes the gradients of a step: over its batches, or in an order that no rank changes."""
+"""Compute the gradients of a step.
+
+They are summed in the fastest way, or in an order that does not depend on the number of ranks.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ def backward(
 
     Args:
         model: The network, wrapped if gradients are averaged over ranks.
-        task: The loss.
+        task: The task, which computes the loss.
         batches: Batches with images.
         scaler: The scaler of gradients in float16.
         pace: The precision of the forward pass.
         place: This rank.
-        generator: The randomness of all the batches.
+        generator: The source of all random numbers of the loss.
 
     Returns:
         The loss of each batch, a scalar that the device may still compute.
@@ -60,16 +63,16 @@ def backward_in_order(
     *,
     step: int,
 ) -> list[Tensor]:
-    """Hand the gradient of each batch to the tree, which adds them in a fixed order.
+    """Compute the gradient of each batch, and let the tree add them in a fixed order.
 
     Args:
         model: The network.
-        task: The loss.
+        task: The task, which computes the loss.
         batches: All batches of the step. Some may have no images.
         scaler: The scaler of gradients in float16.
         pace: The seed of the run and the precision of the forward pass.
         place: This rank.
-        tree: What adds the gradients.
+        tree: Adds the gradients.
         step: The number of steps before this one.
 
     Returns:
@@ -79,13 +82,13 @@ def backward_in_order(
     for i, batch in enumerate(batches):
         has_images = task.size(batch) > 0
         if has_images:
-            generator = tree.chance(pace.seed, step, i)
+            generator = tree.generator(pace.seed, step, i)
             seed_from(generator)
             with place.autocast(pace.autocast):
                 loss = task.loss(model, batch, generator)
             scaler.scale(loss).backward()
             losses.append(loss.detach())
-        tree.take(taught=has_images)
+        tree.take(has_images=has_images)
     return losses
 
 
@@ -95,11 +98,14 @@ def seed_from(generator: torch.Generator) -> None:
 
 
 def clip(model: nn.Module, largest: float | None) -> Tensor:
-    """Scale the gradient down to a norm, if one is given, and return the norm that it had.
+    """Scale the gradient down to a maximum norm, if one is given.
 
     Args:
         model: The model that has the gradient.
         largest: The maximum norm; None for no limit.
+
+    Returns:
+        The norm of the gradient before it was scaled, a scalar.
     """
     if largest is None:
         return scalar(gradient_norm(model.parameters()))
@@ -109,8 +115,8 @@ def clip(model: nn.Module, largest: float | None) -> Tensor:
 def no_sync(model: nn.Module) -> Any:
     """Return a context in which gradients are accumulated on this rank and not averaged.
 
-    The gradients of a sharded model are always averaged: to keep them would take the memory of a
-    whole model, which sharding is to save.
+    The gradients of a sharded model are always averaged. Keeping them would take the memory of a
+    whole model, which sharding avoids.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return model.no_sync()

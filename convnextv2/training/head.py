@@ -1,4 +1,4 @@
-"""The rows of the classifier of a model that starts from weights."""
+"""Choose the rows of the head of a classifier that starts from weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def start_head(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Choose the rows of a new head from the head of other weights.
 
-    The shape of the head alone says nothing: a model of three animals fits data of three fruits.
+    A head of the right shape may still be a head of other classes: a model of three animals fits
+    data of three fruits. Rows are therefore matched by the names of their classes.
 
     Args:
         head: The new head, with random values. Classes without a matching row keep them.

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from convnextv2.errors import TrainingError
 
 MAX_SKIPPED = 10
-"""Number of steps in a row that may be left out. More cannot be an accident of a batch."""
+"""Steps in a row that may be left out. More of them cannot be an accident of a batch."""
 LARGEST_WEIGHT = 1e8
-"""No network that learns has larger weights, and one that an update threw there does not
+"""A network that learns has no larger weights, and one whose update made them larger does not
 recover."""
 _SPIKE = 2.0
 _STILL = 0.005
@@ -72,16 +72,16 @@ class LossWatch:
     Args:
         baseline: The loss of a model that has learned nothing, if it is known. For FCMAE with
             normalised targets, whose tiles have variance 1, predicting their mean costs 1.
-        losses: The means of earlier lines, if the run is continued.
+        losses: The means of earlier lines of the log, if the run is continued.
     """
 
     def __init__(self, baseline: float | None = None, losses: Sequence[float] = ()) -> None:
         self.baseline = baseline
         self._losses = deque(losses, maxlen=_LINES)
-        self._told = False
+        self._has_warned = False
 
-    def look(self, loss: float) -> str:
-        """Take the next mean loss.
+    def check(self, loss: float) -> str:
+        """Compare the next mean loss with those before it.
 
         Returns:
             A line for the user if the loss spikes or stands still; otherwise an empty text.
@@ -93,9 +93,9 @@ class LossWatch:
                 f"loss {loss:.4g}: a spike, {loss / usual:.1f} times the median of the lines "
                 f"before ({usual:.4g}). If it does not come down, lower lr or set clip_norm."
             )
-        if self.baseline is not None and not self._told and len(self._losses) == _LINES:
-            self._told = all(abs(loss / self.baseline - 1) < _STILL for loss in self._losses)
-            if self._told:
+        if self.baseline is not None and not self._has_warned and len(self._losses) == _LINES:
+            self._has_warned = all(abs(loss / self.baseline - 1) < _STILL for loss in self._losses)
+            if self._has_warned:
                 return (
                     f"loss {loss:.4g}: for {_LINES} lines, about what predicting the mean of each "
                     "tile costs. The model has collapsed, or has not begun to learn."
@@ -139,7 +139,7 @@ def feature_warnings(record: Mapping[str, Any], first: Mapping[str, Any] | None)
     return lines
 
 
-def collapse(precision: NDArray[np.float64], support: NDArray[np.int64]) -> str:
+def collapse_line(precision: NDArray[np.float64], support: NDArray[np.int64]) -> str:
     """Warn if a classifier gives the same answer to all images.
 
     Args:

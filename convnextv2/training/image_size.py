@@ -25,13 +25,13 @@ SIZES = (224, 192, 160, 128, 96, 64)
 MIN_EPOCHS = 20
 """A size is large enough for a run if this many epochs fit."""
 _TRAINING_SHARE = 0.85
-"""The part of the time that goes into steps. The rest is start, reading, evaluation and report."""
+"""Share of the time that steps take. The start, reading, evaluation and report take the rest."""
 _PROBES = (64, 128)
 _IMAGES = 32
 
 
 def settle_image_size(recipe: Recipe, model: nn.Module, images: int, place: Place) -> Recipe:
-    """Replace image_size auto by a number. All ranks get the same one, and a line names it.
+    """Replace image_size auto by a number, and print it. All ranks get the same one.
 
     Args:
         recipe: The recipe as the user gave it.
@@ -77,7 +77,7 @@ def measure_pace(
     place: Place,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Callable[[int], float]:
-    """Measure what a training image costs, by forward and backward passes on blank images.
+    """Measure how long a training image takes, by forward and backward passes on blank images.
 
     Args:
         model: A network that takes images. It is copied, and not changed.
@@ -87,7 +87,7 @@ def measure_pace(
 
     Returns:
         A function that takes a side in pixels, and returns the seconds for an image of that size.
-        It is the line through two measured sizes, since the work grows with the number of pixels.
+        It is linear in the number of pixels and fits two measured sizes.
     """
     trained = copy.deepcopy(model).to(place.device).train()
     channels = next(p.shape[1] for p in trained.parameters() if p.dim() == 4)

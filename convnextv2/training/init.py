@@ -1,4 +1,4 @@
-"""Start from weights: what the recipe and the network take from them."""
+"""Start from weights: complete the recipe from their description, and load them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _INFERRED = (
 
 
 def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
-    """Complete the recipe of a run that is continued, with what it inferred when it was started.
+    """Complete the recipe of a run that is continued with the values that it inferred at its start.
 
     Args:
-        recipe: The recipe as given. What it sets is kept.
+        recipe: The recipe as given. The values that it sets are kept.
         path: The run folder.
     """
-    if not (path / "recipe.yaml").is_file():  # MindCV's
+    if not (path / "recipe.yaml").is_file():  # the folder is one of MindCV
         return recipe
     own = Run(path).recipe
     names = [name for name in _INFERRED if name not in recipe.model_fields_set]
@@ -42,10 +42,10 @@ def infer_from_run(recipe: Recipe, path: Path) -> Recipe:
 
 
 def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[str]]:
-    """Add to a recipe what its initial weights tell, unless the user set it.
+    """Take from the initial weights what the recipe does not set.
 
-    These are the size, the channels, the stem, the forms of block and GELU, the epsilons, and the
-    statistics of the images.
+    This is the size of the network, its channels, its stem, the forms of block and GELU, the
+    epsilons, and the statistics of the images.
 
     Args:
         recipe: The recipe of the run.
@@ -59,16 +59,16 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
     """
     description = weights.description
     arguments: dict[str, Any] = {"inner_eps": 1e-6, "block": "v2"} | description.arguments
-    told: dict[str, Any] = {"model": description.model}
+    inferred: dict[str, Any] = {"model": description.model}
     if description.model == "custom":
-        told |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
+        inferred |= {"depths": tuple(arguments["depths"]), "dims": tuple(arguments["dims"])}
     same = ("stem_stride", "block", "gelu", "norm_eps", "inner_eps")
-    told |= {name: arguments[name] for name in same}
-    told["in_channels"] = arguments["in_channels"]
-    told |= _statistics(recipe, description.preprocessing)
+    inferred |= {name: arguments[name] for name in same}
+    inferred["in_channels"] = arguments["in_channels"]
+    inferred |= _statistics(recipe, description.preprocessing)
     new = {
         name: value
-        for name, value in told.items()
+        for name, value in inferred.items()
         if name not in recipe.model_fields_set and value != getattr(recipe, name)
     }
     if not new.keys() & {"model"}:
@@ -117,7 +117,7 @@ def load_init(
     named: int,
     keeps_classes: bool,
 ) -> dict[str, Any]:
-    """Load weights into a network, and say what happened to each.
+    """Load weights into a network, and print what was done with each.
 
     Args:
         model: The network, with random weights.
@@ -151,7 +151,7 @@ def load_init(
 
 
 def check_made_for(weights: Weights, model: ConvNeXtV2) -> None:
-    """Check that weights can compute anything, and say if they were made for another arithmetic.
+    """Check that weights are finite, and print a line if they were made for other arithmetic.
 
     Args:
         weights: The weights to start from.

@@ -1,4 +1,4 @@
-"""Keep what a run writes while it trains: its log, checkpoints, best weights and bad steps."""
+"""Write the files of a run while it trains: its log, checkpoints, best weights and bad steps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Learner:
 
 
 class Keeper:
-    """Writes what must outlive the process into the run folder.
+    """Writes everything that must outlive the process into the run folder.
 
     Only the main rank writes. If the model is sharded, every rank writes its part of a checkpoint.
 
@@ -84,7 +84,7 @@ class Keeper:
         if is_sharded(learner.model):
             self._channel = SideChannel(place, timeout_s=self._recipe.rank_timeout_s)
         self._saver = Saver(self._write, in_background=self._recipe.async_save)
-        self._told: set[str] = set()  # the images whose loss was announced
+        self._reported: set[str] = set()  # skipped images that were reported
         self._loggers: Loggers | None = None
         if self._recipe.loggers and place.is_main:
             config = self._recipe.model_dump(mode="json")
@@ -115,7 +115,7 @@ class Keeper:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a record to the log, to TensorBoard and to other loggers."""
-        self._saver.look()
+        self._saver.raise_failure()
         if self._place.is_main:
             self._run.log(record)
             if self._recipe.mindcv_files and record["kind"] == "epoch":
@@ -179,11 +179,11 @@ class Keeper:
     def close_epoch(self) -> None:
         """Finish an epoch after its evaluation was logged.
 
-        Say which images were left out, write MindCV's files, and prune the checkpoints.
+        This prints which images were left out, writes MindCV's files, and prunes the checkpoints.
         """
         skipped = self._task.loader.skipped
-        _tell_skipped(set(skipped) - self._told, self._place)
-        self._told.update(skipped)
+        _report_skipped(set(skipped) - self._reported, self._place)
+        self._reported.update(skipped)
         self._saver.wait()
         folder = self._run.checkpoint_of(self._progress.epoch, self._progress.step)
         if not self._place.is_main or folder is None:
@@ -213,10 +213,10 @@ class Keeper:
         self._saver.wait()
 
     def give_up(self) -> None:
-        """Wait for the last save and say what was left out, at the end of a run that failed."""
+        """Wait for the last save and print what was left out, at the end of a run that failed."""
         with suppress(OSError, RuntimeError):
             self._saver.wait()
-        _tell_skipped(set(self._task.loader.skipped) - self._told)
+        _report_skipped(set(self._task.loader.skipped) - self._reported)
 
     def close(self) -> None:
         """Close TensorBoard's file and the other loggers."""
@@ -230,7 +230,7 @@ class Keeper:
             self._run.save_checkpoint(checkpoint)
         else:
             self._run.save_sharded_checkpoint(checkpoint, self._channel)
-        # At the end of an epoch, what to keep follows from its evaluation.
+        # At the end of an epoch, the evaluation decides which checkpoints are kept.
         if checkpoint.progress["batch"] and self._place.is_main:
             self._prune()
 
@@ -291,7 +291,7 @@ def _described(
     return replace(description, training=training)
 
 
-def _tell_skipped(skipped: Collection[str], place: Place | None = None) -> None:
-    """Say which images were left out, on all ranks, or only on this one if there is no place."""
+def _report_skipped(skipped: Collection[str], place: Place | None = None) -> None:
+    """Print which images were left out, on all ranks if `place` is given, else on this one."""
     names = set(skipped) if place is None else set().union(*place.gather(sorted(skipped)))
     say_left_out(names, "training image")

@@ -1,9 +1,9 @@
 """Loggers of other projects: Weights & Biases, MLflow and trackio.
 
-They get what `metrics.jsonl` gets. Each works in a thread of its own, so that a slow or dead server
-never holds up a step. Whatever goes wrong in a logger is reported in one line. That logger is then
-off, and the run goes on. A run that is resumed goes on in the same run of the logger. Nothing is
-imported unless it is asked for.
+They get the same records as `metrics.jsonl`. Each works in a thread of its own, so that a slow or
+dead server never holds up a step. If a logger fails, one line reports the reason, the logger is
+switched off, and training goes on. A run that is resumed continues the same run of the logger.
+Their packages are imported only if they are used.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from convnextv2.files import write_json
 from convnextv2.text import plain
 
 FOLDER = "loggers"
-"""The folder in the run that holds which runs of the loggers belong to it, and W&B's files."""
+"""The folder in the run that names the runs of the loggers, and that holds W&B's files."""
 
 _LONGEST_OPEN_S = 30.0
 _LONGEST_CLOSE_S = 60.0
 _PROJECT = "convnextv2"
 
 
-class About(NamedTuple):
-    """What a logger is told at its start.
+class RunInfo(NamedTuple):
+    """The run, as a logger needs to know it at its start.
 
     Attributes:
         folder: Where the logger may write.
         name: The name of the run, for people.
         config: The recipe, as JSON types.
-        key: What the logger called this run at the first start; empty at the first start.
+        key: The name that the logger gave this run at its first start; empty at the first start.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Sink(NamedTuple):
     """An open run of a logger.
 
     Attributes:
-        key: What the logger calls this run.
+        key: The name that the logger gives this run.
         log: Takes figures by name, and the step.
         close: Ends the run.
         note: A line for people; empty for none.
@@ -81,12 +81,12 @@ class Loggers:
             channel.is_settled.wait(max(0.0, deadline - time.monotonic()))
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Hand a record of metrics.jsonl to the loggers. This does not wait for them."""
+        """Pass a record of metrics.jsonl to the loggers. This does not wait for them."""
         for channel in self._channels:
             channel.queue.put((scalars(record), record["step"]))
 
     def close(self) -> None:
-        """Wait until everything is logged, but not for long."""
+        """Wait until everything is logged, for at most a minute."""
         deadline = time.monotonic() + _LONGEST_CLOSE_S
         for channel in self._channels:
             channel.queue.put(None)
@@ -114,7 +114,7 @@ class _Channel:
     def __init__(self, name: str, run: Path, config: Mapping[str, Any]) -> None:
         self.name, self._run, self._config = name, run, config
         self.queue: Queue[tuple[Mapping[str, float], int] | None] = Queue()
-        self.is_settled = Event()  # it is open or off
+        self.is_settled = Event()  # set when the logger is open or off
         self.thread = Thread(target=self._work, name=f"logger-{name}", daemon=True)
         self.thread.start()
 
@@ -141,7 +141,7 @@ class _Channel:
         kept = folder / f"{self.name}.json"
         key = str(json.loads(kept.read_text())["run"]) if kept.is_file() else ""
         name = self._run.resolve().name
-        sink = _OPEN[self.name](About(folder, name, self._config, key))
+        sink = _OPEN[self.name](RunInfo(folder, name, self._config, key))
         if sink.key != key:
             write_json(kept, {"run": sink.key})
         if sink.note:
@@ -149,25 +149,25 @@ class _Channel:
         return sink
 
 
-def _wandb(about: About) -> Sink:
+def _wandb(info: RunInfo) -> Sink:
     import wandb
 
-    key = about.key or uuid.uuid4().hex[:12]
+    key = info.key or uuid.uuid4().hex[:12]
     is_offline = "WANDB_MODE" not in os.environ and not _knows_wandb()
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", _PROJECT),
-        name=about.name,
+        name=info.name,
         id=key,
         resume="allow",
-        dir=str(about.folder),
-        config=dict(about.config),
-        # It would ask for a key on the terminal.
+        dir=str(info.folder),
+        config=dict(info.config),
+        # Without a key, it would ask for one on the terminal.
         **({"mode": "offline"} if is_offline else {}),
     )
-    # Its own steps only grow. A resumed run repeats the steps since its checkpoint.
+    # W&B's own steps can only increase, but a resumed run repeats the steps since its checkpoint.
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
-    note = f"no key for it is known, so it works offline. Later: wandb sync {about.folder}/wandb/*"
+    note = f"no key for it is known, so it works offline. Later: wandb sync {info.folder}/wandb/*"
     return Sink(
         key,
         lambda figures, step: run.log({**figures, "step": step}),
@@ -187,21 +187,21 @@ def _knows_wandb() -> bool:
         return False
 
 
-def _mlflow(about: About) -> Sink:
+def _mlflow(info: RunInfo) -> Sink:
     import mlflow
     from mlflow.entities import Metric, Param
 
     client = mlflow.MlflowClient()
-    key = about.key
+    key = info.key
     if key:
         client.update_run(key, status="RUNNING")
     else:
         title = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
         experiment = client.get_experiment_by_name(title)
         number = experiment.experiment_id if experiment else client.create_experiment(title)
-        key = client.create_run(number, run_name=about.name).info.run_id
-        parameters = [Param(name, str(value)[:500]) for name, value in about.config.items()]
-        for start in range(0, len(parameters), 100):  # it takes no more at once
+        key = client.create_run(number, run_name=info.name).info.run_id
+        parameters = [Param(name, str(value)[:500]) for name, value in info.config.items()]
+        for start in range(0, len(parameters), 100):  # a batch takes no more
             client.log_batch(key, params=parameters[start : start + 100])
 
     def log(figures: Mapping[str, float], step: int) -> None:
@@ -211,20 +211,20 @@ def _mlflow(about: About) -> Sink:
     return Sink(key, log, lambda: client.set_terminated(key))
 
 
-def _trackio(about: About) -> Sink:
+def _trackio(info: RunInfo) -> Sink:
     import trackio
 
-    key = about.key or f"{about.name}-{uuid.uuid4().hex[:6]}"  # its runs are known by their names
+    key = info.key or f"{info.name}-{uuid.uuid4().hex[:6]}"  # its runs are known by their names
     run = trackio.init(
         project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
         name=key,
-        config=dict(about.config),
+        config=dict(info.config),
         resume="allow",
     )
     return Sink(key, lambda figures, step: run.log(dict(figures), step=step), run.finish)
 
 
-_OPEN: dict[str, Callable[[About], Sink]] = {
+_OPEN: dict[str, Callable[[RunInfo], Sink]] = {
     "wandb": _wandb,
     "mlflow": _mlflow,
     "trackio": _trackio,

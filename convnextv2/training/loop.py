@@ -6,80 +6,57 @@ inside a batch. Everything that does not happen in every step is an `if`.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convnextv2.data.chance import stream
 from convnextv2.distributed import Place
-from convnextv2.ending import ENDS
 from convnextv2.errors import DataError, Stopped, TrainingError
 from convnextv2.training.agreement import Agreed, Agreement
-from convnextv2.training.bad_step import BadStep, complaint
+from convnextv2.training.bad_step import BadStep, bad_step_line
 from convnextv2.training.deadline import Deadline
 from convnextv2.training.elastic import GradientTree
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.gradients import backward, backward_in_order, clip, seed_from
 from convnextv2.training.health import MAX_SKIPPED, LossWatch
+from convnextv2.training.keeper import Keeper
 from convnextv2.training.pace import Pace, is_due
 from convnextv2.training.progress import Display
+from convnextv2.training.rescue import Rescue
 from convnextv2.training.shard import whole_model
 from convnextv2.training.state import Progress
+from convnextv2.training.steps import steps_of_epoch
+from convnextv2.training.stop import stop_requests
 from convnextv2.training.task import Examine, Task
 from convnextv2.training.window import Window
 
 
-class Keeper(Protocol):
-    """The part of `training.keeper.Keeper` that the loop needs."""
-
-    @property
-    def needs_all_ranks(self) -> bool:
-        """Whether a checkpoint can only be written if all ranks take part."""
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Log a record."""
-
-    def save(self, wait: bool) -> None:
-        """Write a checkpoint. If `wait` is True, it must be on the disk when this returns."""
-
-    def keep_best(self, figures: dict[str, float]) -> None:
-        """Remember an evaluation of the weights that the model holds."""
-
-    def close_epoch(self) -> None:
-        """Finish an epoch after its evaluation was logged."""
-
-    def keep_bad(self, bad: BadStep) -> str:
-        """Keep the batches of a step that is not finite, and return where and what they are."""
-
-
 @dataclass
 class Loop:
-    """Trains from `progress` to the end of `pace.epochs`, or until `pace.patience` is exhausted.
+    """Trains from `progress` until `pace.epochs` are done or `pace.patience` is exhausted.
 
     Args:
         model: The network on its device, wrapped if gradients are averaged over ranks.
         task: The batches, the loss and the evaluation. The loop puts the averaged weights into the
             model before it evaluates.
-        keeper: Writes what must outlive the process.
-        pace: How long the loop runs, and how often it does what.
+        keeper: Writes the log, the checkpoints and the best weights.
+        pace: How long the loop runs, and how often it logs, evaluates and saves.
         optimizer: The optimizer. Its groups have an "lr_scale".
         lr_at: Maps a step to its learning rate.
         average: The moving average of the weights; None if there is none.
         scaler: The scaler of gradients in float16. It is disabled in every other precision.
         progress: The position of the run. It is updated as the run goes on.
         place: This rank.
-        watch: Watches the losses of the log; None for no watch.
-        tree: Adds gradients in an order that does not depend on the ranks; None to add them in the
-            fastest way.
-        deadline: Decides the number of epochs while the run goes on; None for those of `pace`.
+        watch: Warns if the losses of the log jump or stand still; None for no warnings.
+        tree: Adds gradients in an order that does not depend on the number of ranks; None to add
+            them in the fastest order.
+        deadline: Decides the number of epochs during the run; None for the number in `pace`.
         examine: Examines the model before the first step and after epochs; None for nothing.
     """
 
@@ -101,10 +78,10 @@ class Loop:
     def __post_init__(self) -> None:
         if self.deadline is not None:
             self.pace = replace(self.pace, epochs=self.deadline.epochs)
-        # Reading a loss waits for the device. That is cheap on a CPU; elsewhere it is done only if
-        # needed.
-        self._looks_always = self.place.device.type == "cpu" or self.pace.skip_bad
-        self._agreement = Agreement(every_step=self._looks_always or self.place.world_size == 1)
+        # Reading a loss makes the host wait for the device. That costs nothing on a CPU; on other
+        # devices it is done only if needed.
+        self._reads_every_loss = self.place.device.type == "cpu" or self.pace.skip_bad
+        self._agreement = Agreement(every_step=self._reads_every_loss or self.place.world_size == 1)
         self._window = Window(self.progress)
         self._skipped_in_a_row = 0
         self._saved_at = time.monotonic()
@@ -115,8 +92,9 @@ class Loop:
         Raises:
             TrainingError: The loss, the gradient or the weights are not finite.
             Stopped: SIGINT, SIGTERM or SIGHUP asked for a stop. A checkpoint is written first.
-            BaseException: Any other error, for example with an image, an evaluation or a disk. If
-                the weights are whole, a checkpoint is written first, so that no step is lost.
+            BaseException: Any other error, for example of an image, an evaluation or a disk. Unless
+                it came in the middle of an update, a checkpoint is written first, so that no step
+                is lost.
         """
         progress = self.progress
         with (
@@ -140,11 +118,11 @@ class Loop:
                 self._run_epoch()
 
     def _run_epoch(self) -> None:
-        """Train on what is left of an epoch, save it, evaluate it and log it."""
+        """Train on the rest of an epoch, then save, evaluate and log."""
         progress, window = self.progress, self._window
         self.model.train()
         began = time.perf_counter()
-        has_learned = progress.batch > 0  # batches before a resumed position are not known here
+        has_learned = progress.batch > 0  # a resumed run has learned before
         for group in steps_of_epoch(self.task, self.pace, progress, self.place, window):
             has_learned |= self._step(group)
         if not has_learned:
@@ -166,21 +144,21 @@ class Loop:
                 self._display.text(self.deadline.line())
         if self.pace.saves_after(progress.epoch):
             self._save()  # before the evaluation, which may fail
-        # The evaluation may take longer than a launcher waits, so a stop comes before it.
-        [stop] = self.place.share(self._stop_requested())
+        # The evaluation may take longer than a launcher waits, so the run stops before it.
+        [stop] = self.place.sum_numbers(self._stop_requested())
         if stop:
             raise self._stopped()
         self._close_epoch(began=began, trained_s=trained_s)
         window.restart()
 
     def _step(self, group: list[Any]) -> bool:
-        """Make a step, and log and save what is due after it.
+        """Make a step, then log and save if it is due.
 
         Args:
             group: The batches of the step on this rank.
 
         Returns:
-            Whether there was anything to learn from.
+            Whether any batch of the step had images.
         """
         progress, window, scaler = self.progress, self._window, self.scaler
         # ---- one step: all of its randomness follows from (seed, step, rank), or from ----
@@ -227,10 +205,10 @@ class Loop:
 
         Args:
             group: The batches of the step on this rank.
-            generator: The randomness of the step.
+            generator: The source of all random numbers of the step.
 
         Returns:
-            The loss of each batch with images, and whether any rank learns from the step.
+            The loss of each batch with images, and whether any rank has a gradient to apply.
         """
         model, task, scaler, pace, place = (
             self.model, self.task, self.scaler, self.pace, self.place,
@@ -250,64 +228,64 @@ class Loop:
         return losses, bool(losses)
 
     def _agree(self) -> Agreed:
-        """Agree with all ranks on what becomes of the step.
+        """Agree with all ranks on whether to take the step, to save, and to stop.
 
-        All ranks take it or leave it out, save and stop together. What they do not agree on now,
-        such as a stop, they agree on at one of the next steps.
+        All ranks must do the same. If no exchange is due now, a request such as a stop is answered
+        at one of the next steps.
         """
         step, pace = self.progress.step, self.pace
-        is_line = is_due(step + 1, every=pace.log_every_steps, last=pace.total_steps)
-        is_bad = (self._looks_always or is_line) and not self._window.look()
-        is_late = (
+        is_log_due = is_due(step + 1, every=pace.log_every_steps, last=pace.total_steps)
+        is_bad = (self._reads_every_loss or is_log_due) and not self._window.read_losses()
+        is_save_due = (
             pace.save_every_s is not None and time.monotonic() > self._saved_at + pace.save_every_s
         )
-        if not self._agreement.is_due(step) and not is_line:
-            return Agreed(is_line=False)
-        stops, bad, saves, step_s, *losses = self.place.share(
-            self._stop_requested(), is_bad, is_late, self._agreement.step_s(),
+        if not self._agreement.is_due(step) and not is_log_due:
+            return Agreed(is_log_due=False)
+        stopping, bad, saving, step_s, *losses = self.place.sum_numbers(
+            self._stop_requested(), is_bad, is_save_due, self._agreement.step_s(),
             *self._window.unshared(),
         )  # fmt: skip
         self._agreement.plan(step, step_s / self.place.world_size)
-        return Agreed(is_line, stops > 0, bad > 0, saves > 0, (losses[0], losses[1]))
+        return Agreed(is_log_due, stopping > 0, bad > 0, saving > 0, (losses[0], losses[1]))
 
     def _leave_out(self, group: list[Any], losses: list[Tensor], norm: Tensor) -> None:
-        """Keep the batches of a step that is not finite, and end the run unless it may go on.
+        """Keep the batches of a step that is not finite, and end the run unless it may continue.
 
         Raises:
-            TrainingError: Such a step ends the run, or there were too many of them in a row.
+            TrainingError: Such steps end the run, or there were too many of them in a row.
         """
         self._skipped_in_a_row += 1
         batches = [batch for batch in group if self.task.size(batch)]
         found = BadStep(self.progress.step, batches, [float(loss) for loss in losses], float(norm))
         where = self.keeper.keep_bad(found)
         if not self.pace.skip_bad or self._skipped_in_a_row > MAX_SKIPPED:
-            raise TrainingError(complaint(found, where, is_exact=self._looks_always))
+            raise TrainingError(bad_step_line(found, where, is_exact=self._reads_every_loss))
         step, epoch = self.progress.step + 1, self._epoch_after(len(group))
         self.keeper.log({"kind": "bad step", "step": step, "epoch": epoch, "kept": where})
         self._display.text(f"step {step}: not finite, so left out. It is kept in {where}.")
 
     def _epoch_after(self, batches: int) -> float:
-        """Return the position in epochs after some more batches, as the log has it."""
+        """Return the position in epochs after some more batches, rounded as in the log."""
         done = self.progress.batch + batches
         return round(self.progress.epoch + done / self.pace.batches_per_epoch, 4)
 
     def _close_step(self, batches: int, lr: float, agreed: Agreed) -> None:
-        """Log a step that is done, if it is due; then stop or save as agreed.
+        """Log a finished step if that is due; then stop or save as agreed.
 
         Args:
             batches: The batches of the step on this rank.
-            lr: Its learning rate.
-            agreed: What all ranks agreed on.
+            lr: The learning rate of the step.
+            agreed: What all ranks agreed on after the step.
         """
         progress, window, pace = self.progress, self._window, self.pace
         window.add_images(batches * pace.batch_size * self.place.world_size)
-        if agreed.is_line and window.loss_count:
+        if agreed.is_log_due and window.loss_count:
             where = {"step": progress.step, "epoch": self._epoch_after(0)}
             figures = window.figures()
             record = {"kind": "train", **where, "lr": lr, **figures}
             self.keeper.log(record)
             self._display.line(record)
-            if self.watch is not None and (line := self.watch.look(figures["loss"])):
+            if self.watch is not None and (line := self.watch.check(figures["loss"])):
                 self._display.text(line)
             if self.deadline is not None:
                 self.deadline.check_first_epoch(len(self.task.loader.source))
@@ -365,14 +343,14 @@ class Loop:
         if self.deadline is not None:
             self.deadline.close_epoch(total_s - trained_s if figures or examined else 0.0)
         if progress.is_out_of(pace.patience) and not pace.saves_after(progress.epoch):
-            keeper.save(False)  # it is the last epoch, which is always saved
+            keeper.save(False)  # the last epoch is always saved
         keeper.close_epoch()
 
     def _log_examined(self) -> bool:
-        """Examine the model, or its average if there is one, and log what was found.
+        """Examine the model, or its average if there is one, and log the results.
 
         Returns:
-            Whether anything was examined.
+            Whether there were any results.
         """
         if self.examine is None:
             return False
@@ -390,119 +368,3 @@ class Loop:
     def _averaged(self) -> AbstractContextManager[object]:
         """Return a context in which the model has the averaged weights, if there are any."""
         return self.average.in_model() if self.average is not None else nullcontext()
-
-
-@dataclass
-class Rescue:
-    """Writes a checkpoint if an error ends the loop, so that no step is lost.
-
-    Attributes:
-        keeper: Writes the checkpoint.
-        window: The losses that belong to it.
-        progress: The position that belongs to it.
-        place: This rank.
-        is_whole: Whether weights, average and optimizer all belong to `progress.step`. If they do
-            not, nothing is written.
-    """
-
-    keeper: Keeper
-    window: Window
-    progress: Progress
-    place: Place
-    is_whole: bool = True
-
-    def __enter__(self) -> Rescue:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None or not self.is_whole:
-            return
-        # Another error may be that of one rank alone, and the others would not come to save.
-        if self.keeper.needs_all_ranks and not isinstance(error, Stopped | TrainingError):
-            error.add_note(
-                "The steps since the last checkpoint are not saved: a sharded run is saved by all "
-                "ranks together."
-            )
-            return
-        try:
-            if self.place.world_size == 1:
-                self.window.settle(self.place)
-            self.window.remember(self.progress)
-            self.keeper.save(True)
-        except (OSError, TrainingError) as failure:  # the disk itself may have failed
-            why = f" ({str(failure).rstrip('.')})" if str(failure) != str(error) else ""
-            error.add_note(f"The steps since the last checkpoint are not saved{why}.")
-
-
-def steps_of_epoch(
-    task: Task, pace: Pace, progress: Progress, place: Place, window: Window
-) -> Iterator[list[Any]]:
-    """Yield the batches of each step that is left in the epoch, and measure the wait for them.
-
-    Args:
-        task: The batches.
-        pace: How many of them belong to a step.
-        progress: The position of the run, which the loop moves on between two steps.
-        place: This rank, which tells the others where it waits.
-        window: What measures the wait.
-    """
-    groups = in_groups(rest_of_epoch(task, pace, progress), pace.accumulate)
-    while True:
-        place.at_step(progress.step)
-        with window.waiting():
-            group = next(groups, None)
-        if group is None:
-            return
-        yield group
-
-
-def rest_of_epoch(task: Task, pace: Pace, progress: Progress) -> Iterable[Any]:
-    """Return the batches of the current epoch that are not done yet.
-
-    If the number of ranks has changed since the start of a run, its loader may have a batch or two
-    more in an epoch. The run keeps the number that it had.
-    """
-    batches = task.loader.batches(progress.epoch, progress.batch)
-    if len(task.loader) > pace.batches_per_epoch:
-        return islice(batches, pace.batches_per_epoch - progress.batch)
-    return batches
-
-
-def in_groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Group batches into lists of `size`. The last list may be shorter."""
-    group: list[Any] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Let signals ask for a stop after the current step. A second SIGINT interrupts.
-
-    These are SIGINT, SIGTERM, and SIGHUP, which comes when the terminal is closed and which nohup
-    has ignored.
-
-    Yields:
-        A function that returns whether a stop was asked for.
-    """
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        if number in received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    with ExitStack() as stack:
-        try:
-            for number in ENDS:
-                if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
-                    continue
-                stack.callback(signal.signal, number, signal.signal(number, remember))
-        except ValueError:  # not in the main thread: whoever owns the signals keeps them
-            pass
-        yield lambda: bool(received)

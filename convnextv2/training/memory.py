@@ -1,4 +1,4 @@
-"""Estimate how much memory a training step needs, and report if it is too much."""
+"""Estimate how much memory a training step needs, and warn if it is too much."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from convnextv2.device import available_memory
 from convnextv2.distributed import Place
 
 _PROBES = (2, 4)
-"""Images in the two steps that are counted. The memory of other steps follows from them."""
+"""Images in the two steps that are measured. Memory is extrapolated linearly from them."""
 
 USABLE = 0.9
 """Share of the free memory that a batch found by the search may take at its peak."""
@@ -38,13 +38,13 @@ _EXHAUSTED = re.compile(
 
 
 class _Watch(TorchDispatchMode):
-    """Adds up the bytes of all live tensors after each operation."""
+    """Counts the bytes of all live tensors after each operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._seen: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._at_most = 0  # bytes of all in `_seen`, some of which may be gone
+        self._at_most = 0  # bytes of all storages in `_seen`, of which some may be freed
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -57,7 +57,7 @@ class _Watch(TorchDispatchMode):
                 if storage._cdata not in self._seen:
                     self._seen[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
                     self._at_most += storage.nbytes()
-        # To look for what is gone takes long, and is needed only where there may be a new peak.
+        # Looking for tensors that are gone takes long, so it is done only if the peak may be new.
         if self._at_most > self.peak:
             self._seen = {key: held for key, held in self._seen.items() if not held[0].expired()}
             self._at_most = sum(size for _, size in self._seen.values())
@@ -110,7 +110,7 @@ def estimate(
         averaged: Whether a moving average of the weights is kept.
         precision: The precision of the forward pass.
     """
-    few, more = (peak_of_step(model, partial(_swapped, forward, images)) for images in _PROBES)
+    few, more = (peak_of_step(model, partial(_with_images, forward, images)) for images in _PROBES)
     per_image = (more - few) / (_PROBES[1] - _PROBES[0])
     weights = sum(parameter.nbytes for parameter in model.parameters())
     moments = weights * (3 if averaged else 2)
@@ -122,25 +122,27 @@ def estimate(
 def _need_at_most(
     model: nn.Module, forward: Callable[[nn.Module, int], Tensor], batch_size: int, averaged: bool
 ) -> float:
-    """Return no less than the bytes that `estimate` finds for a batch, after one step, not two."""
-    few = peak_of_step(model, partial(_swapped, forward, _PROBES[0]))
+    """Return an upper bound of the bytes that `estimate` finds, from one step instead of two."""
+    few = peak_of_step(model, partial(_with_images, forward, _PROBES[0]))
     weights = sum(parameter.nbytes for parameter in model.parameters())
     beside_weights = (few - weights) * max(1, batch_size / _PROBES[0])
     return weights * (4 if averaged else 3) + beside_weights
 
 
-def _swapped(forward: Callable[[nn.Module, int], Tensor], images: int, model: nn.Module) -> Tensor:
+def _with_images(
+    forward: Callable[[nn.Module, int], Tensor], images: int, model: nn.Module
+) -> Tensor:
     return forward(model, images)
 
 
-def estimated_fit(
+def largest_batch_by_estimate(
     model: nn.Module,
     forward: Callable[[nn.Module, int], Tensor],
     *,
     averaged: bool,
     precision: torch.dtype,
     place: Place,
-    beside: int = 0,
+    extra_per_image: int = 0,
 ) -> int | None:
     """Estimate how many images each rank can take at once.
 
@@ -150,7 +152,7 @@ def estimated_fit(
         averaged: Whether a moving average of the weights is kept.
         precision: The precision of the forward pass.
         place: This rank. On the CPU, all ranks of the machine share its memory.
-        beside: Bytes for each image that training takes outside the network.
+        extra_per_image: Bytes for each image that training takes outside the network.
 
     Returns:
         The number of images with which all ranks of this machine stay below 90 % of the free
@@ -163,7 +165,7 @@ def estimated_fit(
     need = estimate(model, forward, averaged=averaged, precision=precision)
     taken = need.per_image * (ALLOCATOR if place.device.type == "cpu" else 1)
     share = USABLE * free / _ranks_here(place) - need.fixed
-    return max(0, int(share / (taken + beside)))
+    return max(0, int(share / (taken + extra_per_image)))
 
 
 def memory_notes(
@@ -221,7 +223,7 @@ def _ranks_here(place: Place) -> int:
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the memory of the device or the machine is used up.
 
-    PyTorch has an error class for this only on CUDA and XPU. Elsewhere, the message tells.
+    PyTorch has an error class for this only on CUDA and XPU. Elsewhere, the message is examined.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -231,7 +233,7 @@ def out_of_memory(error: BaseException) -> bool:
 def out_of_memory_text(
     error: BaseException, *, batch_size: int, accumulate: int, device: torch.device
 ) -> str:
-    """Say in one line that a batch does not fit, and what to do.
+    """Return one line that says that a batch does not fit, and what to do.
 
     Args:
         error: An error for which `out_of_memory` is true.

@@ -36,7 +36,7 @@ class Position(NamedTuple):
 
     Attributes:
         epoch: The number of epochs that are finished.
-        how: How that is known, for a message.
+        how: The source of this number, for a message.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ class Position(NamedTuple):
 
 
 def result_log(records: Iterable[Mapping[str, Any]]) -> str:
-    """Write the text of result.log, in columns of 20 characters as MindCV does.
+    """Return the text of result.log, in columns of 20 characters as MindCV writes it.
 
     An epoch without validation has accuracies of 0. The column for top-5 exists only if there are
     at least five classes.
@@ -139,13 +139,13 @@ def write_training_checkpoint(
     """
     table = name_table("mindcv", depths)
 
-    def theirs(name: str, tensor: Tensor) -> Tensor:
+    def to_mindcv(name: str, tensor: Tensor) -> Tensor:
         return to_foreign("mindcv", name, tensor, model="").float()
 
-    tensors = {table[name]: theirs(name, tensor) for name, tensor in weights.items()}
+    tensors = {table[name]: to_mindcv(name, tensor) for name, tensor in weights.items()}
     for tag, key in (_FIRST, _SECOND):
         tensors |= {
-            f"{tag}.{table[name]}": theirs(name, optimizer[f"{name}|{key}"])
+            f"{tag}.{table[name]}": to_mindcv(name, optimizer[f"{name}|{key}"])
             for name in weights
             if f"{name}|{key}" in optimizer
         }
@@ -156,7 +156,9 @@ def write_training_checkpoint(
         "learning_rate": torch.tensor(list(lrs)),
     }
     if average:
-        tensors |= {f"ema.{table[name]}": theirs(name, tensor) for name, tensor in average.items()}
+        tensors |= {
+            f"ema.{table[name]}": to_mindcv(name, tensor) for name, tensor in average.items()
+        }
         tensors |= {"updates": torch.tensor(float(updates))}
     write_ckpt(path, tensors)
 
@@ -296,23 +298,36 @@ def optimizer_state(
         )
     moments: dict[str, Tensor] = {}
     for tag, key in (_FIRST, _SECOND):
-        own = {
-            name.removeprefix(f"{tag}."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(f"{tag}.")
-        }
-        found = detect(own)
-        if found is None or found[0] != "mindcv":
-            raise CheckpointError(
-                f"resume_opt = True: {source} has no complete {tag} of a ConvNeXt V2. Leave it out."
-            )
-        table = name_table("mindcv", depths_of("mindcv", found[1], own), found[1])
-        if missing := [theirs for theirs in table.values() if theirs not in own]:
-            raise CheckpointError(
-                f"resume_opt = True: {source} has no {tag}.{missing[0]}. Leave it out."
-            )
-        moments |= {
-            f"{name}|{key}": to_canonical(name, own[theirs]) for name, theirs in table.items()
-        }
+        own = _moment(tensors, tag, source)
+        moments |= {f"{name}|{key}": tensor for name, tensor in own.items()}
     names = {name.rpartition("|")[0] for name in moments}
     return moments | {f"{name}|step": torch.tensor(float(steps)) for name in names}
+
+
+def _moment(tensors: Mapping[str, Tensor], tag: str, source: Path) -> dict[str, Tensor]:
+    """Return one of the two moments in a MindSpore checkpoint by canonical names.
+
+    Args:
+        tensors: The content of the checkpoint.
+        tag: The prefix of the names of this moment.
+        source: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: The moment of a parameter is missing.
+    """
+    own = {
+        name.removeprefix(f"{tag}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{tag}.")
+    }
+    found = detect(own)
+    if found is None or found[0] != "mindcv":
+        raise CheckpointError(
+            f"resume_opt = True: {source} has no complete {tag} of a ConvNeXt V2. Leave it out."
+        )
+    table = name_table("mindcv", depths_of("mindcv", found[1], own), found[1])
+    if missing := [theirs for theirs in table.values() if theirs not in own]:
+        raise CheckpointError(
+            f"resume_opt = True: {source} has no {tag}.{missing[0]}. Leave it out."
+        )
+    return {name: to_canonical(name, own[theirs]) for name, theirs in table.items()}

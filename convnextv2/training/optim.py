@@ -1,4 +1,4 @@
-"""The optimizer: which parameters have weight decay, and how fast each layer learns."""
+"""Build the optimizer, with weight decay and a learning-rate factor for each parameter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convnextv2.model.pyramid import name_in_encoder
 from convnextv2.recipe.knobs import Recipe
 
 
-def spared_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_bias") -> bool:
+def is_exempt_from_decay(name: str, parameter: nn.Parameter, rule: str = "norm_and_bias") -> bool:
     """Return whether a parameter is exempt from weight decay.
 
     Args:
@@ -53,8 +53,8 @@ def layer_scale(name: str, depths: Sequence[int], decay: float, form: str = "sin
             official code for segmentation.
 
     Returns:
-        1 for the final norm, the norms of a pyramid and the head, and less the nearer a layer is to
-        the stem.
+        1 for the final norm, the norms of a pyramid and the head. The nearer a layer is to the
+        stem, the smaller is its factor.
     """
     assert form in ("single", "group", "stage"), form
     name = name_in_encoder(name)
@@ -105,7 +105,7 @@ def parameter_groups(
     Args:
         model: The model.
         weight_decay: The weight decay of the parameters that are not exempt.
-        weight_decay_filter: The rule of `spared_from_decay`.
+        weight_decay_filter: The rule of `is_exempt_from_decay`.
         depths: Blocks in each stage, for layer decay.
         layer_decay: The factor from one layer to the next; None for no layer decay.
         layer_decay_form: The form of `layer_scale`.
@@ -118,7 +118,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         scale = layer_scale(name, depths, layer_decay, layer_decay_form) if layer_decay else 1.0
-        decay = 0.0 if spared_from_decay(name, parameter, weight_decay_filter) else weight_decay
+        decay = 0.0 if is_exempt_from_decay(name, parameter, weight_decay_filter) else weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
@@ -186,9 +186,9 @@ def _from_library(
 
 
 def freeze_grn(model: nn.Module) -> None:
-    """Stop training GRN.
+    """Freeze the parameters of GRN.
 
-    Weights of the first ConvNeXt then stay a ConvNeXt of the first version, since GRN stays zero.
+    Weights of a ConvNeXt of the first version then stay equivalent to one, because GRN stays zero.
 
     Args:
         model: A classifier, or an encoder with its decoder.
@@ -199,13 +199,13 @@ def freeze_grn(model: nn.Module) -> None:
 
 
 def freeze(model: nn.Module, what: str, *, grn: bool = False) -> None:
-    """Stop training a part of the model.
+    """Freeze a part of the model.
 
     Args:
         model: A classifier, or a network around an encoder.
         what: "none"; "stem"; "stages1" to "stages3" for the stem and the first 1 to 3 stages;
             "encoder" for everything except the final norm, the norms of a pyramid and the head.
-        grn: Whether GRN is not trained either; see `freeze_grn`.
+        grn: Whether to freeze GRN too; see `freeze_grn`.
     """
     deepest = {"none": -1, "stem": 0, "stages1": 1, "stages2": 2, "stages3": 3, "encoder": 4}[what]
     for name, parameter in model.named_parameters():

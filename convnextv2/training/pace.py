@@ -12,7 +12,7 @@ from convnextv2.recipe.knobs import Recipe
 
 @dataclass(frozen=True)
 class Pace:
-    """How long the loop runs, and how often it does what.
+    """The length of a run, and how often the loop logs, evaluates and saves.
 
     Attributes:
         epochs: The epoch after which the loop ends.
@@ -47,7 +47,7 @@ class Pace:
     patience: int | None = None
 
     def saves_after(self, epoch: int) -> bool:
-        """Return whether a checkpoint is due after an epoch, as far as is known before it ends."""
+        """Return whether a checkpoint is due after an epoch, unless it turns out to be the last."""
         return is_due(epoch, every=self.save_every_epochs, last=self.epochs)
 
     @property
@@ -73,7 +73,7 @@ def is_due(count: int, *, every: int | None, last: int | None = None) -> bool:
 
 
 def build_pace(recipe: Recipe, batches_per_epoch: int, dtype: torch.dtype) -> Pace:
-    """Collect what the loop needs of a recipe: length, intervals, clipping and precision."""
+    """Collect the values of a recipe that the loop needs."""
     minutes = recipe.save_every_minutes
     return Pace(
         epochs=recipe.epochs,

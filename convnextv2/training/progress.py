@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live bar with the time left, or plain lines in other outputs."""
+"""Show progress: a live bar with the time left on a terminal, plain lines in other outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class Speed(Protocol):
-    """What the bar shows in addition to loss and learning rate."""
+    """The figures that the bar shows in addition to loss and learning rate."""
 
     @property
     def images_per_second(self) -> float:

@@ -1,7 +1,6 @@
-"""Restore a run to where it was: at a checkpoint of its own, or at one of MindCV's.
+"""Restore a run from a checkpoint of its own, or from one of MindCV.
 
-What may differ from the run before, and what that does to the result, is decided in
-`training.conditions`.
+The rules on what may differ from the earlier run are in `training.conditions`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from convnextv2.run import Run
 from convnextv2.training import mindcv_files
 from convnextv2.training.conditions import (
     Conditions,
-    check,
+    check_changes,
     check_classes,
     convert_position,
     is_before,
@@ -44,7 +43,7 @@ _KINDS = {
     "segmentation": "segmentation",
     "detection": "detection",
 }
-"""The tasks in words, by the kind of their weights."""
+"""Descriptions of the tasks for messages, by the kind of their weights."""
 
 
 def resume_run(
@@ -54,10 +53,10 @@ def resume_run(
     state: Learner,
     description: Description,
     pace: Pace,
-    here: Conditions,
+    new: Conditions,
     score: str | None = None,
 ) -> tuple[Progress, Pace, Conditions]:
-    """Continue from the newest whole checkpoint of a run, if nothing forbids it.
+    """Continue from the newest whole checkpoint of a run, if the result stays the same.
 
     Args:
         recipe: The recipe with which the run would continue.
@@ -66,7 +65,7 @@ def resume_run(
         state: The objects that the checkpoint restores.
         description: The description of the network.
         pace: The pace that follows from the recipe.
-        here: The conditions that hold now.
+        new: The conditions that hold now.
         score: The figure that decides which weights are best.
 
     Returns:
@@ -77,7 +76,7 @@ def resume_run(
         RunError: A change would alter what is learned, and is not allowed.
         CheckpointError: The checkpoint is of another model.
     """
-    # The parts of a sharded checkpoint are read where they are needed.
+    # Each rank reads only its parts of a sharded checkpoint.
     folder, checkpoint, damaged = run.newest_whole(allocate=allocator_for(state.model), place=place)
     place.barrier()  # all ranks have read it before a damaged one is set aside
     for other, line in damaged:
@@ -85,34 +84,41 @@ def resume_run(
         if place.is_main:
             run.set_aside(other)
     saved = Progress.read(checkpoint.progress)
-    then = Conditions.read(saved.conditions)
-    before, allowed = run.recipe, recipe.resume_allow or ()
+    old = Conditions.read(saved.conditions)
+    old_recipe, allowed = run.recipe, recipe.resume_allow or ()
     _check_kind(checkpoint.description, description, folder)
     check_classes(checkpoint.description.class_names, description.class_names, allowed)
     check_shapes(state.model, {**checkpoint.weights, **checkpoint.beside}, folder)
-    same_images = then.images == here.images and then.global_batch == here.global_batch
-    if same_images and 0 < then.steps_per_epoch < here.steps_per_epoch:
-        batches = then.steps_per_epoch * recipe.accumulate
+    same_images = old.images == new.images and old.global_batch == new.global_batch
+    if same_images and 0 < old.steps_per_epoch < new.steps_per_epoch:
+        batches = old.steps_per_epoch * recipe.accumulate
         pace = replace(pace, batches_per_epoch=batches)
-        here = replace(here, steps_per_epoch=then.steps_per_epoch)
-    if then.asked[0]:
-        here = replace(here, asked=then.asked)
-    for line in check(before, recipe, then, here, allowed):
+        new = replace(new, steps_per_epoch=old.steps_per_epoch)
+    if old.asked[0]:
+        new = replace(new, asked=old.asked)
+    for line in check_changes(old_recipe, recipe, old, new, allowed):
         say(f"  {line}")
-    if recipe.epochs != before.epochs and not recipe.time:
-        say(f"  {_schedule_note(before, recipe, saved.step, here)}")
+    if recipe.epochs != old_recipe.epochs and not recipe.time:
+        say(f"  {_schedule_note(old_recipe, recipe, saved.step, new)}")
     restore(state, run, folder, checkpoint, saved, pace, place)
-    if recipe.best_by != before.best_by:  # scores of another figure cannot be compared
-        saved.best, saved.score, saved.best_epoch = None, None, saved.epoch
-    elif saved.best is not None and saved.best_epoch is None and score is not None:
-        done = [record for record in run.metrics() if record["epoch"] <= saved.epoch]
-        saved.best_epoch = best_of(done, score)[1]
-    convert_position(saved, then, here)
-    return saved, pace, here
+    _restore_best(saved, recipe, old_recipe, run, score)
+    convert_position(saved, old, new)
+    return saved, pace, new
+
+
+def _restore_best(
+    progress: Progress, recipe: Recipe, old_recipe: Recipe, run: Run, score: str | None
+) -> None:
+    """Adapt the best score to another `best_by`, and complete it from the log if it is old."""
+    if recipe.best_by != old_recipe.best_by:  # scores of another figure cannot be compared
+        progress.best, progress.score, progress.best_epoch = None, None, progress.epoch
+    elif progress.best is not None and progress.best_epoch is None and score is not None:
+        done = [record for record in run.metrics() if record["epoch"] <= progress.epoch]
+        progress.best_epoch = best_of(done, score)[1]
 
 
 def _check_kind(before: Description, now: Description, folder: Path) -> None:
-    """Raise CheckpointError if a checkpoint is of another task, which shapes may not tell."""
+    """Raise CheckpointError if a checkpoint is of another task, which shapes may not show."""
     if before.kind != now.kind:
         was, would_be = (_KINDS.get(each.kind, each.kind) for each in (before, now))
         raise CheckpointError(
@@ -150,14 +156,14 @@ def restore(
     pace: Pace,
     place: Place,
 ) -> None:
-    """Restore everything to a checkpoint of the run. The run forgets what came after it.
+    """Restore everything to a checkpoint of the run, and delete what the run wrote after it.
 
     Args:
         state: The objects to restore.
         run: The run folder.
         folder: The folder of the checkpoint.
         checkpoint: The checkpoint.
-        progress: The position that the checkpoint states.
+        progress: The position in the checkpoint.
         pace: The pace of the run.
         place: This rank. Only the main rank changes files.
     """
@@ -178,27 +184,28 @@ def restore(
         position = progress.epoch + progress.batch / pace.batches_per_epoch
         stays = [record for record in run.metrics() if is_before(record, progress, position)]
         run.rewind(stays, folder)
-        _heal_last(run, folder, checkpoint.description)
+        _repair_last(run, folder, checkpoint.description)
 
 
-def _schedule_note(before: Recipe, now: Recipe, step: int, here: Conditions) -> str:
+def _schedule_note(old_recipe: Recipe, new_recipe: Recipe, step: int, new: Conditions) -> str:
     rates = []
-    for recipe in (before, now):
-        peak, floor = scaled_lr(recipe, here.global_batch)
-        lr_at = build_schedule(recipe, peak=peak, floor=floor, steps_per_epoch=here.steps_per_epoch)
-        last = recipe.epochs * here.steps_per_epoch - 1
+    for recipe in (old_recipe, new_recipe):
+        peak, floor = scaled_lr(recipe, new.global_batch)
+        lr_at = build_schedule(recipe, peak=peak, floor=floor, steps_per_epoch=new.steps_per_epoch)
+        last = recipe.epochs * new.steps_per_epoch - 1
         rates.append(lr_at(min(step, last)))
     return (
-        f"The schedule is that of {now.epochs} epochs from here on: the learning rate at this step "
-        f"is {rates[1]:.3e}, by the schedule of {before.epochs} epochs it was {rates[0]:.3e}."
+        f"The schedule is that of {new_recipe.epochs} epochs from here on: the learning rate at "
+        f"this step is {rates[1]:.3e}, by the schedule of {old_recipe.epochs} epochs it was "
+        f"{rates[0]:.3e}."
     )
 
 
-def _heal_last(run: Run, folder: Path, description: Description) -> None:
+def _repair_last(run: Run, folder: Path, description: Description) -> None:
     """Write `last/` again if the process was killed between writing the checkpoint and `last/`."""
-    told = run.path / "last" / "model.json"
+    model_json = run.path / "last" / "model.json"
     try:
-        is_new = read_model_json(told).training == description.training
+        is_new = read_model_json(model_json).training == description.training
     except CheckpointError:
         is_new = False
     if not is_new:
@@ -221,7 +228,7 @@ def continue_mindcv(
         recipe: The recipe. With `resume_opt`, the optimizer's state is adopted too.
         run: The run folder.
         weights: The opened checkpoint. The model already has these weights.
-        state: The objects to restore: the average, and the optimizer if that is asked for.
+        state: The objects to restore: the average, and the optimizer with `resume_opt`.
         pace: The pace of the run.
         place: This rank.
         inside: Whether the checkpoint lies in the run folder. If so, the log of that folder is
@@ -240,6 +247,37 @@ def continue_mindcv(
             f"init = {path}: resume_init and resume_opt are for MindSpore's .ckpt. Use resume to "
             "continue a run."
         )
+    epoch = _epoch_of_mindcv(recipe, run, weights, pace, inside=inside)
+    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
+    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
+        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
+        checkpoint = read_checkpoint(own, allocate=allocator_for(state.model), place=place)
+        progress = Progress.read(checkpoint.progress)
+        restore(state, run, own, checkpoint, progress, pace, place)
+        return progress
+    if recipe.resume_opt:
+        _restore_mindcv_optimizer(recipe, weights, state, progress, pace)
+    if state.average is not None:
+        _continue_average(weights, state.average, progress)
+    if inside:
+        records = _history(run, epoch, pace.steps_per_epoch)
+        progress.best, progress.best_epoch = best_of(records, recipe.best_by)
+        # The run has no checkpoint of its own at the end of this epoch (see above), so `rewind`
+        # deletes all of them from this epoch on.
+        if place.is_main:
+            run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
+    return progress
+
+
+def _epoch_of_mindcv(
+    recipe: Recipe, run: Run, weights: Weights, pace: Pace, *, inside: bool
+) -> int:
+    """Find the epoch after which a MindSpore checkpoint continues, and print it.
+
+    Raises:
+        RecipeError: Nothing is left to do.
+    """
+    path = weights.path
     epoch, how = mindcv_files.position_of(
         path.name, weights.container.tensors, pace.steps_per_epoch
     )
@@ -249,39 +287,29 @@ def continue_mindcv(
     if epoch >= recipe.epochs:
         raise RecipeError(
             f"ckpt_path = {path}: is of epoch {epoch} ({how}), and epochs = {recipe.epochs}: "
-            "nothing is left to do. Raise "
-            "epochs, or use init to start a new run from these weights."
+            "nothing is left to do. Raise epochs, or use init to start a new run from these "
+            "weights."
         )
-    progress = Progress(step=epoch * pace.steps_per_epoch, epoch=epoch, closed=epoch)
     say(
         f"{path.name}: continues after epoch {epoch} of {recipe.epochs} ({how}). To start a new "
         "run from it, use init."
     )
-    if inside and (own := run.checkpoint_of(progress.epoch, progress.step)):
-        say(f"It is of this run, which goes on exactly from {own}; later checkpoints are replaced.")
-        checkpoint = read_checkpoint(own, allocate=allocator_for(state.model), place=place)
-        progress = Progress.read(checkpoint.progress)
-        restore(state, run, own, checkpoint, progress, pace, place)
-        return progress
-    if recipe.resume_opt:
-        if recipe.optimizer not in ("adamw", "adam"):
-            raise RecipeError(
-                "resume_opt = True: MindCV's state is read for adamw and adam, not "
-                f"{recipe.optimizer}. Leave it out."
-            )
-        moments = mindcv_files.optimizer_state(
-            weights, recipe.model, progress.step, epoch * pace.batches_per_epoch
+    return epoch
+
+
+def _restore_mindcv_optimizer(
+    recipe: Recipe, weights: Weights, state: Learner, progress: Progress, pace: Pace
+) -> None:
+    """Restore Adam's moments from a MindSpore checkpoint."""
+    if recipe.optimizer not in ("adamw", "adam"):
+        raise RecipeError(
+            "resume_opt = True: MindCV's state is read for adamw and adam, not "
+            f"{recipe.optimizer}. Leave it out."
         )
-        load_optimizer(state.optimizer, state.model, moments, progress.step)
-    if state.average is not None:
-        _continue_average(weights, state.average, progress)
-    if inside:
-        records = _history(run, epoch, pace.steps_per_epoch)
-        progress.best, progress.best_epoch = best_of(records, recipe.best_by)
-        # There is no checkpoint of the end of this epoch, see above, so all from it on are deleted.
-        if place.is_main:
-            run.rewind(records, run.path / "checkpoints" / f"epoch-{epoch:05d}")
-    return progress
+    moments = mindcv_files.optimizer_state(
+        weights, recipe.model, progress.step, progress.epoch * pace.batches_per_epoch
+    )
+    load_optimizer(state.optimizer, state.model, moments, progress.step)
 
 
 def _history(run: Run, epoch: int, steps_per_epoch: int) -> list[dict[str, Any]]:

@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 from convnextv2.checkpoint import Checkpoint
-from convnextv2.training.shard import Stage
+from convnextv2.training.shard import CpuShards
 
 
 class Saver:
     """Writes checkpoints one after another, each from a copy of its tensors.
 
     The memory of the copy is allocated at the first save and reused, so that later saves touch no
-    new pages. The thread has the priority of training. With a lower one, other programs on the
-    machine could hold up a save without end, and training waits for it at the next save.
+    new pages. The thread has the same priority as training. With a lower one, other programs on the
+    machine could hold up a save forever, and training waits for it at the next save.
 
     Args:
         write: Writes a checkpoint to the disk. It runs in a thread if `in_background` is True.
-        in_background: Whether training goes on meanwhile.
+        in_background: Whether training goes on during the write.
     """
 
     def __init__(self, write: Callable[[Checkpoint], None], *, in_background: bool) -> None:
         self._write, self._in_background = write, in_background
         self._copies: dict[str, Tensor] = {}
-        self._stage = Stage()
+        self._shards = CpuShards()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -71,8 +71,8 @@ class Saver:
             failure, self._failure = self._failure, None
             raise failure
 
-    def look(self) -> None:
-        """Raise the error of the last save if it has ended. This does not wait for it."""
+    def raise_failure(self) -> None:
+        """Raise the error of the last save if it has failed. This does not wait for a save."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
@@ -87,8 +87,8 @@ class Saver:
         for name, tensor in tensors.items():
             key = f"{kind}|{name}"
             copy = self._copies.get(key)
-            part = self._stage.part_of(tensor)
+            part = self._shards.part_of(tensor)
             if copy is None or copy.shape != part.shape or copy.dtype != part.dtype:
                 copy = self._copies[key] = torch.empty_like(part, device="cpu")
-            copies[name] = self._stage.as_part_of(tensor, copy.copy_(part))
+            copies[name] = self._shards.as_part_of(tensor, copy.copy_(part))
         return copies

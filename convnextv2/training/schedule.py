@@ -14,7 +14,7 @@ from convnextv2.recipe.knobs import Recipe
 
 
 def warmup_lr(step: float, *, peak: float, warmup_steps: float, factor: float) -> float:
-    """Rise linearly from factor * peak at step 0 to peak at `warmup_steps`."""
+    """Return a rate that rises linearly from factor * peak at step 0 to peak at `warmup_steps`."""
     return peak * (factor + (1 - factor) * step / warmup_steps)
 
 
@@ -27,7 +27,7 @@ def cosine_lr(
     cycles: int = 1,
     cycle_decay: float = 1.0,
 ) -> float:
-    """Follow `cycles` half cosines, one after another, and stay at the floor after the last.
+    """Return a rate on `cycles` half cosines, one after another, and the floor after the last.
 
     Each goes from its peak to the floor within `decay_steps`. The first peak is `peak`, and each
     later peak is `cycle_decay` times the one before it.
@@ -46,12 +46,12 @@ def exponential_lr(epoch: float, *, peak: float, rate: float) -> float:
 
 
 def step_lr(epoch: float, *, peak: float, rate: float, period: int) -> float:
-    """Multiply by `rate` after each `period` epochs."""
+    """Return the peak, multiplied by `rate` after each `period` epochs."""
     return float(peak * rate ** math.floor(math.floor(epoch) / period))
 
 
 def multi_step_lr(epoch: float, *, peak: float, rate: float, milestones: Sequence[int]) -> float:
-    """Multiply by `rate` at each milestone, in epochs."""
+    """Return the peak, multiplied by `rate` at each milestone, in epochs."""
     return float(peak * rate ** sum(milestone <= math.floor(epoch) for milestone in milestones))
 
 
@@ -61,7 +61,7 @@ def polynomial_lr(epoch: float, *, peak: float, power: float, epochs: float) -> 
 
 
 def one_cycle_lr(step: int, *, peak: float, floor: float, total_steps: int) -> float:
-    """Rise along a cosine from peak / 25 within 30 % of the steps, then fall to the floor."""
+    """Return a rate that rises along a cosine from peak / 25 for 30 % of the steps, then falls."""
     rise = 0.3 * total_steps - 1
     if step <= rise:
         low, share = peak / 25, step / rise
@@ -71,7 +71,7 @@ def one_cycle_lr(step: int, *, peak: float, floor: float, total_steps: int) -> f
 
 
 def cyclic_lr(step: int, *, peak: float, floor: float, half_period: int) -> float:
-    """Follow triangles from the floor up to the peak and down again."""
+    """Return a rate that rises from the floor to the peak and falls again, in triangles."""
     cycle, inside = divmod(step, 2 * half_period)
     return floor + (peak - floor) * (1 - abs(inside / half_period - 1))
 
@@ -149,7 +149,7 @@ def _curve_after_warmup(
 def scaled_lr(recipe: Recipe, global_batch: int) -> tuple[float, float]:
     """Return the lr and min_lr to train with.
 
-    They are those of the recipe. With `scale_lr`, they are scaled linearly to the global batch.
+    They are taken from the recipe. With `scale_lr`, they are scaled linearly to the global batch.
 
     Args:
         recipe: The recipe.

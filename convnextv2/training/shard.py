@@ -1,11 +1,11 @@
-"""Share the weights, gradients and moments of a model among the ranks.
+"""Shard the weights, gradients and moments of a model over the ranks.
 
 This is PyTorch's FSDP2 (`torch.distributed.fsdp.fully_shard`). Each rank keeps 1 / ranks of every
-tensor along its first axis. Before a block runs, forwards or backwards, its weights are gathered,
-and afterwards they are dropped again. Gradients are averaged and cut up in one collective.
+tensor along its first axis. The weights of a block are gathered before its forward or backward
+pass and freed after it. Gradients are averaged and sharded in one collective (reduce-scatter).
 
 A sharded parameter is a DTensor. The optimizer, the moving average and checkpoints work on the
-parts. Ideas: S. Rajbhandari and others, ZeRO, 2020 (stage 3); Y. Zhao and others, PyTorch FSDP,
+shards. Sources: S. Rajbhandari and others, ZeRO, 2020 (stage 3); Y. Zhao and others, PyTorch FSDP,
 2023.
 """
 
@@ -26,7 +26,7 @@ from convnextv2.model.layers import Block
 
 
 def shares_model(shard: bool, place: Place) -> bool:
-    """Return whether the model is to be sharded: it was asked for, and there are several ranks."""
+    """Return whether the model is to be sharded, which needs the knob and several ranks."""
     return shard and place.world_size > 1
 
 
@@ -34,7 +34,7 @@ def skeleton(shard: bool, place: Place) -> AbstractContextManager[object]:
     """Build a network without memory for its weights if this rank gets them from rank 0.
 
     Args:
-        shard: The knob.
+        shard: The knob `shard`.
         place: This rank.
 
     Returns:
@@ -46,11 +46,11 @@ def skeleton(shard: bool, place: Place) -> AbstractContextManager[object]:
 
 
 def shard_model(model: nn.Module, place: Place) -> None:
-    """Cut the parameters of a model into one part for each rank, with the values of rank 0.
+    """Shard the parameters of a model over the ranks, with the values of rank 0.
 
-    Values are sent tensor by tensor, so that no rank but the first ever holds the whole model. All
-    ranks must call this together. An optimizer and an average must be built afterwards, because the
-    parameters are other objects then.
+    Values are sent tensor by tensor, so that only rank 0 ever holds the whole model. All ranks must
+    call this together. An optimizer and an average must be built afterwards, because this replaces
+    the parameters by new objects.
 
     Args:
         model: The model. On ranks other than the first, it may be on the meta device.
@@ -60,7 +60,7 @@ def shard_model(model: nn.Module, place: Place) -> None:
 
     values = _values(model) if place.is_main else {}
     model.to("meta")
-    if place.device.type != "cpu":  # a mesh would choose a device by itself
+    if place.device.type != "cpu":  # otherwise the mesh chooses a device by itself
         torch.accelerator.set_device_index(place.device)
     mesh = _mesh(place.device.type, place.world_size)
     for module in _units(model):
@@ -88,11 +88,11 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(tensor: Tensor, value: Tensor) -> Tensor:
-    """Cut a value as a tensor is cut, so that one can be copied to the other.
+    """Shard a value in the same way as a tensor, so that one can be copied to the other.
 
     Args:
         tensor: A tensor of the model, which may be sharded.
-        value: A tensor of the same shape. If it is whole, it must be so on every rank.
+        value: A tensor of the same shape. If it is not sharded, every rank must have all of it.
     """
     if not isinstance(tensor, DTensor) or isinstance(value, DTensor):
         return value
@@ -101,14 +101,14 @@ def placed_like(tensor: Tensor, value: Tensor) -> Tensor:
 
 
 def gathered(tensors: Mapping[str, Tensor], place: Place) -> dict[str, Tensor]:
-    """Put together sharded tensors on the CPU of rank 0. All ranks must call this together.
+    """Gather sharded tensors on the CPU of rank 0. All ranks must call this together.
 
     Args:
         tensors: The tensors by name.
         place: This rank.
 
     Returns:
-        Whole tensors on rank 0; nothing on the others.
+        Whole tensors on rank 0; an empty dictionary on the others.
     """
     whole = {}
     for name, tensor in tensors.items():
@@ -120,7 +120,7 @@ def gathered(tensors: Mapping[str, Tensor], place: Place) -> dict[str, Tensor]:
 
 
 def scalar(tensor: Tensor) -> Tensor:
-    """Return a number that was computed from sharded tensors. All ranks must call this together."""
+    """Return a number computed from sharded tensors as a scalar. All ranks must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -154,8 +154,8 @@ def whole_model(model: nn.Module) -> Iterator[None]:
         model.set_reshard_after_forward(False, recurse=False)
 
 
-class Stage:
-    """Turns sharded tensors into copies on the CPU that are cut in the same way."""
+class CpuShards:
+    """Makes copies of sharded tensors on the CPU that are sharded in the same way."""
 
     def __init__(self) -> None:
         self._mesh: DeviceMesh | None = None
@@ -184,14 +184,14 @@ class Stage:
 
 
 def allocator_for(model: nn.Module) -> Allocate | None:
-    """Return what makes the tensors that a checkpoint of a model is read into.
+    """Return a function that allocates the tensors into which a checkpoint of a model is read.
 
     Args:
         model: The model.
 
     Returns:
-        Takes the key of a tensor in a checkpoint, its shape and its dtype. Tensors that are as
-        large as their parameter are cut as this is. None if the model is not sharded.
+        A function of the key of a tensor in a checkpoint, its shape and its dtype. Tensors of the
+        same shape as their parameter are sharded like it. None if the model is not sharded.
     """
     if not is_sharded(model):
         return None

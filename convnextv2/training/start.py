@@ -68,7 +68,7 @@ class Start:
         way: How the run starts.
         weights: The opened file that `init` names; None if the run resumes or starts from scratch.
             Only `release` changes it.
-        began: When the command began, by `time.monotonic`.
+        began: The time at which the command began, by `time.monotonic`.
     """
 
     recipe: Recipe
@@ -79,10 +79,10 @@ class Start:
     began: float = field(default_factory=time.monotonic)
 
     def release(self) -> None:
-        """Let go of what the initial weights hold beside what the report shows.
+        """Free the tensors of the initial weights that the report does not need.
 
-        That is the network of a pre-training run, which the report lets reconstruct images. A
-        checkpoint's moments and average would otherwise stay in memory for the whole training.
+        A checkpoint's moments and average would otherwise stay in memory for the whole training.
+        The report needs only the network of a pre-training run, with which it reconstructs images.
         """
         if self.weights is not None:
             is_shown = self.weights.description.kind == "fcmae"
@@ -91,7 +91,7 @@ class Start:
     def load_into(
         self, model: nn.Module, classes: Sequence[str] = (), named: int = 0
     ) -> dict[str, Any]:
-        """Load the initial weights into a network, and say what happened to each.
+        """Load the initial weights into a network, and print what was done with each.
 
         A run that resumes gets its weights from its checkpoint instead.
 
@@ -181,7 +181,7 @@ def settle_auto(recipe: Recipe, path: Path) -> Recipe:
 
 
 def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | None, list[str]]:
-    """Open the initial weights, and add to the recipe what they tell, unless the user set it.
+    """Open the initial weights, and take from them what the user did not set in the recipe.
 
     Args:
         recipe: The recipe that `decide` returned.
@@ -203,7 +203,7 @@ def prepare(recipe: Recipe, path: Path, way: Way) -> tuple[Recipe, Weights | Non
 
 
 def _find_init(recipe: Recipe) -> Path:
-    """Find the initial weights, which the word "pretrained" leaves to this package."""
+    """Find the initial weights. For the word "pretrained", this package chooses them."""
     if recipe.init != PRETRAINED or Path(PRETRAINED).exists():
         return find_weights(recipe.init)
     chosen = proposed_start(recipe.model)
@@ -235,7 +235,9 @@ def make_folder(recipe: Recipe, path: Path, way: Way) -> Run:
                 "or use resume: auto, which does either."
             )
         return run
-    if way is Way.CONTINUE_INSIDE:  # it may still turn out not to fit the run
+    if (
+        way is Way.CONTINUE_INSIDE
+    ):  # the checkpoint may still not fit the run, so nothing is deleted yet
         return run
     if path.exists() and not (path.is_dir() and run.has_only_a_start()):
         needed = {"weights to start from": recipe.init, "teacher": recipe.teacher}

@@ -1,6 +1,6 @@
-"""What must survive a restart besides the weights.
+"""The state of training that must survive a restart, besides the weights.
 
-This is the state of the optimizer, by parameter name, and the position in the run.
+It consists of the state of the optimizer, by parameter name, and the position in the run.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Progress:
         scaler: The state of the gradient scaler.
         average_ahead: The number of updates by which the average is ahead of `step`. It may differ
             from 0 after continuing from MindCV.
-        conditions: What else the result depends on, see `training.conditions`. It is empty in older
-            checkpoints.
-        closed: Epochs that are evaluated and logged. It is None in older checkpoints, which were
-            written after the evaluation.
+        conditions: The other conditions on which the result depends; see `training.conditions`. It
+            is empty in older checkpoints.
+        closed: The number of epochs that are evaluated and logged. It is None in older checkpoints,
+            which were written after the evaluation.
         last_loss: The loss of the last step; None before the first.
         loss_sum: The sum of the losses since the last line of the log, over all ranks.
         loss_count: The number of these losses.
-        plan: How the run is to end if its time is given, see `training.deadline.Plan`.
+        plan: How the run is to end if its time is given; see `training.deadline.Plan`.
     """
 
     step: int = 0
@@ -84,8 +84,9 @@ class Progress:
     def take_score(self, score: float) -> bool:
         """Remember the score of the current weights, and return whether none was better.
 
-        Of weights with the same score the later ones are the best. They have learned for longer,
-        which a score such as top-1 on few images may not show. Patience counts from the first.
+        If several weights have the same score, the latest are the best. They have learned for
+        longer, which a score such as top-1 on few images may not show. Patience is counted from the
+        first of them.
         """
         self.score = score
         if self.best is not None and score < self.best:
@@ -95,10 +96,9 @@ class Progress:
         return True
 
     def is_out_of(self, patience: int | None) -> bool:
-        """Return whether the score has not become better for too many epochs.
+        """Return whether the score has not improved for too many epochs.
 
-        This can only be at an evaluation: without a score of the current weights, they may be the
-        best.
+        The answer is False before the current weights are evaluated, since they may be the best.
 
         Args:
             patience: The number of epochs; None for no limit.
@@ -145,9 +145,10 @@ def best_of(records: Iterable[Mapping[str, Any]], name: str) -> tuple[float | No
 
 
 def network_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of a model by name, without what only learns beside the network.
+    """Return the tensors of a model by name, without those that only training needs.
 
-    That is the layer `projection` of a student, which maps its features to those of a teacher.
+    The latter belong to the layer `projection` of a student, which maps its features to those of a
+    teacher.
     """
     return {
         name: tensor for name, tensor in model.state_dict().items() if not is_beside_network(name)
@@ -160,7 +161,7 @@ def weights_beside(model: nn.Module) -> dict[str, Tensor]:
 
 
 def is_beside_network(name: str) -> bool:
-    """Return whether a tensor with this name learns beside the network and is not part of it."""
+    """Return whether a tensor with this name is trained but is not a part of the network."""
     return name.startswith("projection.")
 
 

@@ -1,4 +1,4 @@
-"""What training needs to know about a task.
+"""The interface of a task, as training uses it.
 
 The loop knows nothing about classes, masks or boxes. Everything that differs from task to task is
 in one object, which the loop, the keeper and the start of a run take. It has no base class: a plain
@@ -47,16 +47,16 @@ class Batches(Protocol):
         """Return the batches of an epoch, starting with batch number `first_batch`."""
 
     def end(self) -> None:
-        """End what prepares batches, such as processes, when the run has ended."""
+        """Stop the processes or threads that prepare batches, when the run has ended."""
 
 
 class Examined(NamedTuple):
-    """What an examination at the end of an epoch found.
+    """The result of an examination at the end of an epoch.
 
     Attributes:
         record: The record for the log, without step and epoch. It is the same each time if the
             weights are, so that a resumed run logs what an uninterrupted one does.
-        lines: What people should read at once.
+        lines: Lines that are printed at once.
     """
 
     record: dict[str, Any]
@@ -64,13 +64,13 @@ class Examined(NamedTuple):
 
 
 Examine = Callable[[int, int], Iterable[Examined]]
-"""Examines the model after an epoch, given its number and that of the last one. Epoch 0 is before
-the first step. An examination decides nothing and draws no random number of the run, so a run
-learns the same with it and without it. Ranks other than the main one find nothing."""
+"""Examines the model after an epoch, given the number of this epoch and of the last one. Epoch 0 is
+before the first step. An examination decides nothing and draws none of the run's random numbers, so
+it does not change what is learned. It returns nothing on ranks other than the main one."""
 
 
 class Task(Protocol):
-    """What a run learns. Plain attributes may take the place of the properties."""
+    """The task that a run learns. Plain attributes may take the place of the properties."""
 
     @property
     def recipe(self) -> Recipe:
@@ -110,7 +110,7 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
         """Compute the loss of a batch.
 
-        The loss is not told the step. A quantity that changes over a run must be passed in here by
+        The step is not an argument. A quantity that changes over a run must be passed in here by
         `training.gradients`.
 
         Args:
@@ -123,7 +123,7 @@ class Task(Protocol):
         """
 
     def size(self, batch: Any) -> int:
-        """Count the images in a batch. A batch without images teaches nothing."""
+        """Return the number of images in a batch. A batch without images is skipped."""
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the model as it is. This is never called if `score` is None."""

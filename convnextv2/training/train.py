@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +20,12 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.announce import announcements
 from convnextv2.training.conditions import conditions
 from convnextv2.training.deadline import Deadline
-from convnextv2.training.elastic import GradientTree, check_micro_batches, fix_threads, start_alike
+from convnextv2.training.elastic import (
+    GradientTree,
+    broadcast_weights,
+    check_micro_batches,
+    fix_threads,
+)
 from convnextv2.training.ema import WeightAverage
 from convnextv2.training.health import LossWatch
 from convnextv2.training.keeper import Keeper, Learner
@@ -35,11 +42,11 @@ from convnextv2.training.task import Batches, Examine, Task
 
 
 def train_task(task: Task, start: Start, examine: Examine | None = None) -> None:
-    """Train a model as its recipe says, and leave best/ and last/ in the run folder.
+    """Train a model as its recipe says, and write best/ and last/ into the run folder.
 
     Args:
         task: The task that is learned.
-        start: How the run starts, and where.
+        start: The run folder, and how the run starts.
         examine: Examines the model before the first step and after epochs; None for nothing.
 
     Raises:
@@ -59,16 +66,7 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
     for line in announcements(recipe, global_batch, lr, dtype, place):
         say(line)
 
-    if shares_model(recipe.shard, place):
-        shard_model(model, place)
-    else:
-        model.to(place.device)
-    learner = Learner(
-        model,
-        build_optimizer(recipe, model, task.depths),
-        WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None,
-        build_scaler(recipe.loss_scale, dtype, place.device),
-    )
+    learner = _build_learner(task, dtype, place)
     progress, pace = _restore_position(task, start, learner, pace, dtype)
     start.release()
     if place.is_main:
@@ -82,13 +80,13 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
     if recipe.compile:
         model.compile(dynamic=False)
     if recipe.elastic:
-        start_alike(model)
+        broadcast_weights(model)
     losses = [record["loss"] for record in run.metrics() if record["kind"] == "train"]
     total_steps = pace.epochs * pace.steps_per_epoch
     keeper = Keeper(
         task, run, place, learner, progress, lambda: [lr_at(step) for step in range(total_steps)]
     )
-    try:
+    with _end_of_run(task, keeper, pace, place):
         loop = Loop(
             model if recipe.elastic or is_sharded(model) else _data_parallel(model, place),
             task,
@@ -108,7 +106,18 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         loop.run()
         keeper.finish()
         if progress.is_out_of(pace.patience) and progress.epoch < pace.epochs:
-            say(stopped_early(recipe, progress, task.score or recipe.best_by))
+            say(stopped_early_line(recipe, progress, task.score or recipe.best_by))
+
+
+@contextmanager
+def _end_of_run(task: Task, keeper: Keeper, pace: Pace, place: Place) -> Iterator[None]:
+    """Close the keeper and the loader after the `with` block, and explain exhausted memory.
+
+    Raises:
+        TrainingError: An error in the block means that the memory is used up.
+    """
+    try:
+        yield
     except BaseException as error:
         keeper.give_up()
         if not out_of_memory(error):
@@ -119,15 +128,30 @@ def train_task(task: Task, start: Start, examine: Examine | None = None) -> None
         raise TrainingError(text) from error
     finally:
         keeper.close()
-        # The traceback of an error keeps the loader alive as long as someone holds it, as notebooks
-        # do, and the loader its processes.
+        # A notebook keeps the traceback of an error. The traceback would keep the loader alive, and
+        # the loader its processes.
         task.loader.end()
+
+
+def _build_learner(task: Task, dtype: torch.dtype, place: Place) -> Learner:
+    """Move the model to its device, sharded if the recipe says so, and build what trains it."""
+    recipe, model = task.recipe, task.model
+    if shares_model(recipe.shard, place):
+        shard_model(model, place)
+    else:
+        model.to(place.device)
+    return Learner(
+        model,
+        build_optimizer(recipe, model, task.depths),
+        WeightAverage(model, recipe.ema_decay, recipe.ema_form) if recipe.ema else None,
+        build_scaler(recipe.loss_scale, dtype, place.device),
+    )
 
 
 def _build_deadline(
     recipe: Recipe, start: Start, progress: Progress, pace: Pace, span: tuple[float, float]
 ) -> Deadline:
-    """Build what ends the run in time. `span` has the highest and the lowest learning rate."""
+    """Build the deadline of a run. `span` has the highest and the lowest learning rate."""
     return Deadline(
         read_duration(recipe.time),
         progress,
@@ -140,8 +164,8 @@ def _build_deadline(
     )
 
 
-def stopped_early(recipe: Recipe, progress: Progress, score: str) -> str:
-    """Say that a run ended before its last epoch, and why.
+def stopped_early_line(recipe: Recipe, progress: Progress, score: str) -> str:
+    """Return a line that says that a run ended before its last epoch, and why.
 
     Args:
         recipe: The recipe.
@@ -167,7 +191,7 @@ def check_images(recipe: Recipe, loader: Batches, place: Place) -> None:
         place: This rank.
 
     Raises:
-        DataError: There are not.
+        DataError: There are not enough.
     """
     if len(loader):
         return
@@ -188,7 +212,7 @@ def check_images(recipe: Recipe, loader: Batches, place: Place) -> None:
 def _restore_position(
     task: Task, start: Start, learner: Learner, pace: Pace, dtype: torch.dtype
 ) -> tuple[Progress, Pace]:
-    """Load model, optimizer, average and scaler from where the run continues, if it continues.
+    """Restore model, optimizer, average and scaler if the run continues.
 
     Returns:
         The position and the pace. If a run is continued with another number of ranks, it keeps the
@@ -218,7 +242,7 @@ def build_scaler(start: float, dtype: torch.dtype, device: torch.device) -> torc
     """Build the scaler that keeps gradients in the range of float16.
 
     Args:
-        start: The factor on the loss at the start.
+        start: The initial factor on the loss.
         dtype: The precision of the forward pass. Unless it is float16, the scaler is disabled.
         device: The device.
     """
@@ -233,18 +257,18 @@ def _data_parallel(model: nn.Module, place: Place) -> nn.Module:
 
 
 def data_parallel_options(model: nn.Module, device: torch.device) -> dict[str, Any]:
-    """Return how gradients are averaged over ranks without a copy and a needless exchange.
+    """Return arguments for DistributedDataParallel that avoid a copy and a needless exchange.
 
     Args:
         model: The model.
         device: The device of this rank.
     """
-    # Gradients are what is exchanged, and not a copy of it.
+    # Gradients are views of the buckets that are exchanged, and not copies of them.
     options: dict[str, Any] = {"gradient_as_bucket_view": True}
     if device.type == "cpu":
         return options
     options["device_ids"] = [device.index]
-    # The only buffers are the statistics of batch norms, which on CUDA span all ranks.
+    # The only buffers are the statistics of batch norms, which are synchronised on CUDA.
     if device.type == "cuda" and any(True for _ in model.buffers()):
         known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"

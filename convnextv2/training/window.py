@@ -1,4 +1,4 @@
-"""What the loop has seen since the last line of the log."""
+"""The figures of training since the last line of the log."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from convnextv2.training.state import Progress
 class Window:
     """Figures since the last log line: mean loss, pace, share of the time spent waiting for data.
 
-    A loss passes through three stages. It is collected while the device computes it. After it was
-    looked at, it waits to be shared with the other ranks. After it was shared, it is counted. Every
-    rank has the counts of all ranks, so that whatever it saves is complete.
+    A loss passes through three states. It is collected while the device still computes it. Once the
+    host has read it, it waits to be shared with the other ranks. Once it is shared, it is counted.
+    Every rank has the counts of all ranks, so that the checkpoint of any rank is complete.
     """
 
     def __init__(self, progress: Progress) -> None:
         self.last_loss = math.nan if progress.last_loss is None else progress.last_loss
         self._collected: list[Tensor] = []
-        self._looked_at: list[float] = []
+        self._unshared: list[float] = []
         self.restart()
         self.loss_sum, self.loss_count = progress.loss_sum, progress.loss_count
 
     def restart(self) -> None:
-        """Forget what was counted. Evaluation and saving are not part of the pace of training."""
+        """Set all counts to zero. Evaluation and saving are not part of the pace of training."""
         self.started = time.perf_counter()
         self.waited_s, self.images = 0.0, 0
         self.loss_sum, self.loss_count = 0.0, 0
@@ -49,39 +49,39 @@ class Window:
         # Not every device has float64.
         self._collected.append(torch.stack([loss.float(), norm.float()]))
 
-    def look(self) -> bool:
-        """Read what was collected, and return whether all of it is finite."""
+    def read_losses(self) -> bool:
+        """Read the losses that were collected, and return whether all of them are finite."""
         if not self._collected:
             return True
         found = torch.stack(self._collected)
         self._collected.clear()
-        self._looked_at += found[:, 0].tolist()
+        self._unshared += found[:, 0].tolist()
         return bool(found.isfinite().all())
 
     def unshared(self) -> tuple[float, int]:
         """Return the sum and the number of the losses that the other ranks do not know yet."""
-        return sum(self._looked_at), len(self._looked_at)
+        return sum(self._unshared), len(self._unshared)
 
     def discard(self) -> None:
         """Forget the losses that the other ranks do not know yet."""
-        self._looked_at.clear()
+        self._unshared.clear()
 
     def add(self, loss_sum: float, loss_count: float) -> None:
         """Count losses of all ranks, including those that this rank had not shared yet."""
-        if self._looked_at:
-            self.last_loss = self._looked_at[-1]
-            self._looked_at.clear()
+        if self._unshared:
+            self.last_loss = self._unshared[-1]
+            self._unshared.clear()
         self.loss_sum += loss_sum
         self.loss_count += int(loss_count)
 
     def settle(self, place: Place) -> None:
-        """Look at, share and count the remaining losses. All ranks must call this together.
+        """Read, share and count the remaining losses. All ranks must call this together.
 
         Raises:
             TrainingError: A loss or a gradient is not finite.
         """
-        is_finite = self.look()
-        bad, *shared = place.share(not is_finite, *self.unshared())
+        is_finite = self.read_losses()
+        bad, *shared = place.sum_numbers(not is_finite, *self.unshared())
         if bad:
             self.discard()
             raise TrainingError(
@@ -91,7 +91,7 @@ class Window:
         self.add(*shared)
 
     def remember(self, progress: Progress) -> None:
-        """Put into the progress what a resumed run needs to log the same lines."""
+        """Save in `progress` the counts that a resumed run needs to log the same lines."""
         progress.last_loss = None if math.isnan(self.last_loss) else self.last_loss
         progress.loss_sum, progress.loss_count = self.loss_sum, self.loss_count
 

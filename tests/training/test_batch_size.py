@@ -152,7 +152,7 @@ def test_ranks_on_one_machine_share_its_memory_and_take_what_fits_on_all(
     class Other(Place):
         """Two ranks, of which the other one can take fewer images."""
 
-        def least(self, value: int) -> int:
+        def min(self, value: int) -> int:
             return min(value, 20)
 
     room(1000)
@@ -249,7 +249,7 @@ dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, 
 place = Place(torch.device("cpu"), rank, 2, 2)
 targets = torch.tensor([[1, 2, 2], [2, 0, 1]])[rank]
 counts = count(targets, torch.tensor([[2], [2], [2]]), torch.ones(3), rank + 0.5, 3)
-print(place.least(7 - rank), add_over_ranks(counts, place).pairs.tolist())
+print(place.min(7 - rank), add_over_ranks(counts, place).pairs.tolist())
 dist.destroy_process_group()
 """
 
@@ -263,4 +263,4 @@ def test_two_ranks_take_the_least_and_add_their_pairs_of_classes(tmp_path: Path)
 
 
 def test_one_rank_is_the_least_itself() -> None:
-    assert CPU.least(7) == 7
+    assert CPU.min(7) == 7

@@ -11,7 +11,7 @@ from convnextv2.kernels import choice
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.training.conditions import (
     Conditions,
-    check,
+    check_changes,
     check_classes,
     conditions,
     convert_position,
@@ -29,7 +29,9 @@ THEN = Conditions(
 
 def test_what_does_not_change_the_result_may_change() -> None:
     now = Recipe(epochs=40, lr=1e-3, batch_size=6, seed=7, out="b", resume=True, keep_checkpoints=9)
-    assert check(RECIPE, now, THEN, THEN, ()) == ["keep_checkpoints: 2 before, 9 from here on"]
+    assert check_changes(RECIPE, now, THEN, THEN, ()) == [
+        "keep_checkpoints: 2 before, 9 from here on"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -52,9 +54,11 @@ def test_what_changes_the_result_is_refused_unless_allowed_by_name(
 ) -> None:
     now, conditions = RECIPE.model_copy(update=recipe), replace(THEN, **here)
     with pytest.raises(RunError) as refused:
-        check(RECIPE, now, THEN, conditions, ())
+        check_changes(RECIPE, now, THEN, conditions, ())
     assert told in str(refused.value) and f"--resume_allow {names}." in str(refused.value)
-    assert any(told in line for line in check(RECIPE, now, THEN, conditions, names.split(",")))
+    assert any(
+        told in line for line in check_changes(RECIPE, now, THEN, conditions, names.split(","))
+    )
 
 
 def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,10 +77,12 @@ def test_kernels_are_those_that_run_and_not_the_choice(monkeypatch: pytest.Monke
 
 def test_more_epochs_and_other_versions_are_told_and_not_refused() -> None:
     now = RECIPE.model_copy(update={"epochs": 60})
-    lines = check(RECIPE, now, THEN, replace(THEN, versions={"torch": "2.15"}), ())
+    lines = check_changes(RECIPE, now, THEN, replace(THEN, versions={"torch": "2.15"}), ())
     assert lines[0] == "epochs: 40 before, 60 from here on"
     assert lines[1].startswith("torch: 2.14 before, 2.15 from here on; the last bits")
-    assert check(RECIPE, RECIPE, Conditions(), THEN, ()) == []  # an older checkpoint says nothing
+    assert (
+        check_changes(RECIPE, RECIPE, Conditions(), THEN, ()) == []
+    )  # an older checkpoint says nothing
 
 
 @pytest.mark.parametrize(

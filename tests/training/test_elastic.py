@@ -22,7 +22,7 @@ def test_gradients_are_added_in_pairs_and_pairs_of_pairs() -> None:
     tree = GradientTree(model, 4, PLACE)
     for part in parts:
         model.weight.grad = torch.from_numpy(part.copy())
-        tree.take(taught=True)
+        tree.take(has_images=True)
         assert model.weight.grad is None
     assert tree.add() == 4
     expected = ((parts[0] + parts[1]) + (parts[2] + parts[3])) / np.float32(4)
@@ -34,13 +34,13 @@ def test_gradients_are_added_in_pairs_and_pairs_of_pairs() -> None:
 def test_a_micro_batch_without_images_counts_neither_in_the_sum_nor_in_the_mean() -> None:
     model = nn.Linear(2, 1, bias=False)
     tree = GradientTree(model, 2, PLACE)
-    tree.take(taught=False)
+    tree.take(has_images=False)
     model.weight.grad = torch.tensor([[3.0, 5.0]])
-    tree.take(taught=True)
+    tree.take(has_images=True)
     assert tree.add() == 1 and model.weight.grad.tolist() == [[3.0, 5.0]]
     for _ in range(2):
         model.weight.grad = None
-        tree.take(taught=False)
+        tree.take(has_images=False)
     assert tree.add() == 0 and model.weight.grad is None
 
 

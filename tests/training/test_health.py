@@ -7,7 +7,7 @@ from sklearn.metrics import precision_score
 from torch import nn
 
 from convnextv2.errors import TrainingError
-from convnextv2.training.health import LossWatch, check_weights, collapse, gradient_norm
+from convnextv2.training.health import LossWatch, check_weights, collapse_line, gradient_norm
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_in_one_row() -> None:
@@ -29,19 +29,19 @@ def test_weights_that_exploded_are_not_saved(value: float) -> None:
 
 def test_a_spike_is_told_and_noise_is_not() -> None:
     watch = LossWatch()
-    assert not any(watch.look(2.0 + 0.5 * math.sin(i)) for i in range(40))
-    assert "2.5 times the median" in watch.look(5.0) or "a spike" in watch.look(5.0)
-    assert watch.look(2.0) == ""
-    assert LossWatch().look(1e9) == ""  # nothing to compare with
-    assert "a spike" in LossWatch(losses=[1.0] * 5).look(2.1)
+    assert not any(watch.check(2.0 + 0.5 * math.sin(i)) for i in range(40))
+    assert "2.5 times the median" in watch.check(5.0) or "a spike" in watch.check(5.0)
+    assert watch.check(2.0) == ""
+    assert LossWatch().check(1e9) == ""  # nothing to compare with
+    assert "a spike" in LossWatch(losses=[1.0] * 5).check(2.1)
 
 
 def test_a_loss_that_stands_at_the_baseline_is_told_once() -> None:
     watch = LossWatch(baseline=1.0)
-    lines = [watch.look(1.0 + 0.001 * (-1) ** i) for i in range(60)]
+    lines = [watch.check(1.0 + 0.001 * (-1) ** i) for i in range(60)]
     assert [i for i, line in enumerate(lines) if line] == [19]
     falling = LossWatch(baseline=1.0)
-    assert not any(falling.look(1.0 - 0.001 * i) for i in range(60))
+    assert not any(falling.check(1.0 - 0.001 * i) for i in range(60))
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_one_answer_to_all_images_is_told(
     precision = precision_score(
         targets, predictions, labels=range(3), average=None, zero_division=np.nan
     )
-    assert bool(collapse(precision, np.bincount(targets, minlength=3))) == collapsed
+    assert bool(collapse_line(precision, np.bincount(targets, minlength=3))) == collapsed

@@ -171,7 +171,7 @@ def test_a_logger_that_hangs_does_not_hold_up_a_run(
 ) -> None:
     release = threading.Event()
 
-    def hang(about: loggers.About) -> loggers.Sink:
+    def hang(about: loggers.RunInfo) -> loggers.Sink:
         release.wait(30)
         return loggers.Sink("key", lambda figures, step: None, lambda: None)
 

@@ -9,8 +9,8 @@ import torch
 from training.bench import PACE, Bench
 
 from convnextv2.errors import Stopped
-from convnextv2.training.loop import in_groups
 from convnextv2.training.pace import is_due
+from convnextv2.training.steps import in_groups
 from convnextv2.training.task import Examined
 
 

@@ -63,7 +63,7 @@ def test_group_form_equals_the_official_twelve_layers_and_fits_other_depths() ->
     assert layer("stages.2.5.norm.bias", (2, 2, 6, 2)) == 2
 
 
-def test_norms_biases_grn_and_mask_token_are_spared_from_decay() -> None:
+def test_norms_biases_grn_and_mask_token_are_exempt_from_decay() -> None:
     model = FCMAE(ConvNeXtV2((1, 1, 1, 1), (4, 8, 12, 16), num_classes=None), decoder_dim=8)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, weight_decay=0.05)

@@ -45,8 +45,8 @@ def test_a_save_that_fails_is_raised_where_training_looks() -> None:
     while saver._thread is not None and saver._thread.is_alive():
         pass
     with pytest.raises(OSError, match="No space"):
-        saver.look()
-    saver.look()  # once
+        saver.raise_failure()
+    saver.raise_failure()  # once
     with pytest.raises(OSError, match="No space"):
         saver.save(checkpoint({}), wait=True)
 

@@ -220,7 +220,7 @@ def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverag
         foreign = int((unknown.foreignness(scored.features[new]) > 1).sum())
     sizes = possible.sum(1)
     covered = possible[np.arange(len(possible)), scored.targets[new]].sum()
-    images, *counts = place.share(
+    images, *counts = place.sum_numbers(
         len(possible), float(covered), float(sizes.sum()), float((sizes == 0).sum()), foreign
     )
     if not images:

@@ -152,6 +152,6 @@ def measure_maps(
             scores.append(ImageScore(int(counts.trace()) / pixels, index))
     scores = heapq.nsmallest(WORST, scores)
     everyone = [each for part in place.gather(scores) for each in part]
-    images = int(place.share(images)[0])
+    images = int(place.sum_numbers(images)[0])
     evaluation = summarise(place.sum(total), images, tuple(source.class_names))
     return evaluation, heapq.nsmallest(WORST, everyone)
