@@ -1,6 +1,5 @@
-"""Artifacts: a trained model in another format, measured against the model that it was made from.
+"""Artifacts: a trained model in another format, compared with the model that it was made from.
 
-A `Graph` is the PyTorch module that an artifact is made from: the network with named outputs. A
-`Runner` is what an artifact is opened as: a function from an array to the same outputs, whatever
-engine computes them.
+An artifact is written from a `Graph`, a PyTorch module of the network with named outputs. Opening
+an artifact returns a `Runner`, a function from an array to the same outputs, in any engine.
 """

@@ -1,4 +1,4 @@
-"""The artifact: a folder with an exported model and all that is needed to use and to trust it.
+"""The artifact: a folder with an exported model and all that is needed to use and check it.
 
 model.onnx, or model.pt2, or model.xml and model.bin; a detector has boxes-model.onnx and, if it
 finds masks, masks-model.onnx as well
@@ -41,7 +41,7 @@ CARD = "artifact.json"
 CERTIFICATE = "certificate.json"
 
 Part = Literal["", "boxes-", "masks-"]
-"""What the files of a part of a model begin with. Only a detector has more than one part."""
+"""The prefix of the files of a part of a model. Only a detector has more than one part."""
 
 PART_INPUTS: dict[Part, str] = {"boxes-": "box_regions", "masks-": "mask_regions"}
 """The names of the inputs of all parts but the first."""
@@ -51,17 +51,17 @@ class Card(BaseModel):
     """The content of artifact.json.
 
     Attributes:
-        artifact: The version of this description.
+        artifact: The version of the form of this file.
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: The arithmetic.
-        kind: What the model returns; see `graph.OUTPUTS`, and `dense_graphs` for "segmentation"
+        kind: The kind of the outputs; see `graph.OUTPUTS`, and `dense_graphs` for "segmentation"
             and "detection".
         files: The name and the SHA-256 of each file of the model.
         model: The name of the model's size.
         arguments: The arguments of `ConvNeXtV2`.
-        input: What the model takes; see `graph.Graph`.
+        input: The kind of the input; see `graph.Graph`.
         outputs: The names of the outputs, in order.
-        shapes: The shapes of input and outputs, with None for what may be of any size.
+        shapes: The shapes of input and outputs, with None for an axis of any size.
         preprocessing: How images are prepared; see `EvalTransform.from_description`.
         class_names: The names of the classes.
         thresholds: For "multi_label": the probability from which on each class counts as present;
@@ -72,12 +72,12 @@ class Card(BaseModel):
         provenance: Where the weights came from.
         notice: The licence of the weights.
         versions: The versions of the packages that made it.
-        requires: What it takes to run an ONNX file: its opset, the version of its form (IR), and
-            the oldest ONNX Runtime that reads both.
+        requires: The requirements of an ONNX file: its opset, its IR version, and the oldest ONNX
+            Runtime that reads both.
         unknown: The SHA-256 of the file that says which classes cannot be excluded and which images
             are foreign, `evaluation.unknown.UNKNOWN`; empty if there is none.
-        segmentation: More about a "segmentation".
-        detection: More about a "detection".
+        segmentation: Further entries of a "segmentation".
+        detection: Further entries of a "detection".
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
@@ -107,7 +107,7 @@ class Card(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Card:
-        """Check what is said in two places, because people edit this file."""
+        """Check that entries agree with each other, because people edit this file."""
         file = ARTIFACT_FORMATS[self.format].file
         if file not in self.files:
             raise ValueError(f"files does not name {file}, the model")
@@ -160,8 +160,8 @@ class Artifact:
 
     Attributes:
         path: The folder.
-        card: What artifact.json says.
-        certificate: What certificate.json says.
+        card: The content of artifact.json.
+        certificate: The content of certificate.json.
     """
 
     path: Path
@@ -170,7 +170,7 @@ class Artifact:
 
     @property
     def description(self) -> Description:
-        """The description of its network, as weights have one."""
+        """The description of its network, in the form that weights have."""
         card = self.card
         dense = card.segmentation or card.detection
         return Description(
@@ -187,7 +187,7 @@ class Artifact:
 
     @property
     def transform(self) -> EvalTransform:
-        """How its images are prepared."""
+        """The preparation of its images."""
         return EvalTransform(Preprocessing.read(self.card.preprocessing))
 
     @property
@@ -217,7 +217,7 @@ class Artifact:
         return found
 
     def lines(self) -> list[str]:
-        """Describe the artifact for people: what it is, and what its licence asks for."""
+        """Describe the artifact in lines for the user, with the notice of its licence."""
         card = self.card
         lines = [
             f"{self.path}: artifact, {card.format}, {card.precision}, sha256 {self.sha256[:16]}"
@@ -228,12 +228,12 @@ class Artifact:
         """Load the model.
 
         Args:
-            threads: How many threads compute.
-            part: The part of it.
+            threads: The number of threads that compute.
+            part: The part of the model.
 
         Returns:
-            The model. Whatever the engine does, it raises ArtifactError for an input of another
-            shape than `card.shapes` says.
+            The model. In any engine, it raises ArtifactError for an input whose shape does not fit
+            `card.shapes`.
 
         Raises:
             ArtifactError: The files cannot be loaded, or have changed since they were made.
@@ -248,7 +248,7 @@ class Artifact:
             raise ArtifactError(f"{self.path}: {error}") from None
         except ConvNeXtV2Error:
             raise
-        except Exception as error:  # each engine has its own errors for files that it cannot read
+        except Exception as error:  # each engine has its own errors for bad files
             why = " ".join(str(error).split())[:200] or type(error).__name__
             raise ArtifactError(
                 f"{self.path}: {self.card.format} cannot load it ({why}). Export the model again."
@@ -268,7 +268,7 @@ class Artifact:
             raise ArtifactError(f"{self.path}: {error}") from None
 
     def _files(self, part: Part) -> Files:
-        """Read each file of a part once, so that what is checked is what is loaded."""
+        """Read each file of a part once, so that the content that is checked is the one loaded."""
         found = {name: _read(self.path / name) for name in self.card.files if part_of(name) == part}
         for name, content in found.items():
             if hashlib.sha256(content).hexdigest() != self.card.files[name]:
@@ -298,12 +298,12 @@ class Artifact:
 
 
 def part_of(file: str) -> Part:
-    """Say to which part of a model a file belongs."""
+    """Return the part of a model to which a file belongs."""
     return next((part for part in PART_INPUTS if file.startswith(part)), "")
 
 
 def is_artifact(path: str | Path) -> bool:
-    """Say whether a folder, or the folder of a file, is an artifact."""
+    """Return whether a folder, or the folder of a file, is an artifact."""
     path = Path(path)
     return (path / CARD).is_file() or (path.is_file() and (path.parent / CARD).is_file())
 
@@ -359,7 +359,7 @@ def save_card(folder: Path, card: Card, certificate: Mapping[str, Any]) -> Artif
     """
     content = card.model_dump()
     for name in ("thresholds", "unknown", "segmentation", "detection"):
-        if not content[name]:  # versions that do not know it can read the card without it
+        if not content[name]:  # so that older versions can read the card
             del content[name]
     write_json(folder / CARD, content)
     write_json(folder / CERTIFICATE, certificate)
@@ -376,7 +376,11 @@ def _read(file: Path) -> bytes:
 
 
 def json_object(file: Path) -> dict[str, Any]:
-    """Read the object in a JSON file. Raises ValueError if it holds something else."""
+    """Read the object in a JSON file.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
     found = json.loads(file.read_text())
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} does not hold an object")

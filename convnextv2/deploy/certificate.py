@@ -18,33 +18,32 @@ from torch import Tensor
 
 from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.deploy.graph import Graph, has_classes
+from convnextv2.deploy.unusual_images import adversarial_images, resized_by, stress_images
 from convnextv2.errors import ArtifactError
 from convnextv2.evaluation.multi_label_metrics import label_figures
 from convnextv2.evaluation.thresholds import DEFAULT
 from convnextv2.evaluation.timing import take_turns
 
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
-"""The largest difference of an output that an artifact may have, as a share of its range.
+"""The largest difference of an output that is accepted, as a share of the range of the output.
 
 The range of an output is the `scale` of `agreement`. Artifacts in int8 are judged by
-MIN_AGREEMENT and LARGEST_LOSS instead."""
+MIN_AGREEMENT and MAX_ACCURACY_LOSS instead."""
 
 MIN_AGREEMENT = 0.97
 """The share of real images for which the most probable class must be the same.
 
-One image may always differ. If images may have several labels, it is the F1 of the artifact's
-labels, measured by those of the model."""
+One image may always differ. If images may have several labels, this is the F1 of the artifact's
+labels, with those of the model as the truth."""
 
-LARGEST_LOSS = 0.01
-"""How much top-1 accuracy, or F1 of all labels, an artifact in int8 may lose."""
+MAX_ACCURACY_LOSS = 0.01
+"""The top-1 accuracy, or F1 of all labels, that an artifact in int8 may lose at most."""
 
-_EPSILON = 4
-"""How far a pixel of an adversarial image is moved, in levels of 255."""
 
 _ADVERSARIAL_IMAGES = 8
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
-"""Each output by name: of the model and of the artifact, flattened to (N, D)."""
+"""The outputs by name: that of the model and that of the artifact, flattened to (N, D)."""
 
 
 def certify(
@@ -67,11 +66,11 @@ def certify(
         runner: The opened artifact.
         precision: The artifact's precision.
         pixels: Real images at the model's size, uint8 (N, C, H, W).
-        targets: The images' classes, int64 (N,), -1 for those that are not known; or their labels,
+        targets: The images' classes, int64 (N,), -1 where the class is unknown; or their labels,
             int64 (N, K); None if none is known.
         normalise: Turns pixels into images.
         batch_size: The batch size of the comparison of speeds.
-        seconds: How long the comparison of speeds takes, in seconds.
+        seconds: The duration of the comparison of speeds.
         thresholds: For several labels: a threshold for each class; empty for 0.5.
         other_size: Whether to compare at another image size too.
 
@@ -105,7 +104,7 @@ def certify(
 
 
 def input_of(input: str, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Turn pixels into what a graph takes.
+    """Turn pixels into the input of a graph.
 
     Args:
         input: The graph's input, "images" or "pixels".
@@ -129,7 +128,7 @@ def _groups(
     """Return the images of each comparison, uint8 (N, C, H, W)."""
     unusual = [stress_images(pixels)]
     if has_classes(reference.outputs):
-        unusual.append(_adversarial(reference, pixels[:_ADVERSARIAL_IMAGES], normalise))
+        unusual.append(adversarial_images(reference, pixels[:_ADVERSARIAL_IMAGES], normalise))
     groups = {"real": pixels, "adversarial": torch.cat(unusual)}
     if other_size:
         groups["other_size"] = resized_by(pixels[:batch_size], reference.model.total_stride)
@@ -191,7 +190,7 @@ def _logits(reference: Graph, output: Tensor) -> Tensor:
 
 
 def _labels(probs: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Decide which labels count, bool (N, K)."""
+    """Return which labels count as present, bool (N, K)."""
     return probs >= torch.tensor(thresholds or [DEFAULT] * probs.shape[1], dtype=torch.float64)
 
 
@@ -215,7 +214,7 @@ def compare_speeds(
         in_pytorch: Runs the model.
         in_artifact: Runs the artifact on the same images.
         images: The number of these images.
-        seconds: How long the comparison takes, in seconds.
+        seconds: The duration of the comparison.
     """
     timings = take_turns({"pytorch": in_pytorch, "artifact": in_artifact}, seconds=seconds)
     pytorch, artifact = timings["pytorch"].median, timings["artifact"].median
@@ -250,7 +249,7 @@ def _compare(
                 f"precision = {precision}: on {group} inputs the artifact's {name} holds NaN or "
                 "infinity; the model's does not. Use float32."
             )
-        if name == "explanation":  # it explains one class, which must be the same
+        if name == "explanation":  # maps of different classes cannot be compared
             found[name] = agreement(expected[same], output[same])
         else:
             found[name] = agreement(expected, output)
@@ -270,41 +269,41 @@ def _compare(
 def _compare_labels(
     expected: Tensor, found: Tensor, precision: str, group: str, thresholds: Sequence[float]
 ) -> dict[str, Any]:
-    """Compare the probabilities of several labels, and the labels that count.
+    """Compare the probabilities of several labels, and the labels that count as present.
 
     Args:
         expected: The model's probabilities (N, K).
-        found: The artifact's.
+        found: The artifact's probabilities (N, K).
         precision: The artifact's precision.
         group: The group of images.
         thresholds: A threshold for each class; empty for 0.5.
 
     Returns:
-        The agreement of the probabilities; the F1 of the artifact's labels, if the model's are
-        right; and the share of images with the same labels.
+        The agreement of the probabilities; the F1 of the artifact's labels, with those of the model
+        as the truth; and the share of images with the same labels.
     """
     probs = agreement(expected, found) | {"scale": 1.0}
     if group == "real":
         _check_difference(probs, precision, group, "probabilities")
-    theirs, ours = _labels(expected, thresholds), _labels(found, thresholds)
-    named = int(theirs.sum() + ours.sum())
-    agrees = 2 * int((theirs & ours).sum()) / named if named else 1.0
-    differs = int((theirs != ours).sum())
+    wanted, given = _labels(expected, thresholds), _labels(found, thresholds)
+    named = int(wanted.sum() + given.sum())
+    agrees = 2 * int((wanted & given).sum()) / named if named else 1.0
+    differs = int((wanted != given).sum())
     if group == "real" and precision in TOLERANCE and agrees < MIN_AGREEMENT and differs > 1:
         raise ArtifactError(
             f"precision = {precision}: the artifact's labels agree with the model's to "
-            f"{agrees:.1%} (F1) on {len(theirs)} images (at least {MIN_AGREEMENT:.0%} asked). "
+            f"{agrees:.1%} (F1) on {len(wanted)} images (at least {MIN_AGREEMENT:.0%} asked). "
             "Use a finer precision."
         )
     return {
         "probs": probs,
         "labels_agreement": agrees,
-        "same_labels": float((theirs == ours).all(dim=1).double().mean()),
+        "same_labels": float((wanted == given).all(dim=1).double().mean()),
     }
 
 
 def _check_difference(found: Mapping[str, Any], precision: str, group: str, name: str) -> None:
-    """Raise ArtifactError if an output differs by more than its precision explains."""
+    """Raise ArtifactError if an output differs by more than `TOLERANCE` allows."""
     difference = found["max_difference"] / max(found["scale"], 1e-12)
     if precision in TOLERANCE and not difference <= TOLERANCE[precision]:
         raise ArtifactError(
@@ -330,16 +329,16 @@ def _check_classes(same: Tensor, precision: str) -> None:
 
 
 def agreement(expected: Tensor, found: Tensor) -> dict[str, Any]:
-    """Measure how far two sets of outputs are apart.
+    """Measure the differences between two sets of outputs.
 
     Args:
-        expected: The model's, (N, D).
-        found: The artifact's, (N, D).
+        expected: The outputs of the model, (N, D).
+        found: The outputs of the artifact, (N, D).
 
     Returns:
-        The number of images, the largest and the mean difference, and the scale: the largest
-        distance of an expected value from the mean of its row. What all classes have in common
-        decides nothing, so it does not count.
+        The number of images, the largest and the mean difference, and the scale. The scale is the
+        largest distance of an expected value from the mean of its row, because a number that is
+        added to the logits of all classes changes no decision.
     """
     if not expected.numel():
         return {"images": 0, "max_difference": 0.0, "mean_difference": 0.0, "scale": 0.0}
@@ -353,28 +352,8 @@ def agreement(expected: Tensor, found: Tensor) -> dict[str, Any]:
 
 
 def _common(outputs: Tensor) -> Tensor:
-    """Compute the mean of each row (N, 1). It is 0 for a single column, which shares nothing."""
+    """Return the mean of each row (N, 1), or 0 if there is only one column."""
     return outputs.mean(-1, keepdim=True) if outputs.shape[1] > 1 else torch.zeros(1)
-
-
-def resized_by(pixels: Tensor, stride: int) -> Tensor:
-    """Make images larger by mirroring them at their edges.
-
-    Args:
-        pixels: The images (N, C, H, W).
-        stride: How much to add, in px.
-
-    Returns:
-        The images, one stride higher and two strides wider.
-    """
-    height, width = pixels.shape[2] + stride, pixels.shape[3] + 2 * stride
-    rows, columns = (
-        torch.cat([torch.arange(size), torch.arange(size).flip(0)]).repeat(wanted // size + 1)[
-            :wanted
-        ]
-        for size, wanted in ((pixels.shape[2], height), (pixels.shape[3], width))
-    )
-    return pixels[:, :, rows][..., columns]
 
 
 def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
@@ -382,7 +361,7 @@ def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
 
     Args:
         certificate: Its certificate.
-        float32_ratio: The speed of the same format in float32, as a multiple of PyTorch's.
+        float32_ratio: The speed of the same format in float32, as a multiple of PyTorch's speed.
 
     Raises:
         ArtifactError: It is not accurate enough, or no faster than in float32.
@@ -393,15 +372,15 @@ def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
     lost = accuracy["pytorch_top1"] - accuracy["artifact_top1"] if accuracy else 0.0
     if labels:
         lost = labels["pytorch_f1_micro"] - labels["artifact_f1_micro"]
-    lost = round(lost, 6)  # in floats, 0.63 - 0.62 is more than 0.01
+    lost = round(lost, 6)  # 0.63 - 0.62 > 0.01 in floating point
     agrees = real["labels_agreement"] if "labels_agreement" in real else real["top1_agreement"]
-    if agrees < MIN_AGREEMENT or lost > LARGEST_LOSS:
+    if agrees < MIN_AGREEMENT or lost > MAX_ACCURACY_LOSS:
         what, figure = ("labels", "F1") if "labels_agreement" in real else ("images", "top-1")
         raise ArtifactError(
             "precision = int8: not accurate enough, so nothing is kept: agrees with the model on "
             f"{agrees:.1%} of {f'the {what} of ' if what == 'labels' else ''}{real['images']} "
             f"images (at least {MIN_AGREEMENT:.0%} asked), {figure} falls by {100 * lost:.1f} "
-            f"points (at most {100 * LARGEST_LOSS:.0f}). Use float32."
+            f"points (at most {100 * MAX_ACCURACY_LOSS:.0f}). Use float32."
         )
     if ratio <= float32_ratio:
         raise ArtifactError(
@@ -410,61 +389,8 @@ def check_int8(certificate: Mapping[str, Any], float32_ratio: float) -> None:
         )
 
 
-def stress_images(like: Tensor) -> Tensor:
-    """Make images that photographs never are.
-
-    They are black, white, noise, checkerboards and stripes of full contrast, one white pixel, and
-    one channel alone.
-
-    Args:
-        like: Images of the wanted shape (N, C, H, W).
-
-    Returns:
-        The images, uint8 (M, C, H, W).
-    """
-    channels, height, width = like.shape[1:]
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    black = torch.zeros(height, width)
-    planes = [
-        black,
-        black + 1,
-        ((rows + columns) % 2).float(),
-        ((rows // 4 + columns // 4) % 2).float(),
-        (rows % 2 + 0 * columns).float(),
-        ((rows == height // 2) & (columns == width // 2)).float(),
-    ]
-    images = torch.stack(planes)[:, None].repeat(1, channels, 1, 1) * 255
-    noise = torch.randint(
-        0, 256, (2, channels, height, width), generator=torch.Generator().manual_seed(0)
-    )
-    alone = torch.zeros(channels, channels, height, width)
-    alone[range(channels), range(channels)] = 255
-    return torch.cat([images, noise.float(), alone]).to(torch.uint8)
-
-
-def _adversarial(reference: Graph, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Move images a little to where the model is least sure (Goodfellow et al. 2015).
-
-    Small differences between the model and the artifact show there.
-
-    Args:
-        reference: A classifier.
-        pixels: Real images, uint8 (N, C, H, W).
-        normalise: Turns pixels into images.
-
-    Returns:
-        The moved images, uint8 (N, C, H, W).
-    """
-    model = reference.model
-    start = normalise(pixels).clone().requires_grad_()
-    with torch.enable_grad():
-        best = model(start).topk(min(2, model.num_classes or 1), dim=-1).values
-        (gradient,) = torch.autograd.grad((best[:, 0] - best[:, -1]).sum(), start)
-    return (pixels.float() - _EPSILON * gradient.sign()).round().clamp(0, 255).to(torch.uint8)
-
-
 def processor() -> str:
-    """Name this machine's processor and the number of its cores."""
+    """Return the name of this machine's processor and the number of its cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(

@@ -1,4 +1,4 @@
-"""Fit the "unknown" answer of an artifact to what the artifact itself computes."""
+"""Fit the "unknown" answer of an artifact to the outputs of the artifact itself."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ from convnextv2.evaluation.unknown import (
     fit_unknown,
 )
 
-_NOTHING = "labelled validation images"
 
-
-def coverage_fit(
+def build_coverage_fit(
     coverage: float,
     form: Form,
     evidence: Evidence,
     temperature: float,
     normalise: Callable[[Tensor], Tensor],
 ) -> Callable[[Runner], Unknown]:
-    """Prepare to fit a coverage on the images that an artifact is measured on.
+    """Build a function that fits a coverage on the images that an artifact is measured on.
 
-    Those that calibrate its arithmetic are left out, because the artifact knows them.
+    Images that calibrate an int8 artifact are left out, because it was fitted to them.
 
     Args:
-        coverage: The share of images whose right class is to be among the possible ones.
-        form: What the artifact is to be.
+        coverage: The share of images whose right class is to be among the possible classes.
+        form: The form of the artifact.
         evidence: The images and their classes.
         temperature: The number by which logits are divided before softmax.
         normalise: Turns pixels into images.
@@ -50,7 +48,9 @@ def coverage_fit(
         DataError: There are too few images whose class is known.
     """
     if evidence.targets is None:
-        raise DataError(f"coverage = {coverage:g}: needs {_NOTHING}. Give them with data_dir.")
+        raise DataError(
+            f"coverage = {coverage:g}: needs labelled validation images. Give them with data_dir."
+        )
     known = evidence.targets >= 0
     if form.precision == "int8":
         known &= ~calibration_images(len(evidence.pixels))

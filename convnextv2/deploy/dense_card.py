@@ -13,16 +13,16 @@ _CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class SegmentorCard(BaseModel):
-    """How a segmentor's images are presented, and what its classes look like.
+    """How images are presented to a segmentor, and the colours of its classes.
 
     Attributes:
         palette: A colour for each class.
         head: The arguments of `Segmentor` other than the encoder and the number of classes.
-        slide: Whether it sees overlapping windows of the image size, in place of whole images.
-        test_scales: Factors on the size of the image, whose probabilities are averaged.
-        test_flip: Whether each of these is also seen mirrored.
-        ignore_values: Values in the label maps of its data that stand for no class; None for those
-            that these data have usually.
+        slide: Whether it is run on overlapping windows of the image size, not on whole images.
+        test_scales: Factors on the size of the image. Probabilities are averaged over them.
+        test_flip: Whether they are averaged over mirrored images too.
+        ignore_values: Values in the label maps of its data that stand for no class; None for the
+            usual values of these data.
         reduce_zero_label: Whether 0 stands for no class in these maps, and the first class is 1.
     """
 
@@ -38,12 +38,12 @@ class SegmentorCard(BaseModel):
 
 
 class DetectorCard(BaseModel):
-    """What lies between the parts of a detector, and what its classes look like.
+    """The code between the parts of a detector as arguments, and the colours of its classes.
 
     Attributes:
         palette: A colour for each class.
         head: The arguments of `Detector` other than the encoder and the number of classes.
-        levels: The number of maps in which objects are looked for.
+        levels: The number of maps in which objects are searched for.
     """
 
     model_config = _CONFIG

@@ -1,4 +1,4 @@
-"""Export a segmentor or a detector to an artifact that is measured before anyone gets it."""
+"""Export a segmentor or a detector, and measure the artifact before it is put into place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from convnextv2.deploy.artifact import PART_INPUTS, Artifact, Card, Part, save_card
 from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
 from convnextv2.deploy.dense_graphs import BoxHead, MaskHead, SegmentorGraph, Trunk
-from convnextv2.deploy.export import put, versions
+from convnextv2.deploy.export import ModelFacts, publish, requirements, versions
 from convnextv2.deploy.formats import check_format, read_files
-from convnextv2.deploy.formats.onnx import onnx_needs
+from convnextv2.deploy.formats.artifact_format import ArtifactFormat
 from convnextv2.deploy.graph import Exportable
 from convnextv2.errors import DeviceError
 from convnextv2.files import sha256_of
@@ -24,19 +24,19 @@ from convnextv2.model.detector import Detector
 from convnextv2.model.upernet import Segmentor
 
 _TRACED_STRIDES = (5, 7)
-"""The size of the image that a part for any size is traced with, in total strides.
+"""The size of the image with which a part for any size is traced, in total strides.
 
-Sides that become 1 or equal to each other on a way would be taken for constants."""
+The tracer takes a side for a constant if it becomes 1, or equal to the other side, in any layer."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelPart:
-    """A part of a model, as it is written.
+    """A part of a model that is written on its own.
 
     Attributes:
-        graph: Its graph.
+        graph: The graph.
         example: An input of the graph.
-        prefix: What its files begin with.
+        prefix: The prefix of its files.
         dynamic_size: Whether it takes images of any multiple of the total stride.
     """
 
@@ -46,33 +46,14 @@ class ModelPart:
     dynamic_size: bool = False
 
 
-@dataclass(frozen=True)
-class About:
-    """What an artifact says of the model that it is made from.
-
-    Attributes:
-        preprocessing: How images are prepared.
-        class_names: The names of the classes.
-        name: The name of the model's size.
-        provenance: Where the weights came from.
-        notice: The licence of the weights.
-    """
-
-    preprocessing: Mapping[str, Any]
-    class_names: list[str]
-    name: str
-    provenance: Mapping[str, Any]
-    notice: str
-
-
 def export_segmentor(
     model: Segmentor,
     format: str,
     precision: str,
     size: tuple[int, int] | None,
     folder: Path,
-    about: About,
-    more: SegmentorCard,
+    facts: ModelFacts,
+    segmentation: SegmentorCard,
     certify: Callable[[Artifact], Mapping[str, Any]],
     *,
     overwrite: bool = True,
@@ -85,10 +66,10 @@ def export_segmentor(
         precision: One of the format's precisions.
         size: Height and width of its images; None for any multiples of the total stride.
         folder: The folder.
-        about: What the artifact says of the model.
-        more: What it says beyond that.
+        facts: What the artifact states about the model.
+        segmentation: What it states about a segmentor.
         certify: Measures the artifact.
-        overwrite: Whether an artifact that is there is replaced.
+        overwrite: Whether to replace an existing artifact.
     """
     stride = model.encoder.total_stride
     height, width = size or (stride * _TRACED_STRIDES[0], stride * _TRACED_STRIDES[1])
@@ -99,10 +80,10 @@ def export_segmentor(
         format,
         precision,
         folder,
-        about,
+        facts,
         dict(model.arguments),
         certify,
-        segmentation=more,
+        segmentation=segmentation,
         overwrite=overwrite,
     )
 
@@ -112,8 +93,8 @@ def export_detector(
     format: str,
     precision: str,
     folder: Path,
-    about: About,
-    more: DetectorCard,
+    facts: ModelFacts,
+    detection: DetectorCard,
     certify: Callable[[Artifact], Mapping[str, Any]],
     *,
     overwrite: bool = True,
@@ -125,10 +106,10 @@ def export_detector(
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: "float32".
         folder: The folder.
-        about: What the artifact says of the model.
-        more: What it says beyond that.
+        facts: What the artifact states about the model.
+        detection: What it states about a detector.
         certify: Measures the artifact.
-        overwrite: Whether an artifact that is there is replaced.
+        overwrite: Whether to replace an existing artifact.
     """
     if precision != "float32":
         raise DeviceError(
@@ -156,10 +137,10 @@ def export_detector(
         format,
         precision,
         folder,
-        about,
+        facts,
         arguments,
         certify,
-        detection=more,
+        detection=detection,
         overwrite=overwrite,
     )
 
@@ -169,7 +150,7 @@ def export_parts(
     format: str,
     precision: str,
     folder: Path,
-    about: About,
+    facts: ModelFacts,
     arguments: dict[str, Any],
     certify: Callable[[Artifact], Mapping[str, Any]],
     *,
@@ -177,73 +158,82 @@ def export_parts(
     detection: DetectorCard | None = None,
     overwrite: bool = True,
 ) -> Artifact:
-    """Write an artifact into a folder that appears only once the artifact is found good.
+    """Write an artifact of one or more parts. Its folder appears only once it has passed `certify`.
 
     Args:
         parts: The parts of the model. The first one takes images.
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: One of the format's precisions.
         folder: The folder.
-        about: What the artifact says of the model.
+        facts: What the artifact states about the model.
         arguments: The arguments of its encoder, with the number of classes.
         certify: Measures the artifact, and raises ArtifactError if it is not good enough.
-        segmentation: More about a segmentor.
-        detection: More about a detector.
-        overwrite: Whether an artifact that is there is replaced.
+        segmentation: What it states about a segmentor.
+        detection: What it states about a detector.
+        overwrite: Whether to replace an existing artifact.
 
     Returns:
         The artifact.
 
     Raises:
-        RunError: Another process is writing the folder, or wrote it meanwhile without `overwrite`.
-        ArtifactError: It is not as good as its precision allows.
-        DeviceError: The format cannot do it on this machine.
+        RunError: Another process is writing the folder, or has written it and `overwrite` is off.
+        ArtifactError: It differs from the model by more than its precision allows.
+        DeviceError: This machine cannot write or run the format.
         MissingPackageError: A package is not installed.
     """
-    chosen = check_format(format, precision, to_write=True)
+    artifact_format = check_format(format, precision, to_write=True)
     with building(folder) as temporary:
         made = temporary / "artifact"
         made.mkdir()
         shapes: dict[str, list[int | None]] = {}
         for part in parts:
-            alone = temporary / "part"
-            alone.mkdir()
-            file = alone / chosen.file
-            chosen.write(part.graph, part.example, file, precision, part.dynamic_size)
-            runner = chosen.open(read_files(alone), precision, torch.get_num_threads())
-            shapes |= _shapes(part, runner(part.example.numpy()))
-            for written in sorted(alone.iterdir()):
-                written.rename(made / f"{part.prefix}{written.name}")
-            alone.rmdir()
-        main = made / chosen.file
+            shapes |= _write_part(part, artifact_format, precision, temporary / "part", made)
         card = Card(
             format=format,  # type: ignore[arg-type]
             precision=precision,  # type: ignore[arg-type]
             kind="segmentation" if segmentation is not None else "detection",
             files={file.name: sha256_of(file) for file in sorted(made.iterdir())},
-            model=about.name,
             arguments=arguments,
             input="images",
             outputs=list(parts[0].graph.output_names),
             shapes=shapes,
-            preprocessing=dict(about.preprocessing),
-            class_names=about.class_names,
-            temperature=1.0,
-            provenance=dict(about.provenance),
-            notice=about.notice,
             versions=versions(format),
-            requires=onnx_needs(main.read_bytes()) if format == "onnx" else {},
+            requires=requirements(format, made / artifact_format.file),
             segmentation=segmentation,
             detection=detection,
+            **facts.entries(),
         )
         certificate = certify(save_card(made, card, {}))
         save_card(made, card, certificate)
-        put(made, folder, overwrite=overwrite)
+        publish(made, folder, overwrite=overwrite)
     return Artifact(folder, card, certificate)
 
 
+def _write_part(
+    part: ModelPart, artifact_format: ArtifactFormat, precision: str, folder: Path, made: Path
+) -> dict[str, list[int | None]]:
+    """Write a part of a model, and return the shapes of its input and outputs.
+
+    Args:
+        part: The part.
+        artifact_format: The format.
+        precision: One of the format's precisions.
+        folder: A folder for the files of this part alone, which does not exist before or after.
+        made: The folder to which its files are moved, with its prefix.
+    """
+    folder.mkdir()
+    file = folder / artifact_format.file
+    artifact_format.write(part.graph, part.example, file, precision, part.dynamic_size)
+    runner = artifact_format.open(read_files(folder), precision, torch.get_num_threads())
+    shapes = _shapes(part, runner(part.example.numpy()))
+    for written in sorted(folder.iterdir()):
+        written.rename(made / f"{part.prefix}{written.name}")
+    folder.rmdir()
+    return shapes
+
+
 def _shapes(part: ModelPart, outputs: Sequence[Any]) -> dict[str, list[int | None]]:
-    """Return the shapes of a part's input and outputs, with None for sizes that are open."""
+    """Return the shapes of a part's input and outputs, with None for dynamic sizes."""
     graph = part.graph
     values = {PART_INPUTS.get(part.prefix, graph.input): part.example}
     values |= dict(zip(graph.output_names, outputs, strict=True))

@@ -1,11 +1,11 @@
-"""The graphs of segmentors and detectors: dense tensors alone, from which artifacts are made.
+"""The graphs of segmentors and detectors, from which artifacts are made.
 
-A segmentor is one graph. A detector is cut into three, because exporters cannot follow what lies
-between them, whose sizes depend on values: the choice of proposals, and non-maximum suppression.
+A segmentor is one graph. A detector is cut into three. Exporters cannot write the code between
+them, the choice of proposals and non-maximum suppression, because sizes in it depend on values.
 
     trunk    images (N, C, H, W) to the maps of the pyramid, and the anchors' logits and deltas
-    boxes    what is cut out of the maps for proposals, to logits of classes and deltas of boxes
-    masks    what is cut out for objects, to logits of masks
+    boxes    regions of the maps, one for each proposal, to logits of classes and deltas of boxes
+    masks    regions of the maps, one for each object, to logits of masks
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class SegmentorGraph(nn.Module):
             pools = self.model.decode_head.psp_modules
             for i, layers in enumerate(pools):
                 assert isinstance(layers, nn.Sequential) and isinstance(layers[0], CellPool)
-                pools[i] = StretchedCells(layers[0].cells, layers[1])
+                pools[i] = UpsampledCells(layers[0].cells, layers[1])
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The name of what `forward` returns."""
+        """The name of the output."""
         return MAP_OUTPUTS
 
     @property
@@ -60,11 +60,11 @@ class SegmentorGraph(nn.Module):
         return (logits.float(),)
 
 
-class StretchedCells(nn.Module):
-    """Average maps of any size over a grid of cells, run a layer on these, and stretch the result.
+class UpsampledCells(nn.Module):
+    """Averages maps of any size over a grid of cells, runs a layer, and resizes the result back.
 
-    Averaging and stretching are products with matrices that are computed from the size of the map.
-    ONNX has neither adaptive pooling nor a resize of it to an open size.
+    Averaging and resizing are products with matrices that are computed from the size of the map,
+    because ONNX has no adaptive pooling and no resize to a dynamic size.
 
     Args:
         cells: Rows and columns of the grid.
@@ -78,14 +78,15 @@ class StretchedCells(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, H, W)."""
         height, width = x.shape[-2], x.shape[-1]
-        rows, columns = averages(height, self.cells), averages(width, self.cells)
+        rows = adaptive_average_matrix(height, self.cells)
+        columns = adaptive_average_matrix(width, self.cells)
         cells = self.layer(rows.to(x.dtype) @ x @ columns.to(x.dtype).T)
-        down, right = stretch(height, self.cells), stretch(width, self.cells)
+        down, right = bilinear_matrix(height, self.cells), bilinear_matrix(width, self.cells)
         stretched: Tensor = down.to(x.dtype) @ cells @ right.to(x.dtype).T
         return stretched
 
 
-def averages(positions: int, cells: int) -> Tensor:
+def adaptive_average_matrix(positions: int, cells: int) -> Tensor:
     """Return the matrix by which `nn.AdaptiveAvgPool2d` averages along one axis.
 
     Args:
@@ -102,12 +103,12 @@ def averages(positions: int, cells: int) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def stretch(positions: int, cells: int) -> Tensor:
+def bilinear_matrix(positions: int, cells: int) -> Tensor:
     """Return the matrix of a bilinear resize along one axis, with the centres of pixels aligned.
 
     Args:
         positions: Length of the result, which may be symbolic.
-        cells: Length of what is resized.
+        cells: Length of the axis before the resize.
 
     Returns:
         float32 (positions, cells).
@@ -118,7 +119,7 @@ def stretch(positions: int, cells: int) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """A detector from images to the maps of its pyramid, and what its anchors say.
+    """A detector from images to the maps of its pyramid, and the logits and deltas of its anchors.
 
     Args:
         model: The network in evaluation mode. It is copied.
@@ -132,8 +133,8 @@ class Trunk(nn.Module):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The names of what `forward` returns: maps, logits and deltas, the finest first."""
-        return trunk_outputs(len(self.model.levels) + 1)  # the pooled one comes last
+        """The names of the outputs: maps, logits and deltas, each from fine to coarse."""
+        return trunk_outputs(len(self.model.levels) + 1)  # with the pooled one, which is the last
 
     @property
     def total_stride(self) -> int:
@@ -141,7 +142,7 @@ class Trunk(nn.Module):
         return self.model.encoder.total_stride
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute what `output_names` lists of normalised images (N, C, H, W)."""
+        """Compute the outputs in `output_names` for normalised images (N, C, H, W)."""
         dtype = next(self.model.parameters()).dtype
         maps = list(self.model.features(images.to(dtype)).values())
         logits, deltas = self.model.rpn.head([each.to(dtype) for each in maps])

@@ -1,10 +1,10 @@
-"""Export a model to an artifact that is measured before anyone gets it."""
+"""Export a classifier or an encoder, and measure the artifact before it is put into place."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnextv2.data.transforms import BatchTransform, EvalTransform
+from convnextv2.data.transforms import BatchTransform
 from convnextv2.deploy.artifact import Artifact, Card, save_card
 from convnextv2.deploy.certificate import certify, check_int8, input_of
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, read_files
@@ -29,18 +29,18 @@ from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
 
 _FLOAT32_IMAGES = 64
-"""On how many images the float32 form of an int8 artifact is measured. Only its speed counts."""
+"""Images on which the float32 form of an int8 artifact is measured, to learn its speed."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form that an artifact is to have.
+    """The form of an artifact.
 
     Attributes:
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: One of the format's precisions.
-        outputs: What it returns; see `graph.OUTPUTS`.
-        input: What it takes; see `graph.Graph`.
+        outputs: The kind of its outputs; see `graph.OUTPUTS`.
+        input: The kind of its input; see `graph.Graph`.
         dynamic_size: Whether it takes images of any multiple of the total stride.
     """
 
@@ -59,9 +59,9 @@ class Evidence:
         pixels: Real images at the model's size, uint8 (N, C, H, W).
         targets: Their classes, int64 (N,), or their labels, int64 (N, K), see `source.Targets`;
             None if they are not known.
-        origin: Where the images come from, in words.
+        origin: The origin of the images, for messages.
         batch_size: The batch size of the comparison of speeds.
-        seconds: How long the comparison of speeds takes, in seconds.
+        seconds: The duration of the comparison of speeds.
         thresholds: For several labels: a threshold for each class; empty for 0.5.
     """
 
@@ -73,102 +73,120 @@ class Evidence:
     thresholds: Sequence[float] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class ModelFacts:
+    """What an artifact states about the model that it is made from.
+
+    Attributes:
+        preprocessing: How images are prepared; see `EvalTransform.from_description`.
+        class_names: The names of the classes.
+        name: The name of the model's size.
+        provenance: Where the weights came from.
+        notice: The licence of the weights.
+        thresholds: For several labels: a threshold for each class, on the probabilities that the
+            temperature gives; else empty.
+        temperature: The number by which logits are divided before softmax or sigmoid.
+        balance: How frequent classes were in training; see `Card`.
+    """
+
+    preprocessing: Mapping[str, Any]
+    class_names: list[str]
+    name: str
+    provenance: Mapping[str, Any]
+    notice: str
+    thresholds: list[float] = field(default_factory=list)
+    temperature: float = 1.0
+    balance: Mapping[str, Any] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, Any]:
+        """Return the entries of a `Card` that state these facts."""
+        return {
+            "model": self.name,
+            "preprocessing": dict(self.preprocessing),
+            "class_names": self.class_names,
+            "thresholds": self.thresholds,
+            "temperature": self.temperature,
+            "provenance": dict(self.provenance),
+            "notice": self.notice,
+            "balance": dict(self.balance),
+        }
+
+
 def export_artifact(
     model: ConvNeXtV2,
     form: Form,
     folder: Path,
     evidence: Evidence,
+    facts: ModelFacts,
     *,
-    preprocessing: Mapping[str, Any],
-    class_names: list[str],
-    thresholds: list[float],
-    temperature: float,
-    name: str,
-    provenance: Mapping[str, Any],
-    notice: str,
-    balance: Mapping[str, Any] | None = None,
     fit_unknown: Callable[[Runner], Unknown] | None = None,
     overwrite: bool = True,
 ) -> Artifact:
-    """Write an artifact into a folder that appears only once the artifact is found good.
+    """Write an artifact of a classifier. Its folder appears only once its measurement has passed.
 
     Args:
         model: The model in float32 and in evaluation mode. It is not changed.
-        form: What the artifact is to be.
+        form: The form of the artifact.
         folder: The folder.
-        evidence: What the artifact is measured on.
-        preprocessing: How images are prepared; see `EvalTransform.from_description`.
-        class_names: The names of the classes.
-        thresholds: For several labels: a threshold for each class, on the probabilities that the
-            temperature gives; else empty.
-        temperature: The number by which logits are divided before softmax or sigmoid.
-        name: The name of the model's size.
-        provenance: Where the weights came from.
-        notice: The licence of the weights.
-        balance: How frequent classes were in training; see `Card`.
-        fit_unknown: Fits the "unknown" answer to what the finished artifact computes.
-        overwrite: Whether an artifact that is there is replaced.
+        evidence: The images that the artifact is measured on.
+        facts: What the artifact states about the model.
+        fit_unknown: Fits the "unknown" answer to the outputs of the finished artifact.
+        overwrite: Whether to replace an existing artifact.
 
     Returns:
         The artifact.
 
     Raises:
-        RunError: Another process is writing the folder, or wrote it meanwhile without `overwrite`.
-        ArtifactError: The model does not have these outputs, or the artifact is not as good as its
-            precision allows.
-        DeviceError: The format cannot do it on this machine.
+        RunError: Another process is writing the folder, or has written it and `overwrite` is off.
+        ArtifactError: The model does not have these outputs, or the artifact differs from the model
+            by more than its precision allows.
+        DeviceError: This machine cannot write or run the format.
         MissingPackageError: A package is not installed.
     """
-    chosen = check_format(form.format, form.precision, to_write=True)
+    artifact_format = check_format(form.format, form.precision, to_write=True)
     _check_form(form, model)
-    transform = EvalTransform(Preprocessing.read(preprocessing))
-    normalise = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std).normalise
+    how = Preprocessing.read(facts.preprocessing)
+    normalise = BatchTransform(how.mean, how.std).normalise
     graph = partial(
         Graph,
         outputs=form.outputs,
         input=form.input,
-        mean=transform.preprocessing.mean,
-        std=transform.preprocessing.std,
-        temperature=temperature,
-        thresholds=thresholds,
+        mean=how.mean,
+        std=how.std,
+        temperature=facts.temperature,
+        thresholds=facts.thresholds,
     )
-    evidence = replace(evidence, thresholds=thresholds)
+    evidence = replace(evidence, thresholds=facts.thresholds)
     reference = graph(model).eval()
     example = input_of(form.input, evidence.pixels[:1], normalise)
     with building(folder) as temporary:
         made = temporary / "artifact"
         made.mkdir()
+        file = made / artifact_format.file
         written_as = "float32" if form.precision == "int8" else form.precision
         copied = graph(copy.deepcopy(model)).eval()  # half precision converts weights in place
-        chosen.write(copied, example, made / chosen.file, written_as, form.dynamic_size)
-        measure = _quantised if form.precision == "int8" else _measured
-        runner, certificate = measure(chosen, made, form, reference, evidence, normalise)
+        artifact_format.write(copied, example, file, written_as, form.dynamic_size)
+        measure = _quantise_and_measure if form.precision == "int8" else _measure
+        runner, certificate = measure(artifact_format, made, form, reference, evidence, normalise)
         files = {file.name: sha256_of(file) for file in sorted(made.iterdir())}
         if fit_unknown is not None:
-            save_unknown(made / UNKNOWN, fit_unknown(runner).for_model(files[chosen.file]))
+            save_unknown(made / UNKNOWN, fit_unknown(runner).for_model(files[artifact_format.file]))
         card = Card(
             format=form.format,  # type: ignore[arg-type]
             precision=form.precision,  # type: ignore[arg-type]
             kind=form.outputs,
             files=files,
-            model=name,
             arguments=dict(model.arguments),
             input=form.input,
             outputs=list(reference.output_names),
             shapes=_shapes(form, reference, example, runner),
-            preprocessing=dict(preprocessing),
-            class_names=class_names,
-            thresholds=thresholds,
-            temperature=temperature,
-            provenance=dict(provenance),
-            notice=notice,
-            balance=dict(balance or {}),
             unknown=sha256_of(made / UNKNOWN) if fit_unknown is not None else "",
             versions=versions(form.format),
-            requires=onnx_needs((made / chosen.file).read_bytes()) if form.format == "onnx" else {},
+            requires=requirements(form.format, file),
+            **facts.entries(),
         )
         save_card(made, card, certificate)
-        put(made, folder, overwrite=overwrite)
+        publish(made, folder, overwrite=overwrite)
     return Artifact(folder, card, certificate)
 
 
@@ -189,28 +207,28 @@ def _check_form(form: Form, model: ConvNeXtV2) -> None:
         )
 
 
-def _measured(
-    chosen: ArtifactFormat,
+def _measure(
+    artifact_format: ArtifactFormat,
     made: Path,
     form: Form,
     reference: Graph,
     evidence: Evidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> tuple[Runner, dict[str, Any]]:
-    """Open a model that was just written, and measure it.
+    """Open a model that has just been written, and measure it.
 
     Args:
-        chosen: The format.
+        artifact_format: The format.
         made: The folder with the model's files.
-        form: What the artifact is to be.
+        form: The form of the artifact.
         reference: The graph that the model was written from.
-        evidence: What it is measured on.
+        evidence: The images that it is measured on.
         normalise: Turns pixels into images.
 
     Returns:
         The opened model, and its certificate.
     """
-    runner = chosen.open(read_files(made), form.precision, torch.get_num_threads())
+    runner = artifact_format.open(read_files(made), form.precision, torch.get_num_threads())
     certificate = certify(
         reference,
         runner,
@@ -226,24 +244,25 @@ def _measured(
     return runner, certificate | {"images_from": evidence.origin}
 
 
-def _quantised(
-    chosen: ArtifactFormat,
+def _quantise_and_measure(
+    artifact_format: ArtifactFormat,
     made: Path,
     form: Form,
     reference: Graph,
     evidence: Evidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> tuple[Runner, dict[str, Any]]:
-    """Replace a float32 model that was just written by its int8 form, and measure that.
+    """Replace a float32 model that has just been written by its int8 form, and measure that.
 
-    Some of the images calibrate it. It is measured on the others, and beside the float32 model.
+    Some of the images calibrate it. It is measured on the other images, and its speed is compared
+    with that of the float32 model.
 
     Args:
-        chosen: The format.
+        artifact_format: The format.
         made: The folder with the model's files.
-        form: What the artifact is to be.
+        form: The form of the artifact.
         reference: The graph that the model was written from.
-        evidence: What it is calibrated and measured on.
+        evidence: The images on which it is calibrated and measured.
         normalise: Turns pixels into images.
 
     Returns:
@@ -252,16 +271,16 @@ def _quantised(
     Raises:
         ArtifactError: It is not accurate enough, or no faster than in float32.
     """
-    ratio = _speed_in_float32(chosen, made, reference, evidence, normalise)
+    ratio = _speed_in_float32(artifact_format, made, reference, evidence, normalise)
     calibrates = calibration_images(len(evidence.pixels))
     images = input_of(form.input, evidence.pixels[calibrates], normalise)
-    quantise(form.format, made / chosen.file, form.input, images.numpy())
+    quantise(form.format, made / artifact_format.file, form.input, images.numpy())
     rest = replace(
         evidence,
         pixels=evidence.pixels[~calibrates],
         targets=evidence.targets[~calibrates] if evidence.targets is not None else None,
     )
-    runner, certificate = _measured(chosen, made, form, reference, rest, normalise)
+    runner, certificate = _measure(artifact_format, made, form, reference, rest, normalise)
     certificate["calibrated_on"] = int(calibrates.sum())
     certificate["speed"]["float32_ratio"] = ratio
     check_int8(certificate, ratio)
@@ -269,19 +288,19 @@ def _quantised(
 
 
 def _speed_in_float32(
-    chosen: ArtifactFormat,
+    artifact_format: ArtifactFormat,
     made: Path,
     reference: Graph,
     evidence: Evidence,
     normalise: Callable[[Tensor], Tensor],
 ) -> float:
-    """Measure the speed of a float32 artifact, as a multiple of PyTorch's.
+    """Measure the speed of a float32 artifact, as a multiple of PyTorch's speed.
 
     The model is closed before this returns, so that its files can be replaced.
     """
     certificate = certify(
         reference,
-        chosen.open(read_files(made), "float32", torch.get_num_threads()),
+        artifact_format.open(read_files(made), "float32", torch.get_num_threads()),
         "float32",
         evidence.pixels[:_FLOAT32_IMAGES],
         None,
@@ -293,16 +312,16 @@ def _speed_in_float32(
     return ratio
 
 
-def put(made: Path, folder: Path, *, overwrite: bool) -> None:
-    """Move an artifact into its place. A server may be looking, so the old one goes last.
+def publish(made: Path, folder: Path, *, overwrite: bool) -> None:
+    """Move a finished artifact into its folder. Its place is empty only for an instant.
 
     Args:
         made: The artifact in a temporary folder, which the caller deletes.
-        folder: Its place.
-        overwrite: Whether an artifact that is there is replaced.
+        folder: The folder.
+        overwrite: Whether to replace an existing artifact.
 
     Raises:
-        RunError: There is one, and it is not to be replaced.
+        RunError: The folder exists, and it is not to be replaced.
     """
     if folder.exists() and not overwrite:
         raise RunError(
@@ -322,14 +341,16 @@ def put(made: Path, folder: Path, *, overwrite: bool) -> None:
 def _shapes(
     form: Form, reference: Graph, example: Tensor, runner: Runner
 ) -> dict[str, list[int | None]]:
-    """Return the shapes of the input and the outputs, with None for sizes that are open."""
+    """Return the shapes of the input and the outputs, with None for dynamic sizes."""
     outputs = dict(zip(reference.output_names, runner(example.numpy()), strict=True))
-    shapes = {form.input: _open_sizes(example.shape, form)}
-    return shapes | {name: _open_maps(value.shape, form) for name, value in outputs.items()}
+    shapes = {form.input: _dynamic_input_shape(example.shape, form)}
+    return shapes | {
+        name: _dynamic_output_shape(value.shape, form) for name, value in outputs.items()
+    }
 
 
-def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
-    """Return an input's shape, with None for sizes that are open."""
+def _dynamic_input_shape(shape: torch.Size, form: Form) -> list[int | None]:
+    """Return the shape of an input, with None for dynamic sizes."""
     sizes: list[int | None] = [None, *shape[1:]]
     if form.dynamic_size:
         first = 1 if form.input == "pixels" else 2
@@ -337,12 +358,17 @@ def _open_sizes(shape: torch.Size, form: Form) -> list[int | None]:
     return sizes
 
 
-def _open_maps(shape: tuple[int, ...], form: Form) -> list[int | None]:
-    """Return an output's shape likewise. If it is not (N, D), it ends in rows and columns."""
+def _dynamic_output_shape(shape: tuple[int, ...], form: Form) -> list[int | None]:
+    """Return the shape of an output, with None for dynamic sizes: the batch, and those of maps."""
     sizes: list[int | None] = [None, *shape[1:]]
     if form.dynamic_size and len(shape) > 2:
         sizes[-2:] = [None, None]
     return sizes
+
+
+def requirements(format: str, file: Path) -> dict[str, str]:
+    """Return the requirements of an ONNX file; empty for other formats."""
+    return onnx_needs(file.read_bytes()) if format == "onnx" else {}
 
 
 def versions(format: str) -> dict[str, str]:

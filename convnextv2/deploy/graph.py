@@ -23,8 +23,8 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 
     logits            (N, classes)
     embedding         (N, dims[3]), the pooled and normalised features
-    explanation       (N, h, w), how much each position adds to the logit of the most probable
-                      class, or of the label whose logit is furthest above its threshold
+    explanation       (N, h, w), the contribution of each position to the logit of the most
+                      probable class, or of the label whose logit is furthest above its threshold
     stage1 to stage4  (N, dims[i], h, w), the maps of the stages
 """
 
@@ -33,25 +33,25 @@ MAP_OUTPUTS = ("pixel_logits",)
 
 
 def trunk_outputs(levels: int) -> tuple[str, ...]:
-    """Name the outputs of a detector's first part.
+    """Return the names of the outputs of a detector's first part.
 
     Args:
-        levels: The number of maps in which objects are looked for.
+        levels: The number of maps in which objects are searched for.
 
     Returns:
-        The names of the maps (N, C, h, w), the finest first, then of the anchors' logits (N, A, h,
-        w), and of their deltas (N, 4 * A, h, w).
+        The names of the maps (N, C, h, w), of the anchors' logits (N, A, h, w), and of their deltas
+        (N, 4 * A, h, w), each from fine to coarse.
     """
     kinds = ("map", "objectness", "anchor_deltas")
     return tuple(f"{kind}{i}" for kind in kinds for i in range(1, levels + 1))
 
 
 class Exportable(Protocol):
-    """What a format writes: an `nn.Module` with one input and named outputs."""
+    """An `nn.Module` with one input and named outputs, which a format can write."""
 
     @property
     def model(self) -> nn.Module:
-        """The network, whose weights get the type of the arithmetic."""
+        """The network. Its weights are converted to the dtype of the artifact."""
 
     @property
     def input(self) -> str:
@@ -70,7 +70,7 @@ class Exportable(Protocol):
 
 
 def output_names(outputs: str, input: str) -> tuple[str, ...]:
-    """Name the outputs of a graph.
+    """Return the names of the outputs of a graph.
 
     Args:
         outputs: A key of `OUTPUTS`.
@@ -84,16 +84,16 @@ def output_names(outputs: str, input: str) -> tuple[str, ...]:
 
 
 def has_classes(outputs: str) -> bool:
-    """Return whether these outputs, a kind of artifact, are about the classes of whole images."""
+    """Return whether a kind of artifact classifies whole images."""
     return OUTPUTS.get(outputs, ("",))[0] == "logits"
 
 
 class Graph(nn.Module):
-    """A network from its input to named outputs, which are all float32.
+    """A network with one input and named outputs, which are all float32.
 
     Args:
-        model: The network in evaluation mode. The type of its weights is that of the arithmetic.
-        outputs: What it returns; a key of `OUTPUTS`.
+        model: The network in evaluation mode. It computes in the dtype of its weights.
+        outputs: The kind of its outputs; a key of `OUTPUTS`.
         input: "images", normalised float32 (N, C, H, W); or "pixels", uint8 (N, H, W, C), which the
             graph normalises, so that only decoding, resizing and cropping remain outside. A
             model with classes then returns "probs" in place of "logits": the softmax of a
@@ -101,13 +101,13 @@ class Graph(nn.Module):
         mean: The mean of each channel on the scale 0 to 1; for pixels.
         std: The standard deviation of each channel on the scale 0 to 1; for pixels.
         temperature: The number by which logits are divided before softmax or sigmoid; for pixels.
-        thresholds: For "multi_label": the probability from which on each class counts, after the
-            temperature; empty for the same for all. It decides which class is explained.
+        thresholds: For "multi_label": the probability from which on each class counts as present,
+            after the temperature; empty for 0.5. They decide which class is explained.
     """
 
     mean: Tensor
     std: Tensor
-    least: Tensor
+    logit_thresholds: Tensor
 
     def __init__(
         self,
@@ -126,12 +126,12 @@ class Graph(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(list(mean)), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(list(std)), persistent=False)
         limits = torch.tensor(list(thresholds) or [0.5], dtype=torch.float64)
-        least = temperature * limits.logit(eps=1e-12)
-        self.register_buffer("least", least.float(), persistent=False)
+        logits = temperature * limits.logit(eps=1e-12)
+        self.register_buffer("logit_thresholds", logits.float(), persistent=False)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The names of what `forward` returns, in its order."""
+        """The names of the outputs, in the order of `forward`."""
         return output_names(self.outputs, self.input)
 
     @property
@@ -153,7 +153,7 @@ class Graph(nn.Module):
             return tuple(stage.float() for stage in model.features(x))
         encoded = model.encode(x)
         assert model.norm is not None
-        # As in ConvNeXtV2.forward, but in float32: what follows the encoder costs next to nothing.
+        # As in ConvNeXtV2.forward, but in float32, as these layers cost next to nothing.
         encoded = encoded.float()
         pooled = encoded.mean((1, 2))
         weight, bias, eps = model.norm.weight.float(), model.norm.bias.float(), model.norm.eps
@@ -174,23 +174,23 @@ class Graph(nn.Module):
         return divided.sigmoid() if self.outputs == "multi_label" else divided.softmax(-1)
 
     def explained(self, logits: Tensor) -> Tensor:
-        """Choose the class of each image that is explained, int64 (N,).
+        """Return the class of each image that is explained, int64 (N,).
 
         Args:
             logits: The logits, float32 (N, classes).
         """
-        shown = logits - self.least if self.outputs == "multi_label" else logits
+        shown = logits - self.logit_thresholds if self.outputs == "multi_label" else logits
         return shown.argmax(-1)
 
     @staticmethod
     def _explain(encoded: Tensor, pooled: Tensor, row: Tensor, eps: float) -> Tensor:
         """Compute the class activation map (Zhou et al. 2016).
 
-        If the deviation in the final norm is held at that of the pooled vector, a logit is the mean
-        of the map over its positions, plus a number that does not depend on the image.
+        The standard deviation in the final norm is that of the pooled vector. A logit is then the
+        mean of the map over its positions, plus a number that does not depend on the image.
 
         Args:
-            encoded: What the encoder returns (N, h, w, D).
+            encoded: The output of the encoder (N, h, w, D).
             pooled: Its mean over the positions (N, D).
             row: The row of the head for the most probable class, times the norm's weight (N, D).
             eps: The norm's epsilon.

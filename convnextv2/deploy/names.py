@@ -1,6 +1,6 @@
-"""The names of formats and precisions of artifacts, for options and descriptions alike.
+"""The names of formats and precisions of artifacts, for options and descriptions.
 
-This module needs no PyTorch. `formats.ARTIFACT_FORMATS` says what each format does.
+This module does not import PyTorch. The formats themselves are in `formats.ARTIFACT_FORMATS`.
 """
 
 from __future__ import annotations

@@ -21,25 +21,25 @@ from torch import Tensor
 from convnextv2.errors import DataError, MissingPackageError
 
 CALIBRATION_IMAGES = 128
-"""How many images calibrate at most."""
+"""The largest number of images for calibration."""
 
 MIN_IMAGES = 50
-"""How many images calibrate at least. As many are left to measure on."""
+"""The smallest number of images for calibration, and for the measurement."""
 
 _BATCH = 8
 
 
 def calibration_images(count: int) -> Tensor:
-    """Choose the images that calibrate.
+    """Choose the images for calibration.
 
-    They are evenly spread, and at most half of all. An int8 model flatters itself on the images
-    that it was calibrated on, so it is measured on the others.
+    They are evenly spread, and at most half of all images. An int8 model looks better than it is on
+    the images that it was calibrated on, so it is measured on the others.
 
     Args:
-        count: How many images there are.
+        count: The number of images.
 
     Returns:
-        Whether each image calibrates, bool (count,).
+        Whether each image is used for calibration, bool (count,).
 
     Raises:
         DataError: There are too few images to calibrate and to measure on.
@@ -89,8 +89,8 @@ def _onnx(path: Path, input: str, parts: list[NDArray[Any]]) -> None:
 
     prepared, quantised = path.with_name("prepared.onnx"), path.with_name("quantised.onnx")
     quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    # Matrix products are nine tenths of the arithmetic. The depthwise convolution and the norms
-    # would lose accuracy and gain nothing.
+    # Matrix products are nine tenths of the arithmetic. Quantising the depthwise convolution and
+    # the norms would lose accuracy and gain no speed.
     quantize_static(
         str(prepared),
         str(quantised),

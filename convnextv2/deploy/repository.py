@@ -1,6 +1,6 @@
-"""Model repositories of other servers, made from an artifact.
+"""Add an artifact to a model repository of NVIDIA Triton or OpenVINO Model Server.
 
-These servers are NVIDIA Triton and OpenVINO Model Server. A repository has this form:
+A repository has this layout:
 
     NAME/config.pbtxt   Triton's description: inputs, outputs, batching
     NAME/1/model.onnx   (or model.xml and model.bin)
@@ -21,7 +21,7 @@ from convnextv2.files import write_text
 from convnextv2.lock import building
 
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""Triton's names of what runs a format."""
+"""Triton's names of the backends, by format."""
 
 _MAX_BATCH, _DELAY_US = 32, 2000
 
@@ -33,10 +33,10 @@ def check_layout(layout: str, format: str, root: Path, name: str) -> None:
         layout: "triton" or "ovms".
         format: The artifact's format.
         root: The repository's folder, which need not exist.
-        name: The model's name there.
+        name: The model's name in the repository.
 
     Raises:
-        ArtifactError: These servers do not run the format, or the name is not a plain word.
+        ArtifactError: These servers do not run the format, or the name has other characters.
         RunError: The root is a file.
     """
     if format not in _BACKENDS:
@@ -59,10 +59,10 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
         name: The model's name.
 
     Returns:
-        The version's folder. It appears complete, as servers may be watching.
+        The version's folder. It appears with all files at once, as servers may be watching.
 
     Raises:
-        ArtifactError: As `check_layout` raises it.
+        ArtifactError: See `check_layout`.
         RunError: The root is a file, another model has that name, or another process adds to it.
     """
     card = artifact.card
@@ -94,7 +94,7 @@ def write_repository(artifact: Artifact, layout: str, root: Path, name: str) -> 
 
 
 def triton_config(artifact: Artifact, name: str) -> str:
-    """Write Triton's description of a model.
+    """Return Triton's description of a model.
 
     Args:
         artifact: The artifact.

@@ -17,8 +17,8 @@ from convnextv2.data.sources import Source, find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
-from convnextv2.deploy.coverage import coverage_fit
-from convnextv2.deploy.export import Evidence, Form, export_artifact
+from convnextv2.deploy.coverage import build_coverage_fit
+from convnextv2.deploy.export import Evidence, Form, ModelFacts, export_artifact
 from convnextv2.deploy.formats import check_format
 from convnextv2.deploy.graph import Outputs
 from convnextv2.deploy.repository import check_layout, write_repository
@@ -152,26 +152,30 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     if options.coverage is not None:
         how = Preprocessing.read(description.preprocessing)
         normalise = BatchTransform(how.mean, how.std).normalise
-        fit_unknown = coverage_fit(options.coverage, form, evidence, temperature, normalise)
+        fit_unknown = build_coverage_fit(options.coverage, form, evidence, temperature, normalise)
     print(
         f"Exporting to {form.format}, {form.precision}; measured on {len(evidence.pixels)} images "
         f"({evidence.origin})."
+    )
+    thresholds: list[float] = []
+    if outputs == "multi_label":
+        thresholds = calibrated_thresholds(description.thresholds, temperature)
+    facts = ModelFacts(
+        description.preprocessing,
+        description.class_names,
+        description.model,
+        opened.provenance(),
+        opened.origin.notice,
+        thresholds=thresholds,
+        temperature=temperature,
+        balance=description.balance,
     )
     artifact = export_artifact(
         model,
         form,
         folder,
         evidence,
-        preprocessing=description.preprocessing,
-        class_names=description.class_names,
-        thresholds=calibrated_thresholds(description.thresholds, temperature)
-        if outputs == "multi_label"
-        else [],
-        temperature=temperature,
-        name=description.model,
-        provenance=opened.provenance(),
-        notice=opened.origin.notice,
-        balance=description.balance,
+        facts,
         fit_unknown=fit_unknown,
         overwrite=options.overwrite,
     )

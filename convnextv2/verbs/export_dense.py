@@ -14,7 +14,8 @@ from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.deploy.dense_card import DetectorCard, SegmentorCard
-from convnextv2.deploy.dense_export import About, export_detector, export_segmentor
+from convnextv2.deploy.dense_export import export_detector, export_segmentor
+from convnextv2.deploy.export import ModelFacts
 from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError
 from convnextv2.evaluation.drawing import colour_of
@@ -96,7 +97,7 @@ def export_dense(options: ExportOptions, recipe: Recipe, opened: Weights, folder
             f"{opened.path}: does not say how its images are prepared. Write it with its "
             "preprocessing."
         )
-    about = About(
+    facts = ModelFacts(
         description.preprocessing,
         description.class_names,
         description.model,
@@ -109,9 +110,9 @@ def export_dense(options: ExportOptions, recipe: Recipe, opened: Weights, folder
         f"({origin})."
     )
     if description.kind == "segmentation":
-        artifact = _segmentor(options, opened, folder, about, source, origin)
+        artifact = _segmentor(options, opened, folder, facts, source, origin)
     else:
-        artifact = _detector(options, opened, folder, about, source, origin)
+        artifact = _detector(options, opened, folder, facts, source, origin)
     print(dense_summary(artifact.certificate))
     return artifact
 
@@ -120,7 +121,7 @@ def _segmentor(
     options: ExportOptions,
     opened: Weights,
     folder: Path,
-    about: About,
+    facts: ModelFacts,
     source: Source,
     origin: str,
 ) -> Artifact:
@@ -144,7 +145,7 @@ def _segmentor(
         stride = model.encoder.total_stride
         height, width = (
             -(-side // stride) * stride
-            for side in Preprocessing.read(about.preprocessing).image_size
+            for side in Preprocessing.read(facts.preprocessing).image_size
         )
         size = height, width
         if not windows.slide:
@@ -159,7 +160,7 @@ def _segmentor(
         options.precision,
         size,
         folder,
-        about,
+        facts,
         more,
         lambda artifact: certify_segmentor(model, artifact, evidence, windows),
         overwrite=options.overwrite,
@@ -170,7 +171,7 @@ def _detector(
     options: ExportOptions,
     opened: Weights,
     folder: Path,
-    about: About,
+    facts: ModelFacts,
     source: Source,
     origin: str,
 ) -> Artifact:
@@ -187,7 +188,7 @@ def _detector(
         options.format,
         options.precision,
         folder,
-        about,
+        facts,
         more,
         lambda artifact: certify_detector(finder, artifact, evidence),
         overwrite=options.overwrite,

@@ -11,7 +11,7 @@ from convnextv2.console import answer
 from convnextv2.data.apart import check_apart
 from convnextv2.deploy.artifact import is_artifact
 from convnextv2.deploy.hub.browser import missing_packages
-from convnextv2.deploy.hub.folder import Folder, read_facts, write_folder
+from convnextv2.deploy.hub.folder import WrittenFolder, read_facts, write_folder
 from convnextv2.deploy.hub.licence import is_known, licence_id
 from convnextv2.deploy.hub.upload import Uploader, check_repository
 from convnextv2.errors import CheckpointError, MissingPackageError, RecipeError
@@ -97,7 +97,7 @@ def _check_out(options: PushOptions) -> None:
         raise RecipeError(f"out = {out}: exists already. Choose another name, or delete it.")
 
 
-def _write(options: PushOptions, opened: Weights, place: Path) -> Folder:
+def _write(options: PushOptions, opened: Weights, place: Path) -> WrittenFolder:
     """Write the folder, and say what is missing in the card."""
     licence = licence_id(opened.provenance(), opened.origin.notice, options.license)
     facts = read_facts(

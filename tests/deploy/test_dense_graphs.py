@@ -7,10 +7,10 @@ from convnextv2.deploy.dense_graphs import (
     BoxHead,
     MaskHead,
     SegmentorGraph,
-    StretchedCells,
     Trunk,
-    averages,
-    stretch,
+    UpsampledCells,
+    adaptive_average_matrix,
+    bilinear_matrix,
 )
 
 
@@ -18,9 +18,9 @@ from convnextv2.deploy.dense_graphs import (
 @pytest.mark.parametrize("cells", [1, 2, 3, 6])
 def test_matrices_average_and_stretch_as_pytorch_does(positions: int, cells: int) -> None:
     x = torch.randn(1, 3, positions, positions)
-    pool = averages(positions, cells)
+    pool = adaptive_average_matrix(positions, cells)
     assert torch.allclose(pool @ x @ pool.T, F.adaptive_avg_pool2d(x, cells), atol=1e-6)
-    small, up = torch.randn(1, 3, cells, cells), stretch(positions, cells)
+    small, up = torch.randn(1, 3, cells, cells), bilinear_matrix(positions, cells)
     wanted = F.interpolate(small, (positions, positions), mode="bilinear")
     assert torch.allclose(up @ small @ up.T, wanted, atol=1e-5)
 
@@ -32,7 +32,7 @@ def test_both_graphs_of_a_segmentor_return_its_logits(size: tuple[int, int] | No
         (found,), expected = SegmentorGraph(model, size)(images), model(images)
     assert torch.allclose(found, expected, atol=1e-4)
     # The model itself is as it was.
-    assert not any(isinstance(module, StretchedCells) for module in model.modules())
+    assert not any(isinstance(module, UpsampledCells) for module in model.modules())
     assert model.auxiliary_head is not None
     assert all(name in model.state_dict() for name in model.class_tensors)
 

@@ -17,11 +17,12 @@ from trees import CLASSES, PREPROCESSING, network, photograph, save
 
 from convnextv2 import export
 from convnextv2.deploy.artifact import Artifact, open_artifact
-from convnextv2.deploy.certificate import agreement, certify, check_int8, resized_by
-from convnextv2.deploy.export import Evidence, Form, export_artifact
+from convnextv2.deploy.certificate import agreement, certify, check_int8
+from convnextv2.deploy.export import Evidence, Form, ModelFacts, export_artifact
 from convnextv2.deploy.formats import ARTIFACT_FORMATS, check_format, installed_formats, read_files
 from convnextv2.deploy.graph import Graph
 from convnextv2.deploy.quantise import calibration_images
+from convnextv2.deploy.unusual_images import resized_by
 from convnextv2.errors import ArtifactError, DataError, DeviceError, RecipeError, RunError
 from convnextv2.evaluation.calibration import fit_temperature
 from convnextv2.evaluation.prior import image_shares
@@ -251,8 +252,7 @@ def test_a_model_that_overflows_all_the_same_is_not_exported(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match="precision = float16.*NaN or infinity.*Use float32"):
         export_artifact(
             model, Form("torch", "float16"), tmp_path / "a", Evidence(images, None, "made", 4, 0.1),
-            preprocessing=PREPROCESSING, class_names=CLASSES, temperature=1.0, name="custom",
-            provenance={}, notice="", thresholds=[],
+            ModelFacts(PREPROCESSING, CLASSES, "custom", {}, ""),
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
 

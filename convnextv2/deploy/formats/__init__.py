@@ -1,14 +1,16 @@
-"""Formats of artifacts: how a graph is written in each, and what opens it.
+"""The formats of artifacts: writing a graph in each of them, and opening it.
 
     torch      torch.export's program; runs in PyTorch, on any device
-    aoti       compiled ahead of time by PyTorch; needs no Python of the model, and runs only on
-               processors of this kind
-    onnx       ONNX; runs in ONNX Runtime, and other engines (TensorRT, Triton, ...) read it too
+    aoti       compiled ahead of time by PyTorch, without Python code of the model; runs only on
+               processors of the same kind
+    onnx       ONNX; runs in ONNX Runtime and in other engines, such as TensorRT
     openvino   OpenVINO's intermediate representation
 
-If an engine cannot compute something, that is an error here, never another arithmetic in silence.
-Engines are given the content of files, not their paths: a file that an engine maps into memory must
-not change or shrink while it is in use, and nobody can promise that.
+If an engine cannot compute in a precision, that is an error. The precision is never replaced
+silently.
+
+Engines are given the content of files, not their paths. If an engine mapped a file into memory, the
+file would have to stay unchanged for as long as it is in use, which cannot be guaranteed.
 """
 
 from __future__ import annotations

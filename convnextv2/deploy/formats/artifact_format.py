@@ -1,4 +1,4 @@
-"""A format of artifacts: how it is written, and how it is opened."""
+"""The functions that write and open a format of artifacts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from convnextv2.deploy.graph import Exportable
 Array = NDArray[Any]
 
 Runner = Callable[[Array], list[Array]]
-"""A model that an artifact was opened as, in whatever engine its format needs.
+"""An opened model, in the engine of its format.
 
 It takes the input for any batch size, and returns the outputs in the order of the graph that the
 artifact was made from. One thread may call it at a time."""
 
 Files = Mapping[str, bytes]
-"""The files of an artifact: name to content."""
+"""The content of the files of an artifact, by name."""
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 DTYPES = {
@@ -31,7 +31,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "int8": torch.float32,
 }
-"""The type of the weights that a graph has while it is exported, by the artifact's precision."""
+"""The dtype of the weights of a graph while it is exported, by the artifact's precision."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ArtifactFormat:
         write_packages: The packages that writing one needs as well.
         precisions: The precisions that the format has, of `PRECISIONS`.
         write: Writes a model. Takes the graph, an example of its input, the file, the precision,
-            and whether the artifact shall take images of any size.
+            and whether the artifact is to take images of any size.
         open: Opens a model. Takes its files, the precision, and the number of threads.
     """
 

@@ -19,7 +19,7 @@ _RUNTIME_BY_OPSET = {18: (1, 14), 19: (1, 15), 20: (1, 17), 21: (1, 18), 22: (1,
 """The first release of ONNX Runtime that reads an opset."""
 
 _RUNTIME_BY_IR = {8: (1, 14), 9: (1, 15), 10: (1, 18), 11: (1, 22)}
-"""The first release of ONNX Runtime that reads a version of the file's form (IR)."""
+"""The first release of ONNX Runtime that reads an IR version."""
 
 
 def _write(graph: Exportable, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
@@ -37,11 +37,11 @@ def _write(graph: Exportable, example: Tensor, path: Path, precision: str, dynam
 
 
 def _name_sizes(graph: Any) -> None:
-    """Name the open sizes of an ONNX graph after what they are, in place of PyTorch's s77.
+    """Name the dynamic sizes of an ONNX graph batch, height and width, instead of s77 and the like.
 
     Args:
-        graph: onnx_ir's graph with one input. Open are its batch and, if it takes images of any
-            size, its height and width.
+        graph: onnx_ir's graph with one input. Its batch is dynamic and, if it takes images of any
+            size, its height and width are.
     """
     import onnx_ir
 
@@ -61,22 +61,22 @@ def _name_sizes(graph: Any) -> None:
 
 
 def onnx_needs(content: bytes) -> dict[str, str]:
-    """Say what it takes to run an ONNX file.
+    """Return the requirements of an ONNX file.
 
     Args:
-        content: The file.
+        content: The content of the file.
 
     Returns:
-        The file's opset, the version of its form, and the oldest ONNX Runtime that reads both.
+        Its opset, its IR version, and the oldest ONNX Runtime that reads both.
     """
     import onnx
 
     model = onnx.load_from_string(content)
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset in _RUNTIME_BY_OPSET and model.ir_version in _RUNTIME_BY_IR:
-        least = max(_RUNTIME_BY_OPSET[opset], _RUNTIME_BY_IR[model.ir_version])
-        text = ".".join(map(str, least))
-    else:  # newer than these tables: the runtime that it is measured in reads it
+        oldest = max(_RUNTIME_BY_OPSET[opset], _RUNTIME_BY_IR[model.ir_version])
+        text = ".".join(map(str, oldest))
+    else:  # newer than these tables; it is measured in this runtime, which can thus read it
         import onnxruntime
 
         text = onnxruntime.__version__
@@ -89,8 +89,8 @@ def _open(files: Files, precision: str, threads: int) -> Runner:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Otherwise its threads wait in a loop for more work, on the cores that decode the next images.
-    # That takes a sixth of the throughput.
+    # By default, its idle threads spin on the cores that decode the next images, which costs a
+    # sixth of the throughput.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     # Models above 2 GB have their weights in files of their own.

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _FILE, _WEIGHTS = "model.xml", "model.bin"
 _NAMES = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
-"""OpenVINO's names of the precisions."""
+"""OpenVINO's names for the precisions."""
 
 
 def _write(graph: Exportable, example: Tensor, path: Path, precision: str, dynamic: bool) -> None:
     # OpenVINO's converter adds a decomposition of convolution_backward to PyTorch's global table.
-    # Where CI is set, TorchInductor of PyTorch 2.9 refuses to load after that, so it is loaded
-    # first.
+    # If the variable CI is set, TorchInductor of PyTorch 2.9 refuses to load after that. It is
+    # therefore loaded first.
     import torch._inductor.lowering  # noqa: F401  # isort: skip
 
     import openvino
@@ -42,8 +42,8 @@ def _write(graph: Exportable, example: Tensor, path: Path, precision: str, dynam
     model.inputs[0].get_tensor().set_names({graph.input})
     for port, name in zip(model.outputs, graph.output_names, strict=True):
         port.get_tensor().set_names({name})
-    # The conversion forgets the sizes, and a model that takes any shape answers nonsense to a wrong
-    # one.
+    # The conversion loses the sizes. A model without them would accept wrong shapes and return
+    # nonsense.
     sizes = [-1, *example.shape[1:]]
     if dynamic:
         first = 1 if graph.input == "pixels" else 2

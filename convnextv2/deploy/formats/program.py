@@ -1,4 +1,4 @@
-"""PyTorch's program of a graph, from which every format is made."""
+"""Export a graph by torch.export. Every format is made from the resulting program."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export_program(
             first + i: stride * torch.export.Dim(name, min=1, max=512)
             for i, name in enumerate(("rows", "columns"))
         }
-    # The example has two images, because a size of one is taken for a constant.
+    # The example has two images, because torch.export takes a size of one for a constant.
     example = example[:1].expand(2, *example.shape[1:]).contiguous()
     assert isinstance(graph, nn.Module)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def export_program(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence exporters, which warn and log about themselves."""
+    """Silence the exporters' warnings and log lines, which are about themselves."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils.cpp_extension")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

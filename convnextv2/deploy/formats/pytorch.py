@@ -1,4 +1,4 @@
-"""PyTorch's own formats: its exported program, and the program compiled ahead of time."""
+"""PyTorch's own formats: the exported program, and the program compiled ahead of time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _open_torch(files: Files, precision: str, threads: int) -> Runner:
 
 
 def _check_constants(content: io.BytesIO) -> None:
-    """Raise UnpicklingError if a constant is an object, as PyTorch would unpickle any object."""
+    """Raise UnpicklingError if a constant is an object, since PyTorch would unpickle any object."""
     # PyTorch's own reader refuses the layout of older versions.
     with zipfile.ZipFile(content) as archive:
         for name in archive.namelist():
@@ -61,9 +61,9 @@ def _check_constants(content: io.BytesIO) -> None:
 
 @contextlib.contextmanager
 def _plain_pickles() -> Iterator[None]:
-    """Let nothing be unpickled but tensors and plain values.
+    """Allow only tensors and plain values to be unpickled.
 
-    `torch.export.load` by itself unpickles anything.
+    By default, `torch.export.load` unpickles any object.
     """
     before = os.environ.get(_WEIGHTS_ONLY)
     os.environ[_WEIGHTS_ONLY] = "1"
@@ -82,8 +82,8 @@ def _write_aoti(
     with quiet(), torch.no_grad():
         program = export_program(graph, example, precision, dynamic)
         try:
-            # Freezing lays the weights out for the processor once and for all, and makes GELU a
-            # part of the layer before it.
+            # Freezing stores the weights in the layout that suits the processor, and fuses GELU
+            # with the layer before it.
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs={"freezing": True}
             )

@@ -1,4 +1,4 @@
-"""ONNX files of a classifier for transformers.js, which runs them in browsers and in Node."""
+"""Write ONNX files for transformers.js, which runs classifiers in browsers and in Node."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from convnextv2.deploy.graph import Graph
 from convnextv2.model.convnext import ConvNeXtV2
 
 FILES = {"model.onnx": "float32", "model_quantized.onnx": "int8 weights"}
-"""transformers.js looks for these in onnx/. It takes the second where it runs on WebAssembly."""
+"""The files that transformers.js expects in onnx/. It uses the second one on WebAssembly."""
 
 
 class _BrowserGraph(Graph):
-    """A classifier with the one input and the one output that transformers.js knows."""
+    """A classifier with the input and the output that transformers.js expects."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -33,21 +33,21 @@ class _BrowserGraph(Graph):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close a file is to the model on some images.
+    """The agreement of a file with the model on some images.
 
     Attributes:
         images: The number of images.
         same_top1: The share of them with the same most probable class.
-        largest: The largest difference of a probability.
+        max_difference: The largest difference of a probability.
     """
 
     images: int
     same_top1: float
-    largest: float
+    max_difference: float
 
 
 def missing_packages() -> list[str]:
-    """Name the packages that are needed to write the files and are not installed."""
+    """Return the names of the packages that are needed to write the files and are not installed."""
     form = ARTIFACT_FORMATS["onnx"]
     needed = {*form.run_packages, *form.write_packages, "onnxruntime"}
     return sorted(name for name in needed if not find_spec(name))
@@ -58,8 +58,8 @@ def write_browser_files(model: ConvNeXtV2, folder: Path, images: Tensor) -> dict
 
     Args:
         model: The classifier in evaluation mode, float32, on the CPU. It is not changed.
-        folder: Where to write, which is made: onnx/ in the Hub's folder.
-        images: Some images to compare on, normalised, float32 (N, C, H, W).
+        folder: The folder to create: onnx/ in the folder of the repository.
+        images: The images to compare on, normalised, float32 (N, C, H, W).
 
     Returns:
         The agreement of each file.
@@ -74,7 +74,7 @@ def write_browser_files(model: ConvNeXtV2, folder: Path, images: Tensor) -> dict
     form.write(graph, images[:1], whole, "float32", False)
     # Matrix products hold almost all weights. Convolutions in integers are slow on WebAssembly.
     root, level = logging.getLogger(), logging.getLogger().level
-    root.setLevel(logging.ERROR)  # it advises to run a step that has been run
+    root.setLevel(logging.ERROR)  # it advises a step that has been done
     try:
         quantize_dynamic(
             whole, small, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QUInt8

@@ -1,4 +1,4 @@
-"""The model card: README.md with its metadata."""
+"""Write the model card: README.md with its metadata."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _METRICS = {
     "macro_f1": ("f1", "Macro F1"),
     "map": ("mean_average_precision", "Mean average precision"),
 }
-"""Figure of an evaluation -> the Hub's type of the metric, and its name for people."""
+"""The Hub's type of the metric and its readable name, by the figure of an evaluation."""
 _MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Holds what a model card says.
+    """The content of a model card.
 
     Attributes:
         repository: OWNER/NAME.
@@ -32,15 +32,15 @@ class CardFacts:
         library: transformers or timm.
         class_names: The classes; empty for an encoder.
         preprocessing: How images are prepared.
-        figures: What was measured on the validation images, by name.
-        data: The name of the data that these belong to; empty if it is unknown.
-        licence: The identifier; empty if nothing is known.
-        notice: What the licence asks for.
+        figures: The figures measured on the validation images, by name.
+        data: The name of the data of these images; empty if it is unknown.
+        licence: The identifier of the licence; empty if nothing is known.
+        notice: The notice that the licence requires.
         base_model: The repository that training started from; empty if there is none.
-        origins: Lines that say what the weights were made from.
+        origins: Lines about the weights from which these were made.
         has_onnx: Whether there are ONNX files for transformers.js.
-        onnx_line: How close these are.
-        about: What the model is for, in the user's words.
+        onnx_line: A line about the agreement of these files with the model.
+        about: The purpose of the model, in the user's words.
         made_with: The version of this package.
     """
 
@@ -67,7 +67,7 @@ class CardFacts:
 
     @property
     def metrics(self) -> list[tuple[str, str, float]]:
-        """Type, name and value of each figure that the Hub has a type for."""
+        """Type, name and value of each figure for which the Hub has a type."""
         return [
             (*_METRICS[name], float(self.figures[name]))
             for name in _METRICS
@@ -76,10 +76,10 @@ class CardFacts:
 
 
 def write_card(facts: CardFacts) -> str:
-    """Write README.md.
+    """Return the text of README.md.
 
     Args:
-        facts: What the card says.
+        facts: The content of the card.
 
     Returns:
         The metadata as YAML between two lines of ---, and the text as Markdown.
@@ -114,7 +114,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     """Return the metadata of a card, which the Hub reads.
 
     Args:
-        facts: What the card says.
+        facts: The content of the card.
     """
     task = "image-classification" if facts.class_names else "image-feature-extraction"
     content: dict[str, Any] = {}
@@ -232,7 +232,7 @@ def _licence(facts: CardFacts) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Escape what Markdown or HTML would read as markup in names that anyone may have written."""
+    """Escape Markdown and HTML in text that anyone may have written."""
     markup = "\\`*_[]<>|#"
     escaped = (f"\\{letter}" if letter in markup else letter for letter in plain(text))
     return "".join(escaped).replace("&", "&amp;")

@@ -1,4 +1,4 @@
-"""The folder of a Hub repository: weights, configuration, card, and files for transformers.js."""
+"""Write a Hub repository: weights, configuration, card, and files for transformers.js."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _COMPARED = 32
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Says what was written.
+class WrittenFolder:
+    """The folder that was written.
 
     Attributes:
-        facts: What the card says.
-        lines: Lines for people.
+        facts: The content of its card.
+        lines: Lines for the user.
     """
 
     facts: CardFacts
@@ -50,18 +50,18 @@ def write_folder(
     *,
     allow_drift: bool = False,
     with_onnx: bool = False,
-) -> Folder:
-    """Write everything that a repository holds.
+) -> WrittenFolder:
+    """Write all files of a repository.
 
     Args:
         weights: The weights.
-        facts: What the card says, still without what follows from the files.
+        facts: The content of the card, without the entries about ONNX.
         out: The folder, which must be empty or not exist.
         allow_drift: Whether to write weights that give other logits in the target library.
         with_onnx: Whether to write ONNX files for transformers.js as well.
 
     Returns:
-        The facts of the card that was written, and lines for people.
+        The content of the card, and lines for the user.
 
     Raises:
         CheckpointError: The target library cannot hold the model; see `convert_weights`.
@@ -74,11 +74,11 @@ def write_folder(
         lines.append(line)
         facts = replace(facts, has_onnx=True, onnx_line=line)
     write_text(out / "README.md", write_card(facts))
-    return Folder(facts, lines)
+    return WrittenFolder(facts, lines)
 
 
 def _model_and_images(weights: Weights) -> tuple[ConvNeXtV2, Tensor]:
-    """Return the classifier, and bundled images to compare its copies on, normalised."""
+    """Return the classifier, and normalised bundled images on which its files are compared."""
     model = restore(weights)
     assert isinstance(model, ConvNeXtV2)
     transform = EvalTransform(Preprocessing.read(weights.description.preprocessing))
@@ -92,7 +92,7 @@ def _model_and_images(weights: Weights) -> tuple[ConvNeXtV2, Tensor]:
 def _agreement(found: dict[str, Agreement]) -> str:
     parts = [
         f"`{name}` ({FILES[name]}) has the same best class on {one.same_top1:.0%} and "
-        f"probabilities off by at most {one.largest:.1g}"
+        f"probabilities off by at most {one.max_difference:.1g}"
         for name, one in found.items()
     ]
     images = next(iter(found.values())).images
@@ -102,18 +102,18 @@ def _agreement(found: dict[str, Agreement]) -> str:
 def read_facts(
     weights: Weights, repository: str, library: str, *, licence: str, about: str, made_with: str
 ) -> CardFacts:
-    """Collect what the card says of weights and of the run that they lie in.
+    """Collect the content of the card from weights and from their run.
 
     Args:
         weights: The weights.
         repository: OWNER/NAME.
         library: transformers or timm.
         licence: The identifier of the licence; empty if nothing is known.
-        about: What the model is for, in the user's words.
+        about: The purpose of the model, in the user's words.
         made_with: The version of this package.
 
     Raises:
-        CheckpointError: The weights do not say how images are prepared.
+        CheckpointError: The preprocessing of the weights is unknown.
     """
     description, run = weights.description, run_of(weights.path)
     if not description.preprocessing:
@@ -139,7 +139,7 @@ def read_facts(
 
 
 def _data_name(run: Run | None) -> str:
-    """Name the data that a run was validated on. Folders above them stay private."""
+    """Return the name of a run's data. The folders above them stay private."""
     if run is None:
         return ""
     recipe = run.recipe
@@ -147,8 +147,8 @@ def _data_name(run: Run | None) -> str:
 
 
 def _base_model(run: Run | None) -> str:
-    """Find the repository of the Hub that training started from, through the runs between."""
-    for _ in range(100):  # runs that start from each other in a circle cannot be made by us
+    """Find the Hub repository from which training started, maybe by way of other runs."""
+    for _ in range(100):  # a limit, in case edited recipes form a circle
         if run is None:
             return ""
         init = run.recipe.init
@@ -165,7 +165,7 @@ def _base_model(run: Run | None) -> str:
 
 
 def _origins(weights: Weights) -> list[str]:
-    """Say what the weights are, and what they were started from."""
+    """Return lines with the hash of the weights, and of the weights they were started from."""
     lines = [f"These weights: sha256 {weights.origin.sha256}."]
     start: Any = weights.description.provenance.get("init")
     while isinstance(start, dict) and start:

@@ -1,4 +1,4 @@
-"""The licence of what was made from other weights, as the Hub's model cards name it."""
+"""Choose the licence of a model that was made from other weights, as the Hub names it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convnextv2.errors import RecipeError
 _PERMISSIVE = frozenset(
     ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "0bsd")
 )
-"""Licences that let whoever makes something from the weights choose a licence for it."""
+"""Licences that allow another licence for models that are made from the weights."""
 
 
 _KNOWN = _PERMISSIVE | frozenset(
@@ -27,7 +27,7 @@ _KNOWN = _PERMISSIVE | frozenset(
 
 
 def is_known(licence: str) -> bool:
-    """Return whether an identifier is one of the Hub's. Others are written as "other" by name."""
+    """Return whether the Hub knows an identifier. Others are written as "other", with a name."""
     return licence in _KNOWN
 
 
@@ -35,8 +35,8 @@ def licence_id(provenance: Mapping[str, Any], notice: str, asked: str) -> str:
     """Choose the licence of a model card.
 
     Args:
-        provenance: Where the weights came from, as `Weights.provenance` tells it.
-        notice: What their licence asks for; empty if nothing is known.
+        provenance: The origin of the weights, as returned by `Weights.provenance`.
+        notice: The notice that their licence requires; empty if nothing is known.
         asked: The licence that the user named; empty for none.
 
     Returns:
@@ -44,7 +44,7 @@ def licence_id(provenance: Mapping[str, Any], notice: str, asked: str) -> str:
         Empty if nothing is known and nothing was named.
 
     Raises:
-        RecipeError: The user named a licence, and that of the weights does not leave the choice.
+        RecipeError: The licence of the weights does not allow the one that the user named.
     """
     known = next((str(one["licence"]) for one in _origins(provenance) if one.get("licence")), "")
     if asked and known and known.lower() not in _PERMISSIVE and asked.lower() != known.lower():
@@ -60,7 +60,7 @@ def licence_id(provenance: Mapping[str, Any], notice: str, asked: str) -> str:
 
 
 def _origins(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the provenance of a model, then that of the weights it was started from, and so on."""
+    """Yield the provenance of a model, of the weights it was started from, and so on."""
     seen = 0
     while isinstance(provenance, Mapping) and provenance and seen < 100:
         yield provenance

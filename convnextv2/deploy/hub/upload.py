@@ -1,4 +1,4 @@
-"""Uploads a folder to the Hugging Face Hub, and tries again what fails in passing."""
+"""Upload a folder to the Hugging Face Hub, with retries of transient failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convnextv2.weights.hub import endpoint, first_line, retried, status_of
 
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _STALE = ["onnx/*", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
-"""Files of an earlier upload in another format, which must not stay beside the new ones."""
+"""Files of an earlier upload in another format, which are deleted."""
 
 
 def check_repository(name: str) -> None:
@@ -56,13 +56,13 @@ class Uploader:
         self._api: Any = huggingface_hub.HfApi(endpoint=endpoint(), token=token)
 
     def upload(self, folder: Path, name: str, *, private: bool, revision: str, message: str) -> str:
-        """Upload a folder. If it is interrupted, the same call goes on.
+        """Upload a folder. After an interruption, the same call continues.
 
         Args:
             folder: The folder.
-            name: OWNER/NAME of the repository, which is made if it does not exist.
-            private: Whether a repository that is made is private.
-            revision: The branch, which is made if it does not exist; empty for the main one.
+            name: OWNER/NAME of the repository, which is created if it does not exist.
+            private: Whether a new repository is private.
+            revision: The branch, which is created if it does not exist; empty for the main one.
             message: The commit message.
 
         Returns:
@@ -87,7 +87,7 @@ class Uploader:
                     delete_patterns=_STALE,
                 )
             )
-        except Exception as error:  # HTTP, transport and validation each raise errors of their own
+        except Exception as error:  # HTTP, transport and validation have different errors
             raise ServerError(_why(name, error)) from error
         return str(url)
 
@@ -96,7 +96,7 @@ def _why(name: str, error: Exception) -> str:
     status = status_of(error)
     why = first_line(error)
     cause = first_line(error.__cause__) if error.__cause__ else why
-    if cause not in why:  # the client may say only which file it was
+    if cause not in why:  # the error itself may only name the file
         why = f"{why} {cause}"
     if status == 401:
         return f"{name}: the Hub does not accept the token ({why}). Log in again: hf auth login."

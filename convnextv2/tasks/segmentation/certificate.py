@@ -13,7 +13,8 @@ from torch import Tensor
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.transforms import BatchTransform
 from convnextv2.deploy.artifact import Artifact
-from convnextv2.deploy.certificate import agreement, compare_speeds, stress_images
+from convnextv2.deploy.certificate import agreement, compare_speeds
+from convnextv2.deploy.unusual_images import stress_images
 from convnextv2.errors import ArtifactError, DataError
 from convnextv2.evaluation.segmentation import count_pixels, summarise
 from convnextv2.inference.segmenter import Segmenter, Windows, segmenter_of
@@ -32,7 +33,7 @@ LARGEST_DIFFERENCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 1.5e-1}
 MIN_EQUAL = {"float32": 0.999, "float16": 0.98, "bfloat16": 0.97}
 """The share of the pixels of real images that must get the same class."""
 
-LARGEST_LOSS = 0.01
+MAX_LOSS = 0.01
 """The largest difference between the mIoU of the artifact and that of the model."""
 
 
@@ -181,7 +182,7 @@ def _check(certificate: dict[str, Any], precision: str) -> None:
             "precision."
         )
     miou = certificate.get("miou")
-    if miou and abs(miou["pytorch_miou"] - miou["artifact_miou"]) > LARGEST_LOSS:
+    if miou and abs(miou["pytorch_miou"] - miou["artifact_miou"]) > MAX_LOSS:
         raise ArtifactError(
             f"precision = {precision}: the artifact's mIoU is {miou['artifact_miou']:.2%}, the "
             f"model's {miou['pytorch_miou']:.2%}. Use a finer precision."

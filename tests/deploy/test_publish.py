@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convnextv2.deploy.export import put
+from convnextv2.deploy.export import publish
 from convnextv2.errors import RunError
 
 
@@ -20,7 +20,7 @@ def test_what_another_process_wrote_meanwhile_is_not_replaced(tmp_path: Path) ->
     folder.mkdir()
     (folder / "artifact.json").write_text("theirs")
     with pytest.raises(RunError, match="another process wrote it meanwhile"):
-        put(made(tmp_path, "ours"), folder, overwrite=False)
+        publish(made(tmp_path, "ours"), folder, overwrite=False)
     assert (folder / "artifact.json").read_text() == "theirs"
 
 
@@ -39,8 +39,8 @@ def test_the_old_artifact_comes_back_if_the_new_one_cannot_be_moved(
 
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(KeyboardInterrupt):
-        put(new, folder, overwrite=True)
+        publish(new, folder, overwrite=True)
     assert (folder / "artifact.json").read_text() == "old"
     monkeypatch.setattr(Path, "rename", rename)
-    put(new, folder, overwrite=True)
+    publish(new, folder, overwrite=True)
     assert (folder / "artifact.json").read_text() == "new"
