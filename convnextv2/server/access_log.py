@@ -14,8 +14,8 @@ from typing import Any
 KINDS = ("failed", "all", "json", "off")
 
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_LONGEST_PATH = 300
-_OFTEN_ASKED = ("/healthz", "/readyz", "/metrics", "/v2/health/")
+_MAX_PATH = 300
+_PROBED = ("/healthz", "/readyz", "/metrics", "/v2/health/")
 
 
 def request_id(given: bytes) -> str:
@@ -31,7 +31,7 @@ def request_id(given: bytes) -> str:
 
 
 class AccessLog:
-    """Writes requests to the standard output. A line that nobody can take is dropped.
+    """Writes requests to the standard output. Lines that cannot be written are dropped.
 
     Args:
         kind: "failed" writes the requests that were refused or failed, except for health checks;
@@ -45,21 +45,21 @@ class AccessLog:
     def __call__(
         self, scope: MutableMapping[str, Any], *, id: str, status: int, code: str, seconds: float
     ) -> None:
-        """Write a request down.
+        """Write a line about a request.
 
         Args:
             scope: The request's ASGI scope.
             id: The request's id.
-            status: The answer's status; 499 if the client left before there was one.
+            status: The status of the response; 499 if the client disconnected before it.
             code: The code of the refusal; empty if the request was not refused.
-            seconds: The time from the head of the request to the end of the answer.
+            seconds: The time from the head of the request to the end of the response.
         """
         path = scope.get("raw_path") or b""
         shown = "".join(
-            chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in path[:_LONGEST_PATH]
+            chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in path[:_MAX_PATH]
         )
         if self.kind == "off" or (
-            self.kind == "failed" and (status < 400 or shown.startswith(_OFTEN_ASKED))
+            self.kind == "failed" and (status < 400 or shown.startswith(_PROBED))
         ):
             return
         entry = {
@@ -78,5 +78,5 @@ class AccessLog:
             line = "{time} {client} {method} {path} {status} {code} {seconds:.4f} s id={id}".format(
                 **entry | {"code": code or "-"}
             )
-        with suppress(OSError, ValueError):  # nobody reads it, or it has been closed
+        with suppress(OSError, ValueError):  # the output may be closed
             print(line, file=sys.stdout, flush=True)

@@ -1,6 +1,6 @@
-"""Admission: which requests a server takes, and which it answers with 429.
+"""Admission control: decide which requests are accepted, and which are answered with 429.
 
-It counts the images that wait over all models. The images themselves wait in `batcher`.
+It counts the images that wait, over all models. The images themselves wait in `batcher`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from convnextv2.server.refusal import Refusal
 _SHARE_OF_DEADLINE = 0.5
 """The share of the deadline that images may be expected to wait.
 
-The models share the processor with decoding, so that the wait may be twice what the pace says."""
+The models share the processor with decoding, so the wait may be twice as long as the pace
+suggests."""
 
 
 @dataclass
 class Admission:
-    """Counts the images that wait, over all models, so that one bound holds for their memory.
+    """Counts the images that wait, over all models, which bounds the memory that they take.
 
     Attributes:
         limits: The server's limits.
-        waiting: How many images wait.
-        pace: The moving average of what the models score, in images/s; 0 before the first batch.
+        waiting: The number of images that wait.
+        pace: The moving average of images scored per second; 0 before the first batch.
     """
 
     limits: Limits
@@ -31,13 +32,13 @@ class Admission:
     pace: float = 0.0
 
     def check(self, images: int) -> None:
-        """Check that there is room.
+        """Check that there is room in the queue.
 
         Args:
-            images: How many images want to wait.
+            images: The number of images to add.
 
         Raises:
-            Refusal: There is no room for so many, or they would wait longer than the deadline.
+            Refusal: There is no room for them, or they would wait too long.
         """
         if self.waiting + images > self.limits.max_queue:
             raise Refusal(
@@ -55,21 +56,21 @@ class Admission:
                 1,
             )
 
-    def take(self, images: int) -> None:
-        """Take images in. Raises Refusal as `check` does."""
+    def reserve(self, images: int) -> None:
+        """Add images to the queue. Raises Refusal as `check` does."""
         self.check(images)
         self.waiting += images
 
-    def give_back(self, images: int) -> None:
-        """Count so many images as waiting no longer."""
+    def release(self, images: int) -> None:
+        """Remove images from the queue."""
         self.waiting -= images
 
-    def finished(self, images: int, seconds: float) -> None:
+    def update_pace(self, images: int, seconds: float) -> None:
         """Update the pace.
 
         Args:
             images: The size of a batch.
-            seconds: How long a model took for it.
+            seconds: The time that a model took for it.
         """
         pace = images / max(seconds, 1e-6)
         self.pace = pace if not self.pace else 0.9 * self.pace + 0.1 * pace

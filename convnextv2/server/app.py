@@ -1,4 +1,4 @@
-"""The application: its routes, and what stands before them."""
+"""Build the ASGI application: its routes, and the middleware before them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from convnextv2.server.tensors import LENGTH_HEADER
 
 _DESCRIPTION = (
     "Image classification, detection and segmentation by ConvNeXt V2. Every error has the same "
-    f"body and a stable code, which also stands in the header {CODE_HEADER}. Under /v2 the body is "
+    f"body and a stable code, which is also in the header {CODE_HEADER}. Under /v2 the body is "
     "that of KServe's protocol."
 )
 
@@ -41,20 +41,20 @@ def build_app(
 
     Args:
         models: The models.
-        keys: If there are any, a request must have one in `Authorization: Bearer` or `X-API-Key`;
-            see `Guard` for the paths.
-        cors_origins: Whose pages may call the server.
-        access_log: Which requests are written down; see `AccessLog`.
+        keys: If there are any, requests need one in `Authorization: Bearer` or `X-API-Key`; see
+            `Guard` for the paths.
+        cors_origins: The origins of the pages that may call the server.
+        access_log: The requests that are logged; see `AccessLog`.
 
     Returns:
-        The application. It warms the models up when it starts, and answers health checks meanwhile.
+        The application. It warms up the models when it starts, and answers health checks meanwhile.
     """
     keys = keys or Keys()
     app = FastAPI(
         title="convnextv2",
         version=version_of("convnextv2"),
         description=_DESCRIPTION,
-        lifespan=_life_of(models),
+        lifespan=_lifespan_of(models),
         docs_url=None,  # these pages load their scripts from other servers
         redoc_url=None,
     )
@@ -84,8 +84,8 @@ def build_app(
     )
 
 
-def _life_of(models: Models) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Define what the application does when it starts and when it ends."""
+def _lifespan_of(models: Models) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return the lifespan of the application: what it does when it starts and when it ends."""
 
     def warmed_up(warm_up: asyncio.Task[None]) -> None:
         if warm_up.cancelled():
@@ -97,12 +97,12 @@ def _life_of(models: Models) -> Callable[[FastAPI], AbstractAsyncContextManager[
             notify("READY=1")
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warm_up = asyncio.create_task(models.start())  # health checks are answered meanwhile
         warm_up.add_done_callback(warmed_up)
         yield
-        warm_up.cancel()  # nobody waits for a model that will not be asked
+        warm_up.cancel()  # a warm-up that has not finished is not needed any more
         await asyncio.wait([warm_up])
         await models.stop()
 
-    return life
+    return lifespan

@@ -1,4 +1,4 @@
-"""Dynamic batching: images of many requests are answered together."""
+"""Dynamic batching: score the images of many requests together."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from convnextv2.server.limits import Limits
 from convnextv2.server.refusal import Refusal
 
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
-"""How long a batcher that has failed pauses before it starts again, in seconds."""
+"""The limits of the pause, in seconds, after which a batcher that has failed starts again."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """One image that waits. came, deadline: times of the event loop's clock, in seconds."""
+    """An image that waits. The times are in seconds, by the event loop's clock."""
 
     image: Any
     answer: asyncio.Future[Any]
-    came: float
+    arrived: float
     deadline: float
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error, unless the client has left or has its answer."""
+        """Answer with an error, unless the image is answered or its client has disconnected."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
 class Batcher:
-    """Gathers the images of one model into batches.
+    """Gathers the images for one model into batches.
 
-    Use it inside of one event loop, between `start` and `stop`.
+    It must be used in one event loop, between `start` and `stop`.
 
     Args:
         score: Turns the joined images of a batch into its answers; for a classifier, pixels, uint8
             (N, C, H, W), into scores.
-        model_thread: Where `score` runs, one batch at a time.
+        model_thread: The executor in which `score` runs, one batch at a time.
         limits: The server's limits.
         measure: Called after each batch with its number of images, the seconds that each of them
             waited, and the seconds that the model took.
         failed: Called with the error that has ended the batcher. The batcher starts again by
             itself, after a pause that doubles.
         join: Joins the images of a batch.
-        part: Takes the answer of one image from those of a batch.
+        select: Returns the answer of one image, given those of a batch and the index.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Batcher:
         failed: Callable[[BaseException], None] = lambda error: None,
         *,
         join: Callable[[list[Any]], Any] = torch.stack,
-        part: Callable[[Any, int], Any] = lambda scores, i: scores.row(i),
+        select: Callable[[Any, int], Any] = lambda scores, i: scores.row(i),
     ) -> None:
-        self._join, self._part = join, part
+        self._join, self._select = join, select
         self._score, self._model_thread, self._limits = score, model_thread, limits
         self._measure, self._failed = measure, failed
-        self._deaths = 0
+        self._failures = 0
         self._batch: list[_Job] = []
         self.is_alive = False
         self._jobs: deque[_Job] = deque()
@@ -75,16 +75,16 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to score."""
+        """Start to score."""
         self.is_alive = True
-        self._task = asyncio.create_task(self._live())
+        self._task = asyncio.create_task(self._run_forever())
 
-    async def _live(self) -> None:
-        """Score until `stop`.
+    async def _run_forever(self) -> None:
+        """Score until `stop`, and start again after a bug.
 
-        `_run` passes every failure of the model on to those who wait for it, so what ends `_run` is
-        a mistake of ours. Then all who wait are told, and it starts again. Without this, they and
-        all who come later would wait for their deadline.
+        `_run` catches every error of the model and answers the affected images with it. If `_run`
+        itself raises, that is a bug in this class. All images that wait are then answered with an
+        error. Without this, they and all later ones would wait until their deadline.
         """
         while True:
             self.is_alive = True
@@ -99,13 +99,13 @@ class Batcher:
                 self._failed(error)
             finally:
                 self.is_alive = False
-            if self._stopping:  # a batcher that fails each time would never let the server end
+            if self._stopping:  # else a batcher that always fails would keep the server running
                 return
-            await asyncio.sleep(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**self._deaths))
-            self._deaths += 1
+            await asyncio.sleep(min(_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S * 2**self._failures))
+            self._failures += 1
 
     async def stop(self) -> None:
-        """Score what waits, then end."""
+        """Score the images that wait, then end."""
         self._stopping = True
         self._arrived.set()
         self._full.set()
@@ -116,14 +116,14 @@ class Batcher:
         """Score one image.
 
         Args:
-            image: What `join` takes a list of; for a classifier, uint8 (C, H, W).
-            deadline: When the answer is too late, by the event loop's clock.
+            image: An element of the list that `join` takes; for a classifier, uint8 (C, H, W).
+            deadline: The time after which the answer is too late, by the event loop's clock.
 
         Returns:
-            What `part` takes of the answers; for a classifier, scores of one row each.
+            The answer that `select` returns; for a classifier, `Scores` of one row.
 
         Raises:
-            Refusal: The deadline has passed before the model had time, or the batcher has failed.
+            Refusal: The deadline passed before the image was scored, or the batcher failed.
         """
         loop = asyncio.get_running_loop()
         job = _Job(image, loop.create_future(), loop.time(), deadline)
@@ -134,7 +134,7 @@ class Batcher:
         try:
             return await job.answer
         finally:
-            if not job.answer.done() or job.answer.cancelled():  # the client has left
+            if not job.answer.done() or job.answer.cancelled():  # the client has disconnected
                 with suppress(ValueError):
                     self._jobs.remove(job)
 
@@ -150,28 +150,28 @@ class Batcher:
                 scores = await loop.run_in_executor(
                     self._model_thread, self._score, self._join([job.image for job in jobs])
                 )
-                self._measure(len(jobs), [began - job.came for job in jobs], loop.time() - began)
+                self._measure(len(jobs), [began - job.arrived for job in jobs], loop.time() - began)
             except Exception as error:
                 for job in jobs:
                     job.fail(error)
                 continue
             for i, job in enumerate(jobs):
                 if not job.answer.done():
-                    job.answer.set_result(self._part(scores, i))
-            self._deaths = 0
+                    job.answer.set_result(self._select(scores, i))
+            self._failures = 0
 
     def _still_wanted(self, batch: Sequence[_Job], now: float) -> list[_Job]:
-        """Refuse the jobs whose deadline has passed, and leave out those whose client has left."""
+        """Refuse jobs whose deadline has passed, and drop those whose client has disconnected."""
         for job in batch:
             if job.deadline < now:
-                job.fail(late(self._limits))
+                job.fail(deadline_refusal(self._limits))
         return [job for job in batch if not job.answer.done()]
 
     async def _collect(self) -> list[_Job]:
         """Wait for the next batch.
 
         Returns:
-            At least one job; none at the end.
+            At least one job, or an empty list after `stop`.
         """
         while True:
             while not self._jobs:
@@ -180,7 +180,7 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
             wait = (
-                self._jobs[0].came
+                self._jobs[0].arrived
                 + self._limits.max_delay_ms / 1000
                 - asyncio.get_running_loop().time()
             )
@@ -189,7 +189,7 @@ class Batcher:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._full.wait()
-            if self._jobs:  # all may have left meanwhile
+            if self._jobs:  # all clients may have disconnected meanwhile
                 size = min(len(self._jobs), self._limits.max_batch)
                 return [self._jobs.popleft() for _ in range(size)]
 
@@ -203,7 +203,7 @@ def _failed() -> Refusal:
     )
 
 
-def late(limits: Limits) -> Refusal:
+def deadline_refusal(limits: Limits) -> Refusal:
     """Return the refusal of an image whose deadline has passed."""
     return Refusal(
         503,

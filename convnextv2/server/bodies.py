@@ -1,4 +1,4 @@
-"""The body of a request, in each form that the server takes."""
+"""Read the body of a request in each form that the server accepts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from convnextv2.server.refusal import Refusal
 from convnextv2.server.schemas import ImagesJson, V2IndexRequest, V2LoadRequest, V2Request
 
 MAX_NUMBERS = 2_000_000
-"""How many numbers the JSON of a request may hold.
+"""The largest number of numbers in the JSON of a request.
 
-While they are parsed, for about half a second, nothing else runs. Image files take less."""
+Parsing so many takes about half a second, in which nothing else runs. Image files take less."""
 
 _MAX_KEYS = 32
-"""How many values the JSON of a request may hold outside of its lists."""
+"""The largest number of values in the JSON of a request outside of its lists."""
 
 _BLANKS = dict.fromkeys(map(ord, " \t\r\n"))
-"""What the command base64 and mail programs put into the text, as a table for `str.translate`."""
+"""White space that the command base64 and mail programs insert, for `str.translate`."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
 async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Read the images in the body of a request, whatever its form.
+    """Read the images in the body of a request, in any form that the server accepts.
 
     Args:
         request: The request.
@@ -51,7 +51,7 @@ async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes
         files = decode_base64(parsed.images, limits)
     elif kind in (
         "application/octet-stream",
-        "application/x-www-form-urlencoded",  # what curl calls a file that it posts
+        "application/x-www-form-urlencoded",  # the default of curl for a file
         "",
     ) or kind.startswith("image/"):
         body = await request.body()
@@ -104,7 +104,7 @@ async def _read_multipart(request: Request, limits: Limits) -> list[tuple[str, b
 
 
 class _InMemory(MultiPartParser):
-    """A parser that writes no files: the length of a body is bounded, so memory holds it."""
+    """A parser that keeps files in memory, since the length of a body is bounded."""
 
     spool_max_size = 1 << 40
 
@@ -115,7 +115,7 @@ def content_type(request: Request) -> str:
 
 
 def check_encoding(request: Request) -> None:
-    """Raise Refusal for a compressed body, whose size is not known before it is unpacked."""
+    """Raise Refusal for a compressed body, because its unpacked size is unknown."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise Refusal(
@@ -123,27 +123,27 @@ def check_encoding(request: Request) -> None:
         )
 
 
-def validated(form: type[Body], body: bytes, most: int, what: str) -> Body:
-    """Parse a body of JSON.
+def validated(form: type[Body], body: bytes, max_values: int, what: str) -> Body:
+    """Parse and check a body of JSON.
 
     The values in its lists are counted before it is parsed, because parsing takes many times the
-    memory of the text, and nothing else runs meanwhile.
+    memory of the text and blocks the event loop.
 
     Args:
-        form: What the body must be.
+        form: The model that the body must fit.
         body: The text.
-        most: How many values it may have in lists.
-        what: What those values are, in the plural.
+        max_values: The largest number of values in its lists.
+        what: A noun for these values, in the plural.
 
     Returns:
         The parsed body.
 
     Raises:
-        Refusal: It is something else, or holds too much.
+        Refusal: It does not fit, or has too many values.
     """
-    if body.count(b",") > most + _MAX_KEYS:
+    if body.count(b",") > max_values + _MAX_KEYS:
         code = "too_many_images" if what == "images" else "body_too_large"
-        raise Refusal(413, code, f"More than {most} {what}. Send them in several requests.")
+        raise Refusal(413, code, f"More than {max_values} {what}. Send them in several requests.")
     try:
         return form.model_validate_json(body)
     except ValidationError as error:
@@ -153,7 +153,7 @@ def validated(form: type[Body], body: bytes, most: int, what: str) -> Body:
 
 
 def plain(text: str) -> str:
-    """Replace halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    """Replace unpaired surrogates, which JSON can contain and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -168,7 +168,7 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
         A name for each image, and the content of its file.
 
     Raises:
-        Refusal: There are no images or too many, or one is something else.
+        Refusal: There are no images or too many, or one is not base64.
     """
     if len(texts) > limits.max_images:
         raise Refusal(
@@ -193,7 +193,7 @@ def decode_base64(texts: Sequence[Any], limits: Limits) -> list[tuple[str, bytes
 
 
 def _from_base64(text: str) -> bytes:
-    """Decode one text. Raises ValueError and its kin if it is something else."""
+    """Decode one text. Raises ValueError or a similar error if it is not base64."""
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):

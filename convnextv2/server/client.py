@@ -1,4 +1,4 @@
-"""A client of our server, built on the standard library alone."""
+"""A client of the server that needs only the standard library."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from typing import Any
 from convnextv2.errors import DataError, ServerError
 
 TRIES = 8
-"""How often a request is sent if its refusal is temporary or its connection breaks."""
+"""The number of attempts if a refusal is temporary or the connection breaks."""
 
 _TIMEOUT_S = 60
 _LONGEST_WAIT_S = 15.0
 _AT_ONCE = 8
 _TEMPORARY = (429, 502, 503, 504)
 _FILES_FAULT = ("no_image", "not_an_image", "image_too_large", "body_too_large")
-"""Codes of refusals for which the file is to blame.
+"""Codes of refusals that are caused by the file.
 
-The statuses 413 and 415, which proxies send too, count as such refusals."""
+The statuses 413 and 415, which proxies send too, are treated in the same way."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect, which would send the key elsewhere and turn a POST into a GET."""
+    """Follows no redirects, which would send the key elsewhere and turn a POST into a GET."""
 
     def redirect_request(self, *_: Any) -> None:
         """Return None, so that the redirect becomes an HTTPError."""
@@ -42,7 +42,7 @@ _open = urllib.request.build_opener(_NoRedirect).open
 
 
 def describe_remotely(server: str, model: str, *, api_key: str = "") -> dict[str, Any]:
-    """Ask a server what it says of a model.
+    """Fetch the description of a model from a server.
 
     Args:
         server: The address, such as http://127.0.0.1:8000.
@@ -50,8 +50,8 @@ def describe_remotely(server: str, model: str, *, api_key: str = "") -> dict[str
         api_key: The server's key; empty for none.
 
     Returns:
-        Its newest version, see `schemas.ModelVersion`; empty if the server does not say. Why not,
-        it says again when it is sent images.
+        The description of its newest version, see `schemas.ModelVersion`; empty if the server
+        returns an error. It returns the same error again when images are sent to it.
 
     Raises:
         ServerError: The address or the key cannot be used.
@@ -78,7 +78,7 @@ def predict_remotely(
     on_bad: Callable[[str], None] | None = None,
     wait: Callable[[float], Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Let a server answer for image files, several at once.
+    """Send image files to a server, several at once.
 
     Args:
         server: The address, such as http://127.0.0.1:8000.
@@ -88,15 +88,15 @@ def predict_remotely(
         ask: For a segmentor or a detector: the last part of the path with its query, such as
             "detect?masks=rle".
         api_key: The server's key; empty for none.
-        on_bad: Called with what is wrong with a file that is not an image. Such a file is left out.
+        on_bad: Called with a message about each file that is not an image. The file is skipped.
         wait: Called to sleep for a number of seconds. Tests replace it.
 
     Yields:
         The prediction of each file, in order, as `predict` returns it; with `ask`, as the server
-        does.
+        returns it.
 
     Raises:
-        ServerError: The server refuses for good, or does not come back.
+        ServerError: The server refuses finally, or does not answer after all attempts.
         DataError: A file is not an image, and there is no `on_bad`.
     """
     _check_server(server)
@@ -117,13 +117,13 @@ def predict_remotely(
                 if on_bad is None:
                     raise
                 on_bad(str(error))
-    finally:  # if one has failed, nobody waits for the tries of the others
+    finally:  # after a failure, the other requests are not retried
         ended.set()
         pool.shutdown(cancel_futures=True)
 
 
 def _check_key(api_key: str) -> None:
-    """Raise ServerError for what no header can carry."""
+    """Raise ServerError if a header cannot hold the key."""
     if not (api_key.isascii() and api_key.isprintable()):
         raise ServerError(
             "api_key: holds a line break or another character that no header can carry. Give "
@@ -132,7 +132,7 @@ def _check_key(api_key: str) -> None:
 
 
 def _check_server(server: str) -> None:
-    """Raise ServerError for what is not the address of a server."""
+    """Raise ServerError if this is not the address of a server."""
     try:
         parts = urllib.parse.urlsplit(server)
         fits = (
@@ -164,11 +164,11 @@ def _predict_one(
         file: The image file.
         api_key: The server's key; empty for none.
         wait: Sleeps for a number of seconds.
-        is_over: Whether nobody waits for the answer any more.
+        is_over: Returns whether the answer is no longer needed.
 
     Raises:
         DataError: The file is not an image.
-        ServerError: The server refuses for good, or does not come back.
+        ServerError: The server refuses finally, or does not answer after all attempts.
     """
     try:
         data = Path(file).read_bytes()
@@ -193,7 +193,7 @@ def _predict_one(
 
 
 def _read_answer(found: dict[str, Any]) -> dict[str, Any]:
-    """Read what a server says of one image: its classes, its labels, or what is where in it."""
+    """Read the answer for one image: its classes, its labels, its objects or its map."""
     if "objects" in found or "height" in found:
         return {name: value for name, value in found.items() if name != "image"}
     if "labels" not in found:
@@ -240,7 +240,7 @@ def _post(
             pause = max(pause, min(_LONGEST_WAIT_S, float(asked))) if asked.isdigit() else pause
         except (OSError, ValueError, HTTPException) as error:  # unreachable, cut off, or not JSON
             reason = getattr(error, "reason", error)
-            if _is_for_good(reason):
+            if _is_final(reason):
                 raise ServerError(
                     f"{request.host}: cannot be asked ({reason}). Look at the address."
                 ) from None
@@ -248,7 +248,7 @@ def _post(
         if is_over():
             break
         if attempt < TRIES - 1:
-            wait(pause * random.uniform(0.75, 1.25))  # many clients must not come back together
+            wait(pause * random.uniform(0.75, 1.25))  # so that many clients do not retry at once
     raise ServerError(
         f"{request.host}: does not answer for {file} after {TRIES} tries ({why}). Is the server "
         "running?"
@@ -264,10 +264,10 @@ def _why_to_retry(host: str, file: str, error: urllib.error.HTTPError) -> str:
         error: The refusal.
 
     Raises:
-        DataError: The file is to blame.
+        DataError: The file caused the refusal.
         ServerError: The refusal is final.
     """
-    code, why = _said(error)
+    code, why = _code_and_message(error)
     if error.code in (413, 415) or code in _FILES_FAULT:
         raise DataError(f"{file}: {why}") from None
     if 300 <= error.code < 400:
@@ -278,8 +278,8 @@ def _why_to_retry(host: str, file: str, error: urllib.error.HTTPError) -> str:
     return why
 
 
-def _is_for_good(reason: object) -> bool:
-    """Return whether another try cannot help: there is no such host, or TLS cannot be agreed on."""
+def _is_final(reason: object) -> bool:
+    """Return whether a retry cannot help: the host does not exist, or TLS fails."""
     if isinstance(reason, ssl.SSLError):
         return (
             isinstance(reason, ssl.SSLCertVerificationError)
@@ -288,8 +288,8 @@ def _is_for_good(reason: object) -> bool:
     return isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
 
 
-def _said(error: urllib.error.HTTPError) -> tuple[str, str]:
-    """Return the code and the message of a refusal. Another server gives no code."""
+def _code_and_message(error: urllib.error.HTTPError) -> tuple[str, str]:
+    """Return the code and the message of a refusal. Other servers send no code."""
     try:
         found = json.load(error)["error"]
         return str(found["code"]), str(found["message"])

@@ -1,4 +1,4 @@
-"""The threads that turn the files of requests into pixels."""
+"""Decode the images of requests in threads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Transform(Protocol):
 class Decoders:
     """Decodes images in threads, and bounds the memory that they take together.
 
-    Use it inside of one event loop.
+    It must be used in one event loop.
 
     Args:
         max_image_pixels: The largest image that is decoded. Twice as many pixels may be decoded at
@@ -70,7 +70,7 @@ class Decoders:
         Args:
             data: The image file.
             name: The image's name, for messages.
-            transform: The model's.
+            transform: The transform of the model.
 
         Returns:
             The prepared image.
@@ -78,7 +78,7 @@ class Decoders:
         Raises:
             Refusal: The data is not an image, or the image is too large.
         """
-        # Work that waits in an executor cannot be taken back, so nothing is given to a full one.
+        # Work that waits in an executor cannot be cancelled, so it waits here for a free thread.
         await self._free_threads.acquire()
         loop = asyncio.get_running_loop()
         work = self._threads.submit(self._prepare, data, name, transform)
@@ -106,12 +106,12 @@ class Decoders:
         return Prepared(pixels, transform.preprocessing.seen(*size), size)
 
     def shut_down(self) -> None:
-        """Finish the images that are being decoded, and drop the others."""
+        """Finish the images that are being decoded, and cancel the others."""
         self._threads.shutdown(cancel_futures=True)
 
 
 class _Budget:
-    """Bounds what several threads take at once: `with budget(amount):` waits for so much."""
+    """Bounds an amount that threads share: `with budget(amount):` waits until it is free."""
 
     def __init__(self, free: int) -> None:
         self._free, self._changed = free, threading.Condition()

@@ -13,15 +13,15 @@ _BY_KIND: dict[str, type[DenseModel]] = {"segmentation": MapModel, "detection": 
 
 
 def open_dense(
-    opened: Weights | Artifact, *, device: str, precision: str, most_pixels: int
+    opened: Weights | Artifact, *, device: str, precision: str, max_pixels: int
 ) -> DenseModel | None:
     """Open a segmentor or a detector.
 
     Args:
         opened: The weights or the artifact.
-        device: Where PyTorch computes.
-        precision: PyTorch's arithmetic.
-        most_pixels: The largest number of pixels of a mask or a map.
+        device: The device on which PyTorch computes.
+        precision: The precision in which PyTorch computes.
+        max_pixels: The largest number of pixels of a mask or a map.
 
     Returns:
         The model; None if it is of another kind.
@@ -32,4 +32,4 @@ def open_dense(
     kind = opened.description.kind
     if kind not in _BY_KIND:
         return None
-    return _BY_KIND[kind](opened, device=device, precision=precision, most_pixels=most_pixels)
+    return _BY_KIND[kind](opened, device=device, precision=precision, max_pixels=max_pixels)

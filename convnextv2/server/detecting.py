@@ -1,4 +1,4 @@
-"""The detector of the server: from an image to the JSON of its answer."""
+"""Detect objects for the server: from an image to the JSON of its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convnextv2.evaluation.drawing import DrawnObject, colour_of, draw_objects
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.inference.detector_artifact import any_finder
 from convnextv2.inference.object_predictions import above
-from convnextv2.server.answers import AnswerBudget, hexadecimal, mapped_size, png_text
+from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.whole_images import WholeImages, facts_of
 from convnextv2.weights.opened import Weights
@@ -45,13 +45,13 @@ class WantedObjects(BaseModel):
 class ObjectModel:
     """A detector that writes answers.
 
-    Each image is answered in one go, and masks are made one by one.
+    Images are answered one at a time, and masks are made one by one, to bound the memory.
 
     Args:
         opened: The weights or the artifact.
-        device: Where PyTorch computes.
-        precision: PyTorch's arithmetic.
-        most_pixels: The largest number of pixels of a mask's image.
+        device: The device on which PyTorch computes.
+        precision: The precision in which PyTorch computes.
+        max_pixels: The largest number of pixels of a mask's image.
     """
 
     kind: Literal["detection"] = "detection"
@@ -59,12 +59,12 @@ class ObjectModel:
     path = "detect"
 
     def __init__(
-        self, opened: Weights | Artifact, *, device: str, precision: str, most_pixels: int
+        self, opened: Weights | Artifact, *, device: str, precision: str, max_pixels: int
     ) -> None:
         finder = any_finder(opened, device=device, precision=precision)
         if finder.has_masks:
             rle.check_codec()
-        self.finder, self._most = finder, most_pixels
+        self.finder, self._max_pixels = finder, max_pixels
         self.class_names = finder.class_names
         self.transform = WholeImages(finder.transform.preprocessing, finder.transform.resized)
         self.notes = list(opened.lines())
@@ -77,9 +77,9 @@ class ObjectModel:
 
         Args:
             prepared: The image.
-            wanted: What the client asks for.
+            wanted: The parts of the answer that the client wants.
             title: The name of the image.
-            budget: How large the rest of the answer may be.
+            budget: The size that the rest of the answer may have.
 
         Returns:
             JSON as `schemas.DetectedImage` describes it.
@@ -87,11 +87,11 @@ class ObjectModel:
         Raises:
             Refusal: The answer is too large.
         """
-        size = mapped_size(prepared.size, self._most)
+        size = reduced_size(prepared.size, self._max_pixels)
         with_masks = wanted.masks != "none" or wanted.overlay
         found = above(self.finder(prepared.pixels, size, masks=with_masks), wanted.threshold)
         scale = np.array([prepared.size[1] / size[1], prepared.size[0] / size[0]] * 2)
-        told: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "image": title,
             "height": prepared.size[0],
             "width": prepared.size[1],
@@ -109,9 +109,9 @@ class ObjectModel:
             "classes": self._counted(found),
         }
         if wanted.overlay:
-            told["overlay"] = png_text(self._drawn(prepared.pixels, found, size))
+            answer["overlay"] = png_text(self._drawn(prepared.pixels, found, size))
         budget.objects += len(found.scores)
-        return budget.write(told)
+        return budget.write(answer)
 
     def warm_up(self) -> None:
         """Answer for a grey image."""
@@ -127,7 +127,7 @@ class ObjectModel:
                 "class": self.class_names[k],
                 "index": k,
                 "count": int(counts[k]),
-                "colour": hexadecimal(colour_of(k)),
+                "colour": css_colour(colour_of(k)),
             }
             for k in np.argsort(-counts, kind="stable").tolist()
             if counts[k]
@@ -143,7 +143,7 @@ class ObjectModel:
             return {"mask": rle.to_json(found.masks[i])}
         mask = found.masks[i]
         left, top, right, bottom = (int(side) for side in rle.box_of(mask))
-        inside = rle.decode(mask)[top:bottom, left:right] > 0  # to trace the rest takes long
+        inside = rle.decode(mask)[top:bottom, left:right] > 0  # tracing the whole mask takes long
         return {
             "polygons": [
                 ((points + (left, top)) * scale[:2]).round(2).ravel().tolist()
@@ -152,10 +152,10 @@ class ObjectModel:
         }
 
     def _drawn(self, pixels: Tensor, found: FoundObjects, size: tuple[int, int]) -> Any:
-        """Draw what was found over the image that the network sees."""
+        """Draw the objects over the image that the network sees."""
         seen = int(pixels.shape[-2]), int(pixels.shape[-1])
         picture = to_picture(pixels)
-        if picture.size != seen[::-1]:  # a small one was enlarged
+        if picture.size != seen[::-1]:  # small images are enlarged
             picture = picture.resize(seen[::-1])
         scale = np.array([seen[1] / size[1], seen[0] / size[0]] * 2)
         rows, columns = (

@@ -10,7 +10,7 @@ from convnextv2.errors import RecipeError
 
 
 class Keys:
-    """The keys that clients may send: one that was given, and those of a file.
+    """The keys that clients may send: a single one, and those in a file.
 
     Args:
         key: A key; empty for none.
@@ -27,15 +27,15 @@ class Keys:
         self.read()
 
     @property
-    def are_asked_for(self) -> bool:
-        """Whether there are any keys."""
+    def are_required(self) -> bool:
+        """Whether requests need a key, which is the case if there are any."""
         return bool(self._keys)
 
     def read(self) -> bool:
-        """Read the file again. If that fails, the keys stay as they are.
+        """Read the file again. If that fails, the old keys stay valid.
 
         Returns:
-            Whether other keys are valid now.
+            Whether the keys have changed.
 
         Raises:
             RecipeError: The file cannot be read, or holds no key.
@@ -66,13 +66,13 @@ class Keys:
     def accept(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether a request has one of the keys.
 
-        It may stand in X-API-Key, or be a bearer token (RFC 6750) with the scheme in any case.
+        The key may be in X-API-Key, or be a bearer token (RFC 6750) with the scheme in any case.
 
         Args:
             headers: The request's headers, names in lower case.
         """
         scheme, _, token = headers.get(b"authorization", b"").strip().partition(b" ")
         given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
-        # All keys are compared, so that the time does not tell which of them begins alike.
+        # All keys are compared, so that the time does not reveal anything about them.
         matches = [hmac.compare_digest(given, key) for key in self._keys]
         return any(matches)

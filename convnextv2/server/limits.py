@@ -1,4 +1,4 @@
-"""The limits of a server: how much it accepts, and how long it waits."""
+"""The limits of a server: the amounts that it accepts, and the times that it waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convnextv2.recipe.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The limits of one server: how much it accepts, and how long it waits."""
+    """The limits of one server: the amounts that it accepts, and the times that it waits."""
 
     max_body_mb: float = option(32.0, "Maximum request body.", metavar="MB", unit="MB", gt=0)
     max_bodies_mb: float = option(
@@ -48,7 +48,7 @@ class Limits:
         gt=0,
     )
     max_batch: int = option(
-        32, "Maximum number of images that the model gets at once.", metavar="N", gt=0
+        32, "Maximum number of images that the model scores at once.", metavar="N", gt=0
     )
     max_delay_ms: float = option(
         2.0,
@@ -66,15 +66,15 @@ class Limits:
     )
     read_timeout_s: float = option(
         20.0,
-        "Time allowed to receive a request's head, then its body, and for the client to take the "
-        "answer.",
+        "Maximum time to receive a request's head, to receive its body, and for the client to read "
+        "the answer.",
         metavar="S",
         unit="s",
         gt=0,
     )
     drain_s: float = option(
         1.0,
-        "Time to go on taking requests after SIGTERM, so that a load balancer can look away.",
+        "Time to accept requests after SIGTERM, until load balancers stop sending them.",
         metavar="S",
         unit="s",
         ge=0,

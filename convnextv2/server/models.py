@@ -21,17 +21,17 @@ from convnextv2.server.limits import Limits
 from convnextv2.server.prometheus import Metrics
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.served import Served, open_served
-from convnextv2.server.spec import Spec, age, fingerprint, is_number, parse_specs
+from convnextv2.server.spec import Spec, fingerprint, is_number, parse_specs, version_order
 from convnextv2.server.warm_up import warm_up, warm_up_dense, warm_up_pretrained
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a reload has done to a model, or could not do.
+    """The result of a reload for one model.
 
     Attributes:
-        text: What has happened, for people.
-        failed: Whether it could not be done.
+        text: A line for the user.
+        failed: Whether the reload failed.
     """
 
     text: str
@@ -39,25 +39,25 @@ class Change:
 
 
 class Models:
-    """Everything that a server serves, and what the models share.
+    """The models of a server, and the resources that they share.
 
-    Use it inside of one event loop, between `start` and `stop`.
+    It must be used in one event loop, between `start` and `stop`.
 
     Args:
-        sources: What to serve; see `parse_specs`.
+        sources: The models to serve; see `parse_specs`.
         limits: The server's limits.
         metrics: The server's metrics.
-        device: Where classifiers run; see `open_scorer`.
-        precision: The arithmetic of classifiers; see `open_scorer`.
+        device: The device of classifiers; see `open_scorer`.
+        precision: The precision of classifiers; see `open_scorer`.
 
     Attributes:
         admission: Counts the images of all models that wait.
         decoders: Turn the files of requests into pixels.
         model_thread: The one thread in which all models compute, on all cores.
-        is_ready: Whether the models are warm, until `stop`.
+        is_ready: Whether the models are warmed up. It becomes False again at `stop`.
         is_draining: Whether the server is about to end. Requests are still answered, but load
             balancers should send no more.
-        failure: Why a model does not run; None if all do.
+        failure: The error of a model that cannot run; None if all can.
 
     Raises:
         ConvNeXtV2Error: A source cannot be found or opened.
@@ -84,7 +84,7 @@ class Models:
         for spec in parse_specs(sources):
             self._models.setdefault(spec.name, []).append(self._open(spec, spec.version or "1"))
         for versions in self._models.values():
-            versions.sort(key=lambda served: age(served.version))
+            versions.sort(key=lambda served: version_order(served.version))
 
     @property
     def names(self) -> list[str]:
@@ -92,14 +92,14 @@ class Models:
         return list(self._models)
 
     def check_ready(self) -> None:
-        """Raise Refusal before the models are warm, and after the end."""
+        """Raise Refusal before the models are warmed up, and after `stop`."""
         if not self.is_ready:
             raise Refusal(
                 503, "not_ready", "The server is starting or shutting down. Try again later.", 2
             )
 
     def check_open(self) -> None:
-        """Raise Refusal if a load balancer should send nothing here."""
+        """Raise Refusal if a load balancer should send no requests here."""
         self.check_ready()
         for name, versions in self._models.items():
             if not versions[-1].is_alive:
@@ -151,7 +151,7 @@ class Models:
 
     @asynccontextmanager
     async def use(self, name: str, version: str | None = None) -> AsyncIterator[Served]:
-        """Find a model as `find` does, and keep it from being retired until it is no longer used.
+        """Find a model as `find` does, and prevent its retirement during the `with` block.
 
         Args:
             name: The model's name.
@@ -167,20 +167,20 @@ class Models:
                 served.idle.set()
 
     async def start(self) -> None:
-        """Warm all models up, then be ready."""
+        """Warm up all models, and set `is_ready`."""
         async with self._reloading:
             for versions in self._models.values():
                 for served in versions:
-                    await self._begin(served)
+                    await self._warm_up_and_start(served)
         if self.is_draining:
             return
-        # What is there now stays. Searching it for garbage took a fifth of the time.
+        # Present objects are permanent. Garbage collection of them took a fifth of the time.
         gc.collect()
         gc.freeze()
         self.is_ready = True
 
     async def stop(self) -> None:
-        """Answer what waits, then end."""
+        """Answer the images that wait, then shut down."""
         self.is_ready = False
         for versions in self._models.values():
             for served in versions:
@@ -190,17 +190,17 @@ class Models:
         self.model_thread.shutdown()
 
     async def reload(self, only: str = "") -> list[Change]:
-        """Look again at the places where the models lie.
+        """Load models whose files have changed.
 
-        A model that has changed is loaded and warmed up. Then it takes the place of the old one,
-        which finishes what it was given. New versions of a model repository are added, and those
-        that are gone are served no more. What cannot be loaded stays as it was.
+        A changed model is loaded and warmed up before it replaces the old one, which first answers
+        the requests that it has. New versions in a model repository are added, and deleted ones are
+        retired. If a model cannot be loaded, the old one stays.
 
         Args:
-            only: The model to look at; empty for all.
+            only: The model to reload; empty for all.
 
         Returns:
-            What has changed, and what should have changed and could not.
+            The changes, including those that failed.
         """
         async with self._reloading:
             try:
@@ -208,11 +208,11 @@ class Models:
             except (RunError, OSError) as error:
                 return [Change(f"All stays as it was: {error}", failed=True)]
             specs = [spec for spec in specs if only in ("", spec.name)]
-            changes = [change for spec in specs for change in await self._renew(spec)]
+            changes = [change for spec in specs for change in await self._reload_model(spec)]
             return changes + await self._drop_missing(specs, only)
 
-    async def _renew(self, spec: Spec) -> list[Change]:
-        """Load a model again if it has changed, or for the first time if it is new."""
+    async def _reload_model(self, spec: Spec) -> list[Change]:
+        """Load a model if it is new or has changed."""
         versions = self._models.get(spec.name, [])
         old = next((served for served in versions if served.spec.source == spec.source), None)
         version = spec.version or _next_version(versions)
@@ -220,14 +220,14 @@ class Models:
             if old and await asyncio.to_thread(fingerprint, spec.source) == old.fingerprint:
                 return []
             new = await asyncio.to_thread(self._open, spec, version)
-            await self._begin(new)
+            await self._warm_up_and_start(new)
         except Exception as error:
             outcome = f"{old.version}: stays as it was" if old else f"{version}: is not served"
             return [Change(f"{spec.name}@{outcome}: {error}", failed=True)]
         if old:
             versions.remove(old)
         versions.append(new)
-        versions.sort(key=lambda served: age(served.version))
+        versions.sort(key=lambda served: version_order(served.version))
         self._models[spec.name] = versions
         if old:
             await self._retire(old)
@@ -237,7 +237,7 @@ class Models:
         return [Change(text)]
 
     async def _drop_missing(self, specs: Sequence[Spec], only: str) -> list[Change]:
-        """Retire the versions whose source is gone, but never the last one of a model."""
+        """Retire versions whose source is gone, except the last version of a model."""
         there = {(spec.name, spec.source) for spec in specs}
         changes = []
         for name, versions in self._models.items():
@@ -252,7 +252,7 @@ class Models:
         return changes
 
     async def _retire(self, old: Served) -> None:
-        """Let a version that is no longer found finish what it was given."""
+        """Let a replaced version answer the requests that it has, then stop it."""
         old.idle.clear()
         if old.users:
             await old.idle.wait()
@@ -261,7 +261,7 @@ class Models:
         self.metrics.model.remove(old.spec.name, old.version, old.sha256, old.engine)
 
     def _announce(self, served: Served) -> None:
-        """Show a version in the metrics."""
+        """Add a version to the metrics."""
         labels = (served.spec.name, served.version, served.sha256, served.engine)
         self.metrics.model.labels(*labels).set(1)
 
@@ -271,35 +271,35 @@ class Models:
             version,
             device=self.device,
             precision=self.precision,
-            most_pixels=self.limits.max_map_pixels,
+            max_pixels=self.limits.max_map_pixels,
         )
 
-    async def _begin(self, served: Served) -> None:
-        """Warm a model up, then let it take requests."""
+    async def _warm_up_and_start(self, served: Served) -> None:
+        """Warm up a model, then start its batcher."""
         if served.scorer:
             images, seconds = await warm_up(served.scorer, self.model_thread, self.limits.max_batch)
-            self.admission.finished(images, seconds)
-            score = self._watched(served.spec.name, served.scorer)
+            self.admission.update_pace(images, seconds)
+            score = self._counted_score(served.spec.name, served.scorer)
             served.batcher = self._build_batcher(served, score, self.limits)
             served.batcher.start()
         elif served.dense:
             dense = served.dense
-            self.admission.finished(1, await warm_up_dense(dense, self.model_thread))
-            # One image at a time: their sizes differ, and what they are answered with is large.
+            self.admission.update_pace(1, await warm_up_dense(dense, self.model_thread))
+            # Images have different sizes, and their answers are large, so a batch has one image.
             served.batcher = self._build_batcher(
                 served,
                 lambda questions: [dense(*question) for question in questions],
                 replace(self.limits, max_batch=1),
                 join=list,
-                part=lambda answers, i: answers[i],
+                select=lambda answers, i: answers[i],
             )
             served.batcher.start()
         else:
             await warm_up_pretrained(served.pretrained, self.model_thread)
         self._announce(served)
 
-    def _watched(self, name: str, scorer: Scorer) -> Callable[[Tensor], Scores]:
-        """Make a function that scores, and shows in the metrics how unknown images are."""
+    def _counted_score(self, name: str, scorer: Scorer) -> Callable[[Tensor], Scores]:
+        """Return a function that scores images and counts the unknown ones in the metrics."""
         if scorer.unknown is None:
             return scorer
         possible, foreign = self.metrics.possible.labels(name), self.metrics.foreign.labels(name)
@@ -320,7 +320,7 @@ class Models:
         name = served.spec.name
 
         def measure(images: int, waits: list[float], seconds: float) -> None:
-            self.admission.finished(images, seconds)
+            self.admission.update_pace(images, seconds)
             self.metrics.images.labels(name).inc(images)
             self.metrics.batch.labels(name).observe(images)
             self.metrics.scored.labels(name).observe(seconds)

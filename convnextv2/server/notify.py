@@ -1,6 +1,6 @@
-"""Tells systemd the state of the server, for units of `Type=notify` and `Type=notify-reload`.
+"""Notify systemd of the state of the server, for units of `Type=notify` and `notify-reload`.
 
-The protocol is that of sd_notify(3).
+The protocol is described in sd_notify(3).
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def notify(*lines: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Say that a reload has begun. READY=1 ends it."""
+    """Notify systemd that a reload has begun. READY=1 ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

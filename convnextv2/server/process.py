@@ -1,4 +1,4 @@
-"""The process: its socket, its signals, and an end at which no accepted request is lost."""
+"""The server process: its socket, its signals, and a shutdown that loses no accepted request."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from convnextv2.server.signals import was_hung_up
 from convnextv2.server.tls import Certificate
 
 _ARRIVING_S, _LONGEST_ARRIVING_S = 0.2, 2.0
-"""How long the request of a connection may still be on its way when the server stops to listen.
+"""Seconds to wait for requests that are on their way when the server stops listening.
 
-The first number holds for all connections, the second at most if some have sent nothing yet."""
+The first number is the time for all connections. The second is the maximum if a connection has not
+sent anything yet."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind a socket for `run_server`, to which nobody can connect yet.
+    """Bind a socket for `run_server`. It does not listen yet.
 
     Args:
         host: The address.
-        port: The port; 0 for any that is free.
+        port: The port; 0 for any free port.
 
     Returns:
         The socket.
 
     Raises:
-        OSError: The port is taken, or the address is not this machine's.
+        OSError: The port is in use, or the address does not belong to this machine.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -75,7 +76,7 @@ def run_server(
         certificate: The certificate for HTTPS; None for HTTP.
 
     Raises:
-        DeviceError: A model does not run.
+        DeviceError: A model cannot run.
     """
 
     class Protocol(TimedProtocol):
@@ -84,7 +85,7 @@ def run_server(
     config = uvicorn.Config(
         app,
         http=Protocol,
-        ws="none",  # an upgrade would take the connection from the answer that runs on it
+        ws="none",  # an upgrade would take over the connection of a response that is being sent
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -101,16 +102,16 @@ def run_server(
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which ends in two steps and reloads at SIGHUP.
+    """uvicorn's server with a shutdown in two steps and a reload at SIGHUP.
 
-    When it is told to end, it first says that it is not ready and closes each connection after its
-    next answer, but still takes requests. `drain_s` later it stops to listen, and finishes what it
-    has.
+    On SIGTERM or SIGINT, it reports that it is not ready and closes each connection after its next
+    response, but still accepts requests. After `drain_s`, it stops listening and answers the
+    requests that it has.
 
     Args:
         config: uvicorn's settings.
         models: The models that are served.
-        drain_s: How long the first step takes, in seconds.
+        drain_s: The duration of the first step, in seconds.
         keys: The API keys.
         certificate: The certificate for HTTPS; None for HTTP.
     """
@@ -129,10 +130,10 @@ class DrainingServer(uvicorn.Server):
         self._reloads: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, and take SIGHUP from now on.
+        """Listen, and handle SIGHUP from now on.
 
-        A SIGHUP that has come before is answered now, because what it announced may have come after
-        the models were opened.
+        If a SIGHUP came earlier, reload now, because its change may have come after the models were
+        opened.
         """
         await super().startup(sockets)
         if (
@@ -143,38 +144,38 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
 
         def hang_up(number: int, frame: FrameType | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the process is about to end
+            with suppress(RuntimeError):  # the loop is closed, and the process is about to end
                 loop.call_soon_threadsafe(self._reload)
 
-        # Not `loop.add_signal_handler`, which restores the default, a death, when the loop ends.
+        # `loop.add_signal_handler` would restore the default, which kills, when the loop ends.
         signal.signal(signal.SIGHUP, hang_up)
         if was_hung_up():
             self._reload()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end at SIGTERM or SIGINT. A second signal ends the process at once."""
+        """Start the shutdown at SIGTERM or SIGINT. A second signal ends the process at once."""
         if self.models.is_draining:
             with suppress(OSError, RuntimeError):
                 print("Ended at once, without finishing.", flush=True)
-            os._exit(1)  # nothing less interrupts a model that computes
+            os._exit(1)  # nothing else interrupts a model that computes
         self.models.is_draining = True
         notify("STOPPING=1")
-        if not self.models.is_ready:  # nobody was told to send anything yet
+        if not self.models.is_ready:  # no requests can have come yet
             self.should_exit = True
             return
         loop = self.servers[0].get_loop()
         loop.call_soon_threadsafe(loop.call_later, self.drain_s, self._exit)
-        with suppress(OSError, RuntimeError):  # nobody may read what is printed
+        with suppress(OSError, RuntimeError):  # the output may be closed
             print("Finishing what was accepted.", flush=True)
 
     def _exit(self) -> None:
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop to listen, and finish what there is.
+        """Stop listening, and answer the remaining requests.
 
-        Closing the socket would reset the connections that are not accepted yet, and those whose
-        request is still on its way. So the former are accepted, and the latter get `_ARRIVING_S`.
+        Closing the socket would reset connections that are not accepted yet, and those whose
+        request is on its way. The former are therefore accepted, and the latter get `_ARRIVING_S`.
         """
         try:
             if not self.force_exit:
@@ -190,7 +191,7 @@ class DrainingServer(uvicorn.Server):
             bound.close()
         loop = asyncio.get_running_loop()
         for connection in accepted:
-            with suppress(OSError):  # its client has left
+            with suppress(OSError):  # the client has disconnected
                 await loop.connect_accepted_socket(
                     self._build_protocol, connection, ssl=self.config.ssl
                 )
@@ -201,11 +202,11 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0.02)
 
     def _accept_waiting(self, sockets: list[socket.socket]) -> list[socket.socket]:
-        """Accept the clients that have connected and wait for it."""
+        """Accept the connections that wait in the backlog."""
         accepted = []
         for bound in sockets:
             bound.setblocking(False)
-            # BlockingIOError says that there is no other; or there are no more file descriptors.
+            # BlockingIOError means that there are no more, other errors that none can be accepted.
             with suppress(OSError):
                 for _ in range(self.config.backlog):
                     with suppress(ConnectionAbortedError):
@@ -219,29 +220,29 @@ class DrainingServer(uvicorn.Server):
         return protocol
 
     def _reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._renew())
+        task = asyncio.get_running_loop().create_task(self._reload_all())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _renew(self) -> None:
-        """Read everything again, and say what has changed."""
+    async def _reload_all(self) -> None:
+        """Reload everything, and print what has changed."""
         notify_reloading()
-        lines = self._renew_keys()
+        lines = self._reload_keys()
         try:
             lines += [change.text for change in await self.models.reload()]
-        except Exception as error:  # a mistake of ours: what is served goes on
+        except Exception as error:  # a bug must not end the server
             lines.append(f"Models stay as they were: {error!r}")
         lines = lines or ["Nothing has changed."]
         for line in lines:
-            with suppress(OSError):  # nobody may read what is printed
+            with suppress(OSError):  # the output may be closed
                 print(line, flush=True)
         notify("READY=1", f"STATUS={lines[-1][:200]}")
 
-    def _renew_keys(self) -> list[str]:
-        """Read the keys and the certificate again; what cannot be read stays as it was.
+    def _reload_keys(self) -> list[str]:
+        """Read the keys and the certificate again. If that fails, the old ones are kept.
 
         Returns:
-            Lines for people.
+            Lines for the user.
         """
         lines = []
         try:

@@ -1,4 +1,4 @@
-"""The server's metrics, which Prometheus reads."""
+"""The server's metrics in Prometheus's format."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One connection: upgrades that are not taken, and clients that would hold it open forever.
+"""The HTTP protocol of a connection: upgrades are ignored, and slow clients are cut off.
 
-uvicorn documents none of what is overridden or read here. tests/server/test_uvicorn.py names each
-part, so that a new version of uvicorn that lacks one fails there.
+The parts of uvicorn that are overridden or read here are not documented. They are all named in
+tests/server/test_uvicorn.py, which fails with a version of uvicorn that lacks one.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from convnextv2.server.refusal import malformed_request
 
 KEEP_ALIVE_S = 30
-"""How long a connection may stay open between two requests, in seconds."""
+"""Seconds for which a connection may stay open between two requests."""
 
 _MAX_PIPELINED = 100
-"""How many requests of a connection may wait while one is being answered (pipelining).
+"""The number of requests of a connection that may wait while one is answered (pipelining).
 
-Each of them holds a few kilobytes, and one small packet can bring thousands."""
+Each of them takes a few kilobytes, and one small packet can contain thousands."""
 
 _MAX_HEAD_BYTES = 1 << 16
-"""The longest head of a request in bytes, not counting the first packet."""
+"""The maximum length of the head of a request in bytes, without the first packet."""
 
 _MIN_READ_BYTES = 1 << 16
-"""How many bytes of its answer a client has to take within `timeout_s`."""
+"""The number of bytes of its response that a client has to read within `timeout_s`."""
 
 
 class _Flow(FlowControl):
-    """Flow control that reads nothing while requests of the connection wait.
+    """Flow control that does not read while requests of the connection wait.
 
-    uvicorn resumes reading after each answer. A client that sends requests and never reads an
-    answer would thus make the server hold more and more of what it sends.
+    uvicorn resumes reading after each response. A client that sends requests and never reads a
+    response would thus fill the memory of the server.
 
     Args:
         transport: The connection.
-        waiting: The requests that wait behind the one that is being answered.
+        waiting: The requests that wait while another one is being answered.
     """
 
     def __init__(self, transport: asyncio.Transport, waiting: Collection[Any]) -> None:
@@ -55,11 +55,11 @@ class _Flow(FlowControl):
 
 
 class TimedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol for clients that cannot be trusted to read or to finish.
+    """uvicorn's HTTP protocol with limits on slow and greedy clients.
 
     It cuts off three kinds of clients: those that do not finish the head of a request in time,
-    those that do not take their answer, and those that ask for much more than they have been
-    answered. uvicorn waits for the first two forever.
+    those that do not read their response, and those that send many more requests than they have
+    responses to. uvicorn waits for the first two forever.
     """
 
     timeout_s: float
@@ -73,13 +73,13 @@ class TimedProtocol(HttpToolsProtocol):
     _is_replaying = False
 
     def connection_made(self, transport: Any) -> None:
-        """Start to wait for the head of the first request."""
+        """Start the timer for the head of the first request."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, and cut the client off if it asks for too much."""
+        """Parse received bytes, and cut off the client if it sends too many requests."""
         was_in_head = self._is_in_head
         self._unset_keepalive_if_required()
         try:
@@ -95,13 +95,13 @@ class TimedProtocol(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         """Parse bytes of the connection, and ignore any offer to upgrade it.
 
-        A request that offers an upgrade, as Java's client offers HTTP/2, is answered as if it did
-        not (RFC 9110, 7.8). The parser however takes such a request for complete, and its body for
-        another protocol. A new parser goes on with the body and with what follows; all that it is
-        told of the request is how its body is framed.
+        A request that offers an upgrade, as Java's client offers HTTP/2, is answered like any other
+        (RFC 9110, 7.8). The parser, however, ends at the head of such a request and treats the body
+        as another protocol. A new parser therefore continues with the body. It is given a head with
+        only the headers that frame the body.
 
         Args:
-            data: What has come.
+            data: The received bytes.
 
         Raises:
             httptools.HttpParserError: It is not HTTP.
@@ -120,23 +120,23 @@ class TimedProtocol(HttpToolsProtocol):
                 self._feed(rest)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, in the form that all errors have."""
+        """Respond to input that is not HTTP, in the form of all errors."""
         self.transport.write(malformed_request())
         self._cut()
 
     def on_message_begin(self) -> None:
-        """Note that a head has begun."""
+        """Record that a head has begun."""
         if not self._is_replaying:
             self._is_in_head, self._framing = True, b""
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Pass the address on, unless a head is being replayed to a new parser."""
+        """Handle the URL, unless a head is being replayed to a new parser."""
         if not self._is_replaying:
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the headers that frame the body, for a new parser."""
+        """Handle a header, and keep those that frame the body for a new parser."""
         if self._is_replaying:
             return
         if name.lower() in (b"content-length", b"transfer-encoding"):
@@ -144,7 +144,7 @@ class TimedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Stop to wait for the head."""
+        """Stop the timer for the head."""
         if self._is_replaying:
             return
         self._is_in_head = False
@@ -152,26 +152,26 @@ class TimedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Pass the end of a request on, unless its body still comes after an offer to upgrade."""
+        """Handle the end of a request, unless its body follows after an offer to upgrade."""
         if not (self.parser.should_upgrade() and self._framing):
             super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn lets its transport close
-        """Keep the connection of a client that has sent everything: it may still listen.
+        """Keep the connection of a client that has stopped sending, since it may still read.
 
         Returns:
-            Whether the transport stays open. It closes if the client broke off within a request,
-            and under TLS, which has no half-closed connections.
+            Whether the transport stays open. It closes if the client stopped within a request, and
+            under TLS, which has no half-closed connections.
         """
         self._heard_all = self._is_answering() and not self.cycle.more_body
         return self._heard_all and self.transport.get_extra_info("sslcontext") is None
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the client to take its last answer."""
+        """Wait for the next request, or for the client to read its last response."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._await_reader()
-        elif self._is_answering():  # the next request had come already
+        elif self._is_answering():  # the next request has already begun
             return
         elif self._heard_all:
             self._cut()
@@ -179,18 +179,18 @@ class TimedProtocol(HttpToolsProtocol):
             self._await_head(KEEP_ALIVE_S)
 
     def pause_writing(self) -> None:
-        """Start to watch a client that does not read as fast as it is answered."""
+        """Start the timer for a client that does not read fast enough."""
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        """Stop to watch it."""
+        """Stop that timer."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._stop_watching()
 
     def shutdown(self) -> None:
-        """Wait for the client to take its last answer, but not forever."""
+        """Wait for the client to read its last response, but not forever."""
         super().shutdown()
         if self.transport.is_closing():
             self._await_reader()
@@ -200,9 +200,9 @@ class TimedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that is being answered that its client has left.
+        """Notify the request that is being answered that its client has disconnected.
 
-        uvicorn tells only the last request that has come, which may be one that waits behind it.
+        uvicorn notifies only the last request of the connection, which may be one that waits.
         """
         if self._running is not None:
             self._running.disconnected = True
@@ -239,16 +239,15 @@ class TimedProtocol(HttpToolsProtocol):
             self._unread = None
 
     def _check_reader(self, before: int) -> None:
-        """Reset the connection if the client has taken too little of its answer.
+        """Reset the connection if the client has read too little of its response.
 
         Args:
-            before: How many bytes were left to write when the client began to be watched.
+            before: The number of bytes that were left to write when the timer was started.
         """
         self._unread = None
         left = self.transport.get_write_buffer_size()
         if left > max(0, before - _MIN_READ_BYTES):
-            # A plain close would leave the operating system waiting for such a client for minutes,
-            # with everything that was written.
+            # After a plain close, the operating system would keep the unsent bytes for minutes.
             connection = self.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()

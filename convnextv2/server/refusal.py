@@ -1,8 +1,7 @@
-"""How the server says no: a refusal, and the answers that carry it.
+"""Refusals, and the error responses that are made of them.
 
-Every error has the same body, except under /v2, where KServe's protocol sets the form. Which
-requests are answered with 429 is decided in `admission` (images that wait) and
-`middleware.body_limit` (bodies that are read).
+Every error has the same body, except under /v2, where KServe's protocol sets the form. The status
+429 is decided in `admission` (images that wait) and `middleware.body_limit` (bodies that are read).
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 CODE_HEADER = "X-Error-Code"
-"""The header that holds a refusal's code, also where the body has no room for it."""
+"""The header with the code of a refusal, which is also sent if the body has no field for it."""
 
 GONE = 499
-"""The status, as nginx numbers it, of a request whose client left before the answer."""
+"""The status of a request whose client disconnected before the answer, as in nginx."""
 
 
 class Refusal(Exception):
     """A request that is answered with an error.
 
     Args:
-        status: HTTP's status.
-        code: What is wrong, for programs. It stays the same between versions.
-        message: What is wrong, for people.
-        retry_after_s: After how many seconds another try may help; None if none will.
-        more_headers: Headers that only this answer has.
+        status: The HTTP status.
+        code: The reason, for programs. It stays the same between versions.
+        message: The reason, for people.
+        retry_after_s: The seconds after which a retry may help; None if it cannot.
+        more_headers: Further headers of this response.
     """
 
     def __init__(
@@ -50,11 +49,11 @@ class Refusal(Exception):
         self.retry_after_s, self.more_headers = retry_after_s, more_headers
 
     def body(self) -> dict[str, dict[str, str]]:
-        """Return the JSON of the error, in the form that all have outside of /v2."""
+        """Return the JSON of the error, in the form of all paths outside of /v2."""
         return {"error": {"code": self.code, "message": self.message}}
 
     def headers(self) -> dict[str, str]:
-        """Return Retry-After, if another try may help, and the headers of this refusal alone."""
+        """Return the header Retry-After if a retry may help, and the further headers."""
         retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         return retry | dict(self.more_headers)
 
@@ -64,22 +63,22 @@ def body_of(refusal: Refusal, path: str) -> dict[str, Any]:
 
     Args:
         refusal: The error.
-        path: The path of the request. Clients of KServe print what `error` holds, so under /v2 it
-            is a string.
+        path: The path of the request. Under /v2, `error` is a string, because clients of KServe
+            print it.
     """
     is_kserve = path == "/v2" or path.startswith("/v2/")
     return {"error": refusal.message} if is_kserve else refusal.body()
 
 
 def answer_of(refusal: Refusal, path: str) -> JSONResponse:
-    """Return the whole answer of an error; see `body_of`."""
+    """Return the whole response of an error; see `body_of`."""
     return JSONResponse(
         body_of(refusal, path), refusal.status, refusal.headers() | {CODE_HEADER: refusal.code}
     )
 
 
 async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
-    """Answer with an error outside of the application, and close the connection.
+    """Send an error from outside of the application, and close the connection.
 
     Args:
         refusal: The error.
@@ -93,7 +92,7 @@ async def send_refusal(refusal: Refusal, path: str, send: Send) -> None:
 
 
 def malformed_request() -> bytes:
-    """Return the answer to what is not HTTP, with its head."""
+    """Return the response to input that is not HTTP, with its head."""
     body = json.dumps(
         Refusal(400, "malformed_http", "What was sent is not a valid HTTP request.").body()
     ).encode()
@@ -105,8 +104,8 @@ def malformed_request() -> bytes:
     return head.encode() + body
 
 
-def _unserved(request: Request, error: HTTPException) -> str:
-    """Say what is wrong with a request that no function of the server takes."""
+def _routing_message(request: Request, error: HTTPException) -> str:
+    """Return the message for a request that no route accepts."""
     asked = f"{request.method} {request.url.path[:200]}"
     if error.status_code == 404:
         return f"{asked}: there is no such path. GET /openapi.json lists the paths."
@@ -116,7 +115,7 @@ def _unserved(request: Request, error: HTTPException) -> str:
 
 
 def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
-    """Turn the exceptions that are raised while a request is answered into answers.
+    """Turn exceptions that are raised while a request is handled into responses.
 
     Args:
         app: The application.
@@ -133,7 +132,7 @@ def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]  # it concerns the path or the query, which are short
+        first = error.errors()[0]  # path and query, which it is about, are short
         where = ".".join(str(part) for part in first["loc"])[:200]
         return refused(request, Refusal(422, "invalid_value", f"{where}: {first['msg']}"))
 
@@ -142,23 +141,26 @@ def handle_errors(app: FastAPI, count: Callable[[str], None]) -> None:
         code = {404: "no_such_path", 405: "method_not_allowed"}.get(
             error.status_code, "bad_request"
         )
-        answer = refused(request, Refusal(error.status_code, code, _unserved(request, error)))
+        answer = refused(
+            request, Refusal(error.status_code, code, _routing_message(request, error))
+        )
         for name, value in (error.headers or {}).items():
             answer.headers[name] = f"{value}, HEAD" if name == "Allow" and "GET" in value else value
         return answer
 
-    async def on_leaving(request: Request, error: Exception) -> Response:
-        return Response(status_code=GONE)  # nobody hears it
+    async def on_disconnect(request: Request, error: Exception) -> Response:
+        return Response(status_code=GONE)  # which nobody receives
 
     async def on_bug(request: Request, error: Exception) -> Response:
-        # It is not counted: the exception by which `LimitBody` stops the reading comes here too.
+        # This is not counted, since the exception by which `LimitBody` stops the reading comes here
+        # too.
         refusal = Refusal(
             500, "internal_error", "The server has failed on this request; its log says more."
         )
         return answer_of(refusal, request.url.path)
 
     app.add_exception_handler(Exception, on_bug)
-    app.add_exception_handler(ClientDisconnect, on_leaving)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(Refusal, on_refusal)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)

@@ -1,4 +1,4 @@
-"""The JSON of requests and answers: what OpenAPI shows, and what requests are checked against."""
+"""The JSON of requests and answers. It is shown by OpenAPI, and requests are checked by it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong. `code` is for programs and stays the same, `message` is for people."""
+    """An error. `code` is for programs and does not change, `message` is for people."""
 
     code: str
     message: str
@@ -23,7 +23,7 @@ class ErrorBody(BaseModel):
 class V2Error(BaseModel):
     """The body of every error under /v2.
 
-    KServe's protocol has the message alone. The code stands in the header X-Error-Code.
+    KServe's protocol has only the message. The code is in the header X-Error-Code.
     """
 
     error: str
@@ -47,7 +47,7 @@ class ClassProbability(BaseModel):
 
 
 class Explanation(BaseModel):
-    """How much each part of the image adds to the logit of the most probable class.
+    """The contribution of each part of the image to the logit of the most probable class.
 
     `map` holds rows of numbers, for the part of the image that the network saw. `seen` is the top,
     left, height and width of that part, as shares of the upright image.
@@ -66,14 +66,14 @@ class LabelScore(BaseModel):
 
 
 class ImagePrediction(BaseModel):
-    """What a classifier says of one image.
+    """The prediction of a classifier for one image.
 
     A model that gives an image one class returns `predictions`. A model that gives an image any
-    number of labels returns `labels`, those that the image has (an empty list is an answer too),
-    and `scores`, the probability of every class. A classifier that was fitted with a coverage also
-    returns `possible`, the classes that cannot be excluded, the most probable first (there may be
-    none); `foreign`, whether the image is unlike those that it was fitted on; and `foreignness`,
-    which is above 1 for a foreign image.
+    number of labels returns `labels` and `scores`. `labels` are those that the image has; the list
+    may be empty. `scores` has the probability of every class. A classifier that was fitted with a
+    coverage also returns `possible`, the classes that cannot be excluded, the most probable first
+    (there may be none); `foreign`, whether the image is unlike those that it was fitted on; and
+    `foreignness`, which is above 1 for a foreign image.
     """
 
     image: str
@@ -88,7 +88,7 @@ class ImagePrediction(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """What a classifier says of the images of a request, in their order."""
+    """The predictions of a classifier for the images of a request, in their order."""
 
     model: str
     version: str
@@ -96,9 +96,9 @@ class PredictResponse(BaseModel):
 
 
 class ReconstructResponse(BaseModel):
-    """What a pre-trained model makes of an image, as PNG files in base64.
+    """The reconstruction of an image by a pre-trained model, as PNG files in base64.
 
-    `masked` is what the network sees. `reconstruction` has the visible tiles put back. `seen` is
+    `masked` is the input of the network. `reconstruction` has the original visible tiles. `seen` is
     the top, left, height and width of the part of the upright image that both show, as shares.
     """
 
@@ -110,7 +110,7 @@ class ReconstructResponse(BaseModel):
 
 
 class RunLengths(BaseModel):
-    """A mask as COCO has it: height and width, and the compressed lengths of its runs."""
+    """A mask in COCO's form: height and width, and the compressed lengths of its runs."""
 
     size: tuple[int, int]
     counts: str
@@ -119,9 +119,9 @@ class RunLengths(BaseModel):
 class DetectedObject(BaseModel):
     """One object in an image.
 
-    `box` is x0, y0, x1, y1 in pixels of the upright image. `mask` or `polygons` are there if they
-    were asked for. If the server reduces the masks of large images, the size of `mask` is smaller
-    than the image. Each polygon is a list of x and y by turns, in pixels of the image.
+    `box` is x0, y0, x1, y1 in pixels of the upright image. `mask` or `polygons` are present if they
+    were requested. If the server reduces the masks of large images, the size of `mask` is smaller
+    than the image. Each polygon is a list of alternating x and y, in pixels of the image.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -134,7 +134,7 @@ class DetectedObject(BaseModel):
 
 
 class CountedClass(BaseModel):
-    """A class of objects that were found, how many, and its colour in pictures."""
+    """A class of found objects, their number, and its colour in pictures."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -145,7 +145,7 @@ class CountedClass(BaseModel):
 
 
 class DetectedImage(BaseModel):
-    """The objects in one image, the best first, and how many there are of each class."""
+    """The objects in one image, the best first, and the number of each class."""
 
     image: str
     height: int
@@ -156,7 +156,7 @@ class DetectedImage(BaseModel):
 
 
 class DetectResponse(BaseModel):
-    """What a detector finds in the images of a request, in their order."""
+    """The objects that a detector finds in the images of a request, in their order."""
 
     model: str
     version: str
@@ -164,7 +164,7 @@ class DetectResponse(BaseModel):
 
 
 class PixelClass(BaseModel):
-    """A class that pixels of an image have, its share of them, and its colour in pictures."""
+    """A class of pixels, its share of the image, and its colour in pictures."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -175,7 +175,7 @@ class PixelClass(BaseModel):
 
 
 class ClassRuns(BaseModel):
-    """Where a class is: the compressed lengths of the runs of a mask of the map's size."""
+    """The mask of a class, as the compressed lengths of its runs, of the map's size."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -194,7 +194,7 @@ class ClassMap(BaseModel):
 
 
 class SegmentedImage(BaseModel):
-    """What the pixels of one image show, the largest share first."""
+    """The classes of the pixels of one image, the largest share first."""
 
     image: str
     height: int
@@ -205,7 +205,7 @@ class SegmentedImage(BaseModel):
 
 
 class SegmentResponse(BaseModel):
-    """What a segmentor says of the images of a request, in their order."""
+    """The classes that a segmentor finds in the images of a request, in their order."""
 
     model: str
     version: str
@@ -216,8 +216,8 @@ class ModelVersion(BaseModel):
     """One version of a model.
 
     `thresholds` has the probability from which on each class counts, if the kind is multi_label.
-    `coverage` is the share of images whose right class is to be among the possible ones; null if
-    the model does not say which classes are possible and which images are foreign.
+    `coverage` is the share of images whose right class is among the possible ones; null if the
+    model returns neither possible classes nor foreign images.
     """
 
     version: str
@@ -281,7 +281,7 @@ class V2Tensor(BaseModel):
 
 
 class V2Wanted(BaseModel):
-    """An output that a request asks for.
+    """An output that a request wants.
 
     Its `parameters` may hold `binary_data` (the binary form) and `classification` (how many of the
     most probable classes).
@@ -294,8 +294,8 @@ class V2Wanted(BaseModel):
 class V2Request(BaseModel):
     """A request with one input.
 
-    `outputs` names those that are wanted; if it is empty, all are. The parameter
-    `binary_data_output` asks for the binary form of all outputs.
+    `outputs` names the wanted outputs; if it is empty, all are returned. The parameter
+    `binary_data_output` requests the binary form of all outputs.
     """
 
     id: str = ""
@@ -324,7 +324,7 @@ class V2Response(BaseModel):
 
 
 class V2Metadata(BaseModel):
-    """What a model takes and returns."""
+    """The inputs and outputs of a model."""
 
     name: str
     versions: list[str]
@@ -334,7 +334,7 @@ class V2Metadata(BaseModel):
 
 
 class V2Config(BaseModel):
-    """What a model takes and returns, in the form of Triton's model configuration."""
+    """The inputs and outputs of a model, in the form of Triton's model configuration."""
 
     name: str
     platform: str
@@ -354,19 +354,19 @@ class V2Indexed(BaseModel):
 
 
 class V2IndexRequest(BaseModel):
-    """What the index shall hold: with `ready`, only the versions that answer."""
+    """A request for the index. With `ready`, it lists only the versions that are ready."""
 
     ready: bool = False
 
 
 class V2LoadRequest(BaseModel):
-    """How a model shall be loaded."""
+    """A request to load a model again."""
 
     parameters: dict[str, Any] = {}
 
 
 class V2Loaded(BaseModel):
-    """What has changed by loading a model again; nothing if it lies there as before."""
+    """The changes made by loading a model again; empty if its files are unchanged."""
 
     name: str
     changes: list[str]
@@ -396,15 +396,15 @@ _WHY = {
     400: "The request cannot be understood.",
     401: "The API key is missing or wrong.",
     404: "There is no such model or version.",
-    408: "The body came too slowly.",
+    408: "The body arrived too slowly.",
     413: "The body, the number of images or an image is too large.",
-    415: "What was sent is not an image that the server reads, or has another content type.",
+    415: "The body is not an image that the server can read, or has another content type.",
     422: "A parameter has a wrong value.",
-    429: "Too much is waiting. Retry-After says when to come again.",
+    429: "Too many images or bodies are waiting. Retry-After says when to retry.",
     503: "Not ready, shutting down, or no answer within the deadline. Retry-After says when to "
-    "come again.",
+    "retry.",
 }
-"""What each status of a refusal means."""
+"""The meaning of each status of a refusal."""
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": why} for status, why in _WHY.items()

@@ -1,4 +1,4 @@
-"""From the images of a request to their scores."""
+"""Decode and score the images of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convnextv2.inference.scorer import Scores
 from convnextv2.server.answers import AnswerBudget
-from convnextv2.server.batcher import late
+from convnextv2.server.batcher import deadline_refusal
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.models import Models
 from convnextv2.server.refusal import Refusal
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 async def score(
     request: Request, models: Models, served: Served, files: Sequence[tuple[str, bytes]]
 ) -> list[tuple[Prepared, Scores]]:
-    """Decode and score all images of a request, or none.
+    """Decode and score all images of a request. If one fails, the request fails.
 
     Args:
         request: The request.
@@ -35,11 +35,11 @@ async def score(
         files: Name and content of each image file.
 
     Returns:
-        Each image as the model got it, and its scores.
+        Each prepared image and its scores.
 
     Raises:
         Refusal: There is no room, an image cannot be used, or the deadline has passed.
-        ClientDisconnect: The client has left.
+        ClientDisconnect: The client has disconnected.
     """
     deadline = asyncio.get_running_loop().time() + models.limits.deadline_s
     batcher = served.running_batcher
@@ -48,7 +48,7 @@ async def score(
         prepared = await models.decoders.prepare(data, name, served.transform)
         return prepared, await batcher(prepared.pixels, deadline)
 
-    return await together(request, models, deadline, [one(name, data) for name, data in files])
+    return await run_all(request, models, deadline, [one(name, data) for name, data in files])
 
 
 async def answer_images(
@@ -59,22 +59,22 @@ async def answer_images(
     wanted: object,
     budget: AnswerBudget,
 ) -> list[bytes]:
-    """Decode all images of a request and let a segmentor or a detector answer for each, or none.
+    """Decode all images of a request, and answer each by a segmentor or a detector.
 
     Args:
         request: The request.
         models: The server's models.
         served: The model.
         files: Name and content of each image file.
-        wanted: What the client asks for.
-        budget: How large the answer may be.
+        wanted: The parts of the answer that the client wants.
+        budget: The size that the answer may have.
 
     Returns:
         The JSON of each image's answer.
 
     Raises:
         Refusal: There is no room, an image cannot be used, or the deadline has passed.
-        ClientDisconnect: The client has left.
+        ClientDisconnect: The client has disconnected.
     """
     deadline = asyncio.get_running_loop().time() + models.limits.deadline_s
     batcher = served.running_batcher
@@ -84,13 +84,13 @@ async def answer_images(
         text: bytes = await batcher((prepared, wanted, name, budget), deadline)
         return text
 
-    return await together(request, models, deadline, [one(name, data) for name, data in files])
+    return await run_all(request, models, deadline, [one(name, data) for name, data in files])
 
 
 async def score_pixels(
     request: Request, models: Models, served: Served, given: V2Tensor
 ) -> list[Scores]:
-    """Score pixels that come at the model's size.
+    """Score pixels that already have the model's size.
 
     Args:
         request: The request.
@@ -103,17 +103,17 @@ async def score_pixels(
 
     Raises:
         Refusal: The tensor does not fit, there is no room, or the deadline has passed.
-        ClientDisconnect: The client has left.
+        ClientDisconnect: The client has disconnected.
     """
     batcher = served.running_batcher
     pixels = _read_pixels(given, served, models.limits.max_images)
     deadline = asyncio.get_running_loop().time() + models.limits.deadline_s
-    works = [batcher(image, deadline) for image in pixels.permute(0, 3, 1, 2)]
-    return await together(request, models, deadline, works)
+    coroutines = [batcher(image, deadline) for image in pixels.permute(0, 3, 1, 2)]
+    return await run_all(request, models, deadline, coroutines)
 
 
 def _read_pixels(given: V2Tensor, served: Served, max_images: int) -> Tensor:
-    """Read the values of a tensor, uint8 (N, H, W, C). Raises Refusal if the model takes others."""
+    """Read the values of a tensor, uint8 (N, H, W, C). Raises Refusal if they do not fit."""
     size = [*served.transform.preprocessing.image_size, served.transform.preprocessing.channels]
     if given.shape[1:] != size or not 1 <= given.shape[0] <= max_images:
         raise Refusal(
@@ -142,35 +142,35 @@ def _read_pixels(given: V2Tensor, served: Served, max_images: int) -> Tensor:
     return pixels.to(torch.uint8).view(given.shape)
 
 
-async def together(
-    request: Request, models: Models, deadline: float, works: list[Coroutine[Any, Any, Result]]
+async def run_all(
+    request: Request, models: Models, deadline: float, coroutines: list[Coroutine[Any, Any, Result]]
 ) -> list[Result]:
-    """Await the work on all images of a request. If one fails, or the client leaves, all end.
+    """Run the work on all images of a request. If one fails or the client disconnects, all end.
 
     Args:
         request: The request.
         models: The server's models, in whose queue the images wait.
-        deadline: When the answer is too late, by the event loop's clock.
-        works: The work on each image.
+        deadline: The time after which the answer is too late, by the event loop's clock.
+        coroutines: The work on each image.
 
     Returns:
-        The results, in the order of the works.
+        The results, in the order of `coroutines`.
 
     Raises:
         Refusal: There is no room in the queue, or the deadline has passed.
-        ClientDisconnect: The client has left.
+        ClientDisconnect: The client has disconnected.
     """
     try:
-        models.admission.take(len(works))
+        models.admission.reserve(len(coroutines))
     except Refusal:
-        for work in works:
+        for work in coroutines:
             work.close()
         raise
-    tasks = [asyncio.create_task(work) for work in works]
+    tasks = [asyncio.create_task(work) for work in coroutines]
     results = asyncio.gather(*tasks)
-    # Somebody has to look at the outcome, or else asyncio complains of each request that is late.
+    # The exception must be retrieved, or asyncio logs an error for each request that is late.
     results.add_done_callback(lambda done: done.cancelled() or done.exception())
-    leaving = asyncio.create_task(_leaving(request))
+    leaving = asyncio.create_task(_disconnected(request))
     try:
         async with asyncio.timeout_at(deadline):
             await asyncio.wait((results, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -178,15 +178,15 @@ async def together(
                 raise ClientDisconnect
             return list(await results)
     except TimeoutError:
-        raise late(models.limits) from None
+        raise deadline_refusal(models.limits) from None
     finally:
         results.cancel()
         for task in (*tasks, leaving):
             task.cancel()
-        models.admission.give_back(len(tasks))
+        models.admission.release(len(tasks))
 
 
-async def _leaving(request: Request) -> None:
-    """Return when the client is gone. The body has been read before, so that nothing else comes."""
+async def _disconnected(request: Request) -> None:
+    """Return when the client has disconnected. The body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

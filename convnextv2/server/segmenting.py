@@ -1,4 +1,4 @@
-"""The segmentor of the server: from an image to the JSON of its answer."""
+"""Segment images for the server: from an image to the JSON of its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import MissingPackageError
 from convnextv2.evaluation.overlay import class_colours, index_picture, overlay
 from convnextv2.inference.segmenter_artifact import any_segmenter
-from convnextv2.server.answers import AnswerBudget, hexadecimal, mapped_size, png_text
+from convnextv2.server.answers import AnswerBudget, css_colour, png_text, reduced_size
 from convnextv2.server.decoders import Prepared
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.whole_images import WholeImages, facts_of
@@ -46,13 +46,13 @@ class WantedMaps(BaseModel):
 class MapModel:
     """A segmentor that writes answers.
 
-    Each image is answered in one go, so that only one map is in memory at a time.
+    Images are answered one at a time, so that only one map is in memory.
 
     Args:
         opened: The weights or the artifact.
-        device: Where PyTorch computes.
-        precision: PyTorch's arithmetic.
-        most_pixels: The largest number of pixels of a map.
+        device: The device on which PyTorch computes.
+        precision: The precision in which PyTorch computes.
+        max_pixels: The largest number of pixels of a map.
     """
 
     kind: Literal["segmentation"] = "segmentation"
@@ -60,10 +60,10 @@ class MapModel:
     path = "segment"
 
     def __init__(
-        self, opened: Weights | Artifact, *, device: str, precision: str, most_pixels: int
+        self, opened: Weights | Artifact, *, device: str, precision: str, max_pixels: int
     ) -> None:
         segmenter = any_segmenter(opened, device=device, precision=precision)
-        self.segmenter, self._most = segmenter, most_pixels
+        self.segmenter, self._max_pixels = segmenter, max_pixels
         self.class_names = segmenter.class_names
         self.transform = WholeImages(segmenter.preprocessing, segmenter.prepare)
         self.notes = list(opened.lines())
@@ -81,9 +81,9 @@ class MapModel:
 
         Args:
             prepared: The image.
-            wanted: What the client asks for.
+            wanted: The parts of the answer that the client wants.
             title: The name of the image.
-            budget: How large the rest of the answer may be.
+            budget: The size that the rest of the answer may have.
 
         Returns:
             JSON as `schemas.SegmentedImage` describes it.
@@ -91,7 +91,7 @@ class MapModel:
         Raises:
             Refusal: The answer is too large, or a package is missing.
         """
-        size = mapped_size(prepared.size, self._most)
+        size = reduced_size(prepared.size, self._max_pixels)
         classes = self.segmenter.classify_prepared(prepared.pixels, size)
         counts = torch.bincount(classes.flatten().long(), minlength=len(self.class_names))
         order = counts.argsort(descending=True, stable=True).tolist()
@@ -104,7 +104,7 @@ class MapModel:
                     "class": self.class_names[k],
                     "index": k,
                     "share": int(counts[k]) / classes.numel(),
-                    "colour": hexadecimal(self._colours[k].tolist()),
+                    "colour": css_colour(self._colours[k].tolist()),
                 }
                 for k in order
                 if counts[k]
@@ -125,14 +125,14 @@ class MapModel:
         self.segmenter.classify_prepared(grey, how.image_size)
 
     def _map(self, classes: Tensor, form: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"height": classes.shape[0], "width": classes.shape[1]}
+        answer: dict[str, Any] = {"height": classes.shape[0], "width": classes.shape[1]}
         if form == "png":
-            return told | {"png": png_text(index_picture(classes, len(self.class_names)))}
+            return answer | {"png": png_text(index_picture(classes, len(self.class_names)))}
         try:
             codes = class_codes(classes.numpy())
         except MissingPackageError as error:
             raise Refusal(422, "invalid_value", f"map: {error} Or ask for png.") from None
-        return told | {
+        return answer | {
             "rle": [
                 {"class": self.class_names[k], "index": k, "counts": code}
                 for k, code in codes.items()
@@ -141,13 +141,13 @@ class MapModel:
 
 
 def class_codes(classes: NDArray[np.int16]) -> dict[int, str]:
-    """Write a map of classes as a run-length code of each class that occurs in it.
+    """Return the run-length code of each class that occurs in a map.
 
     Args:
         classes: int16 (H, W).
 
     Returns:
-        Class to code, in COCO's compressed form.
+        The code of each class, in COCO's compressed form.
 
     Raises:
         MissingPackageError: faster-coco-eval is not installed.
@@ -167,7 +167,7 @@ def class_codes(classes: NDArray[np.int16]) -> dict[int, str]:
 
 
 def _reduced_to(classes: Tensor, longest: int) -> Tensor:
-    """Reduce a map (H, W) so that no side is longer than so many pixels; 0 for no limit."""
+    """Reduce a map (H, W) so that no side is longer than `longest` pixels; 0 for no limit."""
     height, width = classes.shape
     if not longest or max(height, width) <= longest:
         return classes

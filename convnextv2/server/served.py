@@ -23,18 +23,18 @@ from convnextv2.weights.opened import Weights
 class Served:
     """One version of a model.
 
-    Exactly one of scorer, reconstructor and dense is there. All but a reconstructor have a batcher
-    once they are warm.
+    Exactly one of scorer, reconstructor and dense is set. A scorer and a dense model have a batcher
+    once they are warmed up.
 
     Attributes:
-        spec: What the user named.
+        spec: The model as the user named it.
         version: Its version.
-        fingerprint: What lay at its source when it was opened; see `spec.fingerprint`.
+        fingerprint: The state of its files when it was opened; see `spec.fingerprint`.
         scorer: A classifier.
         reconstructor: A pre-trained model.
         dense: A segmentor or a detector.
         batcher: Gathers images for the model.
-        users: How many requests use it now.
+        users: The number of requests that use it now.
         idle: Set when the last of them is answered.
     """
 
@@ -112,7 +112,7 @@ class Served:
 
     @property
     def path(self) -> str:
-        """The path that images are sent to."""
+        """The path to which images are sent."""
         if self.dense is not None:
             verb = self.dense.path
         else:
@@ -121,7 +121,7 @@ class Served:
 
     @property
     def transform(self) -> Transform:
-        """How its images are prepared."""
+        """The preparation of its images."""
         return (self.scorer or self.dense or self.pretrained).transform
 
     @property
@@ -131,32 +131,32 @@ class Served:
 
     @property
     def notes(self) -> list[str]:
-        """What people should know of it, its licence above all."""
+        """Lines about it for the user, such as its licence."""
         return (self.scorer or self.dense or self.pretrained).notes
 
     @property
     def is_alive(self) -> bool:
-        """Whether its batcher, if it has one, is at work."""
+        """Whether its batcher is running, if it has one."""
         return self.batcher is None or self.batcher.is_alive
 
     @property
     def engine(self) -> str:
-        """What computes it, in words."""
+        """The name of the engine that computes it."""
         answering = self.scorer or self.dense
         return answering.engine if answering else "PyTorch on cpu, float32"
 
 
 def open_served(
-    spec: Spec, version: str, *, device: str, precision: str, most_pixels: int
+    spec: Spec, version: str, *, device: str, precision: str, max_pixels: int
 ) -> Served:
     """Open a model without warming it up.
 
     Args:
-        spec: What the user named.
+        spec: The model as the user named it.
         version: Its version.
-        device: Where a classifier runs; see `open_scorer`.
-        precision: The arithmetic of a classifier; see `open_scorer`.
-        most_pixels: The largest number of pixels of a mask or a map of classes.
+        device: The device of a classifier; see `open_scorer`.
+        precision: The precision of a classifier; see `open_scorer`.
+        max_pixels: The largest number of pixels of a mask or a map of classes.
 
     Returns:
         The model, without a batcher.
@@ -172,7 +172,7 @@ def open_served(
         opened = open_run_weights(find_weights(spec.source))
         if opened.description.kind == "fcmae":
             return Served(spec, version, mark, None, Reconstructor(opened))
-    dense = open_dense(opened, device=device, precision=precision, most_pixels=most_pixels)
+    dense = open_dense(opened, device=device, precision=precision, max_pixels=max_pixels)
     if dense is not None:
         return Served(spec, version, mark, None, None, dense)
     scorer = open_scorer(opened, device=device, precision=precision)

@@ -1,6 +1,6 @@
-"""Signals that come before the server is there to take them.
+"""Handle signals that come before the server runs.
 
-Only the standard library is imported here, so that this is in place early.
+Only the standard library is imported here, so that the handlers are set early.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _hangups = 0
 
 
 def hold() -> None:
-    """Remember a SIGHUP from now on, and end the process with exit code 0 on SIGTERM.
+    """Record a SIGHUP from now on, and end the process with exit code 0 on SIGTERM.
 
-    By default a SIGHUP ends the process. Neither signal ends the first process of a container.
+    By default, a SIGHUP ends the process, and neither signal ends the first process of a container.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -29,7 +29,7 @@ def hold() -> None:
 def ignore() -> None:
     """Ignore both signals from now on.
 
-    When Python ends, it restores the default of every handler except this one.
+    At its exit, Python restores the defaults of all other handlers, but not this one.
     """
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -48,8 +48,8 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not interrupt the end
-    with suppress(OSError, RuntimeError, ValueError):  # nobody may read what is printed
+    with suppress(OSError, RuntimeError, ValueError):  # the output may be closed
         print("Ended before the server had begun.", flush=True)
     # Not sys.exit: packages written in C drop an exception that is raised while they import others,
-    # and the server would go on. Nothing has been accepted yet that could be lost.
+    # and the server would continue. No request has been accepted that could be lost.
     os._exit(0)

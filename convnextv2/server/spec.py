@@ -1,4 +1,4 @@
-"""Which models are served: their names, their versions and where they lie."""
+"""Parse the models to serve: their names, their versions and their sources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Spec:
 
     Attributes:
         name: The model's name.
-        version: Empty if the user named none. Such a model counts up when it changes.
+        version: The version; empty if the user named none. It then increases with each change.
         source: A path, or OWNER/NAME on the Hub.
     """
 
@@ -33,11 +33,11 @@ class Spec:
 
 
 def parse_specs(texts: Sequence[str]) -> list[Spec]:
-    """Read what a user wants to be served.
+    """Parse the models that a user wants to serve.
 
     Args:
-        texts: Each is `[NAME[@VERSION]=]SOURCE`. Without a name, the last part of the source is
-            taken. The folder of a model repository gives all of its numbered versions.
+        texts: Each is `[NAME[@VERSION]=]SOURCE`. The default name is the last part of the source.
+            The folder of a model repository stands for all of its numbered versions.
 
     Returns:
         The models, in the same order.
@@ -72,12 +72,12 @@ def parse_specs(texts: Sequence[str]) -> list[Spec]:
 
 
 def is_number(version: str) -> bool:
-    """Say whether a version is a number. `str.isdigit` accepts "²" too, which `int` does not."""
+    """Return whether a version is a number. `str.isdigit` accepts "²" too, which `int` does not."""
     return re.fullmatch(r"[0-9]{1,18}", version) is not None
 
 
-def age(version: str) -> tuple[bool, int]:
-    """Return a key to sort versions by.
+def version_order(version: str) -> tuple[bool, int]:
+    """Return a sort key for versions.
 
     The newest version has the highest number. Versions that are not numbers are older and keep
     their order.
@@ -89,10 +89,10 @@ def fingerprint(source: Path) -> tuple[tuple[int, ...], ...]:
     """Return a value that changes when the files at a source change.
 
     Args:
-        source: An artifact, a run, weights, or OWNER/NAME of the Hub, which is fetched anew.
+        source: An artifact, a run, weights, or OWNER/NAME of the Hub, which is fetched again.
 
     Returns:
-        The time of change, the size and the inode of each file that counts.
+        The time of change, the size and the inode of each file that belongs to the model.
     """
     if is_artifact(source):
         folder = source if source.is_dir() else source.parent
@@ -105,7 +105,7 @@ def fingerprint(source: Path) -> tuple[tuple[int, ...], ...]:
 
 
 def _exists(source: Path) -> bool:
-    """Return whether there is such a path. Raises RunError if that cannot be known."""
+    """Return whether a path exists. Raises RunError if that cannot be determined."""
     try:
         return source.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered

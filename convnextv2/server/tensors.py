@@ -1,9 +1,10 @@
-"""KServe's tensors, as JSON and as bytes after the JSON (the extension "binary tensor data").
+"""Read and write KServe's tensors as JSON, or in binary form after the JSON.
 
-A request in binary form begins with JSON, whose length the header Inference-Header-Content-Length
-gives. The values of each input that has a `binary_data_size` follow in order. Numbers are
-little-endian and row by row. Each element of a BYTES tensor is preceded by its length in four
-bytes. An answer has the same form for the outputs that are asked for in binary.
+The latter is the extension "binary tensor data". A request in this form begins with JSON, whose
+length is in the header Inference-Header-Content-Length. The values of each input that has a
+`binary_data_size` follow in order. Numbers are little-endian and row by row. Each element of a
+BYTES tensor is preceded by its length in four bytes. An answer has the same form if its outputs are
+requested in binary form.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from convnextv2.server.schemas import V2Request, V2Tensor, V2Wanted
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _FOREIGN = ("shared_memory_region", "sequence_id")
-"""Parameters of extensions that are not here. To ignore one would change what the request means."""
+"""Parameters of missing extensions. Ignoring them would change the meaning of the request."""
 
 Column = tuple[Literal["FP32", "BYTES"], NDArray[Any]]
 """The datatype and the values of an output."""
 
 
-async def read_request(http: Request, most: int) -> V2Request:
+async def read_request(http: Request, max_values: int) -> V2Request:
     """Read a request in either form.
 
     Args:
         http: The request.
-        most: How many values its JSON may have.
+        max_values: The largest number of values in its JSON.
 
     Returns:
         The request. An input in binary form has its bytes as `raw`.
 
     Raises:
-        Refusal: It cannot be understood, or needs an extension that is not here.
+        Refusal: It cannot be understood, or needs a missing extension.
     """
     check_encoding(http)
     length = http.headers.get(LENGTH_HEADER)
@@ -57,9 +58,9 @@ async def read_request(http: Request, most: int) -> V2Request:
         )
     body = await http.body()
     end = len(body) if length is None else _json_length(length, body)
-    request = validated(V2Request, body[:end], most, "numbers")
+    request = validated(V2Request, body[:end], max_values, "numbers")
     _check_extensions(request)
-    _share_out(request.inputs, body[end:])
+    _assign_binary_data(request.inputs, body[end:])
     return request
 
 
@@ -76,7 +77,7 @@ def _json_length(length: str, body: bytes) -> int:
 
 
 def _check_extensions(request: V2Request) -> None:
-    """Raise Refusal if a parameter belongs to an extension that is not here."""
+    """Raise Refusal if a parameter belongs to a missing extension."""
     inputs = [tensor.parameters for tensor in request.inputs]
     outputs = [output.parameters for output in request.outputs]
     for parameters in (request.parameters, *inputs, *outputs):
@@ -88,8 +89,8 @@ def _check_extensions(request: V2Request) -> None:
             )
 
 
-def _share_out(inputs: Sequence[V2Tensor], rest: bytes) -> None:
-    """Give each input in binary form its part of the bytes after the JSON."""
+def _assign_binary_data(inputs: Sequence[V2Tensor], rest: bytes) -> None:
+    """Assign to each input in binary form its part of the bytes after the JSON."""
     at = 0
     for tensor in inputs:
         size = tensor.parameters.get("binary_data_size")
@@ -116,14 +117,14 @@ def _share_out(inputs: Sequence[V2Tensor], rest: bytes) -> None:
 
 
 def elements(raw: bytes, limits: Limits) -> list[bytes]:
-    """Take a BYTES tensor in binary form apart.
+    """Split a BYTES tensor in binary form into its elements.
 
     Args:
         raw: The tensor's bytes.
-        limits: The server's limits, which say how many images there may be.
+        limits: The server's limits, with the largest number of images.
 
     Returns:
-        Each element.
+        The elements.
 
     Raises:
         Refusal: The lengths do not fit, or there are too many elements.
@@ -151,12 +152,12 @@ def elements(raw: bytes, limits: Limits) -> list[bytes]:
 
 
 def classes_of(probs: NDArray[np.float32], names: Sequence[str], count: int) -> Column:
-    """Write an output as the extension "classification" wants it.
+    """Return an output in the form of the extension "classification".
 
     Args:
         probs: The probabilities, float32 (N, classes).
         names: The names of the classes.
-        count: How many classes of each image to write.
+        count: The number of classes to return for each image.
 
     Returns:
         "value:index:name" of the most probable classes, strings (N, count).
@@ -167,7 +168,7 @@ def classes_of(probs: NDArray[np.float32], names: Sequence[str], count: int) -> 
 
 
 def class_count(wanted: V2Wanted) -> int:
-    """Say how many classes of each image a client wants by the extension "classification".
+    """Return the number of classes that a client wants by the extension "classification".
 
     Args:
         wanted: The output that the client asks for.
@@ -176,7 +177,7 @@ def class_count(wanted: V2Wanted) -> int:
         The number of classes; 0 if all probabilities are wanted.
 
     Raises:
-        Refusal: The value is not a number, or an output other than the probabilities is meant.
+        Refusal: The value is not a number, or the output is not the probabilities.
     """
     count = wanted.parameters.get("classification")
     if count is None:

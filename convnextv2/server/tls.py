@@ -1,4 +1,4 @@
-"""The certificate of a server that speaks HTTPS without a proxy."""
+"""The certificate of a server that uses HTTPS without a proxy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Certificate:
     """A certificate and its key, as PEM files.
 
     Attributes:
-        certfile: The certificate, followed by those between it and the authority.
+        certfile: The certificate, followed by the intermediate certificates.
         keyfile: The key, not encrypted.
     """
 
@@ -21,7 +21,7 @@ class Certificate:
     keyfile: str
 
     def load(self, context: ssl.SSLContext) -> None:
-        """Load the certificate into a context, which shows it to new connections.
+        """Load the certificate into a context, which uses it for new connections.
 
         Args:
             context: The server's TLS settings.
@@ -39,7 +39,7 @@ class Certificate:
             ) from None
 
     def _refuse(self) -> str:
-        """Instead of a password: without it, OpenSSL would ask for one on the terminal."""
+        """Raise instead of returning a password, for which OpenSSL would ask on the terminal."""
         raise ValueError("the key is encrypted")
 
 

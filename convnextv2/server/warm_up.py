@@ -1,4 +1,4 @@
-"""The warm-up of a model, so that no request pays for it."""
+"""Warm up models, so that the first requests are not slow."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from convnextv2.inference.scorer import Scorer
 from convnextv2.server.dense_model import DenseModel
 
 _LARGEST_S = 0.2
-"""How long the largest batch of a warm-up may take, in seconds.
+"""The maximum seconds for the largest batch of a warm-up.
 
-Requests for other models, and for the old version of this one, wait for it."""
+Requests for other models, and for the old version of this one, have to wait for it."""
 
 
 async def warm_up(scorer: Scorer, model_thread: Executor, max_batch: int) -> tuple[int, float]:
-    """Score ever larger batches of grey images, until one takes as long as others may wait.
+    """Score ever larger batches of grey images, until one takes as long as requests may wait.
 
-    Between two batches the model thread takes what has come for other models.
+    Between two batches, the model thread can score images for other models.
 
     Args:
         scorer: The model.
@@ -38,7 +38,7 @@ async def warm_up(scorer: Scorer, model_thread: Executor, max_batch: int) -> tup
         began = perf_counter()
         await loop.run_in_executor(model_thread, scorer, _grey(scorer.transform, images))
         seconds = perf_counter() - began
-        if is_first:  # this one has paid for setting up engines and kernels
+        if is_first:  # the first batch includes setting up engines and kernels
             is_first = False
         elif images == max_batch or 2 * seconds > _LARGEST_S:
             return images, seconds
@@ -58,7 +58,7 @@ async def warm_up_pretrained(model: Reconstructor, model_thread: Executor) -> No
 
 
 async def warm_up_dense(model: DenseModel, model_thread: Executor) -> float:
-    """Answer for a grey image twice, since the first time pays for setting up engines.
+    """Answer for a grey image twice. The first time includes setting up the engine.
 
     Args:
         model: The model.
@@ -75,7 +75,7 @@ async def warm_up_dense(model: DenseModel, model_thread: Executor) -> float:
 
 
 def _grey(transform: EvalTransform, images: int) -> Tensor:
-    """Make the pixels of grey images, uint8 (images, C, H, W)."""
+    """Return the pixels of grey images, uint8 (images, C, H, W)."""
     return torch.full(
         (images, transform.preprocessing.channels, *transform.preprocessing.image_size),
         128,

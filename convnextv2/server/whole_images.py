@@ -1,4 +1,4 @@
-"""What a segmentor and a detector behind the server share: whole images, and what they are."""
+"""Code that the segmentor and the detector of the server share."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class WholeImages:
 
 
 class Facts(NamedTuple):
-    """What the server tells about a model.
+    """Facts about a model that the server publishes.
 
     Attributes:
         sha256: The SHA-256 of the weights, or of the artifact's model.
-        engine: What computes.
+        engine: The name of the engine that computes.
         certificate: The certificate of an artifact; empty for weights.
     """
 
@@ -45,11 +45,11 @@ class Facts(NamedTuple):
 
 
 def facts_of(opened: Weights | Artifact, engine: str) -> Facts:
-    """Return what the server tells about a model.
+    """Return the facts about a model that the server publishes.
 
     Args:
         opened: The weights or the artifact.
-        engine: What computes with weights. An artifact has its own engine.
+        engine: The engine for weights. An artifact has its own engine.
     """
     if isinstance(opened, Artifact):
         own = f"{opened.card.format}, {opened.card.precision}"

@@ -224,18 +224,18 @@ async def test_a_queue_that_fails_each_time_can_be_stopped(
 
 def test_the_queue_takes_so_many_images_and_room_comes_back() -> None:
     admission = Admission(Limits(max_queue=4))
-    admission.take(3)
+    admission.reserve(3)
     with pytest.raises(Refusal) as refusal:
-        admission.take(2)
+        admission.reserve(2)
     assert (refusal.value.status, refusal.value.code, refusal.value.retry_after_s) == (
         429,
         "queue_full",
         1,
     )
     assert admission.waiting == 3
-    admission.take(1)
-    admission.give_back(3)
-    admission.take(3)
+    admission.reserve(1)
+    admission.release(3)
+    admission.reserve(3)
     assert admission.waiting == 4
 
 
@@ -243,19 +243,19 @@ def test_the_queue_refuses_what_would_wait_too_long_but_never_an_empty_servers_f
     None
 ):
     admission = Admission(Limits(max_queue=1000, deadline_s=10))
-    admission.finished(2, 1.0)
-    admission.take(50)  # 25 s of work, and still the only chance that it gets
-    admission.give_back(50)
-    admission.take(8)
+    admission.update_pace(2, 1.0)
+    admission.reserve(50)  # 25 s of work, and still the only chance that it gets
+    admission.release(50)
+    admission.reserve(8)
     with pytest.raises(Refusal, match="for about 6 s"):
-        admission.take(3)
-    admission.take(2)
+        admission.reserve(3)
+    admission.reserve(2)
     assert admission.waiting == 10
 
 
 def test_the_pace_is_a_moving_average() -> None:
     admission = Admission(Limits())
-    admission.finished(10, 1.0)
+    admission.update_pace(10, 1.0)
     assert admission.pace == 10
-    admission.finished(20, 1.0)
+    admission.update_pace(20, 1.0)
     assert admission.pace == pytest.approx(11)

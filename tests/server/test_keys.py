@@ -66,4 +66,4 @@ def test_a_file_has_several_keys_and_is_read_again(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(RecipeError, match="cannot be read"):
         Keys("", str(file))
-    assert not Keys().are_asked_for
+    assert not Keys().are_required

@@ -270,7 +270,7 @@ def test_the_explanation_lies_on_what_the_network_saw_and_is_bright_where_it_loo
     shades = page.locator("article canvas")
     expect(shades.first).to_be_hidden()
     page.get_by_label("Show where it looked").check()
-    expect(page.get_by_text("Bright is what speaks for the first class.")).to_be_visible()
+    expect(page.get_by_text("Bright regions support the first class.")).to_be_visible()
     image, shade = page.locator("article img").first.bounding_box(), shades.first.bounding_box()
     assert image and shade
     side = 0.875 * image["height"]  # of the square in the middle that the network sees
@@ -302,7 +302,7 @@ def test_the_slider_hides_another_share_and_changes_the_reconstruction(
 ) -> None:
     switch(page, "masked", "pre-trained")
     choose(page, photos / "val" / "red" / "red-0.png")
-    expect(page.locator("figcaption")).to_have_text(["Image", "What it sees", "Reconstruction"])
+    expect(page.locator("figcaption")).to_have_text(["Image", "Input", "Reconstruction"])
     expect(page.get_by_label("Show where it looked")).to_be_hidden()
     expect(page.get_by_role("status")).to_have_text("red-0.png: 60 % hidden.")
     pictures = page.locator("figure img")
@@ -317,7 +317,7 @@ def test_the_slider_hides_another_share_and_changes_the_reconstruction(
 def test_the_card_shows_hash_and_certificate(page: Page, server: str) -> None:
     card = page.locator("#card")
     card.locator("summary").click()
-    expect(card.get_by_text("None: only exported models are compared")).to_be_visible()
+    expect(card.get_by_text("None. Only exported models are compared")).to_be_visible()
     switch(page, "colours-onnx", "onnx, float32")
     with urlopen(Request(f"{server}v1/models/colours-onnx", headers={"X-API-Key": KEY})) as answer:
         (version,) = json.load(answer)["versions"]

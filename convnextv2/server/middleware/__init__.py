@@ -1,1 +1,1 @@
-"""What stands before the application: one ASGI middleware in each module."""
+"""The ASGI middleware before the application, one in each module."""

@@ -1,4 +1,4 @@
-"""Bodies that are too long, too many, or too slow are refused before the application sees them."""
+"""Refuse bodies that are too long, too many or too slow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class _Refused(Exception):
 
 
 class LimitBody:
-    """ASGI middleware that refuses bodies, so that nothing behind it has to look at their size.
+    """ASGI middleware that limits bodies, so that the application need not check their size.
 
-    It refuses those that are too long (413), whether by their Content-Length or by what comes,
-    those that come too slowly (408), and those that would hold too much memory together with the
-    bodies of other requests (429).
+    It refuses bodies that are too long (413), by their Content-Length or by the bytes that arrive,
+    bodies that arrive too slowly (408), and bodies that would take too much memory together with
+    those of other requests (429).
 
     Args:
         app: The application.
@@ -59,14 +59,14 @@ class LimitBody:
             await self.answer(refusal, scope.get("path", ""), closing(send))
 
     def _judge_length(self, length: bytes) -> Refusal | None:
-        """Refuse a body by its Content-Length; None if it may come."""
+        """Return the refusal of a body by its Content-Length; None if it is accepted."""
         if not length.isdigit():
             return Refusal(400, "bad_request", "Content-Length is not a number.")
         return self.too_long() if int(length) > self.max_bytes else None
 
     @property
     def max_bytes(self) -> int:
-        """The longest body."""
+        """The maximum length of a body."""
         return int(self.limits.max_body_mb * 1e6)
 
     def too_long(self) -> Refusal:
@@ -77,7 +77,7 @@ class LimitBody:
 
 
 class _Body:
-    """The body of one request, counted while it comes."""
+    """The body of one request, counted as it arrives."""
 
     def __init__(self, limit: LimitBody, receive: Receive) -> None:
         self._limit, self._receive = limit, receive
@@ -87,7 +87,7 @@ class _Body:
         self.refusal: Refusal | None = None
 
     async def receive(self) -> Message:
-        if self.refusal:  # frameworks turn the exception into one of their own, and may ask again
+        if self.refusal:  # a framework may catch the exception and read again
             raise _Refused
         if self._is_complete:  # only the end of the connection can follow
             return await self._receive()
@@ -100,8 +100,8 @@ class _Body:
                 408, "too_slow", f"The body did not arrive within {limits.read_timeout_s:g} s."
             )
             raise _Refused from None
-        came = len(message.get("body", b""))
-        self.seen, self._limit.held = self.seen + came, self._limit.held + came
+        size = len(message.get("body", b""))
+        self.seen, self._limit.held = self.seen + size, self._limit.held + size
         self._is_complete = not message.get("more_body", False)
         if self.seen > self._limit.max_bytes:
             self.refusal = self._limit.too_long()
@@ -118,7 +118,7 @@ class _Body:
 
 
 class _Answer:
-    """Passes the application's answer on, unless the body was refused before the answer began."""
+    """Forwards the response of the application, unless the body was refused before it began."""
 
     def __init__(self, send: Send, body: _Body) -> None:
         self._send, self._body = send, body
@@ -132,9 +132,9 @@ class _Answer:
 
 
 def closing(send: Send) -> Send:
-    """Return ASGI's `send` for an answer after which the connection is closed.
+    """Return ASGI's `send` for a response after which the connection is closed.
 
-    Nobody reads the rest of the body, so that the connection cannot be used again.
+    The rest of the body is not read, so the connection cannot be used again.
     """
 
     async def marked(message: Message) -> None:

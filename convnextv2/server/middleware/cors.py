@@ -1,4 +1,4 @@
-"""Which other pages may call the server (CORS)."""
+"""Allow pages of other origins to call the server (CORS)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Cors(CORSMiddleware):
     """Starlette's CORS middleware, with errors in our form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser that asks whether a page may call the server."""
+        """Respond to a browser that asks whether a page may call the server."""
         answer = super().preflight_response(request_headers)
         if not isinstance(answer, PlainTextResponse) or answer.status_code < 400:
             return answer

@@ -1,4 +1,4 @@
-"""What every request meets first: its id, its API key, the counts and the log."""
+"""The outermost steps of every request: its id, its API key, the metrics and the log."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ class Guard:
 
     Args:
         app: The application.
-        models: The server's models, which hold the metrics and know whether the server is about to
-            end.
+        models: The server's models, which hold the metrics and the state of the server.
         keys: If there are any, a request must have one of them. The page, the health checks, /v2
             itself and /openapi.json need none.
-        log: Is told of every request.
+        log: Logs every request.
     """
 
     def __init__(self, app: ASGIApp, models: Models, keys: Keys, log: AccessLog) -> None:
@@ -68,11 +67,11 @@ class Guard:
             self.log(scope, id=answer.id, status=status, code=answer.code, seconds=seconds)
 
     def _wants_key(self, path: str) -> bool:
-        return self.keys.are_asked_for and path.startswith(_WITH_KEY)
+        return self.keys.are_required and path.startswith(_WITH_KEY)
 
 
 class _Answer:
-    """Passes an answer on with the headers that every answer has, and remembers what it was."""
+    """Forwards a response with the headers of every response, and records its status and code."""
 
     def __init__(self, send: Send, id: str, is_head: bool, models: Models) -> None:
         self._send, self._models = send, models
@@ -85,7 +84,7 @@ class _Answer:
             given = list(message.get("headers", []))
             self.code = dict(given).get(CODE_HEADER.lower().encode(), b"").decode()
             more = [*_HEADERS, (b"x-request-id", self.id.encode())]
-            if self._models.is_draining:  # nobody shall send more on a connection that will close
+            if self._models.is_draining:  # the connection will be closed
                 more.append((b"connection", b"close"))
             message["headers"] = [*given, *more]
         elif self.is_head:
@@ -94,7 +93,7 @@ class _Answer:
 
 
 def _unauthorized(is_given: bool) -> Refusal:
-    """Make the refusal of a request without a valid key.
+    """Return the refusal of a request without a valid key.
 
     Args:
         is_given: Whether the request has a token. Only then is the error named (RFC 6750, 3).

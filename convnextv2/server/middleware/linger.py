@@ -1,4 +1,4 @@
-"""Clients that still send are read from until they know their answer."""
+"""Keep reading from clients that are still sending when they get their response."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Linger:
-    """ASGI middleware that reads on after an answer that came before the end of the body.
+    """ASGI middleware that reads and discards the rest of a body after an early response.
 
-    What it reads is thrown away. If a connection is closed while its client still sends, the client
-    gets a reset and never learns what the answer was (nginx: lingering_close).
+    If the connection were closed while the client is still sending, the client would get a reset
+    and never see the response. nginx calls this lingering_close.
 
     Args:
         app: The application.
-        seconds: How long it reads on at most.
+        seconds: The maximum time for which it keeps reading.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -28,7 +28,7 @@ class Linger:
         has_no_body = (
             headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
         )
-        # A client that asks first whether to send its body (Expect) sends none if it is refused.
+        # A client that sends Expect waits for permission, and sends no body if it is refused.
         if scope["type"] != "http" or has_no_body or b"expect" in headers:
             await self.app(scope, receive, send)
             return
@@ -37,7 +37,7 @@ class Linger:
         async def read() -> Message:
             nonlocal is_complete
             message = await receive()
-            is_complete = not message.get("more_body", False)  # true of a disconnect as well
+            is_complete = not message.get("more_body", False)  # also after a disconnect
             return message
 
         async def send_then_linger(message: Message) -> None:

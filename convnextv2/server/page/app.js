@@ -1,17 +1,16 @@
 // The page of the server, which shows predictions or reconstructions of images.
-// It has no dependencies, and asks no server but its own.
+// It has no dependencies, and sends requests only to its own server.
 
 import { denseResult, denseSummary, question } from "./dense.js";
 
 const $ = (id) => document.getElementById(id);
-const MOST_SHOWN = 24;
+const MAX_SHOWN = 24;
 const ALL_CLASSES_TO = 10; // if there are more classes, the five most probable are shown
-let info = null; // what the server says of the chosen model's newest version
+let info = null; // the description of the chosen model's newest version
 let files = []; // the last images, for the slider and for another model
-// Counts the models and reconstructions that were asked for. A late answer to an older question is
-// dropped.
+// Counts the requests for models and reconstructions. A late answer to an older request is dropped.
 let turn = 0;
-// What the sliders of segmentors and detectors say, and the results that follow them.
+// The values of the sliders of segmentors and detectors, and the results that depend on them.
 const controls = { least: 0.5, opacity: 0.55 };
 let followers = [];
 
@@ -43,7 +42,7 @@ async function call(path, body) {
   if (response.status === 401) $("key").hidden = false;
   if (response.ok) return answer;
   const message = answer.error?.message ?? `The server answered ${response.status}.`;
-  throw new Error(message.replace(/^image 0: /, "")); // the page knows the file's name, and says it
+  throw new Error(message.replace(/^image 0: /, "")); // the page shows the file's name itself
 }
 
 // ---- the model ----
@@ -108,7 +107,7 @@ async function showModel() {
     ]);
   for (const note of info.notes) {
     if (note.startsWith("Licence: ")) facts.push(["Licence", note.slice("Licence: ".length)]);
-    // The note with the hash says what the model was opened from, which is shown already.
+    // The note with the hash repeats facts that are shown already.
     else if (!note.includes(info.sha256.slice(0, 16))) facts.push(["Note", note]);
   }
   fill($("facts"), facts);
@@ -191,7 +190,7 @@ async function take(given) {
       true,
     );
   const all = [...given];
-  // Some systems know few types, so a file without one may be an image.
+  // Some systems know few types, so a file without a type may be an image.
   const images = all.filter((file) => file.type.startsWith("image/") || file.type === "");
   const others = all
     .filter((file) => !images.includes(file))
@@ -205,9 +204,9 @@ const isDense = () => ["segmentation", "detection"].includes(info.kind);
 
 async function predict(failures = []) {
   const mine = turn;
-  const images = files.slice(0, MOST_SHOWN);
+  const images = files.slice(0, MAX_SHOWN);
   const of =
-    images.length < files.length ? ` of ${files.length}, which is as many as are shown` : "";
+    images.length < files.length ? ` of ${files.length}, the most that are shown` : "";
   const shown = info.class_names.length <= ALL_CLASSES_TO ? ALL_CLASSES_TO : 5;
   const asked = isDense()
     ? question(info.kind)
@@ -230,13 +229,13 @@ async function predict(failures = []) {
       failures.push(`${file.name}: ${error.message}`);
     }
   }
-  while ($("list").children.length > MOST_SHOWN) $("list").lastElementChild.remove();
+  while ($("list").children.length > MAX_SHOWN) $("list").lastElementChild.remove();
   followers = followers.filter(({ article }) => article.isConnected);
   if (done !== 1) last = `${done} images ${isDense() ? "answered" : "classified"}${of}.`;
   say([...failures, ...(done ? [last] : [])].join("\n"), failures.length > 0);
 }
 
-// Shows a file, in its right shape from the beginning. If the browser does not know its format,
+// Shows a file with its aspect ratio set from the start. If the browser does not know the format,
 // which the server may know, a sentence says so.
 async function pictureOf(file) {
   const image = element("img", { alt: file.name, src: URL.createObjectURL(file) });
@@ -250,13 +249,14 @@ async function pictureOf(file) {
         textContent: `${file.name}: this browser cannot show images of this format.`,
       }),
     );
-    picture.classList.add("unseen"); // there is nothing to lay a shade over
+    picture.classList.add("unseen"); // no shade can be drawn over it
   }
   URL.revokeObjectURL(image.src);
   return picture;
 }
 
-// Which classes cannot be excluded, and whether the image is foreign, if the model says so.
+// Shows the classes that cannot be excluded, and whether the image is foreign, if the model has
+// such an answer.
 function unknownParts({ possible, foreign, foreignness }) {
   if (!possible) return [];
   const promise = `in ${percent(info.coverage)} of images, the right class is among these`;
@@ -298,7 +298,7 @@ async function resultOf(file, answer) {
   return element("article", {}, picture, right);
 }
 
-// The name of a class with its probability, and where a threshold is given, a mark at it.
+// Shows the name of a class with its probability, and a mark at its threshold if it has one.
 function barOf(name, prob, threshold) {
   const length = element("span");
   length.style.width = `${100 * prob}%`;
@@ -316,7 +316,7 @@ function barOf(name, prob, threshold) {
   return element("li", {}, element("span", { className: "name", textContent: name }), bar, shown);
 }
 
-// The labels that reach their thresholds. The probabilities of all others can be unfolded.
+// Shows the labels that reach their thresholds. The other probabilities can be unfolded.
 function labelParts({ labels, scores }) {
   const parts = [];
   if (labels.length)
@@ -364,8 +364,8 @@ function classParts(predictions) {
   return [bars, element("p", { className: "rest", textContent: text })];
 }
 
-// Draws the class activation map as a shade over the image. There is no shade where most speaks for
-// the class, so that every colour can be judged.
+// Draws the class activation map as a shade over the image. The region with the strongest support
+// for the class has no shade, so that its colours are true.
 function explanationOf({ map, seen }) {
   const canvas = element("canvas", {
     width: map[0].length,
@@ -410,10 +410,10 @@ async function reconstruct() {
       "div",
       { className: "triple" },
       figure("Image", whole),
-      figure("What it sees", picture(answer.masked, `${file.name}, ${hidden} of it grey`)),
+      figure("Input", picture(answer.masked, `${file.name}, ${hidden} of it grey`)),
       figure(
         "Reconstruction",
-        picture(answer.reconstruction, `${file.name}, its hidden part as the model imagines it`),
+        picture(answer.reconstruction, `${file.name}, its hidden part reconstructed by the model`),
       ),
     );
     for (const { style } of figures.querySelectorAll(".picture"))
@@ -431,7 +431,7 @@ async function reconstruct() {
   }
 }
 
-// Shows only the part of a picture that the network sees, to be compared with what comes back.
+// Shows only the part of a picture that the network sees, to compare it with the reconstruction.
 function crop(picture, [top, left, height, width]) {
   const image = picture.querySelector("img");
   if (!image) return;

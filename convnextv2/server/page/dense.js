@@ -1,9 +1,9 @@
-// Shows what a segmentor or a detector says of an image: colours and boxes over the picture, a
-// legend by which classes are switched off, and, for objects, a list that is read as text.
+// Shows the answer of a segmentor or a detector: colours and boxes over the picture, a legend in
+// which classes can be switched off, and, for objects, a list as text.
 
-const LONGEST_PX = 1024; // of the layer of colours, which is stretched over the picture
-const MANY_BOXES = 40; // with more boxes than this, their lines are thinner
-const MOST_LABELS = 12; // with more boxes than this, only the chosen one has its name beside it
+const LONGEST_PX = 1024; // the longest side of the layer of colours, which is scaled to the picture
+const MANY_BOXES = 40; // with more boxes, lines are thinner
+const MAX_LABELS = 12; // with more boxes, only the chosen one is labelled
 
 export const question = (kind) =>
   kind === "detection" ? "detect?masks=rle" : `segment?map=png&map_side=${LONGEST_PX}`;
@@ -16,9 +16,9 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// ---- layers: which object or class each pixel belongs to ----
+// ---- layers: the index of the object or class of each pixel ----
 
-// The runs of COCO's compressed code, which begin with the pixels outside of the mask.
+// Returns the runs of COCO's compressed code. The first one is outside of the mask.
 function runsOf(counts) {
   const runs = [];
   for (let at = 0; at < counts.length; ) {
@@ -75,7 +75,7 @@ async function layerOfMap({ png }, classes) {
   return { width, height, owner };
 }
 
-// The layer as a canvas. `alphaOf` says how opaque an owner is, from 0 to 255.
+// Returns a layer as a canvas. `alphaOf` returns the opacity of an owner, from 0 to 255.
 function coloured({ width, height, owner }, colourOf, alphaOf) {
   const canvas = element("canvas", { width, height });
   const image = new ImageData(width, height);
@@ -98,7 +98,7 @@ function coloured({ width, height, owner }, colourOf, alphaOf) {
 
 // ---- one image ----
 
-// A result in the page. `controls` are the sliders of all results: { least, opacity }, from 0 to 1.
+// Builds a result. `controls` are the sliders of all results: { least, opacity }, from 0 to 1.
 export async function denseResult(picture, title, answer, kind, controls) {
   const { width, height, classes } = answer;
   const isDetection = kind === "detection";
@@ -106,7 +106,7 @@ export async function denseResult(picture, title, answer, kind, controls) {
   const colours = new Map(classes.map(({ class: name, colour }) => [name, colour]));
   const hidden = new Set();
   let chosen = -1; // the object that is emphasised
-  let drawn = 0; // the frame that is waited for
+  let drawn = 0; // the id of the animation frame that was requested
   const hasMasks = objects.some(({ mask }) => mask);
   const map = isDetection ? null : await layerOfMap(answer.map, classes);
 
@@ -145,7 +145,7 @@ export async function denseResult(picture, title, answer, kind, controls) {
     const [across, down] = [canvas.width / width, canvas.height / height];
     const thin = shown.length > MANY_BOXES ? ratio / 2 : ratio;
     for (const object of shown.toReversed()) drawBox(context, object, across, down, thin, false);
-    if (shown.length <= MOST_LABELS)
+    if (shown.length <= MAX_LABELS)
       for (const object of shown.toReversed()) drawName(context, object, across, down, ratio);
     if (chosen >= 0 && isShown(objects[chosen])) {
       drawBox(context, objects[chosen], across, down, ratio, true);
@@ -157,7 +157,7 @@ export async function denseResult(picture, title, answer, kind, controls) {
     const [x0, y0, x1, y1] = box;
     const place = [x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down];
     context.lineWidth = (isChosen ? 6 : 4) * ratio;
-    context.strokeStyle = "rgba(0, 0, 0, 0.55)"; // so that the line shows on every picture
+    context.strokeStyle = "rgba(0, 0, 0, 0.55)"; // so that the line is visible on every picture
     context.strokeRect(...place);
     context.lineWidth = (isChosen ? 3.5 : 2) * ratio;
     context.strokeStyle = isChosen ? "#ffffff" : colours.get(name);
@@ -262,7 +262,7 @@ export async function denseResult(picture, title, answer, kind, controls) {
   };
   list.onpointerleave = () => document.activeElement === list || choose(-1);
 
-  // A click on the picture chooses the smallest box there.
+  // A click on the picture chooses the smallest box at that point.
   picture.onclick = (event) => {
     const { left, top, width: wide, height: high } = picture.getBoundingClientRect();
     const x = ((event.clientX - left) / wide) * width;
@@ -280,7 +280,7 @@ export async function denseResult(picture, title, answer, kind, controls) {
     drawn ||= requestAnimationFrame(draw);
   }
 
-  // Shows what the sliders and the legend ask for.
+  // Shows the objects and classes that the sliders and the legend select.
   function update() {
     const counts = new Map(classes.map(({ class: name }) => [name, 0]));
     let shown = 0;
@@ -307,7 +307,7 @@ export async function denseResult(picture, title, answer, kind, controls) {
   return { article, update, countShown: () => objects.filter(isShown).length };
 }
 
-// A sentence on one image, for the line of status.
+// Returns a sentence about one image, for the status line.
 export function denseSummary({ objects, classes }, kind, least) {
   if (kind !== "detection") {
     const shares = classes.slice(0, 3).map(({ class: name, share }) => `${name} ${percent(share)}`);

@@ -89,13 +89,13 @@ async def _answer(
         request: The request.
         name: The model's name.
         version: Its version; None for the newest.
-        wanted: What the client asks for.
+        wanted: The parts of the answer that the client wants.
         model_of: Raises a Refusal if a model is of another kind.
     """
     models.check_ready()
     async with models.use(name, version) as served:
         model_of(served)
-        models.admission.check(1)  # before the body is read and taken apart
+        models.admission.check(1)  # before the body is read
         files = await read_images(request, models.limits)
         budget = AnswerBudget(models.limits.max_answer_mb)
         texts = await answer_images(request, models, served, files, wanted, budget)

@@ -1,4 +1,4 @@
-"""What FastAPI gives to a route as an argument."""
+"""Arguments that FastAPI passes to routes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from convnextv2.server.models import Models
 
 
-async def _models(request: Request) -> Models:  # async: FastAPI would run it in a thread otherwise
+async def _models(request: Request) -> Models:  # async, so that FastAPI starts no thread for it
     models: Models = request.app.state.models
     return models
 

@@ -1,4 +1,4 @@
-"""The server itself, for those who watch it."""
+"""Health checks and metrics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ router = APIRouter(tags=["server"])
 
 @router.get("/healthz")
 async def healthz() -> schemas.Status:
-    """Say that the process is alive."""
+    """Return that the process is alive."""
     return schemas.Status(status="ok")
 
 
 @router.get("/readyz", responses={503: schemas.REFUSALS[503]})
 async def readyz(models: ModelsOf) -> schemas.Status:
-    """Say that all models are loaded and warmed up, and that the server is not shutting down."""
+    """Return whether all models are warmed up and the server is not shutting down."""
     models.check_open()
     return schemas.Status(status="ready")
 

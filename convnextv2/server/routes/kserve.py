@@ -56,13 +56,13 @@ async def server() -> schemas.V2Server:
 
 @router.get("/v2/health/live")
 async def live() -> schemas.V2Live:
-    """Say that the process is alive, as /healthz does."""
+    """Return that the process is alive, as /healthz does."""
     return schemas.V2Live(live=True)
 
 
 @router.get("/v2/health/ready", responses={503: schemas.V2_REFUSALS[503]})
 async def ready(models: ModelsOf) -> schemas.V2Ready:
-    """Say that all models are warmed up and the server is not shutting down, as /readyz does."""
+    """Return whether all models are ready and the server is not ending, as /readyz does."""
     models.check_open()
     return schemas.V2Ready(ready=True)
 
@@ -93,13 +93,13 @@ async def config_by_version(models: ModelsOf, name: str, version: str) -> schema
 
 @router.get("/v2/models/{name}/ready", responses=_READY)
 async def model_ready(models: ModelsOf, name: str) -> schemas.V2Ready:
-    """Say whether a model answers."""
+    """Return whether a model is ready."""
     return _is_ready(models, name, None)
 
 
 @router.get("/v2/models/{name}/versions/{version}/ready", responses=_READY)
 async def version_ready(models: ModelsOf, name: str, version: str) -> schemas.V2Ready:
-    """Say whether a version answers."""
+    """Return whether a version is ready."""
     return _is_ready(models, name, version)
 
 
@@ -136,21 +136,23 @@ def _metadata(models: Models, name: str, version: str | None) -> schemas.V2Metad
 
 
 def _config(models: Models, name: str, version: str | None) -> schemas.V2Config:
-    told = _metadata(models, name, version)
+    described = _metadata(models, name, version)
 
     def triton(tensor: dict[str, Any]) -> dict[str, Any]:
         kind = {"BYTES": "STRING"}.get(tensor["datatype"], tensor["datatype"])
         dims = tensor["shape"][1:] or [1]  # the batch is not listed
         return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": dims}
 
-    inputs = [triton(tensor) | {"optional": True} for tensor in told.inputs]  # one of them is sent
+    inputs = [
+        triton(tensor) | {"optional": True} for tensor in described.inputs
+    ]  # a request has one of them
     return schemas.V2Config(
         name=name,
-        platform=told.platform,
+        platform=described.platform,
         backend="convnextv2",
         max_batch_size=models.limits.max_images,
         input=inputs,
-        output=[triton(tensor) for tensor in told.outputs],
+        output=[triton(tensor) for tensor in described.outputs],
     )
 
 
@@ -169,7 +171,7 @@ async def _infer(models: Models, http: Request, name: str, version: str | None) 
     models.check_ready()
     async with models.use(name, version) as served:
         class_names = served.classifier.class_names
-        models.admission.check(1)  # before the body is read and taken apart
+        models.admission.check(1)  # before the body is read
         request = await read_request(http, MAX_NUMBERS)
         wanted = request.outputs or [
             schemas.V2Wanted(name="probs"),

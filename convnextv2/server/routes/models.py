@@ -1,4 +1,4 @@
-"""Our own paths: what models there are, and what they say of images."""
+"""The paths of our own interface: list models, describe them, and classify images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convnextv2.server.decoders import Prepared
 from convnextv2.server.models import Models
 from convnextv2.server.refusal import Refusal
 from convnextv2.server.routes.dependencies import ModelsOf
-from convnextv2.server.scoring import score, together
+from convnextv2.server.scoring import run_all, score
 from convnextv2.server.served import Served
 
 router = APIRouter(tags=["models"])
@@ -92,7 +92,7 @@ async def _predict(
     models.check_ready()
     async with models.use(name, version) as served:
         scorer = served.classifier
-        models.admission.check(1)  # before the body is read and taken apart
+        models.admission.check(1)  # before the body is read
         files = await read_images(request, models.limits)
         scored = await score(request, models, served, files)
         images = [
@@ -105,7 +105,7 @@ async def _predict(
 def _prediction(
     title: str, prepared: Prepared, scores: Scores, scorer: Scorer, wanted: Wanted
 ) -> dict[str, Any]:
-    """Make the part of an answer that is about one image."""
+    """Return the part of an answer that is about one image."""
     found: dict[str, Any] = {
         "image": title,
         **result_of(scorer, scores, wanted.top_k, threshold=wanted.threshold),
@@ -144,7 +144,7 @@ async def reconstruct(
             )
 
         deadline = loop.time() + models.limits.deadline_s
-        [(prepared, (masked, made))] = await together(request, models, deadline, [work(*files[0])])
+        [(prepared, (masked, made))] = await run_all(request, models, deadline, [work(*files[0])])
     return schemas.ReconstructResponse(
         model=name, version=served.version, masked=masked, reconstruction=made, seen=prepared.seen
     )

@@ -1,4 +1,4 @@
-"""The page on which people try models."""
+"""The page on which models can be tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KServe's model repository extension: the index of the models, and how to load one again."""
+"""KServe's model repository extension: list models, and load one again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BODY_REFUSALS = _REFUSALS | {status: schemas.V2_REFUSALS[status] for status in 
 _RELOAD_REFUSALS: dict[int | str, dict[str, Any]] = _BODY_REFUSALS | {
     403: {
         "model": schemas.V2Error,
-        "description": "The server has no API key, so that anybody could ask for this.",
+        "description": "The server has no API key, so anybody could request this.",
     },
     503: schemas.V2_REFUSALS[503],
 }
@@ -55,13 +55,13 @@ async def index(models: ModelsOf, request: Request) -> list[schemas.V2Indexed]:
 async def load(models: ModelsOf, request: Request, name: str) -> schemas.V2Loaded:
     """Load a model again from its source, as SIGHUP does for all models.
 
-    The answer says whether that worked. Only a server with an API key permits it.
+    The response contains the outcome. Only a server with an API key allows this.
     """
-    if not request.app.state.keys.are_asked_for:
+    if not request.app.state.keys.are_required:
         raise Refusal(
             403,
             "no_api_key",
-            "Models are loaded again by SIGHUP, or here where the server has an API key.",
+            "Models are loaded again by SIGHUP, or here if the server has an API key.",
         )
     models.check_ready()
     body = await request.body()
@@ -82,10 +82,10 @@ async def load(models: ModelsOf, request: Request, name: str) -> schemas.V2Loade
 
 @router.post("/v2/repository/models/{name}/unload", responses=_REFUSALS)
 async def unload(models: ModelsOf, name: str) -> schemas.V2Loaded:
-    """Always refused: which models are served is decided where the server is started."""
+    """Always refused: the models that are served are chosen when the server is started."""
     models.versions(name)
     raise Refusal(
         400,
         "unsupported",
-        "Models are not unloaded: what is served is decided where the server is started.",
+        "Models are not unloaded: those that are served are chosen when the server is started.",
     )
