@@ -77,7 +77,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    timing = take_turns({"step": step}, seconds=0, least_rounds=arguments.steps)["step"]
+    timing = take_turns({"step": step}, seconds=0, min_rounds=arguments.steps)["step"]
     if int(os.environ.get("RANK", 0)) == 0:
         figures = {
             "ranks": world,

@@ -13,7 +13,7 @@ from convnextv2.deploy.export import Evidence, Form
 from convnextv2.deploy.formats.artifact_format import Runner
 from convnextv2.deploy.quantise import calibration_images
 from convnextv2.errors import DataError
-from convnextv2.evaluation.foreign import parts_of
+from convnextv2.evaluation.foreign import enlarged_parts
 from convnextv2.evaluation.unknown import (
     Unknown,
     check_enough,
@@ -58,8 +58,8 @@ def build_coverage_fit(
     pixels, targets = evidence.pixels[known], evidence.targets[known].numpy()
 
     def fit(run: Runner) -> Unknown:
-        marks, outputs = fingerprints(pixels), []
-        shown = (pixels, parts_of(pixels, marks))
+        hashes, outputs = fingerprints(pixels), []
+        shown = (pixels, enlarged_parts(pixels, hashes))
         for images in shown:
             batches = images.split(evidence.batch_size)
             found = [run(input_of(form.input, batch, normalise).numpy()) for batch in batches]
@@ -76,7 +76,7 @@ def build_coverage_fit(
             whole,
             part,
             targets,
-            marks,
+            hashes,
             coverage=coverage,
             sha256="",
             images_from=evidence.origin,

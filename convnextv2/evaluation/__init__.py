@@ -1,4 +1,4 @@
 """Evaluation: losses, figures and the report.
 
-All of it takes functions and arrays, so that the same code measures any model.
+Its functions take functions and arrays, so that the same code measures any model.
 """

@@ -1,7 +1,7 @@
-"""How often classes occur in training, and what is done about rare ones.
+"""The frequencies of classes in training, and the measures against imbalance.
 
 The arrays have one entry for each row of the head. A row without training images has a count of 0.
-`evaluation.prior` says what the probabilities then mean.
+The meaning of the resulting probabilities is described in `evaluation.prior`.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from convnextv2.text import plain
 Array = NDArray[np.float64]
 
 UNBALANCED = 5
-"""The ratio of the largest to the smallest class from which on users are told about it."""
+"""The ratio of the largest to the smallest class from which on classes count as unbalanced."""
 
 FEW = 10
-"""With fewer validation images than this, the recall of a class is hardly measured."""
+"""With fewer validation images than this, the recall of a class is very uncertain."""
 
 GUIDE = "docs/how-to/unbalanced.md"
 
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """Says what the training of a classifier does about unbalanced classes.
+    """The measures that the training of a classifier takes against unbalanced classes.
 
     Attributes:
         counts: int64 (K,), the number of training images of each class.
         power: Classes are drawn in proportion to count ** power.
         weights: float64 (K,), the weight of an image of each class in the loss; None for none.
         tau: The factor on the logarithm of the shares of the draws that the loss adds to logits.
-        done: The knobs that do something about it, in words; empty for none.
+        done: The knobs that take measures, as text; empty for none.
     """
 
     counts: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Balance:
 
     @property
     def logit_shift(self) -> Array | None:
-        """What the loss adds to the logits, float64 (K,); None for nothing."""
+        """The numbers that the loss adds to the logits, float64 (K,); None for none."""
         return self.tau * log_prior(class_shares(self.counts, self.power)) if self.tau else None
 
     @property
@@ -60,19 +60,19 @@ class Balance:
         prior = class_shares(self.counts, self.power)
         if self.weights is not None:
             prior = prior * self.weights
-        if self.tau:  # the network leaves to the loss what the loss adds
+        if self.tau:  # the network does not learn the part that the loss adds
             prior = np.where(prior > 0, prior, 1.0) ** (1 - self.tau) * (prior > 0)
         shares: Array = prior / prior.sum()
         return shares
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts, the prior and what was done, as in `Description.balance`."""
+        """Return the counts, the prior and the measures, as in `Description.balance`."""
         counts = [int(count) for count in self.counts]
         return {"class_counts": counts, "prior": prior_json(self.prior, counts), "done": self.done}
 
 
 def build_balance(recipe: Recipe, counts: NDArray[np.int64], class_names: Sequence[str]) -> Balance:
-    """Determine what a recipe does about the frequencies of the classes.
+    """Determine the measures of a recipe against unbalanced classes.
 
     Args:
         recipe: The recipe.
@@ -80,7 +80,7 @@ def build_balance(recipe: Recipe, counts: NDArray[np.int64], class_names: Sequen
         class_names: The name of each row.
 
     Raises:
-        RecipeError: `class_weights` names a class that there is not.
+        RecipeError: `class_weights` names a class that does not exist.
     """
     how, tau, done = recipe.class_weights, recipe.logit_adjustment, []
     weights = None
@@ -104,8 +104,8 @@ def image_weights(
 ) -> Array:
     """Return the weight of an image of each class.
 
-    They are scaled so that the mean over all training images is 1, which leaves the size of the
-    loss and of its gradient, and so the learning rate, what they were.
+    They are scaled so that their mean over all training images is 1. The size of the loss and of
+    its gradient, and thus the best learning rate, then stay about the same.
 
     Args:
         counts: int64 (K,).
@@ -119,7 +119,7 @@ def image_weights(
         float64 (K,), 0 for a class without images.
 
     Raises:
-        RecipeError: The table names a class that there is not.
+        RecipeError: The table names a class that does not exist.
     """
     images = np.maximum(counts, 1)
     if isinstance(how, Mapping):
@@ -139,7 +139,7 @@ def image_weights(
 
 
 def unbalance(counts: Sequence[int], class_names: Sequence[str]) -> str:
-    """Say that classes are unbalanced, as the start of a line; empty if they are not.
+    """Return sentences about unbalanced classes, for the start of a line; empty if balanced.
 
     Args:
         counts: The number of training images of each row.
@@ -161,10 +161,10 @@ def unbalance(counts: Sequence[int], class_names: Sequence[str]) -> str:
 
 
 def balance_line(balance: Balance, class_names: Sequence[str]) -> str:
-    """Say that the training images are unbalanced, and what is or can be done about it.
+    """Return a line about unbalanced training images and the measures against it.
 
     Args:
-        balance: What training does about it.
+        balance: The measures of the training.
         class_names: The names of the rows.
 
     Returns:
@@ -182,7 +182,7 @@ def balance_line(balance: Balance, class_names: Sequence[str]) -> str:
 
 
 def statement(balance: Mapping[str, Any], class_names: Sequence[str]) -> str:
-    """Say in a report how frequent classes were, what was done, and what probabilities mean.
+    """Return sentences for a report: frequencies, measures, and the meaning of probabilities.
 
     Args:
         balance: See `Description.balance`.
@@ -203,7 +203,7 @@ def statement(balance: Mapping[str, Any], class_names: Sequence[str]) -> str:
 
 
 def few_images(counts: Sequence[int], class_names: Sequence[str]) -> str:
-    """Warn of classes with too few validation images to be measured.
+    """Return a warning about classes with too few validation images.
 
     Args:
         counts: The number of validation images of each class.

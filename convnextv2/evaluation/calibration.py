@@ -22,7 +22,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, weights: Tensor | None = No
         logits: float (N, classes).
         targets: int64 (N,); or (N, classes) of 1, 0 and -1 for unknown if images may have several
             labels, whose probabilities are the sigmoid of logits / T.
-        weights: (N,), how much each image counts; None for equal weights.
+        weights: (N,), the weight of each image; None for equal weights.
 
     Returns:
         The temperature T.

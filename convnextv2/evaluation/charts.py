@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 370, 256
 LEFT, RIGHT, TOP, BOTTOM = 42, 288, 26, 212
-"""The frame of the data. The space to the right of it holds the labels of the lines."""
+"""The frame of the data. The labels of the lines are to the right of it."""
 MAX_POINTS = 240
 LABEL_HEIGHT = 31
 
@@ -47,73 +47,77 @@ def line_chart(
     x_name: str = "epoch",
     y_span: Sequence[float] = (),
 ) -> Markup:
-    """Draw lines over epochs, or over something else that is counted.
+    """Draw lines over epochs, layers or another count.
 
     Args:
         series: The lines.
-        title: What the y axis shows, with its unit.
+        title: The quantity on the y axis, with its unit.
         y_format: Formats a value of the y axis.
         mark: A point to highlight, and its label.
-        x_name: What the x axis counts.
-        y_span: Values that the y axis reaches in any case, so that small differences look small.
+        x_name: The quantity on the x axis.
+        y_span: Values that the y axis always includes, so that small differences look small.
     """
     everything = [point for line in series for point in line.points]
     x_ticks = nice_ticks(0, max(x for x, _ in everything) or 1)
     heights_shown = [y for _, y in everything] + list(y_span)
     y_ticks = nice_ticks(min(heights_shown), max(heights_shown))
-    x_most, (y_least, y_most) = max(max(x for x, _ in everything), 1e-9), (y_ticks[0], y_ticks[-1])
+    x_max, (y_min, y_max) = max(max(x for x, _ in everything), 1e-9), (y_ticks[0], y_ticks[-1])
 
     def place(point: Point) -> Point:
         x, y = point
-        return LEFT + x / x_most * (RIGHT - LEFT), BOTTOM - (y - y_least) / (y_most - y_least) * (
-            BOTTOM - TOP
-        )
+        height = (y - y_min) / (y_max - y_min)
+        return LEFT + x / x_max * (RIGHT - LEFT), BOTTOM - height * (BOTTOM - TOP)
 
     parts = [_y_axis(y_ticks, lambda y: place((0, y))[1], y_format)]
     for x in x_ticks:
-        if x <= x_most:
+        if x <= x_max:
             parts.append(_text(place((x, 0))[0], BOTTOM + 18, f"{x:g}", anchor="middle"))
     parts.append(_text(RIGHT, BOTTOM + 36, x_name, anchor="end", kind="unit"))
-    ends = [place(line.points[-1]) for line in series]
-    heights = spread([y for _, y in ends], LABEL_HEIGHT, TOP + 10, BOTTOM - 14)
-    for line, (x, y), height in zip(series, ends, heights, strict=True):
-        parts.append(
-            Markup('<path class="line {}" data-name="{}" d="{}"/>').format(
-                line.tone, line.name, path([place(p) for p in line.points])
-            )
-        )
-        parts.append(
-            Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
-                line.tone, x, y
-            )
-        )
-        parts.append(_text(RIGHT + 12, height, line.name, kind=f"name {line.tone}"))
-        parts.append(
-            _text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}")
-        )
+    parts += _draw_lines(series, place, y_format)
     if mark is not None:
         x, y = place(mark[0])
         anchor = "start" if x < (LEFT + RIGHT) / 2 else "end"
         parts.append(Markup('<circle class="mark" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(x, y))
         parts.append(_text(x, y - 11, mark[1], anchor=anchor, kind="note"))
-    told = "; ".join(
+    summary = "; ".join(
         f"{line.name} from {y_format(line.points[0][1])} to {y_format(line.points[-1][1])} at "
         f"{x_name} {line.points[-1][0]:g}"
         for line in series
     )
-    domain = f"{x_most:g} {y_least:g} {y_most:g}"
+    domain = f"{x_max:g} {y_min:g} {y_max:g}"
     return Markup(
         '<svg class="chart lines" viewBox="0 0 {} {}" role="img" aria-label="{}" '
         'data-domain="{}" data-x="{}"{}>{}</svg>'
     ).format(
         WIDTH,
         HEIGHT,
-        f"{title}: {told}.",
+        f"{title}: {summary}.",
         domain,
         x_name,
         Markup(' data-percent="1"') if y_format is percent else "",
         Markup("").join(parts),
     )
+
+
+def _draw_lines(
+    series: Sequence[Series], place: Callable[[Point], Point], y_format: Format
+) -> list[Markup]:
+    """Draw each line with a dot and a label at its end."""
+    parts = []
+    ends = [place(line.points[-1]) for line in series]
+    heights = spread([y for _, y in ends], LABEL_HEIGHT, TOP + 10, BOTTOM - 14)
+    for line, (x, y), height in zip(series, ends, heights, strict=True):
+        parts += [
+            Markup('<path class="line {}" data-name="{}" d="{}"/>').format(
+                line.tone, line.name, path([place(p) for p in line.points])
+            ),
+            Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
+                line.tone, x, y
+            ),
+            _text(RIGHT + 12, height, line.name, kind=f"name {line.tone}"),
+            _text(RIGHT + 12, height + 14, y_format(line.points[-1][1]), kind=f"value {line.tone}"),
+        ]
+    return parts
 
 
 def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
@@ -147,12 +151,12 @@ def calibration_chart(calibration: NDArray[np.float64]) -> Markup:
         x, y = place(confidence, accuracy)
         _, y_ideal = place(confidence, confidence)
         parts.append(Markup('<path class="stem" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, y_ideal, y))
-        told = f"{n:,} images: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
+        summary = f"{n:,} images: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
         parts.append(
             Markup(
                 '<circle class="bubble" cx="{:.1f}" cy="{:.1f}" r="{:.1f}">'
                 "<title>{}</title></circle>"
-            ).format(x, y, max(2.5, 13 * math.sqrt(n / most)), told)
+            ).format(x, y, max(2.5, 13 * math.sqrt(n / most)), summary)
         )
     n, confidence, accuracy = max(filled)
     fullest = f"{n:,} images, confidence {percent(confidence)}, accuracy {percent(accuracy)}"
@@ -171,9 +175,9 @@ def share_chart(points: Sequence[Point], *, title: str, x_name: str, y_name: str
 
     Args:
         points: The points of the line, in order of x.
-        title: What the chart shows.
-        x_name: What the x axis shows.
-        y_name: What the y axis shows.
+        title: The title of the chart.
+        x_name: The quantity on the x axis.
+        y_name: The quantity on the y axis.
     """
 
     def place(point: Point) -> Point:
@@ -187,14 +191,14 @@ def share_chart(points: Sequence[Point], *, title: str, x_name: str, y_name: str
     line = path([place(point) for point in points])
     parts.append(Markup('<path class="line strong" d="{}"/>').format(line))
     half = next((y for x, y in points if x >= 0.5), 0.0)
-    told = f"{title}. {y_name} {percent(half)} at a {x_name} of 50%."
+    summary = f"{title}. {y_name} {percent(half)} at a {x_name} of 50%."
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH, HEIGHT, told, Markup("").join(parts))
+    ).format(WIDTH, HEIGHT, summary, Markup("").join(parts))
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage for axes and prose: 0.25 as 25%, 0.253 as 25.3%."""
+    """Return a share as a percentage: 25% for 0.25, and 25.3% for 0.253."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
@@ -203,48 +207,48 @@ def path(points: Sequence[Point]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
-def nice_ticks(least: float, most: float, about: int = 5) -> list[float]:
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Choose round numbers for an axis.
 
-    They are 1, 2 or 5 times a power of ten apart. The first is at or below `least`, and the last is
-    at or above `most`. If both are the same number above 0, that number is the last, so that an
+    They are 1, 2 or 5 times a power of ten apart. The first is at or below `low`, and the last is
+    at or above `high`. If both are the same number above 0, that number is the last, so that an
     axis of shares does not go beyond 100 %.
 
     Args:
-        least: The smallest value to show.
-        most: The largest value to show.
+        low: The smallest value to show.
+        high: The largest value to show.
         about: The approximate number of steps.
     """
-    span = most - least or abs(most) or 1.0
+    span = high - low or abs(high) or 1.0
     rough = span / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
-    if first == last and most > 0:
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    if first == last and high > 0:
         first = last - 1
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
 
 
-def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
-    """Reduce a line to at most `most` points by averaging neighbours. The last point is kept."""
-    if len(points) <= most:
+def thin(points: Sequence[Point], count: int = MAX_POINTS) -> list[Point]:
+    """Reduce a line to at most `count` points by averaging neighbours. The last point is kept."""
+    if len(points) <= count:
         return list(points)
-    chunks = np.array_split(np.array(points[:-1]), most - 1)
+    chunks = np.array_split(np.array(points[:-1]), count - 1)
     return [(float(x), float(y)) for x, y in (chunk.mean(0) for chunk in chunks)] + [points[-1]]
 
 
-def spread(heights: Sequence[float], gap: float, least: float, most: float) -> list[float]:
+def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Move heights as little as needed so that no two are closer than `gap`.
 
-    They stay within [least, most] as far as there is room.
+    They stay within [low, high] as far as there is room.
     """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     placed = [0.0] * len(heights)
-    floor = least
+    floor = low
     for i in order:
         placed[i] = floor = max(heights[i], floor)
         floor += gap
-    ceiling = most
+    ceiling = high
     for i in reversed(order):
         placed[i] = min(placed[i], ceiling)
         ceiling = placed[i] - gap
@@ -260,7 +264,7 @@ def _y_axis(ticks: Sequence[float], height: Callable[[float], float], y_format: 
 
 
 def tick_labels(ticks: Sequence[float], y_format: Format) -> list[str]:
-    """Label the ticks of an axis. If the format gives two of them one label, it is not used.
+    """Label the ticks of an axis, with more decimals if the format gives two of them one label.
 
     Args:
         ticks: Round numbers, at least two, a constant step apart.

@@ -1,9 +1,9 @@
 """Match the rows of a classifier with the classes of the data.
 
-Weights from elsewhere often name no classes. Their rows then have the order in which the tool that
-trained them sorted the folders. That is either as text (torchvision's ImageFolder, and therefore
-the official code) or naturally, with digits as numbers (timm's readers). A wrong guess would give
-the accuracy of chance, so the user is asked if the order cannot be known.
+Weights from other tools often have no class names. Their rows then have the order in which that
+tool sorted the folders. This is either text order (torchvision's ImageFolder, and thus the official
+code) or natural order, with digits as numbers (timm's readers). A wrong order would give the
+accuracy of chance, so the user has to state the order if it cannot be determined.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class RowMatch:
     """The rows of a head for the classes of the data.
 
     Attributes:
-        rows: The row of each class; None for a class that has none.
-        how: The rule by which the rows were found, as the end of a sentence.
+        rows: The row of each class; None for a class without a row.
+        how: The rule by which the rows were matched, as the end of a sentence.
     """
 
     rows: tuple[int | None, ...]
@@ -53,13 +53,13 @@ def match_rows(
 
     Args:
         classes: The names of the data's classes, each once.
-        names: The names that the weights give to their rows; empty if they give none.
+        names: The class names in the weights; empty if they have none.
         rows: The number of rows in the head.
-        format: The format of the weights, as in `Origin.format`. It decides between orders.
+        format: The format of the weights, as in `Origin.format`. It decides the order of rows.
         order: The user's choice: one of `ORDERS`, or a file with the names of the rows.
 
     Returns:
-        The rows, with at least one found, or the reason why they cannot be known.
+        The rows, at least one of which is matched, or the reason why they cannot be matched.
 
     Raises:
         DataError: `order` is a file that cannot be used.
@@ -87,21 +87,21 @@ def match_rows(
 def order_of(description: Description) -> str:
     """Return the format whose conventions decide the order of rows.
 
-    It is the format that the weights were first read from, or ours. A run of ours names its rows,
-    whatever weights it started from.
+    It is the format from which the weights were first read, or ours. A run of this package has
+    class names, whatever weights it started from.
     """
     return str(description.provenance.get("format", OURS))
 
 
 def pairs(classes: Sequence[str], match: RowMatch) -> str:
-    """Show the first few classes with their rows: "cat = 0, dog = 1, ..."."""
+    """Return the first few classes with their rows, such as "cat = 0, dog = 1, ..."."""
     rows = ["new" if row is None else row for row in match.rows]
     shown = [f"{name} = {row}" for name, row in zip(classes, rows, strict=True)][:_SHOWN]
     return ", ".join(shown) + ", ..." * (len(classes) > _SHOWN)
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Read the names of rows, in order.
+    """Read the class names of the rows, in order.
 
     Args:
         path: A text file with one name on each line, a JSON list of names, or a JSON object that
@@ -139,12 +139,12 @@ def natural_key(name: str) -> list[str | int]:
 def _by_given_name(
     classes: Sequence[str], names: Sequence[str], rows: int, format: str
 ) -> RowMatch | str:
-    """Find the rows of weights that name their classes. Numbered folders may still mean rows."""
+    """Match rows by class names. Folders that are numbers may still stand for rows."""
     found = _by_name(classes, names)
     if found and found.found == len(classes):
         return found
     if format != OURS and _are_numbers(classes, rows):
-        # Rows that are called 1, 2, 3 and folders that are called 0, 1, 2: by name, or by number?
+        # With rows named 1, 2, 3 and folders named 0, 1, 2, names and numbers contradict.
         either = "the data's classes are some of its names, and the numbers of its rows as well"
         return either if found else _in_order(classes, rows, "number")
     if rows == imagenet.CLASSES and _mostly_imagenet(names):
@@ -157,7 +157,7 @@ def _by_given_name(
 def _by_name(classes: Sequence[str], names: Sequence[str]) -> RowMatch | None:
     rows: dict[str, int | None] = {}
     for row, name in enumerate(names):
-        # If two rows have one name, nobody can say which one is meant.
+        # If two rows have the same name, the name is ambiguous.
         rows[class_name_of(name)] = None if class_name_of(name) in rows else row
     found = tuple(rows.get(class_name_of(name)) for name in classes)
     return RowMatch(found, "by name") if any(row is not None for row in found) else None
@@ -186,7 +186,7 @@ def _are_numbers(names: Sequence[str], rows: int) -> bool:
 
 
 def _mostly_imagenet(names: Sequence[str]) -> bool:
-    """Return whether foreign names for 1,000 rows are ImageNet's classes in ImageNet's order.
+    """Return whether the names of 1,000 rows are ImageNet's classes in ImageNet's order.
 
     Transformers writes all synonyms ("tench, Tinca tinca"), and some tools rename a few classes.
     """

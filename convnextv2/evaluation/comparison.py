@@ -1,4 +1,4 @@
-"""The page that compares runs: figures, curves, what changed, settings and cost."""
+"""The page that compares runs: figures, curves, changed predictions, settings and cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from convnextv2.evaluation.templates import open_template, readable
 MAX_RUNS = 8
 """The largest number of runs that one page compares."""
 MAX_CLASSES = 12
-"""Number of classes that are listed, those that changed most."""
+"""The number of classes that are listed: those that changed most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Compared:
         paired: Its comparison with A; None for A itself and for pre-training.
         records: The log of its run; empty without a run.
         settings: The recipe of its run; empty without a run.
-        cost: What it takes, ready to print, by label.
+        cost: Size, pace and similar figures, formatted, by label.
     """
 
     letter: str
@@ -47,13 +47,13 @@ class Compared:
 
 
 class Changed(NamedTuple):
-    """An image that A and another model answer differently, one of them rightly."""
+    """An image that exactly one of A and another model classifies correctly."""
 
     image: Image.Image
     name: str
     target: str
     answers: Sequence[tuple[str, str, float, bool]]
-    """For each model: its letter, its class, the probability, and whether that is right."""
+    """For each model: its letter, the predicted class, its probability, and whether it is right."""
 
 
 class _Difference(NamedTuple):
@@ -77,10 +77,10 @@ def build_comparison(
 
     Args:
         title: The title of the page.
-        models: The models; the first is the one that the others are compared with.
+        models: The models. The others are compared with the first one.
         class_names: The names of the classes, in the order of the evaluations. If it is empty,
             classes are not compared.
-        changed: Images that models answer differently.
+        changed: Images that the models classify differently.
     """
     template = open_template(
         __package__, "comparison.html.jinja", undefined=math.isnan, percent=percent

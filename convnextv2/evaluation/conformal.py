@@ -1,9 +1,9 @@
-"""The classes that cannot be excluded: prediction sets with a stated coverage.
+"""Conformal prediction: sets of possible classes with a stated coverage.
 
 Split conformal prediction (Vovk et al. 2005) with the score 1 - p of the right class (Sadinle et
-al. 2019, "least ambiguous sets"): the sets of new images hold the right class in at least the
-stated share of cases, however good the model is, as long as the new images come from the same
-distribution as those that the limit was fitted on. A poor model needs large sets for that.
+al. 2019, "least ambiguous sets"). The sets of new images contain the right class in at least the
+stated share of cases, if the new images come from the same distribution as those that the limit was
+fitted on. This holds for any model; a poor one needs larger sets.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def needed_images(coverage: float) -> int:
 
 
 def rank_of(coverage: float, images: int) -> int:
-    """Return which of the sorted scores is the limit, counted from 1: ceil((n + 1) * coverage).
+    """Return the rank of the limit among the sorted scores: ceil((n + 1) * coverage), from 1.
 
-    It is larger than the number of images if these are too few.
+    It is larger than the number of images if there are too few.
 
     Args:
         coverage: The share of images whose right class is to be in the set.
@@ -42,7 +42,7 @@ def least_probability(probs: NDArray[np.float32], coverage: float) -> float:
 
     Args:
         probs: float (N,), the probability of the right class of each image.
-        coverage: As above. N is at least `needed_images(coverage)`.
+        coverage: See `rank_of`. N is at least `needed_images(coverage)`.
     """
     rank = rank_of(coverage, len(probs))
     assert rank <= len(probs)
@@ -50,5 +50,5 @@ def least_probability(probs: NDArray[np.float32], coverage: float) -> float:
 
 
 def _exact(coverage: float) -> Fraction:
-    """Return the decimal number that was meant: 10 * 0.7 is more than 7 in floats."""
+    """Return the decimal number as a fraction, since 10 * 0.7 > 7 in floating point."""
     return Fraction(coverage).limit_denominator(1_000_000)

@@ -30,17 +30,17 @@ class ByIndex(Protocol):
 
 
 SIZES = ("small", "medium", "large")
-"""COCO's sizes: below 32 x 32 px, below 96 x 96 px, and above, in px of the original image."""
+"""COCO's sizes: below 32 x 32 px, below 96 x 96 px, and above, in the original image."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoundObjects:
-    """What a detector found in one image.
+    """The objects that a detector found in one image.
 
     Attributes:
         index: The index of the image in its source.
         boxes: float64 (n, 4), x0, y0, x1, y1 in px of the original image, upright.
-        scores: float64 (n,), the best first.
+        scores: float64 (n,), the highest first.
         labels: int64 (n,).
         masks: One for each object; None if only boxes are found.
     """
@@ -61,8 +61,8 @@ class Precision:
         ap50: The mean over classes at IoU 0.5.
         ap75: At IoU 0.75.
         by_size: `ap` of the objects of each of `SIZES`.
-        recall: The mean of the largest recall over classes and thresholds, with 100 objects found
-            in an image.
+        recall: The maximum recall with 100 objects per image, as the mean over classes and
+            thresholds.
         by_class: float64 (K,), `ap` of each class.
         by_class50: float64 (K,), `ap50` of each class.
         curves: float64 (K, 101), the precision at recalls of 0, 0.01, ... 1 and IoU 0.5.
@@ -98,7 +98,7 @@ class DetectionEvaluation:
 
     @property
     def main(self) -> Precision:
-        """The precision that counts: that of masks if there are masks."""
+        """The main precision: that of the masks, or of the boxes if there are no masks."""
         return self.masks or self.boxes
 
     def figures(self) -> dict[str, float]:
@@ -109,9 +109,9 @@ class DetectionEvaluation:
         return figures
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
+        """Return all figures as JSON types."""
 
-        def told(one: Precision) -> dict[str, Any]:
+        def to_json(one: Precision) -> dict[str, Any]:
             return {
                 "ap": one.ap,
                 "ap50": one.ap50,
@@ -127,17 +127,17 @@ class DetectionEvaluation:
             "objects": self.objects.tolist(),
             "found": self.found,
             **self.figures(),
-            "boxes": told(self.boxes),
-            "masks": told(self.masks) if self.masks is not None else None,
+            "boxes": to_json(self.boxes),
+            "masks": to_json(self.masks) if self.masks is not None else None,
         }
 
     def table(self) -> str:
-        """Return the figures as lines for people."""
+        """Return the figures as a table for the terminal."""
         rows = [("", "AP", "AP50", "AP75", *(f"AP {size}" for size in SIZES), "recall")]
         for name, one in (("boxes", self.boxes), ("masks", self.masks)):
             if one is not None:
                 values = (one.ap, one.ap50, one.ap75, *one.by_size, one.recall)
-                rows.append((name, *map(_share, values)))
+                rows.append((name, *map(share_or_dash, values)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -156,16 +156,16 @@ def evaluate_objects(
     *,
     num_classes: int,
     has_masks: bool,
-    most: int = 100,
+    max_objects: int = 100,
 ) -> DetectionEvaluation:
-    """Compare what was found with the objects that are there.
+    """Compare found objects with the annotated ones.
 
     Args:
-        truth: The objects of each image, by index.
-        found: What was found. Images that are not among them were left out and do not count.
+        truth: The annotated objects of each image, by index.
+        found: The found objects. Images that are not among them do not count.
         num_classes: The number of classes.
-        has_masks: Whether masks count too.
-        most: The largest number of objects found in an image that count.
+        has_masks: Whether to compare masks too.
+        max_objects: The number of objects per image that count, those with the highest scores.
 
     Raises:
         MissingPackageError: faster-coco-eval is not installed.
@@ -180,7 +180,7 @@ def evaluate_objects(
             coco_found(images, kind),
             num_classes,
             kind,
-            most,
+            max_objects,
         )
         for kind in kinds
     }
@@ -196,7 +196,7 @@ def evaluate_objects(
 def coco_truth(
     truth: ByIndex, images: Sequence[FoundObjects], num_classes: int, kind: Kind
 ) -> dict[str, Any]:
-    """Write the objects that are there as COCO's JSON has them."""
+    """Return the annotated objects in the form of COCO's JSON."""
     annotations: list[dict[str, Any]] = []
     for each in images:
         objects = truth[each.index]
@@ -238,9 +238,9 @@ def mask_of(objects: Objects, i: int) -> Rle:
 
 
 def coco_found(images: Sequence[FoundObjects], kind: Kind) -> list[dict[str, Any]]:
-    """Write what was found as COCO's evaluator takes it.
+    """Return the found objects in the form that COCO's evaluator takes.
 
-    With masks there are no boxes, since the evaluator would take the areas of the boxes then.
+    Records with masks have no boxes, because the evaluator would use the areas of the boxes.
     """
     records = []
     for each in images:
@@ -264,16 +264,16 @@ def precision_of(
     found: list[dict[str, Any]],
     num_classes: int,
     kind: Kind,
-    most: int = 100,
+    max_objects: int = 100,
 ) -> Precision:
     """Run COCO's evaluator.
 
     Args:
-        truth: The objects in the form of COCO's JSON; categories are numbered from 1.
+        truth: The annotated objects in the form of COCO's JSON; categories are numbered from 1.
         found: Records with image_id, category_id, score, and bbox or segmentation.
         num_classes: The number of classes.
-        kind: What is compared.
-        most: The largest number of objects found in an image that count.
+        kind: Whether to compare boxes or masks.
+        max_objects: See `evaluate_objects`.
 
     Raises:
         MissingPackageError: faster-coco-eval is not installed.
@@ -283,7 +283,7 @@ def precision_of(
     except ImportError:
         raise MissingPackageError("faster-coco-eval", EXTRA) from None
     nothing = np.full(num_classes, np.nan)
-    if not found:  # which the evaluator does not take
+    if not found:  # the evaluator does not accept an empty list
         counts = np.bincount(
             [each["category_id"] - 1 for each in truth["annotations"] if not each["iscrowd"]],
             minlength=num_classes,
@@ -298,11 +298,12 @@ def precision_of(
         evaluator = COCOeval_faster(
             known, known.loadRes(found), "bbox" if kind == "boxes" else "segm"
         )
-        evaluator.params.maxDets = [1, 10, most]
+        evaluator.params.maxDets = [1, 10, max_objects]
         evaluator.evaluate()
         evaluator.accumulate()
-    precision = np.asarray(evaluator.eval["precision"])  # thresholds, recalls, classes, areas, most
-    recall = np.asarray(evaluator.eval["recall"])  # thresholds, classes, areas, most
+    # The axes are thresholds, recalls (only of the precision), classes, areas and maxDets.
+    precision = np.asarray(evaluator.eval["precision"])
+    recall = np.asarray(evaluator.eval["recall"])
     of_all = precision[:, :, :, 0, -1]
     by_class, by_class50 = nothing.copy(), nothing.copy()
     for k in range(num_classes):
@@ -333,10 +334,11 @@ def _sizes_that_occur(truth: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Return the mean of the values that are defined; the evaluator writes -1 for others."""
+    """Return the mean of the defined values. The evaluator writes -1 for undefined ones."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else float("nan")
 
 
-def _share(value: float) -> str:
+def share_or_dash(value: float) -> str:
+    """Return a share in percent, or a dash for NaN."""
     return "–" if np.isnan(value) else f"{value:.1%}"

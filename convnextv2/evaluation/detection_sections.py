@@ -12,12 +12,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from convnextv2.evaluation.charts import share_chart
-from convnextv2.evaluation.detection import SIZES, DetectionEvaluation
+from convnextv2.evaluation.detection import SIZES, DetectionEvaluation, share_or_dash
 from convnextv2.evaluation.page import MAX_CLASSES_SHOWN, Section, thumbnail
 from convnextv2.evaluation.templates import open_template
 
 MAX_CURVES = 12
-"""Number of classes whose curves are drawn: those with the most objects."""
+"""The number of classes whose curves are drawn: those with the most objects."""
 _SIZE_NOTE = (
     "Small objects cover less than 32 x 32 px of the image, large ones more than 96 x 96 px."
 )
@@ -25,7 +25,7 @@ _SIZE_NOTE = (
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image with what was found in it.
+    """An image with the objects that were found in it.
 
     Attributes:
         image: The image, with boxes and masks.
@@ -43,14 +43,14 @@ class DrawnImage:
 
 
 def detection_headline(evaluation: DetectionEvaluation) -> dict[str, str]:
-    """Return the main figures for the top of a page, ready to print, by label."""
+    """Return the main figures for the top of a page, formatted, by label."""
     what = "mask" if evaluation.masks is not None else "box"
     headline = {
-        f"{what} AP": _share(evaluation.main.ap),
-        f"{what} AP50": _share(evaluation.main.ap50),
+        f"{what} AP": share_or_dash(evaluation.main.ap),
+        f"{what} AP50": share_or_dash(evaluation.main.ap50),
     }
     if evaluation.masks is not None:
-        headline["box AP"] = _share(evaluation.boxes.ap)
+        headline["box AP"] = share_or_dash(evaluation.boxes.ap)
     return headline | {
         "validation images": f"{evaluation.images:,}",
         "objects in them": f"{int(evaluation.objects.sum()):,}",
@@ -69,7 +69,7 @@ def detection_sections(
         evaluation: The figures.
         names: The names of the classes.
         worst: The images with the most mistakes, the worst first.
-        shown_from: The score from which on objects are drawn in these.
+        shown_from: The score from which on objects are drawn.
     """
     template = open_template(__package__, "detection_sections.html.jinja", undefined=math.isnan)
     macros: Any = template.module
@@ -108,12 +108,8 @@ def _curves(evaluation: DetectionEvaluation, names: Sequence[str]) -> list[tuple
         if np.isnan(curve).any():
             continue
         points = [(i / 100, float(value)) for i, value in enumerate(curve.tolist())]
-        title = f"{names[k]}, AP50 {_share(float(main.by_class50[k]))}"
+        title = f"{names[k]}, AP50 {share_or_dash(float(main.by_class50[k]))}"
         charts.append(
             (title, share_chart(points, title=title, x_name="recall", y_name="precision"))
         )
     return charts
-
-
-def _share(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1%}"

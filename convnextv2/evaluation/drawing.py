@@ -1,4 +1,4 @@
-"""Draws boxes and masks of objects over pictures."""
+"""Draw boxes and masks of objects over pictures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from convnextv2.data.dense.rle import Rle
 Colour = tuple[int, int, int]
 
 MASK_SHARE = 0.45
-"""How much of a masked pixel is the colour of the mask."""
+"""The share of the mask's colour in a masked pixel."""
 MIN_DRAWN_PX = 320
-"""Smaller pictures are enlarged by a whole factor, so that boxes and words have room."""
+"""Smaller pictures are enlarged by a whole factor, so that boxes and text have room."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DrawnObject:
 
     Attributes:
         box: float64 (4,), x0, y0, x1, y1 in px.
-        text: What stands at the box; empty for nothing.
+        text: The text at the box; may be empty.
         colour: The colour of the box and the mask.
         mask: The mask; None for none.
         dashed: Whether the box is drawn with a broken line.
@@ -41,7 +41,7 @@ class DrawnObject:
 
 
 def colour_of(label: int) -> Colour:
-    """Return the colour of a class. Neighbouring numbers have very different hues."""
+    """Return the colour of a class. Neighbouring class numbers get very different hues."""
     red, green, blue = colorsys.hsv_to_rgb((0.58 + 0.618034 * label) % 1.0, 0.75, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -75,7 +75,7 @@ def draw_objects(picture: Image.Image, objects: Sequence[DrawnObject]) -> Image.
         corners = [float(value) * factor for value in each.box.tolist()]
         _rectangle(draw, corners, each.colour, width, dashed=each.dashed)
         if each.text:
-            _words(draw, corners, each.text, each.colour, font)
+            _write_text(draw, corners, each.text, each.colour, font)
     return drawn
 
 
@@ -95,14 +95,14 @@ def _rectangle(
             draw.line((x, start, x, min(start + step, y1)), fill=colour, width=width)
 
 
-def _words(
+def _write_text(
     draw: ImageDraw.ImageDraw,
     corners: list[float],
     text: str,
     colour: Colour,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
-    """Write words on a plate of the box's colour, above the box if there is room."""
+    """Write text on a background of the box's colour, above the box if there is room."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     height = bottom - top + 4
     x = min(max(0.0, corners[0]), max(0.0, draw.im.size[0] - (right - left) - 4))

@@ -29,7 +29,7 @@ class Components:
 
 
 def principal_components(vectors: NDArray[np.floating]) -> Components:
-    """Project vectors onto the two directions along which they differ most.
+    """Project vectors onto the two directions of the largest variance.
 
     Args:
         vectors: (N, D).
@@ -57,7 +57,7 @@ def draw_map(
     labels: Sequence[int],
     wrong: Sequence[bool],
 ) -> Image.Image:
-    """Draw thumbnails where their points are.
+    """Draw thumbnails at their points.
 
     Args:
         points: float64 (N, 2). The first coordinate grows to the right, the second upwards.

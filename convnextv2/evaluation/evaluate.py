@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The predictions for the images that this rank saw, in the order seen.
+    """The predictions for the images of this rank, in the order of evaluation.
 
     Attributes:
         indices: int64 (N,), the indices of the images in the source.
@@ -52,10 +52,10 @@ def evaluate(
         logits_fn: Maps images (N, C, H, W) to logits (N, num_classes).
         batches: The batches of the loader.
         num_classes: The number of classes of the model.
-        to_images: Maps uint8 pixels (N, C, H, W), on the device where the loader left them, to
-            normalised images on the device of logits_fn.
+        to_images: Maps uint8 pixels (N, C, H, W) from the loader to normalised images on the
+            device of `logits_fn`.
         loss_fn: Maps (logits, targets) to the mean loss of the batch.
-        place: This rank. Each rank has images of its own, and all ranks call this function. None
+        place: This rank. Each rank has its own images, and all ranks call this function. None
             stands for a single process.
 
     Returns:
@@ -70,7 +70,7 @@ def evaluate(
     classes: list[Tensor] = []
     probs: list[Tensor] = []
     losses: list[Tensor] = []
-    # Results stay on the device until the end, so that no batch waits for the one before it.
+    # Results stay on the device until the end, so that the host does not wait after each batch.
     with torch.inference_mode():
         for batch in batches:
             _check_targets(batch.targets, num_classes)
@@ -81,7 +81,7 @@ def evaluate(
             # their logits are not.
             classes.append(logits.topk(k).indices)
             probs.append(logits.softmax(-1).gather(1, classes[-1]))
-            # Cloned, because each tensor that came from a worker holds an open file.
+            # Cloned, because each tensor from a worker process keeps a file open.
             indices.append(batch.indices.clone())
             targets.append(batch.targets.clone())
     # If there are more ranks than images, a rank may have no image. Its counts are then zero.
@@ -113,7 +113,7 @@ def _check_targets(targets: Tensor, num_classes: int) -> None:
 def autocast_logits(
     model: nn.Module, place: Place, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """Make a function from images to float32 logits that computes in a given precision.
+    """Return a function from images to float32 logits that computes in a given precision.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, classes).

@@ -24,13 +24,13 @@ class ExplainedImage:
     Attributes:
         name: The name of its file.
         question: The class that is explained.
-        answer: What the classifier says of it.
+        answer: The prediction of the classifier.
         votes: Class names and probabilities, the most probable first.
         image: The image as the network sees it.
         activation: The class activation map over the image.
-        activation_note: What the map adds up to.
+        activation_note: A note on the sum of the map.
         occlusion: The occlusion map over the image.
-        occlusion_note: What was covered, and the largest change that followed.
+        occlusion_note: A note on the covered parts and the largest change.
     """
 
     name: str
@@ -46,12 +46,12 @@ class ExplainedImage:
 
 @dataclass(frozen=True)
 class Near:
-    """A training image that is near to a mistake.
+    """A training image whose embedding is near that of a mistake.
 
     Attributes:
         image: The image.
         says: Its class.
-        about: How near it is, and its file.
+        about: Its similarity and its file.
     """
 
     image: Image.Image
@@ -65,8 +65,8 @@ class Mistake:
 
     Attributes:
         name: The name of its file.
-        target: The name of the class that its label says.
-        answer: The class that the classifier says.
+        target: The name of its labelled class.
+        answer: The name of the predicted class.
         votes: Class names and probabilities, the most probable first.
         image: The image as the network sees it.
         activation: The class activation map of the wrong class over the image.
@@ -89,7 +89,7 @@ class EmbeddingMap:
     Attributes:
         picture: The picture.
         shown: The number of images in it.
-        images: The number of images whose embeddings decided the directions.
+        images: The number of images whose embeddings determine the directions.
         shares: The share of the variance along each direction.
         class_names: The classes whose colours are used; empty without labels.
         marks_mistakes: Whether mistakes have a black corner.
@@ -104,7 +104,7 @@ class EmbeddingMap:
 
 
 def image_section(explained: Sequence[ExplainedImage]) -> Section:
-    """Make the section of single images."""
+    """Build the section of single images."""
     shown = [
         {
             **vars(each),
@@ -118,7 +118,7 @@ def image_section(explained: Sequence[ExplainedImage]) -> Section:
 
 
 def map_section(found: EmbeddingMap) -> Section:
-    """Make the section of the map."""
+    """Build the section of the map."""
     across, up = found.shares
     lead = (
         f"{found.shown:,} images, placed by the two directions in which the embeddings of "
@@ -129,7 +129,7 @@ def map_section(found: EmbeddingMap) -> Section:
     if found.class_names:
         lead += " The border has the colour of the class."
     if found.marks_mistakes:
-        lead += " A black corner marks what the classifier gets wrong."
+        lead += " A black corner marks images that the classifier gets wrong."
     names = found.class_names[:_MAX_LEGEND]
     rest = len(found.class_names) - len(names)
     made = _macros().map(
@@ -142,10 +142,10 @@ def map_section(found: EmbeddingMap) -> Section:
 
 
 def mistake_section(mistakes: Sequence[Mistake], count: int) -> Section:
-    """Make the section of mistakes.
+    """Build the section of mistakes.
 
     Args:
-        mistakes: Those that are shown.
+        mistakes: The mistakes to show.
         count: The number of all mistakes.
     """
     shown = [

@@ -1,8 +1,8 @@
 """The health of an encoder's features, layer by layer, on some images.
 
 A layer is a block. Diversity is that of the paper (arXiv 2301.00808, section 4): the cosine
-distance of pairs of channels in the widened features. Networks that were pre-trained with masks but
-without GRN lose it, because many of their channels become alike, dead or saturated.
+distance of pairs of channels in the expanded features of a block. Networks that are pre-trained
+with masks but without GRN lose it, because many channels become alike, dead or saturated.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class LayerHealth:
-    """The figures of a block.
+    """The figures of one block.
 
     Attributes:
-        name: Its stage and its place in the stage, both from 1: "3.2".
+        name: Its stage and its position in the stage, both from 1, such as "3.2".
         diversity: The mean cosine distance of channels, from 0 (all alike) to 0.5 (unrelated), in
-            the widened features after GRN. Channels that are 0 everywhere do not count.
-        dead: The share of widened channels that are dead.
-        saturated: The share of widened channels that are saturated: they always say the same.
+            the expanded features after GRN. Channels that are 0 everywhere do not count.
+        dead: The share of expanded channels that are dead.
+        saturated: The share of expanded channels that are saturated, which means almost constant.
         effective_rank: The effective rank of the block's outputs, divided by their channels.
         grn_gamma: The mean of GRN's |gamma|; None without GRN.
         grn_beta: The mean of GRN's |beta|; None without GRN.
@@ -48,7 +48,7 @@ class LayerHealth:
 
 
 def diversity(maps: Tensor) -> Tensor:
-    """Compute the mean cosine distance over all pairs of channels, each image by itself.
+    """Compute the mean cosine distance over all pairs of channels, for each image.
 
     The mean of (1 - cos) / 2 over all pairs, a channel with itself included, is (1 - |m|^2) / 2,
     where m is the mean of the channels' unit vectors.
@@ -76,7 +76,7 @@ def effective_rank(covariance: Tensor) -> float:
         covariance: float64 (C, C), symmetric.
 
     Returns:
-        A number from 1 to C; NaN if there are no finite differences at all.
+        A number from 1 to C; NaN if the features are constant or not finite.
     """
     if not covariance.isfinite().all():
         return float("nan")
@@ -88,7 +88,7 @@ def effective_rank(covariance: Tensor) -> float:
 
 
 class _Totals:
-    """Sums over images of one block."""
+    """The sums over images for one block."""
 
     def __init__(self, channels: int) -> None:
         self.images = self.positions = 0
@@ -129,30 +129,30 @@ class _Totals:
 
 
 def _double(features: Tensor) -> Tensor:
-    """Turn features into float64, on the CPU if their device has none."""
+    """Convert features to float64, on the CPU if their device has no float64."""
     return (features.cpu() if features.device.type == "mps" else features).double()
 
 
 def layer_names(encoder: ConvNeXtV2) -> list[str]:
-    """Name the blocks by their stage and their place in it, both from 1."""
+    """Return the names of the blocks: stage and position in the stage, both from 1."""
     return [f"{i}.{j}" for i, depth in enumerate(encoder.depths, 1) for j in range(1, depth + 1)]
 
 
 def examine_layers(encoder: ConvNeXtV2, images: Tensor) -> list[LayerHealth]:
-    """Compute the figures of every block on whole images, as fine-tuning will see them.
+    """Compute the figures of every block on unmasked images, as in fine-tuning.
 
     Args:
         encoder: The encoder, in evaluation mode.
         images: float32 (N, C, H, W), normalised, on the encoder's device.
 
     Returns:
-        One for each block, from the stem on.
+        The figures of each block, in order.
     """
     totals: list[_Totals] = []
     blocks: list[Block] = []
     with torch.no_grad():
         for part in images.split(_BATCH):
-            for i, (block, x, output) in enumerate(_through(encoder, part)):
+            for i, (block, x, output) in enumerate(_run_blocks(encoder, part)):
                 if i == len(totals):
                     totals.append(_Totals(output.shape[-1]))
                     blocks.append(block)
@@ -161,8 +161,8 @@ def examine_layers(encoder: ConvNeXtV2, images: Tensor) -> list[LayerHealth]:
     return [each.health(name, block) for name, each, block in named]
 
 
-def _through(encoder: ConvNeXtV2, images: Tensor) -> Iterator[tuple[Block, Tensor, Tensor]]:
-    """Yield each block with what goes in and what comes out, (N, H, W, C)."""
+def _run_blocks(encoder: ConvNeXtV2, images: Tensor) -> Iterator[tuple[Block, Tensor, Tensor]]:
+    """Yield each block with its input and its output, (N, H, W, C)."""
     x = images.permute(0, 2, 3, 1)
     for downsample, stage in zip(encoder.downsample_layers, encoder.stages, strict=True):
         x = downsample(x)

@@ -1,15 +1,15 @@
-"""How foreign an image is to a classifier, by the features of the network and by its appearance.
+"""Measure how foreign an image is to a classifier, by network features and by appearance.
 
-Two questions are asked of each image, and the answer that is further out counts:
+Two scores are computed for each image, and the more extreme one counts:
 
-- How far is it from the images that were fitted on? The distance is that of Mahalanobis.
-- Is it more like enlarged parts of these images than like whole ones? Networks find unknown things
-  with few details less remarkable than known ones, so that distance alone passes them. Parts stand
-  for "something else" here, as no foreign images are at hand (compare Tack et al. 2020, arXiv
-  2007.08176). The answer is the logarithm of the ratio of two normal densities.
+- The Mahalanobis distance from the images that were fitted on.
+- The log ratio of two normal densities, of enlarged parts of these images and of whole ones.
+  Unknown things with few details have less extreme features than known ones, so the distance alone
+  misses them. Enlarged parts stand in for foreign images, of which there are none (compare Tack et
+  al. 2020, arXiv 2007.08176).
 
-The features of a network that was trained on few images say little about what it was not trained
-on, which is why simple statistics of the pixels are added to them.
+The features of a network that was trained on few images carry little information about other kinds
+of images. Simple statistics of the pixels are therefore added to them.
 """
 
 from __future__ import annotations
@@ -27,53 +27,54 @@ Doubles = NDArray[np.float64]
 
 _FOLDS = 5
 _FLOOR = 1e-6
-"""The least variance in any direction, as a share of the mean one."""
+"""The minimum variance in any direction, as a share of the mean variance."""
 _MIN_VARIANCE = 1e-12
-"""The least variance if images do not vary at all."""
+"""The minimum variance if images do not vary at all."""
 _PART = 0.3
-"""The side of a part, as a share of the image's."""
+"""The side of a part, as a share of the side of the image."""
 _SEEN_PX = 32
-"""Larger images are thinned to every k-th pixel, so that the cost does not grow with the size."""
+"""Larger images are subsampled to about this side, so that the cost does not grow."""
 _GRID = 4
 _MAX_PAIRS = 6
 """The number of pairs of channels whose correlation is computed."""
 
 
 def appearance(pixels: Tensor) -> Floats:
-    """Describe what images look like: colours, where they are, contrasts and edges.
+    """Describe the appearance of images: colours, their positions, contrasts and edges.
 
     Args:
         pixels: uint8 (N, C, H, W).
 
     Returns:
-        float32 (N, P): mean and deviation of each channel, its means in a grid, the logarithm of
-        the mean difference of neighbours at three scales, and correlations of channels.
+        float32 (N, P): mean and standard deviation of each channel, its means in a grid, the
+        logarithm of the mean difference of neighbours at three scales, and correlations of
+        channels.
     """
     step = max(1, min(pixels.shape[2:]) // _SEEN_PX)
     images = pixels[:, :, ::step, ::step].float() / 255
     centred = images - images.mean((2, 3), keepdim=True)
     deviation = centred.square().mean((2, 3)).sqrt()
-    told = [images.mean((2, 3)), deviation, adaptive_avg_pool2d(images, _GRID).flatten(1)]
+    statistics = [images.mean((2, 3)), deviation, adaptive_avg_pool2d(images, _GRID).flatten(1)]
     for scale in (1, 2, 4):
         at = avg_pool2d(images, scale) if scale > 1 and min(images.shape[2:]) >= scale else images
         for axis in (2, 3):
             edges = at.diff(dim=axis).abs()
             mean = edges.mean((2, 3)) if edges.numel() else at.new_zeros(at.shape[:2])
-            told.append((mean + 1e-3).log())
+            statistics.append((mean + 1e-3).log())
     pairs = torch.triu_indices(images.shape[1], images.shape[1], 1)[:, :_MAX_PAIRS]
     first, second = pairs
     products = (centred[:, first] * centred[:, second]).mean((2, 3))
-    told.append(products / (deviation[:, first] * deviation[:, second] + 1e-3))
-    found: Floats = torch.cat(told, 1).numpy()
+    statistics.append(products / (deviation[:, first] * deviation[:, second] + 1e-3))
+    found: Floats = torch.cat(statistics, 1).numpy()
     return found
 
 
-def parts_of(pixels: Tensor, marks: NDArray[np.int64]) -> Tensor:
-    """Enlarge a part of each image to its size.
+def enlarged_parts(pixels: Tensor, hashes: NDArray[np.int64]) -> Tensor:
+    """Enlarge a random part of each image to the size of the image.
 
     Args:
         pixels: uint8 (N, C, H, W).
-        marks: int64 (N,), a number for each image, which decides on the place of its part.
+        hashes: int64 (N,), a seed for each image, which determines the position of its part.
 
     Returns:
         uint8 (N, C, H, W).
@@ -81,8 +82,8 @@ def parts_of(pixels: Tensor, marks: NDArray[np.int64]) -> Tensor:
     height, width = pixels.shape[2:]
     rows, columns = max(1, round(_PART * height)), max(1, round(_PART * width))
     parts = []
-    for image, mark in zip(pixels, marks.tolist(), strict=True):
-        draw = np.random.default_rng(mark % 2**64)
+    for image, seed in zip(pixels, hashes.tolist(), strict=True):
+        draw = np.random.default_rng(seed % 2**64)
         top, left = draw.integers(0, (height - rows + 1, width - columns + 1)).tolist()
         part = image[None, :, top : top + rows, left : left + columns].float()
         parts.append(interpolate(part, (height, width), mode="bicubic"))
@@ -91,16 +92,16 @@ def parts_of(pixels: Tensor, marks: NDArray[np.int64]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """The fit that says how foreign an image is.
+    """The fitted scores of how foreign an image is.
 
     Attributes:
         centre: float32 (D,), the mean of the features of known images.
-        scale: float32 (D,), their deviation. Features are centred and divided by it.
-        part: float32 (D,), the mean of those of parts, centred and divided likewise.
+        scale: float32 (D,), their standard deviation. Features are centred and divided by it.
+        part: float32 (D,), the mean of the features of parts, centred and divided in the same way.
         known_precision: float32 (D, D), the inverse covariance of known images.
-        part_precision: float32 (D, D), that of parts.
-        usual: float32 (2,), the usual answer to either question for known images.
-        spread: float32 (2,), by how much the answer for the furthest tenth of them is larger.
+        part_precision: float32 (D, D), the inverse covariance of parts.
+        usual: float32 (2,), the median of each score over known images.
+        spread: float32 (2,), the distance from this median to the 90th percentile.
     """
 
     centre: Floats
@@ -112,16 +113,16 @@ class Foreign:
     spread: Floats
 
     def __call__(self, features: Floats) -> Floats:
-        """Return how far out images are, float32 (N,): 0 is usual, and 1 is among the last tenth.
+        """Return how foreign images are, float32 (N,): 0 is the median, 1 the 90th percentile.
 
         Args:
             features: float32 (N, D).
         """
-        found: Floats = ((self.answers(features) - self.usual) / self.spread).max(1)
+        found: Floats = ((self.scores(features) - self.usual) / self.spread).max(1)
         return found
 
-    def answers(self, features: Floats) -> Floats:
-        """Answer both questions, float32 (N, 2).
+    def scores(self, features: Floats) -> Floats:
+        """Compute both scores, float32 (N, 2).
 
         Args:
             features: float32 (N, D).
@@ -134,26 +135,26 @@ class Foreign:
 
 
 def fit_foreign(features: Floats, parts: Floats) -> tuple[Foreign, Floats]:
-    """Fit how foreign images are.
+    """Fit the scores of how foreign images are.
 
     Args:
-        features: float32 (N, D), of known images, at least two.
-        parts: float32 (N, D), of a part of each; see `parts_of`.
+        features: float32 (N, D), the features of known images, at least two.
+        parts: float32 (N, D), the features of a part of each image; see `enlarged_parts`.
 
     Returns:
-        The fit, and how far out each image is by a fit to four fifths of the images that it is not
-        among, float32 (N,). Images are dealt to fifths by turns.
+        The fit, and how foreign each image is, float32 (N,), by five-fold cross-validation. Images
+        are assigned to folds in turn.
     """
     folds = np.arange(len(features)) % min(_FOLDS, len(features))
-    answers = np.empty((len(features), 2), np.float32)
+    scores = np.empty((len(features), 2), np.float32)
     for fold in np.unique(folds):
         here = folds == fold
-        answers[here] = _fit(features[~here], parts[~here]).answers(features[here])
-    usual = np.median(answers, 0)
-    spread = np.quantile(answers, 0.9, 0) - usual
-    spread = np.where(spread > 0, spread, 1).astype(np.float32)  # all alike
+        scores[here] = _fit(features[~here], parts[~here]).scores(features[here])
+    usual = np.median(scores, 0)
+    spread = np.quantile(scores, 0.9, 0) - usual
+    spread = np.where(spread > 0, spread, 1).astype(np.float32)  # scores are all equal
     fitted = replace(_fit(features, parts), usual=usual.astype(np.float32), spread=spread)
-    return fitted, ((answers - fitted.usual) / fitted.spread).max(1)
+    return fitted, ((scores - fitted.usual) / fitted.spread).max(1)
 
 
 def _fit(features: Floats, parts: Floats) -> Foreign:

@@ -1,4 +1,4 @@
-"""Pictures for people to look at, from uint8 pixels."""
+"""Make pictures for display from uint8 pixels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from convnextv2.model.tiles import Tiles
 
 MIN_SIDE_PX = 96
-"""Smaller images are enlarged by a whole factor, without smoothing, so that pixels can be seen."""
+"""Smaller images are enlarged by a whole factor, without smoothing, so that pixels are visible."""
 GUTTER_PX = 4
 GREY = 128
 """The level of a masked tile."""
 NOTE_PX = 12
-"""Font size of the note that says which channels are shown."""
+"""Font size of the note on the channels that are shown."""
 GAP_PX = 28
 """Space between neighbouring groups of three."""
 
@@ -52,7 +52,7 @@ def reconstruction_gallery(
     """Make one picture of N images: the input, the masked image and the reconstruction of each.
 
     If there are more than three images, each row holds two of them. If not all channels are shown,
-    a line says which ones are.
+    a line names those that are.
 
     Args:
         pixels: uint8 (N, C, H, W), the input.
@@ -119,8 +119,8 @@ def contact_sheet(images: Sequence[Tensor], titles: Sequence[str]) -> Image.Imag
     return canvas
 
 
-def hide(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> Tensor:
-    """Paint all but the visible tiles of pixels (N, C, H, W) grey."""
+def grey_out(pixels: Tensor, visible: Tensor, grid: tuple[int, int], tile: int) -> Tensor:
+    """Paint all masked tiles of pixels (N, C, H, W) grey."""
     canvas = Tiles(visible, grid).canvas(tile)
     as_last = pixels.permute(0, 2, 3, 1)
     return canvas.paint(canvas.pick(as_last), onto=torch.full_like(as_last, GREY)).permute(

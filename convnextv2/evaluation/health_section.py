@@ -1,4 +1,4 @@
-"""The section of a report that shows the health of a pre-training run, from its records."""
+"""Build the section of a report on the feature health of a pre-training run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Figure = Callable[[Mapping[str, Any]], float]
 """Computes a number from a record; NaN if it has none."""
 
 _DIVERSITY = (0, 0.5)
-"""All values that diversity can have."""
+"""The range of diversity."""
 _LEAD = (
     "Measured on {} fixed images. A layer is a block, counted from the stem. Diversity is the mean "
     "cosine distance of two channels: 0 if all are alike, 0.5 if they are unrelated. Dead channels "
-    "are hardly ever active, saturated ones always the same. The effective rank says how many "
-    "directions a block's outputs fill, as a share of its channels."
+    "are hardly ever active; saturated ones are almost constant. The effective rank is the number "
+    "of directions that a block's outputs fill, as a share of its channels."
 )
 
 
 def health_sections(records: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Make the section of a run's health.
+    """Build the section of a run's feature health.
 
     Args:
         records: The records of the run.
@@ -41,7 +41,7 @@ def health_sections(records: Sequence[Mapping[str, Any]]) -> list[Section]:
         _over_epochs(
             found,
             "Feature diversity",
-            {"mean": _mean_of("diversity"), "lowest": _least_of("diversity")},
+            {"mean": _mean_of("diversity"), "lowest": _min_of("diversity")},
             _number,
             _DIVERSITY,
         ),
@@ -68,7 +68,7 @@ def health_sections(records: Sequence[Mapping[str, Any]]) -> list[Section]:
 
 
 def _warnings(records: Sequence[Mapping[str, Any]]) -> Markup:
-    """List what was warned of, each with its epoch."""
+    """List the warnings, each with its epoch."""
     items = Markup("").join(
         Markup("<li>Epoch {}: {}</li>").format(record["epoch"], line)
         for record in records
@@ -99,7 +99,7 @@ def _by_layer(
 
 
 def _grn(record: Mapping[str, Any]) -> tuple[str, Markup] | None:
-    """Draw GRN's parameters over the layers, as they are at the last examination."""
+    """Draw GRN's parameters over the layers at the last examination."""
     series = [
         Series("|beta|", _points(record["grn_beta"]), "soft"),
         Series("|gamma|", _points(record["grn_gamma"])),
@@ -131,7 +131,7 @@ def _over_epochs(
 
 
 def _mean_of(figure: str) -> Figure:
-    """Return what computes the mean of a figure over the layers of a record."""
+    """Return a function that computes the mean of a figure over the layers of a record."""
 
     def mean(record: Mapping[str, Any]) -> float:
         known = [value for value in record[figure] if value is not None]
@@ -140,13 +140,13 @@ def _mean_of(figure: str) -> Figure:
     return mean
 
 
-def _least_of(figure: str) -> Figure:
-    """Return what finds the least of a figure over the layers of a record."""
+def _min_of(figure: str) -> Figure:
+    """Return a function that computes the minimum of a figure over the layers of a record."""
 
-    def least(record: Mapping[str, Any]) -> float:
+    def lowest(record: Mapping[str, Any]) -> float:
         return min((value for value in record[figure] if value is not None), default=math.nan)
 
-    return least
+    return lowest
 
 
 def _points(values: Sequence[float | None]) -> list[Point]:

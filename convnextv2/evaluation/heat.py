@@ -1,4 +1,4 @@
-"""Pictures of maps that speak for and against something, laid over an image."""
+"""Draw maps of support and opposition over an image, such as class activation maps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 FOR, AGAINST = (240, 110, 0), (20, 90, 230)
 _SHARE = 0.8
-"""Share of the colour where the map is strongest."""
+"""The share of the colour at the strongest point of the map."""
 
 
 def heat_picture(pixels: Tensor, values: Tensor) -> Image.Image:
-    """Lay a map over an image: orange where it is positive, blue where it is negative.
+    """Draw a map over an image: orange where it is positive, blue where it is negative.
 
-    The image is shown in grey, so that its colours are not taken for the map's. The map's largest
-    absolute value has the strongest colour, and 0 has none.
+    The image is shown in grey, so that its colours are not mistaken for those of the map. The
+    largest absolute value of the map has the strongest colour, and 0 has none.
 
     Args:
         pixels: uint8 (C, H, W).

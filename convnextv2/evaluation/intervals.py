@@ -1,9 +1,10 @@
 """Confidence intervals of the figures of a classifier, by the bootstrap over images.
 
 The bootstrap (Efron 1979) draws as many images as there are, with replacement, and computes the
-figures of each draw. The figures follow from how often each pair of target and prediction occurs,
-and drawing images draws these counts from a multinomial distribution. So the counts of all ranks
-are enough, and the intervals do not depend on how images were dealt to ranks.
+figures of each draw. The figures are functions of the counts of each pair of target and prediction,
+and drawing images means drawing these counts from a multinomial distribution. The counts of all
+ranks are therefore sufficient, and the intervals do not depend on the distribution of images over
+ranks.
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ def bootstrap_intervals(evaluation: Evaluation, *, seed: int = 0) -> dict[str, I
 
     Args:
         evaluation: The figures of a classifier.
-        seed: Decides on the draws.
+        seed: The seed of the draws.
 
     Returns:
         The lower and the upper end for top1, top5 (if there is one), balanced_accuracy and
-        macro_f1. An interval of few images may be narrow by chance: that of 100 % is 100 % to
-        100 %.
+        macro_f1. An interval of few images may be too narrow: for 100 %, it is 100 % to 100 %.
     """
     draw, images = np.random.default_rng(seed), evaluation.images
     counts = evaluation.pairs[:, 2]
@@ -47,7 +47,7 @@ def bootstrap_intervals(evaluation: Evaluation, *, seed: int = 0) -> dict[str, I
 
 
 def with_intervals(evaluation: Evaluation) -> Evaluation:
-    """Return a classifier's figures with the 95 % intervals of the main ones."""
+    """Return the figures of a classifier, with 95 % intervals of the main ones."""
     return replace(evaluation, intervals=bootstrap_intervals(evaluation))
 
 
@@ -56,7 +56,7 @@ def figures_of(pairs: NDArray[np.int64], counts: NDArray[np.int64]) -> dict[str,
 
     Args:
         pairs: int64 (P, 2), targets and predictions.
-        counts: int64 (P,), how many images have each pair.
+        counts: int64 (P,), the number of images of each pair.
     """
     classes = int(pairs.max()) + 1
     support, predicted, right = (

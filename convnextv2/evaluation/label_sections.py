@@ -19,7 +19,7 @@ from convnextv2.evaluation.templates import open_template
 from convnextv2.evaluation.thresholds import DEFAULT
 
 _MAX_LABELS = 6
-"""Number of labels whose scores are shown below an image."""
+"""The number of labels whose scores are shown below an image."""
 
 
 class Label(NamedTuple):
@@ -40,7 +40,7 @@ class WrongLabels:
         right: The labels that it has and that were found.
         missed: The labels that it has and that were not found.
         added: The labels that were found and that it does not have.
-        labels: Scores to show: those of all labels above, and the largest others.
+        labels: The scores to show: those of all labels above, and the highest of the others.
     """
 
     image: Image.Image
@@ -62,7 +62,7 @@ class _ClassRow(NamedTuple):
 
 
 def label_headline(evaluation: MultiLabelEvaluation) -> dict[str, str]:
-    """Return the main figures for the top of a page, ready to print, by label."""
+    """Return the main figures for the top of a page, formatted, by label."""
     where = "at its thresholds" if evaluation.fitted else "at 0.5"
     return {
         "mean average precision": f"{evaluation.map_macro:.1%}",
@@ -152,7 +152,7 @@ def wrong_labels(
     def named(chosen: NDArray[np.bool_]) -> list[str]:
         return [names[k] for k in np.flatnonzero(chosen).tolist()]
 
-    # Sorted by whether a label matters, then by its score.
+    # Labels that the image has or was given come first, then the others, each by score.
     order = np.lexsort((-probs, ~(has | found)))[: max(_MAX_LABELS, int((has | found).sum()))]
     labels = [Label(names[k], float(probs[k]), bool(has[k])) for k in order.tolist()]
     return WrongLabels(

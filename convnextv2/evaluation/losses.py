@@ -1,7 +1,7 @@
 """Classification losses: pure functions of logits and targets.
 
-Which of them the knob `loss` means is decided in `tasks.classification.goal` and
-`tasks.multi_label.goal`. The losses of a teacher are in `distillation.losses`.
+The knob `loss` chooses among them in `tasks.classification.goal` and `tasks.multi_label.goal`. The
+losses of distillation are in `distillation.losses`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def cross_entropy(
         targets = targets.to(logits.dtype)
     if class_weights is None:
         return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction=reduction)
-    # torch's own `weight` divides by the sum of the weights for indices, but by N for soft targets,
-    # and smooths in proportion to the weights, so that a rare class draws in all the others.
+    # The argument `weight` of PyTorch divides by the sum of the weights for indices, but by N for
+    # soft targets, and it weights the smoothing too, so that rare classes get more of it.
     each = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
     return _reduced(each * weights_of(targets, class_weights), reduction)
 
@@ -50,7 +50,7 @@ def weights_of(targets: Tensor, class_weights: Tensor) -> Tensor:
         targets: int64 (N,), or float (N, K) with a distribution in each row, before smoothing.
         class_weights: (K,), the weight of an image of each class.
     """
-    if targets.is_floating_point():  # a matrix product would be of low precision in autocast
+    if targets.is_floating_point():  # a matrix product would have low precision in autocast
         return (targets.to(class_weights.dtype) * class_weights).sum(-1)
     return class_weights[targets]
 
@@ -88,7 +88,7 @@ def asymmetric_single_label(logits: Tensor, targets: Tensor, smoothing: float = 
 
     It is a cross entropy in which the terms of the wrong classes are focused by p^4 and the term of
     the right class by 1 - p. Source: Ridnik et al. 2021, arXiv 2009.14119. Arguments and result are
-    those of `cross_entropy`. If targets are soft, the largest one counts.
+    those of `cross_entropy`. For soft targets, the class of the largest target is used.
     """
     logits = _at_least_float32(logits)
     if targets.is_floating_point():
@@ -161,8 +161,8 @@ def known_asymmetric(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the asymmetric loss over the labels that are known, as the mean over the images.
 
     The terms of an image are added: -(1 - p) log p for a label that it has, and
-    -p_m^4 log(1 - p_m) with p_m = max(p - 0.05, 0) for one that it does not have. The authors add
-    the images up too, which makes the gradient grow with the batch. Source: Ridnik et al. 2021,
+    -p_m^4 log(1 - p_m) with p_m = max(p - 0.05, 0) for one that it does not have. The authors also
+    add up the images, so that the gradient grows with the batch. Source: Ridnik et al. 2021,
     arXiv 2009.14119. Arguments and result are those of `known_binary_cross_entropy`.
     """
     logits = _at_least_float32(logits)
@@ -176,7 +176,7 @@ def known_asymmetric(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _known_shares(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which labels are known (1 or 0), and their shares with 0 for what is unknown."""
+    """Return which labels are known (1 or 0), and the targets with 0 for unknown labels."""
     is_known = targets >= 0  # False for NaN
     shares = targets.to(logits.dtype).masked_fill(~is_known, 0)
     return is_known.to(logits.dtype), shares

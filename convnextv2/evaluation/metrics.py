@@ -1,9 +1,8 @@
-"""Figures of a classifier, from counts that add up over batches and ranks.
+"""Figures of a classifier, from counts that are added over batches and ranks.
 
 `count` turns predictions into `Counts`. The counts of different images are added, and `summarise`
-turns the sum into an `Evaluation`. So every image has the same weight, wherever it was counted. A
-new figure also belongs to `verbs.answers.validated`, and to `tasks.classification.goal` if runs log
-it.
+turns the sum into an `Evaluation`. Every image thus has the same weight, on any rank. A new figure
+must also be added to `verbs.answers.validated`, and to `tasks.classification.goal` if runs log it.
 
 Confusions are counted only for the pairs of classes that occur. A matrix of all pairs would take
 3.6 GiB for the 21,841 classes of ImageNet-22K, while there are never more pairs than images.
@@ -26,7 +25,7 @@ from convnextv2.errors import DataError
 from convnextv2.evaluation.unknown import Coverage
 
 MAX_CLASSES_IN_JSON = 2_000
-"""Up to this many classes, JSON holds the matrix of all pairs; above, only pairs that occur."""
+"""Up to this many classes, JSON has the matrix of all pairs, otherwise only pairs that occur."""
 
 BINS = 15
 """Bins of equal width for the calibration error (Guo et al. 2017, arXiv 1706.04599)."""
@@ -37,7 +36,7 @@ class Evaluation:
     """The figures of a classifier of K classes on a set of labelled images.
 
     Shares are from 0 to 1. The macro averages are means over the classes that occur as target or
-    prediction. Undefined values count as 0, as in scikit-learn. `evaluation.page` shows them.
+    prediction. Undefined values count as 0, as in scikit-learn.
 
     Attributes:
         balanced_accuracy: The mean recall over the classes that occur as target, so that a rare
@@ -54,7 +53,7 @@ class Evaluation:
             confidence; NaN in an empty bin.
         intervals: The 95 % intervals of the main figures, if they were computed; see
             `evaluation.intervals`.
-        unknown: How the "unknown" answer fares, if that was measured.
+        unknown: The figures of the "unknown" answer, if they were measured.
     """
 
     images: int
@@ -88,7 +87,7 @@ class Evaluation:
 
         Returns:
             The attributes by name. Up to `MAX_CLASSES_IN_JSON` classes, `confusion` replaces
-            `pairs`. `intervals` and `unknown` are there if they were measured.
+            `pairs`. `intervals` and `unknown` are present if they were measured.
         """
         figures = dict(vars(self))
         del figures["unknown"], figures["intervals"]
@@ -102,10 +101,10 @@ class Evaluation:
                 named.get(name, name): self.confusion if name == "pairs" else value
                 for name, value in figures.items()
             }
-        return {name: _plain(value) for name, value in figures.items()}
+        return {name: json_types(value) for name, value in figures.items()}
 
     def table(self) -> str:
-        """Write the main figures as lines of plain text."""
+        """Return the main figures as lines of plain text."""
         rows = [("images", f"{self.images:,}", ""), ("top-1", f"{self.top1:.2%}", "top1")]
         if self.top5 is not None:
             rows.append(("top-5", f"{self.top5:.2%}", "top5"))
@@ -123,7 +122,7 @@ class Evaluation:
         )
 
     def _interval(self, name: str) -> str:
-        """Write the interval of a figure, if there is one."""
+        """Return the interval of a figure as text; empty if there is none."""
         if self.intervals is None or name not in self.intervals:
             return ""
         low, high = self.intervals[name]
@@ -153,7 +152,7 @@ class Counts:
 def count(
     targets: Tensor, classes: Tensor, confidences: Tensor, loss_sum: float, num_classes: int
 ) -> Counts:
-    """Count some images.
+    """Count the predictions for some images.
 
     Args:
         targets: int64 (N,).
@@ -191,7 +190,7 @@ def merge_pairs(pairs: Tensor) -> Tensor:
 
 
 def add_over_ranks(counts: Counts, place: Place) -> Counts:
-    """Add the counts of all ranks. Every rank gets the sum.
+    """Add the counts of all ranks. Every rank returns the sum.
 
     Args:
         counts: The counts of this rank.
@@ -202,7 +201,7 @@ def add_over_ranks(counts: Counts, place: Place) -> Counts:
     lengths = torch.zeros(place.world_size, dtype=torch.int64)
     lengths[place.rank] = len(counts.pairs)
     lengths = place.sum(lengths)
-    # Each rank writes its pairs into a part of its own, so the sum holds the pairs of all ranks.
+    # Each rank writes its pairs into its own rows, so the sum contains the pairs of all ranks.
     first = int(lengths[: place.rank].sum())
     everyones = torch.zeros(int(lengths.sum()), 2, dtype=torch.int64)
     everyones[first : first + len(counts.pairs)] = counts.pairs
@@ -211,7 +210,7 @@ def add_over_ranks(counts: Counts, place: Place) -> Counts:
 
 
 def summarise(counts: Counts, num_classes: int) -> Evaluation:
-    """Compute the figures that follow from a sum of counts.
+    """Compute the figures from a sum of counts.
 
     Raises:
         DataError: No image was counted.
@@ -263,9 +262,12 @@ def summarise(counts: Counts, num_classes: int) -> Evaluation:
     )
 
 
-def _plain(value: Any) -> Any:
+def json_types(value: Any) -> Any:
+    """Convert a value to JSON types: lists for arrays and tuples, None for NaN and infinity."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: json_types(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_types(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -88,8 +88,8 @@ def score_labels(
     Raises:
         DataError: Images have labels of another number of classes.
     """
-    # Every rank writes the rows of its own images, and the others add zeros. So the sum holds each
-    # logit bit for bit, in the same order on any number of ranks.
+    # Each rank writes the rows of its own images, and the others add zeros. The sum thus has the
+    # exact logits, in the same order on any number of ranks.
     logits = torch.zeros(images, num_classes)
     targets = torch.zeros(images, num_classes, dtype=torch.int64)
     seen = torch.zeros(images, dtype=torch.int64)
@@ -102,7 +102,7 @@ def score_labels(
                     f"of the model's {num_classes} classes. Give a table with several labels for "
                     "each image."
                 )
-            # Results stay on the device until the end, so that no batch waits for the last one.
+            # Results stay on the device, so that the host does not wait after each batch.
             scores = logits_fn(to_images(batch.pixels)).float()
             parts.append((batch.indices.clone(), scores, batch.targets.clone()))
     for indices, scores, labels in parts:

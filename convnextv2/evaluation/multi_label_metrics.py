@@ -1,7 +1,7 @@
 """Figures of a model that gives an image any number of labels.
 
 They are computed from the scores of all images at once, which every rank has, so they do not depend
-on the number of ranks. Labels that are unknown count nowhere.
+on the number of ranks. Unknown labels do not count in any figure.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnextv2.errors import DataError
+from convnextv2.evaluation.metrics import json_types
 from convnextv2.evaluation.thresholds import DEFAULT
 
 
 @dataclass(frozen=True, eq=False)
 class LabelFigures:
-    """The figures that follow from labels above a threshold.
+    """The figures of the labels above a threshold.
 
     Shares are from 0 to 1. Undefined values count as 0, as in scikit-learn.
 
@@ -105,10 +106,10 @@ class MultiLabelEvaluation:
         for name in ("at_half", "fitted"):
             part = found[name]
             found[name] = None if part is None else dict(vars(part))
-        return {name: _plain(value) for name, value in found.items()}
+        return {name: json_types(value) for name, value in found.items()}
 
     def table(self) -> str:
-        """Write the main figures as lines of plain text."""
+        """Return the main figures as lines of plain text."""
         rows = [
             ("images", f"{self.images:,}"),
             ("mAP (macro)", f"{self.map_macro:.2%}"),
@@ -147,8 +148,8 @@ def summarise_labels(
         targets: int8 (N, K): 1, 0, or -1 for unknown.
         loss: The mean loss.
         thresholds: A threshold for each class; empty for none.
-        scores: float32 (N, K), what images are ranked by; default `probs`. Logits tell apart what
-            is the same as a probability.
+        scores: float32 (N, K), the scores for ranking images; default `probs`. Logits can differ
+            where probabilities are equal in float32.
 
     Raises:
         DataError: There is no image.
@@ -183,7 +184,7 @@ def average_precision(scores: NDArray[Any], targets: NDArray[np.int8]) -> float:
     """Compute the average precision: the sum of (R_n - R_(n-1)) P_n over the distinct scores.
 
     Args:
-        scores: float (N,), larger for what is more likely to be 1.
+        scores: float (N,), higher for images that are more likely to have the label.
         targets: int8 (N,): 1, 0, or -1 for unknown.
 
     Returns:
@@ -233,13 +234,3 @@ def label_figures(found: NDArray[np.bool_], targets: NDArray[np.int8]) -> LabelF
 def _mean(values: NDArray[Any]) -> float:
     """Return the mean; NaN if there is nothing."""
     return float(values.mean()) if len(values) else math.nan
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Pictures of label maps: a colour for each class, laid over the image or by themselves."""
+"""Draw label maps: a colour for each class, over the image or by itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 _TURN = 0.618033988749895  # of a circle: the golden ratio keeps neighbours apart
 _LEVELS = ((0.85, 0.95), (0.55, 0.8), (0.95, 0.65))  # saturation and value
 _SHARE = 0.55
-"""Share of the class's colour in an overlay."""
+"""The share of the class's colour in an overlay."""
 
 
 def class_colours(count: int) -> NDArray[np.uint8]:
-    """Choose a colour for each class, the same ones in every picture of this package.
+    """Return a colour for each class, the same in every picture of this package.
 
     Args:
         count: Number of classes.
@@ -35,12 +35,12 @@ def class_colours(count: int) -> NDArray[np.uint8]:
 
 
 def overlay(pixels: Tensor, classes: Tensor, count: int) -> Image.Image:
-    """Lay the colours of classes over an image.
+    """Draw the colours of classes over an image.
 
     Args:
-        pixels: uint8 (C, H, W). Three channels are shown as RGB; of others, see
+        pixels: uint8 (C, H, W). Three channels are shown as RGB; for other numbers, see
             `gallery.to_picture`.
-        classes: Integers (H, W). Pixels with a negative one stay as they are, but darker.
+        classes: Integers (H, W). Pixels with a negative value are only darkened.
         count: Number of classes.
     """
     shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)

@@ -1,7 +1,7 @@
-"""The report of a run: a single HTML file that opens offline.
+"""Build the report of a run: a single HTML file that opens offline.
 
-Pictures are data URIs, and charts are inline SVG. `build_page` makes the HTML, and `write_page`
-writes the run's report.html. What is on the page is decided by each task, for example in
+Pictures are data URIs, and charts are inline SVG. `build_page` returns the HTML, and `write_page`
+writes the file. The content of the page is chosen by each task, for example in
 `tasks.classification.report`.
 """
 
@@ -46,10 +46,10 @@ _MAIN = {
     "balanced accuracy": "balanced_accuracy",
     "macro F1": "macro_f1",
 }
-"""The page begins with these figures: each label, and the name in an `Evaluation`."""
+"""The figures at the top of the page: label -> name in an `Evaluation`."""
 _WORDS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 PNG_PIXELS = 300_000
-"""Larger pictures become JPEG, so that the file stays small enough to send."""
+"""Pictures with more pixels are JPEG, so that the file stays small."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Section:
     """A section that a task adds to the page.
 
     Attributes:
-        anchor: Its name in addresses.
+        anchor: Its id, for links.
         title: Its heading.
         content: Its HTML.
     """
@@ -114,28 +114,24 @@ def build_page(
 
     Args:
         run_title: The title of the page.
-        summary: Headline figures by label, ready to print ("parameters": "3.4 M"). They follow the
+        summary: Headline figures by label, formatted ("parameters": "3.4 M"). They follow the
             figures of the evaluation.
         recipe: Knobs and values.
         metrics: The records of training, from metrics.jsonl.
         evaluation: The figures of the classifier; None without a classifier.
         class_names: The names of the classifier's classes.
-        examples: Images with predictions. Right and wrong ones are shown apart, the most confident
-            mistakes first.
+        examples: Images with predictions. Wrong and right ones are shown in separate groups, the
+            most confident mistakes first.
         sections: Further sections, which follow the gallery.
         gallery: The picture that `reconstruction_gallery` makes.
         pretrain_metrics: The records of pre-training.
-        next_steps: Commands, and what each is good for.
+        next_steps: Commands, each with its purpose.
         channels: The number of channels of the images, for a note if not all are shown.
         class_counts: The number of training images of each class; empty if it is unknown.
-        balance: Sentences about how frequent the classes are.
+        balance: Sentences about the frequencies of the classes.
     """
     page = open_template(__package__, "page.html.jinja")
     names = _all_names(class_names, evaluation)
-    wrong = [
-        example for example in examples if example.target not in (None, example.predictions[0][0])
-    ]
-    wrong.sort(key=lambda example: -example.predictions[0][1])
     return page.render(
         title=run_title,
         figures=_headline(evaluation, summary),
@@ -157,20 +153,7 @@ def build_page(
         frame=(LEFT, RIGHT, TOP, BOTTOM),
         groups=[
             (title, lead, [(example, thumbnail(example.image)) for example in group])
-            for title, lead, group in (
-                ("Wrong", "The most confident mistakes come first.", wrong),
-                (
-                    "Right",
-                    "",
-                    [
-                        e
-                        for e in examples
-                        if e.target is not None and e.target == e.predictions[0][0]
-                    ],
-                ),
-                ("Predictions", "", [e for e in examples if e.target is None]),
-            )
-            if group
+            for title, lead, group in _grouped(examples)
         ],
         recipe={key: readable(value) for key, value in recipe.items()},
         next_steps=next_steps,
@@ -178,6 +161,29 @@ def build_page(
         percent=percent,
         undefined=math.isnan,
     )
+
+
+def _grouped(examples: Sequence[Example]) -> list[tuple[str, str, list[Example]]]:
+    """Group examples into wrong, right and unlabelled ones.
+
+    Returns:
+        The title, an introduction, and the examples of each group that is not empty.
+    """
+    wrong, right, unlabelled = [], [], []
+    for example in examples:
+        if example.target is None:
+            unlabelled.append(example)
+        elif example.target == example.predictions[0][0]:
+            right.append(example)
+        else:
+            wrong.append(example)
+    wrong.sort(key=lambda example: -example.predictions[0][1])
+    groups = [
+        ("Wrong", "The most confident mistakes come first.", wrong),
+        ("Right", "", right),
+        ("Predictions", "", unlabelled),
+    ]
+    return [group for group in groups if group[2]]
 
 
 def _headline(evaluation: Evaluation | None, summary: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -256,13 +262,13 @@ def _accuracy_chart(
 def _validation_chart(
     heading: str, series: Sequence[Series], best: tuple[float, float]
 ) -> tuple[str, Markup]:
-    """Draw shares over the epochs, and mark the best one. Returns the heading and the chart."""
+    """Draw shares over the epochs with a mark at the best, and return heading and chart."""
     mark = best, f"best {best[1]:.1%}, epoch {best[0]:g}"
     return heading, line_chart(series, title=heading, y_format=percent, mark=mark)
 
 
 def _probe_chart(records: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Draw what probes found during pre-training; None if there were none."""
+    """Draw the results of probes during pre-training; None if there were none."""
     series = [
         Series("commonest", _points(records, "commonest"), "soft"),
         Series("neighbours", _points(records, "knn"), "soft"),
@@ -311,7 +317,7 @@ def _class_rows(
 
 
 def _all_names(class_names: Sequence[str], evaluation: Evaluation | None) -> list[str]:
-    """Name every class of the model. A class without a name gets its number."""
+    """Return the name of every class of the model. A class without a name gets its number."""
     count = len(evaluation.support) if evaluation else len(class_names)
     return [class_names[i] if i < len(class_names) else str(i) for i in range(count)]
 

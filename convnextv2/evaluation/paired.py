@@ -1,8 +1,8 @@
 """Paired comparison of two classifiers on the same images.
 
-What two classifiers both get right, or both get wrong, says nothing about which of them is better.
-Pairing removes it, so that much smaller differences can be told from chance than by comparing two
-accuracies with their own errors.
+Images that both classifiers get right, or both get wrong, contain no information about which of
+them is better. Pairing removes these images, so that much smaller differences are significant than
+in a comparison of two accuracies with separate errors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 10_000
-"""Draws of the bootstrap."""
+"""The number of draws of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """The accuracy of the classifier less that of the reference."""
+        """The accuracy of the classifier minus that of the reference."""
         return (self.gained - self.lost) / self.images
 
 
@@ -46,9 +46,9 @@ def compare_hits(hits: NDArray[np.bool_], reference: NDArray[np.bool_], seed: in
     """Compare a classifier with a reference.
 
     Args:
-        hits: bool (N,), which images the classifier gets right; N > 0.
-        reference: bool (N,), which images the reference gets right.
-        seed: Seeds the bootstrap.
+        hits: bool (N,), True for images that the classifier gets right; N > 0.
+        reference: bool (N,), True for images that the reference gets right.
+        seed: The seed of the bootstrap.
     """
     gained, lost = int((hits & ~reference).sum()), int((reference & ~hits).sum())
     return Paired(
@@ -63,18 +63,18 @@ def compare_hits(hits: NDArray[np.bool_], reference: NDArray[np.bool_], seed: in
 def mcnemar(gained: int, lost: int) -> float:
     """Compute the two-sided p-value of McNemar's exact test.
 
-    If both classifiers were equally good, each of the images on which they differ would be gained
-    or lost by the toss of a coin (McNemar 1947).
+    If both classifiers were equally good, each image on which they differ would be gained or lost
+    with probability 1/2 (McNemar 1947).
 
     Args:
-        gained: Images that only the one gets right.
-        lost: Images that only the other gets right.
+        gained: Images that only the first classifier gets right.
+        lost: Images that only the second one gets right.
     """
-    tosses, fewer = gained + lost, min(gained, lost)
-    log_half = -tosses * math.log(2)
+    count, fewer = gained + lost, min(gained, lost)
+    log_half = -count * math.log(2)
     tail = sum(
         math.exp(
-            math.lgamma(tosses + 1) - math.lgamma(k + 1) - math.lgamma(tosses - k + 1) + log_half
+            math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) + log_half
         )
         for k in range(fewer + 1)
     )
@@ -84,13 +84,13 @@ def mcnemar(gained: int, lost: int) -> float:
 def bootstrap_interval(images: int, gained: int, lost: int, seed: int) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two accuracies, by the bootstrap over images.
 
-    Drawing images with replacement is a multinomial draw of how many are gained, lost or neither.
+    Drawing images with replacement is a multinomial draw of the numbers gained, lost and neither.
 
     Args:
         images: The number of images.
-        gained: Images that only the one gets right.
-        lost: Images that only the other gets right.
-        seed: Seeds the draws.
+        gained: Images that only the first classifier gets right.
+        lost: Images that only the second one gets right.
+        seed: The seed of the draws.
     """
     shares = np.array([gained, lost, images - gained - lost]) / images
     drawn = np.random.default_rng(seed).multinomial(images, shares, size=DRAWS)

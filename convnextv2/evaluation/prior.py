@@ -1,8 +1,9 @@
-"""For which frequencies of the classes probabilities hold, and how to convert them to others.
+"""The class prior of a classifier's probabilities, and conversion to other priors.
 
 A classifier that was trained on frequent and rare classes prefers the frequent ones. Its
-probabilities hold where classes are as frequent as in training, and nowhere else. These shares are
-the prior. If it is known, Bayes' rule converts the probabilities to any other.
+probabilities are correct only for images whose classes are as frequent as in training. These
+frequencies are the prior. If it is known, Bayes' rule converts the probabilities to any other
+prior.
 
 The arrays have one entry for each row of the head. A row without training images has a share of 0.
 """
@@ -29,8 +30,8 @@ Array = NDArray[np.float64]
 def log_prior(shares: Array) -> Array:
     """Return the logarithm of the shares of the classes.
 
-    A class without images gets the largest of them: whatever is added to or subtracted from logits
-    must not raise it above the others.
+    A class without images gets the largest of them, so that a shift of the logits by these numbers
+    never raises it above the other classes.
     """
     logs: Array = np.log(np.where(shares > 0, shares, shares.max()))
     return logs
@@ -42,7 +43,7 @@ def check_has_prior(kind: str, prior: Prior, name: str) -> None:
     Args:
         kind: The kind of the weights.
         prior: See `prior_shift`.
-        name: What the weights are called in messages.
+        name: The name of the weights in messages.
 
     Raises:
         CheckpointError: The model is of a kind that has no prior.
@@ -60,23 +61,23 @@ def check_has_prior(kind: str, prior: Prior, name: str) -> None:
 
 
 def prior_shift(balance: Mapping[str, Any], prior: Prior, name: str) -> Array:
-    """Return what to add to logits so that probabilities hold for another prior.
+    """Return the numbers to add to logits so that probabilities are correct for another prior.
 
     The rule follows from Bayes: f + log(new prior) - log(prior of training). "balanced" is logit
     adjustment after training (Menon et al. 2021, arXiv 2007.07314).
 
     Args:
-        balance: What the weights tell; see `Description.balance`.
+        balance: The balance in the description of the weights; see `Description.balance`.
         prior: "natural" for classes as frequent as in the training images; "balanced" for classes
             of equal frequency; or a number tau, which subtracts tau times the logarithm of the
             prior (1 is "balanced", 0 changes nothing); "trained" changes nothing.
-        name: What the weights are called in messages.
+        name: The name of the weights in messages.
 
     Returns:
         float64 (K,).
 
     Raises:
-        CheckpointError: The weights do not tell how often classes occurred.
+        CheckpointError: The class frequencies of the training are unknown.
     """
     if not balance:
         raise CheckpointError(
@@ -112,19 +113,19 @@ def shifted(balance: Mapping[str, Any], prior: Prior) -> dict[str, Any]:
 
 
 def use_prior(model: ConvNeXtV2, description: Description, prior: Prior, name: str) -> Description:
-    """Change the bias of a classifier's head so that its probabilities hold for another prior.
+    """Change the bias of a classifier's head so that its probabilities have another prior.
 
     Args:
         model: The classifier, which is changed.
         description: Its description.
         prior: See `prior_shift`.
-        name: What the weights are called in messages.
+        name: The name of the weights in messages.
 
     Returns:
         The description of the changed classifier.
 
     Raises:
-        CheckpointError: The weights do not tell how often classes occurred.
+        CheckpointError: The class frequencies of the training are unknown.
     """
     if prior == "trained":
         return description
@@ -137,7 +138,7 @@ def use_prior(model: ConvNeXtV2, description: Description, prior: Prior, name: s
 
 
 def image_shares(balance: Mapping[str, Any], targets: NDArray[np.int64]) -> Array | None:
-    """Weigh images so that their classes have the frequencies for which probabilities hold.
+    """Return weights of images that give their classes the frequencies of the prior.
 
     Args:
         balance: See `Description.balance`.
@@ -154,7 +155,7 @@ def image_shares(balance: Mapping[str, Any], targets: NDArray[np.int64]) -> Arra
 
 
 def prior_json(prior: Array, counts: Sequence[int]) -> str | list[float]:
-    """Write a prior as a word if there is one for it."""
+    """Return a prior in its JSON form: "natural", "balanced", or a list of shares."""
     natural = class_shares(np.array(counts))
     if np.allclose(prior, natural, rtol=1e-6):
         return "natural"
@@ -164,7 +165,7 @@ def prior_json(prior: Array, counts: Sequence[int]) -> str | list[float]:
 
 
 def prior_of(balance: Mapping[str, Any]) -> Array:
-    """Return the shares of the classes for which probabilities hold, float64 (K,) with sum 1.
+    """Return the prior as the shares of the classes, float64 (K,) with sum 1.
 
     Args:
         balance: See `Description.balance`; not empty.
@@ -177,7 +178,7 @@ def prior_of(balance: Mapping[str, Any]) -> Array:
 
 
 def meaning(balance: Mapping[str, Any]) -> str:
-    """Say for which frequencies of the classes probabilities hold, as a sentence.
+    """Return a sentence about the prior of the probabilities.
 
     Args:
         balance: See `Description.balance`; not empty.

@@ -1,7 +1,7 @@
-"""Probes: how well the classes can be told apart by frozen features.
+"""Probes: measure how well frozen features separate the classes.
 
-Neither probe changes the encoder. The nearest neighbours need no training at all, so they say what
-the features themselves hold; the linear probe says what one layer can read from them.
+Neither probe changes the encoder. Nearest neighbours need no training, so they measure the features
+as they are. The linear probe measures what one trained layer can extract from them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TEMPERATURE = 0.07
-"""Neighbours weigh exp(cosine similarity / TEMPERATURE), as in DINO (arXiv 2104.14294)."""
+"""The vote of a neighbour has the weight exp(cosine similarity / TEMPERATURE), as in DINO (arXiv
+2104.14294)."""
 L2 = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Strengths of regularisation among which the linear probe chooses."""
+"""The strengths of regularisation that the linear probe tries."""
 _FOLDS = 5
 _MAX_SIMILARITIES = 1 << 24
-"""The number of similarities that are in memory at once."""
+"""The largest number of similarities in memory at once."""
 
 
 class Probed(NamedTuple):
@@ -28,7 +29,7 @@ class Probed(NamedTuple):
         knn: The accuracy of the nearest neighbours.
         linear: The accuracy of the linear probe.
         l2: Its strength of regularisation.
-        commonest: The share of the most frequent class, which a guess would reach.
+        commonest: The share of the most frequent class, the accuracy of a constant guess.
         training_images: The number of training images.
         validation_images: The number of validation images.
     """
@@ -44,13 +45,13 @@ class Probed(NamedTuple):
 def probe_features(
     features: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, *, classes: int, k: int
 ) -> Probed:
-    """Measure by both probes how well classes can be told apart.
+    """Measure by both probes how well features separate the classes.
 
     Args:
         features: float32 (N, D), of the training images.
         labels: int64 (N,).
         queries: float32 (M, D), of the validation images.
-        truth: int64 (M,), their classes.
+        truth: int64 (M,), the classes of the validation images.
         classes: The number of classes.
         k: The number of neighbours; all images if there are fewer.
     """

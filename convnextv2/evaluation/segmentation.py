@@ -1,7 +1,7 @@
-"""Figures of a segmentor, from counts of pixels that add up over images and ranks.
+"""Figures of a segmentor, from counts of pixels that are added over images and ranks.
 
-They are those of MMSegmentation's IoUMetric: intersections and unions are summed over the whole
-data set and then divided, class by class.
+They are those of MMSegmentation's IoUMetric: intersections and unions of each class are summed over
+the whole data set and then divided.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor
 from convnextv2.errors import DataError
 
 _MAX_IN_TABLE = 12
-"""Number of classes whose figures a printed table shows."""
+"""The number of classes in a printed table."""
 _LONGEST_NAME = 32
-"""Number of letters of a name in a printed table."""
+"""The maximum length of a name in a printed table."""
 MAX_PAIRS = 15
-"""Number of confusions that JSON and the page show."""
+"""The number of confusions in JSON and on the page."""
 
 
 def count_pixels(targets: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     """Count pixels by their right class and their predicted class.
 
     Args:
-        targets: Integers (H, W), class indices. Pixels with a negative one are not counted.
+        targets: Integers (H, W), class indices. Pixels with a negative index are not counted.
         predicted: Integers (H, W), class indices.
         num_classes: K.
 
@@ -99,11 +99,11 @@ class SegmentationEvaluation:
 
     @property
     def classes_counted(self) -> int:
-        """The number of classes that the mean IoU is over."""
+        """The number of classes in the mean IoU."""
         return int((~np.isnan(self.iou)).sum())
 
     def figures(self) -> dict[str, float]:
-        """Return what is logged after each epoch."""
+        """Return the main figures by name, for the log."""
         return {
             "miou": self.miou,
             "pixel_accuracy": self.accuracy,
@@ -142,7 +142,7 @@ class SegmentationEvaluation:
         }
 
     def table(self) -> str:
-        """Write the figures as a table for people. The classes with the most pixels come first."""
+        """Return the figures as a table for the terminal, with the most frequent classes first."""
         names = [_short(name) for name in self.class_names]
         width = max(len("class"), *(len(name) for name in names))
         total = self.support.sum()
@@ -164,7 +164,7 @@ class SegmentationEvaluation:
 
 
 def summarise(counts: Tensor, images: int, class_names: tuple[str, ...]) -> SegmentationEvaluation:
-    """Make an evaluation of the counts of all images.
+    """Build the evaluation from the counts of all images.
 
     Raises:
         DataError: No pixel was counted.
@@ -180,7 +180,7 @@ def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _percent(value: float) -> str:
-    """Write a share in percent, or a dash if there is none."""
+    """Return a share in percent, or a dash for NaN."""
     return "–" if math.isnan(value) else f"{value:.2%}"
 
 
@@ -189,7 +189,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _short(name: str) -> str:
-    """Cut a name, such as the lists of synonyms of ADE20K, to the width of a table."""
+    """Shorten a name, such as ADE20K's lists of synonyms, to the width of a table."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 

@@ -19,7 +19,7 @@ from convnextv2.evaluation.segmentation import SegmentationEvaluation
 from convnextv2.evaluation.templates import open_template
 
 _MAX_LABELS = 6
-"""Number of classes that are named below an image."""
+"""The number of classes that are named below an image."""
 _SIDE_PX = 300
 """The longer side of each of the three pictures of an image."""
 
@@ -57,7 +57,7 @@ class SegmentedImage:
 
 
 def segmentation_headline(evaluation: SegmentationEvaluation) -> dict[str, str]:
-    """Return the main figures for the top of a page, ready to print, by label."""
+    """Return the main figures for the top of a page, formatted, by label."""
     return {
         "mean IoU": f"{evaluation.miou:.1%}",
         "pixel accuracy": f"{evaluation.accuracy:.1%}",

@@ -1,8 +1,8 @@
-"""Several right answers for each image, as in "Are we done with ImageNet?" (ReaL).
+"""Accuracy with several right classes per image, as in "Are we done with ImageNet?" (ReaL).
 
-Photographs often show several of the classes, and a class is then as right as the one in the label
-(Beyer et al. 2020, arXiv 2006.07159). The figure is the share of images whose most probable class
-is one of the right ones. Images without any are left out, as there.
+Photographs often show several of the classes, all of which are right answers (Beyer et al. 2020,
+arXiv 2006.07159). The figure is the share of images whose most probable class is one of the right
+ones. Images without a right class are left out, as in ReaL.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from convnextv2.errors import DataError
 from convnextv2.evaluation.evaluate import Predictions
 
 Answers = Mapping[int, frozenset[int]]
-"""The right classes of images, by their index in the source."""
+"""The right classes of each image, by the index of the image in the source."""
 
 
 class SeveralAnswers(NamedTuple):
-    """How often the most probable class is one of the right ones.
+    """The share of images whose most probable class is one of the right ones.
 
     Attributes:
         top1: The share of images.
@@ -41,9 +41,9 @@ def read_answers(path: Path, names: Sequence[str], class_names: Sequence[str]) -
 
     Args:
         path: JSON, an object of lists by the path or the name of the image file, or a list of lists
-            in the order of the names of the files, as ReaL's `real.json` has it; or a CSV file with
-            the columns image and classes, which | separates. Classes are names or numbers.
-        names: The images that are measured.
+            in the order of the names of the files, as in ReaL's `real.json`; or a CSV file with the
+            columns image and classes, with | between classes. Classes are names or numbers.
+        names: The names of the images to measure.
         class_names: The classes of the model.
 
     Raises:
@@ -67,7 +67,7 @@ def read_answers(path: Path, names: Sequence[str], class_names: Sequence[str]) -
 
 
 def read_file_of_answers(path: Path) -> dict[str, list[Any]] | list[list[Any]]:
-    """Read a file of right classes, whichever images they are of.
+    """Read a file of right classes, without matching it with images.
 
     Args:
         path: See `read_answers`.
@@ -93,7 +93,7 @@ def read_file_of_answers(path: Path) -> dict[str, list[Any]] | list[list[Any]]:
 
 
 def measure_answers(predictions: Predictions, answers: Answers, place: Place) -> SeveralAnswers:
-    """Count over all ranks.
+    """Count hits over all ranks.
 
     Args:
         predictions: The predictions of this rank.
@@ -112,7 +112,7 @@ def measure_answers(predictions: Predictions, answers: Answers, place: Place) ->
 
 
 def _rows_of_csv(text: str) -> dict[str, list[str]]:
-    for separator in ",;\t":  # Excel writes semicolons where the comma is for decimals
+    for separator in ",;\t":  # Excel writes semicolons in some countries
         rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         if {"image", "classes"} <= set(rows.fieldnames or ()):
             return {row["image"]: [one for one in row["classes"].split("|") if one] for row in rows}
@@ -136,7 +136,7 @@ def _list(classes: object) -> list[Any]:
 
 
 def _indices(names: Sequence[str]) -> dict[str, int]:
-    """Index images by path, and by file name where that is unique."""
+    """Return the indices of images by path, and by file name if that is unique."""
     times = Counter(Path(name).name for name in names)
     short = {Path(name).name: i for i, name in enumerate(names) if times[Path(name).name] == 1}
     return short | {name: i for i, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""The Jinja templates of pages and of their sections."""
+"""Open the Jinja templates of pages and sections."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jinja2 import Environment, StrictUndefined, Template
 
 @cache
 def open_template(package: str | None, name: str, **names: Any) -> Template:
-    """Open a template in which every value is escaped, and a missing one is an error.
+    """Open a template in which every value is escaped and a missing value is an error.
 
     Args:
-        package: The package that the file lies in.
+        package: The package that contains the file.
         name: The name of the file.
-        **names: Functions and values that the template may use beside its arguments.
+        **names: Functions and values that the template may use, besides its arguments.
     """
     assert package is not None
     environment = Environment(
@@ -27,7 +27,7 @@ def open_template(package: str | None, name: str, **names: Any) -> Template:
 
 
 def readable(value: Any) -> str:
-    """Write the value of a knob for people."""
+    """Return the value of a knob as readable text."""
     if value is None or value == "":
         return "–"
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT = 0.5
-"""The threshold of a class that nothing could be fitted for."""
+"""The threshold of a class without a fitted one."""
 
 MIN_POSITIVES = 10
 """A class with fewer images than this gets the threshold that is best for all classes together."""
@@ -17,9 +17,9 @@ MIN_POSITIVES = 10
 def fit_thresholds(probs: NDArray[np.float32], targets: NDArray[np.int8]) -> list[float]:
     """Choose for each class the threshold with the best F1.
 
-    Candidates lie midway between neighbouring probabilities. Of equally good ones, that nearest to
-    0.5 is taken. A class of few images would fit its noise, so it gets the threshold that is best
-    if the labels of all classes are pooled.
+    Candidates lie midway between neighbouring probabilities. Among equally good ones, the one
+    nearest to 0.5 is chosen. A threshold of few images would fit noise, so a class with few images
+    gets the threshold that is best for the labels of all classes together.
 
     Args:
         probs: float32 (N, K), the probability of each class.
@@ -53,7 +53,7 @@ def best_threshold(probs: NDArray[np.float32], targets: NDArray[np.int8]) -> flo
         return DEFAULT
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(is_positive[order])
-    # A threshold lies below the last of equal scores only.
+    # A threshold cannot lie between equal scores.
     last = np.append(np.flatnonzero(ranked[1:] < ranked[:-1]), len(ranked) - 1)
     f1 = 2 * hits[last] / (last + 1 + positives)
     below = np.append(ranked[1:], 0.0)
@@ -63,7 +63,7 @@ def best_threshold(probs: NDArray[np.float32], targets: NDArray[np.int8]) -> flo
 
 
 def calibrated_thresholds(thresholds: Sequence[float], temperature: float) -> list[float]:
-    """Move thresholds with the probabilities, so that the same labels count.
+    """Convert thresholds to calibrated probabilities, so that the same labels count.
 
     Args:
         thresholds: Thresholds on the sigmoid of logits.

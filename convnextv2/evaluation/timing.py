@@ -1,4 +1,4 @@
-"""Time pieces of work fairly: warm them up, take turns, and report medians with their spread."""
+"""Compare the speed of functions: warm them up, time them in turn, and report medians."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of each repetition of one piece of work."""
+    """The seconds of each run of a function."""
 
     seconds: list[float]
 
@@ -34,22 +34,21 @@ def take_turns(
     works: Mapping[str, Callable[[], object]],
     *,
     seconds: float,
-    least_rounds: int = 5,
+    min_rounds: int = 5,
     device: torch.device | None = None,
 ) -> dict[str, Timing]:
-    """Time pieces of work in rounds, so that other load on the machine affects all of them alike.
+    """Time functions in rounds, so that other load on the machine affects all of them equally.
 
-    Each piece of work first runs twice without being timed, because compilers and allocators need
-    warming up.
+    Each function first runs twice without being timed, to warm up compilers and allocators.
 
     Args:
-        works: The pieces of work by name.
-        seconds: The time after which no new round begins, if there were at least `least_rounds`.
-        least_rounds: The minimum number of rounds.
+        works: The functions by name.
+        seconds: The time after which no new round begins, if there were at least `min_rounds`.
+        min_rounds: The minimum number of rounds.
         device: The accelerator whose queue must be waited for; None for the CPU.
 
     Returns:
-        The timing of each piece of work, by name.
+        The timing of each function, by name.
     """
 
     def synchronise() -> None:
@@ -62,7 +61,7 @@ def take_turns(
     found: dict[str, list[float]] = {name: [] for name in works}
     end = time.perf_counter() + seconds
     rounds = 0
-    while rounds < least_rounds or time.perf_counter() < end:
+    while rounds < min_rounds or time.perf_counter() < end:
         for name, work in works.items():
             synchronise()
             start = time.perf_counter()
@@ -74,7 +73,7 @@ def take_turns(
 
 
 def ratio(slow: Timing, fast: Timing) -> tuple[float, float, float]:
-    """Return how many times as fast `fast` is as `slow`: lower quartile, median, upper quartile."""
+    """Return the quartiles (lower, median, upper) of the speed of `fast` relative to `slow`."""
     ratios = [a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)]
     first, middle, third = statistics.quantiles(ratios, n=4)
     return first, middle, third

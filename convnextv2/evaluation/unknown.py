@@ -1,7 +1,7 @@
 """The "unknown" answer of a classifier: classes that cannot be excluded, and foreign images.
 
-It is fitted on labelled images that the model was not trained on, and lies in one file beside the
-weights, or in an artifact. It holds for one model only, which its file names by the SHA-256.
+It is fitted on labelled images that the model was not trained on, and saved in a file beside the
+weights or in an artifact. It is valid for one model, whose SHA-256 is in the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from convnextv2.weights.safetensors import read_tensors, write_tensors
 
 UNKNOWN = "unknown.safetensors"
 KNOWN_SHARE = 0.95
-"""The share of images of the fitted kind that are to count as known; the others are false alarms.
+"""The share of known images that count as known. The others are false alarms.
 
 With fewer than 19 images, none of those that were fitted on counts as foreign."""
 
@@ -33,17 +33,17 @@ _KEY = "unknown"
 _TENSORS = tuple(each.name for each in fields(Foreign))
 
 
-class About(BaseModel):
-    """What an "unknown" answer was fitted for, and its limits.
+class UnknownFacts(BaseModel):
+    """The model and the images of an "unknown" answer, and its limits.
 
     Attributes:
-        unknown: The version of this description.
+        unknown: The version of this form.
         sha256: The SHA-256 of the weights, or of the artifact's model.
         coverage: The share of images whose right class is to be among the possible ones.
         least_probability: The probability from which on a class is possible.
-        farthest: How far out an image that is not foreign may be; see `Foreign`.
-        images: How many images it was fitted on.
-        images_from: Where these came from, in words.
+        farthest: The limit of the score from which on an image is foreign; see `Foreign`.
+        images: The number of images that it was fitted on.
+        images_from: The origin of these images, as text.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -59,23 +59,23 @@ class About(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Unknown:
-    """The fit that says which classes are possible, and whether an image is foreign.
+    """The fitted rules for which classes are possible and which images are foreign.
 
     Attributes:
-        about: What it was fitted for, and its limits.
-        foreign: How far out images are.
+        about: The model and the images that it was fitted for, and its limits.
+        foreign: The score of how foreign an image is.
         fitted: int64 (images,), ascending: the fingerprints of the images that it was fitted on.
     """
 
-    about: About
+    about: UnknownFacts
     foreign: Foreign
     fitted: NDArray[np.int64]
 
     def possible(self, probs: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Say which classes cannot be excluded, bool (N, classes).
+        """Return which classes cannot be excluded, bool (N, classes).
 
-        All of them may be excluded. Then none is as probable as the right class of a known image
-        usually is.
+        If all of them are excluded, none is as probable as the right class of a known image usually
+        is.
 
         Args:
             probs: The probabilities, float32 (N, classes).
@@ -83,32 +83,32 @@ class Unknown:
         return probs >= self.about.least_probability
 
     def foreignness(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Say how foreign images are, float32 (N,). Above 1, an image counts as foreign.
+        """Return how foreign images are, float32 (N,). Above 1, an image counts as foreign.
 
         Args:
             features: float32 (N, D), see `features_of`.
         """
         return self.foreign(features) / np.float32(self.about.farthest)
 
-    def seen(self, marks: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which images it was fitted on, bool (N,), by their fingerprints."""
-        return np.isin(marks, self.fitted)
+    def seen(self, hashes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which images it was fitted on, bool (N,), by their fingerprints."""
+        return np.isin(hashes, self.fitted)
 
     def for_model(self, sha256: str) -> Unknown:
-        """Return the same for a model with another hash, such as the artifact just made."""
+        """Return a copy for a model with another hash, such as a new artifact."""
         return replace(self, about=self.about.model_copy(update={"sha256": sha256}))
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How an "unknown" answer fares on labelled images that it was not fitted on.
+    """The figures of an "unknown" answer on labelled images that it was not fitted on.
 
     Attributes:
-        asked: The coverage that was asked for.
+        asked: The requested coverage.
         covered: The share of images whose right class is among the possible ones.
         images: The number of these images.
         fitted_images: The number of images that it was fitted on.
-        mean_possible: How many classes are possible, on average.
+        mean_possible: The mean number of possible classes.
         none_possible: The share of images for which no class is possible.
         foreign: The share of images that count as foreign.
     """
@@ -122,7 +122,7 @@ class Coverage:
     foreign: float
 
     def line(self) -> str:
-        """Tell people about it."""
+        """Return the figures as a line for the user."""
         return (
             f"Coverage: in {self.covered:.2%} of {self.images:,} images, the right class is among "
             f"the possible ones (asked: {self.asked:.2%}, fitted on {self.fitted_images:,} other "
@@ -136,7 +136,7 @@ def fit_unknown(
     features: NDArray[np.float32],
     parts: NDArray[np.float32],
     targets: NDArray[np.int64],
-    marks: NDArray[np.int64],
+    hashes: NDArray[np.int64],
     *,
     coverage: float,
     sha256: str,
@@ -147,12 +147,12 @@ def fit_unknown(
     Args:
         probs: The probability of the right class of each image, float32 (N,).
         features: float32 (N, D), see `features_of`.
-        parts: float32 (N, D), those of a part of each image, see `parts_of`.
+        parts: float32 (N, D), the features of a part of each image, see `enlarged_parts`.
         targets: int64 (N,), the classes.
-        marks: int64 (N,), see `fingerprints`.
+        hashes: int64 (N,), see `fingerprints`.
         coverage: The share of images whose right class is to be among the possible ones.
         sha256: The SHA-256 of the model.
-        images_from: Where the images come from, in words.
+        images_from: The origin of the images, as text.
 
     Raises:
         DataError: There are too few images for the coverage, or the model returned NaN.
@@ -160,11 +160,11 @@ def fit_unknown(
     check_enough(len(targets), coverage, images_from)
     if not all(np.isfinite(each).all() for each in (probs, features, parts)):
         raise DataError(f"{images_from}: the model returns NaN or infinity for some of them.")
-    # Fits do not depend on the order of the images, and each part has images of all classes.
-    order = np.lexsort((marks, targets))
-    foreign, apart = fit_foreign(features[order], parts[order])
-    farthest = np.sort(apart)[min(rank_of(KNOWN_SHARE, len(apart)), len(apart)) - 1]
-    about = About(
+    # Sorted, so that the fit does not depend on the order, and each fold has images of all classes.
+    order = np.lexsort((hashes, targets))
+    foreign, distances = fit_foreign(features[order], parts[order])
+    farthest = np.sort(distances)[min(rank_of(KNOWN_SHARE, len(distances)), len(distances)) - 1]
+    about = UnknownFacts(
         sha256=sha256,
         coverage=coverage,
         least_probability=least_probability(probs, coverage),
@@ -172,11 +172,11 @@ def fit_unknown(
         images=len(targets),
         images_from=images_from,
     )
-    return Unknown(about, foreign, np.sort(marks))
+    return Unknown(about, foreign, np.sort(hashes))
 
 
 def features_of(embedding: NDArray[np.float32], pixels: Tensor) -> NDArray[np.float32]:
-    """Join what a network and what the pixels say of images, float32 (N, D).
+    """Return the features of images from the network and from the pixels, float32 (N, D).
 
     Args:
         embedding: The pooled and normalised features, float32 (N, E).
@@ -189,10 +189,10 @@ def check_enough(images: int, coverage: float, images_from: str, *, factor: int 
     """Raise DataError if there are too few labelled images to fit a coverage.
 
     Args:
-        images: How many there are.
+        images: The number of images.
         coverage: The coverage.
-        images_from: Where they come from, in words.
-        factor: How many times the least number is needed, as some are kept to test it.
+        images_from: The origin of the images, as text.
+        factor: The factor on the minimum number, since some images are kept for the test.
     """
     needed = max(2, needed_images(coverage)) * factor
     if images < needed:
@@ -203,7 +203,7 @@ def check_enough(images: int, coverage: float, images_from: str, *, factor: int 
 
 
 def fingerprints(pixels: Tensor) -> NDArray[np.int64]:
-    """Return a number for each image by its content, int64 (N,).
+    """Return a hash of the content of each image, int64 (N,).
 
     Args:
         pixels: Images at the model's size, uint8 (N, C, H, W).
@@ -214,7 +214,7 @@ def fingerprints(pixels: Tensor) -> NDArray[np.int64]:
 
 
 def path_beside(weights: Path) -> Path:
-    """Return where the "unknown" answer for weights lies.
+    """Return the path of the "unknown" answer for weights.
 
     Args:
         weights: A weights file, or a folder of the Hub.
@@ -243,7 +243,7 @@ def load_unknown(path: Path) -> Unknown:
     """
     try:
         tensors, metadata = read_tensors(path)
-        about = About.model_validate_json(metadata.get(_KEY, ""))
+        about = UnknownFacts.model_validate_json(metadata.get(_KEY, ""))
         return _checked(about, tensors)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -254,15 +254,15 @@ def load_unknown(path: Path) -> Unknown:
 
 
 def check_fits(unknown: Unknown, embedding: int, channels: int, path: Path) -> None:
-    """Raise CheckpointError if it is about another number of features than a model has."""
+    """Raise CheckpointError if the number of features differs from that of the model."""
     blank = torch.zeros(1, channels, 1, 1, dtype=torch.uint8)
     found, needed = len(unknown.foreign.centre), embedding + appearance(blank).shape[1]
     if found != needed:
         raise _unreadable(path, f"it is about {found} features, and the model has {needed}")
 
 
-def _checked(about: About, tensors: dict[str, Tensor]) -> Unknown:
-    """Put an answer together. Raises ValueError if its parts do not fit each other."""
+def _checked(about: UnknownFacts, tensors: dict[str, Tensor]) -> Unknown:
+    """Build an answer from its parts. Raises ValueError if they do not fit each other."""
     if set(tensors) != {*_TENSORS, "fitted"}:
         raise ValueError(f"expected the tensors {', '.join(_TENSORS)} and fitted")
     fitted, size = tensors.pop("fitted"), len(tensors["centre"])
@@ -287,6 +287,6 @@ def _unreadable(path: Path, why: str) -> CheckpointError:
 
 
 def describe(unknown: Unknown) -> dict[str, Any]:
-    """Return what people and programs are told of an "unknown" answer."""
+    """Return the public facts about an "unknown" answer, as JSON types."""
     about = unknown.about.model_dump()
     return {name: about[name] for name in about if name not in ("unknown", "sha256")}

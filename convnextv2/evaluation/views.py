@@ -1,6 +1,6 @@
-"""Several views of each image at test time: mirrored, and at other scales.
+"""Test-time augmentation: average the probabilities of mirrored and scaled views.
 
-The probabilities of all views are averaged. This costs as many passes as there are views.
+Each view costs a forward pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 def averaged(
     logits_fn: Callable[[Tensor], Tensor], scales: Sequence[float], stride: int
 ) -> Callable[[Tensor], Tensor]:
-    """Make a function to logits whose softmax is the mean of the probabilities of all views.
+    """Return a function from images to logits whose softmax is the mean over all views.
 
     Args:
         logits_fn: Maps images (N, C, H, W) to logits (N, classes).
@@ -32,11 +32,11 @@ def averaged(
 
 
 def views(images: Tensor, scales: Sequence[float], stride: int) -> Iterator[Tensor]:
-    """Yield images at each scale, as they are and mirrored.
+    """Yield images at each scale, unchanged and mirrored.
 
     Args:
         images: (N, C, H, W), of any type if the only scale is 1.
-        scales: The factors by which they are enlarged.
+        scales: The factors by which images are enlarged.
         stride: The network's total stride.
     """
     for scale in scales:

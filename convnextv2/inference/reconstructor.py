@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convnextv2.data.chance import stream
 from convnextv2.data.transforms import BatchTransform, EvalTransform
-from convnextv2.evaluation.gallery import hide, to_picture, to_pixels
+from convnextv2.evaluation.gallery import grey_out, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.opened import Weights
@@ -55,7 +55,7 @@ class Reconstructor:
         visible, masked = draw_masks(1, grid, mask_ratio, stream(seed, "reconstruct"))
         with torch.inference_mode():
             made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)
-        return _png(hide(batch, visible, grid, self.model.tile)[0]), _png(made[0])
+        return _png(grey_out(batch, visible, grid, self.model.tile)[0]), _png(made[0])
 
 
 def _png(pixels: Tensor) -> str:

@@ -135,7 +135,7 @@ def measure(work: str, model: str, engine: str, recipe: Recipe, limit_s: float) 
         "inference": _inference,
         "loader": _loader,
     }[work](recipe, model, engine, device)
-    timing = take_turns({work: run}, seconds=limit_s, least_rounds=3, device=device)[work]
+    timing = take_turns({work: run}, seconds=limit_s, min_rounds=3, device=device)[work]
     if device.type == "cpu":
         memory = (peak_memory(os.getpid()) - before) / 2**20
     else:

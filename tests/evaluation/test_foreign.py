@@ -8,8 +8,8 @@ from sklearn.covariance import ledoit_wolf
 
 from convnextv2.evaluation.foreign import (
     appearance,
+    enlarged_parts,
     fit_foreign,
-    parts_of,
     precision,
     shrunk_covariance,
 )
@@ -44,8 +44,8 @@ def test_the_answers_are_those_of_two_normal_densities() -> None:
     at_mean = [first.logpdf(np.zeros(6)), second.logpdf(part_mean)]
     distance = 2 * (at_mean[0] - first.logpdf(scaled[2]))
     ratio = distance - 2 * (at_mean[1] - second.logpdf(scaled[2]))
-    np.testing.assert_allclose(foreign.answers(new), np.stack([distance, ratio], 1), rtol=1e-3)
-    both = (foreign.answers(new) - foreign.usual) / foreign.spread
+    np.testing.assert_allclose(foreign.scores(new), np.stack([distance, ratio], 1), rtol=1e-3)
+    both = (foreign.scores(new) - foreign.usual) / foreign.spread
     np.testing.assert_array_equal(foreign(new), both.max(1))
 
 
@@ -56,7 +56,7 @@ def test_a_fit_never_judges_an_image_that_it_knows() -> None:
     assert np.median(apart) > np.median(foreign(known)) + 0.5
     others = np.arange(60) % 5 != 2
     alone, _ = fit_foreign(known[others], parts[others])
-    expected = (alone.answers(known[~others]) - foreign.usual) / foreign.spread
+    expected = (alone.scores(known[~others]) - foreign.usual) / foreign.spread
     np.testing.assert_allclose(apart[~others], expected.max(1), rtol=1e-4)
 
 
@@ -90,13 +90,13 @@ def test_images_of_any_size_have_a_finite_appearance(size: tuple[int, int]) -> N
     pixels = torch.full((2, 3, *size), 255, dtype=torch.uint8)
     found = appearance(pixels)
     assert found.shape == (2, 75) and np.isfinite(found).all()
-    assert parts_of(pixels, np.array([3, -5])).shape == pixels.shape
+    assert enlarged_parts(pixels, np.array([3, -5])).shape == pixels.shape
 
 
 def test_a_part_is_an_enlarged_piece_that_depends_on_the_image_alone() -> None:
     ramp = torch.arange(40, dtype=torch.uint8).expand(2, 3, 40, 40) * 6
-    both = parts_of(ramp, np.array([7, 8]))
-    again = parts_of(ramp[1:], np.array([8]))
+    both = enlarged_parts(ramp, np.array([7, 8]))
+    again = enlarged_parts(ramp[1:], np.array([8]))
     assert torch.equal(both[1:], again)
     span = both[0, 0].float().max() - both[0, 0].float().min()
     assert 0.2 * 234 < span < 0.4 * 234  # three tenths of the ramp over the whole width

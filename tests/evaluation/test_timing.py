@@ -8,7 +8,7 @@ from convnextv2.evaluation.timing import Timing, ratio, take_turns
 def test_works_take_turns_after_two_calls_that_do_not_count() -> None:
     order: list[str] = []
     timings = take_turns(
-        {name: lambda name=name: order.append(name) for name in "ab"}, seconds=0, least_rounds=3
+        {name: lambda name=name: order.append(name) for name in "ab"}, seconds=0, min_rounds=3
     )
     assert order == ["a", "a", "b", "b", *"ababab"]
     assert [len(timing.seconds) for timing in timings.values()] == [3, 3]

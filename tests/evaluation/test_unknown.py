@@ -53,10 +53,10 @@ def test_the_fit_does_not_depend_on_the_order() -> None:
     draw = np.random.default_rng(1)
     probs = draw.random(50).astype(np.float32)
     rows, parts = draw.normal(size=(2, 50, 3)).astype(np.float32)
-    targets, marks = draw.integers(0, 3, 50), draw.permutation(50)
+    targets, hashes = draw.integers(0, 3, 50), draw.permutation(50)
     shuffled = draw.permutation(50)
     one, other = (
-        fit_unknown(*(each[chosen] for each in (probs, rows, parts, targets, marks)), coverage=0.8,
+        fit_unknown(*(each[chosen] for each in (probs, rows, parts, targets, hashes)), coverage=0.8,
                     sha256=HASH, images_from="made")
         for chosen in (np.arange(50), shuffled)
     )  # fmt: skip
@@ -121,10 +121,10 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path: Path) -> None:
 
 def test_fingerprints_tell_images_apart_whatever_their_place() -> None:
     pixels = torch.randint(0, 256, (5, 3, 8, 9), dtype=torch.uint8)
-    marks = fingerprints(pixels)
-    assert len(set(marks.tolist())) == 5
+    hashes = fingerprints(pixels)
+    assert len(set(hashes.tolist())) == 5
     channels_last = pixels.contiguous(memory_format=torch.channels_last)
-    assert fingerprints(channels_last[[3, 0]]).tolist() == marks[[3, 0]].tolist()
+    assert fingerprints(channels_last[[3, 0]]).tolist() == hashes[[3, 0]].tolist()
 
 
 def test_weights_of_any_name_have_a_place_for_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from convnextv2.data.transforms import build_preprocessing
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.distributed import Place
 from convnextv2.errors import ArtifactError, DataError, RecipeError, RunError
-from convnextv2.evaluation.foreign import parts_of
+from convnextv2.evaluation.foreign import enlarged_parts
 from convnextv2.evaluation.unknown import (
     Coverage,
     Unknown,
@@ -43,7 +43,7 @@ class _Scored:
         probs: float32 (N, classes).
         features: float32 (N, D), see `unknown.features_of`.
         parts: float32 (N, D), those of a part of each image; no rows if nothing is to be fitted.
-        marks: int64 (N,), see `unknown.fingerprints`.
+        hashes: int64 (N,), see `unknown.fingerprints`.
     """
 
     indices: NDArray[np.int64]
@@ -51,12 +51,12 @@ class _Scored:
     probs: NDArray[np.float32]
     features: NDArray[np.float32]
     parts: NDArray[np.float32]
-    marks: NDArray[np.int64]
+    hashes: NDArray[np.int64]
 
     @property
     def for_fit(self) -> tuple[NDArray[Any], ...]:
         """Return what `fit_unknown` takes."""
-        return self.right, self.features, self.parts, self.targets, self.marks
+        return self.right, self.features, self.parts, self.targets, self.hashes
 
     @property
     def right(self) -> NDArray[np.float32]:
@@ -174,16 +174,16 @@ def _score(
     parts: list[NDArray[np.float32]] = []
     for batch in loader:
         scores, known = scorer(batch.pixels), (batch.targets >= 0).numpy()
-        marks = fingerprints(batch.pixels)
+        hashes = fingerprints(batch.pixels)
         columns.append(
-            tuple(each[known] for each in (batch.indices.numpy(), batch.targets.numpy(), marks))
+            tuple(each[known] for each in (batch.indices.numpy(), batch.targets.numpy(), hashes))
         )
         probs.append(scores.probs[known])
         features.append(features_of(scores.embedding, batch.pixels)[known])
         if with_parts:
-            cut = parts_of(batch.pixels, marks)
+            cut = enlarged_parts(batch.pixels, hashes)
             parts.append(features_of(scorer(cut).embedding, cut)[known])
-    indices, targets, marks = (
+    indices, targets, hashes = (
         np.concatenate([np.empty(0, np.int64), *(each[i] for each in columns)]) for i in range(3)
     )
     nothing = np.empty((0, 0), np.float32)  # a rank may have no image, and knows no width then
@@ -193,7 +193,7 @@ def _score(
         np.concatenate(probs),
         np.concatenate(features) if features else nothing,
         np.concatenate(parts) if parts else nothing,
-        marks,
+        hashes,
     )
 
 
@@ -214,7 +214,7 @@ def _fit(
 
 def _test(unknown: Unknown, scored: _Scored, place: Place, told: str) -> Coverage:
     """Test on the images of all ranks that were not fitted on."""
-    new = ~unknown.seen(scored.marks)
+    new = ~unknown.seen(scored.hashes)
     possible, foreign = unknown.possible(scored.probs[new]), 0
     if new.any():
         foreign = int((unknown.foreignness(scored.features[new]) > 1).sum())

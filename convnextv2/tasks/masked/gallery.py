@@ -15,7 +15,7 @@ from convnextv2.data.storage import Patience
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError
-from convnextv2.evaluation.gallery import hide, reconstruction_gallery, to_pixels
+from convnextv2.evaluation.gallery import grey_out, reconstruction_gallery, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.preprocessing import Preprocessing
 from convnextv2.run import Run
@@ -123,6 +123,6 @@ def reconstruct_source(
     visible, masked = (indices.to(chosen_device) for indices in masks)
     made = model.reconstruct(images, visible, masked)
     reconstructed = to_pixels(made, transform.preprocessing.mean, transform.preprocessing.std).cpu()
-    seen = hide(batch.pixels, visible.cpu(), grid, model.tile)
+    seen = grey_out(batch.pixels, visible.cpu(), grid, model.tile)
     gallery = reconstruction_gallery(batch.pixels, seen, reconstructed)
     return gallery, sorted(loader.skipped)

@@ -15,7 +15,7 @@ from convnextv2.device import to_device
 from convnextv2.distillation.record import with_teacher
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import build_tile_lessons
-from convnextv2.evaluation.gallery import hide
+from convnextv2.evaluation.gallery import grey_out
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.model.fcmae import FCMAE, draw_masks
 from convnextv2.recipe.knobs import Recipe
@@ -88,7 +88,7 @@ class MaskedPretraining:
     def shown(self, batch: Batch, generator: torch.Generator) -> list[Shown]:
         """Return the images of a batch, each beside what its masks leave visible."""
         masks = draw_masks(len(batch.pixels), self._grid, self.recipe.mask_ratio, generator)
-        hidden = hide(batch.pixels, masks[0], self._grid, self.model.tile)
+        hidden = grey_out(batch.pixels, masks[0], self._grid, self.model.tile)
         title = f"{self.recipe.mask_ratio:.0%} masked"
         return [
             Shown(beside(coloured(each), coloured(left)), title)
