@@ -226,9 +226,9 @@ def test_few_classes_have_the_whole_matrix_and_many_the_most_confused_pairs():
     evaluation = evaluation_of(3)
     cells = re.findall(r'<td class="(?:hit|miss)[^>]*>(\d+)</td>', full_report(3))
     assert list(map(int, cells)) == [n for n in evaluation.confusion.flatten().tolist() if n]
-    assert "Rows are what an image shows" in full_report(3)
+    assert "Rows are true classes" in full_report(3)
     many = full_report(21)
-    assert "Rows are what an image shows" not in many
+    assert "Rows are true classes" not in many
     assert 'class="matrix"' not in many and 'class="pairs"' in many
 
 
