@@ -1317,11 +1317,11 @@ def serve(
         max_answer_mb: Largest answer of a detector or a segmentor.
         max_map_pixels: Largest mask or map of classes in an answer. Those of larger images are reduced.
         max_queue: Maximum number of images that wait, over all requests. Further requests are refused.
-        max_batch: Maximum number of images that the model gets at once.
+        max_batch: Maximum number of images that the model scores at once.
         max_delay_ms: Time that the first image of a batch waits for others while the model is idle.
         deadline_s: Maximum time from the last byte of a request to its answer.
-        read_timeout_s: Time allowed to receive a request's head, then its body, and for the client to take the answer.
-        drain_s: Time to go on taking requests after SIGTERM, so that a load balancer can look away.
+        read_timeout_s: Maximum time to receive a request's head, to receive its body, and for the client to read the answer.
+        drain_s: Time to accept requests after SIGTERM, until load balancers stop sending them.
         host: Address to listen on. 0.0.0.0 listens on all addresses.
         port: Port to listen on. 0 chooses a free port.
         api_key: API key that clients must send. If empty, the environment variable CONVNEXTV2_API_KEY is used.
