@@ -74,7 +74,7 @@ def serve(options: ServeOptions) -> None:
         precision=recipe.precision,
     )
     _show(models)
-    if host not in ("127.0.0.1", "localhost", "::1") and not keys.are_asked_for:
+    if host not in ("127.0.0.1", "localhost", "::1") and not keys.are_required:
         print(f"Anyone who reaches {host}:{number} may use the server: it has no api_key.")
     app = build_app(models, keys=keys, cors_origins=origins, access_log=options.access_log)
     shown = f"[{host}]" if ":" in host else host

@@ -150,7 +150,7 @@ def _precisions(
             found,
             num_classes=len(finder.class_names),
             has_masks=finder.has_masks and table.has_masks,
-            most=max(100, finder.model.roi_heads.detections_per_img),
+            max_objects=max(100, finder.model.roi_heads.detections_per_img),
         ).figures()
         for found in zip(*pairs, strict=True)
     )

@@ -149,7 +149,7 @@ def measure_objects(
         everything,
         num_classes=len(source.class_names),
         has_masks=finder.has_masks and table.has_masks,
-        most=max(100, finder.model.roi_heads.detections_per_img),
+        max_objects=max(100, finder.model.roi_heads.detections_per_img),
     )
     return ObjectResults(evaluation, everything)
 
