@@ -17,11 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from convnextv2.model.convnext import ConvNeXtV2
-from convnextv2.model.objects import Found, Targets
+from convnextv2.model.objects import BOX_SIDE, MASK_SIDE, Found, Targets
 from convnextv2.model.pyramid import Pyramid
-
-MASK_SIDE = 28
-"""The side of predicted masks; each is stretched over its box."""
 
 
 class Detector(nn.Module):
@@ -79,8 +76,6 @@ class Detector(nn.Module):
             "soft": soft,
         }
         _check(self.head_arguments)
-        from torchvision.models.detection.faster_rcnn import TwoMLPHead
-        from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
         from torchvision.ops import FeaturePyramidNetwork
         from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -90,44 +85,17 @@ class Detector(nn.Module):
         self.pyramid = pyramid = Pyramid(encoder)
         self._first = 1 if finest_stride > pyramid.strides[0] else 0
         dims = list(pyramid.dims[self._first :])
+        strides = list(pyramid.strides[self._first :])
         self.levels = [str(i) for i in range(len(dims))]
         self.fpn = FeaturePyramidNetwork(dims, fpn_channels, extra_blocks=LastLevelMaxPool())
-        strides = [*pyramid.strides[self._first :], 2 * pyramid.strides[-1]]
-        anchors = parts.Anchors(strides, anchor_scale)
-        # torchvision's names for these arguments end in testing and training.
-        self.rpn = parts.ProposalNetwork(
-            anchors,
-            parts.FloatRPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
-            batch_size_per_image=256,
-            positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
-            post_nms_top_n={"training": proposals, "testing": proposals},
-            nms_thresh=0.7,
-        )
-        self.roi_heads = parts.Heads(
-            parts.region_pool(self.levels, strides[:-1], 7),
-            TwoMLPHead(fpn_channels * 7**2, box_dim),
-            parts.FloatPredictor(box_dim, num_classes + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=rois,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=score_threshold,
-            nms_thresh=0.5,
-            detections_per_img=max_detections,
-        )
-        self.roi_heads.soft = soft
+        anchors = parts.Anchors([*strides, 2 * strides[-1]], anchor_scale)
+        self.rpn = parts.build_proposal_network(anchors, fpn_channels, proposals)
+        self.roi_heads = parts.build_heads(
+            self.levels, strides, fpn_channels, num_classes, box_dim=box_dim, rois=rois,
+            score_threshold=score_threshold, max_detections=max_detections, soft=soft,
+        )  # fmt: skip
         if masks:
-            self.roi_heads.mask_roi_pool = parts.region_pool(
-                self.levels, strides[:-1], MASK_SIDE // 2
-            )
-            self.roi_heads.mask_head = MaskRCNNHeads(fpn_channels, (fpn_channels,) * 4, 1)
-            self.roi_heads.mask_predictor = MaskRCNNPredictor(
-                fpn_channels, fpn_channels, num_classes + 1
-            )
+            parts.add_masks(self.roi_heads, self.levels, strides, fpn_channels, num_classes)
 
     @property
     def encoder(self) -> ConvNeXtV2:
@@ -200,7 +168,7 @@ class Detector(nn.Module):
         count = len(images) * heads.fg_bg_sampler.batch_size_per_image
         # What is cut out of the maps hangs on them, so that it is kept for the backward pass.
         anchor = features[self.levels[0]].mean()
-        cut = anchor.new_zeros(count, channels, 7, 7) + anchor
+        cut = anchor.new_zeros(count, channels, BOX_SIDE, BOX_SIDE) + anchor
         for each in heads.box_predictor(heads.box_head(cut)):
             total = total + each.sum()
         if self.has_masks:

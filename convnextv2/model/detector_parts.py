@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou
@@ -18,7 +19,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from convnextv2.model.layers import full_precision
 from convnextv2.model.mask_crops import resample
-from convnextv2.model.objects import Found, Targets
+from convnextv2.model.objects import BOX_SIDE, MASK_SIDE, Found, Targets
 from convnextv2.model.soft_nms import soft_nms
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -313,3 +314,76 @@ def _mask_loss(
         ]
     rows = torch.arange(len(labels), device=labels.device)
     return F.binary_cross_entropy_with_logits(logits[rows, labels], torch.cat(wanted))
+
+
+def build_proposal_network(anchors: Anchors, fpn_channels: int, proposals: int) -> ProposalNetwork:
+    """Build the region proposal network with the settings of Mask R-CNN.
+
+    Args:
+        anchors: The anchors.
+        fpn_channels: Channels of the maps.
+        proposals: The number of proposals after non-maximum suppression.
+    """
+    # torchvision's names for these numbers end in testing and training.
+    return ProposalNetwork(
+        anchors,
+        FloatRPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
+        post_nms_top_n={"training": proposals, "testing": proposals},
+        nms_thresh=0.7,
+    )
+
+
+def build_heads(
+    levels: list[str],
+    strides: Sequence[int],
+    fpn_channels: int,
+    num_classes: int,
+    *,
+    box_dim: int,
+    rois: int,
+    score_threshold: float,
+    max_detections: int,
+    soft: bool,
+) -> Heads:
+    """Build the heads for boxes and classes.
+
+    Args:
+        levels: The names of the maps that regions are cut out of, the finest first.
+        strides: Pixels for each position of these.
+        fpn_channels: Channels of the maps.
+        num_classes: The number of classes, without the background.
+        box_dim: The width of the two layers of the box head.
+        rois: The number of proposals that the box head is trained on in each image.
+        score_threshold: Objects with a lower score are not reported.
+        max_detections: The largest number of objects found in an image.
+        soft: Whether linear soft-NMS takes the place of non-maximum suppression.
+    """
+    heads = Heads(
+        region_pool(levels, strides, BOX_SIDE),
+        TwoMLPHead(fpn_channels * BOX_SIDE**2, box_dim),
+        FloatPredictor(box_dim, num_classes + 1),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=rois,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=score_threshold,
+        nms_thresh=0.5,
+        detections_per_img=max_detections,
+    )
+    heads.soft = soft
+    return heads
+
+
+def add_masks(
+    heads: Heads, levels: list[str], strides: Sequence[int], fpn_channels: int, num_classes: int
+) -> None:
+    """Add the head for masks; see `build_heads`."""
+    heads.mask_roi_pool = region_pool(levels, strides, MASK_SIDE // 2)
+    heads.mask_head = MaskRCNNHeads(fpn_channels, (fpn_channels,) * 4, 1)
+    heads.mask_predictor = MaskRCNNPredictor(fpn_channels, fpn_channels, num_classes + 1)

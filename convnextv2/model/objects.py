@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+BOX_SIDE = 7
+"""The side of what is cut out of the maps for the box head."""
+MASK_SIDE = 28
+"""The side of predicted masks; each is stretched over its box."""
+
 Targets = Sequence[dict[str, Tensor]]
 """The objects of each image: `boxes` float32 (n, 4), x0, y0, x1, y1 in px; `labels` int64 (n,),
 class numbers from 0; with masks also `mask_pixels` and `mask_places`, see `mask_crops.resample`."""
