@@ -6,7 +6,7 @@ in the order of the files.
 
 import numpy as np
 
-from convnextv2.data.named import BUNDLED, _fashion_mnist
+from convnextv2.data.named_sets import BUNDLED, _fashion_mnist
 from convnextv2.recipe.knobs import Recipe
 
 content = {}

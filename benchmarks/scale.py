@@ -35,8 +35,8 @@ def peak_mib() -> float:
 
 def order(entries: int, ranks: int, whole: bool) -> None:
     """Time the order of a huge set, and count its entries over all ranks."""
-    from convnextv2.data.chance import stream
     from convnextv2.data.permutation import Permutation
+    from convnextv2.data.randomness import generator_for
     from convnextv2.data.sampler import EpochSampler
 
     before = peak_mib()
@@ -51,7 +51,7 @@ def order(entries: int, ranks: int, whole: bool) -> None:
     print(f"resume at batch {middle:,} of {len(sampler):,}: {time.perf_counter() - started:.3f} s")
     print(f"memory for both: {peak_mib() - before:.1f} MiB")
     assert len(first) == len(batch) == 256
-    permutation = Permutation(entries, stream(0, "order", 3))
+    permutation = Permutation(entries, generator_for(0, "order", 3))
     places = ranks // 2 + ranks * np.arange(middle * 256, middle * 256 + 256)
     assert permutation(places).tolist() == [position.index for position in batch]
     if whole:

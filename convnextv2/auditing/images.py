@@ -19,10 +19,10 @@ from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.scan import scan_objects
 from convnextv2.data.dense.source import AnnotatedSource
 from convnextv2.data.folders import image_folder, unlabelled
-from convnextv2.data.listed import TableOptions, listed_images
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.data.splits import find_splits
+from convnextv2.data.table_sources import TableOptions, listed_images
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, MissingPackageError, StorageError
 from convnextv2.recipe.columns import read_columns

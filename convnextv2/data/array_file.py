@@ -1,8 +1,8 @@
 """Files of large arrays that are written piece by piece and read without being loaded.
 
-A file begins with a mark, the length of a JSON header and that header; the arrays follow, each at
-a multiple of 64 bytes. The arrays are mapped into memory when the file is opened, so that opening
-takes no longer if they are large, and processes on one machine share one copy.
+A file begins with a magic number, the length of a JSON header, and that header. The arrays follow,
+each at a multiple of 64 bytes. They are memory-mapped when the file is opened, so that opening a
+large file takes no longer, and all processes on one machine share one copy.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ArrayFileWriter:
     """
 
     def __init__(self, path: Path, types: Mapping[str, str]) -> None:
-        """Start with empty arrays.
+        """Create a temporary file for each array.
 
         Args:
             path: The file to write.
-            types: Name -> NumPy's name of the type, such as "int64".
+            types: The name of each array -> the name of its dtype, such as "int64".
         """
         self.path, self._types = path, dict(types)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +59,13 @@ class ArrayFileWriter:
             part.close()
 
     def append(self, name: str, values: NDArray[Any] | bytes) -> None:
-        """Append values to an array; bytes to one of the type uint8."""
+        """Append values to an array. Bytes can be appended to an array of uint8."""
         if not isinstance(values, bytes):
             values = np.ascontiguousarray(values, self._types[name]).tobytes()
         self._parts[name].write(values)
 
     def written(self, name: str) -> NDArray[Any]:
-        """Return what was appended to an array by now, mapped into memory and writable."""
+        """Return the values that have been appended to an array, memory-mapped and writable."""
         part = self._parts[name]
         part.flush()
         if not part.tell():
@@ -76,7 +76,7 @@ class ArrayFileWriter:
         """Write the file in one atomic step, and flush it to the disk.
 
         Args:
-            header: What is kept beside the arrays, for `json.dumps`.
+            header: Further content of the header, for `json.dumps`.
         """
         arrays, position = {}, 0
         for name, part in self._parts.items():
@@ -89,7 +89,7 @@ class ArrayFileWriter:
             position += -(-size // _ALIGNED) * _ALIGNED
         text = json.dumps({"arrays": arrays, **header}).encode()
         text += b" " * (-(len(_MARK) + 8 + len(text)) % _ALIGNED)
-        # Several ranks may write the same file, so each has a temporary name of its own.
+        # Several ranks may write the same file, so each uses its own temporary name.
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
@@ -109,9 +109,9 @@ class ArrayFileWriter:
 
 
 def remove_remains(path: Path) -> None:
-    """Remove what a process left that was killed while it wrote a file.
+    """Remove the temporary files of processes that were killed while they wrote a file.
 
-    No other process may be writing it.
+    No other process may be writing the file.
     """
     for temporary in path.parent.glob(f"{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
@@ -121,10 +121,10 @@ def open_arrays(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Open a file of arrays.
 
     Returns:
-        The header, and the arrays by name, read-only and mapped into memory.
+        The header, and the arrays by name, read-only and memory-mapped.
 
     Raises:
-        ValueError: It is no such file, or it is cut short.
+        ValueError: It is not such a file, or it is cut short.
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:

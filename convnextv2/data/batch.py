@@ -1,4 +1,4 @@
-"""A batch, and how prepared images become one."""
+"""Batches, and the joining of prepared images to a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from convnextv2.data.dense.source import Sample
 from convnextv2.data.left_out import Failure
-from convnextv2.data.shared import stack
+from convnextv2.data.shared_memory import stack
 from convnextv2.errors import StorageError
 
 Collate = Callable[[Sequence[Any]], Any]
-"""Joins the targets of a batch's samples, of which there may be none."""
+"""Joins the targets of a batch's samples. The batch may be empty."""
 
 
 class Batch(NamedTuple):
@@ -27,8 +27,8 @@ class Batch(NamedTuple):
     Attributes:
         pixels: uint8 (N, C, H, W), channels-last in memory.
         targets: int64 (N,), class indices, -1 without a label; or int64 (N, K) if images may have
-            several labels, see `source.Targets`. For annotated images, what the loader's `collate`
-            makes of them: a tensor (N, ...), or a list of N items.
+            several labels, see `source.Targets`. For annotated images, the result of the loader's
+            `collate`: a tensor (N, ...), or a list of N items.
         indices: int64 (N,), into the source.
     """
 
@@ -38,11 +38,11 @@ class Batch(NamedTuple):
 
 
 Item = tuple[int, Tensor | Sample | Failure]
-"""An index, and its prepared pixels or why there are none."""
+"""The index of an image, and its prepared pixels or the reason why there are none."""
 
 
 class Prepared(NamedTuple):
-    """A batch, and why other images that belong to it are missing, by their indices."""
+    """A batch, and the reasons why other images of it are missing, by their indices."""
 
     batch: Batch
     failures: dict[int, Failure]
@@ -58,9 +58,9 @@ def join(
 
     Args:
         targets: The targets of all images, by index; None without labels.
-        shape: The shape of a prepared image, for a batch of which no image could be read.
+        shape: The shape of a prepared image. An empty batch has it too.
         collate: Joins the targets of annotated images; None for other images.
-        items: The images, or why there are none.
+        items: The prepared images, or the reasons why there are none.
     """
     good = [(index, image) for index, image in items if isinstance(image, Tensor | Sample)]
     failures = {index: why for index, why in items if not isinstance(why, Tensor | Sample)}

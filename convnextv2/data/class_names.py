@@ -1,4 +1,4 @@
-"""Names of classes, however a folder, a table or a weights file writes them."""
+"""Names of classes in folders, tables and weights files, in one spelling."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _MAX_NAMED = 5
 
 
 def class_name_of(text: str) -> str:
-    """Return the class that a text means.
+    """Return the name of a class in its normal spelling.
 
     Args:
         text: Name of a folder, label of a table, or name in a weights file.
 
     Returns:
-        The text with composed accents and without blanks at its ends: macOS decomposes accents,
-        and spreadsheets leave blanks, which nobody sees.
+        The text in Unicode NFC, without blanks at its ends. macOS decomposes accents (NFD), and
+        spreadsheets add blanks that nobody sees.
     """
     return unicodedata.normalize("NFC", text).strip()
 
 
 def is_not_trained(classes: Sequence[str]) -> str:
-    """Say that a class is not among those of a model, of which the first few are named.
+    """Write the end of an error message: that a class is not among those of a model.
 
     Args:
         classes: The names of the model's classes.

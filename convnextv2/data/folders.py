@@ -1,4 +1,4 @@
-"""Images in folders: one folder for each class, or any tree of images without labels."""
+"""Sources of images in folders: one folder for each class, or any tree of images without labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from convnextv2.data.class_names import class_name_of, is_not_trained
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.imagenet import imagenet_names, synsets
-from convnextv2.data.kept_listing import KeptListing
 from convnextv2.data.listing import Walk, describe, visible_folders
+from convnextv2.data.listing_cache import ListingCache
 from convnextv2.data.path_list import PathListBuilder
 from convnextv2.data.source import MAX_PIXELS, Source
 from convnextv2.data.split_names import kind_of
@@ -21,19 +21,19 @@ from convnextv2.errors import DataError
 
 
 class NoClassFoldersError(DataError):
-    """A folder is not made of one folder for each class."""
+    """A folder does not have one folder for each class."""
 
 
 def image_folder(
     root: Path, class_names: Sequence[str] | None = None, *, left_alone: Collection[str] = ()
 ) -> Source:
-    """List images that lie below one folder for each class.
+    """List the images in a folder that has one folder for each class.
 
     Args:
         root: The folder that holds the folders of classes.
-        class_names: The classes in the order of their numbers, such as the trained ones for a
-            validation split. None: the folders' names, sorted as text.
-        left_alone: Names of folders in `root` that are not classes.
+        class_names: The classes in the order of their indices, such as those of the training
+            images; None for the names of the folders, sorted as text.
+        left_alone: The names of folders in `root` that are not classes.
 
     Returns:
         The images, class by class, sorted by path.
@@ -41,8 +41,8 @@ def image_folder(
     Raises:
         DataError: There are no folders, a class has no images, or is not among the given ones.
     """
-    kept = KeptListing(root, "classes", left_alone, class_names)
-    if (source := kept.open()) is not None:
+    cache = ListingCache(root, "classes", left_alone, class_names)
+    if (source := cache.open()) is not None:
         return source
     folders, notes, system = _class_folders(root, left_alone)
     names = list(class_names) if class_names else sorted(folders)
@@ -77,22 +77,22 @@ def image_folder(
         tuple(names),
         notes=notes + walk.notes(root),
     )
-    kept.keep(source, walk)
+    cache.store(source, walk)
     return source
 
 
 def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
-    """List every image in a folder and those below it, sorted by path.
+    """List all images in a folder and the folders below it, sorted by path.
 
     Args:
         root: The folder.
-        left_alone: Names of folders in `root` whose images are not wanted.
+        left_alone: The names of folders in `root` that are not listed.
 
     Raises:
-        DataError: There is no image.
+        DataError: There are no images.
     """
-    kept = KeptListing(root, "images", left_alone)
-    if (source := kept.open()) is not None:
+    cache = ListingCache(root, "images", left_alone)
+    if (source := cache.open()) is not None:
         return source
     walk, builder = Walk(SUFFIXES), PathListBuilder()
     if not walk.add_images(root, builder, left_alone=left_alone):
@@ -100,12 +100,16 @@ def unlabelled(root: Path, *, left_alone: Collection[str] = ()) -> Source:
         raise DataError(f"{root}: holds no image{lost}, nor do the folders in it.")
     _check_splits_inside(root, walk)
     source = Source(builder.build(), notes=walk.notes(root))
-    kept.keep(source, walk)
+    cache.store(source, walk)
     return source
 
 
 def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Source:
-    """List image files as they are named, whatever their ending, and the images in folders.
+    """List the given image files, whatever their endings, and the images in given folders.
+
+    Args:
+        paths: Files and folders.
+        max_pixels: The largest image that is decoded, in pixels.
 
     Raises:
         DataError: A path does not exist, or there are no images.
@@ -132,7 +136,7 @@ def files(paths: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Sourc
 def _class_folders(
     root: Path, left_alone: Collection[str]
 ) -> tuple[dict[str, list[Path]], tuple[str, ...], set[str]]:
-    """Return the folders of each class by name, lines for people, and the system's folders."""
+    """Return the folders of each class, notes, and the names of system folders."""
     found, system = visible_folders(root)
     folders: dict[str, list[Path]] = {}
     for name, path in found.items():
@@ -154,10 +158,10 @@ def _class_folders(
 
 
 def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the folders by the given names.
+    """Return the folders by the given names of their classes.
 
-    These may be written in another form of Unicode, or be ImageNet's names of folders that are
-    called by their WordNet ids.
+    A given name may be in another form of Unicode than the folder. It may also be a name of
+    ImageNet, where the folder is called by its WordNet id.
     """
     spelled = {class_name_of(name): name for name in names}
     if not spelled.keys() & folders.keys():
@@ -167,9 +171,9 @@ def _with_names(folders: dict[str, list[Path]], names: Sequence[str]) -> dict[st
 
 
 def _check_spelling(folder: Path) -> None:
-    """Check that a name can be written.
+    """Check that the name of a class can be encoded and printed.
 
-    Names become part of the weights file, which is UTF-8, and of lines for people.
+    It becomes part of the weights file, which is UTF-8, and of messages.
     """
     try:
         folder.name.encode()
@@ -183,9 +187,9 @@ def _check_spelling(folder: Path) -> None:
 
 
 def _check_splits_inside(root: Path, walk: Walk) -> None:
-    """Check that no images for testing are trained on because they lie inside of the classes."""
-    for folder, names in walk.inner.items():
-        if folder == str(root):  # whose own folders are the splits or the classes
+    """Check that no folders of splits lie inside a class, where test images would be trained on."""
+    for folder, names in walk.subfolders.items():
+        if folder == str(root):  # its folders are the splits or the classes
             continue
         inside = {kind_of(name): name for name in sorted(names)}
         if "test" in inside or inside.keys() >= {"train", "validation"}:

@@ -1,7 +1,8 @@
 """The image formats that are read, and the file endings that follow from them.
 
-It needs no PyTorch, so that listing a folder stays cheap. `data.decode.picture` decodes them. A
-format whose decoder holds more than its header tells also belongs to `_PARTS` there.
+This module does not import PyTorch, so that listing a folder stays fast. `data.decode.picture`
+decodes the files. If the decoder of a new format allocates more than the header states, the format
+must also be added to `_PARTS` there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import re
 from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is read through Pillow, by content. Other formats that it knows are not photographs, and
-some run other programs (EPS)."""
+"""The formats that Pillow decodes for us. A file is recognised by its content. Most other formats
+of Pillow are not for photographs, and some run other programs (EPS)."""
 
-# JPEG: names that browsers and cameras give. BMP: device-independent bitmaps, which have its
-# header in practice. AVIF: Pillow names these only if it was built with libavif.
+# .pjpeg to .mpo are JPEG files of browsers and cameras. .dib files have the header of BMP in
+# practice. Pillow lists .avif and .avifs only if it was built with libavif.
 _OTHERS = (".pjpeg", ".pjp", ".mpo", ".dib", ".btf", ".tf8", ".avif", ".avifs", ".npy")
 
 
@@ -26,11 +27,11 @@ def _suffixes() -> frozenset[str]:
 
 
 SUFFIXES = _suffixes()
-"""Endings of the files that are read, in lower case with the dot; compare in lower case."""
+"""The endings of the files that are read, in lower case, with the dot."""
 
 
 def sniff(data: bytes) -> str | None:
-    """Return the format of a file by its first bytes, or None if it is none of FORMATS."""
+    """Return the format of a file, found from its first bytes; None if it is none of FORMATS."""
     for format, mark in _MARKS.items():
         if mark.match(data):
             return format

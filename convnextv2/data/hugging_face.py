@@ -1,7 +1,7 @@
-"""Images of data sets of the Hugging Face library `datasets`, by index.
+"""Sources of images from data sets of the Hugging Face library `datasets`.
 
-Sets are read as tables (map-style), never as streams: only a table can be read from any position,
-and gives every row once in an epoch on any number of ranks.
+A data set is read by index (map-style), never as a stream. Only then can a run start at any
+position, and read each row once in an epoch on any number of ranks.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from convnextv2.errors import DataError, MissingPackageError
 from convnextv2.text import plain
 
 PREFIX = "hf:"
-"""The beginning of a `data_dir` that names a set on the Hub, or anything that `load_dataset`
-takes."""
+"""The beginning of a `data_dir` that names a data set on the Hub, or anything else that
+`load_dataset` accepts."""
 
 _SAVED = ("dataset_dict.json", "state.json")
 
 
 def is_row_set(data_dir: str) -> bool:
-    """Say whether `data_dir` names a set on the Hub, or a folder that `save_to_disk` wrote."""
+    """Return whether `data_dir` names a data set on the Hub, or a folder of `save_to_disk`."""
     if data_dir.startswith(PREFIX):
         return True
     return bool(data_dir) and any((Path(data_dir) / name).is_file() for name in _SAVED)
@@ -38,14 +38,14 @@ def is_row_set(data_dir: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class RowSplits:
-    """The splits of a set.
+    """The splits of a data set.
 
     Attributes:
-        splits: Name -> the rows, as `datasets.Dataset`.
+        splits: The name of each split -> its rows, a `datasets.Dataset`.
         training: The name of the training split.
         validation: The name of the validation split; "" if there is none.
         has_splits: Whether there is more than one split.
-        notes: Lines that say what was found.
+        notes: Messages to the user about what was found.
     """
 
     splits: Mapping[str, Any]
@@ -56,16 +56,16 @@ class RowSplits:
 
 
 def open_rows(data_dir: str, train_split: str | None, val_split: str | None) -> RowSplits:
-    """Open a set, and find its splits.
+    """Open a data set, and find its splits.
 
     Args:
         data_dir: hf:OWNER/NAME, hf:OWNER/NAME:CONFIGURATION, or a folder that `save_to_disk` wrote.
-        train_split: Name of the training split as the user set it; None to look for usual names.
-        val_split: Name of the validation split, in the same way.
+        train_split: The user's name of the training split; None to look for usual names.
+        val_split: The user's name of the validation split; None likewise.
 
     Raises:
-        DataError: There is no such set or split.
-        MissingPackageError: datasets is not installed.
+        DataError: The data set or a split does not exist.
+        MissingPackageError: The package datasets is not installed.
     """
     splits = _opened(data_dir)
     if len(splits) == 1 and (train_split in (None, ".", *splits)):
@@ -96,15 +96,15 @@ def row_source(
     """List the images of a split, in the order of its rows.
 
     Args:
-        data_dir: What the user named, for messages.
-        found: The set.
+        data_dir: The `data_dir` of the user, for error messages.
+        found: The splits of the data set.
         split: The name of the split.
         labelled: Whether each image needs a class.
-        class_names: The classes in the order of their numbers; empty for those of the set.
-        columns: Role (path or label) -> the column, if the user named it.
+        class_names: The classes in the order of their indices; empty for those of the data set.
+        columns: Role (path or label) -> the name of its column, if the user gave it.
 
     Raises:
-        DataError: There is no column of images or labels, or a label is no class.
+        DataError: There is no column of images or labels, or a label is not a class.
     """
     data, columns = found.splits[split], columns or {}
     if not len(data):
@@ -119,9 +119,9 @@ def row_source(
 
 
 class RowImages(Sequence[str]):
-    """The images of a split, or some of them; as a sequence, their names.
+    """The images of a split, or some of them. As a sequence, it holds their names.
 
-    A name is what the user named, the split and the number of the row.
+    A name consists of `data_dir`, the split and the number of the row.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class RowImages(Sequence[str]):
         from datasets import Image
 
         self._column, self._where, self._split, self._rows = column, where, split, rows
-        # The bytes of the files, which this package decodes itself.
+        # Only the bytes of the files are read, since this package decodes them itself.
         self._data = data.with_format(None).select_columns([column])
         if self._data.features[column].decode:
             self._data = self._data.cast_column(column, Image(decode=False))
@@ -162,7 +162,7 @@ class RowImages(Sequence[str]):
         return RowImages(self._data, self._column, self._where, self._split, rows)
 
     def read(self, index: int) -> bytes:
-        """Read an image whole.
+        """Return the bytes of an image file.
 
         Raises:
             DataError: The row has no image, or names a file that cannot be read.
@@ -204,10 +204,11 @@ def _opened(data_dir: str) -> dict[str, Any]:
             found = datasets.load_dataset(name, configuration or None)
         else:
             found = datasets.load_from_disk(data_dir)
-    except Exception as error:  # of the network, of files, or of the set's own reader
-        told = plain(str(error).split("\n")[0])[:200].rstrip(".")
+    except Exception as error:  # of the network, of a file, or of the data set's own script
+        reason = plain(str(error).split("\n")[0])[:200].rstrip(".")
         raise DataError(
-            f"{data_dir}: cannot be opened ({told}). Check its name, and whether it can be reached."
+            f"{data_dir}: cannot be opened ({reason}). Check its name, and whether it can be "
+            "reached."
         ) from None
     return dict(found) if isinstance(found, Mapping) else {"all": found}
 
@@ -235,8 +236,8 @@ def _image_column(data_dir: str, data: Any, given: str) -> str:
             f"{', '.join(found) or 'none'}."
         )
     if not given and len(found) != 1:
-        told = f"several columns of images ({', '.join(found)})" if found else "no column of images"
-        raise DataError(f"{data_dir}: has {told}. Name one of the type Image: --columns path=NAME.")
+        what = f"several columns of images ({', '.join(found)})" if found else "no column of images"
+        raise DataError(f"{data_dir}: has {what}. Name one of the type Image: --columns path=NAME.")
     return given or found[0]
 
 

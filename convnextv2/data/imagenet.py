@@ -1,7 +1,7 @@
-"""The classes of ImageNet-1K: their WordNet ids and their names.
+"""The WordNet ids and the names of the classes of ImageNet-1K.
 
-They have the order of every published head. The ids are those of the ILSVRC 2012 development kit,
-sorted; the names are torchvision's.
+The order is that of the heads of published models. The ids are those of the ILSVRC 2012 development
+kit, sorted. The names are those of torchvision.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ CLASSES = 1000
 
 @cache
 def synsets() -> tuple[str, ...]:
-    """Return WordNet ids, such as n01440764, row by row."""
+    """Return the WordNet id of each class, such as n01440764."""
     text = files("convnextv2.data").joinpath("imagenet_synsets.txt").read_text("ascii")
     return tuple(text.split())
 
 
 @cache
 def categories() -> tuple[str, ...]:
-    """Return names in English, row by row.
+    """Return the English name of each class.
 
-    In some versions, two pairs of classes share one, such as crane.
+    In some versions of torchvision, two pairs of classes have the same name, such as crane.
     """
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
@@ -33,14 +33,14 @@ def categories() -> tuple[str, ...]:
 
 
 def imagenet_names(folders: Sequence[str]) -> dict[str, str] | None:
-    """Name each class of ImageNet-1K, by its WordNet id.
+    """Return the names of the classes by WordNet id, if folders are those of ImageNet-1K.
 
     Args:
-        folders: Names of the folders of a data set.
+        folders: The names of the folders of a data set.
 
     Returns:
-        Ids and names, in the order of the rows; None unless the folders are exactly the 1,000 ids.
-        The id is added to a name that two classes share.
+        The WordNet id -> the name, in the order of the classes; None unless the folders are exactly
+        the 1,000 ids. If two classes have the same name, the id is added to both.
     """
     if set(folders) != set(synsets()):
         return None
@@ -52,14 +52,14 @@ def imagenet_names(folders: Sequence[str]) -> dict[str, str] | None:
 
 
 def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
-    """Find the rows of an ImageNet-1K head for classes that are called as ImageNet's.
+    """Find the rows of an ImageNet-1K head for classes of ImageNet.
 
     Args:
-        classes: WordNet ids, names in English in any letter case, with "_" or " ", or both as
-            `imagenet_names` writes them.
+        classes: WordNet ids; or English names in any letter case, with "_" or " "; or names with
+            ids as `imagenet_names` writes them.
 
     Returns:
-        The row of each class; None if one is not a class of ImageNet, or fits two.
+        The row of each class; None if a class is not one of ImageNet, or matches two of them.
     """
     rows = {wnid: row for row, wnid in enumerate(synsets())}
     plain = [_plain(name) for name in categories()]
@@ -70,9 +70,9 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
 
 
 def _identity(name: str) -> str:
-    """Return the id in "crane (n02012849)", or the name as it is."""
-    told = re.search(r"\((n\d{8})\)$", name)
-    return told[1] if told else name
+    """Return the id in a name such as "crane (n02012849)"; the name itself if it has none."""
+    match = re.search(r"\((n\d{8})\)$", name)
+    return match[1] if match else name
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What is left out of the batches: images that cannot be read."""
+"""Handles images that cannot be read: the run fails, leaves them out, or lists them as well."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ BadImages = Literal["fail", "skip", "quarantine"]
 Use = Literal["training", "evaluation"]
 
 Failure = str | MissingPackageError | StorageError
-"""Why there are no pixels: what is wrong with the file, with what is installed, or with what it
-lies on. Workers send it as a value, since exceptions lose their type on the way."""
+"""The reason why an image has no pixels: a fault of the file, of the installation or of the
+storage. Workers return it as a value, since an exception would lose its type."""
 
 
 class Quarantine:
-    """The list of images that a run does not read again, `quarantine.jsonl` in its folder.
+    """The list of images that a run does not read again: `quarantine.jsonl` in its folder.
 
-    Several ranks may add to it. What one of them adds the others see when they call `refresh`.
+    Several ranks may add images. A rank sees the images of other ranks after `refresh`.
 
     Attributes:
-        path: The list. It is not there before the first image.
-        reasons: Name -> why it was put there.
+        path: The file. It is created with the first image.
+        reasons: The name of each image -> the reason why it was listed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,13 +38,13 @@ class Quarantine:
         self._is_cut = content[-1:] not in (b"", b"\n")  # by a kill
 
     def refresh(self) -> bytes:
-        """Read what is on the list by now.
+        """Read the list again, with the images that other ranks have added.
 
         Returns:
-            All of it.
+            The content of the file.
 
         Raises:
-            RunError: It cannot be read.
+            RunError: The file cannot be read.
         """
         try:
             content = self.path.read_bytes()
@@ -56,24 +56,28 @@ class Quarantine:
             try:
                 record = json.loads(line)
                 self.reasons.setdefault(record["name"], record["reason"])
-            except (ValueError, KeyError, TypeError):  # a kill or a full disk cut it short
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+            ):  # the line was cut short by a kill or a full disk
                 continue
         return content
 
     def add(self, name: str, reason: str, use: Use) -> None:
-        """Put an image on the list, unless it is there.
+        """Add an image to the list, unless it is listed already.
 
         Args:
             name: The image's name in its source.
             reason: Why it cannot be read.
-            use: What it was to be used for.
+            use: The use of the image.
 
         Raises:
             RunError: The list cannot be written.
         """
         if name in self.reasons:
             return
-        self.refresh()  # another rank may have met it
+        self.refresh()  # another rank may have added it
         if name in self.reasons:
             return
         record = json.dumps({"name": name, "reason": reason, "used": use})
@@ -81,7 +85,7 @@ class Quarantine:
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                # One write, which the system appends as a whole, whoever else writes.
+                # One write with O_APPEND is atomic, so lines of several ranks do not mix.
                 os.write(file, f"{start}{record}\n".encode())
             finally:
                 os.close(file)
@@ -95,35 +99,35 @@ class Quarantine:
 
 
 class LeftOut:
-    """Decides what becomes of images that cannot be read, and remembers those left out.
+    """Leaves out images that cannot be read, or raises an error, and records the reasons.
 
     Attributes:
-        reasons: Name -> why; those left out by now.
+        reasons: The name of each image that was left out so far -> the reason.
     """
 
     def __init__(
         self, source: Source, bad_images: BadImages, use: Use, quarantine: Quarantine | None = None
     ) -> None:
-        """Start with nothing left out.
+        """Start with an empty record.
 
         Args:
-            source: Knows the names.
-            bad_images: "fail" raises at the first one, "skip" leaves it out; "quarantine" does that
-                too, and puts it on the run's list.
-            use: What the images are used for.
-            quarantine: The list; without one, "quarantine" is "skip".
+            source: The images.
+            bad_images: "fail" raises an error for the first image that cannot be read, "skip"
+                leaves such images out, and "quarantine" also adds them to the run's list.
+            use: The use of the images.
+            quarantine: The list. Without it, "quarantine" means "skip".
         """
         self.source, self.bad_images, self.use = source, bad_images, use
         self.quarantine = quarantine if bad_images == "quarantine" else None
         self.reasons: dict[str, str] = {}
 
     def refresh(self) -> None:
-        """Take in what other ranks put on the list."""
+        """Read the images that other ranks have added to the list."""
         if self.quarantine is not None:
             self.quarantine.refresh()
 
     def is_listed(self, index: int) -> bool:
-        """Say whether an image is on the list, and so left out."""
+        """Return whether an image is on the list, and record it as left out if so."""
         if self.quarantine is None or not self.quarantine.reasons:
             return False
         name = self.source.names[index]
@@ -137,14 +141,14 @@ class LeftOut:
         return [position for position in batch if not self.is_listed(position.index)]
 
     def judge(self, failures: Mapping[int, Failure]) -> None:
-        """Leave images out.
+        """Leave out images that failed, or raise an error.
 
         Args:
-            failures: Index -> why there are no pixels.
+            failures: The index of each image -> the reason why it has no pixels.
 
         Raises:
-            DataError: An image is bad, and `bad_images` is "fail".
-            MissingPackageError: A package is missing, which is not the fault of the image.
+            DataError: An image cannot be read, and `bad_images` is "fail".
+            MissingPackageError: A package is missing. This is an error with all `bad_images`.
             RunError: The list cannot be written.
         """
         for why in failures.values():

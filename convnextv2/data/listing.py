@@ -1,4 +1,4 @@
-"""Finds the image files below a folder, each once, and remembers what it passed over."""
+"""Finds the image files below a folder, each once, and records what was passed over."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from convnextv2.text import counted
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 )
-"""Folders that archives, file servers and operating systems leave; no user puts images there."""
+"""Folders that archives, file servers and operating systems create. Users put no images there."""
 
 COMPANIONS = frozenset(
     (".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".yml", ".html")
     + (".db", ".ini", ".log", ".license")
 )
-"""Endings of files that usually lie beside images. Nobody takes them for images that were lost."""
+"""Endings of files that usually lie beside images. They are passed over without a message."""
 
 _CONVERTIBLE = {".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".psd": "Photoshop"}
 _EXAMPLES = 3
@@ -30,19 +30,20 @@ Identity = tuple[int, int]
 
 
 class Walk:
-    """Lists folders of one data set.
+    """Lists the folders of one data set.
 
-    A folder that a link reaches a second time is not listed again, so loops of links end. Hidden
-    files and folders, whose names begin with a dot, are passed over without a word.
+    A folder that is reached a second time through a link is not listed again, so loops of links
+    end. Hidden files and folders, whose names begin with a dot, are passed over without a message.
 
     Attributes:
-        passed_over: Files that are not images, by ending in lower case ("" without one).
-        system_folders: Names of passed-over folders that operating systems made.
-        broken_links: Links that lead nowhere.
-        repeated: Paths to a folder or an image that is listed already, because of links.
+        passed_over: The number of files that are not images, by ending in lower case ("" without
+            one).
+        system_folders: The names of folders in `SYSTEM_FOLDERS` that were passed over.
+        broken_links: Links whose target does not exist.
+        repeated: Paths that lead through a link to a folder or an image that is listed already.
         shared_folders: Pairs of folders of classes that contain the same real folder.
-        inner: Names of the folders in each folder that was listed, and in those directly below.
-        visited: Each folder that was listed, and its time of change, in nanoseconds.
+        subfolders: The names of the folders in each folder of the upper two levels.
+        visited: Each folder that was listed -> its modification time, in nanoseconds.
     """
 
     def __init__(self, suffixes: frozenset[str]) -> None:
@@ -51,7 +52,7 @@ class Walk:
         self.broken_links: list[str] = []
         self.repeated: list[str] = []
         self.shared_folders: list[tuple[str, str]] = []
-        self.inner: dict[str, list[str]] = {}
+        self.subfolders: dict[str, list[str]] = {}
         self.visited: dict[str, int] = {}
         self._links: list[tuple[str, str, str]] = []
         self._suffixes = suffixes
@@ -65,11 +66,11 @@ class Walk:
 
         Args:
             root: The folder. Links to folders and images are followed.
-            builder: Where to append.
+            builder: The list.
             left_alone: Names of folders in `root` that are not listed.
 
         Returns:
-            How many images there are.
+            The number of images.
 
         Raises:
             DataError: A folder cannot be read.
@@ -80,7 +81,7 @@ class Walk:
         spellings = (os.path.join(start, ""), os.path.join(os.path.realpath(start), ""))
         outside: set[str] = set()
         count = 0
-        # A folder, or the names of images that lie together in one.
+        # An item is a folder, or a folder with the names of images in it.
         work_root = os.path.join(start, "")
         work: list[str | tuple[str, list[str]]] = [work_root]
         while work:
@@ -91,7 +92,7 @@ class Walk:
             elif self._enter(item, start, seen):
                 files, folders = self._entries(item, spellings, outside)
                 if folders and item.count(os.sep) <= work_root.count(os.sep) + 1:
-                    self.inner[item.rstrip(os.sep)] = folders
+                    self.subfolders[item.rstrip(os.sep)] = folders
                 if item == work_root:
                     folders = [name for name in folders if name not in left_alone]
                 work += reversed(_in_order(item, files, folders))
@@ -99,11 +100,11 @@ class Walk:
 
     @property
     def has_links(self) -> bool:
-        """Whether there were links to files, or links that lead nowhere."""
+        """Whether there were links to files, or broken links."""
         return bool(self._links or self.broken_links)
 
     def notes(self, root: Path) -> tuple[str, ...]:
-        """Say what was passed over, in lines for people. root: what the lines speak of."""
+        """Return messages about what was passed over. Each begins with `root`."""
         lines = []
         if self.passed_over:
             lines.append(f"{root}: {describe(self.passed_over)}.")
@@ -124,7 +125,7 @@ class Walk:
         return tuple(lines)
 
     def _shared_images(self) -> list[str]:
-        """Links in one class to an image that another class has as well."""
+        """Return the links in one class to an image that another class contains too."""
         starts = {os.path.join(os.path.realpath(start), "") for start in self._owners.values()}
         first: dict[str, str] = {}
         shared = []
@@ -137,7 +138,7 @@ class Walk:
         return shared
 
     def _enter(self, folder: str, start: str, seen: set[Identity]) -> bool:
-        """Return whether to list a folder: not if it was reached before."""
+        """Record a folder, and return whether it must be listed, because it is new."""
         status = _status(folder)
         identity = status.st_dev, status.st_ino
         self.visited[folder] = status.st_mtime_ns
@@ -164,7 +165,8 @@ class Walk:
                     links.append(entry)
                 else:
                     found.append((entry.name, _kind(entry)))
-        # Sorted, so that it does not depend on the file system which of two links is listed.
+        # Sorted, so that the choice between two links to one image does not depend on the file
+        # system.
         for entry in sorted(links, key=lambda entry: entry.name):
             found.append((entry.name, self._follow(entry, spellings, outside)))
         self.system_folders |= {n for n, kind in found if kind == "folder" and n in SYSTEM_FOLDERS}
@@ -175,14 +177,14 @@ class Walk:
     def _follow(
         self, entry: os.DirEntry[str], spellings: tuple[str, str], outside: set[str]
     ) -> str:
-        """Return what a link leads to: "folder", "file", or "" if it is not to be listed."""
+        """Return the kind of a link's target: "folder", "file", or "" if it must not be listed."""
         try:
             if entry.is_dir():
                 return "folder"
             if not entry.is_file():
                 raise FileNotFoundError
             target = os.readlink(entry.path)
-        except OSError:  # it leads nowhere, or in a circle
+        except OSError:  # the target does not exist, or the link is part of a circle
             self.broken_links.append(entry.path)
             return ""
         path = os.path.normpath(os.path.join(os.path.dirname(entry.path), target))
@@ -208,7 +210,7 @@ class Walk:
 
 
 def describe(passed_over: Counter[str]) -> str:
-    """Say how many files were passed over, by ending, and what to do about those that matter."""
+    """Write how many files were passed over, by ending, with a remedy for unread formats."""
     counts = [(kind or "without an ending", n) for kind, n in passed_over.most_common()]
     kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts)
     total = passed_over.total()
@@ -219,7 +221,7 @@ def describe(passed_over: Counter[str]) -> str:
 
 
 def visible_folders(root: Path) -> tuple[dict[str, Path], set[str]]:
-    """Return the folders in a folder by name, sorted, and the names of those of the system.
+    """Return the visible folders in a folder by name, sorted, and the names of its system folders.
 
     Raises:
         DataError: The folder cannot be read.
@@ -234,7 +236,11 @@ def visible_folders(root: Path) -> tuple[dict[str, Path], set[str]]:
 
 
 def scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-    """Open a folder for `with`. Raises DataError if that is not possible."""
+    """Open a folder with `os.scandir`.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
     try:
         return os.scandir(folder)
     except OSError as error:
@@ -247,7 +253,7 @@ def scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
 def _in_order(
     folder: str, files: list[str], folders: list[str]
 ) -> list[str | tuple[str, list[str]]]:
-    """Folders and runs of files, so that the paths of all come out sorted as text."""
+    """Split the content of a folder into folders and runs of files, in the order of their paths."""
     if not folders:
         return [(folder, sorted(files))] if files else []
     # What lies in the folder "a" is compared with other names as "a/", which comes after "a.jpg".
@@ -266,7 +272,7 @@ def _in_order(
 
 
 def _ancestors(folder: Path) -> set[Identity]:
-    """Return the folder's parents: a link to one of them would list everything again."""
+    """Return the parents of a folder. A link to one of them would list the folder again."""
     return {_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents}
 
 
@@ -283,7 +289,7 @@ def _status(folder: str) -> os.stat_result:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return "folder", "file", or "" for a pipe or a device, which could be waited for for ever."""
+    """Return "folder", "file", or "" for a pipe or a device, where a read could block for ever."""
     if entry.is_dir(follow_symlinks=False):
         return "folder"
     return "file" if entry.is_file(follow_symlinks=False) else ""

@@ -1,4 +1,4 @@
-"""Loader: batches of prepared pixels, the same ones from this process or from workers."""
+"""Loaders, which yield batches of prepared pixels, from this process or from worker processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from convnextv2.console import say
 from convnextv2.data.batch import Batch, Collate
 from convnextv2.data.cache import DecodedCache, affordable
-from convnextv2.data.chance import stream
+from convnextv2.data.class_sampling import power_of
 from convnextv2.data.decode import Picture
 from convnextv2.data.dense.source import Sample
-from convnextv2.data.draws import power_of
 from convnextv2.data.left_out import BadImages, LeftOut, Quarantine
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.reader import Images, Reader
 from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 from convnextv2.data.source import Source, Targets
@@ -55,7 +55,7 @@ class Preparation(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the preparation does."""
+        """The sizes, the crop and the normalisation of the preparation."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -63,13 +63,13 @@ class Preparation(Protocol):
 
 
 class TrainingLoader:
-    """A rank's training batches.
+    """The training batches of a rank.
 
-    They do not depend on the number of workers, or on where in an epoch one starts.
+    A batch does not depend on the number of workers, or on the batch at which iteration starts.
 
     Attributes:
         source: The images.
-        sampler: The order.
+        sampler: The sampler, which decides which images are in which batch.
         patience: Waits for images that are out of reach.
     """
 
@@ -90,24 +90,24 @@ class TrainingLoader:
         cache: DecodedCache | None = None,
         whole: bool = False,
     ) -> None:
-        """Start nothing yet.
+        """Create the loader. Worker processes are started by `batches`.
 
         Args:
             source: The images.
-            transform: See `Augmentation`. The generator follows from the sampler's seed and the
-                position.
-            sampler: Which images are in which batch.
+            transform: See `Augmentation`. Its generator depends on the sampler's seed and the
+                position of the image.
+            sampler: Decides which images are in which batch.
             channels: See `open_picture`.
             value_range: See `open_picture`.
             collate: Joins the targets of annotated images.
-            workers: Processes that prepare batches; 0 for this one.
-            bad_images: What becomes of images that cannot be read, see `LeftOut`.
-            quarantine: The run's list of them.
-            patience: How long to wait for images that are out of reach; default `storage.WAIT_S`.
-            pin_memory: Whether batches come in memory that a GPU reads from.
+            workers: The number of worker processes; 0 to prepare batches in this process.
+            bad_images: What is done with images that cannot be read; see `LeftOut`.
+            quarantine: The run's list of images that cannot be read.
+            patience: Waits for images that are out of reach; by default up to `storage.WAIT_S`.
+            pin_memory: Whether batches are copied to pinned memory, from which a GPU copies faster.
             cache: The cache of decoded images.
-            whole: Whether images are decoded whole before the transform, as they are for the cache.
-                The result then does not depend on whether there is a cache and what fits into it.
+            whole: Whether images are decoded in full before the transform, as the cache needs it.
+                The pixels then depend neither on a cache nor on its size.
         """
         self.source, self.sampler = source, sampler
         images = Images(
@@ -127,32 +127,33 @@ class TrainingLoader:
         self.patience = self._reader.patience
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Return the number of batches in a whole epoch."""
         return len(self.sampler)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Images left out by now: name -> why."""
+        """The images that were left out so far: name -> reason."""
         return self._reader.left_out.reasons
 
     @property
     def workers_replaced(self) -> int:
-        """How many worker processes died."""
+        """The number of worker processes that died and were replaced."""
         return self._reader.workers.replaced
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """Prepare the epoch's batches from number first_batch on.
+        """Yield the batches of an epoch.
 
-        There is one for each batch of the sampler. If none of its images can be read, it has 0
-        images, so that batches can be counted.
+        There is one batch for each batch of the sampler. If none of its images can be read, the
+        batch is empty, so that the number of batches stays the same.
 
         Args:
-            epoch: The epoch.
-            first_batch: How many batches of it are done.
+            epoch: The epoch, from 0.
+            first_batch: The number of the first batch. Earlier ones are skipped without being read.
 
         Raises:
-            StorageError: Images are out of reach for too long.
-            DataError: An image is bad and `bad_images` is "fail", or workers die again and again.
+            StorageError: Images were out of reach for too long.
+            DataError: An image cannot be read and `bad_images` is "fail", or workers die
+                repeatedly.
         """
 
         def rest(done: int) -> Iterator[list[Position]]:
@@ -162,14 +163,14 @@ class TrainingLoader:
         return self._reader.read(rest)
 
     def end(self) -> None:
-        """End the worker processes, which stay between epochs; `batches` starts new ones."""
+        """End the worker processes, which are otherwise kept between epochs."""
         self._reader.workers.end()
 
 
 class EvaluationLoader:
-    """Batches of a rank's share of the images, each image exactly once over all ranks, in order.
+    """The evaluation batches of a rank. Over all ranks, each image occurs exactly once, in order.
 
-    There is no batch without images.
+    Empty batches are left out.
 
     Attributes:
         source: The images.
@@ -192,7 +193,7 @@ class EvaluationLoader:
         patience: Patience | None = None,
         pin_memory: bool = False,
     ) -> None:
-        """Start nothing yet. The arguments are those of `TrainingLoader`."""
+        """Create the loader. The arguments are those of `TrainingLoader`."""
         self.source = source
         self._batches = ExactBatches(len(source), batch_size, rank, world_size)
         images = Images(
@@ -207,21 +208,21 @@ class EvaluationLoader:
         self.patience = self._reader.patience
 
     def __len__(self) -> int:
-        """Batches, the last one perhaps shorter."""
+        """Return the number of batches. The last one may be shorter."""
         return len(self._batches)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Images left out by now: name -> why."""
+        """The images that were left out so far: name -> reason."""
         return self._reader.left_out.reasons
 
     def skipped_anywhere(self, place: Place) -> tuple[str, ...]:
-        """Return the names of the images left out by now on any rank, which all call this."""
+        """Return the names of the images that any rank left out. All ranks must call this."""
         return tuple(sorted(set().union(*place.gather(sorted(self.skipped)))))
 
     @property
     def workers_replaced(self) -> int:
-        """How many worker processes died."""
+        """The number of worker processes that died and were replaced."""
         return self._reader.workers.replaced
 
     def __iter__(self) -> Iterator[Batch]:
@@ -232,14 +233,14 @@ class EvaluationLoader:
 def build_sampler(
     recipe: Recipe, length: int, place: Place, targets: Targets | None = None
 ) -> EpochSampler:
-    """Build the order in which this rank takes its training images, as the recipe says.
+    """Build the recipe's sampler for the training images of this rank.
 
     Args:
-        recipe: Says how images are drawn, and how many are in a batch.
+        recipe: States how images are drawn, and how many are in a batch.
         length: The number of images.
         place: This rank.
-        targets: The class of each image. Without them every image is used once; the number of
-            batches is the same.
+        targets: The class of each image. Without them, each image is used once in an epoch. The
+            number of batches is the same.
 
     Raises:
         RecipeError: Classes are to be drawn by their frequency, but an image has several.
@@ -274,19 +275,19 @@ def build_training_loader(
     transform: Augmentation | None = None,
     collate: Collate | None = None,
 ) -> TrainingLoader:
-    """Build the training batches of this rank, as the recipe says.
+    """Build the recipe's loader for the training batches of this rank.
 
     Args:
-        recipe: Says which batches there are, and how images are prepared.
+        recipe: States how batches are formed, and how images are prepared.
         source: The images.
         place: This rank.
-        quarantine: The run's list of bad images.
+        quarantine: The run's list of images that cannot be read.
         transform: Prepares the images; None for the recipe's `TrainTransform`.
         collate: Joins the targets of annotated images.
     """
     sampler = build_sampler(recipe, len(source), place, source.targets)
     workers, note = resolve_workers(recipe.workers, place.local_world_size)
-    # Each worker has PREFETCH batches on the way, and the loop holds one.
+    # Each worker prepares PREFETCH batches in advance, and the training loop holds one.
     height, width = recipe.height_and_width()
     batch = (
         recipe.images_per_batch() * max(1, recipe.aug_splits) * recipe.in_channels * height * width
@@ -310,13 +311,13 @@ def build_training_loader(
         patience=Patience(recipe.data_wait_s),
         pin_memory=place.device.type == "cuda",
         cache=DecodedCache(len(source), cache_mb) if cache_mb else None,
-        # This holds even if nothing fits, so that a recipe gives the same pixels on every machine.
+        # Set even if no cache fits, so that a recipe gives the same pixels on every machine.
         whole=recipe.cache_mb > 0,
     )
 
 
 def idle_knobs(recipe: Recipe, source: Source) -> str:
-    """Return a line that names the knobs which do nothing for images in memory, or ""."""
+    """Return a message about knobs that have no effect on images in memory; "" without any."""
     if source.arrays is None:
         return ""
     names = ("cache_mb", "bad_images", "data_wait_s", "max_image_pixels", "value_range")
@@ -336,16 +337,16 @@ def build_evaluation_loader(
     collate: Collate | None = None,
     batch_size: int | None = None,
 ) -> EvaluationLoader:
-    """Build the evaluation batches of this rank, as the recipe says.
+    """Build the recipe's loader for the evaluation batches of this rank.
 
-    Whoever builds it tells what it left out (`skipped`).
+    The caller must report the images that were left out (`skipped`).
 
     Args:
-        recipe: Says how images are prepared.
+        recipe: States how images are prepared.
         source: The images.
         place: This rank.
-        quarantine: The run's list of bad images.
-        patience: The patience of the run's training, if that waits here.
+        quarantine: The run's list of images that cannot be read.
+        patience: The patience of the run's training loader, if the wait is part of the training.
         transform: Prepares the images; None for the recipe's `EvalTransform`.
         collate: Joins the targets of annotated images.
         batch_size: Number of images in a batch; None for that of the recipe.
@@ -369,12 +370,13 @@ def build_evaluation_loader(
 def build_prediction_loader(
     recipe: Recipe, source: Source, transform: EvalTransform
 ) -> EvaluationLoader:
-    """Build the batches of a verb that applies a model to images in one process.
+    """Build the loader of a verb that applies a model to images in one process.
 
     Args:
-        recipe: Says how many images are in a batch, and what becomes of bad ones.
+        recipe: States how many images are in a batch, and what is done with images that cannot be
+            read.
         source: The images.
-        transform: Prepares the images as the model wants them.
+        transform: Prepares the images as the model needs them.
     """
     batch_size = recipe.images_per_batch()
     return EvaluationLoader(
@@ -395,7 +397,7 @@ def _augment(
     position: Position,
     *annotation: Any,
 ) -> Tensor | Sample:
-    return transform(image, *annotation, stream(seed, "image", *position))
+    return transform(image, *annotation, generator_for(seed, "image", *position))
 
 
 def _prepare(

@@ -1,7 +1,8 @@
-"""Augmentation of a normalised batch: mixup, cutmix and random erasing.
+"""Augmentation of normalised batches: mixup, cutmix and random erasing.
 
-Sources: Zhang et al. 2018, Yun et al. 2019, Zhong et al. 2020. All choices are drawn from the CPU
-generator that is passed in, so they do not depend on the device. Only noise is drawn on the device.
+Sources: Zhang et al. 2018 (mixup), Yun et al. 2019 (cutmix), Zhong et al. 2020 (random erasing).
+All random choices are drawn from a generator on the CPU, so they do not depend on the device. Only
+the noise of random erasing is drawn on the device.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from convnextv2.data.chance import dirichlet, happens, integer, log_uniform, uniform
+from convnextv2.data.randomness import dirichlet, happens, integer, log_uniform, uniform
 from convnextv2.data.soft_targets import soft_targets
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mix each image of a batch with its mirror in the reversed batch, all by the same share.
+    """Mixup and cutmix: mix image i of a batch of N with image N - 1 - i, with one share for all.
 
     Args:
-        mixup: Alpha of mixup's Beta(alpha, alpha); 0 for off.
-        cutmix: Alpha of cutmix's; 0 for off.
-        prob: The probability that a batch is mixed at all.
-        switch_prob: The probability of cutmix if both are on.
+        mixup: The alpha of mixup's Beta(alpha, alpha); 0 to disable mixup.
+        cutmix: The alpha of cutmix's Beta(alpha, alpha); 0 to disable cutmix.
+        prob: The probability that a batch is mixed.
+        switch_prob: The probability of cutmix, if both are enabled.
     """
 
     mixup: float = 0.0
@@ -41,17 +42,17 @@ class Mixing:
     def __call__(
         self, images: Tensor, targets: Tensor, num_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Mix one batch. Labels are not smoothed here, but in the loss.
+        """Mix one batch. Label smoothing is part of the loss.
 
         Args:
-            images: (N, C, H, W).
+            images: Floats (N, C, H, W).
             targets: int64 (N,), or (N, num_classes) if images may have several labels.
-            num_classes: K of the soft targets.
-            generator: On the CPU; all choices are drawn from it.
+            num_classes: The number of classes.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
-            New images, and soft targets (N, num_classes); see `soft_targets`. Those of one class
-            for each image sum to 1.
+            Mixed images (N, C, H, W), and soft targets (N, num_classes); see `soft_targets`. If
+            each image has one class, the soft targets of an image sum to 1.
         """
         soft = soft_targets(targets, num_classes, images.dtype)
         if not happens(generator, self.prob):
@@ -64,7 +65,7 @@ class Mixing:
             rows, columns = cut_box(height, width, 1 - kept, generator)
             mixed = images.clone()
             mixed[..., rows, columns] = images.flip(0)[..., rows, columns]
-            # The box may reach over the edge: what counts is the area that it covers.
+            # The box may have been clipped at the edges, so its real area counts.
             kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
         else:
             mixed = images.lerp(images.flip(0), 1 - kept)
@@ -74,9 +75,16 @@ class Mixing:
 def cut_box(
     height: int, width: int, area: float, generator: torch.Generator
 ) -> tuple[slice, slice]:
-    """Return rows and columns of a random box, cut off at the image's edges.
+    """Draw a random box with the aspect ratio of the image, and clip it at the edges.
 
-    The box has the shape of the image and a share of its area, and its centre lies anywhere.
+    Args:
+        height: The height of the image, in pixels.
+        width: The width of the image, in pixels.
+        area: The share of the image's area that the box covers before it is clipped.
+        generator: A generator on the CPU, from which the centre of the box is drawn.
+
+    Returns:
+        The rows and the columns of the box.
     """
     box_height, box_width = int(height * math.sqrt(area)), int(width * math.sqrt(area))
     row, column = integer(generator, 0, height), integer(generator, 0, width)
@@ -88,15 +96,16 @@ def cut_box(
 
 @dataclass(frozen=True)
 class Erasing:
-    """Erase a random rectangle of some images.
+    """Random erasing: fill a random rectangle in some images.
 
     Args:
         prob: The probability for each image.
-        scale: The least and the largest share of the area.
-        ratio: The least and the largest height / width.
-        value: "random" for noise from N(0, 1) for each pixel and channel, or normalised values to
-            fill with, one number or one for each channel.
-        attempts: Tries to find a rectangle that fits. After them, the image stays whole.
+        scale: The minimum and maximum share of the area.
+        ratio: The minimum and maximum of height / width.
+        value: "random" for noise from N(0, 1), drawn for each pixel and channel; or the normalised
+            value to fill with, one for all channels or one for each.
+        attempts: The number of tries to find a rectangle that fits. If none fits, the image is not
+            changed.
     """
 
     prob: float = 0.0
@@ -106,7 +115,15 @@ class Erasing:
     attempts: int = 10
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Erase in images, float (N, C, H, W), which are changed in place and returned."""
+        """Erase rectangles in place.
+
+        Args:
+            images: Floats (N, C, H, W), which are changed.
+            generator: A generator on the CPU. All random choices are drawn from it.
+
+        Returns:
+            The same tensor.
+        """
         if self.prob == 0:
             return images
         noise = torch.Generator(images.device).manual_seed(integer(generator, 0, 2**63 - 1))
@@ -120,10 +137,11 @@ class Erasing:
                 continue
             erased = image[:, box[0], box[1]]
             if isinstance(self.value, str):
-                # Noise is float32 whatever the images are: generators differ between dtypes.
+                # Noise is drawn as float32 for every dtype, since the draws depend on the dtype.
                 erased.copy_(torch.randn(erased.shape, generator=noise, device=images.device))
             elif isinstance(self.value, tuple):
-                # Tensors of these values would be copied to an accelerator, which waits for it.
+                # A tensor of these values would have to be copied to the accelerator, which waits
+                # for the copy.
                 levels = self.value * (len(erased) if len(self.value) == 1 else 1)
                 for channel, level in zip(erased, levels, strict=True):
                     channel.fill_(level)

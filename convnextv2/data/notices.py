@@ -1,4 +1,4 @@
-"""Lines for people about images: while batches come in, and about those that were left out."""
+"""Messages to the user about images that cannot be read or are left out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from convnextv2.errors import DataError
 from convnextv2.launch import find_launch
 
 MAX_NAMED = 10
-"""Names in one line."""
+"""The largest number of names in one message."""
 
 
 def notice(line: str) -> None:
     """Print a line on standard error, from any rank.
 
-    Standard output belongs to what a verb answers, which may be read by machines. The line is one
-    write, so that lines of several ranks stay whole.
+    Standard output is for the results of a verb, which programs may read. The line is written in
+    one call, so that the lines of several ranks do not mix.
     """
     launch = find_launch(os.environ)
     prefix = f"rank {launch.rank}: " if launch.world_size > 1 else ""
@@ -27,14 +27,14 @@ def notice(line: str) -> None:
 
 
 def left_out_line(names: Collection[str], what: str = "image") -> str:
-    """Return a sentence that says how many images were left out, and names the first ten.
+    """Write how many images were left out, with the names of the first ten.
 
     Args:
         names: The names of the images.
-        what: One of them in words, such as "validation image".
+        what: The noun for one image, such as "validation image".
 
     Returns:
-        The sentence; empty if no image was left out.
+        A sentence; "" if no image was left out.
     """
     if not names:
         return ""
@@ -45,27 +45,27 @@ def left_out_line(names: Collection[str], what: str = "image") -> str:
 
 
 def say_left_out(names: Collection[str], what: str) -> None:
-    """Print how many images were left out; see `left_out_line`. Nothing is printed for none."""
+    """Print how many images were left out, if any; see `left_out_line`."""
     if line := left_out_line(names, what):
         say(line)
 
 
 def evaluation_notes(notes: Sequence[str], skipped: Collection[str]) -> list[str]:
-    """Return lines for people about the images of an evaluation.
+    """Return the messages about the images of an evaluation.
 
     Args:
-        notes: What there is to say about the images.
-        skipped: The names of those that were left out.
+        notes: The notes of the source.
+        skipped: The names of the images that were left out.
     """
     line = left_out_line(skipped, "validation image")
     return [*notes, line] if line else list(notes)
 
 
 def none_readable(names: Sequence[str], what: str = "image") -> DataError:
-    """Return the error that none of some images can be read.
+    """Return the error for images of which none can be read.
 
     Args:
-        names: Their names.
-        what: One of them in words.
+        names: The names of the images.
+        what: The noun for one image.
     """
     return DataError(f"no {what} can be read, for example {names[0]}.")

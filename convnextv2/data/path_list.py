@@ -1,4 +1,4 @@
-"""A list of paths that stays small, because millions of names share a few objects."""
+"""A compact list of paths, in which millions of names share a few objects."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 class PathList(Sequence[str]):
     """Paths of files, read-only, in the order in which they were added.
 
-    Each folder is kept only once, and all names are bytes in one buffer. Ten million paths take
-    about a third of the memory of as many strings. Forked worker processes share all of it, because
-    reading a path changes no reference count.
+    Each folder is stored only once, and all names are bytes in one buffer. Ten million paths take
+    about a third of the memory of as many strings. Forked worker processes share this memory,
+    because reading a path changes no reference count, and so copies no page.
 
     Attributes:
         folders: The distinct folders. "" stands for names without a folder.
@@ -39,7 +39,7 @@ class PathList(Sequence[str]):
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> PathList:
-        """Make a list of paths as they are written."""
+        """Build a list that returns exactly these paths."""
         builder = PathListBuilder()
         for path in paths:
             folder, name = os.path.split(path)
@@ -93,7 +93,7 @@ class PathListBuilder:
         self._lengths.append(np.fromiter(map(len, encoded), np.int32, len(encoded)))
 
     def build(self) -> PathList:
-        """Return what was collected."""
+        """Return the list of the paths that were added."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int32)
         numbers, counts = np.array(self._runs, np.int32).reshape(-1, 2).T
         return PathList(

@@ -1,4 +1,4 @@
-"""A random order of any number of entries that is computed where it is needed, and never held."""
+"""A random permutation of any length that is computed where it is needed, and never stored."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _ROUNDS = 6
 class Permutation:
     """A keyed permutation of the numbers from 0 to length - 1, in constant memory.
 
-    Where `torch.randperm` lists an order, this computes any part of it on its own: entry i of an
-    order of 1.3 billion takes as long as entry i of an order of ten, and nothing comes before it.
-    A different generator gives a different order. The orders are well mixed, but they are not all
-    the orders that exist, and they are not fit for secrets.
+    `torch.randperm` lists a whole permutation. This class computes any entry alone, and entry i of
+    a permutation of length 1.3 billion takes as long as that of one of length ten. The permutations
+    are well mixed, but not all permutations can occur, and they are not cryptographically secure.
 
-    A number below a * b is split into two parts, one below a and one below b, and six rounds add
-    to one part a hash of the other. Each round can be undone, so that no two numbers meet. The
-    square is slightly larger than the length; a result outside goes through the rounds again until
-    it falls inside, which keeps the map one-to-one (cycle walking). Source: Black and Rogaway 2002,
-    "Ciphers with Arbitrary Finite Domains", the generalised Feistel construction. The hash is the
-    finaliser of SplitMix64 (Steele et al. 2014), keyed for each round.
+    A number below a * b is split into two parts, one below a and one below b. Each of six rounds
+    adds to one part a hash of the other. A round can be inverted, so the map is one-to-one. The
+    product a * b is slightly larger than the length. A result that is not below the length goes
+    through the rounds again until it is, which keeps the map one-to-one (cycle walking). Source:
+    Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains", the generalised Feistel
+    construction. The hash is the finaliser of SplitMix64 (Steele et al. 2014), with a key for each
+    round.
 
     Attributes:
         length: The number of entries, at least 1.
     """
 
     def __init__(self, length: int, generator: torch.Generator) -> None:
-        """Draw the keys of the rounds.
+        """Draw the keys of the rounds from a generator.
 
         Args:
             length: The number of entries, from 1 to 2**62.
-            generator: On the CPU; the order follows from its next draws.
+            generator: A generator on the CPU.
         """
         assert 0 < length <= 2**62
         self.length = length
@@ -50,7 +50,7 @@ class Permutation:
         return self.length
 
     def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the entries at places in the order.
+        """Return the entries at some places of the permutation.
 
         Args:
             places: int64 (K,), each from 0 to length - 1.
@@ -64,7 +64,7 @@ class Permutation:
         return entries.view(np.int64)
 
     def _rounds(self, numbers: Numbers) -> Numbers:
-        """Map numbers below the product of the sides to such numbers, one to one."""
+        """Apply the rounds to numbers below the product of the two sides."""
         left, right = numbers % self._sides[0], numbers // self._sides[0]
         for number, key in enumerate(self._keys):
             left, right = (
@@ -75,7 +75,7 @@ class Permutation:
 
 
 def _hash(numbers: Numbers, key: np.uint64) -> Numbers:
-    """Mix the bits of numbers with a key; arithmetic is modulo 2**64."""
+    """Hash numbers with a key. Arithmetic is modulo 2**64."""
     mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,7 +1,7 @@
-"""Reads images into batches, judges what failed, and waits for what is out of reach.
+"""Reads images into batches, handles images that fail, and waits for files that are out of reach.
 
-What a worker cannot read comes back as a value and is judged in the main process. A bad file is
-therefore one line with its name and not a traceback out of a worker.
+A worker returns the reason for a failure as a value, and the main process decides what to do. For a
+bad file, the user therefore gets one line with its name, and not a traceback of a worker.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from convnextv2.errors import DataError, MissingPackageError, StorageError
 
 
 class Images(Dataset[Item]):
-    """Position to (index, prepared pixels or why there are none).
+    """Maps a `Position` to an `Item`: an index, and prepared pixels or the reason for a failure.
 
-    What prepares them also gets the annotation, if the source has annotations.
+    If the source has annotations, `prepare` also gets that of the image.
     """
 
     def __init__(
@@ -75,10 +75,7 @@ class Images(Dataset[Item]):
 
 
 class Reader:
-    """Prepares batches, judges what failed, and waits for what is out of reach.
-
-    Both loaders read through it.
-    """
+    """Prepares batches for both loaders, and handles images that fail or are out of reach."""
 
     def __init__(
         self,
@@ -104,19 +101,19 @@ class Reader:
         )
 
     def read(self, rest: Rest) -> Iterator[Batch]:
-        """Prepare a batch for each one of `rest`, see `Workers.run`.
+        """Prepare the batches of `rest`; see `Workers.run`.
 
-        A batch is empty if nothing of it can be read.
+        A batch is empty if none of its images can be read.
         """
         self.left_out.refresh()
         done = 0
         while True:
             prepared = self.workers.run(partial(self._rest, rest, done))
             for batch, failures in prepared:
-                away = {
+                out_of_reach = {
                     index: why for index, why in failures.items() if isinstance(why, StorageError)
                 }
-                if away:
+                if out_of_reach:
                     break
                 self.patience.over()
                 self.left_out.judge(failures)
@@ -124,7 +121,7 @@ class Reader:
                 done += 1
             else:
                 return
-            index, why = next(iter(away.items()))
+            index, why = next(iter(out_of_reach.items()))
             self.patience.wait(why, partial(self._is_back, index))
 
     def _is_back(self, index: int) -> bool:
@@ -134,12 +131,12 @@ class Reader:
         return map(self.left_out.without_listed, rest(done + more))
 
     def _without_listed(self, batch: Batch) -> Batch:
-        """Return the batch without images that came on the list while it was prepared."""
+        """Return the batch without images that were listed as bad while it was prepared."""
         listed = [self.left_out.is_listed(index) for index in batch.indices.tolist()]
         if not any(listed):
             return batch
         keep = ~torch.tensor(listed)
-        # The images are taken as they lie in memory, channels last.
+        # The selection is made in the memory layout of the pixels, channels-last.
         pixels = batch.pixels.permute(0, 2, 3, 1)[keep].permute(0, 3, 1, 2)
         targets = (
             batch.targets[keep]

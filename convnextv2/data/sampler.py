@@ -1,4 +1,4 @@
-"""The sampler, which decides which images are in which batch of which epoch, on which rank."""
+"""Samplers, which decide which images are in which batch, on each rank."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from convnextv2.data.chance import stream
-from convnextv2.data.draws import draw_epoch
+from convnextv2.data.class_sampling import draw_epoch
 from convnextv2.data.permutation import Permutation
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Targets
 
 MAX_LISTED = 50_000_000
@@ -22,7 +22,8 @@ each image. Beyond it, the order is a `Permutation`, which takes no memory."""
 
 Indices = NDArray[np.int64]
 Order = Callable[[Indices], tuple[Indices, Indices]]
-"""Places in an epoch to images, and how often each of these came before in the epoch."""
+"""Maps places in an epoch, int64 (K,), to images and to the number of times that each of them
+occurs earlier in the epoch, both int64 (K,)."""
 
 
 class Position(NamedTuple):
@@ -61,9 +62,9 @@ class EpochSampler(Sampler[list[Position]]):
             neighbours. The batches then do not depend on the number of ranks. Images that do not
             fill a step are dropped.
         targets: int64 (length,), the class of each image, if classes are drawn in proportion to
-            n ** power; see `draws.draw_epoch`. None uses each image once in an epoch. An image that
-            is drawn again counts as its next copies.
-        power: The power, with targets.
+            n ** power; see `class_sampling.draw_epoch`. An image that is drawn again gets the next
+            copy numbers. With None, each image is used once in an epoch.
+        power: The power. It has no effect without targets.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class EpochSampler(Sampler[list[Position]]):
         """Return the order of the images of an epoch."""
         if not self.shuffle:
             return lambda places: (places, np.zeros_like(places))
-        generator = stream(self.seed, "order", epoch)
+        generator = generator_for(self.seed, "order", epoch)
         if self.targets is not None:
             drawn, before = (
                 part.numpy() for part in draw_epoch(self.targets, self.power, generator)
@@ -155,9 +156,10 @@ class EpochSampler(Sampler[list[Position]]):
 
 
 class ExactBatches:
-    """The batches of one rank in evaluation, made where they are asked for.
+    """The batches of one rank in evaluation, made when they are needed.
 
-    Over all ranks each image occurs exactly once, in order, so ranks may differ in length by one.
+    Over all ranks, each image occurs exactly once, in order. The numbers of images of two ranks may
+    differ by one.
 
     Args:
         length: The number of images.

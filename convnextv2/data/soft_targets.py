@@ -1,4 +1,4 @@
-"""Targets that can be mixed."""
+"""Soft targets, which mixup and cutmix can mix."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch.nn.functional import one_hot
 
 
 def soft_targets(targets: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Turn targets into shares of classes, which mixup and cutmix can mix.
+    """Turn class indices or labels into soft targets.
 
     Args:
         targets: int64 (N,), the class of each image; or int64 (N, K) of 1, 0 and -1 (unknown) if
             images may have several labels.
         num_classes: The number of classes.
-        dtype: The type of the result, float.
+        dtype: The dtype of the result, a floating-point type.
 
     Returns:
-        (N, num_classes). What is unknown is NaN, and so is whatever is mixed with it.
+        (N, num_classes). Unknown labels are NaN, and so are the results of mixing with them.
     """
     if targets.dim() == 1:
         return one_hot(targets, num_classes).to(dtype)

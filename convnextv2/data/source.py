@@ -1,4 +1,4 @@
-"""A source: images by index, with their targets."""
+"""Sources, which give access to images and their targets by index."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ label that the image has, 0 for one that it does not have, -1 for one that is no
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Images by index. It holds no open file, so worker processes can have copies of it.
+    """Images by index. A source holds no open file, so it can be copied to worker processes.
 
     Attributes:
-        names: What messages and predictions call the images; the path if it is a file. A `Stored`
-            list also reads the images.
+        names: The names of the images in messages and predictions. The name of a file is its path.
+            A `Stored` sequence also reads the images.
         targets: See `Targets`; None without labels.
-        class_names: One for each class.
-        arrays: uint8 (N, H, W) or (N, H, W, 3) of sets that are held in memory; None where
-            `names` are files.
-        max_pixels: The largest image that is decoded.
-        notes: Lines that the user should be told once.
+        class_names: The name of each class.
+        arrays: The pixels of a data set in memory, uint8 (N, H, W) or (N, H, W, 3); None if `names`
+            are files.
+        max_pixels: The largest image that is decoded, in pixels.
+        notes: Messages to the user, which are shown once.
     """
 
     names: Sequence[str]
@@ -67,8 +67,8 @@ class Source:
             uint8 (channels, H, W).
 
         Raises:
-            StorageError: Its file is out of reach, as those of others are.
-            DataError: It cannot be read; the message has its name.
+            StorageError: The storage of the file is out of reach.
+            DataError: The image cannot be read. The message names it.
         """
         image = self.picture(index, channels, value_range)
         return image.decode() if isinstance(image, Picture) else image
@@ -76,7 +76,7 @@ class Source:
     def picture(
         self, index: int, channels: int = 3, value_range: tuple[float, float] | None = None
     ) -> Tensor | Picture:
-        """Return the same, not decoded yet if it is a file."""
+        """Return an image as `pixels` does, but not decoded yet if it is a file."""
         if self.arrays is not None:
             return _channels_first(self.arrays[index], channels)
         return open_picture(
@@ -88,7 +88,7 @@ class Source:
         )
 
     def usual_channels(self) -> int:
-        """Return 3, or the number of channels of the first readable image if that is not RGB."""
+        """Return 3, or the number of bands of the first readable image if it is not RGB or grey."""
         for index in range(min(len(self), 100)):
             try:
                 self.picture(index, 3)
@@ -102,14 +102,14 @@ class Source:
         return 3
 
     def is_out_of_reach(self, index: int) -> bool:
-        """Say whether an image's file cannot be read because of what it lies on."""
+        """Return whether an image cannot be read because its storage is out of reach."""
         if self.arrays is not None:
             return False
         try:
             read_file(self.names, index)
         except StorageError:
             return True
-        except DataError:  # a fault of its own, which is not waited for
+        except DataError:  # the file itself is at fault, so waiting would not help
             return False
         return False
 
@@ -127,11 +127,11 @@ class Source:
             arrays=None if self.arrays is None else self.arrays[chosen],
         )
 
-    def spread(self, most: int) -> Source:
-        """Return at most this many of the images, spread evenly over all of them."""
-        if len(self) <= most:
+    def spread(self, count: int) -> Source:
+        """Return at most `count` images, evenly spaced over all of them."""
+        if len(self) <= count:
             return self
-        return self.subset(np.linspace(0, len(self) - 1, most).round().astype(np.int64))
+        return self.subset(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
 
 
 def _channels_first(array: NDArray[np.uint8], channels: int) -> Tensor:

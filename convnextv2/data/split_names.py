@@ -1,4 +1,4 @@
-"""Names that people give to the splits of a data set, as folders and in the column of a table."""
+"""The usual names of the splits of a data set, as folders or in a column of a table."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _KINDS = {name: kind for kind, names in NAMES.items() for name in names}
 
 
 def kind_of(word: str) -> Kind | None:
-    """Say which split a word names.
+    """Return the kind of split that a word means.
 
-    Numbers name none: which of ten folds is for validation is the user's choice.
+    A number, such as that of a fold, means none: the user must choose the fold for validation.
 
     Args:
-        word: Name of a folder, or a value of a table's column. Letter case, the Unicode form,
-            blanks at the ends, and "-" or " " in place of "_" make no difference.
+        word: The name of a folder, or a value in a table. Letter case, the Unicode form, blanks at
+            the ends, and "-" or " " in place of "_" make no difference.
 
     Returns:
-        The split, or None if the word is not a usual name of one.
+        The kind of split; None if the word is not a usual name of a split.
     """
     plain = unicodedata.normalize("NFC", word).strip().casefold()
     return _KINDS.get(plain.replace("-", "_").replace(" ", "_"))

@@ -1,6 +1,7 @@
-"""Splits of a data set: folders for training and validation, or images that are held out.
+"""Finds the splits of a data set in folders, or holds images out for validation.
 
-Folders are known by their usual names. Images are held out if there is no folder for validation.
+Folders of splits are found by their usual names. If there is no validation split, images are held
+out.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnextv2.data.chance import stream
 from convnextv2.data.formats import SUFFIXES
 from convnextv2.data.listing import scan, visible_folders
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.split_names import Kind, kind_of
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe, default_of
 
 HERE = "."
-"""As `train_split`: the classes lie in the folder itself, whatever they are called."""
+"""The value of `train_split` which states that the folder has no splits, only classes."""
 
 _MAX_NESTED = 4
 
@@ -32,14 +33,14 @@ S = TypeVar("S", bound=Source)
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """Where the images of a data set lie.
+    """The folders of the splits of a data set.
 
     Attributes:
         root: The folder that holds the splits, or the classes if there are no splits.
         training: The training split; None if there is none.
         validation: The validation split; None if there is none.
-        left_alone: Names of the folders in `root` that belong to no split in use.
-        notes: Lines that say what was found.
+        left_alone: The names of the folders in `root` that are not used.
+        notes: Messages to the user about what was found.
     """
 
     root: Path
@@ -54,14 +55,14 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
 
     Args:
         root: The folder.
-        train_split: Name of the training split as the user set it; None to look for usual names.
-        val_split: Name of the validation split, in the same way.
+        train_split: The user's name of the training split; None to look for usual names.
+        val_split: The user's name of the validation split; None likewise.
 
     Returns:
-        The splits. A name that was set and is not there gives None.
+        The splits. A split is None if the folder of the given name does not exist.
 
     Raises:
-        DataError: Several folders could be meant, or splits lie where classes are expected.
+        DataError: Several folders are possible, or splits lie where classes are expected.
     """
     if train_split == HERE:
         validation = _named(root, val_split)
@@ -92,7 +93,7 @@ def find_splits(root: Path, train_split: str | None, val_split: str | None) -> S
 
 
 def asked_split(recipe: Recipe, knob: Literal["train_split", "val_split"]) -> str | None:
-    """Return the name of a split if the user chose it, and None for the default."""
+    """Return the name of a split if the user set it; None if it is the default."""
     name: str = getattr(recipe, knob)
     return name if knob in recipe.model_fields_set or name != default_of(knob) else None
 
@@ -101,14 +102,14 @@ def check_data_dir(data_dir: str, needs: str) -> Path:
     """Check that the folder or table of the data is there.
 
     Args:
-        data_dir: The knob.
-        needs: What it is to name, in words.
+        data_dir: The value of the knob `data_dir`.
+        needs: A description of the expected value, for error messages.
 
     Returns:
-        Its path.
+        The path.
 
     Raises:
-        DataError: It is missing, or does not exist.
+        DataError: The value is empty, or the path does not exist.
     """
     if not data_dir:
         raise DataError(f"data_dir is missing. Give {needs}.")
@@ -124,10 +125,10 @@ def set_apart(source: S, chosen: NDArray[np.int64]) -> tuple[S, S]:
 
     Args:
         source: The images.
-        chosen: The indices of those that are held out.
+        chosen: The indices of the images that are held out.
 
     Returns:
-        The images for training, and those that are held out, which have no notes of their own.
+        The training images, and the images that are held out. The latter have no notes.
     """
     rest = np.setdiff1d(np.arange(len(source)), chosen, assume_unique=True)
     training, validation = source.subset(rest), replace(source.subset(chosen), notes=())
@@ -141,9 +142,10 @@ def held_out(
 
     Args:
         targets: int64 (N,), the class of each image.
-        classes: How many classes there are.
-        fraction: The share of each class. A class of two or more images gives at least one.
-        seed: The choice follows from it.
+        classes: The number of classes.
+        fraction: The share of each class. Of a class with two or more images, at least one is held
+            out.
+        seed: The seed of the choice.
 
     Returns:
         Sorted indices, int64.
@@ -154,7 +156,9 @@ def held_out(
     for target in range(classes):
         members = order[bounds[target] : bounds[target + 1]]
         count = max(1, round(fraction * len(members))) if len(members) > 1 else 0
-        shuffled = torch.randperm(len(members), generator=stream(seed, "split", target)).numpy()
+        shuffled = torch.randperm(
+            len(members), generator=generator_for(seed, "split", target)
+        ).numpy()
         chosen.append(members[shuffled[:count]])
     return np.sort(np.concatenate(chosen))
 
@@ -164,20 +168,22 @@ def held_out_evenly(
 ) -> NDArray[np.int64]:
     """Choose the images that are held out for validation if images may have several labels.
 
-    The images are dealt out class by class, the rarest class first, so that validation gets nearly
-    the same share of each class (iterative stratification, Sechidis et al. 2011).
+    The images are distributed class by class, beginning with the rarest class, so that validation
+    gets nearly the same share of each class. Source: iterative stratification (Sechidis et al.
+    2011).
 
     Args:
         targets: int8 (N, K), 1 for a label that an image has.
-        fraction: The share of each class. A class of two or more images gives at least one.
-        seed: The choice follows from it.
+        fraction: The share of each class. Of a class with two or more images, at least one is held
+            out.
+        seed: The seed of the choice.
 
     Returns:
         Sorted indices, int64.
     """
     positive = targets == 1
     counts = positive.sum(axis=0)
-    order = torch.randperm(len(targets), generator=stream(seed, "split")).numpy()
+    order = torch.randperm(len(targets), generator=generator_for(seed, "split")).numpy()
     share = np.where(counts > 1, np.maximum(fraction * counts, 1), 0)
     wanted = np.stack([counts - share, share])  # in training and in validation, by class
     room = np.array([1 - fraction, fraction]) * len(targets)
@@ -196,8 +202,70 @@ def held_out_evenly(
     return np.flatnonzero(chosen)
 
 
+def hold_out(source: Source, recipe: Recipe, why: str) -> tuple[Source, Source | None]:
+    """Hold images out for validation, as the recipe's `val_fraction` and `seed` state.
+
+    Args:
+        source: The images, with targets.
+        recipe: The recipe.
+        why: The beginning of the note: the reason why images are held out.
+
+    Returns:
+        The training images, and the validation images or None if no class has two images.
+    """
+    assert source.targets is not None
+    if source.is_multi_label:
+        chosen = held_out_evenly(source.targets, recipe.val_fraction, recipe.seed)
+    else:
+        chosen = held_out(source.targets, len(source.class_names), recipe.val_fraction, recipe.seed)
+    if not len(chosen):
+        note = "No class has two images, so none is held out and nothing is validated."
+        return replace(source, notes=(*source.notes, note)), None
+    note = f"{why}: {len(chosen)} of {len(source)} images are held out for validation."
+    training, validation = set_apart(source, chosen)
+    return replace(training, notes=(*source.notes, note)), validation
+
+
+def held_out_by_training(source: Source, recipe: Recipe) -> Source:
+    """Return the images of a source without splits that training held out.
+
+    Raises:
+        DataError: Training held no images out.
+    """
+    where = recipe.data_dir
+    if not recipe.val_while_train:
+        raise DataError(
+            f"{where}: was trained on as a whole (val_while_train = False). Give other images with "
+            "data_dir, or val_split."
+        )
+    chosen = hold_out(source, recipe, "")[1]
+    if chosen is None:
+        raise DataError(
+            f"{where}: no class has two images, so training held none out. Give others."
+        )
+    return replace(chosen, notes=source.notes)
+
+
+def check_val_split(recipe: Recipe, root: Path, *, only_named: bool = False) -> None:
+    """Raise DataError if the user asked for validation, but the data have no validation split.
+
+    Args:
+        recipe: The recipe.
+        root: The folder or table, for the message.
+        only_named: Whether only the knob `val_split` counts as asking for validation.
+    """
+    asked = not only_named and (
+        recipe.keep_policy == "top_k" or "val_while_train" in recipe.model_fields_set
+    )
+    if recipe.val_while_train and (asked or asked_split(recipe, "val_split") is not None):
+        raise DataError(
+            f"val_split = {recipe.val_split}: {root} has no such split, so there is nothing to "
+            "validate on. Set it to the one with the validation images, or val_while_train = False."
+        )
+
+
 def _check_no_splits_in(training: Path) -> None:
-    """Check that no split lies inside of the training split, where it would be a class."""
+    """Check that no split lies inside the training split, where it would be used as a class."""
     for name, folder in visible_folders(training)[0].items():
         if kind_of(name) in ("validation", "test") and visible_folders(folder)[0]:
             raise DataError(
@@ -207,7 +275,7 @@ def _check_no_splits_in(training: Path) -> None:
 
 
 def _descend(root: Path, train_split: str | None) -> Path:
-    """Return the folder with the splits, which archives often wrap in another one."""
+    """Return the folder with the splits, which archives often contain in another folder."""
     inner = root
     for _ in range(_MAX_NESTED):
         folders = visible_folders(inner)[0]
@@ -221,7 +289,7 @@ def _descend(root: Path, train_split: str | None) -> Path:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Return whether images lie in a folder itself, so that it does not just wrap another one."""
+    """Return whether a folder directly contains images."""
     with scan(str(folder)) as entries:
         return any(os.path.splitext(entry.name)[1].lower() in SUFFIXES for entry in entries)
 
@@ -231,7 +299,7 @@ def _named(root: Path, split: str | None) -> Path | None:
 
 
 def _usual(root: Path, names: list[str], kind: Kind, given: str | None) -> Path | None:
-    """Return the one folder whose name means this split, unless the user gave a name."""
+    """Return the folder with a usual name of this split, unless the user gave a name."""
     if given is not None:
         return None
     found = [name for name in names if kind_of(name) == kind]

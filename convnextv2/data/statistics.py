@@ -1,9 +1,9 @@
-"""Statistics of images, channel by channel, that a recipe needs.
+"""Statistics of the channels of images that a recipe needs: mean, standard deviation and range.
 
-The pixels that the network gets have 256 levels. They are counted level by level, so mean and
-standard deviation are exact. The values of deeper files are counted one by one if they are 16-bit
-integers, so their percentiles are exact too. All other values are counted in bins whose width is at
-most 0.8 % of the value.
+The pixels for the network have 256 levels. There is one bin for each level, so mean and standard
+deviation are exact. For files with more than 8 bits, there is also one bin for each 16-bit integer,
+so the percentiles of such files are exact too. All other values are counted in bins whose width is
+at most 0.8 % of the value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convnextv2.data.decode.arrays import from_array
 from convnextv2.data.decode.values import is_no_data
-from convnextv2.data.sources import Source
+from convnextv2.data.source import Source
 from convnextv2.errors import ChannelsError, DataError, MissingPackageError, StorageError
 
 LOW, HIGH = 0.001, 0.999
@@ -38,7 +38,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(eq=False)
 class Tally:
-    """Counts of some images. The tallies of parts add up to the tally of the whole.
+    """The histograms of some images. The tallies of two sets of images can be added.
 
     Attributes:
         channels: The number of channels, C.
@@ -54,10 +54,10 @@ class Tally:
         whole: int64 (C, 98304), the counts of 16-bit integers, from -32768 on.
         coarse: int64 (C, 65536), the counts of other values, by the upper half of their bits as
             float32.
-        empty: int64 (C,), the number of values that are NaN or no data.
+        empty: int64 (C,), the number of values that are NaN or the no-data value.
         infinite: int64 (C,), the number of infinite values.
-        low: float64 (C,), the smallest finite value.
-        high: float64 (C,), the largest finite value.
+        low: float64 (C,), the smallest finite value of each channel.
+        high: float64 (C,), the largest finite value of each channel.
     """
 
     channels: int
@@ -170,12 +170,12 @@ class Statistics:
 
     Attributes:
         tally: The counts.
-        value_range: The range by which files with more than 8 bits were scaled. It is the given
-            range, or the one that the percentiles suggest; None if there are no such files.
+        value_range: The range that was used to scale files with more than 8 bits. It is the given
+            range, or one that is proposed from the percentiles; None if there are no such files.
         mean: The mean of the pixels of each channel, from 0 to 1. NaN and no data count as 0.
-        std: The standard deviation of the pixels of each channel.
-        low: Percentile LOW of the values of each channel; empty if no file has more than 8 bits.
-        high: Percentile HIGH of the values of each channel; empty likewise.
+        std: The standard deviation of the pixels of each channel, on the same scale.
+        low: The quantile LOW of the values of each channel; empty if no file has more than 8 bits.
+        high: The quantile HIGH of the values of each channel; empty in the same case.
         is_exact: Whether the percentiles are exact.
     """
 
@@ -195,17 +195,20 @@ def measure(
     value_range: tuple[float, float] | None = None,
     workers: int = 0,
 ) -> Statistics:
-    """Measure images. Files that cannot be read, or have other bands, are left out and counted.
+    """Measure images.
 
-    Files are read only once, with one exception. If the range is proposed, and values have more
-    than 16 bits or are mixed to luma, they cannot be counted one by one and are read again.
+    Files that cannot be read, or that have another number of bands, are left out and counted.
+
+    Each file is read once, with one exception: If a range is proposed, and values have more than 16
+    bits or are converted to luma, the levels do not follow from the counts, and all files are read
+    again.
 
     Args:
         source: The images.
-        channels: The number of channels, see `open_picture`.
-        value_range: The values that become black and white in files with more than 8 bits. If it is
-            None, a range is proposed, and mean and standard deviation are those within it.
-        workers: The number of processes that decode, in addition to this one.
+        channels: The number of channels; see `open_picture`.
+        value_range: The values that become black and white in files with more than 8 bits. If None,
+            a range is proposed, and mean and standard deviation are computed with that range.
+        workers: The number of worker processes; 0 to decode in this process.
 
     Returns:
         The statistics.
@@ -235,7 +238,7 @@ def measure(
 
 
 def _proposed(tally: Tally) -> tuple[float, float]:
-    """Propose a range from the percentiles of all channels. If they are equal, it is widened."""
+    """Propose a range from the quantiles of all channels. If they are equal, it is widened."""
     ends = [
         [
             value
@@ -251,7 +254,7 @@ def _proposed(tally: Tally) -> tuple[float, float]:
 
 
 def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
-    """Count the pixels of each level, from the values that were counted one by one."""
+    """Compute the number of pixels of each level from the counts of 16-bit integers."""
     every = np.arange(_LOWEST, _HIGHEST + 1, dtype=np.int32)[None, :, None]
     level = from_array(every, 1, value_range, name="values").flatten().numpy()
     assert tally.whole is not None or tally.empty.any()
@@ -264,7 +267,10 @@ def _levels_of(tally: Tally, value_range: tuple[float, float]) -> Counts:
 
 
 def _moments(levels: Counts) -> tuple[float, float]:
-    """Compute mean and standard deviation, from 0 to 1, from pixels per level, with integers."""
+    """Compute mean and standard deviation, from 0 to 1, from the counts of the levels.
+
+    The sums are Python integers, so they are exact.
+    """
     counts = [int(count) for count in levels]
     number = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))
@@ -278,7 +284,11 @@ def _sum(one: Counts | None, other: Counts | None) -> Counts | None:
 
 
 def _bins(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the numbers of the bins of finite values. Larger values have larger numbers."""
+    """Return the bins of finite values. Bins are ordered by value.
+
+    A bin is the upper half of the bits of a float32, changed so that the order of the bins is that
+    of the values.
+    """
     reach = np.finfo(np.float32).max
     bits = values.astype(np.float64).clip(-reach, reach).astype(np.float32).view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
@@ -315,7 +325,7 @@ def _count(
 
 
 class _Chunks(Dataset[Tally | MissingPackageError | StorageError]):
-    """Tallies of chunks of images, so that only few are passed between processes."""
+    """The tallies of chunks of images, so that few large histograms pass between processes."""
 
     def __init__(
         self,
@@ -339,14 +349,14 @@ class _Chunks(Dataset[Tally | MissingPackageError | StorageError]):
                 tally.bands[error.bands] += 1
                 tally.wrong_bands.append(str(error))
             except (MissingPackageError, StorageError) as error:
-                return error  # as a value: a worker's exceptions lose their type
+                return error  # as a value, because an exception of a worker would lose its type
             except DataError as error:
                 tally.unreadable.append(str(error))
         return tally
 
     def _add(self, tally: Tally, index: int) -> None:
         picture = self.source.picture(index, self.channels, self.value_range)
-        one = Tally(self.channels)  # so that a truncated file adds nothing to the sum
+        one = Tally(self.channels)  # added only at the end, so that a truncated file counts nothing
         if isinstance(picture, Tensor):
             one.count_pixels(picture)
             bands, kind, size = len(picture), "uint8", (picture.shape[1], picture.shape[2])

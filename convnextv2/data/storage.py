@@ -1,4 +1,4 @@
-"""Storage: files that may be away for a while, and how long they are waited for."""
+"""Reading files, and waiting for files whose storage is out of reach for a while."""
 
 from __future__ import annotations
 
@@ -16,47 +16,46 @@ from convnextv2.data.path_list import PathList
 from convnextv2.errors import DataError, StorageError
 
 WAIT_S = 300.0
-"""How long files are waited for if nobody says otherwise."""
+"""The default longest wait for files that are out of reach, in seconds."""
 LONGEST_PAUSE_S = 30.0
-"""Between two tries."""
+"""The longest pause between two tries, in seconds."""
 
 _OUT_OF_REACH = (
     # A network file system lost its server, or a disk does not answer.
     *("ESTALE", "EIO", "EREMOTEIO", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH"),
     *("ENETDOWN", "ENETUNREACH", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED"),
-    # The machine has no handles or no memory left for any file.
+    # The machine has no file handles or no memory left.
     *("EMFILE", "ENFILE", "ENOMEM"),
 )
-_CODES = {getattr(errno, name) for name in _OUT_OF_REACH if hasattr(errno, name)}  # not all systems
+_CODES = {
+    getattr(errno, name) for name in _OUT_OF_REACH if hasattr(errno, name)
+}  # not all of them exist on every system
 
 
 @runtime_checkable
 class Stored(Protocol):
-    """Names of images that are not files, such as members of tar files.
-
-    It is a sequence of names too.
-    """
+    """A sequence of the names of images that are not files, such as members of tar files."""
 
     def read(self, index: int) -> bytes:
-        """Read an image whole; raises what `read_file` does."""
+        """Return the bytes of an image. The errors are those of `read_file`."""
 
     def take(self, indices: NDArray[np.int64]) -> Sequence[str]:
         """Return the images at these indices, in this order."""
 
     def names_sha256(self) -> str:
-        """Return the hash of the names, relative to what they have in common."""
+        """Return the SHA-256 of the names, relative to their common folder."""
 
 
 def read_file(names: Sequence[str], index: int) -> bytes:
-    """Read a file whole.
+    """Return the bytes of a file.
 
     Args:
         names: The paths of all files of the data.
         index: The index of the file.
 
     Raises:
-        StorageError: It is out of reach, as others are.
-        DataError: It is missing or cannot be opened.
+        StorageError: The storage is out of reach, so that other files cannot be read either.
+        DataError: The file is missing or cannot be opened.
     """
     if isinstance(names, Stored):
         return names.read(index)
@@ -70,12 +69,15 @@ def read_file(names: Sequence[str], index: int) -> bytes:
 
 
 def failure(name: str, error: OSError, *, gone: bool = False) -> DataError:
-    """Say why a file cannot be read: a StorageError if nothing is wrong with the file itself.
+    """Return the error for a file that cannot be read.
 
     Args:
         name: The file.
-        error: What happened.
-        gone: Whether a missing file means that more than this file is missing.
+        error: The error of the operating system.
+        gone: Whether the folder is missing too, so that a missing file is a fault of the storage.
+
+    Returns:
+        A StorageError if the storage is at fault, and another DataError if the file is.
     """
     if error.errno in _CODES or (gone and error.errno in (errno.ENOENT, errno.ENOTDIR)):
         return StorageError(f"{name}: is out of reach ({error.strerror}).")
@@ -83,10 +85,11 @@ def failure(name: str, error: OSError, *, gone: bool = False) -> DataError:
 
 
 def _is_folder_gone(names: Sequence[str], name: str) -> bool:
-    """Say whether more than the file is missing.
+    """Return whether not only the file is missing, but its folder or all files in it.
 
-    Listing found the folder. If a server is away, the folder is missing with all that is above
-    it up to the mount point, or is the mount point itself, which is then empty.
+    The folder existed when the images were listed. If a server is out of reach, the folder is
+    missing, with all folders up to the mount point; or the folder is the mount point itself, which
+    is then empty.
     """
     folder = os.path.dirname(name) or "."
     try:
@@ -94,17 +97,17 @@ def _is_folder_gone(names: Sequence[str], name: str) -> bool:
             is_empty = next(entries, None) is None
     except OSError as error:
         return error.errno in (errno.ENOENT, errno.ENOTDIR, *_CODES)
-    # A folder among others may have lost its only image.
+    # One of several folders may be empty because its only image was removed.
     return is_empty and isinstance(names, PathList) and len(names.folders) == 1 and len(names) > 1
 
 
 class Patience:
-    """Waits for what is out of reach, at most so long at a stretch.
+    """Waits for files that are out of reach, up to a longest time.
 
     Attributes:
-        waits: How often was waited.
-        waited_s: How long, in seconds.
-        stop_asked: Whether the wait should end early; the owner may set it.
+        waits: The number of waits.
+        waited_s: The time of all waits together, in seconds.
+        stop_asked: Returns whether a wait should end early. The owner of this object may set it.
     """
 
     def __init__(
@@ -115,13 +118,13 @@ class Patience:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with nothing waited for.
+        """Start without a wait.
 
         Args:
-            wait_s: Seconds at a stretch, that is until a batch comes; 0 to wait for nothing.
-            say: Takes lines for people: one when a wait begins, one when it ends.
-            sleep: Sleeps so many seconds.
-            clock: Seconds from any moment on.
+            wait_s: The longest wait for one batch, in seconds; 0 to raise the error at once.
+            say: Called with a message when a wait begins and when it ends.
+            sleep: Sleeps for a number of seconds.
+            clock: Returns the time in seconds, as `time.monotonic` does.
         """
         self.wait_s = wait_s
         self.waits, self.waited_s = 0, 0.0
@@ -130,17 +133,17 @@ class Patience:
         self._since: float | None = None
 
     def wait(self, error: StorageError, is_back: Callable[[], bool]) -> None:
-        """Wait until a new try is worth while.
+        """Wait until the files can be read again.
 
         The pauses between tries are 1, 2, 4, ... and at most 30 seconds.
 
         Args:
-            error: What is out of reach.
-            is_back: Tries it.
+            error: The error, whose message names a file.
+            is_back: Tries to read the file, and returns whether it can be read.
 
         Raises:
-            StorageError: It took too long; the message says what to do.
-            KeyboardInterrupt: `stop_asked` says so.
+            StorageError: The longest wait is over. The message says what to do.
+            KeyboardInterrupt: `stop_asked` returned True.
         """
         if not self.wait_s:
             raise StorageError(f"{error} data_wait_s = 0, so it is not waited for.") from None
@@ -161,7 +164,7 @@ class Patience:
         )
 
     def over(self) -> None:
-        """Say that the wait, if there was one, is over: what was out of reach has been read."""
+        """End the wait, if there is one, because the files have been read."""
         if self._since is not None:
             waited = self._end()
             self._say(f"The images are there again after {waited:.0f} s (wait {self.waits}).")
@@ -174,7 +177,7 @@ class Patience:
         return waited
 
     def _pause(self, seconds: float) -> None:
-        # In short pieces: a signal that asks for a stop does not end a sleep.
+        # In short pieces, because the signal that asks for a stop does not end a sleep.
         end = self._clock() + seconds
         while (left := end - self._clock()) > 0:
             self._sleep(min(left, 1.0))

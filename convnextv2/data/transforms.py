@@ -1,4 +1,4 @@
-"""Transforms that turn decoded pixels into images for the network.
+"""Transforms that turn decoded images into inputs of the network.
 
 `TrainTransform` and `EvalTransform` run in workers, image by image, on uint8 pixels.
 `BatchTransform` runs in the main process, batch by batch, on the device.
@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from convnextv2.data.auto_augment import build_policy
-from convnextv2.data.chance import happens, integer, log_uniform, uniform
 from convnextv2.data.decode import Picture
 from convnextv2.data.mixup import Erasing, Mixing
+from convnextv2.data.randomness import happens, integer, log_uniform, uniform
 from convnextv2.errors import RecipeError
 from convnextv2.kernels import pixels as native
 from convnextv2.preprocessing import Interpolation, Preprocessing
@@ -99,8 +99,8 @@ class TrainTransform:
         box = crop_box(full[0], full[1], self.scale, self.ratio, generator)
         reduction = self._reduction(*box[2:])
         pixels = image.decode(reduction) if isinstance(image, Picture) else image
-        # In units of `reduction` px, so that a reduced image is cut at the same places as a full
-        # one.
+        # The box is rounded to multiples of `reduction` pixels, so that a reduced image is cropped
+        # at the same place as a full one.
         unit = reduction if tuple(pixels.shape[-2:]) == full else 1
         top, left, height, width = (unit * round(px / reduction) for px in box)
         return pixels[:, top : top + height, left : left + width]
@@ -114,8 +114,9 @@ class TrainTransform:
     def _reduction(self, height: int, width: int) -> int:
         """Return the factor by which a file may be decoded smaller for a crop of this size.
 
-        It is a power of two that leaves at least 1.5 times image_size. Antialiasing would average
-        those pixels anyway. docs/how-to/preprocessing.md says how little the result differs.
+        The factor is a power of two at which the crop keeps at least 1.5 times image_size. The
+        antialiased resize would average the lost pixels anyway. docs/how-to/preprocessing.md states
+        how little the result differs.
         """
         if not self.antialias or self.interpolation == "nearest":
             return 1
@@ -125,10 +126,10 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The preparation of an image for evaluation, which is the same everywhere.
+    """The preparation of an image for evaluation. It has no random choices.
 
     Args:
-        preprocessing: What the preparation does.
+        preprocessing: The sizes, the crop and the interpolation.
     """
 
     preprocessing: Preprocessing
@@ -160,14 +161,14 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """Turns batches of pixels into images, on their device: normalise, erase and mix.
+    """Turns batches of pixels into inputs of the network on their device: normalise, erase and mix.
 
     Args:
         mean: The mean of each channel, on a scale from 0 to 1.
         std: The standard deviation of each channel, on the same scale.
-        num_classes: The number of classes of the soft targets, if mixing is on.
+        num_classes: The number of classes. It is needed only if mixing is enabled.
         erasing: The random erasing.
-        mixing: The mixup and cutmix.
+        mixing: Mixup and cutmix.
         splits: The number of versions of each image in a batch. The clean ones come first, and are
             not erased.
     """
@@ -184,9 +185,8 @@ class BatchTransform:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 pixels (N, C, H, W) to float32 images of the same shape."""
-        if (
-            pixels.device not in self._moments
-        ):  # copied only once, because a copy to an accelerator waits for it
+        if pixels.device not in self._moments:
+            # Kept for later batches, because each copy to an accelerator waits for its queue.
             levels = 255 * torch.tensor(
                 [self.mean, self.std], dtype=torch.float32, device=pixels.device
             )
@@ -209,8 +209,8 @@ class BatchTransform:
             generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
-            The images, and the targets. The targets are unchanged if mixing is off. Otherwise they
-            are float32 (N, num_classes) in every batch.
+            The images, float32 (N, C, H, W), and the targets. The targets are unchanged if mixing
+            is disabled. Otherwise they are float32 (N, num_classes) in every batch.
         """
         images = self.normalise(pixels)
         self.erasing(images[len(images) // self.splits if self.splits else 0 :], generator)
@@ -267,16 +267,16 @@ def resize(
     Args:
         pixels: uint8 (C, H, W).
         size: Height and width of the result.
-        interpolation: See the knob with that name.
+        interpolation: See the knob of this name.
         antialias: Whether to average over the source pixels.
 
     Returns:
-        uint8 (C, *size). It is within 1 level of Pillow's result with antialiasing, and of
-        MindSpore's and OpenCV's results without it.
+        uint8 (C, *size). With antialiasing, it differs from Pillow's result by at most 1 level;
+        without, from the results of MindSpore and OpenCV.
     """
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
-    if interpolation in ("lanczos", "area"):  # Pillow's only; `area` is its box filter
+    if interpolation in ("lanczos", "area"):  # only Pillow has these; `area` is its box filter
         filter = Image.Resampling.LANCZOS if interpolation == "lanczos" else Image.Resampling.BOX
         bands = [Image.fromarray(band.numpy()).resize(size[::-1], filter) for band in pixels]
         return torch.stack([torch.from_numpy(np.array(band)) for band in bands])
@@ -292,37 +292,39 @@ def resize(
 def _resize_averaging(
     pixels: Tensor, size: tuple[int, int], interpolation: Interpolation
 ) -> Tensor:
-    """Resize as `torchvision.transforms.v2.functional.resize` does, with the same bits.
+    """Resize as `torchvision.transforms.v2.functional.resize` does, bit for bit.
 
-    torchvision takes 1.5 s to import, most of it for torch.compile.
+    torchvision itself is not used, because its import takes 1.5 s, mostly for torch.compile.
     """
     images = pixels[None]
     if images.is_contiguous(memory_format=torch.channels_last):
-        # Without this stride PyTorch takes one image for contiguous, and packs it anew.
+        # Without this stride, PyTorch takes a single image to be contiguous, and copies it.
         strides = (pixels.numel(), *pixels.stride())
         images = pixels.as_strided(tuple(images.shape), strides)
     if interpolation == "nearest":
         return torch.nn.functional.interpolate(images, size, mode="nearest-exact")[0]
-    keeps = interpolation == "bicubic" or (
+    takes_uint8 = interpolation == "bicubic" or (
         torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         or platform.machine() in ("aarch64", "arm64")
     )
     resized = torch.nn.functional.interpolate(
-        images if keeps else images.float(),
+        images if takes_uint8 else images.float(),
         size,
         mode=interpolation,
         align_corners=False,
         antialias=True,
     )
-    return resized[0] if keeps else resized[0].round_().to(torch.uint8)
+    return resized[0] if takes_uint8 else resized[0].round_().to(torch.uint8)
 
 
 def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
     """Change brightness, contrast, saturation and hue at random, in random order.
 
     The first three are multiplied by a factor from 1 - strength to 1 + strength. Hue is shifted by
-    at most its strength, where a full turn is 1. If there are neither 1 nor 3 channels, each
-    channel is a grey image of its own, without saturation and hue.
+    at most its strength, where 1 is a full turn. If the number of channels is neither 1 nor 3, each
+    channel is changed as a grey image, without saturation and hue.
+
+    Source: `torchvision.transforms.ColorJitter`.
 
     Args:
         pixels: uint8 (C, H, W).
@@ -333,7 +335,7 @@ def color_jitter(pixels: Tensor, strengths: Sequence[float], generator: torch.Ge
     if not is_colour(channels):
         assert not any(strengths[2:]), "the recipe checks that"
         pixels = pixels.unsqueeze(1)
-    # It takes 1.5 s to import, which prediction does without.
+    # Imported here, because the import takes 1.5 s and prediction does not need it.
     from torchvision.transforms.v2 import functional as F
 
     changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -349,13 +351,13 @@ def per_channel(values: Sequence[float], channels: int, name: str = "mean") -> t
     """Return one value for each channel.
 
     Args:
-        values: One value for each channel, one for all channels, or any number of values for a grey
-            image, which are averaged.
+        values: One value for each channel, or one for all channels. If there is one channel, any
+            number of values, which are averaged.
         channels: The number of channels.
-        name: The name of the knob, for the message.
+        name: The name of the knob, for error messages.
 
     Raises:
-        RecipeError: The number of values does not fit the channels.
+        RecipeError: The number of values does not match the number of channels.
     """
     if len(values) == channels:
         return tuple(values)

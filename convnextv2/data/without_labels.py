@@ -1,4 +1,4 @@
-"""Training images without labels, which join those that have them."""
+"""Adds images without labels to the training images."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from convnextv2.errors import DataError
 def with_unlabelled(training: Source, validation: Source | None, folder: Path) -> Source:
     """Add all images in a folder to the training images.
 
-    Images that are used already are not added: those with labels would count twice, and those for
-    validation must not be learned from.
+    Images that are used already are not added. A labelled image would occur twice, and a validation
+    image must not be used for training.
 
     Args:
         training: The images with labels, which are files.
-        validation: The images for validation, if there are any.
-        folder: The folder of the others.
+        validation: The images for validation; None if there are none.
+        folder: The folder of the images without labels.
 
     Returns:
-        Both, those without labels last, with the target -1.
+        All training images. Those without labels come last and have the target -1.
 
     Raises:
-        DataError: There is no such folder, or no further image in it.
+        DataError: The folder does not exist, or it has no image that is not used already.
     """
     if not folder.is_dir():
         raise DataError(f"unlabelled = {folder}: no such folder. Give a folder of images.")

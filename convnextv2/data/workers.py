@@ -1,4 +1,4 @@
-"""Worker processes that prepare batches, and are replaced when they die."""
+"""Worker processes that prepare batches, and that are replaced if they die."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from weakref import WeakSet
 import torch
 from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 
-from convnextv2.data.chance import stream
 from convnextv2.data.notices import MAX_NAMED, notice
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.sampler import Position
 from convnextv2.ending import ENDS
 from convnextv2.errors import DataError
@@ -25,19 +25,19 @@ from convnextv2.machine import available_cores
 from convnextv2.text import counted
 
 PREFETCH = 2
-"""Batches that each worker has on the way, in shared memory."""
+"""The number of batches that each worker prepares in advance, in shared memory."""
 MAX_INCIDENTS = 3
-"""So many times that processes die, without a batch in between, are not an accident."""
+"""If processes die this many times without a batch in between, the run ends with an error."""
 
 MAX_WORKERS = 16
-"""The most workers that `workers: auto` starts; beyond it, memory and disks are the limit."""
+"""The largest number of workers for `workers: auto`. More would be limited by memory and disks."""
 
-_END_S = 2.0  # after an error, for a process to be seen as dead
+_END_S = 2.0  # so long after an error, a process may end that caused it
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Rest = Callable[[int], Iterable[list[Position]]]
-"""From how many batches are done to those that are not."""
+"""Maps the number of batches that are done to the remaining batches of positions."""
 
 _SIGNS = {
     signal.SIGKILL: ", which the system does when memory runs out",
@@ -49,9 +49,9 @@ class Death(NamedTuple):
     """How a worker process ended.
 
     Attributes:
-        pid: The number of the process.
-        how: A verb and a reason.
-        image: Index of the image that it had in hand; -1 if there was none.
+        pid: The id of the process.
+        how: How it ended: the end of a sentence, beginning with a verb.
+        image: The index of the image that it was preparing; -1 if there was none.
     """
 
     pid: int
@@ -60,14 +60,14 @@ class Death(NamedTuple):
 
 
 class Workers(Generic[Item, Prepared]):
-    """Prepares batches, in this process or in others.
+    """Prepares batches, in this process or in worker processes.
 
-    A batch follows from its positions alone. So when a process dies, all of them are started anew
-    at the first batch that was not delivered, and nothing changes in the batches.
+    A batch depends on its positions alone. If a process dies, all processes are therefore started
+    again from the first batch that was not delivered, and the batches stay the same.
 
     Attributes:
-        count: How many processes; 0 to work in this one.
-        replaced: How many died and were replaced.
+        count: The number of worker processes; 0 to prepare batches in this process.
+        replaced: The number of processes that died and were replaced.
     """
 
     def __init__(
@@ -82,18 +82,19 @@ class Workers(Generic[Item, Prepared]):
         after_death: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = notice,
     ) -> None:
-        """Start nothing yet.
+        """Create the loader. Processes are started by `run`.
 
         Args:
-            images: `Position` to whatever `collate` takes. What it raises ends the run, so it
-                returns what is wrong with an image.
-            collate: Makes a batch of items.
-            count: How many processes.
+            images: Maps a `Position` to an item for `collate`. An exception ends the run, so an
+                image that cannot be read must be returned as a value.
+            collate: Joins items to a batch.
+            count: The number of processes.
             names: The names of the images, by index, for messages.
-            persistent: Whether the processes stay when `run` is through, for the next time.
-            pin_memory: Whether batches are copied to memory that a GPU reads from.
-            after_death: Mends what dead processes may have left behind. No other one lives then.
-            say: Takes a line for people when a process is replaced.
+            persistent: Whether the processes are kept after `run` for the next `run`.
+            pin_memory: Whether batches are copied to pinned memory, from which a GPU copies faster.
+            after_death: Called when processes have died and all others have been ended, to repair
+                shared state such as locks.
+            say: Called with a message when a process is replaced.
         """
         self.count, self.replaced = count, 0
         self._names, self._say, self._after_death = names, say, after_death
@@ -121,10 +122,10 @@ class Workers(Generic[Item, Prepared]):
         """Prepare batches, in order.
 
         Args:
-            rest: Gives the batches of positions, from any number of them on.
+            rest: Returns the batches of positions that remain after a number of batches.
 
         Raises:
-            DataError: Processes die again and again, or cannot be started.
+            DataError: Processes die repeatedly, or cannot be started.
         """
         done, incidents, is_begun = 0, list[list[Death]](), False
         try:
@@ -152,23 +153,23 @@ class Workers(Generic[Item, Prepared]):
                 done += 1
                 incidents.clear()
         finally:
-            # It may lead back to these workers, which are then ended by the garbage collector, in
-            # an order that makes torch wait for them.
+            # `rest` may refer to an object that refers to these workers. In such a cycle, the
+            # garbage collector would end the workers in an order that makes torch wait for them.
             self._plan.rest = list
             if not self._persistent:
                 self.end()
 
     def end(self) -> None:
-        """End the processes; a later `run` starts new ones."""
-        # A forked process, such as a worker of another loader, has a copy of this object. When that
-        # is thrown away, the processes are not its own to end, and their numbers may be others'.
+        """End the processes. A later `run` starts new ones."""
+        # A forked process, such as a worker of another loader, has a copy of this object. It must
+        # not end the processes, which are not its children, and whose ids may have been reused.
         if self._iterator is not None and os.getpid() == self._owner:
             _abandon(self._iterator)
             self._iterator, self._loader = None, self._fresh()
 
     def _fresh(self) -> DataLoader[Any]:
-        # Without a generator of its own, each pass draws from torch's global one.
-        return self._build(generator=stream("loader"))
+        # Without a generator, each pass would draw from torch's global one.
+        return self._build(generator=generator_for("loader"))
 
     def _begin(self, rest: Callable[[], Iterable[list[Position]]]) -> None:
         self._plan.rest = rest
@@ -185,10 +186,10 @@ class Workers(Generic[Item, Prepared]):
         _keep_signals_away(self._iterator)
 
     def _deaths(self, error: Exception) -> list[Death]:
-        """Return the processes that are dead, if that may be why an error was raised."""
+        """Return the dead processes, which may be the cause of an error."""
         processes = _processes(self._iterator)
-        # What a dead process had ready cannot be fetched. That shows at once, while the system is
-        # still ending the process.
+        # The error, that a batch of a dead process cannot be fetched, may come while the operating
+        # system is still ending the process.
         deadline = time.monotonic() + _END_S
         while _all_live(self._iterator) and processes and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -229,16 +230,16 @@ _every: WeakSet[Workers[Any, Any]] = WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """End the processes that are left when this one ends.
+    """End the worker processes when this process ends.
 
-    multiprocessing would ask them by SIGTERM, which they ignore, and then wait for them.
+    multiprocessing would send SIGTERM, which workers ignore, and then wait for them for ever.
     """
     for workers in list(_every):
         workers.end()
 
 
 class _Plan:
-    """The batches that are to be prepared next; a new start may change them."""
+    """The batches that are to be prepared next, which can be replaced."""
 
     rest: Callable[[], Iterable[list[Position]]] = list
 
@@ -247,7 +248,7 @@ class _Plan:
 
 
 class _Watched(Dataset[Item]):
-    """Images, and which one each process has in hand, so that it can be named if it dies."""
+    """Images, with a record of the image that each process is preparing, for `Death.image`."""
 
     def __init__(self, images: Dataset[Item], in_hand: torch.Tensor) -> None:
         self.images, self.in_hand = images, in_hand
@@ -263,7 +264,7 @@ class _Watched(Dataset[Item]):
 
 
 class _DeadError(Exception):
-    """A process is found dead before anything was asked of it."""
+    """A process was found dead before a batch was requested."""
 
 
 def _processes(iterator: Any) -> list[Any]:
@@ -271,7 +272,7 @@ def _processes(iterator: Any) -> list[Any]:
 
 
 def _check(iterator: Any) -> None:
-    # torch would find out when it waits for that process, and looks every five seconds then.
+    # torch would notice only while it waits for a batch, where it looks every five seconds.
     if not _all_live(iterator):
         raise _DeadError
 
@@ -281,10 +282,10 @@ def _all_live(iterator: Any) -> bool:
 
 
 def _keep_signals_away(iterator: Any) -> None:
-    """Keep torch's handler of SIGCHLD from raising an error for these processes.
+    """Stop torch's handler of SIGCHLD from raising an error when one of these processes dies.
 
-    It would do so wherever the main thread is, for example between the parameters of an optimizer's
-    step. Deaths are noticed where batches are taken.
+    The error would occur anywhere in the main thread, for example in the middle of a step of the
+    optimizer. `run` notices dead processes itself, between batches.
     """
     if getattr(iterator, "_worker_pids_set", False):
         _utils.signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
@@ -292,9 +293,9 @@ def _keep_signals_away(iterator: Any) -> None:
 
 
 def _abandon(iterator: Any) -> None:
-    """End processes without asking them.
+    """Kill the processes.
 
-    torch's own way takes locks that a process may have had when it was killed.
+    torch's own shutdown acquires locks, which a process may have held when it was killed.
     """
     if not _processes(iterator):
         return
@@ -303,7 +304,7 @@ def _abandon(iterator: Any) -> None:
     thread = getattr(iterator, "_pin_memory_thread", None)
     if thread is not None:
         iterator._pin_memory_thread_done_event.set()
-        thread.join(timeout=10)  # it looks for the event every five seconds
+        thread.join(timeout=10)  # it checks the event every five seconds
     for process in iterator._workers:
         process.kill()
     for process in iterator._workers:
@@ -324,23 +325,22 @@ def _how(exitcode: int | None) -> str:
 
 
 def _start(kernels: choice.Choice, worker: int) -> None:
-    # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job. A worker that
-    # died of it would fail the rank, which has to save first. Workers end when their rank does.
-    # A terminal that is closed sends SIGHUP to all of them in the same way.
+    # torchrun, SLURM, systemd and GNU timeout send SIGTERM to all processes of a job, and a closed
+    # terminal sends SIGHUP. If a worker died of it, its rank could not save before it ends. Workers
+    # end with their rank.
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
-    # Only a forked worker inherits the choice. Others begin with "auto", and nothing has to be
-    # compiled for that here.
+    # Only a forked worker inherits the choice of kernels. A spawned worker starts with "auto".
     if kernels == "plain":
         choice.choose("plain")
 
 
 def resolve_workers(setting: int | Literal["auto"], local_ranks: int = 1) -> tuple[int, str]:
-    """Return the number of worker processes of a rank, and a line if it is not the one asked for.
+    """Return the number of worker processes of a rank, and a message if it had to be reduced.
 
     Args:
         setting: A number, which is limited to the rank's share of the cores; or "auto" for that
-            share less one core for the rank itself, at most MAX_WORKERS.
+            share minus one core for the rank itself, but at most MAX_WORKERS.
         local_ranks: The number of ranks on this machine.
     """
     share = max(1, available_cores() // local_ranks)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnextv2.data.draws import class_shares, power_of
+from convnextv2.data.class_sampling import class_shares, power_of
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.prior import log_prior, meaning, prior_json
 from convnextv2.recipe.knobs import Recipe

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnextv2.data.draws import class_shares
+from convnextv2.data.class_sampling import class_shares
 from convnextv2.errors import CheckpointError
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.recipe.prior import Prior

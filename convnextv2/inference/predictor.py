@@ -14,7 +14,8 @@ from torch import Tensor
 
 from convnextv2.data.decode import decode, from_pillow
 from convnextv2.data.decode.arrays import from_array
-from convnextv2.data.sources import MAX_PIXELS, files
+from convnextv2.data.folders import files
+from convnextv2.data.source import MAX_PIXELS
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.inference.answer import result_of
 from convnextv2.inference.scorer import Scorer, Scores, open_scorer

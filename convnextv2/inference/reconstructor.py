@@ -8,7 +8,7 @@ import io
 import torch
 from torch import Tensor
 
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.evaluation.gallery import grey_out, to_picture, to_pixels
 from convnextv2.model.fcmae import FCMAE, draw_masks
@@ -52,7 +52,7 @@ class Reconstructor:
         batch = pixels[None]
         images = BatchTransform(mean, std).normalise(batch)
         grid = self.model.grid(*self.transform.preprocessing.image_size)
-        visible, masked = draw_masks(1, grid, mask_ratio, stream(seed, "reconstruct"))
+        visible, masked = draw_masks(1, grid, mask_ratio, generator_for(seed, "reconstruct"))
         with torch.inference_mode():
             made = to_pixels(self.model.reconstruct(images, visible, masked), mean, std)
         return _png(grey_out(batch, visible, grid, self.model.tile)[0]), _png(made[0])

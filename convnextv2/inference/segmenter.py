@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnextv2.data.dense.map_transforms import whole_image
-from convnextv2.data.named import default_class_names
+from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.transforms import BatchTransform
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.errors import CheckpointError

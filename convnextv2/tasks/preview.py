@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError
 from convnextv2.evaluation.gallery import contact_sheet
@@ -95,7 +95,7 @@ def _first_images(task: Previewed, place: Place) -> Iterator[Shown]:
     batches = iter(task.loader.batches(0))
     step = 0
     while group := list(islice(batches, task.recipe.accumulate)):
-        generator = stream(task.recipe.seed, "step", step, place.rank)
+        generator = generator_for(task.recipe.seed, "step", step, place.rank)
         seed_from(generator)
         for batch in group:
             if task.size(batch):

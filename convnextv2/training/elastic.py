@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
 
@@ -83,7 +83,7 @@ class GradientTree:
 
     def generator(self, seed: int, step: int, i: int) -> torch.Generator:
         """Return the random generator of this rank's i-th micro-batch in a step."""
-        return stream(seed, "micro-batch", step, self._place.rank * self._accumulate + i)
+        return generator_for(seed, "micro-batch", step, self._place.rank * self._accumulate + i)
 
     def take(self, *, has_images: bool) -> None:
         """Take the gradients of the next micro-batch away from the parameters.

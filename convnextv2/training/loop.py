@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 from convnextv2.distributed import Place
 from convnextv2.errors import DataError, Stopped, TrainingError
 from convnextv2.training.agreement import Agreed, Agreement
@@ -163,7 +163,7 @@ class Loop:
         progress, window, scaler = self.progress, self._window, self.scaler
         # ---- one step: all of its randomness follows from (seed, step, rank), or from ----
         # ---- (seed, step, micro-batch) if a tree adds the gradients                   ----
-        generator = stream(self.pace.seed, "step", progress.step, self.place.rank)
+        generator = generator_for(self.pace.seed, "step", progress.step, self.place.rank)
         seed_from(generator)
         lr = self.lr_at(progress.step)
         for parameters in self.optimizer.param_groups:

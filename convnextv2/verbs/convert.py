@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnextv2.console import answer
-from convnextv2.data.apart import check_apart
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.find import find_weights, recipe_of
 from convnextv2.recipe.options import takes
 from convnextv2.text import plain
@@ -22,7 +22,7 @@ def convert(options: ConvertOptions) -> Path:
         The path that was written.
     """
     weights, out = find_weights(options.weights), Path(options.out)
-    check_apart(out, recipe_of(weights))
+    check_outside_data(out, recipe_of(weights))
     opened = open_weights(weights, average=options.ema)
     made = convert_weights(opened, options.to, out, allow_drift=options.allow_drift)
     lines = [plain(line) for line in opened.lines() + made]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from convnextv2.data.sources import files
+from convnextv2.data.folders import files
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.inference.detector_artifact import any_finder
 from convnextv2.inference.object_predictions import ObjectFolder, find_in_images

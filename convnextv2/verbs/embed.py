@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 import convnextv2
 from convnextv2.console import answer
-from convnextv2.data.apart import check_apart
+from convnextv2.data.folders import files
 from convnextv2.data.loader import build_prediction_loader
 from convnextv2.data.manifest import read_table
 from convnextv2.data.notices import none_readable
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.data.source import Source
-from convnextv2.data.sources import files
 from convnextv2.deploy.artifact import is_artifact
 from convnextv2.errors import RecipeError
 from convnextv2.find import find_weights, recipe_of
@@ -62,7 +62,7 @@ def embed(options: EmbedOptions) -> Path:
     recipe, lines = options.recipe()
     out = Path(options.out)
     if out.suffix.lower() == ".npy" and not is_artifact(options.run):  # it may hold an image
-        check_apart(out, recipe_of(find_weights(options.run)))
+        check_outside_data(out, recipe_of(find_weights(options.run)))
     check_embedding_file(out, options.images)
     choice.choose(recipe.kernels)
     images = _find(options, recipe)

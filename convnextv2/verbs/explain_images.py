@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from convnextv2.console import say
-from convnextv2.data.apart import check_apart
-from convnextv2.data.named import default_class_names
+from convnextv2.data.folders import files
+from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.notices import none_readable
-from convnextv2.data.sources import files
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.device import choose_device
 from convnextv2.errors import CheckpointError, DataError, RecipeError
@@ -89,7 +89,7 @@ def explain_images(opened: Weights, options: ExplainOptions, given: Recipe) -> E
     folder = Path(options.pictures) if options.pictures else None
     if folder is not None:
         check_unread(folder, options.images, option="pictures")
-        check_apart(folder, recipe_of(opened.path), option="pictures")
+        check_outside_data(folder, recipe_of(opened.path), option="pictures")
         check_place(folder / "picture", option="pictures")
     source = files([Path(path) for path in options.images], max_pixels=given.max_image_pixels)
     if len(source) > MAX_IMAGES:

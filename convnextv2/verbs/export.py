@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from convnextv2.console import answer
-from convnextv2.data.apart import check_apart
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import left_out_line
-from convnextv2.data.sources import Source, find_sources
+from convnextv2.data.output_path import check_outside_data
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.data.workers import resolve_workers
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
@@ -98,7 +99,7 @@ def export(options: ExportOptions) -> Path:
     name = options.name or (owner.path.name if owner else _name_of(weights))
     folder = _folder(options, weights, owner) if layout == "folder" else root
     is_own = owner is not None and recipe.data_dir == owner.recipe.data_dir
-    check_apart(folder, None if is_own else recipe, recipe_of(weights))
+    check_outside_data(folder, None if is_own else recipe, recipe_of(weights))
     if layout != "folder":
         check_layout(layout, options.format, root, name)
         with tempfile.TemporaryDirectory() as temporary:

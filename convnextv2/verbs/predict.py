@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from convnextv2.console import answer
-from convnextv2.data.apart import check_apart
+from convnextv2.data.folders import files
 from convnextv2.data.loader import build_prediction_loader
-from convnextv2.data.sources import files
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.deploy.artifact import Artifact, is_artifact, open_artifact
 from convnextv2.errors import DataError
 from convnextv2.find import find_weights, open_run_weights, recipe_of
@@ -69,7 +69,7 @@ def predict(options: PredictOptions) -> list[dict[str, Any]]:
         check_folder(Path(options.out), kind)
         check_unread(Path(options.out), options.images)
         if isinstance(opened, Weights):
-            check_apart(options.out, recipe_of(opened.path))
+            check_outside_data(options.out, recipe_of(opened.path))
     for note in notes:
         print(note, file=sys.stderr)
     failures: dict[str, str] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import convnextv2
 from convnextv2.console import answer
-from convnextv2.data.apart import check_apart
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.deploy.artifact import is_artifact
 from convnextv2.deploy.hub.browser import missing_packages
 from convnextv2.deploy.hub.folder import WrittenFolder, read_facts, write_folder
@@ -50,7 +50,7 @@ def push(options: PushOptions) -> str:
     uploader = None if options.dry_run else Uploader()
     weights = find_weights(options.run)
     if options.out:
-        check_apart(options.out, recipe_of(weights))
+        check_outside_data(options.out, recipe_of(weights))
     opened = open_run_weights(weights)
     for line in opened.lines():
         print(line)

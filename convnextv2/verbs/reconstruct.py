@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from convnextv2.data.apart import check_apart
 from convnextv2.data.folders import files
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.errors import RecipeError
 from convnextv2.files import replacing
 from convnextv2.find import find_weights, recipe_of
@@ -38,7 +38,7 @@ def reconstruct(options: ReconstructOptions) -> Path:
     path = _picture_file(Path(options.out))
     check_unread(path, options.images)
     weights = find_weights(options.run)
-    check_apart(path, recipe_of(weights))
+    check_outside_data(path, recipe_of(weights))
     check_place(path)
     source = files(options.images, max_pixels=recipe.max_image_pixels)
     for line in source.notes:

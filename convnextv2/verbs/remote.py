@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from convnextv2.data.dense.rle import Rle
+from convnextv2.data.folders import files
 from convnextv2.data.source import Source
-from convnextv2.data.sources import files
 from convnextv2.errors import RecipeError, ServerError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.inference.object_predictions import ObjectFolder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convnextv2.checkpoint import read_checkpoint
 from convnextv2.console import answer
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.transforms import build_batch_transform, build_preprocessing
 from convnextv2.device import choose_device, choose_precision
 from convnextv2.distillation.lessons import Lessons, build_lessons
@@ -175,7 +175,7 @@ class _Measured:
 
     def images(self, kept: KeptStep) -> list[Replayed]:
         """Measure the images of a step on one rank."""
-        generator = stream(self._recipe.seed, "step", kept.step - 1, kept.rank)
+        generator = generator_for(self._recipe.seed, "step", kept.step - 1, kept.rank)
         found = []
         for batch, names in zip(kept.batches, kept.names, strict=True):
             for pixels, target, name in zip(batch.pixels, batch.targets, names, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from convnextv2.data.sources import files
+from convnextv2.data.folders import files
 from convnextv2.deploy.artifact import Artifact
 from convnextv2.errors import DataError, MissingPackageError
 from convnextv2.inference.segmentation_files import SegmentationFiles

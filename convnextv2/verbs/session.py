@@ -14,7 +14,7 @@ import torch
 from convnextv2 import waiting
 from convnextv2.checkpoint import read_progress
 from convnextv2.console import say
-from convnextv2.data.apart import check_apart
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.distributed import Place, joined, leave
 from convnextv2.ending import unwinding
 from convnextv2.errors import DamagedCheckpointError, RecipeError, RunError, Stopped
@@ -57,7 +57,7 @@ def new_run(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
     recipe, weights, inferred = prepare(recipe, path, way)
     if way is not Way.RESUME:
         _check_not_in_absent_data(path, recipe)
-        check_apart(path, recipe)
+        check_outside_data(path, recipe)
     notes += inferred
     with (
         _signals_stop(),
@@ -104,7 +104,7 @@ def preview(options: TrainOptions | PretrainOptions) -> Iterator[Start]:
         raise RecipeError(f"show_images = {file}: expected the name of a PNG file, such as a.png.")
     check_place(file, option="show_images")
     asked, notes = options.recipe(options.config)
-    check_apart(file, asked, option="show_images")
+    check_outside_data(file, asked, option="show_images")
     if asked.resume is True:
         raise RecipeError(
             "show_images and resume: a picture shows the first images of a new run. Leave resume "

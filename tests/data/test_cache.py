@@ -12,8 +12,9 @@ from convnextv2.data import cache as cache_module
 from convnextv2.data import loader as loader_module
 from convnextv2.data import workers as workers_module
 from convnextv2.data.cache import DecodedCache, affordable
+from convnextv2.data.folders import image_folder
 from convnextv2.data.loader import build_training_loader
-from convnextv2.data.sources import Source, image_folder
+from convnextv2.data.source import Source
 from convnextv2.distributed import Place
 from convnextv2.recipe.knobs import Recipe
 

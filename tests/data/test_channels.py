@@ -11,11 +11,11 @@ from PIL import Image
 from convnextv2.data.auto_augment import build_policy
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
 from convnextv2.data.cache import DecodedCache
-from convnextv2.data.chance import stream
 from convnextv2.data.loader import EvaluationLoader, TrainingLoader, build_training_loader
 from convnextv2.data.mixup import Erasing, Mixing
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.sampler import EpochSampler
-from convnextv2.data.sources import Source
+from convnextv2.data.source import Source
 from convnextv2.data.transforms import (
     BatchTransform,
     EvalTransform,
@@ -111,8 +111,8 @@ def test_training_crops_flips_and_jitters_each_channel_as_alone(channels, how):
     pixels = image(channels)
     transform = TrainTransform((32, 32), **{"interpolation": "bilinear"} | how)
     for i in range(6):
-        changed = transform(pixels, stream("test", i))
-        expected = apart(lambda band, _, i=i: transform(band, stream("test", i)), pixels)
+        changed = transform(pixels, generator_for("test", i))
+        expected = apart(lambda band, _, i=i: transform(band, generator_for("test", i)), pixels)
         assert changed.shape == (channels, 32, 32) and torch.equal(changed, expected)
 
 
@@ -128,7 +128,7 @@ def test_brightness_and_contrast_are_numpys(channels, factor, monkeypatch):
         (0.0, 0.9, 0.0, 0.0): mean + (levels - mean) * factor,
     }
     for strengths, values in expected.items():
-        changed = color_jitter(pixels, strengths, stream(3)).numpy()
+        changed = color_jitter(pixels, strengths, generator_for(3)).numpy()
         assert (
             np.abs(changed - values.clip(0, 255)).max() <= 1
         )  # cut off, not rounded, as torchvision does
@@ -149,12 +149,12 @@ def test_policies_act_on_each_channel_as_on_a_grey_image(channels, text, plain, 
     ]
     changes = 0
     for i in range(8):
-        generator = stream("policy", i)
+        generator = generator_for("policy", i)
         changed = policy(pixels, generator)
         assert torch.equal(
-            changed, apart(lambda band, c, i=i: alone[c](band, stream("policy", i)), pixels)
+            changed, apart(lambda band, c, i=i: alone[c](band, generator_for("policy", i)), pixels)
         )
-        after = stream("policy", i)
+        after = generator_for("policy", i)
         alone[0](pixels[:1], after)
         assert torch.equal(
             generator.get_state(), after.get_state()
@@ -175,7 +175,7 @@ def test_a_channel_of_a_policy_shows_what_pillow_makes_of_it(text, monkeypatch):
         monkeypatch.setitem(OPERATIONS, name, recording)
     policy = build_policy(text, fill=(1, 2, 3, 4))
     for i in range(60):
-        policy(image(4), stream(i))
+        policy(image(4), generator_for(i))
     assert {mode for *_, mode in applied} == {"L"} and {fill for _, _, fill, _ in applied} == {
         (1,),
         (2,),
@@ -197,7 +197,7 @@ def test_a_moved_band_is_filled_with_its_own_level():
 
 def test_weighted_choice_without_colour_has_one_operation_less():
     build_policy("rand-n13-w0", fill=(1, 2, 3))
-    build_policy("rand-n12-w0", fill=(1, 2))(image(2), stream(0))
+    build_policy("rand-n12-w0", fill=(1, 2))(image(2), generator_for(0))
     with pytest.raises(RecipeError, match="Use n12"):
         build_policy("rand-n13-w0", fill=(1, 2))
 
@@ -221,20 +221,20 @@ def test_normalisation_erasing_and_mixing_of_many_channels(channels, kernels):
     finally:
         choice.choose("auto")
     values = tuple(float(i) for i in range(channels))
-    erased = Erasing(1.0, value=values)(images.clone(), stream(1))
+    erased = Erasing(1.0, value=values)(images.clone(), generator_for(1))
     changed = (erased != images).any(1)
     assert 0.02 < changed.float().mean() < 0.6
     for c in range(channels):
         assert (erased[:, c][changed] == c).all()
-    mixed, _ = Mixing(mixup=0.8)(images, torch.arange(4), 4, stream(2))
+    mixed, _ = Mixing(mixup=0.8)(images, torch.arange(4), 4, generator_for(2))
     alone = [
-        Mixing(mixup=0.8)(images[:, c : c + 1], torch.arange(4), 4, stream(2))[0]
+        Mixing(mixup=0.8)(images[:, c : c + 1], torch.arange(4), 4, generator_for(2))[0]
         for c in range(channels)
     ]
     assert torch.equal(mixed, torch.cat(alone, 1))
-    cut, _ = Mixing(cutmix=1.0)(images, torch.arange(4), 4, stream(2))
+    cut, _ = Mixing(cutmix=1.0)(images, torch.arange(4), 4, generator_for(2))
     alone = [
-        Mixing(cutmix=1.0)(images[:, c : c + 1], torch.arange(4), 4, stream(2))[0]
+        Mixing(cutmix=1.0)(images[:, c : c + 1], torch.arange(4), 4, generator_for(2))[0]
         for c in range(channels)
     ]
     assert torch.equal(cut, torch.cat(alone, 1))
@@ -292,12 +292,12 @@ def test_the_recipe_builds_transforms_for_many_channels():
     recipe = Recipe(
         **five, auto_augment="randaug-m9", erase_prob=1.0, erase_value=(1.0, 2.0, 3.0, 4.0, 5.0)
     )
-    changed = build_train_transform(recipe)(image(5), stream(0))
+    changed = build_train_transform(recipe)(image(5), generator_for(0))
     assert changed.shape == (5, 32, 32)
-    images, _ = build_batch_transform(recipe, 3)(changed[None], torch.tensor([1]), stream(0))
+    images, _ = build_batch_transform(recipe, 3)(changed[None], torch.tensor([1]), generator_for(0))
     assert images.shape == (1, 5, 32, 32)
     assert build_train_transform(Recipe(**five, color_jitter=(0.4, 0.4, 0.0)))(
-        image(5), stream(0)
+        image(5), generator_for(0)
     ).shape == (5, 32, 32)
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from convnextv2.data.auto_augment import build_policy
-from convnextv2.data.chance import stream
 from convnextv2.data.loader import (
     EvaluationLoader,
     TrainingLoader,
     build_evaluation_loader,
     build_training_loader,
 )
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.data.transforms import EvalTransform, TrainTransform
 from convnextv2.distributed import Place
@@ -48,7 +48,7 @@ class Noise:
         if i in self.bad:
             raise DataError(f"{self.names[i]}: the file is truncated.")
         return torch.randint(
-            0, 256, (channels, 40 + i, 50), dtype=torch.uint8, generator=stream("noise", i)
+            0, 256, (channels, 40 + i, 50), dtype=torch.uint8, generator=generator_for("noise", i)
         )
 
 

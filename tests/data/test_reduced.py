@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convnextv2.data.chance import stream
 from convnextv2.data.decode import open_picture
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.transforms import TrainTransform
 
 
@@ -42,7 +42,10 @@ def test_pixels_agree_with_those_of_a_full_decode(
     differences = []
     for seed in range(12):
         image = open_picture(data, name="x", max_pixels=10**7)
-        reduced, full = transform(image, stream(seed)), transform(image.decode(), stream(seed))
+        reduced, full = (
+            transform(image, generator_for(seed)),
+            transform(image.decode(), generator_for(seed)),
+        )
         differences.append((reduced.float() - full.float()).abs().mean())
     assert np.mean(differences) < 2 and max(differences) < 4
     assert np.mean(differences) > 0 or (orientation == 6 and size[0] % 2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convnextv2.data import sampler as sampler_module
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.sampler import EpochSampler, ExactBatches, Position
 
 
@@ -104,7 +104,7 @@ def test_evaluation_takes_each_image_exactly_once(length, world_size):
 
 
 def test_the_order_of_a_set_that_is_listed_is_that_of_randperm():
-    order = torch.randperm(1000, generator=stream(5, "order", 3)).tolist()
+    order = torch.randperm(1000, generator=generator_for(5, "order", 3)).tolist()
     assert indices(positions(1000, 7, 3, drop_last=False)) == order
 
 

@@ -16,7 +16,8 @@ from shapes import write_coco
 from convnextv2.data import named
 from convnextv2.data.folders import files, image_folder, unlabelled
 from convnextv2.data.imagenet import imagenet_names, synsets
-from convnextv2.data.sources import Source, find_sources, validation_source
+from convnextv2.data.source import Source
+from convnextv2.data.sources import find_sources, validation_source
 from convnextv2.errors import DataError
 from convnextv2.recipe.files import dump_recipe
 from convnextv2.recipe.knobs import Recipe

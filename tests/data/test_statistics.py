@@ -8,7 +8,8 @@ from fields import field, save_tiff, write_fields
 from PIL import Image
 
 from convnextv2.cli import main
-from convnextv2.data.sources import Source, unlabelled
+from convnextv2.data.folders import unlabelled
+from convnextv2.data.source import Source
 from convnextv2.data.statistics import measure
 from convnextv2.errors import DataError, MissingPackageError, RecipeError, StorageError
 from convnextv2.recipe.read import read_recipe

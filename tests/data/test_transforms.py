@@ -10,8 +10,8 @@ from timm.data import create_transform
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-from convnextv2.data.chance import stream
 from convnextv2.data.decode import decode
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.transforms import (
     BatchTransform,
     EvalTransform,
@@ -164,13 +164,13 @@ def test_splits_are_the_crop_as_it_is_and_augmented_copies(picture):
     recipe = Recipe(
         image_size=48, aug_splits=3, auto_augment="augmix-m9", loss="jsd", erase_prob=1.0
     )
-    versions = build_train_transform(recipe)(picture, stream(1))
-    plain = build_train_transform(Recipe(image_size=48))(picture, stream(1))
+    versions = build_train_transform(recipe)(picture, generator_for(1))
+    plain = build_train_transform(Recipe(image_size=48))(picture, generator_for(1))
     assert versions.shape == (3, 3, 48, 48)
     assert torch.equal(versions[0], plain)
     assert not torch.equal(versions[1], versions[0]) and not torch.equal(versions[1], versions[2])
     prepare = build_batch_transform(recipe, 4)
-    images, targets = prepare(versions, torch.tensor([2, 2, 2]), stream(2))
+    images, targets = prepare(versions, torch.tensor([2, 2, 2]), generator_for(2))
     assert torch.equal(images[0], prepare.normalise(versions)[0])  # the clean one is not erased
     assert not torch.equal(images[1:], prepare.normalise(versions)[1:])
     assert targets.tolist() == [2, 2, 2]
@@ -270,7 +270,9 @@ def test_random_crops_are_distributed_as_torchvisions():
             for _ in range(2000)
         ]
     )
-    ours = np.array([crop_box(90, 120, scale, ratio, stream("crop", i)) for i in range(2000)])
+    ours = np.array(
+        [crop_box(90, 120, scale, ratio, generator_for("crop", i)) for i in range(2000)]
+    )
     assert np.abs(ours.mean(0) - reference.mean(0)).max() < 3
     assert np.abs(ours.std(0) - reference.std(0)).max() < 2
     assert (
@@ -281,18 +283,20 @@ def test_random_crops_are_distributed_as_torchvisions():
 
 
 def test_where_no_crop_fits_it_is_the_central_one():
-    assert crop_box(10, 100, (1.0, 1.0), (0.75, 4 / 3), stream(0)) == (0, 43, 10, 13)
-    assert crop_box(100, 10, (1.0, 1.0), (0.75, 4 / 3), stream(0)) == (43, 0, 13, 10)
-    assert crop_box(1, 1, (0.08, 0.1), (0.75, 4 / 3), stream(0)) == (0, 0, 1, 1)
+    assert crop_box(10, 100, (1.0, 1.0), (0.75, 4 / 3), generator_for(0)) == (0, 43, 10, 13)
+    assert crop_box(100, 10, (1.0, 1.0), (0.75, 4 / 3), generator_for(0)) == (43, 0, 13, 10)
+    assert crop_box(1, 1, (0.08, 0.1), (0.75, 4 / 3), generator_for(0)) == (0, 0, 1, 1)
 
 
 def test_training_transform_crops_then_flips(picture):
     for seed in range(4):
         plain, mirrored, upside_down = (
-            TrainTransform((48, 64), hflip=h, vflip=v)(picture, stream(seed))
+            TrainTransform((48, 64), hflip=h, vflip=v)(picture, generator_for(seed))
             for h, v in ((0, 0), (1, 0), (0, 1))
         )
-        top, left, height, width = crop_box(150, 200, (0.08, 1.0), (3 / 4, 4 / 3), stream(seed))
+        top, left, height, width = crop_box(
+            150, 200, (0.08, 1.0), (3 / 4, 4 / 3), generator_for(seed)
+        )
         box = (left, top, left + width, top + height)
         expected = as_pixels(as_image(picture).crop(box).resize((64, 48), RESAMPLE["bicubic"]))
         assert_within_a_level(plain, expected)
@@ -302,7 +306,7 @@ def test_training_transform_crops_then_flips(picture):
 def test_training_transform_follows_from_the_generator_and_leaves_the_global_one_alone(picture):
     transform = build_train_transform(Recipe(image_size=64, color_jitter=0.4))
     before = torch.get_rng_state()
-    first, again, other = (transform(picture, stream(seed)) for seed in (1, 1, 2))
+    first, again, other = (transform(picture, generator_for(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -315,12 +319,14 @@ def test_colour_jitter_draws_from_torchvisions_ranges(picture):
         low, high = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)[which]
         change = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)[which]
         lows, highs = change(picture, low).float(), change(picture, high).float()
-        changed = [color_jitter(picture, strengths, stream(seed)).float() for seed in range(4)]
+        changed = [
+            color_jitter(picture, strengths, generator_for(seed)).float() for seed in range(4)
+        ]
         assert all(not torch.equal(one, changed[0]) for one in changed[1:])
         if which < 3:  # each pixel moves between the two ends
             least, most = torch.minimum(lows, highs), torch.maximum(lows, highs)
             assert all(((least - 1 <= one) & (one <= most + 1)).all() for one in changed)
-    assert torch.equal(color_jitter(picture, (0, 0, 0, 0), stream(0)), picture)
+    assert torch.equal(color_jitter(picture, (0, 0, 0, 0), generator_for(0)), picture)
 
 
 def test_auto_augment_takes_the_place_of_colour_jitter(picture):
@@ -329,10 +335,11 @@ def test_auto_augment_takes_the_place_of_colour_jitter(picture):
         for jitter, text in ((0.4, None), (0.4, "trivialaugwide"), (0.0, "trivialaugwide"))
     )
     assert all(
-        torch.equal(both(picture, stream(seed)), policy(picture, stream(seed))) for seed in range(5)
+        torch.equal(both(picture, generator_for(seed)), policy(picture, generator_for(seed)))
+        for seed in range(5)
     )
     assert any(
-        not torch.equal(both(picture, stream(seed)), jittered(picture, stream(seed)))
+        not torch.equal(both(picture, generator_for(seed)), jittered(picture, generator_for(seed)))
         for seed in range(5)
     )
     assert policy.augment.policy.canvas.fill == (124, 116, 104)
@@ -349,7 +356,7 @@ def test_every_augmentation_works_on_grey_and_colour(picture, channels):
             Recipe(image_size=(40, 56), in_channels=channels, **options)
         )
         for seed in range(10):
-            pixels = transform(picture[:channels], stream(seed))
+            pixels = transform(picture[:channels], generator_for(seed))
             assert pixels.shape == (channels, 40, 56) and pixels.dtype == torch.uint8
 
 
@@ -359,25 +366,27 @@ def test_batch_transform_returns_plain_targets_or_soft_ones():
         torch.tensor([0, 1, 2, 0]),
     )
     plain = build_batch_transform(Recipe(), num_classes=3)
-    images, same = plain(pixels, targets, stream(0))
+    images, same = plain(pixels, targets, generator_for(0))
     assert torch.equal(same, targets) and torch.equal(images, plain.normalise(pixels))
     mixing = build_batch_transform(
         Recipe(mixup=0.8, cutmix=1.0, erase_prob=1.0, erase_value=(9.0, 9.0, 9.0)), num_classes=3
     )
-    images, soft = mixing(pixels, targets, stream(0))
+    images, soft = mixing(pixels, targets, generator_for(0))
     assert soft.shape == (4, 3) and soft.dtype == torch.float32 and images.max() > 5
-    assert torch.equal(mixing(pixels, targets, stream(0))[0], images)
+    assert torch.equal(mixing(pixels, targets, generator_for(0))[0], images)
     sometimes = build_batch_transform(Recipe(mixup=0.8, mix_prob=0.5), num_classes=3)
-    assert {tuple(sometimes(pixels, targets, stream(seed))[1].shape) for seed in range(10)} == {
-        (4, 3)
-    }
+    assert {
+        tuple(sometimes(pixels, targets, generator_for(seed))[1].shape) for seed in range(10)
+    } == {(4, 3)}
 
 
 def test_batch_transform_of_grey_images():
     batch = build_batch_transform(
         Recipe(in_channels=1, erase_prob=1.0, erase_value=(3.0, 6.0, 9.0)), num_classes=2
     )
-    images, _ = batch(torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.tensor([0, 1]), stream(0))
+    images, _ = batch(
+        torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.tensor([0, 1]), generator_for(0)
+    )
     assert images.shape == (2, 1, 16, 16)
     assert sorted(images.unique().tolist()) == pytest.approx([-0.449 / 0.226, 6.0])
 
@@ -387,7 +396,7 @@ def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
     recipe = Recipe(image_size=8, crop_padding=2, hflip=0.0, in_channels=1, mean=(0.5,), std=(0.5,))
     shifts = set()
     for seed in range(200):
-        shifted = build_train_transform(recipe)(image, stream(seed))[0]
+        shifted = build_train_transform(recipe)(image, generator_for(seed))[0]
         place = (shifted == 28).nonzero()  # row 3, column 3 of the image, which no shift loses
         row, column = place[0].tolist()
         expected = torch.nn.functional.pad(image, [2] * 4)[
@@ -397,7 +406,7 @@ def test_padding_shifts_the_whole_image_before_it_is_resized() -> None:
         shifts.add((row, column))
     assert shifts == {(row, column) for row in range(1, 6) for column in range(1, 6)}
     tall = build_train_transform(recipe.model_copy(update={"image_size": 16}))(
-        torch.full((1, 30, 20), 9).byte(), stream(0)
+        torch.full((1, 30, 20), 9).byte(), generator_for(0)
     )
     assert tall.shape == (1, 16, 16) and tall.float().mean() > 7
 

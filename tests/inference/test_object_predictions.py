@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from convnextv2.data.dense import rle
+from convnextv2.data.folders import files
 from convnextv2.data.source import Source
-from convnextv2.data.sources import files
 from convnextv2.errors import RecipeError
 from convnextv2.evaluation.detection import FoundObjects
 from convnextv2.inference.object_predictions import ObjectFolder, above, picture_names

@@ -198,8 +198,8 @@ def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
     weights: Path, exported: Exported, tmp_path: Path
 ) -> None:
     """Bit for bit, on the tensors that go into the model."""
+    from convnextv2.data.folders import files, image_folder
     from convnextv2.data.loader import EvaluationLoader
-    from convnextv2.data.sources import files, image_folder
     from convnextv2.server.limits import Limits
     from convnextv2.server.models import Models
     from convnextv2.server.prometheus import Metrics

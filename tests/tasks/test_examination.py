@@ -143,9 +143,9 @@ def test_gradient_norms_are_those_of_the_loss() -> None:
     images = torch.randn(5, 3, 64, 64, dtype=torch.float64)
     blocks, rest = gradient_norms(model, images, 0.5, seed=3)
     assert all(parameter.grad is None for parameter in model.parameters())
-    from convnextv2.data.chance import stream
+    from convnextv2.data.randomness import generator_for
 
-    visible, masked = draw_masks(5, (2, 2), 0.5, stream(3, "health"))
+    visible, masked = draw_masks(5, (2, 2), 0.5, generator_for(3, "health"))
     model(images, visible, masked).backward()
     named = {name: parameter.grad for name, parameter in model.named_parameters()}
 

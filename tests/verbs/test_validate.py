@@ -12,7 +12,7 @@ from trees import CLASSES, network, save
 
 from convnextv2 import validate
 from convnextv2.cli import main
-from convnextv2.data.sources import files
+from convnextv2.data.folders import files
 from convnextv2.data.transforms import BatchTransform, EvalTransform
 from convnextv2.errors import DataError, RecipeError
 from convnextv2.find import open_run_weights

@@ -1,7 +1,4 @@
-"""Automatic augmentation, which a policy describes as text, such as randaug-m9-mstd0.5-inc1.
-
-A policy becomes a transform of uint8 pixels.
-"""
+"""Automatic augmentation of uint8 pixels by policies such as randaug-m9-mstd0.5-inc1."""
 
 from __future__ import annotations
 
@@ -32,10 +29,10 @@ from convnextv2.recipe.channels import COLOUR_POLICIES, is_colour
 
 @dataclass(frozen=True)
 class PolicyTransform:
-    """A policy, which acts on Pillow images, for tensors of one or three channels.
+    """Applies a policy, which works on Pillow images, to tensors of one or three channels.
 
     Args:
-        policy: What is done to an image.
+        policy: The policy.
     """
 
     policy: Policy
@@ -45,7 +42,7 @@ class PolicyTransform:
 
         Args:
             pixels: uint8 (C, H, W), with one or three channels.
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             uint8 (C, H, W).
@@ -59,10 +56,10 @@ class PolicyTransform:
 
 @dataclass(frozen=True)
 class ChannelwiseTransform:
-    """The same operations, equally strong, on each channel as a grey image of its own.
+    """Applies the same operations with the same strengths to each channel as a grey image.
 
     Args:
-        transforms: One for each channel. They differ in what they fill with.
+        transforms: One transform for each channel. They differ only in their fill value.
     """
 
     transforms: tuple[PolicyTransform, ...]
@@ -72,7 +69,7 @@ class ChannelwiseTransform:
 
         Args:
             pixels: uint8 (C, H, W), with as many channels as there are transforms.
-            generator: On the CPU; the choices are drawn from it once for all channels.
+            generator: A generator on the CPU. The random choices are the same for all channels.
 
         Returns:
             uint8 (C, H, W).
@@ -80,7 +77,7 @@ class ChannelwiseTransform:
         before = generator.get_state()
         changed = []
         for transform, band in zip(self.transforms, pixels, strict=True):
-            # No choice depends on the pixels, so each channel gets the same ones.
+            # The choices do not depend on the pixels, so all channels get the same choices.
             generator.set_state(before)
             changed.append(transform(band[None], generator))
         return torch.cat(changed)
@@ -89,7 +86,7 @@ class ChannelwiseTransform:
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
-    # Pillow's affine transform knows no more than these three.
+    # Pillow's affine transform supports only these three filters.
     **dict.fromkeys(("bicubic", "lanczos", "area"), Image.Resampling.BICUBIC),
 }
 
@@ -97,18 +94,18 @@ _RESAMPLING = {
 def build_policy(
     text: str, *, fill: tuple[int, ...], interpolation: str = "bicubic"
 ) -> PolicyTransform | ChannelwiseTransform:
-    """Build the policy that a text describes (`grammar.POLICIES`).
+    """Build the transform for the text of a policy; see `grammar.POLICIES`.
 
     Args:
         text: The policy, such as randaug-m9-mstd0.5-inc1.
-        fill: 0 to 255 for each channel, for what comes in from outside. If there are not one or
-            three channels, each is a grey image of its own, and the policy does without the
-            operation Color.
-        interpolation: How shear, rotation and translation interpolate.
+        fill: The level of each channel, 0 to 255, for pixels from outside the image. If the number
+            of channels is neither one nor three, each channel is augmented as a grey image, without
+            the operation Color.
+        interpolation: The interpolation of shear, rotation and translation.
 
     Raises:
-        RecipeError: Part of the text is wrong, or there are too few operations for it. The message
-            names the part.
+        RecipeError: A part of the text is wrong, or asks for more operations than there are. The
+            message names the part.
     """
     resample = _RESAMPLING[interpolation]
     if is_colour(len(fill)):
@@ -123,7 +120,7 @@ def build_policy(
 
 
 def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
-    """Build the policy that a text describes, with these operations only."""
+    """Build the policy of a text from the usable operations."""
     name, numbers = parse(text)
     assert "Color" in usable or name not in COLOUR_POLICIES, "the recipe checks that"
     policy: Policy
@@ -134,11 +131,11 @@ def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
                 for operation, weight in RANDAUG_WEIGHTS.items()
                 if operation in usable
             }
-            choice = sum(weight > 0 for weight in weights.values())
-            if numbers["w"] == 0 and numbers["n"] > choice:
+            available = sum(weight > 0 for weight in weights.values())
+            if numbers["w"] == 0 and numbers["n"] > available:
                 raise RecipeError(
-                    f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {choice} operations. Use "
-                    f"n{choice}."
+                    f"auto_augment = {text!r}: 'n{numbers['n']:g}' of {available} operations. Use "
+                    f"n{available}."
                 )
             policy = RandAugment(
                 canvas,
@@ -146,7 +143,7 @@ def _policy(text: str, canvas: Canvas, usable: Set[str]) -> Policy:
                 magnitude=numbers["m"],
                 layers=int(numbers["n"]),
                 std=numbers["mstd"],
-                most=numbers["mmax"],
+                max_magnitude=numbers["mmax"],
                 increasing=numbers["inc"] == 1,
                 weighted=numbers["w"] == 0,
             )

@@ -1,7 +1,7 @@
-"""The text of an augmentation policy, for example randaug-m9-mstd0.5-inc1.
+"""Parses the text of an augmentation policy, such as randaug-m9-mstd0.5-inc1.
 
-A name comes first, then parts that are a letter or word and a number. It is the grammar of timm and
-MindCV. `POLICIES` holds all of it.
+A text consists of the name of a policy and of parts that are a key and a number, joined by "-".
+This is the grammar of timm and MindCV. `POLICIES` defines all names and keys.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from convnextv2.errors import RecipeError
 
 
 class Number(NamedTuple):
-    """What may follow a key: its default and bounds."""
+    """The number that follows a key: its default and its bounds."""
 
     default: float
-    least: float
-    most: float = math.inf
+    min: float
+    max: float = math.inf
     whole: bool = False
 
 
@@ -34,7 +34,7 @@ _AUTOAUG = {"mstd": Number(0.5, 0)}
 
 POLICIES: dict[str, dict[str, Number]] = {
     "randaug": _RANDAUG,
-    # This is timm's name. There, the magnitude varies only if mstd is given.
+    # timm's name. In timm, the magnitude is random only if mstd is given.
     "rand": _RANDAUG | {"mstd": Number(0, 0)},
     "autoaug": _AUTOAUG,
     "autoaugr": _AUTOAUG,
@@ -49,28 +49,29 @@ POLICIES: dict[str, dict[str, Number]] = {
 }
 """The keys of each policy, by its name.
 
-RandAugment: m is the magnitude and mmax its upper bound; mstd is its standard deviation (above 100,
-it is uniform from 0 to m); n is the number of operations for an image; w is 0 for a weighted choice
-among them and -1 for an even one; inc is 1 if all operations grow stronger with the magnitude.
+RandAugment: m is the magnitude, mmax its upper bound, and mstd its standard deviation (above 100,
+the magnitude is uniform from 0 to m); n is the number of operations for an image; w is 0 for a
+weighted choice of operations and -1 for a uniform one; inc is 1 if all operations become stronger
+with the magnitude.
 
 AugMix: m is the magnitude, w the number of chains, d the number of operations in each (-1 for 1 to
-3), a the alpha.
+3), a the alpha of both distributions.
 
 TrivialAugment: m is the number of strengths.
 """
 
 
 def parse(text: str) -> tuple[str, dict[str, float]]:
-    """Read the text of a policy.
+    """Parse the text of a policy.
 
     Args:
         text: The policy, such as randaug-m9-mstd0.5-inc1.
 
     Returns:
-        The policy's name, and the number of each of its keys, with the defaults filled in.
+        The name of the policy, and the number for each of its keys, including the defaults.
 
     Raises:
-        RecipeError: Part of the text is wrong. The message names the part.
+        RecipeError: A part of the text is wrong. The message names the part.
     """
     name, *parts = re.split(r"-(?=[a-z])", text.strip())  # which leaves the minus of d-1
     if name not in POLICIES:
@@ -91,13 +92,13 @@ def parse(text: str) -> tuple[str, dict[str, float]]:
         key, value = match[1], float(match[2])
         if key in seen:
             raise RecipeError(f"auto_augment = {text!r}: {key} is given twice. Keep one.")
-        least, most, whole = keys[key].least, keys[key].most, keys[key].whole
+        low, high, whole = keys[key].min, keys[key].max, keys[key].whole
         if (
-            not least <= value <= most
+            not low <= value <= high
             or (whole and value != int(value))
             or (key == "d" and value == 0)
         ):
-            bounds = f">= {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            bounds = f">= {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
             raise RecipeError(
                 f"auto_augment = {text!r}: {part!r} is out of range. Expected a "
                 f"{'whole ' if whole else ''}number {bounds}."

@@ -1,8 +1,9 @@
-"""The operations of the policies, each by its physical strength: degrees, pixels, a factor, bits.
+"""The operations of the policies, with strengths in degrees, pixels, bits or as a factor.
 
-They act on Pillow images and not on tensors, because the published recipes were trained so,
-torchvision does not move tensors bicubically, and on one core Pillow is as fast or faster. Only
-moving pixels has a native kernel, which is three times as fast and the same to one level.
+They work on Pillow images and not on tensors, for three reasons: the published recipes were trained
+with Pillow, torchvision has no bicubic affine transform of tensors, and Pillow is as fast or faster
+on one core. Only the affine transform has a native kernel. It is three times as fast, and differs
+from Pillow by at most one level.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from convnextv2.kernels import pixels as native
 
 
 class Canvas(NamedTuple):
-    """How an image is moved.
+    """The settings of geometric operations.
 
     Attributes:
-        fill: 0 to 255 for each channel, for what comes in from outside.
-        resample: How pixels are interpolated.
+        fill: The level of each channel, 0 to 255, for pixels from outside the image.
+        resample: The interpolation.
     """
 
     fill: tuple[int, ...]
@@ -51,7 +52,7 @@ def _move(image: Image.Image, matrix: tuple[float, ...], canvas: Canvas) -> Imag
 
 
 def _rotate(image: Image.Image, degrees: float, canvas: Canvas) -> Image.Image:
-    # The image turns around its centre, as in Image.rotate.
+    # The image is rotated around its centre, as Image.rotate does.
     angle = math.radians(degrees)
     a, b, d, e = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
     x, y = image.width / 2, image.height / 2
@@ -68,7 +69,7 @@ def _brighten_dark(image: Image.Image, amount: float, canvas: Canvas) -> Image.I
 
 
 def _posterize(image: Image.Image, bits: float, canvas: Canvas) -> Image.Image:
-    # No bit at all would leave nothing to see.
+    # At least one bit is kept; with none, the image would be black.
     return ImageOps.posterize(image, min(8, max(1, int(bits))))
 
 
@@ -96,10 +97,18 @@ OPERATIONS: dict[str, Operation] = {
     "TranslateY": lambda image, pixels, canvas: _move(image, (1, 0, 0, 0, 1, pixels), canvas),
     "GaussianBlur": lambda image, radius, canvas: image.filter(ImageFilter.GaussianBlur(radius)),
 }
-"""Each operation by its name: (image, strength, canvas) to an image of the same size and mode.
+"""The operations by name, which map (image, strength, canvas) to an image of the same size and
+mode.
 
-The strength is, of Rotate, degrees counter-clockwise; of Posterize, the bits that are kept; of
-Solarize, the threshold from which pixels are inverted; of SolarizeAdd, what is added below 128; of
-Color, Contrast, Brightness and Sharpness, a factor, where 1 changes nothing; of ShearX and ShearY,
-pixels per pixel; of TranslateX, TranslateY and GaussianBlur, pixels. The others need none.
+The meaning of the strength:
+
+- Rotate: degrees counter-clockwise
+- Posterize: the number of bits that are kept
+- Solarize: the level from which pixels are inverted
+- SolarizeAdd: the number of levels that are added to levels below 128
+- Color, Contrast, Brightness and Sharpness: a factor, where 1 changes nothing
+- ShearX and ShearY: pixels per pixel
+- TranslateX, TranslateY and GaussianBlur: pixels
+- all others: no meaning
+
 """

@@ -1,6 +1,6 @@
-"""The policies: which operations an image gets, and how strong they are.
+"""The policies, which choose operations and their strengths for each image.
 
-All choices are drawn from the generator that is passed in.
+All random choices are drawn from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from convnextv2.data.auto_augment.operations import OPERATIONS, Canvas
-from convnextv2.data.chance import dirichlet, happens, integer, normal, uniform
+from convnextv2.data.randomness import dirichlet, happens, integer, normal, uniform
 
 FULL = 10.0
 """The magnitude at which an operation reaches the end of its range."""
@@ -38,7 +38,7 @@ RANDAUG_WEIGHTS = {
     "TranslateX": 0.1,
     "TranslateY": 0.1,
 }
-"""RandAugment's operations, and how often each comes up if the choice is weighted."""
+"""The operations of RandAugment, and their probabilities if the choice is weighted."""
 
 AUGMIX = tuple(name for name in RANDAUG_WEIGHTS if name not in ("Invert", "SolarizeAdd"))
 
@@ -73,7 +73,7 @@ AUTOAUGMENT = (
 )
 """AutoAugment's policy for ImageNet (Cubuk et al. 2019, table 9).
 
-It is made of pairs of (operation, probability, magnitude).
+Each of the 25 pairs has two operations as (operation, probability, magnitude).
 """
 
 Pixels = Image.Image
@@ -81,18 +81,18 @@ Pixels = Image.Image
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Some operations in a row (Cubuk et al. 2020), each applied with probability 1/2, as in timm.
+    """RandAugment (Cubuk et al. 2020). Each operation is applied with probability 1/2, as in timm.
 
     Args:
-        canvas: How an image is moved.
-        weights: The operations, and how often each comes up if the choice is weighted.
+        canvas: The settings of geometric operations.
+        weights: The operations, and their probabilities if the choice is weighted.
         magnitude: The mean magnitude, where 10 is the end of an operation's range.
-        layers: How many operations are in a row.
+        layers: The number of operations for an image.
         std: The magnitude's standard deviation. Above 100, it is uniform from 0 to `magnitude`.
-        most: The magnitude's upper bound.
+        max_magnitude: The upper bound of the magnitude.
         increasing: See `strength`.
-        weighted: Choose by the weights, and no operation twice. Otherwise all are equally likely,
-            and the same one may come again.
+        weighted: Whether operations are chosen by the weights and without replacement. Otherwise
+            all operations are equally likely, and one may be chosen several times.
     """
 
     canvas: Canvas
@@ -100,7 +100,7 @@ class RandAugment:
     magnitude: float = 10.0
     layers: int = 2
     std: float = 0.5
-    most: float = 10.0
+    max_magnitude: float = 10.0
     increasing: bool = False
     weighted: bool = False
 
@@ -109,7 +109,7 @@ class RandAugment:
 
         Args:
             image: The image, in mode L or RGB.
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             An image of the same size and mode.
@@ -120,7 +120,7 @@ class RandAugment:
             weights, self.layers, replacement=not self.weighted, generator=generator
         ).tolist():
             if happens(generator, 0.5):
-                level = draw_magnitude(self.magnitude, self.std, self.most, generator)
+                level = draw_magnitude(self.magnitude, self.std, self.max_magnitude, generator)
                 value = strength(names[i], level, image, generator, increasing=self.increasing)
                 image = OPERATIONS[names[i]](image, value, self.canvas)
         return image
@@ -128,13 +128,13 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """One of AutoAugment's 25 pairs of operations.
+    """AutoAugment (Cubuk et al. 2019): a random one of 25 pairs of operations.
 
     Args:
-        canvas: How an image is moved.
+        canvas: The settings of geometric operations.
         std: The magnitude's standard deviation.
-        increasing_posterize: Whether a higher magnitude leaves fewer bits, 4 to 1, instead of more,
-            4 to 8.
+        increasing_posterize: Whether a higher magnitude keeps fewer bits (4 to 1), instead of more
+            (4 to 8).
     """
 
     canvas: Canvas
@@ -146,7 +146,7 @@ class AutoAugment:
 
         Args:
             image: The image, in mode L or RGB.
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             An image of the same size and mode.
@@ -164,10 +164,10 @@ class AutoAugment:
 
 @dataclass(frozen=True)
 class ThreeAugment:
-    """One of three: grey, solarized or blurred (Touvron et al. 2022), as strong as timm has them.
+    """3-Augment (Touvron et al. 2022): grey, solarized or blurred, with the strengths of timm.
 
     Args:
-        canvas: How an image is moved.
+        canvas: The settings of geometric operations.
         std: The magnitude's standard deviation.
     """
 
@@ -179,7 +179,7 @@ class ThreeAugment:
 
         Args:
             image: The image, in mode L or RGB.
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             An image of the same size and mode.
@@ -199,12 +199,12 @@ class ThreeAugment:
 
 @dataclass(frozen=True)
 class AugMix:
-    """The image blended with a mixture of chains of operations (Hendrycks et al. 2020).
+    """AugMix (Hendrycks et al. 2020): the image blended with a mixture of chains of operations.
 
     Args:
-        canvas: How an image is moved.
+        canvas: The settings of geometric operations.
         names: The operations.
-        magnitude: The largest magnitude; they are uniform from 0.
+        magnitude: The largest magnitude. Magnitudes are uniform from 0 to it.
         width: The number of chains.
         depth: The number of operations in a chain, or -1 for 1 to 3.
         alpha: The parameter of the chains' Dirichlet weights and of the mixture's Beta weight.
@@ -222,7 +222,7 @@ class AugMix:
 
         Args:
             image: The image, in mode L or RGB.
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             An image of the same size and mode.
@@ -243,10 +243,10 @@ class AugMix:
 
 @dataclass(frozen=True)
 class TrivialAugmentWide:
-    """One operation at one of some strengths over a wide range (Mueller and Hutter 2021).
+    """TrivialAugmentWide (Mueller and Hutter 2021): one operation at a random strength.
 
     Args:
-        canvas: How an image is moved.
+        canvas: The settings of geometric operations.
         names: The operations.
         bins: The number of strengths, which are evenly spaced.
     """
@@ -260,7 +260,7 @@ class TrivialAugmentWide:
 
         Args:
             image: The image, in mode L or RGB.
-            generator: On the CPU; all choices are drawn from it.
+            generator: A generator on the CPU. All random choices are drawn from it.
 
         Returns:
             An image of the same size and mode.
@@ -277,31 +277,33 @@ class TrivialAugmentWide:
         elif name == "Solarize":
             value = 255 * (1 - share)
         else:
-            most = {
+            full = {
                 "Rotate": 135.0,
                 "ShearX": 0.99,
                 "ShearY": 0.99,
                 "TranslateX": 32.0,
                 "TranslateY": 32.0,
             }.get(name, 0.0)
-            value = sign * most * share
+            value = sign * full * share
         return OPERATIONS[name](image, value, self.canvas)
 
 
 Policy = RandAugment | AutoAugment | ThreeAugment | AugMix | TrivialAugmentWide
 
 
-def draw_magnitude(magnitude: float, std: float, most: float, generator: torch.Generator) -> float:
-    """Draw a magnitude around a given one.
+def draw_magnitude(
+    magnitude: float, std: float, max_magnitude: float, generator: torch.Generator
+) -> float:
+    """Draw a random magnitude.
 
     Args:
         magnitude: The mean.
         std: The standard deviation. Above 100, the magnitude is uniform from 0 to `magnitude`.
-        most: The upper bound.
-        generator: On the CPU; the draw comes from it, unless `std` is 0.
+        max_magnitude: The upper bound.
+        generator: A generator on the CPU. If `std` is 0, nothing is drawn from it.
 
     Returns:
-        A number from 0 to `most`.
+        A number from 0 to `max_magnitude`.
     """
     drawn = (
         uniform(generator, 0, magnitude)
@@ -310,21 +312,22 @@ def draw_magnitude(magnitude: float, std: float, most: float, generator: torch.G
         if std
         else magnitude
     )
-    return max(0.0, min(drawn, most))
+    return max(0.0, min(drawn, max_magnitude))
 
 
 def strength(
     name: str, level: float, image: Pixels, generator: torch.Generator, *, increasing: bool = False
 ) -> float:
-    """Turn a magnitude into the strength that an operation takes, with the ranges of timm.
+    """Convert a magnitude into the strength of an operation, with the ranges of timm.
 
     Args:
         name: The operation.
         level: The magnitude, where 10 is the end of the range.
-        image: What is changed; translations are a share of its sides.
-        generator: On the CPU; the sign is drawn from it if the operation has a direction.
-        increasing: Whether the enhancers go away from 1 either way, instead of from 0.1 to 1.9, and
-            Posterize and Solarize change more at a higher magnitude, not less.
+        image: The image. Translations are relative to its width or height.
+        generator: A generator on the CPU. The sign is drawn from it if the operation has one.
+        increasing: Whether a higher magnitude always means a larger change. If so, the factor of
+            the enhancers is 1 plus or minus a share, instead of 0.1 to 1.9; and Posterize and
+            Solarize change more at a higher magnitude, instead of less.
 
     Returns:
         A value for `OPERATIONS`.

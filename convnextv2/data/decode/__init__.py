@@ -1,13 +1,13 @@
-"""Bytes of an image file to pixels, upright and with the requested number of channels.
+"""Decodes image files to upright pixels with the requested number of channels.
 
-Plain JPEG files go through simplejpeg if it is installed, stacks of bands through tifffile or
-NumPy, everything else through Pillow. simplejpeg and Pillow both use libjpeg-turbo with the exact
-settings, so the pixels do not depend on which of them is installed.
+Plain JPEG files are decoded by simplejpeg if it is installed, TIFF files and arrays of any number
+of bands by tifffile and NumPy, and all others by Pillow. simplejpeg and Pillow both use
+libjpeg-turbo, with settings that give exact results, so the pixels do not depend on which of them
+is installed.
 
-What cannot be read is a DataError with the file's name. Metadata never cost the pixels: what is
-damaged outside of the pixels is passed over. Sizes are checked before any pixel is decoded, and
-they are those that a decoder allocates (tiles of TIFF, frames of AVIF), not only those that the
-header states; `limits` says how much memory and time that leaves.
+A file that cannot be read is a DataError with its name. Damaged metadata is ignored. Sizes are
+checked before any pixel is decoded: not only those in the header, but also those that a decoder
+allocates (tiles of TIFF, frames of AVIF). `limits` states how much memory and time remain possible.
 """
 
 from convnextv2.data.decode.picture import Picture, decode, open_picture

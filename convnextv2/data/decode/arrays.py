@@ -1,4 +1,4 @@
-"""Arrays of any number of bands to pixels: .npy files, and what tifffile reads."""
+"""Converts arrays of any number of bands to pixels: .npy files, and the output of tifffile."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LONGEST_HEADER = 10_000
 
 
 class Shape(NamedTuple):
-    """How an array holds an image.
+    """The shape of an image in an array.
 
     Attributes:
         height: The height in pixels.
         width: The width in pixels.
-        bands: How many.
+        bands: The number of bands.
     """
 
     height: int
@@ -41,10 +41,10 @@ class Array(NamedTuple):
 
     Attributes:
         shape: The shape of the image.
-        whole: The shape of the array, as it is stored.
-        dtype: The type of its values.
-        is_fortran: Whether the first axis runs fastest.
-        begin: Where the values begin.
+        whole: The shape of the array in the file.
+        dtype: The dtype of the values.
+        is_fortran: Whether the array is in Fortran order (first axis fastest).
+        begin: The position of the values in the file, in bytes.
         held_pixels: See `Picture.held_pixels`.
     """
 
@@ -57,17 +57,17 @@ class Array(NamedTuple):
 
 
 def read_header(data: bytes, channels: int, name: str, max_pixels: int) -> Array:
-    """Read and check a .npy file's header; nothing of what follows is touched.
+    """Read and check the header of a .npy file.
 
     Args:
-        data: The file.
-        channels: How many the network takes; decides which axis is that of the bands.
-        name: The file, for messages.
-        max_pixels: The most pixels of an image.
+        data: The content of the file.
+        channels: The number of channels of the network. It decides which axis is that of the bands.
+        name: The name of the file, for error messages.
+        max_pixels: The largest number of pixels of an image.
 
     Raises:
-        DataError: It holds no image, or another number of bands, or is cut short.
-        ImageSizeError: It is too large.
+        DataError: The file has no image or another number of bands, or is cut short.
+        ImageSizeError: The image is too large.
     """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
@@ -87,7 +87,7 @@ def read_header(data: bytes, channels: int, name: str, max_pixels: int) -> Array
 
 
 def _shape(whole: tuple[int, ...], channels: int, name: str) -> Shape:
-    """Recognise (H, W), (H, W, C) or (C, H, W). The last axis is looked at first."""
+    """Recognise (H, W), (H, W, C) or (C, H, W). If both axes are possible, C is the last."""
     if len(whole) not in (2, 3) or 0 in whole:
         raise DataError(
             f"{name}: is an array of shape {whole}. Expected (H, W), (H, W, C) or (C, H, W)."
@@ -105,7 +105,7 @@ def _shape(whole: tuple[int, ...], channels: int, name: str) -> Shape:
 
 
 def values_of(data: bytes, array: Array) -> NDArray[Any]:
-    """Return the values of a .npy file, (H, W, C), as a view of its bytes."""
+    """Return the values of a .npy file, (H, W, C), as a view of `data`."""
     count = math.prod(array.whole)
     values = np.frombuffer(data, array.dtype, count, array.begin)
     values = values.reshape(array.whole, order="F" if array.is_fortran else "C")
@@ -127,12 +127,12 @@ def from_array(
     """Convert an array to pixels.
 
     Args:
-        values: (H, W, C); True and False become 255 and 0.
-        channels: C; or 3 or 1, into which arrays of 1, 3 or 4 channels are converted.
-        value_range: The values that become 0 and 255, but for those of 8 bits without a sign.
-        name: The file, for messages.
-        no_data: The value that stands for no measurement, if there is one.
-        orientation: The orientation, by the numbers of EXIF.
+        values: (H, W, C) of any real dtype. True and False become 255 and 0.
+        channels: C; or 3 or 1, into which arrays of 1, 3 or 4 bands are converted.
+        value_range: The values that become 0 and 255. It has no effect on uint8.
+        name: The name of the file, for error messages.
+        no_data: The value that means that there is no measurement; None if there is none.
+        orientation: The EXIF orientation, 1 to 8.
 
     Returns:
         uint8 (channels, H, W), upright.
@@ -158,9 +158,12 @@ def from_array(
 
 
 def _scale_transparency(values: NDArray[Any], pixels: NDArray[np.uint8]) -> None:
-    """Return the value that means opaque: the largest of a whole type, or 1 for floats."""
-    most = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
-    pixels[..., 3] = (values[..., 3].astype(np.float32) * (255 / most)).round().clip(0, 255)
+    """Scale the fourth band of `values` to 0 to 255, and write it to `pixels`.
+
+    The value for opaque is the largest of an integer dtype, or 1 for floats.
+    """
+    opaque = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+    pixels[..., 3] = (values[..., 3].astype(np.float32) * (255 / opaque)).round().clip(0, 255)
 
 
 def _with_channels(pixels: NDArray[np.uint8], channels: int, name: str) -> NDArray[np.uint8]:

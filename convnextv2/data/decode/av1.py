@@ -1,4 +1,4 @@
-"""Sizes of the frames of an AV1 stream, as its decoder will allocate them.
+"""Reads the sizes of the frames of an AV1 stream, which its decoder allocates.
 
 Source: AV1 Bitstream & Decoding Process Specification, sections 5.3 to 5.9.
 """
@@ -17,18 +17,18 @@ _HEADER_BYTES = 256  # more than the part of a header that is read here
 
 
 class Sequence(NamedTuple):
-    """The sizes in a sequence header, and how those of frames are read.
+    """The parts of a sequence header that are needed to read the sizes of frames.
 
     Attributes:
         width: The width of the largest frame, in pixels.
         height: The height of the largest frame, in pixels.
-        stated: The largest sizes that a frame's own header has bits for.
-        is_reduced: Whether it is one still image whose frame says nothing of its own.
-        has_time: Whether shown frames carry a time.
-        time_bits: How many bits that takes.
-        id_bits: How many bits a frame's number takes; 0: it has none.
-        screen: Whether the tools for screens are used; 2: each frame says so.
-        whole_motion: Whether motion goes by whole pixels; 2: each frame says so.
+        stated: The largest width and height that the header of a frame can state.
+        is_reduced: The flag reduced_still_picture_header: frame headers have no size.
+        has_time: Whether the headers of shown frames have a presentation time.
+        time_bits: The number of bits of the presentation time.
+        id_bits: The number of bits of a frame id; 0 without ids.
+        screen: seq_force_screen_content_tools; 2 if each frame states it.
+        whole_motion: seq_force_integer_mv; 2 if each frame states it.
     """
 
     width: int
@@ -43,13 +43,13 @@ class Sequence(NamedTuple):
 
 
 def frame_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
-    """List the widths and heights that the units of a stream ask for.
+    """Yield the widths and heights that the units (OBUs) of a stream state.
 
     Args:
         stream: The stream of one item or sample.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: A header cannot be read.
     """
     sequence = None
     for kind, unit in _units(stream):
@@ -62,7 +62,7 @@ def frame_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _units(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the kinds of the units, and the beginnings of what they hold."""
+    """Yield the type of each unit, and the beginning of its payload."""
     at = 0
     while at < len(stream):
         header = stream[at]
@@ -82,7 +82,7 @@ def _units(stream: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read_sequence(unit: bytes) -> Sequence:
-    """Read a sequence header, up to the part that bears on the size of frames."""
+    """Read a sequence header, up to the last field that is needed for the sizes of frames."""
     bits = Bits(unit)
     bits.skip(3 + 1)  # profile, still_picture
     is_reduced = bool(bits.take(1))
@@ -112,7 +112,7 @@ def read_sequence(unit: bytes) -> Sequence:
 
 
 def _skip_operating_points(bits: Bits) -> tuple[int, bool]:
-    """Returns the bits of a frame's time, and whether shown frames carry it."""
+    """Return the number of bits of the presentation time, and whether shown frames have it."""
     delay_bits = time_bits = 0
     has_model = is_even = False
     if bits.take(1):  # timing_info
@@ -146,7 +146,7 @@ def _skip_uvlc(bits: Bits) -> None:
 
 
 def _has_own_size(bits: Bits, sequence: Sequence) -> bool:
-    """Return whether a frame's header brings a size of its own."""
+    """Return whether the header of a frame states its own size."""
     if bits.take(1):  # shows an earlier frame again
         return False
     kind, is_shown = bits.take(2), bits.take(1)

@@ -1,7 +1,7 @@
-"""AVIF files: where their AV1 frames lie, and how large those are.
+"""Reads where the AV1 frames of AVIF files lie, and how large they are.
 
-A file states its size in boxes of its own, which nothing holds to the frames: the decoder decodes a
-frame as it is and then scales it down. Source: ISO/IEC 14496-12 (boxes), 23008-12 (items).
+The boxes of a file state a size, but its frames may be larger: the decoder decodes a frame in its
+own size, and then scales it. Sources: ISO/IEC 14496-12 (boxes) and 23008-12 (items).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from convnextv2.data.decode.limits import Part
 
 
 class Item(NamedTuple):
-    """An item of the file's table.
+    """An item in the table of items.
 
     Attributes:
-        kind: Four letters; av01 for a frame.
-        kind_at: Where these stand in the file.
+        kind: The type, four letters; av01 for a frame.
+        kind_at: The position of the type in the file.
     """
 
     kind: bytes
@@ -28,14 +28,14 @@ class Item(NamedTuple):
 
 
 def parts(data: bytes, name: str) -> Iterator[Part]:
-    """List the image, then the frames that belong to it, those of other items included.
+    """Yield the size of the image, and then the size of each frame in the file.
 
     Args:
-        data: The file.
-        name: Not used; nothing is refused here.
+        data: The content of the file.
+        name: Not used.
 
     Raises:
-        ValueError, struct.error: The file cannot be read, or holds no frame.
+        ValueError, struct.error: The file cannot be read, or has no frame.
     """
     top = boxes(data, 0, len(data))
     meta, moov = first(top, b"meta"), first(top, b"moov")
@@ -52,7 +52,7 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
 
 
 def without_exif(data: bytes) -> bytes:
-    """Return the file with its EXIF as an item of unknown kind, which decoders pass over."""
+    """Return the file with the EXIF item changed to an unknown type, which decoders ignore."""
     meta = first(boxes(data, 0, len(data)), b"meta")
     changed = bytearray(data)
     for item in _items(data, meta).values() if meta else ():
@@ -62,7 +62,7 @@ def without_exif(data: bytes) -> bytes:
 
 
 def _stated(data: bytes, meta: Box | None, moov: Box | None) -> Iterator[Part]:
-    """Return the sizes that the file's own boxes state."""
+    """Yield the sizes that the boxes of the file state."""
     ipco = inside(data, meta, b"iprp", b"ipco", skip=4)
     for box in boxes(data, ipco.begin, ipco.end) if ipco else ():
         if box.kind == b"ispe":
@@ -79,7 +79,7 @@ def _tracks(data: bytes, moov: Box | None) -> list[Box]:
 
 
 def _samples(data: bytes, moov: Box | None) -> Iterator[bytes]:
-    """Return the first sample of each track, which is the only one that is decoded."""
+    """Yield the first sample of each track. No other sample is decoded."""
     for track in _tracks(data, moov):
         table = inside(data, track, b"mdia", b"minf", b"stbl")
         children = boxes(data, table.begin, table.end) if table else []
@@ -113,7 +113,7 @@ def _items(data: bytes, meta: Box) -> dict[int, Item]:
 
 
 def _item_streams(data: bytes, meta: Box) -> Iterator[bytes]:
-    """Yield the contents of the items of kind av01."""
+    """Yield the contents of the items of type av01."""
     items = _items(data, meta)
     table, inner = inside(data, meta, b"iloc", skip=4), inside(data, meta, b"idat", skip=4)
     if not table:
@@ -126,7 +126,7 @@ def _item_streams(data: bytes, meta: Box) -> Iterator[bytes]:
 
 
 def _locations(table: bytes) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
-    """Yield each item: its number, whether it lies inside of the table, offsets and lengths."""
+    """Yield the number of each item, whether it lies in the idat box, and its extents."""
     version, at = table[0], 4
 
     def take(length: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Bits:
-    """The bits of some bytes, from the highest of the first byte on.
+    """Reads bits from bytes, beginning with the highest bit of the first byte.
 
     Reading past the end raises ValueError.
     """
@@ -14,12 +14,12 @@ class Bits:
         self._left = 8 * len(data)
 
     def take(self, count: int) -> int:
-        """Return the next so many bits as a number."""
+        """Return the next `count` bits as a number."""
         self._left -= count
         if self._left < 0:
             raise ValueError("ends too early")
         return self._number >> self._left & ((1 << count) - 1)
 
     def skip(self, count: int) -> None:
-        """Pass over so many bits."""
+        """Skip `count` bits."""
         self.take(count)

@@ -1,4 +1,4 @@
-"""Boxes of ISO media files (AVIF, JP2). Source: ISO/IEC 14496-12."""
+"""Reads the boxes of ISO media files (AVIF, JP2). Source: ISO/IEC 14496-12."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Box(NamedTuple):
     """A box of an ISO media file.
 
     Attributes:
-        kind: Four letters.
-        begin: Where its content begins in the file.
-        end: Where its content ends in the file.
+        kind: The type, four letters.
+        begin: The position of the first byte of its content.
+        end: The position behind the last byte of its content.
     """
 
     kind: bytes
@@ -23,10 +23,10 @@ class Box(NamedTuple):
 
 
 def boxes(data: bytes, begin: int, end: int) -> list[Box]:
-    """List the boxes that lie side by side in a part of a file.
+    """List the boxes in a part of a file, without the boxes inside them.
 
     Raises:
-        ValueError, struct.error: One is shorter than its head.
+        ValueError, struct.error: A box is shorter than its header.
     """
     found: list[Box] = []
     while begin + 8 <= end and len(found) < _MAX_BOXES:
@@ -43,14 +43,21 @@ def boxes(data: bytes, begin: int, end: int) -> list[Box]:
 
 
 def first(found: list[Box], kind: bytes) -> Box | None:
-    """Return the first box of a kind."""
+    """Return the first box of a type; None without one."""
     return next((box for box in found if box.kind == kind), None)
 
 
 def inside(data: bytes, box: Box | None, *path: bytes, skip: int = 0) -> Box | None:
-    """Return the first box along a path of kinds.
+    """Follow a path of types into a box.
 
-    `skip` is the number of bytes before the first box's children.
+    Args:
+        data: The content of the file.
+        box: The outermost box.
+        path: The type of the box on each level.
+        skip: The number of bytes in `box` before its first inner box.
+
+    Returns:
+        The innermost box; None if a box is missing.
     """
     for kind in path:
         box = box and first(boxes(data, box.begin + skip, box.end), kind)

@@ -1,4 +1,4 @@
-"""Turns what decoders raise into errors of this package."""
+"""Turns the errors of decoders into errors of this package."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from PIL import Image, UnidentifiedImageError
 from convnextv2.data.formats import FORMATS
 from convnextv2.errors import ConvNeXtV2Error, DataError, ImageSizeError
 
-# Pillow remarks on sizes and on EXIF; ours are errors. Once for the process, since
-# `warnings.catch_warnings` changes what other threads see, and decoders run in several.
+# Pillow warns about sizes and EXIF, which are errors here. The filter is set once for the process,
+# since `warnings.catch_warnings` is not thread-safe, and decoders run in several threads.
 warnings.filterwarnings("ignore", module=r"PIL\b")
 
 
 @contextmanager
 def our_errors(name: str, kind: str = "image") -> Iterator[None]:
-    """Turn whatever a decoder raises into a DataError of one line.
+    """Turn any error of a decoder into a DataError with a message of one line.
 
     Args:
-        name: The file, for the message.
-        kind: Its format, if that is known.
+        name: The name of the file, for the message.
+        kind: The format of the file, if it is known.
     """
     try:
         yield
@@ -38,14 +38,14 @@ def our_errors(name: str, kind: str = "image") -> Iterator[None]:
             f"{name}: is a damaged or truncated {kind} file: its header cannot be read."
         ) from None
     except Exception as error:
-        # Decoders raise many kinds (OSError, ValueError, SyntaxError, struct.error), and some
-        # put the file's bytes or lines of their own into the text.
+        # Decoders raise errors of many types (OSError, ValueError, SyntaxError, struct.error), and
+        # the messages of some have several lines.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: is damaged or truncated ({reason}).") from error
 
 
 def is_heic(data: bytes) -> bool:
-    """Return whether a file is a HEIC image, by the brands that it names."""
+    """Return whether a file is a HEIC image, by its brands."""
     if data[4:8] != b"ftyp":
         return False
     length = min(int.from_bytes(data[:4], "big"), 256)
@@ -54,7 +54,7 @@ def is_heic(data: bytes) -> bool:
 
 
 def refuse_unknown(data: bytes, name: str) -> NoReturn:
-    """Say what a file of no known format is, if that can be seen.
+    """Raise the error for a file of an unknown format, with a remedy for HEIC.
 
     Raises:
         DataError: Always.

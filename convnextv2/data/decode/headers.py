@@ -1,4 +1,4 @@
-"""Sizes in the headers of GIF and WebP, whose decoders allocate memory as a file is opened."""
+"""Reads the sizes in the headers of GIF and WebP, whose decoders allocate memory on opening."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convnextv2.data.decode.limits import Part
 
 
 def gif(data: bytes, name: str) -> Iterator[Part]:
-    """Return the canvas, which the first frame may enlarge."""
+    """Yield the size of the canvas, and that of the first frame, which may enlarge it."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     yield Part("", width, height)
     at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
@@ -26,7 +26,7 @@ def gif(data: bytes, name: str) -> Iterator[Part]:
 
 
 def webp(data: bytes, name: str) -> Iterator[Part]:
-    """Return the canvas; libwebp refuses frames that leave it."""
+    """Yield the size of the canvas. libwebp refuses frames outside it."""
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))

@@ -1,4 +1,4 @@
-"""JPEG files: the fast decoder, the forgiving one, and files that are cut short."""
+"""Decodes JPEG files: fast by simplejpeg, or tolerantly by Pillow, with checks for truncation."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ the largest size."""
 _MAX_SEGMENTS = 10_000
 _SCAN = b"\xff\xda"
 _END = b"\xff\xd9"
-# Not the bytes and restarts that belong to a scan's data, nor markers that no length follows.
+# Neither stuffed bytes and restart markers in the data of a scan, nor markers without a length.
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 _FRAME_MARKERS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _ARITHMETIC_MARKERS = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_ARITHMETIC_COST = 8  # against the scans of Huffman's code, as an empty scan shows
+_ARITHMETIC_COST = 8  # relative to a scan with Huffman coding, measured with empty scans
 _PROGRESSIVE_MARKERS = {0xC2, 0xC6, 0xCA, 0xCE}
 
 
 class Segment(NamedTuple):
-    """A marker and what follows it.
+    """A marker segment.
 
     Attributes:
-        marker: Its second byte, such as 0xDA for a scan's header.
-        content: Without the length.
+        marker: The second byte of the marker, such as 0xDA for the header of a scan.
+        content: The content, without its length.
     """
 
     marker: int
@@ -51,7 +51,7 @@ class Segment(NamedTuple):
 
 
 def segments(jpeg: bytes) -> Iterator[Segment]:
-    """List the segments of a JPEG file, up to the image's end."""
+    """Yield the segments of a JPEG file, up to the end of the image."""
     at = 2
     while (found := _MARKER.search(jpeg, at)) is not None and found[1] != _END[1:]:
         begin = found.end()
@@ -64,43 +64,43 @@ def check_scans(data: bytes, pixels: int, name: str, max_pixels: int) -> None:
     """Refuse a file that would take far too long to decode.
 
     Args:
-        data: The file.
-        pixels: The pixels of the image.
-        name: The file, for the message.
-        max_pixels: The most pixels of an image.
+        data: The content of the file.
+        pixels: The number of pixels of the image.
+        name: The name of the file, for the message.
+        max_pixels: The largest number of pixels of an image.
 
     Raises:
         DataError: There are more scans than an image of this size may have.
     """
-    most = min(_MAX_SCANS, _MAX_FULL_SCANS * max_pixels // max(1, pixels))
-    # The quick count includes what follows the image, such as a film.
-    if data.count(_SCAN) * _ARITHMETIC_COST <= most:
+    allowed = min(_MAX_SCANS, _MAX_FULL_SCANS * max_pixels // max(1, pixels))
+    # The quick count is an upper bound: it includes data behind the image, such as a video.
+    if data.count(_SCAN) * _ARITHMETIC_COST <= allowed:
         return
     scans, cost = 0, 1
     for number, (marker, _) in enumerate(segments(data)):
         scans += marker == 0xDA
         cost = _ARITHMETIC_COST if marker in _ARITHMETIC_MARKERS else cost
-        if scans * cost > most or number >= _MAX_SEGMENTS:
+        if scans * cost > allowed or number >= _MAX_SEGMENTS:
             raise DataError(
-                f"{name}: has more than {most // cost} scans, which no camera or program writes"
-                f"{' for so large an image' if most < _MAX_SCANS else ''}. Save it anew."
+                f"{name}: has more than {allowed // cost} scans, which no camera or program writes"
+                f"{' for so large an image' if allowed < _MAX_SCANS else ''}. Save it anew."
             )
 
 
 def decode_fast(
     data: bytes, channels: int, size: tuple[int, int], reduction: int
 ) -> NDArray[np.uint8] | None:
-    """Decode by simplejpeg.
+    """Decode a file by simplejpeg.
 
     Args:
         data: A JPEG file of one or three components.
         channels: 1 or 3.
         size: Width and height in pixels.
-        reduction: How much smaller the result may be: 1, 2, 4 or 8.
+        reduction: The factor by which the result may be smaller: 1, 2, 4 or 8.
 
     Returns:
-        uint8 (H, W, channels), not turned; or None where simplejpeg is not installed or finds
-        anything amiss, be it harmless.
+        uint8 (H, W, channels), without the EXIF orientation; None if simplejpeg is not installed,
+        or finds a fault, even a harmless one.
     """
     if _simplejpeg is None:
         return None
@@ -120,21 +120,21 @@ def decode_fast(
 
 
 def load(data: bytes, channels: int, reduction: int, name: str) -> Image.Image:
-    """Decode by Pillow, which forgives stray bytes and wrong scan headers as most programs do.
+    """Decode a file by Pillow, which tolerates stray bytes and wrong scan headers.
 
-    A file that lacks nothing but its end marker is read, too.
+    A file that lacks only its end marker is read too.
 
     Args:
-        data: The file.
-        channels: 1 permits luma in place of colours.
-        reduction: How much smaller the result may be: 1, 2, 4 or 8.
-        name: The file, for the message.
+        data: The content of the file.
+        channels: If 1, the result may be luma instead of RGB.
+        reduction: The factor by which the result may be smaller: 1, 2, 4 or 8.
+        name: The name of the file, for the message.
 
     Returns:
-        The image with its pixels.
+        The loaded image.
 
     Raises:
-        DataError: The file is cut short; with how much of it is there.
+        DataError: The file is cut short. The message states how much of it exists.
     """
     try:
         return _draft(data, channels, reduction)
@@ -156,10 +156,10 @@ def _draft(data: bytes, channels: int, reduction: int) -> Image.Image:
 
 
 def _checked_whole(data: bytes, name: str) -> bytes:
-    """Return the file with its end marker, if that is all that it lacks.
+    """Return the file with an end marker, if it lacks nothing else.
 
-    The missing part is filled with different bytes. If that changes the pixels, the file lacks more
-    than its end marker.
+    The missing part is filled with different bytes. If the pixels depend on these bytes, the file
+    lacks more than its end marker.
     """
     if not _has_all_scans(data):
         raise DataError(f"{name}: is cut short: it ends before the last of its scans begins.")
@@ -173,7 +173,7 @@ def _checked_whole(data: bytes, name: str) -> bytes:
     return data + _END
 
 
-# With restart markers, since a decoder that waits for one passes over everything else.
+# They contain restart markers, because a decoder that needs one skips everything before it.
 _FILLERS = tuple(
     b"".join(pattern * 40 + bytes([0xFF, 0xD0 + number % 8]) for number in range(16))
     for pattern in (b"\x15\x9a\x63", b"\xea\x42\xd7")
@@ -185,13 +185,13 @@ def _shown(jpeg: bytes) -> NDArray[np.uint8]:
 
 
 def _equal_rows(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
-    """Count the rows at the top that are the same."""
+    """Count the rows at the top that are equal."""
     differs = (one != other).reshape(len(one), -1).any(1)
     return int(differs.argmax()) if differs.any() else len(one)
 
 
 def _has_all_scans(jpeg: bytes) -> bool:
-    """Return whether each coefficient of each component has a scan that brings its last bit."""
+    """Return whether the last bit of each coefficient of each component is in some scan."""
     missing: dict[int, set[int]] = {}
     is_progressive = False
     for number, (marker, content) in enumerate(segments(jpeg)):

@@ -1,7 +1,7 @@
-"""JPEG 2000 files: sizes of image and tiles, and the tables that a decoder makes for them.
+"""Checks the sizes in JPEG 2000 files: image, tiles, code blocks and precincts.
 
-A file of some hundred bytes may ask for tiles, code blocks or precincts of one pixel each, for each
-of which the decoder allocates hundreds of bytes. Source: ISO/IEC 15444-1, annex A.
+A file of a few hundred bytes may state tiles, code blocks or precincts of one pixel, and the
+decoder allocates hundreds of bytes for each. Source: ISO/IEC 15444-1, annex A.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from convnextv2.data.decode.boxes import boxes, first, inside
+from convnextv2.data.decode.jpeg import Segment
 from convnextv2.data.decode.limits import Part
 from convnextv2.errors import DataError
 
@@ -24,20 +25,8 @@ _FREE_BLOCKS = 16_384  # of 0.5 KB for each component
 _MAX_SEGMENTS = 100_000
 
 
-class Segment(NamedTuple):
-    """A marker and what follows it.
-
-    Attributes:
-        marker: Its second byte.
-        content: Without the length.
-    """
-
-    marker: int
-    content: bytes
-
-
 class Header(NamedTuple):
-    """The sizes in the header.
+    """The sizes in the header of a codestream.
 
     Attributes:
         width: The width of the image, in pixels.
@@ -53,15 +42,15 @@ class Header(NamedTuple):
 
 
 def parts(data: bytes, name: str) -> Iterator[Part]:
-    """List the image, whose tiles are never larger.
+    """Yield the sizes of the image. Tiles are never larger than the image.
 
     Args:
-        data: The file.
-        name: The file, for the message.
+        data: The content of the file.
+        name: The name of the file, for the message.
 
     Raises:
-        DataError: The file asks for very many tables.
-        ValueError, struct.error: It cannot be read.
+        DataError: The file has too many tiles, code blocks or components.
+        ValueError, struct.error: The file cannot be read.
     """
     begin = 0
     if not data.startswith(_START):
@@ -90,7 +79,7 @@ def _header(data: bytes, begin: int) -> Header:
 
 
 def _excess(header: Header, segments: Iterator[Segment]) -> str:
-    """Name what makes the decoder's tables larger than the pixels, if anything does."""
+    """Return the reason why the tables of a decoder would be too large; "" without one."""
     pixels = header.width * header.height
     if header.components > _MAX_COMPONENTS:
         return f"{header.components} components are more than {_MAX_COMPONENTS}"
@@ -108,7 +97,8 @@ def _excess(header: Header, segments: Iterator[Segment]) -> str:
 def _block(segment: Segment) -> tuple[int, int]:
     """Return the width and height of the smallest code block or precinct."""
     style = segment.content[0]
-    # COD: style, progression, layers, transform of colours; COC: component, style. Then alike.
+    # COD begins with style, progression, layers and colour transform; COC with component and style.
+    # The rest of both is the same.
     at = 5 if segment.marker == _COD else 2
     if segment.marker == _COC:
         style = segment.content[1]
@@ -116,8 +106,8 @@ def _block(segment: Segment) -> tuple[int, int]:
     sides = [((width & 15) + 2, (height & 15) + 2)]
     if style & 1:
         sizes = segment.content[at + 5 : at + 6 + levels]
-        # A precinct of a level covers twice its side one level further up, so that small ones are
-        # usual at the coarsest levels; what counts is how many there are.
+        # The side of a precinct doubles with each level when it is mapped to the full image. Small
+        # precincts are usual at the coarsest levels, so the mapped sizes are compared.
         sides += [
             ((size & 15) + levels - number, (size >> 4) + levels - number)
             for number, size in enumerate(sizes)
@@ -126,7 +116,7 @@ def _block(segment: Segment) -> tuple[int, int]:
 
 
 def _segments(data: bytes, at: int) -> Iterator[Segment]:
-    """List the segments of the main header and of the heads of all tile parts."""
+    """Yield the segments of the main header and of the headers of all tile-parts."""
     part_begin = part_length = 0
     for _ in range(_MAX_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] == _END:

@@ -1,12 +1,13 @@
-"""How large an image may be, and what its decoder really allocates.
+"""Limits for the sizes of images and of the parts that a decoder allocates.
 
-Memory: beside the file, a decoder holds at most 32 bytes for each pixel of the largest thing that
-it decodes at once (the image, a tile, a frame), its result included. JPEG takes 3 to 14 of them,
-PNG and TIFF 7 to 10, AVIF 14, WebP 18, JPEG 2000 up to 31. That thing may have at most
+Memory: In addition to the file, a decoder allocates at most 32 bytes for each pixel of the largest
+part that it decodes at once (the image, a tile or a frame), including the result. JPEG needs 3 to
+14 bytes, PNG and TIFF 7 to 10, AVIF 14, WebP 18, and JPEG 2000 up to 31. A part may have at most
 `max_pixels` pixels.
 
-Time: a JPEG file may have 16 scans of the largest size, of smaller sizes more, up to 100; of an
-animation only the first frame is decoded; what Pillow decodes in Python may have 4 million pixels.
+Time: A JPEG file of the largest size may have 16 scans, and smaller ones more, up to 100. Only the
+first frame of an animation is decoded. An image that Pillow decodes in Python may have 4 million
+pixels.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import NamedTuple
 from convnextv2.errors import ImageSizeError
 
 _MAX_TOGETHER = 3
-"""An AVIF file decodes its colours, its transparency and small items beside them, as separate
-frames."""
+"""The limit for the sum of all parts, as a multiple of `max_pixels`. The decoder of AVIF decodes
+colours, transparency and small further items as separate frames."""
 
 
 class Part(NamedTuple):
-    """Something that a decoder allocates as a whole.
+    """A part of a file that a decoder allocates as a whole.
 
     Attributes:
-        what: Its name in the message, plural ("tiles"); empty for the image itself.
+        what: The plural noun for the part in messages ("tiles"); "" for the image itself.
         width: The width in pixels.
         height: The height in pixels.
     """
@@ -41,18 +42,18 @@ class Part(NamedTuple):
 
 
 def check_parts(parts: Iterable[Part], name: str, max_pixels: int) -> int:
-    """Refuse a file of which any part, or all of them together, are too large.
+    """Refuse a file if a part, or all parts together, are too large.
 
     Args:
-        parts: The image itself comes first.
-        name: The file, for messages.
-        max_pixels: The most pixels of one part.
+        parts: The image itself, followed by other parts.
+        name: The name of the file, for the message.
+        max_pixels: The largest number of pixels of one part.
 
     Returns:
         The number of pixels of the largest part.
 
     Raises:
-        ImageSizeError: A part is too large; the message has its size and that of the image.
+        ImageSizeError: A part is too large. The message states its size and that of the image.
     """
     image, *others = parts
     if image.pixels > max_pixels:
@@ -73,22 +74,22 @@ def check_parts(parts: Iterable[Part], name: str, max_pixels: int) -> int:
 def check_values(
     height: int, width: int, bands: int, value_bytes: int, name: str, max_pixels: int
 ) -> int:
-    """Refuse an array of bands that is larger than an image of three bands of floats may be.
+    """Refuse an array that takes more memory than the largest image of three float32 bands.
 
     Args:
         height: The height in pixels.
         width: The width in pixels.
         bands: The number of bands.
-        value_bytes: The bytes of one value.
-        name: The file, for the message.
-        max_pixels: The most pixels of an image.
+        value_bytes: The size of one value, in bytes.
+        name: The name of the file, for the message.
+        max_pixels: The largest number of pixels of an image.
 
     Returns:
-        The number of pixels of three values of 4 bytes that take as much memory, at least
+        The number of pixels with three float32 values that take the same memory, but at least
         height * width.
 
     Raises:
-        ImageSizeError: The image is too large; the message has its size and the limit.
+        ImageSizeError: The image is too large. The message states its size and the limit.
     """
     values = height * width * bands * -(-value_bytes // 4)
     if height * width > max_pixels or values > 3 * max_pixels:

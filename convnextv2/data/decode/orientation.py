@@ -1,7 +1,7 @@
-"""The orientation that EXIF states: found, and undone.
+"""Reads the EXIF orientation of images, and turns pixels upright.
 
-`picture`, `pillow` and `arrays` call `upright` after decoding. TIFF files that Pillow reads are
-turned by Pillow itself.
+`picture`, `pillow` and `arrays` call `upright` after decoding. Pillow itself turns the TIFF files
+that it reads.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _ORIENTATION = 0x0112  # EXIF tag
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, or 1 if there is none that can be read."""
     try:
-        # The image's own method would decode the pixels of a PNG.
+        # The method of the subclass for PNG would decode the pixels.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
-    except Exception:  # of the many kinds that damaged metadata raise
+    except Exception:  # damaged metadata raise errors of many types
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> Tensor:
-    """Undo the EXIF orientation.
+    """Turn pixels upright.
 
     Args:
-        pixels: (H, W, C)
-        orientation: 1 to 8.
+        pixels: uint8 (H, W, C), as stored in the file.
+        orientation: The EXIF orientation, 1 to 8.
 
     Returns:
-        (C, H, W), a view of channels-last memory.
+        uint8 (C, h, w) in channels-last memory, where h and w are the upright sizes.
     """
     turned = torch.from_numpy(pixels).permute(2, 0, 1)
     if orientation in (5, 6, 7, 8):

@@ -1,4 +1,4 @@
-"""An image file, opened and not decoded yet."""
+"""Opens image files: reads and checks the header, and decodes the pixels later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convnextv2.data.decode.pnm import is_ranged, is_slow, largest, ranged_value
 from convnextv2.data.formats import sniff
 from convnextv2.errors import DataError
 
-# Formats of which a decoder allocates more than the header says, or before one can look at it.
+# Formats whose decoders allocate more than the header states, or allocate it on opening.
 _PARTS: dict[str, Callable[[bytes, str], Iterator[Part]]] = {
     "AVIF": avif.parts,
     "GIF": headers.gif,
@@ -34,11 +34,11 @@ _MAX_PIXELS_IN_PYTHON = 1 << 22
 
 
 class Values(NamedTuple):
-    """The values of a file of more than 8 bits.
+    """The values of a file with more than 8 bits.
 
     Attributes:
-        array: (H, W, bands) of the file's own type.
-        no_data: The value that stands for no measurement, if there is one.
+        array: (H, W, bands), in the dtype of the file.
+        no_data: The value that means that there is no measurement; None if there is none.
     """
 
     array: NDArray[Any]
@@ -49,12 +49,12 @@ class Picture:
     """An image file whose size is known and whose pixels are not decoded yet.
 
     Attributes:
-        height: The height in pixels, upright as EXIF says.
-        width: The width in pixels, upright.
+        height: The height of the upright image, in pixels.
+        width: The width of the upright image, in pixels.
         channels: The number of channels that `decode` returns; see `open_picture`.
-        bands: The number of bands in the file. A palette has those of its colours.
-        held_pixels: The pixels of the largest thing that the decoder holds as a whole (the image, a
-            tile, a frame), at 32 bytes each at most; at least height * width.
+        bands: The number of bands in the file. For a palette, it is that of its colours.
+        held_pixels: The number of pixels of the largest part that the decoder allocates as a whole
+            (the image, a tile or a frame), at up to 32 bytes each; at least height * width.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Picture:
         bands: int,
         read_values: Callable[[], Values] | None = None,
     ) -> None:
-        """Keep what is known.
+        """Keep the facts about the file.
 
         Args:
-            read: Decodes at a reduction of 1, 2, 4 or 8, and turns.
-            size: Height and width, not turned.
-            name: The file, for messages.
+            read: Decodes the file at a reduction of 1, 2, 4 or 8, and turns it upright.
+            size: Height and width as stored, in pixels.
+            name: The name of the file, for error messages.
             channels: The number of channels that `read` returns.
-            orientation: The orientation, from 1 to 8, as EXIF counts.
+            orientation: The EXIF orientation, 1 to 8.
             held_pixels: See the attribute.
             bands: See the attribute.
             read_values: See `values`.
@@ -88,21 +88,20 @@ class Picture:
 
     @property
     def is_turned(self) -> bool:
-        """Whether EXIF says that the stored pixels are to be turned or mirrored."""
+        """Whether the EXIF orientation turns or mirrors the stored pixels."""
         return self._orientation != 1
 
     def decode(self, reduction: int = 1) -> Tensor:
         """Decode the pixels.
 
         Args:
-            reduction: With 2, 4 or 8, the image may be returned with its sides divided by that
-                number, rounded up. JPEG decoders do this cheaply, by leaving out the highest
-                frequencies. An image that is not a plain JPEG file is returned in full, and so is
-                one that EXIF turns, unless both sides are multiples of the number.
+            reduction: 1, 2, 4 or 8. The sides of the returned image may be divided by this number,
+                rounded up. JPEG decoders do this fast by leaving out the highest frequencies. The
+                image is returned in full if the file is not a plain JPEG file; or if EXIF turns it,
+                and its sides are not multiples of the number.
 
         Returns:
-            uint8 (channels, H, W), a view of channels-last memory, which is what decoders write and
-            the network reads.
+            uint8 (channels, H, W) in channels-last memory, the layout of decoders and networks.
 
         Raises:
             DataError: The file is damaged or cut short.
@@ -116,11 +115,11 @@ class Picture:
             return self._read(reduction)
 
     def values(self) -> Values | None:
-        """Decode the values as the file has them, for what `decode` would turn into 8 bits.
+        """Decode the values in the full depth of the file, which `decode` reduces to 8 bits.
 
         Returns:
-            The values before the EXIF orientation is undone. None if the file has 8 bits, or if
-            its full depth cannot be read here, such as 16-bit colour TIFF without tifffile.
+            The values, not turned upright. None if the file has 8 bits, or if its full depth cannot
+            be read, as that of 16-bit colour TIFF without tifffile.
 
         Raises:
             DataError: The file is damaged or cut short.
@@ -140,26 +139,26 @@ def open_picture(
     max_pixels: int,
     value_range: tuple[float, float] | None = None,
 ) -> Picture:
-    """Read an image file's header.
+    """Read and check the header of an image file.
 
     Args:
-        data: The file.
-        name: The file, for messages.
-        channels: 3 for RGB; 1 for luma (ITU-R 601). Transparent images are laid on white, CMYK and
-            palettes converted. Any other number: the file must have exactly so many bands, which
-            are taken as they are, transparency included, or so many pages of one band. Of an
-            animation the first frame counts.
+        data: The content of the file.
+        name: The name of the file, for error messages.
+        channels: 3 for RGB or 1 for luma (ITU-R 601): transparent images are composited on white,
+            and CMYK and palettes are converted. With any other number, the file must have exactly
+            this number of bands, which are not converted, or of pages of one band. Only the first
+            frame of an animation is used.
         max_pixels: The largest image that is decoded, and the largest tile or frame that its
             decoder may allocate, in pixels.
-        value_range: The values that become 0 and 255 if the file is deeper than 8 bits; None:
-            by the rule of `values`. 8 bits are taken as they are.
+        value_range: The values that become 0 and 255 if the file has more than 8 bits; None for
+            the rule of the module `values`. It has no effect on files of 8 bits.
 
     Returns:
-        The picture. Nothing of its pixels is decoded yet.
+        The picture, whose pixels are not decoded yet.
 
     Raises:
-        DataError: It is not an image that can be read, or has another number of bands.
-        ImageSizeError: It is too large.
+        DataError: The file is not an image that can be read, or has another number of bands.
+        ImageSizeError: The image is too large.
         MissingPackageError: A package is missing.
     """
     assert channels >= 1, channels
@@ -270,7 +269,7 @@ def _values_of(stack: stacks.Stack) -> Callable[[], Values]:
 
 
 def _open_by_pillow(data: bytes, kind: str, name: str) -> tuple[bytes, ImageFile.ImageFile] | None:
-    """Open a file with Pillow; None for a TIFF of a mode that Pillow lacks."""
+    """Open a file with Pillow; return None for a TIFF file with a mode that Pillow lacks."""
     feature, version = _FEATURES.get(kind, ("", ""))
     if feature and not features.check(feature):
         raise DataError(
@@ -297,7 +296,7 @@ def _open_by_pillow(data: bytes, kind: str, name: str) -> tuple[bytes, ImageFile
 
 
 def _read_sub_directories(image: ImageFile.ImageFile) -> None:
-    """Read what Pillow would read after the pixels, so that damage shows before they are lost."""
+    """Read the directories that Pillow would read after the pixels, to find damage on opening."""
     exif = Image.Image.getexif(image)
     for tag in TiffTags.TAGS_V2_GROUPS:
         if tag in exif:
@@ -313,7 +312,7 @@ def _picture(
     value_range: tuple[float, float] | None,
     held: int,
 ) -> Picture:
-    # For TIFF, newer versions of Pillow give the upright size here and the stored one there.
+    # For TIFF, `size` is the upright size in newer versions of Pillow, and `_tile_size` the stored.
     width, height = getattr(image, "_tile_size", image.size)
     held = max(held, check_parts([Part("", width, height)], name, max_pixels))
     if image.format in ("JPEG", "MPO"):
@@ -343,7 +342,7 @@ def _picture(
 def _deep(
     data: bytes, image: ImageFile.ImageFile, name: str, channels: int, max_pixels: int
 ) -> Callable[[], Values] | None:
-    """Choose how to read the values of an open file; None if they have 8 bits."""
+    """Return the function that reads the values of an open file; None if they have 8 bits."""
     if png.is_wide(image):
         return lambda: Values(png.wide_values(image, data, name))
     if is_ranged(image):
@@ -364,7 +363,7 @@ def _read(
     orientation: int,
     reduction: int,
 ) -> Tensor:
-    """Return the pixels of a file that Pillow has opened."""
+    """Decode the pixels of a file that Pillow has opened."""
     if image.format in ("JPEG", "MPO"):
         if image.format == "JPEG" and image.mode in ("L", "RGB") and channels in (1, 3):
             pixels = jpeg.decode_fast(data, channels, image.size, reduction)
@@ -387,13 +386,13 @@ def _from_pnm(
     channels: int,
     value_range: tuple[float, float] | None,
 ) -> Tensor:
-    values, most = ranged_values(image, data)
-    if value_range and most > 255:
+    values, top = ranged_values(image, data)
+    if value_range and top > 255:
         return arrays.from_array(values, channels, value_range, name=name)
     pixels = np.empty(values.shape, np.uint8)
     for row, stored in enumerate(values):
-        if most > 255 and values.shape[2] == 1:  # in two steps, as Pillow does
-            pixels[row] = ((stored / most * 65535).round() / 257).round().clip(0, 255)
+        if top > 255 and values.shape[2] == 1:  # in two steps, with the rounding of Pillow
+            pixels[row] = ((stored / top * 65535).round() / 257).round().clip(0, 255)
         else:
-            pixels[row] = (stored / most * 255).round().clip(0, 255)
+            pixels[row] = (stored / top * 255).round().clip(0, 255)
     return arrays.from_array(pixels, channels, None, name=name)

@@ -1,4 +1,4 @@
-"""Pillow images to pixels."""
+"""Converts Pillow images to pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convnextv2.errors import ChannelsError
 
 _SAMPLE_FORMAT, _BITS = 339, 258  # TIFF tags
 
-# What Pillow cannot convert to a mode in one step, and the mode on the way.
+# Modes that Pillow cannot convert to all others in one step -> the mode in between.
 _ON_THE_WAY = {"LAB": "RGB", "HSV": "RGB", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 
 
@@ -27,21 +27,21 @@ def from_pillow(
     *,
     name: str = "image",
 ) -> Tensor:
-    """Convert an open Pillow image by the rules of `open_picture`.
+    """Convert an open Pillow image to pixels by the rules of `open_picture`.
 
     Args:
         image: An image of any mode.
-        channels: 3, 1, or as many bands as the image has.
-        value_range: The values that become 0 and 255 if the image is deeper than 8 bits.
-        name: The image, for messages.
+        channels: 3, 1, or the number of bands of the image.
+        value_range: The values that become 0 and 255 if the image has more than 8 bits.
+        name: The name of the image, for error messages.
 
     Returns:
         uint8 (channels, H, W), upright.
 
     Raises:
-        DataError: It has another number of bands, or no finite value.
+        DataError: The image has another number of bands, or no finite value.
     """
-    image.load()  # of TIFF, this turns it, and takes the orientation away
+    image.load()  # for TIFF, this also turns the image upright, and removes its orientation
     orientation = orientation_of(image)
     width, height = image.size
     if channels not in (1, 3):
@@ -85,7 +85,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def deep_values(image: Image.Image) -> tuple[NDArray[Any], float | None]:
-    """Return values of more than 8 bits, (H, W, 1), and the no-data value, if there is one."""
+    """Return values with more than 8 bits, (H, W, 1), and the no-data value, if there is one."""
     image.load()
     values = _deep_values(image, slice(0, image.height))
     no_data = no_data_value(getattr(image, "tag_v2", {}).get(NO_DATA))
@@ -93,7 +93,7 @@ def deep_values(image: Image.Image) -> tuple[NDArray[Any], float | None]:
 
 
 def bands_of(image: Image.Image) -> int:
-    """Count an image's bands, loaded or not; a palette has those of its colours."""
+    """Return the number of bands. For a palette, it is that of its colours."""
     return 3 if image.mode == "P" else len(image.getbands())
 
 
@@ -101,12 +101,12 @@ def _deep_values(image: Image.Image, rows: slice) -> NDArray[Any]:
     values = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(_BITS) == (32,):
-        return values.view(np.uint32)  # Pillow takes them for numbers with a sign
+        return values.view(np.uint32)  # Pillow reads them as signed
     return values
 
 
 def _as_colour(image: Image.Image, mode: str) -> Image.Image:
-    """RGB or L, without transparency."""
+    """Convert to RGB or L, and composite transparent images on white."""
     if image.mode in _ON_THE_WAY:
         image = image.convert(_ON_THE_WAY[image.mode])
     if image.has_transparency_data:
@@ -115,12 +115,12 @@ def _as_colour(image: Image.Image, mode: str) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Lay an RGBA image on white."""
+    """Composite an RGBA image on white."""
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _as_bands(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """Cut out a part with its bands as they are; a palette gives those of its colours."""
+    """Crop a part with its bands unchanged. A palette is converted to its colours."""
     part = image.crop(box)
     if part.mode == "P":
         return part.convert("RGBA" if part.has_transparency_data else "RGB")

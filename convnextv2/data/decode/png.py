@@ -1,4 +1,4 @@
-"""PNG files: the chunks that the pixels need, and 16-bit colours."""
+"""Reads PNG files: removes chunks that the pixels do not need, and reads 16-bit colours."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from PIL import Image, ImageFile
 from convnextv2.errors import DataError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MAX_CHUNKS = 200_000  # of 32 bytes; each costs the decoder some microseconds
+_MAX_CHUNKS = 200_000  # each takes the decoder some microseconds
 _LONGEST_TEXT = 1 << 20
 _TURNING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of the texts that may hold the orientation."""
+"""The keywords of texts that may contain the orientation."""
 
 
 class Chunk(NamedTuple):
     """A chunk of a PNG file.
 
     Attributes:
-        kind: Four letters; the first is a capital one if the pixels need it.
-        content: Its content, without length and check sum.
-        whole: Its bytes, with length and check sum.
-        is_sound: Whether the check sum is right.
+        kind: The type, four letters. The first is upper case if the chunk is critical.
+        content: The content, without length and CRC.
+        whole: All bytes, with length and CRC.
+        is_sound: Whether the CRC is right. It is not checked for critical chunks.
     """
 
     kind: bytes
@@ -37,17 +37,17 @@ class Chunk(NamedTuple):
 
 
 def essence(data: bytes, name: str) -> bytes:
-    """Return the image without texts, profiles and animation, however long or damaged they are.
+    """Return a PNG file without texts, profiles and animation, which may be large or damaged.
 
-    The orientation stays, and comes before the pixels. What is damaged in a chunk that the pixels
-    need is left to the decoder.
+    The orientation is kept, and moved before the pixels. Damage in a critical chunk is left to the
+    decoder.
 
     Args:
-        data: A PNG file.
-        name: The file, for the message.
+        data: The content of the file.
+        name: The name of the file, for the message.
 
     Raises:
-        DataError: There are very many chunks.
+        DataError: There are too many chunks.
     """
     before: list[bytes | memoryview] = []
     pixels: list[bytes | memoryview] = []
@@ -66,15 +66,15 @@ def essence(data: bytes, name: str) -> bytes:
         if chunk.kind == b"IEND":
             rest = rest[:0]
             break
-    if not pixels:  # perhaps of an animation's first frame
+    if not pixels:  # the pixels may be those of an animation's first frame
         return data
-    if rest[4:5].tobytes().islower():  # it ends in a chunk that may be left out
+    if rest[4:5].tobytes().islower():  # the file ends in an ancillary chunk
         rest = rest[:0]
     return b"".join((_SIGNATURE, *before, *texts, *pixels, rest))
 
 
 def _chunks(data: bytes) -> Iterator[Chunk]:
-    """List the chunks that are whole."""
+    """Yield the complete chunks."""
     view, at = memoryview(data), len(_SIGNATURE)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(view[at : at + 4], "big")
@@ -83,7 +83,7 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
         kind, content = bytes(view[at + 4 : at + 8]), view[at + 8 : end - 4]
         if not kind.isalpha():
             return
-        # Only of what may be left out; a check of the pixels would cost as much as reading them.
+        # Only ancillary chunks are checked; a check of the pixels would take as long as decoding.
         is_sound = not kind[0] & 32 or zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(
             view[end - 4 : end], "big"
         )
@@ -92,7 +92,7 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def _turns(chunk: Chunk) -> bool:
-    """Return whether a chunk may hold the orientation, and costs nothing to read."""
+    """Return whether a chunk may contain the orientation, and is safe and fast to read."""
     if not chunk.is_sound:
         return False
     if chunk.kind == b"eXIf":
@@ -119,24 +119,26 @@ def _unpacks(packed: bytes) -> bool:
 
 
 def is_wide(image: ImageFile.ImageFile) -> bool:
-    """Return whether an image, not loaded yet, has colours of 16 bits, of which Pillow keeps 8."""
-    if image.format != "PNG" or not image.tile or image.mode.startswith("I"):  # grey comes whole
+    """Return whether an image, not loaded yet, has 16-bit colours, of which Pillow keeps 8 bits."""
+    if (
+        image.format != "PNG" or not image.tile or image.mode.startswith("I")
+    ):  # Pillow keeps 16-bit grey
         return False
     return str(image.tile[0][3]).endswith(";16B")
 
 
 def wide_values(image: ImageFile.ImageFile, data: bytes, name: str) -> NDArray[np.uint16]:
-    """Return all 16 bits of the colours of a PNG file.
+    """Return the 16-bit colours of a PNG file.
 
-    Pillow reads either byte of each value, so it does so twice.
+    Pillow can read the high or the low byte of each value, so the file is decoded twice.
 
     Args:
         image: An image for which `is_wide` is true.
-        data: The file.
-        name: The file, for the message.
+        data: The content of the file.
+        name: The name of the file, for the message.
 
     Returns:
-        (H, W, C)
+        uint16 (H, W, C).
     """
     mode = image.mode
     if image.tile[0][3] != f"{mode};16B":

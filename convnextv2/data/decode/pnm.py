@@ -1,6 +1,6 @@
-"""PBM, PGM and PPM files of more than 8 bits, or of a range of their own.
+"""Reads PBM, PGM and PPM files with more than 8 bits, or whose largest value is not 255.
 
-Pillow decodes them value by value in Python.
+Pillow would decode them value by value in Python.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ _SLOW = ("ppm_plain", "bmp_rle")
 
 
 def is_slow(image: ImageFile.ImageFile) -> bool:
-    """Return whether an image that is not loaded yet would be decoded in Python."""
+    """Return whether Pillow decodes an image, not loaded yet, in Python."""
     return bool(image.tile) and image.tile[0][0] in _SLOW
 
 
 def is_ranged(image: ImageFile.ImageFile) -> bool:
-    """Return whether an image, not loaded yet, is binary and states the largest of its values."""
+    """Return whether an image, not loaded yet, is binary and states its largest possible value."""
     return image.format == "PPM" and bool(image.tile) and image.tile[0][0] == _BINARY
 
 
 def largest(image: ImageFile.ImageFile) -> int:
-    """Return the largest value that an image for which `is_ranged` is true may have."""
+    """Return the largest possible value of an image for which `is_ranged` is true."""
     arguments = image.tile[0][3]
     assert isinstance(arguments, tuple)
     return int(arguments[1])
 
 
 def ranged_values(image: ImageFile.ImageFile, data: bytes) -> tuple[NDArray[Any], int]:
-    """Return the values as the file has them.
+    """Return the values in the full depth of the file.
 
     Args:
         image: An image for which `is_ranged` is true.
-        data: The file.
+        data: The content of the file.
 
     Returns:
-        (H, W, C) of 8 or 16 bits, and the largest that there may be.
+        The values, uint8 or big-endian uint16 (H, W, C), and the largest possible value.
     """
-    begin, most = image.tile[0][2], largest(image)
+    begin, top = image.tile[0][2], largest(image)
     bands = len(image.getbands())
     count = image.width * image.height * bands
-    kind = np.dtype("u1" if most < 256 else ">u2")
+    kind = np.dtype("u1" if top < 256 else ">u2")
     if len(data) - begin < count * kind.itemsize:
         raise ValueError("image file is truncated")
     values = np.frombuffer(data, kind, count, begin)
-    return values.reshape(image.height, image.width, bands), most
+    return values.reshape(image.height, image.width, bands), top

@@ -1,4 +1,4 @@
-"""TIFF files of any number of bands, or pages of one band, by tifffile."""
+"""Reads TIFF files with any number of bands, or of pages with one band, by tifffile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convnextv2.errors import DataError, ImageSizeError, MissingPackageError
 
 _ORIENTATION = 274
 _MAX_SEGMENTS = 1 << 18
-# Those whose decoders stop where a strip or tile is full.
+# Compressions whose decoders stop at the end of a strip or tile.
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "Deflate", 32773: "PackBits", 32946: "Deflate"}
 _COMPRESSIONS |= {34925: "LZMA", 50000: "Zstandard"}
 
@@ -26,34 +26,34 @@ class Stack:
     """A TIFF file whose bands are known and whose pixels are not decoded yet.
 
     Attributes:
-        height: The height in pixels, not turned.
-        width: The width in pixels, not turned.
-        bands: How many.
-        dtype: The type of the values.
+        height: The height as stored, in pixels.
+        width: The width as stored, in pixels.
+        bands: The number of bands.
+        dtype: The dtype of the values.
         held_pixels: See `Picture.held_pixels`.
-        orientation: The orientation, by the numbers of EXIF.
-        no_data: The value that stands for no measurement, if there is one.
+        orientation: The orientation, 1 to 8, as in EXIF.
+        no_data: The value that means that there is no measurement; None if there is none.
     """
 
     def __init__(self, data: bytes, channels: int, name: str, max_pixels: int) -> None:
         """Read the directories.
 
         Args:
-            data: The file.
-            channels: How many the network takes: decides how many pages are looked at.
-            name: The file, for messages.
-            max_pixels: The most pixels of an image.
+            data: The content of the file.
+            channels: The number of channels of the network, which is that of the bands or pages.
+            name: The name of the file, for error messages.
+            max_pixels: The largest number of pixels of an image.
 
         Raises:
-            DataError: It has another number of bands and pages.
-            ImageSizeError: It, or what its decoder allocates, is too large.
-            MissingPackageError: Tifffile is not installed.
+            DataError: The file has another number of bands or pages, or is damaged.
+            ImageSizeError: The image, or a tile of it, is too large.
+            MissingPackageError: The package tifffile is not installed.
         """
         self._name = name
         file = _tifffile().TiffFile(io.BytesIO(data))
         self._pages = _full_pages(file, channels)
         first = self._pages[0]
-        if first.bitspersample != bits(data):  # tifffile takes an entry that is damaged for absent
+        if first.bitspersample != bits(data):  # tifffile ignores a damaged entry
             raise DataError(f"{name}: is damaged (how many bits its values have cannot be read).")
         self.height, self.width, self.bands = _shape(first, name)
         if self.bands != 1 or channels in (1, 3):
@@ -104,10 +104,10 @@ class Stack:
         return held
 
     def values(self) -> NDArray[Any]:
-        """Decode.
+        """Decode the values.
 
         Returns:
-            (H, W, C)
+            (H, W, bands) of `dtype`.
         """
         try:
             arrays = [_bands_last(page, page.asarray(maxworkers=1)) for page in self._pages]
@@ -123,13 +123,13 @@ def _tifffile() -> ModuleType:
         import tifffile
     except ImportError:
         raise MissingPackageError("tifffile", "bands") from None
-    # What it remarks on damaged files would go to the terminal; what matters is an error.
+    # Its messages about damaged files would go to the terminal. Faults that matter are errors.
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     return tifffile
 
 
 def _full_pages(file: Any, channels: int) -> list[Any]:
-    """List as many pages as matter, without previews and masks."""
+    """Return at most `channels` + 1 pages, without previews and masks."""
     pages: list[Any] = []
     for page in file.pages:
         page = page.aspage()

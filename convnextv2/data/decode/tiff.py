@@ -1,4 +1,4 @@
-"""TIFF files: the first directory, read before any decoder does."""
+"""Reads and checks the first directory of TIFF files, before a decoder reads them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
 _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 NO_DATA = 42113
-"""GDAL's tag of the value that stands for no measurement, as text."""
+"""The tag of GDAL for the value that means that there is no measurement, as text."""
 _SUB_DIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
-_UNKNOWN = 65_000  # private tags, which readers pass over
+_UNKNOWN = 65_000  # private tags, which readers ignore
 _MAX_SEGMENTS = 1 << 18
 _MAX_SCANS = 16
 _JPEG = (6, 7)
@@ -24,14 +24,14 @@ _BYTES = {"B": 1, "H": 2, "L": 4, "Q": 8}
 
 
 class Entry(NamedTuple):
-    """One line of a directory.
+    """An entry of a directory.
 
     Attributes:
-        tag: Its number.
-        at: Where it stands in the file.
-        code: How to unpack its numbers; empty if they are not whole numbers.
-        number: How many there are.
-        begin: Where they stand.
+        tag: The number of the tag.
+        at: The position of the entry in the file.
+        code: The format character of `struct` for its values; "" if they are not unsigned integers.
+        number: The number of values.
+        begin: The position of the values in the file.
     """
 
     tag: int
@@ -46,7 +46,7 @@ class Directory:
 
     Attributes:
         is_big: Whether it is a BigTIFF.
-        order: ">" or "<", as struct takes it.
+        order: The byte order for `struct`, ">" or "<".
         entries: The entries, in the order of the file.
     """
 
@@ -57,7 +57,7 @@ class Directory:
         self.entries = list(self._read())
 
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """Return all numbers of a tag, those of its repetitions too; () if it has none."""
+        """Return all values of a tag, including repeated entries; () without any."""
         found: tuple[int, ...] = ()
         for entry in self.entries:
             if entry.tag == tag and entry.code:
@@ -65,7 +65,7 @@ class Directory:
         return found
 
     def count(self, tag: int) -> int:
-        """Return how many values a tag states."""
+        """Return the stated number of values of a tag."""
         return sum(entry.number for entry in self.entries if entry.tag == tag)
 
     def _numbers(self, entry: Entry) -> tuple[int, ...]:
@@ -94,11 +94,11 @@ class Directory:
 
 
 def parts(data: bytes, name: str) -> Iterator[Part]:
-    """List the image, then its tiles, which the decoder holds whole however small the image is.
+    """Yield the size of the image, and that of its tiles, which may be larger than the image.
 
     Args:
-        data: The file.
-        name: The file, for the message.
+        data: The content of the file.
+        name: The name of the file, for the message.
 
     Raises:
         DataError: Decoding would take far too long.
@@ -119,9 +119,9 @@ def parts(data: bytes, name: str) -> Iterator[Part]:
 
 
 def _check_scans(data: bytes, directory: Directory, name: str) -> None:
-    """Check the scans of each strip and tile.
+    """Check the number of scans of each strip and tile, which is a JPEG file of its own.
 
-    Each is a JPEG file of its own, and several may share one place.
+    Strips that overlap are refused, because many strips could then share a few bytes.
     """
     begins = directory.numbers(_STRIPS) + directory.numbers(_TILES)
     lengths = directory.numbers(_STRIP_BYTES) + directory.numbers(_TILE_BYTES)
@@ -136,7 +136,7 @@ def _check_scans(data: bytes, directory: Directory, name: str) -> None:
 
 
 def without_exif(data: bytes) -> bytes:
-    """Return the file with its EXIF and GPS data made something that readers pass over."""
+    """Return the file with the tags of EXIF and GPS data changed to tags that readers ignore."""
     directory = Directory(data)
     changed = bytearray(data)
     for number, entry in enumerate(directory.entries):
@@ -146,30 +146,30 @@ def without_exif(data: bytes) -> bytes:
 
 
 def bits(data: bytes) -> int:
-    """Return how many bits the values have: 1 if the file does not say, as the format has it."""
+    """Return the number of bits of the values. The default of the format is 1."""
     return max(Directory(data).numbers(_BITS) or (1,))
 
 
 def is_deep(data: bytes) -> bool:
-    """Return whether values have more than 8 bits."""
+    """Return whether the values have more than 8 bits."""
     return bits(data) > 8
 
 
 def is_deep_colour(data: bytes) -> bool:
-    """Return whether pixels have several values of more than 8 bits, of which Pillow keeps 8."""
+    """Return whether pixels have several values with more than 8 bits, of which Pillow keeps 8."""
     return is_deep(data) and max(Directory(data).numbers(_SAMPLES) or (1,)) > 1
 
 
 def is_out_of_pillows_reach(data: bytes) -> bool:
-    """Return whether it is a BigTIFF with the highest byte first."""
+    """Return whether the file is a big-endian BigTIFF, which Pillow cannot read."""
     return data.startswith(b"MM") and 43 in data[2:4]
 
 
 def no_data_value(text: object) -> float | None:
-    """Read GDAL's tag of the no-data value; None if it holds no number.
+    """Parse the no-data value of GDAL; return None if it is not a number.
 
     Args:
-        text: The tag's value, if it is there.
+        text: The value of the tag `NO_DATA`; None without the tag.
     """
     try:
         return float(str(text).strip("\0 ")) if text is not None else None

@@ -1,10 +1,12 @@
-"""Values of more than 8 bits to pixels.
+"""Scales values with more than 8 bits to pixels.
 
-The rule: NaN and the file's no-data value become 0; everything else is scaled so that a range
-becomes 0 to 255, and what lies outside of it, infinities included, is clipped. Unless it is given,
-the range is: of whole numbers of 16 bits without a sign, 0 to 65535, and of other whole numbers of
-16 bits and more too if none lies outside of that; 0 to 1 of numbers that lie within it; else the
-smallest and the largest of the image's finite values, over all its channels.
+NaN and the no-data value of the file become 0. All other values are scaled so that a range becomes
+0 to 255, and values outside the range, including infinities, are clipped. If no range is given, it
+is:
+
+- 0 to 65535 for uint16, and for other integers of 16 or more bits if all lie in that range;
+- otherwise 0 to 1 if all values lie in that range;
+- otherwise the smallest and the largest finite value of the image, over all channels.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from convnextv2.errors import DataError
 
 STRIP_VALUES = 1 << 20
-"""Worked on at a time: what is computed on the way takes several times the memory of the pixels."""
+"""The number of values that are scaled at a time, because float64 takes 8 times their memory."""
 
 _LARGEST = 8e307  # so that differences stay finite
 
@@ -31,18 +33,18 @@ def to_pixels(
     no_data: float | None,
     name: str,
 ) -> None:
-    """Scale an image's values, strip by strip.
+    """Scale the values of an image, strip by strip.
 
     Args:
-        read: Returns some of its rows, (h, W) or (h, W, C), of any type but complex.
-        out: (H, W, C), filled with the pixels; with one value for all channels if that is what
-            `read` returns.
-        value_range: The values that become 0 and 255; None: by the module's rule.
-        no_data: The value that stands for no measurement, if there is one.
-        name: The file, for the message.
+        read: Returns some rows of the image, (h, W) or (h, W, C), of any real dtype.
+        out: uint8 (H, W, C), to which the pixels are written. Values (h, W) are used for all
+            channels.
+        value_range: The values that become 0 and 255; None for the rule of this module.
+        no_data: The value that means that there is no measurement; None if there is none.
+        name: The name of the file, for the message.
 
     Raises:
-        DataError: There is nothing but NaN, infinities and no data.
+        DataError: All values are NaN, infinite or no data.
     """
     height = len(out)
     rows = max(1, STRIP_VALUES // (out.shape[1] * out.shape[2]))
@@ -59,7 +61,7 @@ def to_pixels(
 
 
 def is_no_data(values: NDArray[Any], no_data: float | None) -> NDArray[np.bool_]:
-    """Find values that are NaN, or the one that stands for no measurement."""
+    """Return a mask of the values that are NaN or the no-data value."""
     is_empty = np.isnan(values)
     if no_data is not None:
         with np.errstate(over="ignore"):

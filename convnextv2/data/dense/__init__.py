@@ -1,1 +1,1 @@
-"""Images with annotations of pixels or objects: label maps, boxes and masks."""
+"""Images with annotations: label maps for segmentation, and boxes and masks for detection."""

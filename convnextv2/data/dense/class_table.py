@@ -1,6 +1,6 @@
 """Class tables: the names of classes, and the value or colour of each in label maps.
 
-Tables come in many forms; all of these are read:
+These formats are read:
 
 - CSV or TSV with a header: a column of names, and a column of ids, of colours, or both
 - CSV or TSV without one: `id,name`, `name` or `name,red,green,blue`
@@ -41,7 +41,7 @@ _MAX_CLASSES = 32_767
 
 
 class Entry(NamedTuple):
-    """A class as a table states it."""
+    """A class in a table."""
 
     name: str
     id: int | None = None
@@ -50,13 +50,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The classes of a data set, in the order of a network's rows.
+    """The classes of a data set, in the order of the rows of the head.
 
     Attributes:
-        names: One for each class.
+        names: The name of each class.
         ids: The value of each class in label maps.
-        colours: The colour of each class, if the table states them.
-        has_ids: Whether the table states the ids; otherwise they count from 0.
+        colours: The colour of each class in label maps; empty if the table has none.
+        has_ids: Whether the table has ids. Otherwise the ids count from 0.
     """
 
     names: tuple[str, ...]
@@ -66,10 +66,10 @@ class ClassTable:
 
 
 def find_class_table(root: Path) -> Path | None:
-    """Find the class table in the folder of a data set.
+    """Find the class table in the folder of a data set; return None if there is none.
 
     Raises:
-        DataError: There are several.
+        DataError: There are several class tables.
     """
     files = {path.name.casefold(): path for path in sorted(root.iterdir()) if path.is_file()}
     found = [files[name.casefold()] for name in USUAL_NAMES if name.casefold() in files]
@@ -84,7 +84,7 @@ def read_class_table(path: Path) -> ClassTable:
     """Read a class table.
 
     Raises:
-        DataError: It cannot be read, or contradicts itself.
+        DataError: The table cannot be read, or is not consistent.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -258,7 +258,7 @@ def _id(value: object, path: Path) -> int | None:
 
 
 def _colour(value: object, path: Path) -> Colour | None:
-    """Read a colour: #rrggbb, or three numbers with anything between them."""
+    """Parse a colour: #rrggbb, or three numbers with any separators."""
     if value is None or not str(value).strip():
         return None
     text = str(value).strip()

@@ -1,4 +1,4 @@
-"""Reads annotations in COCO's JSON: boxes, polygons, run-length codes and crowds."""
+"""Reads annotations in the JSON format of COCO: boxes, polygons, run-length codes and crowds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnextv2.data.dense.defects import Defect, Defects
-from convnextv2.data.dense.found import ImageFinder
+from convnextv2.data.dense.image_finder import ImageFinder
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.dense.rle import Region, Rle, box_of, from_counts, is_whole
 from convnextv2.errors import DataError
@@ -20,17 +20,17 @@ from convnextv2.text import brief, plain
 
 
 def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
-    """Read a JSON file in COCO's format.
+    """Read a JSON file in the format of COCO.
 
     Args:
         path: The file.
-        folders: Where its images may lie, the likeliest first.
+        folders: The folders in which its images are searched, in this order.
 
     Returns:
-        What it says of its images, in its order.
+        The annotations, in the order of the images in the file.
 
     Raises:
-        DataError: It is not such a file, or none of its images or annotations can be used.
+        DataError: The file has another format, or none of its images or annotations can be used.
     """
     content = _content(path)
     defects = Defects()
@@ -109,10 +109,10 @@ def _content(path: Path) -> dict[str, Any]:
 def _classes(
     content: Mapping[str, Any], path: Path
 ) -> tuple[dict[Any, int], tuple[str, ...], list[str]]:
-    """Number the categories by their ids, whatever gaps there are.
+    """Give class indices to the categories, in the order of their ids, which may have gaps.
 
     Returns:
-        The class number of each category id, the names, and lines for the user.
+        The class index of each category id, the names, and notes.
     """
     try:
         categories = sorted(content["categories"], key=lambda each: _order(each["id"]))
@@ -142,7 +142,7 @@ def _classes(
 
 
 def _check_names(names: Any, path: Path) -> None:
-    """Check that names of classes can be written; they become part of the weights file."""
+    """Check that the names of classes can be printed. They become part of the weights file."""
     for name in names:
         if not name or not name.isprintable():
             raise DataError(
@@ -157,14 +157,14 @@ def _add(
     numbers: Mapping[Any, int],
     defects: Defects,
 ) -> None:
-    """Add one annotation to its image, or count what is wrong with it."""
+    """Add one annotation to its image, or count its defect."""
     if not _is_record(record):
         defects.add(Defect.MALFORMED, brief([str(record)]))
         return
     what = f"annotation {plain(record.get('id', '?'))}"
     key = _key(record.get("image_id"))
     if key in missing:
-        return  # its image is counted
+        return  # its missing image is counted already
     if key not in images:
         defects.add(Defect.MISSING_IMAGE, what)
         return
@@ -190,13 +190,13 @@ def _add(
 def _region(
     segmentation: Any, size: tuple[int, int] | None, what: str, defects: Defects
 ) -> tuple[Region, bool]:
-    """Read a segmentation.
+    """Read the segmentation of an object.
 
     Returns:
         The region, and whether the object must be left out because its mask is damaged.
 
     Raises:
-        ValueError, TypeError, KeyError: It is none of the three forms.
+        ValueError, TypeError, KeyError: It is neither a list of polygons nor a run-length code.
     """
     if isinstance(segmentation, dict):
         height, width = (int(side) for side in segmentation["size"])
@@ -214,7 +214,7 @@ def _region(
         return None, True
     if not segmentation:
         return None, False
-    if isinstance(segmentation[0], int | float):  # one outline without the list around it
+    if isinstance(segmentation[0], int | float):  # a single polygon without the outer list
         segmentation = [segmentation]
     outlines: list[NDArray[np.float64]] = []
     for outline in segmentation:
@@ -227,7 +227,7 @@ def _region(
 
 
 def _box(bbox: Any, region: Region) -> tuple[float, float, float, float]:
-    """Read a box, or find it from the region if the annotation has none."""
+    """Read a box, or compute it from the region if the annotation has none."""
     if bbox:
         x, y, width, height = (float(value) for value in bbox)
         return x, y, x + width, y + height
@@ -250,16 +250,16 @@ def _stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _name_of(record: Any) -> str:
-    """Return the name of an image's file; empty if the record has none."""
+    """Return the file name of an image; "" if the record has none."""
     name = record.get("file_name") if _is_record(record) else None
     return name if isinstance(name, str) else ""
 
 
 def _text(value: Any) -> str:
-    """Return a name, which may be a number.
+    """Return a text or a number as text.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The value is neither.
     """
     if isinstance(value, str | int | float):
         return str(value)
@@ -267,18 +267,19 @@ def _text(value: Any) -> str:
 
 
 def _flag(value: Any) -> bool:
-    """Read 0 or 1, which some tools write as text.
+    """Parse a flag, 0 or 1, which some tools write as text.
 
     Raises:
-        ValueError, TypeError: It is neither.
+        ValueError, TypeError: The value is not a number.
     """
     return value is not None and float(value) != 0
 
 
 def _key(value: Any) -> Any:
-    """Make an id comparable.
+    """Return an id in a form that can be compared.
 
-    Some tools write numbers as text on one side only, and tables with gaps turn them into floats.
+    Some tools write ids as text in one list and as numbers in the other, and pandas turns integers
+    with gaps into floats.
     """
     text = str(value).strip()
     whole = text.removesuffix(".0")

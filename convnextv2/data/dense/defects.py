@@ -1,4 +1,4 @@
-"""The defects of annotated images: each kind once, with a few examples and what was done."""
+"""Counts the defects of annotated images by kind, with a few examples of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _EXAMPLES = 3
 
 
 class Defect(Enum):
-    """A kind of defect: one of them in words, several of them, and what is done about it."""
+    """A kind of defect: its noun in the singular, in the plural, and the treatment."""
 
     NO_AREA = ("box without area", "boxes without area", "left out")
     OUTSIDE = ("box outside its image", "boxes outside their images", "left out")
@@ -82,10 +82,10 @@ class Defect(Enum):
 
 
 class Defects:
-    """Collects what is wrong with annotations.
+    """Collects the defects of annotations.
 
     Attributes:
-        counts: How many there are of each kind.
+        counts: The number of defects of each kind.
     """
 
     def __init__(self) -> None:
@@ -96,9 +96,9 @@ class Defects:
         """Count a defect.
 
         Args:
-            kind: What is wrong.
-            where: The image or the file, for a reader who wants to mend it.
-            count: How many of them there are at this place.
+            kind: The kind of defect.
+            where: The image or the file, so that the user can find the defect.
+            count: The number of such defects at this place.
         """
         if not count:
             return
@@ -108,10 +108,10 @@ class Defects:
             examples.append(where)
 
     def lines(self, head: str) -> list[str]:
-        """Write one line for each kind.
+        """Return one line for each kind of defect.
 
         Args:
-            head: What the lines speak of, such as a split.
+            head: The beginning of each line, such as the name of the split.
         """
         lines = []
         for kind, count in self.counts.items():

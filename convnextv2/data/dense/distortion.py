@@ -1,7 +1,7 @@
-"""Random changes of brightness, contrast, saturation and hue, as MMSegmentation makes them.
+"""Random changes of brightness, contrast, saturation and hue, as in MMSegmentation.
 
-Source: PhotoMetricDistortion, the last step of the ADE20K recipes. Everything is drawn first, so
-that a sample takes as many random numbers whatever they decide.
+Source: PhotoMetricDistortion, the last step of the ADE20K recipes. All random numbers are drawn
+first, so that their count does not depend on which changes are made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from convnextv2.data.chance import happens, uniform
+from convnextv2.data.randomness import happens, uniform
 
 _BRIGHTNESS = 32.0  # levels
 _CONTRAST = (0.5, 1.5)
@@ -26,14 +26,14 @@ _LEVELS = np.arange(256, dtype=np.float64)
 
 @dataclass(frozen=True)
 class Distortion:
-    """Describes which changes of colours an image gets.
+    """The changes of the colours of one image.
 
     Attributes:
-        brightness: Levels that are added.
-        contrast: The factor on all levels.
-        contrast_last: Whether it comes after saturation and hue.
-        saturation: The factor on the saturation of HSV.
-        hue: The shift of the hue, in full turns.
+        brightness: The number of levels that is added.
+        contrast: The factor by which all levels are multiplied.
+        contrast_last: Whether contrast is changed after saturation and hue.
+        saturation: The factor by which the saturation in HSV is multiplied.
+        hue: The shift of the hue, where 1 is a full turn.
     """
 
     brightness: float = 0.0
@@ -43,7 +43,7 @@ class Distortion:
     hue: float = 0.0
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Change an image. Saturation and hue are those of colours, so they need three channels.
+        """Change an image. Saturation and hue are only changed if there are three channels.
 
         Args:
             pixels: uint8 (C, H, W).
@@ -71,11 +71,11 @@ class Distortion:
 
 
 def draw_distortion(probability: float, generator: torch.Generator) -> Distortion:
-    """Draw what is changed in an image.
+    """Draw the changes for one image.
 
     Args:
         probability: The probability of each of the four changes; 0.5 in the official recipes.
-        generator: On the CPU.
+        generator: A generator on the CPU. All random choices are drawn from it.
     """
     changes = [happens(generator, probability) for _ in range(4)]
     amounts = (

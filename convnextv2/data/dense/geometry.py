@@ -1,7 +1,7 @@
-"""Where an image lies on the canvas of a training sample: scale, crop, flip and padding.
+"""Random scale, crop, flip and padding of images together with their annotations.
 
-A `Placement` is drawn first and applied later, to the image and to whatever belongs to it: a label
-map, boxes, the corners of polygons. All of them are moved by the same numbers.
+A `Placement` is drawn first. It is then applied to the image and to its annotations (label map,
+boxes or polygons), so that they still match.
 """
 
 from __future__ import annotations
@@ -13,31 +13,30 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from convnextv2.data.chance import happens, integer, uniform
 from convnextv2.data.decode import Picture
+from convnextv2.data.randomness import happens, integer, uniform
 from convnextv2.data.transforms import resize
 from convnextv2.preprocessing import MAX_ELONGATION, Interpolation
 
 Fit = Literal["cover", "inside"]
-"""The size of an image to which a random factor is applied: the smallest at which it covers the
-canvas, or the largest at which all of it lies inside."""
+"""How an image is fitted to the canvas before a random factor is applied: to the smallest size that
+covers the canvas ("cover"), or to the largest size that lies inside it ("inside")."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where an image lies on a canvas.
 
-    The image is resized, and the canvas's size is cut out of it. What is cut out is perhaps
-    mirrored. If it is smaller than the canvas, the rest of the canvas, on the right and at the
-    bottom, is padding.
+    The image is resized, and a part of the size of the canvas is cropped from it. The crop may be
+    flipped. If it is smaller than the canvas, the right and bottom of the canvas are padding.
 
     Attributes:
         size: Height and width of the canvas, in pixels.
         original: Height and width of the image, in pixels.
         resized: Height and width of the resized image, in pixels.
-        top: Rows of the resized image above what is cut out.
-        left: Columns to the left of it.
-        flip: Whether what is cut out is mirrored, left to right.
+        top: The number of rows of the resized image above the crop.
+        left: The number of columns of the resized image to the left of the crop.
+        flip: Whether the crop is flipped horizontally.
     """
 
     size: tuple[int, int]
@@ -57,7 +56,7 @@ class Placement:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Pixels of the canvas for each pixel of the image, in height and in width."""
+        """The factors by which the image is resized, in height and in width."""
         return self.resized[0] / self.original[0], self.resized[1] / self.original[1]
 
     def place_image(
@@ -69,14 +68,14 @@ class Placement:
         antialias: bool = True,
         change: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Place the image.
+        """Resize, crop, flip and pad the image.
 
         Args:
             image: uint8 (C, H, W), or a file that holds one.
-            fill: The level of each channel that the padding gets.
+            fill: The level of each channel in the padding.
             interpolation: The interpolation of the resize.
             antialias: Whether the resize averages over the source pixels.
-            change: Changes the pixels that are cut out, uint8 (C, h, w), before they are padded.
+            change: Changes the crop, uint8 (C, h, w), before it is padded.
 
         Returns:
             uint8 (C, *size).
@@ -99,10 +98,10 @@ class Placement:
         return canvas
 
     def place_map(self, labels: Tensor, fill: int) -> Tensor:
-        """Place a label map. Each pixel gets the label of the pixel in which its centre lies.
+        """Resize, crop, flip and pad a label map, with nearest-neighbour interpolation.
 
         Args:
-            labels: Integers (H, W) of the image's own size.
+            labels: Integers (H, W), of the size of the image.
             fill: The label of the padding.
 
         Returns:
@@ -120,11 +119,11 @@ class Placement:
         return canvas
 
     def place_points(self, points: Tensor) -> Tensor:
-        """Move points. They may come to lie outside the canvas.
+        """Map points of the image to the canvas. They may lie outside it.
 
         Args:
-            points: Floats (..., 2), x and y in pixels of the image; (0, 0) is the outer corner of
-                its first pixel.
+            points: Floats (..., 2), x and y in pixels of the image. (0, 0) is the outer corner of
+                the pixel at the top left.
 
         Returns:
             Floats of the same shape, in pixels of the canvas.
@@ -134,7 +133,7 @@ class Placement:
         return torch.stack([self.content[1] - x if self.flip else x, y], dim=-1)
 
     def place_boxes(self, boxes: Tensor) -> Tensor:
-        """Move boxes. They may come to lie outside the canvas, wholly or in part.
+        """Map boxes of the image to the canvas. They may lie outside it.
 
         Args:
             boxes: Floats (N, 4): left, top, right and bottom in pixels of the image.
@@ -148,7 +147,7 @@ class Placement:
         return torch.cat([first, second], dim=1)
 
     def at_another_place(self, generator: torch.Generator) -> Placement:
-        """Draw the place of the cut again, and keep the size and the flip."""
+        """Draw the position of the crop again, and keep the size and the flip."""
         top, left = _draw_corner(self.resized, self.size, generator)
         return replace(self, top=top, left=left)
 
@@ -156,6 +155,13 @@ class Placement:
         """Return the factor by which a file may be decoded smaller; see `TrainTransform`."""
         spare = min(1 / scale for scale in self.scale)
         return next((reduction for reduction in (8, 4, 2) if spare >= 1.5 * reduction), 1)
+
+
+def size_of(image: Tensor | Picture) -> tuple[int, int]:
+    """Return the height and width of an image, in pixels."""
+    if isinstance(image, Picture):
+        return image.height, image.width
+    return image.shape[-2], image.shape[-1]
 
 
 def draw_placement(
@@ -167,15 +173,15 @@ def draw_placement(
     hflip: float,
     generator: torch.Generator,
 ) -> Placement:
-    """Draw where an image lies on a canvas.
+    """Draw a random placement.
 
     Args:
         original: Height and width of the image, in pixels.
         size: Height and width of the canvas, in pixels.
-        factor: The smallest and the largest random factor on the size of the image.
-        fit: The size of the image at a factor of 1.
-        hflip: Probability that it is mirrored.
-        generator: On the CPU. Four numbers are drawn from it, whatever they decide.
+        factor: The minimum and maximum of the random factor on the size of the image.
+        fit: The size of the image at a factor of 1; see `Fit`.
+        hflip: The probability of a horizontal flip.
+        generator: A generator on the CPU. Four numbers are always drawn from it.
     """
     resized = fitted(original, size, fit, uniform(generator, *factor))
     top, left = _draw_corner(resized, size, generator)
@@ -185,15 +191,15 @@ def draw_placement(
 def fitted(
     original: tuple[int, int], size: tuple[int, int], fit: Fit, factor: float = 1.0
 ) -> tuple[int, int]:
-    """Compute the size at which an image covers a canvas, or lies inside it.
+    """Compute the size at which an image covers a canvas or lies inside it.
 
-    Its aspect ratio is kept. No side becomes more than `MAX_ELONGATION` times the longer side of
+    The aspect ratio is kept. No side becomes more than `MAX_ELONGATION` times the longer side of
     the canvas, since an image of 1 x 10,000 pixels would fill the memory otherwise.
 
     Args:
         original: Height and width of the image.
         size: Height and width of the canvas.
-        fit: Which of the two.
+        fit: Whether the image covers the canvas or lies inside; see `Fit`.
         factor: A factor on the result.
 
     Returns:
@@ -217,6 +223,6 @@ def _draw_corner(
 
 
 def _nearest(start: int, count: int, original: int, resized: int) -> Tensor:
-    """Return the positions of an axis in which the centres of resized positions lie, int64."""
+    """Return the indices of the pixels in which the centres of resized pixels lie, int64."""
     centres = 2 * torch.arange(start, start + count) + 1
     return centres * original // (2 * resized)

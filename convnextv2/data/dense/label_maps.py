@@ -1,4 +1,4 @@
-"""Label maps: image files whose values name the class of every pixel."""
+"""Reads label maps: image files whose values state the class of each pixel."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from convnextv2.data.storage import read_file
 from convnextv2.errors import DataError, ImageSizeError, StorageError
 
 IGNORED = -1
-"""The class index of pixels that teach nothing and are not measured."""
+"""The class index of pixels that have no effect on the loss and on metrics."""
 
 MAP_SUFFIXES = frozenset((".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".webp"))
-"""Endings of files that hold every value as it was written."""
+"""Endings of formats that keep all values."""
 LOSSY_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif"))
-"""Endings of files whose values change as they are written."""
+"""Endings of lossy formats, which do not keep values."""
 
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
 _UNKNOWN = -2
@@ -32,13 +32,12 @@ _UNKNOWN = -2
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """Which class a value of a label map stands for.
+    """The classes of the values of label maps.
 
     Attributes:
-        values: The values that stand for classes. A colour counts as
-            65536 * red + 256 * green + blue.
+        values: The values of classes. A colour is the value 65536 * red + 256 * green + blue.
         rows: The class index of each value.
-        ignored: Values that stand for no class.
+        ignored: The values whose pixels are ignored.
         coloured: Whether values are colours.
     """
 
@@ -50,7 +49,7 @@ class Coding:
     _sorted: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Sort the values."""
+        """Sort the values for `np.searchsorted`."""
         ignored = [value for value in self.ignored if value not in self.values]
         known = np.array([*self.values, *ignored], np.int64)
         classes = np.array([*self.rows, *[IGNORED] * len(ignored)], np.int64)
@@ -59,30 +58,30 @@ class Coding:
         object.__setattr__(self, "_order", classes[order])
 
     def classes_of(self, values: NDArray[Any]) -> NDArray[np.int16]:
-        """Translate values.
+        """Convert values to class indices.
 
         Args:
             values: Integers of any shape.
 
         Returns:
-            int16 of the same shape: class indices, `IGNORED`, or -2 for values that are unknown.
+            int16 of the same shape: class indices, `IGNORED`, or -2 for unknown values.
         """
         if values.dtype == np.uint8:
             return self._looked_up(np.arange(256))[values]
         return self._looked_up(values)
 
     def encode(self, values: NDArray[Any], name: str) -> Tensor:
-        """Translate a label map.
+        """Convert a label map to class indices.
 
         Args:
             values: Integers (H, W).
-            name: The file, for messages.
+            name: The name of the file, for error messages.
 
         Returns:
-            int16 (H, W): class indices, and `IGNORED`.
+            int16 (H, W): class indices and `IGNORED`.
 
         Raises:
-            DataError: A value is neither a class nor ignored.
+            DataError: A value is neither that of a class nor ignored.
         """
         classes = self.classes_of(values)
         is_unknown = classes == _UNKNOWN
@@ -96,7 +95,7 @@ class Coding:
         return torch.from_numpy(classes)
 
     def show(self, value: int) -> str:
-        """Write a value for people."""
+        """Return a value as text for a message."""
         if not self.coloured:
             return f"the value {value}"
         return f"the colour {value >> 16},{value >> 8 & 255},{value & 255}"
@@ -109,12 +108,12 @@ class Coding:
 
 @dataclass(frozen=True, eq=False)
 class LabelMaps:
-    """The label maps of a source's images; see `dense.source.Annotations`.
+    """The label maps of the images of a source; see `dense.source.Annotations`.
 
     Attributes:
-        paths: Their files.
-        coding: What their values stand for.
-        max_pixels: The largest map that is read.
+        paths: The files of the maps.
+        coding: The classes of their values.
+        max_pixels: The largest map that is read, in pixels.
     """
 
     paths: PathList
@@ -128,11 +127,11 @@ class LabelMaps:
         """Read the map of an image.
 
         Returns:
-            int16 (H, W): class indices, and `IGNORED`.
+            int16 (H, W): class indices and `IGNORED`.
 
         Raises:
-            StorageError: Its file is out of reach, as those of others are.
-            DataError: It cannot be read, or holds a value that is not a class.
+            StorageError: The storage of the file is out of reach.
+            DataError: The map cannot be read, or has a value that is unknown.
         """
         name = self.paths[index]
         values = read_values(
@@ -148,7 +147,7 @@ class LabelMaps:
         return LabelMaps(self.paths.take(indices), self.coding, self.max_pixels)
 
     def is_out_of_reach(self, index: int) -> bool:
-        """Say whether a file cannot be read because of what it lies on."""
+        """Return whether a map cannot be read because its storage is out of reach."""
         try:
             read_file(self.paths, index)
         except StorageError:
@@ -159,20 +158,21 @@ class LabelMaps:
 
 
 def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> NDArray[Any]:
-    """Read the values of a label map as they are written. EXIF does not turn them.
+    """Read the values of a label map. The EXIF orientation is ignored.
 
     Args:
-        data: The file.
-        name: The file, for messages.
-        max_pixels: The largest map that is read.
-        coloured: Whether values are colours. Of a palette, they are its colours then, and its
-            indices otherwise. Of GIF, whose indices programs change, they are its grey levels.
+        data: The content of the file.
+        name: The name of the file, for error messages.
+        max_pixels: The largest map that is read, in pixels.
+        coloured: Whether values are colours. If so, a palette is converted to its colours;
+            otherwise its indices are the values. The exception is GIF, whose indices programs
+            change: its grey levels are the values.
 
     Returns:
-        Integers (H, W). A colour counts as 65536 * red + 256 * green + blue.
+        Integers (H, W). A colour is the value 65536 * red + 256 * green + blue.
 
     Raises:
-        DataError: It is not an image that can be read, or its values cannot be those of classes.
+        DataError: The file cannot be read as a label map.
     """
     if Path(name).suffix.lower() in LOSSY_SUFFIXES or data.startswith(b"\xff\xd8\xff"):
         raise DataError(
@@ -181,7 +181,7 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit counts
+            warnings.simplefilter("ignore")  # about sizes; the limit here is max_pixels
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageSizeError(
@@ -191,9 +191,9 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
                 return _values_of(image, name, coloured)
     except DataError:
         raise
-    except Exception as error:  # of the many kinds that damaged files raise
+    except Exception as error:  # damaged files raise errors of many types
         why = str(error).split("\n")[0][:200] or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # whose text is about an object in memory
+        if isinstance(error, UnidentifiedImageError):  # its text names an object in memory
             why = "it is of no format that is read" if data else "the file is empty"
         raise DataError(
             f"{name}: cannot be read as a label map ({why}). Expected PNG, or another format that "
@@ -202,7 +202,7 @@ def read_values(data: bytes, *, name: str, max_pixels: int, coloured: bool) -> N
 
 
 def is_coloured(values: NDArray[Any]) -> bool:
-    """Say whether packed values (H, W) are colours that are not grey."""
+    """Return whether any value (H, W) is a colour that is not grey."""
     red, green, blue = values >> 16, values >> 8 & 255, values & 255
     return bool(((red != green) | (green != blue)).any())
 
@@ -215,7 +215,7 @@ def _values_of(image: Image.Image, name: str, coloured: bool) -> NDArray[Any]:
                 f"{name}: has transparent pixels, so its values are not certain. Save it without "
                 "transparency."
             )
-    if image.format == "GIF":  # programs renumber its palette as they write it
+    if image.format == "GIF":  # programs renumber the palette when they save GIF
         image = image.convert("RGB")
     values: NDArray[Any]
     if image.mode == "1":

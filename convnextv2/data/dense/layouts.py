@@ -1,9 +1,9 @@
-"""Finds out in which format and where a folder keeps its annotations, as people have them.
+"""Detects the format and the layout of the annotations of objects in a folder.
 
-COCO: JSON files such as instances_train.json, train.json or annotations/instances_train2017.json,
-or exports of Roboflow with train/_annotations.coco.json. YOLO: data.yaml, or images/train and
-labels/train, or text files beside the images. Pascal VOC: Annotations, JPEGImages and
-ImageSets/Main, or XML files beside the images of each split.
+- COCO: JSON files such as instances_train.json, train.json or
+  annotations/instances_train2017.json; or exports of Roboflow with train/_annotations.coco.json.
+- YOLO: data.yaml; or images/train and labels/train; or text files beside the images.
+- Pascal VOC: Annotations, JPEGImages and ImageSets/Main; or XML files beside the images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from convnextv2.data.dense import yolo
 from convnextv2.data.dense.coco import read_coco
-from convnextv2.data.dense.found import images_in
+from convnextv2.data.dense.image_finder import images_in
 from convnextv2.data.dense.raw import RawAnnotations
 from convnextv2.data.dense.voc import listed_files, read_voc
 from convnextv2.data.dense.yolo import read_yolo
@@ -32,13 +32,13 @@ ROBOFLOW_COCO = "_annotations.coco.json"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a folder keeps its annotations.
+    """The format and the splits of the annotations in a folder.
 
     Attributes:
         format: The format.
-        splits: What reads the annotations of each split, by the name of the split. A folder without
-            splits has one that is called "".
-        others: Other formats that are there, too, and are not read.
+        splits: The name of each split -> a function that reads its annotations. A folder without
+            splits has one split with the name "".
+        others: Further formats in the folder, which are not read.
     """
 
     format: Format
@@ -49,11 +49,11 @@ class Layout:
         """Choose a split.
 
         Args:
-            name: Its name, as the user set it; None to look for usual names.
-            kind: What it is for.
+            name: The user's name of the split; None to look for usual names.
+            kind: The kind of the split.
 
         Returns:
-            The name of the split; None if there is none.
+            The name of the split in the folder; None if there is none.
         """
         if name is not None:
             if name in self.splits:
@@ -64,15 +64,15 @@ class Layout:
 
 
 def find_layout(root: Path, asked: str = "auto", images_dir: str = "") -> Layout:
-    """Find out how a folder keeps its annotations.
+    """Detect the format and the layout of the annotations in a folder.
 
     Args:
         root: The folder.
-        asked: The format; "auto" for the first one that is found of COCO, YOLO and Pascal VOC.
-        images_dir: A folder that images are looked for in first; empty if there is none.
+        asked: The format; "auto" for the first one of COCO, YOLO and Pascal VOC that is found.
+        images_dir: A folder in which images are searched first; "" for none.
 
     Raises:
-        DataError: There are no annotations, or not in this format.
+        DataError: There are no annotations in this format.
     """
     images = [Path(images_dir)] if images_dir else []
     finders: dict[Format, Callable[[], Mapping[str, Callable[[], RawAnnotations]]]] = {
@@ -98,7 +98,7 @@ def find_layout(root: Path, asked: str = "auto", images_dir: str = "") -> Layout
 
 
 def split_kind(name: str) -> Kind | None:
-    """Say what a split is for, by its name, such as train2017 or valid."""
+    """Return the kind of a split by its name, such as train2017 or valid."""
     return kind_of(plain_split(name))
 
 
@@ -129,7 +129,7 @@ def _coco(root: Path, images: list[Path]) -> dict[str, Callable[[], RawAnnotatio
 
 
 def _json_files(folder: Path) -> dict[str, Path]:
-    """Return the JSON files in a folder whose name ends with that of a split, by this name."""
+    """Return the JSON files with annotations in a folder by the split in their names."""
     found: dict[str, Path] = {}
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     # COCO has captions_*.json and person_keypoints_*.json beside instances_*.json.
@@ -146,14 +146,14 @@ def _json_files(folder: Path) -> dict[str, Path]:
 
 
 def _split_in(stem: str) -> str:
-    """Return the name of a split that a file's name ends with; empty if there is none."""
+    """Return the name of a split in the name of a file; "" if there is none."""
     stem = stem.removeprefix("instances").strip("_-. ")
     parts = [stem, *re.split(r"[_\-. ]", stem)]
     return next((part for part in parts if split_kind(part)), "")
 
 
 def _near(root: Path, split: str) -> list[Path]:
-    """Return where the images of a split may lie."""
+    """Return the folders in which the images of a split may lie."""
     names = dict.fromkeys([split, plain_split(split)]) if split else {}
     inner = [*(f"images/{name}" for name in names), *names]
     inner += [f"{name}/images" for name in names]
@@ -189,7 +189,7 @@ def _read_yolo(
 
 
 def _yolo_folders(root: Path) -> dict[str, Callable[[], list[str]]]:
-    """Find images and labels without a data.yaml."""
+    """Find the images of each split in folders without a data.yaml."""
     images, labels = root / "images", root / "labels"
     if images.is_dir() and labels.is_dir():
         splits = [name for name in visible_folders(images)[0] if (labels / name).is_dir()]
@@ -254,5 +254,5 @@ def _has(folder: Path, ending: str) -> bool:
 
 
 def _has_beside(folder: Path, ending: str) -> bool:
-    """Say whether a folder has images with a file of this ending beside one of them."""
+    """Return whether a file with this ending lies beside an image in a folder."""
     return any(Path(path).with_suffix(ending).is_file() for path in images_in(folder).values())

@@ -1,4 +1,4 @@
-"""Folders of images and of label maps: which lie where, and which belong together."""
+"""Finds the folders of images and label maps, and pairs the files in them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Folders:
     """The folders of one split.
 
     Attributes:
-        images: Holds the images.
-        maps: Holds their label maps.
+        images: The folder of the images.
+        maps: The folder of their label maps.
     """
 
     images: Path
@@ -58,11 +58,11 @@ class Pairs:
     """Images and their label maps, sorted by the path of the image.
 
     Attributes:
-        images: The images.
-        maps: The label map of each.
+        images: The images that have a label map.
+        maps: The label map of each image.
         missing: Images without a label map.
-        spare: Number of label maps without an image.
-        notes: Lines that say what was passed over.
+        spare: The number of label maps without an image.
+        notes: Messages to the user.
     """
 
     images: PathList
@@ -79,15 +79,15 @@ def find_folders(
 
     Args:
         root: The folder of the data set.
-        train_split: Name of the folders with training images; None for the usual names.
-        val_split: Name of the folders with validation images, likewise.
+        train_split: The name of the folders with training images; None for the usual names.
+        val_split: The name of the folders with validation images; None likewise.
 
     Returns:
-        The folders of "train" and of "validation", as far as they are there. Data without splits
-        are all in "train".
+        The folders of "train" and "validation", if they exist. Without splits, all data are in
+        "train".
 
     Raises:
-        DataError: There are no such folders, or it is not clear which are meant.
+        DataError: There are no such folders, or several are possible.
     """
     asked: dict[Kind, str | None] = {"train": train_split, "validation": val_split}
     inside = _lower(root)
@@ -104,9 +104,9 @@ def find_folders(
 
 
 def pair(folders: Folders) -> Pairs:
-    """Pair images with label maps: those whose paths are the same without the ending.
+    """Pair images with the label maps whose paths are the same, without the ending.
 
-    Names of maps may end in `_mask`, `_seg` or the like, if all of them do.
+    The names of all maps may have an additional `_mask`, `_seg` or the like at their ends.
 
     Raises:
         DataError: There are no images, or no map belongs to any of them.
@@ -136,7 +136,7 @@ def pair(folders: Folders) -> Pairs:
 
 
 def _splits_inside(images: Path, maps: Path, asked: dict[Kind, str | None]) -> dict[Kind, Folders]:
-    """Find the splits as folders inside the folder of images and that of maps."""
+    """Find splits that are folders inside the folder of images and that of maps."""
     found: dict[Kind, Folders] = {}
     image_splits, map_splits = _lower(images), _lower(maps)
     for kind, name in asked.items():
@@ -154,7 +154,7 @@ def _splits_inside(images: Path, maps: Path, asked: dict[Kind, str | None]) -> d
 
 
 def _splits_outside(root: Path, asked: dict[Kind, str | None]) -> dict[Kind, Folders]:
-    """Find the splits as folders of the data set, with images and maps in or beside each."""
+    """Find splits that are folders of the data set, with the maps in or beside each of them."""
     found: dict[Kind, Folders] = {}
     inside = _lower(root)
     for kind, name in asked.items():
@@ -190,7 +190,7 @@ def _split(inside: dict[str, Path], kind: Kind, name: str | None) -> Path | None
 def _one(
     root: Path, inside: dict[str, Path], names: Sequence[str], suffixes: frozenset[str]
 ) -> Path | None:
-    """Find the one folder of these names; of several, those without such files do not count."""
+    """Find the folder with one of these names. If there are several, empty ones are ignored."""
     found = [inside[name] for name in names if name in inside]
     if len(found) > 1:
         found = [folder for folder in found if _holds(folder, suffixes)]
@@ -222,7 +222,7 @@ def _stem(path: str, folder: Path) -> str:
 
 
 def _by_stem(maps: Iterable[str], folder: Path) -> dict[str, str]:
-    """Return the maps by their names. Of two with one name, the one that is not JPEG counts."""
+    """Return the maps by name. If two have the same name, the one in a lossless format is used."""
     found: dict[str, str] = {}
     for path in maps:
         stem = _stem(path, folder)
@@ -233,7 +233,7 @@ def _by_stem(maps: Iterable[str], folder: Path) -> dict[str, str]:
 
 
 def _match(stems: Sequence[str], by_stem: dict[str, str]) -> tuple[dict[str, str], str]:
-    """Find the map of each image by its name, or by its name with a usual end."""
+    """Match images to maps by name, or else with the pair of endings that matches most images."""
     best: dict[str, str] = {stem: by_stem[stem] for stem in stems if stem in by_stem}
     how = ""
     if best:

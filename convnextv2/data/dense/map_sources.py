@@ -1,4 +1,4 @@
-"""Images with label maps, as a recipe names them: for training and for validation."""
+"""The sources of a recipe for segmentation: images with label maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convnextv2.data.chance import stream
 from convnextv2.data.dense.class_table import (
     ClassTable,
     find_class_table,
@@ -19,6 +18,7 @@ from convnextv2.data.dense.label_maps import Coding, LabelMaps, is_coloured, rea
 from convnextv2.data.dense.map_folders import EXPECTED, Pairs, find_folders, pair
 from convnextv2.data.dense.scan_maps import MapScan, scan_maps
 from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.split_names import Kind
 from convnextv2.data.splits import asked_split, held_out, set_apart
 from convnextv2.data.storage import read_file
@@ -28,19 +28,19 @@ from convnextv2.recipe.knobs import Recipe
 from convnextv2.text import brief, counted
 
 _MAX_VALUES = 256
-"""The most values that are taken for classes without a class table."""
+"""The largest number of values that are used as classes if there is no class table."""
 _SNIFFED = 20
-"""Number of maps that are read to find out whether values are colours."""
+"""The number of maps that are read to detect whether values are colours."""
 _MAX_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Scanned:
-    """The images of a split and their maps, of which all can be used.
+    """The usable images and maps of a split.
 
     Attributes:
         pairs: The images and their maps.
-        scan: What the scan has found.
+        scan: The result of the scan.
     """
 
     pairs: Pairs
@@ -50,17 +50,18 @@ class Scanned:
 def find_map_sources(
     recipe: Recipe, place: Place
 ) -> tuple[AnnotatedSource, AnnotatedSource | None]:
-    """Find a recipe's images with label maps, and look at every one of them.
+    """Find a recipe's images with label maps, and scan all of them for defects.
 
     Args:
         recipe: Names the data.
-        place: This rank. The ranks share the work.
+        place: This rank. The ranks share the scan.
 
     Returns:
-        The images for training, and for validation or None. Their notes say what was found.
+        The training images, and the validation images or None. The notes of the first state what
+        was found.
 
     Raises:
-        DataError: There are no such images, or they have defects; the message lists all kinds.
+        DataError: There are no such images, or they have defects. The message lists all kinds.
     """
     root = _root(recipe.data_dir)
     splits = _splits(root, recipe)
@@ -91,11 +92,11 @@ def find_map_sources(
             f"{root}: every pixel of the training maps is ignored, so there is nothing to learn. "
             "Look at classes, ignore_values and reduce_zero_label."
         )
-    notes += _about_classes(scanned, coding, classes.names)
+    notes += _class_notes(scanned, coding, classes.names)
     if recipe.num_samples is not None and recipe.num_samples < len(training):
-        order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
+        order = torch.randperm(len(training), generator=generator_for(recipe.seed, "num_samples"))
         training = training.subset(order[: recipe.num_samples].sort().values.numpy())
-    if validation is not None:  # what holds for both is said once
+    if validation is not None:  # a note about both splits is shown once
         own = (note for note in validation.notes if note not in training.notes)
         validation = replace(validation, notes=tuple(own))
     return replace(training, notes=(*notes, *training.notes)), validation
@@ -109,12 +110,12 @@ def map_validation_source(
     Args:
         recipe: Names the data.
         class_names: The model's classes, in the order of its rows.
-        place: This rank. The ranks share the work.
+        place: This rank. The ranks share the scan.
         trained_on: Whether the model was trained on these data.
 
     Returns:
-        The validation split. If the data have no splits, the images that training held out, or all
-        of them if the model was not trained on them.
+        The validation split. If the data have no splits: the images that training held out, or all
+        images if the model was not trained on these data.
 
     Raises:
         DataError: There are no such images, they have defects, or a class is not the model's.
@@ -147,7 +148,7 @@ def map_validation_source(
 
 
 def map_summary(training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
-    """Say in one line how many images and classes there are."""
+    """Return the numbers of images and classes in one line."""
     names = training.class_names
     few, more = ", ".join(names[:_MAX_NAMED]), ", ..." * (len(names) > _MAX_NAMED)
     return (
@@ -189,7 +190,7 @@ def _table(root: Path, classes: str) -> tuple[ClassTable | None, list[str]]:
 
 
 def _are_coloured(pairs: Pairs, table: ClassTable | None, max_pixels: int) -> bool:
-    """Find out whether the values of maps are colours; only a table with colours allows that."""
+    """Detect whether the values of maps are colours, if the class table has colours."""
     if table is None or not table.colours:
         return False
     for index in range(min(_SNIFFED, len(pairs.maps))):
@@ -200,7 +201,7 @@ def _are_coloured(pairs: Pairs, table: ClassTable | None, max_pixels: int) -> bo
                 max_pixels=max_pixels,
                 coloured=True,
             )
-        except DataError:  # the scan tells
+        except DataError:  # the scan reports it
             continue
         if is_coloured(values):
             return True
@@ -208,7 +209,7 @@ def _are_coloured(pairs: Pairs, table: ClassTable | None, max_pixels: int) -> bo
 
 
 def _scan(pairs: Pairs, recipe: Recipe, place: Place, coloured: bool) -> Scanned:
-    """Scan a split, and leave out what cannot be used if the recipe allows that."""
+    """Scan a split, and leave out unusable images if the recipe allows it."""
     scan = scan_maps(
         pairs,
         place,
@@ -247,17 +248,17 @@ def _classes(
     coloured: bool,
     trained: Sequence[str] = (),
 ) -> tuple[ClassTable, tuple[int, ...], list[str]]:
-    """Decide on the classes and the values that are ignored.
+    """Determine the classes and the ignored values.
 
     Args:
-        table: The class table, if there is one.
-        scans: The splits.
-        recipe: Says what is ignored.
+        table: The class table; None without one.
+        scans: The scans of all splits.
+        recipe: Its knobs state which values are ignored.
         coloured: Whether values are colours.
-        trained: The names of a model's rows, if there is a model.
+        trained: The classes of the model that is evaluated; empty in training.
 
     Returns:
-        The classes, the values that are ignored, and lines that say what was guessed.
+        The classes, the ignored values, and notes about guesses.
     """
     values = sorted(set().union(*(scan.pixels for scan in scans)))
     notes: list[str] = []
@@ -319,7 +320,7 @@ def _from_values(values: Sequence[int], ignored: Sequence[int]) -> ClassTable:
 def _without_zero(
     table: ClassTable, ignored: tuple[int, ...], notes: list[str]
 ) -> tuple[ClassTable, tuple[int, ...]]:
-    """Ignore 0, and let the classes begin at 1."""
+    """Ignore the value 0. If the table has no ids, the classes then begin at 1."""
     ignored = (0, *(value for value in ignored if value))
     if not table.has_ids:
         return replace(table, ids=tuple(number + 1 for number in table.ids)), ignored
@@ -345,10 +346,10 @@ def _coding(
 
 
 def _check_values(scanned: Scanned, coding: Coding) -> None:
-    """Refuse values that are neither classes nor ignored.
+    """Check that each value in the maps is that of a class or ignored.
 
     Raises:
-        DataError: With every such value, the number of maps that hold it, and one of these.
+        DataError: The message lists unknown values, with the number of maps and one example.
     """
     known = {*coding.values, *coding.ignored}
     unknown = [value for value in sorted(scanned.scan.pixels) if value not in known]
@@ -388,7 +389,7 @@ def _source(
 def _hold_out(
     source: AnnotatedSource, recipe: Recipe, root: Path
 ) -> tuple[AnnotatedSource, AnnotatedSource | None, str]:
-    """Hold images out for validation, because the data have no split for it."""
+    """Hold images out for validation, because the data have no validation split."""
     if not recipe.val_while_train:
         return source, None, f"{root} has no images for validation, and none are asked for."
     chosen = held_out(np.zeros(len(source), np.int64), 1, recipe.val_fraction, recipe.seed)
@@ -400,8 +401,8 @@ def _hold_out(
     return (*set_apart(source, chosen), note)
 
 
-def _about_classes(scanned: dict[Kind, Scanned], coding: Coding, names: Sequence[str]) -> list[str]:
-    """Say which classes do not occur, and what share of the pixels is ignored."""
+def _class_notes(scanned: dict[Kind, Scanned], coding: Coding, names: Sequence[str]) -> list[str]:
+    """Return notes about classes that do not occur, and about the share of ignored pixels."""
     lines = []
     words = {"train": "training", "validation": "validation"}
     for kind, each in scanned.items():

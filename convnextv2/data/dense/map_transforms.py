@@ -10,32 +10,32 @@ from torch import Tensor
 
 from convnextv2.data.decode import Picture
 from convnextv2.data.dense.distortion import draw_distortion
-from convnextv2.data.dense.geometry import Placement, draw_placement, fitted
+from convnextv2.data.dense.geometry import Placement, draw_placement, fitted, size_of
 from convnextv2.data.dense.label_maps import IGNORED
 from convnextv2.data.dense.source import Sample
-from convnextv2.data.shared import stack
+from convnextv2.data.shared_memory import stack
 from convnextv2.data.transforms import build_preprocessing, resize
 from convnextv2.errors import DataError
 from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 _TRIES = 10
-"""How often the place of a crop is drawn until no class fills too much of it."""
+"""How many times a crop is drawn again if one class fills too much of it."""
 
 
 @dataclass(frozen=True)
 class MapTrainTransform:
-    """Scale, crop and flip an image together with its label map, then change its colours.
+    """Random scale, crop and flip of an image with its label map, and changes of its colours.
 
     Args:
         image_size: Height and width of the result, in pixels.
-        factor: The smallest and the largest random factor on the size at which the image covers the
-            crop.
-        fill: The level of each channel in padding.
-        hflip: Probability of a horizontal flip.
-        most_of_a_class: A crop of which one class fills more than this share is drawn again, up to
-            ten times. 1 accepts all crops.
-        photometric: Probability of each change of colours, see `draw_distortion`.
+        factor: The minimum and maximum of the random factor on the size at which the image covers
+            the crop.
+        fill: The level of each channel in the padding.
+        hflip: The probability of a horizontal flip.
+        max_class_share: If one class fills more than this share of the crop, the crop is drawn
+            again, up to ten times. 1 accepts all crops.
+        photometric: The probability of each change of colours; see `draw_distortion`.
         interpolation: The interpolation of the resize.
         antialias: Whether the resize averages over the source pixels.
     """
@@ -44,7 +44,7 @@ class MapTrainTransform:
     factor: tuple[float, float] = (0.5, 2.0)
     fill: tuple[int, ...] = (124, 116, 104)
     hflip: float = 0.5
-    most_of_a_class: float = 0.75
+    max_class_share: float = 0.75
     photometric: float = 0.0
     interpolation: Interpolation = "bicubic"
     antialias: bool = True
@@ -85,14 +85,14 @@ class MapTrainTransform:
     def _varied(
         self, placement: Placement, labels: Tensor, generator: torch.Generator
     ) -> tuple[Placement, Tensor]:
-        """Draw the place again while one class fills too much of the crop."""
+        """Draw the crop again while one class fills too much of it."""
         cut = placement.place_map(labels, IGNORED)
-        if self.most_of_a_class >= 1:
+        if self.max_class_share >= 1:
             return placement, cut
         for _ in range(_TRIES):
             counts = torch.bincount(cut[cut >= 0].long())
-            # MMSegmentation asks for a second class, too.
-            if (counts > 0).sum() > 1 and counts.max() < self.most_of_a_class * counts.sum():
+            # As in MMSegmentation, the crop must also have a second class.
+            if (counts > 0).sum() > 1 and counts.max() < self.max_class_share * counts.sum():
                 break
             placement = placement.at_another_place(generator)
             cut = placement.place_map(labels, IGNORED)
@@ -104,7 +104,7 @@ class MapEvalTransform:
     """The preparation of whole images for evaluation: resized, never cropped.
 
     Args:
-        preprocessing: Its `image_size` is what the resized image covers. Its crop does not count.
+        preprocessing: The resized image covers its `image_size`. Its crop has no effect.
     """
 
     preprocessing: Preprocessing
@@ -115,7 +115,7 @@ class MapEvalTransform:
         return self.preprocessing.image_size
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Sample:
-        """Prepare one image; its label map stays as it is.
+        """Prepare one image. Its label map is not changed.
 
         Args:
             pixels: uint8 (C, H, W) of any size.
@@ -129,12 +129,12 @@ class MapEvalTransform:
 
 
 def whole_image(pixels: Tensor, how: Preprocessing, factor: float = 1.0) -> Tensor:
-    """Resize an image so that it covers the image size of a preprocessing; nothing is cropped.
+    """Resize an image so that it covers the image size of a preprocessing, without a crop.
 
     Args:
         pixels: uint8 (C, H, W).
         how: The preprocessing.
-        factor: A factor on the result.
+        factor: A further factor on the size.
 
     Returns:
         uint8 (C, h, w).
@@ -143,18 +143,11 @@ def whole_image(pixels: Tensor, how: Preprocessing, factor: float = 1.0) -> Tens
     return resize(pixels, size, how.interpolation, antialias=how.averages)
 
 
-def size_of(image: Tensor | Picture) -> tuple[int, int]:
-    """Return the height and width of an image, in pixels."""
-    if isinstance(image, Picture):
-        return image.height, image.width
-    return image.shape[-2], image.shape[-1]
-
-
 def check_size(size: tuple[int, int], labels: Tensor) -> None:
-    """Check that a label map fits its image.
+    """Check that a label map has the size of its image.
 
     Raises:
-        DataError: It has another size.
+        DataError: The map has another size.
     """
     if tuple(labels.shape) != size:
         raise DataError(
@@ -176,7 +169,7 @@ def build_map_train_transform(recipe: Recipe) -> MapTrainTransform:
         factor=recipe.scale_jitter,
         fill=tuple(round(255 * value) for value in preprocessing.mean),
         hflip=recipe.hflip,
-        most_of_a_class=recipe.max_class_share,
+        max_class_share=recipe.max_class_share,
         photometric=recipe.photometric,
         interpolation=recipe.interpolation,
         antialias=preprocessing.averages,

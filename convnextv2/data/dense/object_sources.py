@@ -1,4 +1,4 @@
-"""The images with objects of a recipe: for training and for validation."""
+"""The sources of a recipe for detection: images with objects."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convnextv2.data.chance import stream
 from convnextv2.data.dense.layouts import Layout, find_layout, split_kind
 from convnextv2.data.dense.objects import objects_of
 from convnextv2.data.dense.scan import compare_splits, object_counts, scan_objects
 from convnextv2.data.dense.source import AnnotatedSource
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.splits import asked_split, check_data_dir, held_out_evenly, set_apart
 from convnextv2.errors import DataError
 from convnextv2.recipe.knobs import Recipe
@@ -26,17 +26,17 @@ _NEEDS = "a folder of images with annotations (COCO, YOLO or Pascal VOC)"
 
 
 def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSource | None]:
-    """Find the images of a recipe for training and validation, and scan their annotations.
+    """Find a recipe's images with objects, and scan their annotations for defects.
 
     Args:
         recipe: Names the data.
 
     Returns:
-        Training images, and validation images or None. The notes of the first say what was found
-        and what is wrong with it.
+        The training images, and the validation images or None. The notes of the first state what
+        was found, and its defects.
 
     Raises:
-        DataError: There are no such images, or nothing of their annotations can be used.
+        DataError: There are no such images, or none of their annotations can be used.
     """
     root = check_data_dir(recipe.data_dir, _NEEDS)
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
@@ -71,7 +71,7 @@ def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSourc
     if validation is not None:
         validation = replace(validation, notes=(), max_pixels=recipe.max_image_pixels)
     if recipe.num_samples is not None and recipe.num_samples < len(training):
-        order = torch.randperm(len(training), generator=stream(recipe.seed, "num_samples"))
+        order = torch.randperm(len(training), generator=generator_for(recipe.seed, "num_samples"))
         training = training.subset(order[: recipe.num_samples].sort().values.numpy())
     return training, validation
 
@@ -79,7 +79,7 @@ def find_object_sources(recipe: Recipe) -> tuple[AnnotatedSource, AnnotatedSourc
 def validation_objects(
     recipe: Recipe, class_names: Sequence[str], *, trained_on: bool = True
 ) -> AnnotatedSource:
-    """Find the images to measure a detector on.
+    """Find the images to evaluate a detector on.
 
     Args:
         recipe: Names the data.
@@ -87,11 +87,11 @@ def validation_objects(
         trained_on: Whether the detector was trained on these data.
 
     Returns:
-        The validation split if the data have one, else the images that training held out, or all
-        of them if the detector was not trained on these data.
+        The validation split. If the data have none: the images that training held out, or all
+        images if the detector was not trained on these data.
 
     Raises:
-        DataError: There is no such split, or it has classes that the detector does not know.
+        DataError: There is no such split, or it has a class that is not one of the detector.
     """
     root = check_data_dir(recipe.data_dir, _NEEDS)
     layout = find_layout(root, recipe.annotations, recipe.images_dir)
@@ -116,12 +116,12 @@ def validation_objects(
 def with_classes(
     source: AnnotatedSource, class_names: Sequence[str], where: str
 ) -> AnnotatedSource:
-    """Renumber the classes of a source in the order of a model.
+    """Return a source with the class indices of a model.
 
     Args:
         source: The images.
         class_names: The classes of the model, in order.
-        where: What a message calls the data.
+        where: The name of the data in error messages.
 
     Raises:
         DataError: A class that has objects is not among those of the model.
@@ -141,7 +141,7 @@ def with_classes(
 
 
 def object_summary(training: AnnotatedSource, validation: AnnotatedSource | None) -> str:
-    """Say in one line how many images, objects and classes there are."""
+    """Return the numbers of images, objects and classes in one line."""
     what = "masks" if objects_of(training).has_masks else "boxes"
     names = training.class_names
     more = ", ..." if len(names) > 10 else ""

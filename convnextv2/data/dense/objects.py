@@ -1,4 +1,4 @@
-"""Objects in images: their boxes, classes and regions, packed so that many of them stay small."""
+"""The objects in images: boxes, classes and regions, stored compactly for many images."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Objects:
     """The objects in one image.
 
     Attributes:
-        size: Height and width of the image that the coordinates refer to, upright.
-        boxes: float64 (n, 4), x0, y0, x1 and y1 in px. A box around the pixel at the top left is
+        size: Height and width of the upright image, to which the coordinates refer.
+        boxes: float64 (n, 4), x0, y0, x1 and y1 in px. The box of the pixel at the top left is
             (0, 0, 1, 1).
-        labels: int64 (n,), class numbers from 0.
-        crowd: bool (n,). Such a region holds several objects, or one that is hard to tell. It is
-            not trained on, and what a model finds there is neither right nor wrong.
-        areas: float64 (n,), the area of the region in px, or of the box if there is no region.
-        regions: What each object covers.
+        labels: int64 (n,), class indices from 0.
+        crowd: bool (n,), whether the region contains several objects, or one that is hard to
+            recognise. Such regions are ignored in training and in metrics.
+        areas: float64 (n,), the area of the region in px, or that of the box without a region.
+        regions: The region that each object covers.
     """
 
     size: tuple[int, int]
@@ -44,7 +44,7 @@ class Objects:
         return len(self.labels)
 
     def take(self, chosen: NDArray[np.bool_]) -> Objects:
-        """Return some of the objects, bool (n,)."""
+        """Return the objects that a mask, bool (n,), selects."""
         return Objects(
             self.size,
             self.boxes[chosen],
@@ -56,19 +56,19 @@ class Objects:
 
 
 class ObjectTable:
-    """The objects of many images in a few arrays. Forked workers share all of it.
+    """The objects of many images in a few arrays, whose memory forked workers share.
 
     Attributes:
-        has_masks: Whether the region of every object is known, except perhaps those of crowds.
+        has_masks: Whether the region of every object is known. Those of crowds may be unknown.
         sizes: int32 (N, 2), height and width of each image.
-        starts: int64 (N + 1,), where the objects of each image begin among those of all.
-        boxes: See `Objects`; float64 (M, 4), of all images.
+        starts: int64 (N + 1,), the index of the first object of each image; at the end M.
+        boxes: float64 (M, 4), the boxes of the objects of all images; see `Objects`.
         labels: int64 (M,).
         crowd: bool (M,).
         areas: float64 (M,).
-        kinds: uint8 (M,), the kind of each region.
-        region_starts: int64 (M + 1,), where each region begins in `regions`.
-        regions: The regions, one after another.
+        kinds: uint8 (M,), the kind of each region: none, polygons or run-length code.
+        region_starts: int64 (M + 1,), the position of each region in `regions`.
+        regions: The regions of all objects, joined.
     """
 
     def __init__(self, images: Sequence[Objects], *, has_masks: bool = False) -> None:
@@ -102,7 +102,7 @@ class ObjectTable:
         )
 
     def relabelled(self, numbers: NDArray[np.int64]) -> ObjectTable:
-        """Return the table with other class numbers, int64 (classes,) by the present ones."""
+        """Return the table with new class indices; `numbers`, int64 (K,), maps old to new ones."""
         table = copy.copy(self)
         table.labels = numbers[self.labels]
         return table
@@ -112,18 +112,18 @@ class ObjectTable:
         return ObjectTable([self[i] for i in indices.tolist()], has_masks=self.has_masks)
 
     def digest(self) -> str:
-        """Return a hash of all objects, so that a run notices if they change."""
+        """Return the SHA-256 of all objects, by which a resumed run notices changes."""
         found = hashlib.sha256(self.regions)
         for part in (self.starts, self.boxes, self.labels, self.crowd, self.region_starts):
             found.update(np.ascontiguousarray(part).data)
         return found.hexdigest()
 
     def is_out_of_reach(self, index: int) -> bool:
-        """Say that nothing is: the objects are in memory."""
+        """Return False, because the objects are in memory."""
         return False
 
     def classes_of(self, index: int) -> NDArray[np.int64]:
-        """Return the class numbers in an image, int64 (n,), without those of crowds."""
+        """Return the class indices of the objects in an image, int64 (n,), without crowds."""
         first, last = self.starts[index : index + 2].tolist()
         return self.labels[first:last][~self.crowd[first:last]]
 
@@ -142,7 +142,7 @@ def objects_of(source: AnnotatedSource) -> ObjectTable:
 
 
 class Turn(NamedTuple):
-    """The steps by which an EXIF orientation turns coordinates: transpose first, then mirror."""
+    """The effect of an EXIF orientation on coordinates: first a transposition, then mirroring."""
 
     transposes: bool
     mirrors_x: bool
@@ -162,14 +162,11 @@ _TURNS = {
 
 
 def turned(objects: Objects, orientation: int) -> Objects:
-    """Turn objects whose coordinates refer to the pixels as a file stores them.
+    """Convert objects from the coordinates of the stored image to those of the upright image.
 
     Args:
         objects: The objects, in the coordinates of the stored pixels.
         orientation: The EXIF orientation of the file, 1 to 8.
-
-    Returns:
-        The same objects in the coordinates of the upright image.
     """
     turn = _TURNS[orientation]
     height, width = objects.size[::-1] if turn.transposes else objects.size

@@ -1,8 +1,8 @@
 """Transforms of images with objects, for training and for evaluation.
 
-Outlines are moved and rasterised once, at the size that the network sees, which is more exact than
-resizing masks. A run-length code is decoded alone, cut to its box and let go. No stack of whole
-masks is ever made.
+Polygons are mapped to the canvas and rasterised there, which is more exact than resizing masks.
+Run-length codes are decoded one at a time and cropped to their boxes, so that full masks of all
+objects are never in memory together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convnextv2.data.decode import Picture
 from convnextv2.data.dense.distortion import draw_distortion
-from convnextv2.data.dense.geometry import Placement, draw_placement, fitted
+from convnextv2.data.dense.geometry import Placement, draw_placement, fitted, size_of
 from convnextv2.data.dense.objects import Objects
 from convnextv2.data.dense.rle import Region, Rle, box_of, decode, from_polygons
 from convnextv2.data.dense.source import Sample
@@ -28,13 +28,14 @@ from convnextv2.preprocessing import Interpolation, Preprocessing
 from convnextv2.recipe.knobs import Recipe
 
 MIN_SIDE_PX = 1.0
-"""Objects of which less than this is left after a crop are left out."""
+"""Objects with a shorter side after the crop are left out."""
 MAX_OBJECTS = 1000
-"""Objects in a crop that are trained on. If there are more, some are chosen at random."""
+"""The largest number of objects in a crop. If there are more, a random subset is used."""
 MAX_MASK_PIXELS = 1 << 27
-"""Pixels of all masks of a crop together, each in its box; beyond it, objects are left out."""
+"""The largest number of mask pixels of a crop, in the boxes of all objects. Further objects are
+left out."""
 _MARGIN = 2
-"""Zeros around a cut mask, which resampling reads; see `model.mask_crops`."""
+"""The margin of zeros around a cropped mask, for resampling; see `model.mask_crops`."""
 
 Window = tuple[int, int, int, int]
 """A part of the canvas in whole pixels: top, left, bottom and right."""
@@ -47,15 +48,15 @@ int64 (n, 5)."""
 
 @dataclass(frozen=True)
 class ObjectTrainTransform:
-    """Large-scale jitter: scale, crop, pad and flip an image together with its objects.
+    """Large-scale jitter (Ghiasi et al. 2021): scale, crop, pad and flip an image with its objects.
 
     Args:
         image_size: Height and width of the result, in pixels.
-        factor: The smallest and the largest random factor on the size at which the whole image lies
+        factor: The minimum and maximum of the random factor on the size at which the image lies
             inside the result.
-        fill: The level of each channel in padding.
-        hflip: Probability of a horizontal flip.
-        photometric: Probability of each change of colours, see `draw_distortion`.
+        fill: The level of each channel in the padding.
+        hflip: The probability of a horizontal flip.
+        photometric: The probability of each change of colours; see `draw_distortion`.
         masks: Whether masks are needed.
         interpolation: The interpolation of the resize.
         antialias: Whether the resize averages over the source pixels.
@@ -86,7 +87,7 @@ class ObjectTrainTransform:
         Raises:
             DataError: The image does not have the size that the objects refer to.
         """
-        size = _size_of(image)
+        size = size_of(image)
         _check_size(size, objects)
         placement = draw_placement(
             size, self.image_size, factor=self.factor, fit="inside", hflip=self.hflip,
@@ -106,14 +107,14 @@ class ObjectEvalTransform:
 
     Args:
         preprocessing: Its `image_size` is the largest short side and the largest long side of the
-            resized image, in any order. Its crop does not count.
+            resized image, in any order. Its crop has no effect.
     """
 
     preprocessing: Preprocessing
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """What the resized image lies inside."""
+        """The largest sides of the resized image, in pixels."""
         return self.preprocessing.image_size
 
     def __call__(self, pixels: Tensor, objects: Objects | None = None) -> Sample:
@@ -121,7 +122,7 @@ class ObjectEvalTransform:
 
         Args:
             pixels: uint8 (C, H, W) of any size.
-            objects: The objects in it; None if they are unknown. They stay as they are.
+            objects: The objects in it; None if they are unknown. Only their size is checked.
 
         Returns:
             uint8 (C, h, w), and the height and width of the original image.
@@ -129,7 +130,7 @@ class ObjectEvalTransform:
         Raises:
             DataError: The image does not have the size that the objects refer to.
         """
-        size = _size_of(pixels)
+        size = size_of(pixels)
         if objects is not None:
             _check_size(size, objects)
         return Sample(self.resized(pixels), size)
@@ -148,10 +149,10 @@ class ObjectEvalTransform:
 def place_objects(
     objects: Objects, placement: Placement, generator: torch.Generator, *, masks: bool
 ) -> ObjectTarget:
-    """Move the objects of an image to a canvas, and cut them at its edges.
+    """Map the objects of an image to a canvas, and clip them at its edges.
 
-    Crowds are left out, and objects of which nothing is left. With masks, a box is that of what is
-    left of the mask.
+    Crowds and objects outside the canvas are left out. With masks, the box of an object is that of
+    its clipped mask.
 
     Args:
         objects: The objects in the image.
@@ -180,7 +181,7 @@ def place_objects(
 
 
 def collate_objects(targets: Sequence[Any]) -> list[Any]:
-    """Join the targets of a batch: they stay a list, since images have any number of objects."""
+    """Return the targets of a batch as a list, since images have different numbers of objects."""
     return list(targets)
 
 
@@ -204,11 +205,11 @@ def _cut_masks(
     placement: Placement,
     rows: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Tensor]]:
-    """Make the masks of some objects, each cut to its box.
+    """Rasterise the masks of objects on the canvas, each cropped to its box.
 
     Returns:
-        The objects of which something is left, the boxes of what is left, float64 (n, 4), and the
-        masks.
+        The indices of the objects whose masks are not empty, int64 (n,); the boxes of the masks,
+        float64 (n, 4); and the masks as entries of an `ObjectTarget`.
     """
     kept, found, pixels, places = [], [], list[NDArray[np.uint8]](), []
     start = 0
@@ -262,7 +263,7 @@ def _extent(region: Region, placement: Placement) -> NDArray[np.float64]:
 
 
 def _window(box: NDArray[np.float64], content: tuple[int, int]) -> Window:
-    """Return the pixels around a box with a margin; nothing outside the canvas."""
+    """Return the pixels of a box with a margin, clipped at the edges of the canvas."""
     x0, y0, x1, y1 = box.tolist()
     top, left = max(0, int(np.floor(y0)) - _MARGIN), max(0, int(np.floor(x0)) - _MARGIN)
     bottom = min(content[0], int(np.ceil(y1)) + _MARGIN)
@@ -271,7 +272,7 @@ def _window(box: NDArray[np.float64], content: tuple[int, int]) -> Window:
 
 
 def _mask_in(region: Region, placement: Placement, window: Window) -> NDArray[np.uint8]:
-    """Return a part of a region's mask on the canvas, uint8 of the window's height and width."""
+    """Rasterise a window of a region's mask on the canvas, uint8 of the window's size."""
     assert region is not None, "a set with masks has one for each object"
     top, left, bottom, right = window
     if isinstance(region, Rle):
@@ -284,7 +285,7 @@ def _mask_in(region: Region, placement: Placement, window: Window) -> NDArray[np
 
 
 def _sampled(mask: NDArray[np.uint8], placement: Placement, window: Window) -> NDArray[np.uint8]:
-    """Take the pixel in which the centre of each pixel of the window lies."""
+    """Sample a mask at the centres of the pixels of a window, with the nearest neighbour."""
     top, left, bottom, right = window
     y, x = np.arange(top, bottom), np.arange(left, right)
     if placement.flip:
@@ -292,12 +293,6 @@ def _sampled(mask: NDArray[np.uint8], placement: Placement, window: Window) -> N
     rows = (2 * (y + placement.top) + 1) * placement.original[0] // (2 * placement.resized[0])
     columns = (2 * (x + placement.left) + 1) * placement.original[1] // (2 * placement.resized[1])
     return mask[rows][:, columns]
-
-
-def _size_of(image: Tensor | Picture) -> tuple[int, int]:
-    if isinstance(image, Picture):
-        return image.height, image.width
-    return image.shape[-2], image.shape[-1]
 
 
 def _check_size(size: tuple[int, int], objects: Objects) -> None:

@@ -1,4 +1,4 @@
-"""The outlines of masks, as polygons."""
+"""Traces the outlines of masks as polygons."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _Places = NDArray[np.intp]
 def outlines(mask: NDArray[np.bool_], *, tolerance_px: float = 1.0) -> list[_Points]:
     """Trace the outer edges of a mask.
 
-    Pixels that only touch at a corner belong to different outlines. Holes are filled, since COCO's
-    polygons know none.
+    Pixels that only touch at a corner belong to different outlines. Holes are filled, since the
+    polygons of COCO cannot represent them.
 
     Args:
         mask: bool (H, W).
-        tolerance_px: How far an outline may be from the edges of pixels, in px. At 0, it follows
-            all of them.
+        tolerance_px: The largest distance of an outline from the edges of pixels, in px. At 0, it
+            follows all edges.
 
     Returns:
         For each connected part, float64 (k, 2) of x and y in px, clockwise.
@@ -29,17 +29,17 @@ def outlines(mask: NDArray[np.bool_], *, tolerance_px: float = 1.0) -> list[_Poi
 
 
 def _loops(inside: NDArray[np.bool_]) -> tuple[_Points, _Places]:
-    """Join the edges between pixels of a mask to closed loops, and keep their corners.
+    """Join the edges of the pixels at the border of a mask to closed loops, and keep their corners.
 
-    An edge runs so that the mask is on its right. It is a number: four times the corner of a pixel
-    where it starts, plus its direction, which is 0 to the right, 1 down, 2 to the left and 3 up.
+    An edge is directed so that the mask is on its right. It is encoded as a number: four times the
+    index of the corner where it starts, plus its direction: 0 right, 1 down, 2 left, 3 up.
 
     Args:
-        inside: bool (H, W). The outermost pixels are False.
+        inside: bool (H, W). The outermost pixels must be False.
 
     Returns:
-        The corners of all loops one after the other, float64 (n, 2) of x and y in px, and the place
-        of the first corner of each loop.
+        The corners of all loops, joined, float64 (n, 2) of x and y in px; and the index of the
+        first corner of each loop.
     """
     wide = inside.shape[1] + 1  # corners in a row
     edges = np.concatenate(
@@ -55,7 +55,7 @@ def _loops(inside: NDArray[np.bool_]) -> tuple[_Points, _Places]:
     following = _following(edges, wide)
     is_corner = np.zeros(len(edges), bool)
     is_corner[following] = edges[following] % 4 != edges % 4
-    while not is_corner[following].all():  # skip straight runs, twice as much each time
+    while not is_corner[following].all():  # skip straight runs by pointer doubling
         following = np.where(is_corner[following], following, following[following])
     order, starts = _cycles(np.flatnonzero(is_corner).tolist(), following.tolist())
     y, x = np.divmod(edges[order] // 4, wide)
@@ -63,21 +63,21 @@ def _loops(inside: NDArray[np.bool_]) -> tuple[_Points, _Places]:
 
 
 def _following(edges: _Places, wide: int) -> _Places:
-    """Find the edge that follows each one.
+    """Find the edge that follows each edge.
 
-    Where two loops meet at a corner, the sharpest turn to the right keeps them apart.
+    Where two loops touch at a corner, the sharpest turn to the right separates them.
 
     Args:
-        edges: The numbers of all edges, in ascending order.
+        edges: The encoded edges, in ascending order.
         wide: The number of corners in a row.
 
     Returns:
-        The places of the edges that follow.
+        The index of the following edge, for each edge.
     """
     directions = edges % 4
     ends = edges // 4 + np.array([1, wide, -1, -wide])[directions]
     following = np.full(len(edges), -1, np.intp)
-    for turn in (3, 0, 1):  # to the left, straight on, to the right: the last one that exists
+    for turn in (3, 0, 1):  # left, straight, right: the last one that exists wins
         wanted = 4 * ends + (directions + turn) % 4
         places = np.searchsorted(edges, wanted)
         exists = edges[np.minimum(places, len(edges) - 1)] == wanted
@@ -86,7 +86,7 @@ def _following(edges: _Places, wide: int) -> _Places:
 
 
 def _cycles(corners: list[int], following: list[int]) -> tuple[_Places, _Places]:
-    """Put corners into the order in which a permutation visits them, cycle after cycle."""
+    """Order corners by the cycles of the permutation `following`, one cycle after another."""
     order: list[int] = []
     starts: list[int] = []
     seen: set[int] = set()
@@ -105,16 +105,16 @@ def _cycles(corners: list[int], following: list[int]) -> tuple[_Places, _Places]
 
 
 def _area(points: _Points) -> float:
-    """Compute the area of a polygon, which is positive if it runs clockwise on a screen."""
+    """Compute the signed area of a polygon, positive if it is clockwise (y down)."""
     x, y = points.T
     return float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]) / 2
 
 
 def _simplified(loops: list[_Points], tolerance: float) -> list[_Points]:
-    """Leave out points of closed outlines (Douglas and Peucker 1973), of all of them at once.
+    """Simplify closed outlines by the algorithm of Douglas and Peucker (1973).
 
-    A stretch between two points that stay is cut at the point that is farthest from its chord, for
-    as long as that is farther than the tolerance. Here all stretches are cut in the same step.
+    The part between two kept points is split at the point that is farthest from its chord, if the
+    distance exceeds the tolerance. Each step splits the parts of all outlines together.
     """
     if tolerance <= 0 or not loops:
         return loops
@@ -140,16 +140,16 @@ def _simplified(loops: list[_Points], tolerance: float) -> list[_Points]:
 
 
 def _farthest(points: _Points, starts: _Places, ends: _Places) -> tuple[_Places, _Points]:
-    """Find the point of each stretch that is farthest from its chord.
+    """Find the point of each part that is farthest from its chord.
 
     Args:
         points: float64 (n, 2).
-        starts: The first place of each stretch.
-        ends: The last place of each stretch.
+        starts: The index of the first point of each part.
+        ends: The index of the last point of each part.
 
     Returns:
-        The place of the farthest point between both ends, the first of several, and its distance in
-        px; the distance is 0 if no point lies between.
+        The index of the first farthest point between both ends, and its distance in px. The
+        distance is 0 if there is no point between the ends.
     """
     worst, away = starts.copy(), np.zeros(len(starts))
     counts = ends - starts - 1

@@ -1,4 +1,4 @@
-"""What a reader of annotations says of one image, before it is compared with the file."""
+"""Annotations as they are read from their files, before they are compared with the images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from convnextv2.data.dense.rle import Region
 
 
 class RawObject(NamedTuple):
-    """One object as its annotation has it.
+    """One object in an annotation.
 
     Attributes:
         box: x0, y0, x1, y1.
-        label: The class number, from 0.
+        label: The class index, from 0.
         crowd: See `Objects.crowd`.
-        area: The area in px; None if it is not stated.
+        area: The stated area in px; None without one.
         region: See `Objects.regions`.
     """
 
@@ -30,13 +30,13 @@ class RawObject(NamedTuple):
 
 @dataclass
 class RawImage:
-    """One image as its annotation has it.
+    """One image in annotations.
 
     Attributes:
-        path: The file.
-        size: Height and width that are stated; None if they are not.
+        path: The file of the image.
+        size: The stated height and width; None if they are not stated.
         objects: The objects.
-        is_relative: Whether coordinates are shares of the width and the height.
+        is_relative: Whether coordinates are relative to the width and the height.
     """
 
     path: str
@@ -46,15 +46,15 @@ class RawImage:
 
 
 class RawAnnotations(NamedTuple):
-    """What a reader found.
+    """The annotations of a split.
 
     Attributes:
-        images: The images, one after another.
-        class_names: The classes in the order of their numbers.
+        images: The images with their objects.
+        class_names: The classes in the order of their indices.
         total: The number of annotations, including those that were left out.
         where: The file or folder of the annotations, for messages.
-        defects: What was wrong by now.
-        notes: Further lines for the user.
+        defects: The defects that were found.
+        notes: Further messages to the user.
     """
 
     images: Iterator[RawImage] | list[RawImage]

@@ -1,4 +1,4 @@
-"""Run-length codes of masks, as COCO has them. The codec is that of faster-coco-eval."""
+"""Run-length codes of masks in the format of COCO, encoded and decoded by faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from convnextv2.errors import MissingPackageError
 
 EXTRA = "detection"
-"""The extra of this project that installs the codec and the evaluator."""
+"""The extra of this package that installs the codec."""
 
 
 class Rle(NamedTuple):
     """A mask of an image as a run-length code.
 
     Attributes:
-        counts: The code in COCO's compressed form.
+        counts: The code in the compressed form of COCO.
         size: Height and width of the mask.
     """
 
@@ -30,30 +30,30 @@ Polygons = tuple[NDArray[np.float64], ...]
 """The outlines of one object, each float64 (k, 2) of x and y in px. Together they are its mask."""
 
 Region = Polygons | Rle | None
-"""What an object covers: outlines, a run-length code, or unknown beyond its box."""
+"""The area of an object, as polygons or a run-length code; None if only its box is known."""
 
 
 def check_codec() -> None:
     """Check that the codec is installed.
 
     Raises:
-        MissingPackageError: It is not.
+        MissingPackageError: The package faster-coco-eval is missing.
     """
     _codec()
 
 
 def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> Rle:
-    """Encode a mask (H, W), in which everything except 0 belongs to the object."""
+    """Encode a mask (H, W). All values except 0 belong to the object."""
     packed = _codec().encode(np.asfortranarray(mask != 0, dtype=np.uint8))
     return Rle(_bytes(packed["counts"]), (int(mask.shape[0]), int(mask.shape[1])))
 
 
 def encode_within(mask: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Rle:
-    """Encode a mask that is 0 outside of a small part, which alone costs time.
+    """Encode a mask that is 0 outside a small part, in a time that depends on that part alone.
 
     Args:
         mask: bool (h, w), the part.
-        corner: Top and left of the part.
+        corner: The top and left of the part.
         size: Height and width of the whole mask.
     """
     columns = np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1)))
@@ -61,7 +61,7 @@ def encode_within(mask: NDArray[np.bool_], corner: tuple[int, int], size: tuple[
     at = (np.arange(mask.shape[1])[:, None] + corner[1]) * size[0] + corner[0]
     at = at + np.arange(mask.shape[0] + 1)
     starts, ends = at[edges > 0], at[edges < 0]
-    apart = starts[1:] != ends[:-1]  # a run may go on in the next column
+    apart = starts[1:] != ends[:-1]  # a run may continue in the next column
     starts = np.concatenate([starts[:1], starts[1:][apart]])
     ends = np.concatenate([ends[:-1][apart], ends[-1:]])
     places = np.stack([starts, ends], 1).ravel()
@@ -73,14 +73,14 @@ def decode(rle: Rle) -> NDArray[np.uint8]:
     """Decode a mask to uint8 (H, W) of 0 and 1.
 
     Raises:
-        ValueError: The code does not fill the size.
+        ValueError: The runs do not add up to the size.
     """
     mask: NDArray[np.uint8] = _codec().decode(_coco(rle))
     return mask
 
 
 def from_counts(counts: Sequence[int], size: tuple[int, int]) -> Rle:
-    """Compress a code that is given as the lengths of its runs, column by column from 0.
+    """Build a code from the lengths of its runs, column by column, beginning with a run of 0.
 
     Raises:
         ValueError: The runs do not add up to the size.
@@ -93,9 +93,9 @@ def from_counts(counts: Sequence[int], size: tuple[int, int]) -> Rle:
 
 
 def is_whole(rle: Rle) -> bool:
-    """Say whether the runs of a compressed code add up to its size.
+    """Return whether the runs of a code add up to its size.
 
-    Codecs in C trust the code, and write beyond the mask if it is damaged.
+    This must be checked first, because decoders in C write beyond the mask if a code is damaged.
     """
     total, at, runs = 0, 0, list[int]()
     code = rle.counts
@@ -117,11 +117,11 @@ def is_whole(rle: Rle) -> bool:
 
 
 def from_polygons(polygons: Polygons, size: tuple[int, int]) -> Rle:
-    """Rasterise the outlines of an object together, as COCO does.
+    """Rasterise the polygons of an object to one mask, as COCO does.
 
     Args:
-        polygons: At least one outline, each with three points or more. What lies outside the mask
-            is cut.
+        polygons: At least one polygon, each with three points or more. They are clipped at the
+            edges of the mask.
         size: Height and width of the mask.
     """
     codec = _codec()
@@ -131,7 +131,7 @@ def from_polygons(polygons: Polygons, size: tuple[int, int]) -> Rle:
 
 
 def box_of(rle: Rle) -> NDArray[np.float64]:
-    """Return the smallest box around a mask, float64 (4,) as x0, y0, x1, y1; zeros if empty."""
+    """Return the bounding box of a mask, float64 (4,): x0, y0, x1, y1; zeros if it is empty."""
     x, y, width, height = np.asarray(_codec().toBbox(_coco(rle)), np.float64).reshape(4).tolist()
     return np.array([x, y, x + width, y + height])
 
@@ -142,7 +142,7 @@ def area_of(rle: Rle) -> int:
 
 
 def to_json(rle: Rle) -> dict[str, Any]:
-    """Return a code as COCO's JSON has it."""
+    """Return a code in the form of COCO's JSON."""
     return {"size": list(rle.size), "counts": rle.counts.decode("ascii")}
 
 

@@ -1,6 +1,6 @@
-"""Compares annotations with their images before training, and makes a source of both.
+"""Compares annotations of objects with their images, and builds a source from both.
 
-Every defect is counted once, with what was done about it, and becomes a line for the user.
+Each kind of defect becomes one message, with the number of defects and their treatment.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from convnextv2.errors import DataError
 from convnextv2.text import brief
 
 _THREADS = 8
-"""File headers that are read at once; what takes long is the wait for the disk."""
+"""The number of file headers that are read at the same time, since the disk is the bottleneck."""
 _EDGE_PX = 1.0
-"""How far a box may stand out without being counted: rounding in one tool or another."""
+"""A box may exceed its image by so much without a message, because of rounding in other tools."""
 _MAX_WITHOUT_MASK = 0.1
-"""The share of objects without a mask up to which a set counts as one with masks."""
+"""The largest share of objects without a mask at which a data set is used with masks."""
 
 
 class Header(NamedTuple):
-    """What the header of an image file says: its stored size, and how EXIF turns it."""
+    """The header of an image file: the stored height and width, and the EXIF orientation."""
 
     size: tuple[int, int]
     orientation: int
@@ -48,15 +48,15 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
     """Compare annotations with the headers of their images.
 
     Args:
-        annotations: What a reader found.
-        head: What lines for the user speak of, such as the split.
+        annotations: The annotations.
+        head: The beginning of messages, such as the name of the split.
 
     Returns:
-        The images with their objects. Images without objects are kept. The notes of the source name
-        each kind of defect once.
+        The images with their objects. Images without objects are kept. The notes of the source have
+        one line for each kind of defect.
 
     Raises:
-        DataError: Nothing of the annotations can be used.
+        DataError: No image or no annotation can be used.
     """
     defects, images = annotations.defects, list(annotations.images)
     names: list[str] = []
@@ -69,7 +69,7 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
     if not kept:
         raise DataError(
             f"{annotations.where}: none of its {len(images):,} images can be used "
-            f"({_told(defects, head) or 'it lists none'})."
+            f"({_in_one_line(defects, head) or 'it lists none'})."
         )
     _check_pixels(kept, annotations)
     table, note = _with_masks(kept, names, defects)
@@ -77,7 +77,7 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
     if annotations.total and not objects_left:
         raise DataError(
             f"{annotations.where}: none of its {annotations.total:,} annotations can be used "
-            f"({_told(defects, head)})."
+            f"({_in_one_line(defects, head)})."
         )
     empty = int((np.diff(table.starts) == 0).sum())
     lines = [*annotations.notes, *defects.lines(head), *note]
@@ -101,7 +101,7 @@ def scan_objects(annotations: RawAnnotations, head: str) -> AnnotatedSource:
 
 
 def compare_splits(training: AnnotatedSource, validation: AnnotatedSource | None) -> list[str]:
-    """Say which classes have no objects for training or for validation."""
+    """Return notes about classes without objects in training or validation."""
     lines = []
     for source, what in ((training, "training"), (validation, "validation")):
         if source is None:
@@ -122,28 +122,28 @@ def object_counts(source: AnnotatedSource) -> list[int]:
 
 
 def read_header(path: str) -> Header | None:
-    """Read the size and the orientation of an image file; None if its header cannot be read.
+    """Read the size and the orientation of an image file; return None if that is not possible.
 
-    Such a file stays among the images, where it is treated as `bad_images` says.
+    Such a file is kept, and later handled as the knob `bad_images` states.
     """
     try:
         with Image.open(path) as image:
             width, height = getattr(image, "_tile_size", image.size)
             return Header((height, width), orientation_of(image))
-    except Exception:  # of the many kinds that damaged files raise
+    except Exception:  # damaged files raise errors of many types
         return None
 
 
-def _told(defects: Defects, head: str) -> str:
-    """Write all defects in one line that stands in brackets."""
+def _in_one_line(defects: Defects, head: str) -> str:
+    """Return all defects in one line, for brackets in a message."""
     return "; ".join(line.removesuffix(".") for line in defects.lines(head))
 
 
 def _check_pixels(kept: Sequence[Objects], annotations: RawAnnotations) -> None:
-    """Check that boxes are in pixels, if the format says so.
+    """Check that boxes are in pixels, if the format requires it.
 
     Raises:
-        DataError: All of them lie within the first pixel, so they are shares of width and height.
+        DataError: All boxes lie within the first pixel, so they are relative coordinates.
     """
     if any(image.is_relative for image in annotations.images):
         return
@@ -163,7 +163,7 @@ def _headers(images: Sequence[RawImage]) -> Iterable[Header | None]:
 
 
 def _objects(image: RawImage, header: Header | None, defects: Defects) -> Objects | None:
-    """Make the objects of an image, in the coordinates of the upright image.
+    """Build the objects of an image, in the coordinates of the upright image.
 
     Returns:
         The objects; None if the image is left out.
@@ -185,7 +185,7 @@ def _objects(image: RawImage, header: Header | None, defects: Defects) -> Object
                 Defect.OTHER_SIZE, f"{name} is {upright[1]} x {upright[0]}, stated {stated}"
             )
             return None
-    if size is None:  # nothing says how large it is, so that a reader of pixels must complain
+    if size is None:  # the header cannot be read, so the image will fail when it is decoded
         size = (1, 1)
         return _packed(size, [])
     objects = [_absolute(each, size) if image.is_relative else each for each in image.objects]
@@ -195,7 +195,7 @@ def _objects(image: RawImage, header: Header | None, defects: Defects) -> Object
 
 
 def _absolute(each: RawObject, size: tuple[int, int]) -> RawObject:
-    """Turn shares of an image into pixels."""
+    """Convert relative coordinates into pixels."""
     height, width = size
     x0, y0, x1, y1 = each.box
     region = each.region
@@ -207,7 +207,7 @@ def _absolute(each: RawObject, size: tuple[int, int]) -> RawObject:
 def _inside(
     each: RawObject, size: tuple[int, int], name: str, defects: Defects
 ) -> RawObject | None:
-    """Cut a box at the edges of its image; None if the object must be left out."""
+    """Clip a box at the edges of its image; return None if the object must be left out."""
     height, width = size
     box = np.array(each.box, np.float64)
     if not np.isfinite(box).all():
@@ -229,7 +229,7 @@ def _inside(
             return None
     over = max(-x0, -y0, x1 - width, y1 - height)
     defects.add(Defect.BEYOND, name, int(over > _EDGE_PX))
-    # A box that ends at the edge within rounding keeps its figures, so that AP stays the same.
+    # A box inside the image keeps its exact values, so that AP does not change.
     if over > 0:
         x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     return each._replace(box=(x0, y0, x1, y1))
@@ -268,10 +268,12 @@ def _signed_area(outline: NDArray[np.float64]) -> float:
 def _with_masks(
     kept: list[Objects], names: Sequence[str], defects: Defects
 ) -> tuple[ObjectTable, list[str]]:
-    """Decide whether a set has masks, and give those to the few objects that lack one.
+    """Build the table of objects, with masks if nearly all objects have one.
+
+    A few objects without a mask get their box as the mask.
 
     Returns:
-        The table, and lines for the user.
+        The table, and notes.
     """
     regions = [
         region is not None

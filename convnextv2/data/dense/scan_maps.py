@@ -1,4 +1,4 @@
-"""The scan of label maps before training: every defect once, and which values there are."""
+"""Scans images with label maps for defects, and counts the values in the maps."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from convnextv2.machine import available_cores
 from convnextv2.text import counted
 
 _NAMED = 3
-"""Number of files that are named for each kind of defect."""
+"""The number of files that are named for each kind of defect."""
 
 
 class Finding(NamedTuple):
-    """What was found about one image and its map.
+    """The result of the scan for one image and its map.
 
     Attributes:
-        pair: The number of the pair.
-        values: The values in the map, and the number of pixels of each.
-        defect: The kind of defect; empty without one.
-        detail: What is wrong, in words; without a defect, the path of the map.
-        is_turned: Whether the image is turned by EXIF.
+        pair: The index of the pair.
+        values: Each value in the map -> its number of pixels.
+        defect: The kind of defect; "" without one.
+        detail: The description of the defect; without one, the path of the map.
+        is_turned: Whether EXIF turns the image.
     """
 
     pair: int
@@ -45,14 +45,14 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class MapScan:
-    """What a scan has found.
+    """The result of a scan.
 
     Attributes:
         pixels: Value -> number of pixels.
-        maps: Value -> number of maps that hold it.
-        examples: Value -> the path of a map that holds it.
-        findings: Pairs with a defect.
-        turned: Images that EXIF turns, and whose maps fit the turned image.
+        maps: Value -> number of maps with it.
+        examples: Value -> path of a map with it.
+        findings: The findings of pairs with a defect.
+        turned: The indices of images that EXIF turns, and whose maps match the turned image.
     """
 
     pixels: Counter[int] = field(default_factory=Counter)
@@ -67,7 +67,7 @@ class MapScan:
         return {finding.pair for finding in self.findings}
 
     def lines(self, pairs: Pairs) -> list[str]:
-        """Describe every kind of defect in a line, with its number and some names."""
+        """Return one line for each kind of defect, with its number and some names."""
         kinds: dict[str, list[Finding]] = defaultdict(list)
         for finding in self.findings:
             kinds[finding.defect].append(finding)
@@ -85,32 +85,32 @@ class MapScan:
 def scan_maps(
     pairs: Pairs, place: Place, *, channels: int, coloured: bool, max_pixels: int
 ) -> MapScan:
-    """Look at every image and every map. The ranks share the work.
+    """Scan all images and maps. The ranks share the work.
 
     Args:
         pairs: The images and their maps.
         place: This rank.
-        channels: Channels that the network takes, see `open_picture`.
+        channels: The number of channels of the network; see `open_picture`.
         coloured: See `read_values`.
-        max_pixels: The largest image and map that is read.
+        max_pixels: The largest image and map that is read, in pixels.
 
     Returns:
-        What was found, the same on every rank.
+        The result, which is the same on every rank.
 
     Raises:
-        StorageError: A file is out of reach, as those of others are.
-        MissingPackageError: A package for a kind of image is missing.
+        StorageError: The storage of a file is out of reach.
+        MissingPackageError: A package for an image format is missing.
     """
     mine = range(place.rank, len(pairs.images), place.world_size)
-    look = partial(_look, pairs, channels, coloured, max_pixels)
+    scan_pair = partial(_scan_pair, pairs, channels, coloured, max_pixels)
     with ThreadPoolExecutor(max(1, available_cores() // place.local_world_size)) as pool:
-        found = list(pool.map(look, mine))
+        found = list(pool.map(scan_pair, mine))
     everyone: list[Finding] = [each for part in place.gather(found) for each in part]
     return summarise(sorted(everyone))
 
 
 def summarise(findings: Iterable[Finding]) -> MapScan:
-    """Add up what was found about pairs, in their order."""
+    """Combine the findings of all pairs."""
     pixels: Counter[int] = Counter()
     maps: Counter[int] = Counter()
     examples: dict[int, str] = {}
@@ -128,7 +128,7 @@ def summarise(findings: Iterable[Finding]) -> MapScan:
     return MapScan(pixels, maps, examples, tuple(bad), tuple(turned))
 
 
-def _look(pairs: Pairs, channels: int, coloured: bool, max_pixels: int, index: int) -> Finding:
+def _scan_pair(pairs: Pairs, channels: int, coloured: bool, max_pixels: int, index: int) -> Finding:
     image, path = pairs.images[index], pairs.maps[index]
     try:
         picture = open_picture(

@@ -1,4 +1,4 @@
-"""A source whose images have annotations, such as label maps or boxes."""
+"""Sources whose images have annotations, such as label maps or boxes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from convnextv2.data.source import Source
 
 
 class Sample(NamedTuple):
-    """A prepared image and what it teaches.
+    """A prepared image and its target.
 
     Attributes:
         pixels: uint8 (C, H, W).
-        target: What the image's annotation has become; a loader's `collate` joins several.
+        target: The prepared annotation. The `collate` of a loader joins those of a batch.
     """
 
     pixels: Tensor
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 
 class Annotations(Protocol):
-    """The annotations of a source's images, by index. Worker processes have copies of them."""
+    """The annotations of the images of a source, by index. They are copied to worker processes."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -35,15 +35,15 @@ class Annotations(Protocol):
         """Read the annotation of an image.
 
         Raises:
-            StorageError: Its file is out of reach, as those of others are.
-            DataError: It cannot be read; the message has its name.
+            StorageError: The storage of its file is out of reach.
+            DataError: The annotation cannot be read. The message names it.
         """
 
     def take(self, indices: NDArray[np.int64]) -> Annotations:
         """Return the annotations at these indices, in this order."""
 
     def is_out_of_reach(self, index: int) -> bool:
-        """Say whether a file cannot be read because of what it lies on."""
+        """Return whether an annotation cannot be read because its storage is out of reach."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class AnnotatedSource(Source):
     """Images with annotations.
 
     Attributes:
-        annotations: One for each image. It holds no open file.
+        annotations: The annotation of each image. It holds no open file.
     """
 
     annotations: Annotations | None = None
@@ -62,7 +62,7 @@ class AnnotatedSource(Source):
         return self.annotations[index]
 
     def is_out_of_reach(self, index: int) -> bool:
-        """Say whether the file of an image or its annotation is out of reach."""
+        """Return whether the storage of an image or of its annotation is out of reach."""
         assert self.annotations is not None
         return super().is_out_of_reach(index) or self.annotations.is_out_of_reach(index)
 

@@ -1,4 +1,4 @@
-"""Reads annotations in Pascal VOC's XML: one file for each image."""
+"""Reads annotations in the XML format of Pascal VOC: one file for each image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from convnextv2.data.dense.defects import Defect, Defects
-from convnextv2.data.dense.found import ImageFinder
+from convnextv2.data.dense.image_finder import ImageFinder
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.data.dense.rle import Region
 from convnextv2.errors import DataError
@@ -19,17 +19,18 @@ from convnextv2.text import plain
 
 
 def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawAnnotations:
-    """Read XML files in Pascal VOC's format.
+    """Read XML files in the format of Pascal VOC.
 
-    Its boxes count pixels from 1 and include both ends: a box from 1 to 1 is one pixel wide.
+    In this format, pixels count from 1, and a box includes both ends: a box from 1 to 1 is one
+    pixel wide.
 
     Args:
         files: The XML files, in the order of the images.
-        folders: Where their images may lie, the likeliest first.
-        where: What messages call them together.
+        folders: The folders in which their images are searched, in this order.
+        where: The name of all files together in messages.
 
     Returns:
-        What they say of their images. The classes are sorted by name.
+        The annotations. The classes are sorted by name.
 
     Raises:
         DataError: No file can be used.
@@ -74,7 +75,7 @@ def read_voc(files: Sequence[Path], folders: Sequence[Path], where: str) -> RawA
 
 
 def _find(root: ElementTree.Element, file: Path, finder: ImageFinder) -> str | None:
-    """Find the image of an XML file: by the name in it, or else by the file's own name."""
+    """Find the image of an XML file by the name in it, or else by the name of the file."""
     stated = (root.findtext("filename") or "").strip()
     folder = (root.findtext("folder") or "").strip()
     for name in filter(None, (stated, stated and folder and f"{folder}/{stated}")):
@@ -104,7 +105,7 @@ def _objects(
         if not all(map(math.isfinite, (x0, y0, x1, y1))):
             defects.add(Defect.NOT_FINITE, where)
             continue
-        if x1 <= x0 or y1 <= y0:  # a box of one pixel is a slip of the hand, too
+        if x1 <= x0 or y1 <= y0:  # a box of one pixel is taken as a mistake too
             defects.add(Defect.NO_AREA, where)
             continue
         is_difficult = (element.findtext("difficult") or "0").strip() == "1"
@@ -114,7 +115,7 @@ def _objects(
 
 
 def _outline(element: ElementTree.Element) -> Region:
-    """Read the outline that exports of Roboflow have beside the box.
+    """Read the polygon that exports of Roboflow have in addition to the box.
 
     Raises:
         ValueError: A coordinate is not a number.
@@ -132,7 +133,7 @@ def _outline(element: ElementTree.Element) -> Region:
 
 
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """Return the size that the file states. Some tools write 0 for it."""
+    """Return the stated height and width. Some tools write 0 if they are unknown."""
     try:
         height = int(float(root.findtext("size/height") or ""))
         width = int(float(root.findtext("size/width") or ""))
@@ -145,8 +146,8 @@ def listed_files(path: Path, annotations: Path) -> list[Path]:
     """Return the XML files that a list in ImageSets/Main names.
 
     Args:
-        path: The list, with one name without an ending in each line. Numbers behind it, as in
-            lists for one class, are ignored.
+        path: The list, with one name without an ending in each line. Further words in a line, as in
+            the lists of one class, are ignored.
         annotations: The folder of the XML files.
 
     Raises:

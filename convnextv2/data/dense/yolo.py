@@ -1,4 +1,4 @@
-"""Reads annotations in YOLO's text files: one for each image, with relative coordinates."""
+"""Reads annotations in the text format of YOLO: one file for each image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from convnextv2.data.dense.defects import Defect, Defects
-from convnextv2.data.dense.found import images_in
+from convnextv2.data.dense.image_finder import images_in
 from convnextv2.data.dense.raw import RawAnnotations, RawImage, RawObject
 from convnextv2.errors import DataError
 from convnextv2.text import plain
@@ -23,15 +23,16 @@ _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 def read_yolo(
     images: Sequence[str], class_names: Sequence[str] | None, where: str
 ) -> RawAnnotations:
-    """Read the text files beside images, or in the folder labels/ beside their folder images/.
+    """Read the text files of images, which lie beside the images or in labels/ beside images/.
 
-    A line is a class number and a box (centre, width and height), or a class number and the
-    outline of the object. An image without a file, or with an empty one, has no objects.
+    A line has a class index and a box (centre, width and height), or a class index and the polygon
+    of the object, in coordinates relative to the image. An image without a file, or with an empty
+    one, has no objects.
 
     Args:
-        images: The images.
-        class_names: The names of the classes; None if nothing names them.
-        where: What messages call the images together.
+        images: The paths of the images.
+        class_names: The names of the classes; None if they are unknown.
+        where: The name of all images together in messages.
 
     Raises:
         DataError: No image has a file, or none of the lines can be used.
@@ -70,9 +71,9 @@ def read_yolo(
                 defects.add(Defect.NO_IMAGE, name)
     if lines and not any(image.objects for image in raw):
         raise DataError(
-            f"{where}: none of its {lines:,} lines can be used ({_main(defects)}). Expected a "
-            "class number, and a box (centre, width, height) or an outline as shares of the "
-            "image's width and height."
+            f"{where}: none of its {lines:,} lines can be used ({_most_frequent(defects)}). "
+            "Expected a class number, and a box (centre, width, height) or an outline as shares of "
+            "the image's width and height."
         )
     notes: tuple[str, ...] = ()
     if class_names is None:
@@ -86,10 +87,10 @@ def read_names(root: Path, content: dict[str, Any] | None) -> list[str] | None:
 
     Args:
         root: The folder of the data.
-        content: data.yaml; None without one.
+        content: The content of data.yaml; None without one.
 
     Returns:
-        The names; None if nothing names the classes.
+        The names; None if they are not stated.
 
     Raises:
         DataError: The names in data.yaml are not a list, or two classes have the same name.
@@ -131,7 +132,7 @@ def _stated_names(root: Path, content: dict[str, Any] | None) -> list[str] | Non
 
 
 def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Find the YAML file that describes a data set of YOLO.
+    """Find the YAML file of a data set for YOLO.
 
     Returns:
         The file and its content; None if no YAML file in the folder has both train and names (or
@@ -155,12 +156,12 @@ def find_yaml(root: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def images_of(entry: Any, file: Path, root: Any) -> list[str]:
-    """Find the images that an entry of data.yaml means.
+    """List the images of an entry in data.yaml.
 
     Args:
         entry: A folder, a text file that lists images, or a list of these.
-        file: data.yaml.
-        root: Its entry `path`, if it has one.
+        file: The path of data.yaml.
+        root: The entry `path` in data.yaml; None without one.
 
     Raises:
         DataError: There is no such folder or file.
@@ -179,7 +180,7 @@ def images_of(entry: Any, file: Path, root: Any) -> list[str]:
 
 
 def below(folder: Path) -> list[str]:
-    """Return all images below a folder, sorted."""
+    """List all images in a folder and the folders below it, sorted by path."""
     return sorted(
         path
         for inner, _, _ in os.walk(folder, followlinks=True)
@@ -188,7 +189,10 @@ def below(folder: Path) -> list[str]:
 
 
 def _place(entry: str, file: Path, root: Any) -> Path:
-    """Find what a path in data.yaml means; exports of Roboflow write ../train for train."""
+    """Find the file or folder of a path in data.yaml.
+
+    Exports of Roboflow write ../train where train is meant.
+    """
     folders = [file.parent]
     if root:
         given = Path(str(root))
@@ -204,7 +208,7 @@ def _place(entry: str, file: Path, root: Any) -> Path:
 
 
 def _label_files(image: str) -> list[str]:
-    """Return where the labels of an image may lie."""
+    """Return the paths at which the labels of an image may lie."""
     stem = os.path.splitext(image)[0]
     files = []
     head, found, tail = f"/{stem}".rpartition("/images/")
@@ -224,7 +228,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _object(line: str, at: str, defects: Defects) -> RawObject | None:
-    """Read one line; None if it cannot be used, which is then counted."""
+    """Parse one line; count a defect and return None if it cannot be used."""
     try:
         values = [float(part) for part in line.split()]
         label = int(values[0])
@@ -252,7 +256,7 @@ def _is_not_data(path: Path) -> tuple[bool, str]:
     return path.stem != "data", path.name
 
 
-def _main(defects: Defects) -> str:
-    """Say what is wrong most often."""
+def _most_frequent(defects: Defects) -> str:
+    """Return the most frequent defect, with its number."""
     kind = max(defects.counts, key=lambda each: defects.counts[each])
     return f"{defects.counts[kind]:,} {kind.value[1]}"

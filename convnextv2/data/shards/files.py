@@ -1,4 +1,4 @@
-"""The tar files of a set, on a disk of this machine."""
+"""The shards (tar files) of a data set, opened and read on a disk of this machine."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from convnextv2.data.storage import failure
 from convnextv2.errors import DataError
 
 MAX_OPEN = 64
-"""Files that a process holds open at once."""
+"""The largest number of shards that a process keeps open."""
 
 
 class Shard(NamedTuple):
-    """A tar file.
+    """A tar file of a data set.
 
     Attributes:
-        name: Its path or address.
-        size: Its length, in bytes.
-        stamp: A value that changes with the content, such as the time of the last change.
+        name: The path or the address of the file.
+        size: The size of the file, in bytes.
+        stamp: A value that changes with the content, such as the modification time.
     """
 
     name: str
@@ -30,39 +30,56 @@ class Shard(NamedTuple):
 
 
 class ShardFiles(Protocol):
-    """Opens shards, and reads parts of them."""
+    """Access to shards, on a disk or on a server."""
 
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The shards, in order."""
 
     def open(self, number: int) -> IO[bytes]:
-        """Open a shard for reading its headers.
+        """Open a shard, to read its headers.
+
+        Args:
+            number: The index of the shard.
 
         Raises:
-            DataError: It cannot be opened.
+            DataError: The shard cannot be opened.
         """
 
     def beside(self, name: str) -> bytes | None:
-        """Read a small file in the folder of the shards or the one above it; None if none is there.
+        """Read a small file in the folder of the shards, or in the parent of that folder.
+
+        Args:
+            name: The name of the file.
+
+        Returns:
+            The content; None if there is no such file.
 
         Raises:
-            DataError: It cannot be read.
+            DataError: The file cannot be read.
         """
 
     def read(self, number: int, offset: int, size: int) -> bytes:
-        """Read a part of a shard. What is returned may be shorter if the shard is.
+        """Read a part of a shard.
+
+        Args:
+            number: The index of the shard.
+            offset: The position of the first byte.
+            size: The number of bytes.
+
+        Returns:
+            The bytes. There are fewer if the shard is too short.
 
         Raises:
-            StorageError: The shard is out of reach, as others are.
-            DataError: It is missing or cannot be read.
+            StorageError: The storage of the shard is out of reach.
+            DataError: The shard is missing or cannot be read.
         """
 
 
 class LocalFiles:
     """Shards on a disk of this machine.
 
-    Copies of it, in worker processes, may share open files, because `os.pread` moves no position.
+    Forked copies in worker processes may share open files, because `os.pread` has no file position.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -70,7 +87,7 @@ class LocalFiles:
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[LocalFiles], tuple[tuple[Shard, ...]]]:
-        """Let another process have a copy, which opens its files itself."""
+        """Copy only the list of shards to another process, which opens its own files."""
         return LocalFiles, (self.shards,)
 
     def __del__(self) -> None:
@@ -79,10 +96,10 @@ class LocalFiles:
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> LocalFiles:
-        """Look at files, and return them as shards.
+        """Build the shards of tar files.
 
         Raises:
-            DataError: One is missing or cannot be read.
+            DataError: A file is missing or cannot be read.
         """
         return cls([local_shard(path) for path in paths])
 
@@ -111,7 +128,7 @@ class LocalFiles:
         try:
             return os.pread(self._descriptor(number), size, offset)
         except OSError as error:
-            # An open file of a server that was restarted stays stale for ever.
+            # After a server was restarted, a file handle that was opened before stays stale.
             if (descriptor := self._open.pop(number, None)) is not None:
                 os.close(descriptor)
             raise failure(self.shards[number].name, error, gone=True) from None
@@ -128,10 +145,10 @@ class LocalFiles:
 
 
 def local_shard(path: str) -> Shard:
-    """Look at a file.
+    """Return the shard of a tar file, with its size and modification time.
 
     Raises:
-        DataError: It is missing or cannot be looked at.
+        DataError: The file is missing or cannot be read.
     """
     try:
         found = os.stat(path)

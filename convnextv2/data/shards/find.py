@@ -1,4 +1,4 @@
-"""Finds the shards that a user names, and the split that each of them belongs to."""
+"""Finds the shards of a `data_dir`, and the split of each."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MAX_NAMES = 10_000_000
 
 @dataclass(frozen=True)
 class ShardSplits:
-    """The shards of a set, by their use.
+    """The shards of a data set, by split.
 
     Attributes:
-        training: Those for training; all of them if nothing says that there are splits.
-        validation: Those for validation; empty if there are none.
-        has_splits: Whether names or folders say which shards are for training.
-        notes: Lines that say what was found.
+        training: The training shards; all shards if there are no splits.
+        validation: The validation shards; empty if there are none.
+        has_splits: Whether the names or folders of the shards name splits.
+        notes: Messages to the user about what was found.
     """
 
     training: tuple[str, ...]
@@ -41,7 +41,7 @@ class ShardSplits:
 
 
 def are_shards(data_dir: str) -> bool:
-    """Say whether `data_dir` names tar files: a folder of them, one, a pattern, or a list."""
+    """Return whether `data_dir` names tar files: a file, a folder, a pattern or several of them."""
     if not data_dir:
         return False
     if _BETWEEN in data_dir or is_remote(data_dir) or data_dir.endswith((ENDING, *_PACKED)):
@@ -61,19 +61,19 @@ def are_shards(data_dir: str) -> bool:
 def find_shards(
     data_dir: str, train_split: str | None = None, val_split: str | None = None
 ) -> ShardSplits:
-    """Find the shards that `data_dir` names, and which split each belongs to.
+    """Find the shards of a `data_dir`, and the split of each.
 
-    A shard belongs to a split if a word of its name says so, or else its folder, as in
+    The split of a shard is named by a word of its file name, or otherwise by its folder, as in
     imagenet-train-000017.tar and train/000017.tar.
 
     Args:
-        data_dir: A folder, a tar file, or patterns with braces such as s-{000..012}.tar, with ::
-            between several.
-        train_split: Name of the training split as the user set it; None to look for usual names.
-        val_split: Name of the validation split, in the same way.
+        data_dir: A folder, a tar file, or a pattern with braces such as s-{000..012}.tar; or
+            several of these, separated by "::".
+        train_split: The user's name of the training split; None to look for usual names.
+        val_split: The user's name of the validation split; None likewise.
 
     Returns:
-        The shards, each list in the order of names, or in the order in which they are given.
+        The shards. Those of a folder are sorted by name; others keep the given order.
 
     Raises:
         DataError: A pattern cannot be read, or no shard is for training.
@@ -84,10 +84,10 @@ def find_shards(
 def by_split(
     data_dir: str, names: Sequence[str], train_split: str | None, val_split: str | None
 ) -> ShardSplits:
-    """Sort shards by their use; see `find_shards`.
+    """Divide shards into splits; see `find_shards`.
 
     Args:
-        data_dir: What the user named, for messages.
+        data_dir: The `data_dir` of the user, for error messages.
         names: The paths or addresses of all shards, in order.
         train_split: See `find_shards`.
         val_split: See `find_shards`.
@@ -115,10 +115,10 @@ def by_split(
 
 
 def expand(pattern: str) -> list[str]:
-    """Expand braces as shells do: {a,b}, and {000..012} with as many digits as are written.
+    """Expand the braces of a pattern as shells do: {a,b}, and {000..012} with leading zeros.
 
     Raises:
-        DataError: A brace is not closed, or there are too many names.
+        DataError: A brace is not closed or is empty, or there are too many names.
     """
     parts = _BRACES.split(pattern)
     if any(set(part) & set("{}") for part in parts):
@@ -174,7 +174,7 @@ def _tars(folder: Path) -> list[str]:
 
 
 def _split_word(name: str, given: Sequence[str | None]) -> str:
-    """Return the word in the name of a shard, or of its folder, that names a split."""
+    """Return the word in the name of a shard or of its folder that names a split, or ""."""
     folder, _, base = name.rpartition("/")
     stem = base.removesuffix(ENDING)
     words = [word for word in re.split(r"[-.\s]+|_(?=\d)", stem) if word]

@@ -1,7 +1,7 @@
-"""The index of a set of shards: where each image lies, and its class.
+"""The index of shards: where each image lies, and its class.
 
-It is made once, from the headers of the tar files, and kept in one file. It is used again as long
-as every shard has the size and the time of change that it had.
+It is built once from the headers of the tar files, and stored in one file. It is valid as long as
+the size and the modification time of every shard stay the same.
 """
 
 from __future__ import annotations
@@ -33,26 +33,27 @@ _TYPES = {
 }
 _AT_ONCE = 50_000
 _MAX_WORDS = 200_000
-"""More different words than this are captions, not classes."""
+"""The largest number of distinct class names. More distinct texts than this must be captions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Where the images of a set of shards lie.
+    """The index of S shards with N images.
 
     Attributes:
         path: The file of the index.
         shards: The shards, in order.
-        starts: int64 (S + 1,), the number of the first image of each shard, and of all images.
-        offsets: int64 (N,), where the content of each image begins in its shard, in bytes.
-        sizes: uint32 (N,), the length of each image, in bytes.
-        codes: int32 (N,), the index of its class in `words`; -1 if nothing names it.
-        names: The names of the images in their shards, one after another, in UTF-8.
-        name_ends: int64 (N,), where each name ends in `names`.
-        words: The classes as they are written, sorted: as numbers if all of them are.
-        kinds: What names the classes (see `tar.Sample`) -> how many samples, and the first of them.
-        names_sha256: The hash of all names, see `hash_of_names`.
-        notes: Lines about what was passed over.
+        starts: int64 (S + 1,), the index of the first image of each shard; at the end N.
+        offsets: int64 (N,), the position of each image in its shard, in bytes.
+        sizes: uint32 (N,), the size of each image, in bytes.
+        codes: int32 (N,), the index in `words` of the class of each image; -1 without a class.
+        names: uint8, the names of the images in their shards, joined, in UTF-8.
+        name_ends: int64 (N,), the end of each name in `names`.
+        words: The distinct classes as written in the shards, sorted; as numbers if all are numbers.
+        kinds: The kind of file that states the class (see `tar.Sample`) -> the number of samples,
+            and the name of the first.
+        names_sha256: The hash of all names; see `hash_of_names`.
+        notes: Messages about files that were passed over.
     """
 
     path: Path
@@ -69,18 +70,18 @@ class Index:
     notes: tuple[str, ...]
 
     def __reduce__(self) -> tuple[Callable[..., Index], tuple[Path, tuple[Shard, ...]]]:
-        """Let another process open the index, in place of sending it the arrays."""
+        """Send only the path to another process, which opens the index itself."""
         return _reopened, (self.path, self.shards)
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def of(self, shards: tuple[Shard, ...]) -> Index:
-        """Return the same index for shards that lie elsewhere by now."""
+        """Return the same index for shards that have been moved."""
         return replace(self, shards=shards)
 
     def shard_of(self, image: int) -> int:
-        """Return the number of the shard that an image lies in."""
+        """Return the index of the shard that contains an image."""
         return int(np.searchsorted(self.starts, image, "right")) - 1
 
     def name(self, image: int) -> str:
@@ -92,11 +93,11 @@ class Index:
 
 
 def open_index(path: Path) -> Index:
-    """Open the file of an index.
+    """Open an index.
 
     Raises:
-        ValueError: It is not an index, is damaged, or was written by another version.
-        OSError: It cannot be read.
+        ValueError: The file is not an index, is damaged, or was written by another version.
+        OSError: The file cannot be read.
     """
     header, arrays = open_arrays(path)
     if header.get("form") != _FORM or arrays.keys() != _TYPES.keys():
@@ -124,7 +125,7 @@ def _reopened(path: Path, shards: tuple[Shard, ...]) -> Index:
 def write_index(path: Path, files: ShardFiles, label_field: str = "") -> None:
     """Read the headers of shards, and write their index.
 
-    Memory does not grow with the number of images.
+    The memory does not grow with the number of images.
 
     Args:
         path: The file to write.
@@ -159,7 +160,7 @@ def write_index(path: Path, files: ShardFiles, label_field: str = "") -> None:
 
 
 class _Build:
-    """What is collected while the shards are read."""
+    """Builds an index while the shards are read."""
 
     def __init__(self, writer: ArrayFileWriter) -> None:
         self.kinds: dict[str, list[Any]] = {}
@@ -197,12 +198,12 @@ class _Build:
         return self._words.setdefault(word, len(self._words))
 
     def sort_words(self) -> list[str]:
-        """Give the words their final order, and return them."""
+        """Sort the words, renumber the codes in that order, and return the words."""
         if all(word.isascii() and word.isdigit() for word in self._words):
             words = sorted(self._words, key=lambda word: (int(word), word))
         else:
             words = sorted(self._words)
-        new = np.full(len(words) + 1, -1, np.int32)  # the last one is for those without a word
+        new = np.full(len(words) + 1, -1, np.int32)  # the last one is for images without a class
         for number, word in enumerate(words):
             new[self._words[word]] = number
         codes = self._writer.written("codes")
@@ -211,7 +212,7 @@ class _Build:
         return words
 
     def names(self) -> Callable[[], Iterator[bytes]]:
-        """Return what lists the names from the start, each time that it is called."""
+        """Return a function that yields all names, and can be called several times."""
         ends, text = self._writer.written("name_ends"), self._writer.written("names")
 
         def listed() -> Iterator[bytes]:
@@ -226,7 +227,7 @@ class _Build:
         return listed
 
     def notes(self) -> list[str]:
-        """Return lines about what was passed over."""
+        """Return messages about files that were passed over."""
         if not self.passed_over and not self.links:
             return []
         kinds = [
@@ -237,20 +238,20 @@ class _Build:
 
 
 def hash_of_names(listed: Callable[[], Iterator[bytes]]) -> str:
-    """Hash names relative to their common folder.
+    """Return the SHA-256 of names relative to their common folder.
 
-    A set of shards has the hash of the folder that was packed into it, so that a run may go on with
-    either; see `training.conditions`.
+    Shards have the same hash as the folder that was packed into them, so that a run may be resumed
+    with either; see `training.conditions`.
 
     Args:
-        listed: Lists the names from the start, each time that it is called.
+        listed: Returns an iterator over the names. It is called several times.
     """
     first = min(listed(), default=b"")
     last = max(listed(), default=b"")
     shared = 0
     while shared < min(len(first), len(last)) and first[shared] == last[shared]:
         shared += 1
-    # The names begin with the slash that stands behind their common folder in a folder of images.
+    # The names of a folder of images begin with the slash behind their common folder.
     cut = (b"/" + first)[: shared + 1].rfind(b"/")
     digest = hashlib.sha256()
     for name in listed():

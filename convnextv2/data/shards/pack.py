@@ -1,7 +1,7 @@
-"""Write the images of a source into tar files of WebDataset's form.
+"""Writes the images of a source into tar files in the format of WebDataset.
 
-Which images a shard holds follows from its number alone, and its bytes from the images, so that
-packing may be stopped anywhere and gives the same files when it is started again.
+The images of a shard depend on its number alone, and its bytes on these images. Packing may
+therefore be interrupted at any time, and gives the same files when it is started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convnextv2.data.array_file import remove_remains
 from convnextv2.data.shards.files import LocalFiles
 from convnextv2.data.shards.images import ShardImages
 from convnextv2.data.shards.index import write_index
-from convnextv2.data.shards.kept import index_beside
+from convnextv2.data.shards.index_cache import index_beside
 from convnextv2.data.shards.sources import CLASSES
 from convnextv2.data.source import Source
 from convnextv2.data.storage import read_file
@@ -30,19 +30,19 @@ from convnextv2.files import replacing, write_json, write_text
 from convnextv2.text import plain
 
 PLAN = "packing.json"
-"""The file that says what is packed into a folder of shards."""
+"""The file that states which images are packed into a folder of shards."""
 
 _FORM = 1
 
 
 class Packed(NamedTuple):
-    """What was packed.
+    """The numbers of a finished packing.
 
     Attributes:
         shards: The number of tar files.
-        kept: How many of them were there already.
+        kept: The number of tar files that existed before.
         images: The number of images.
-        size: Bytes of all tar files.
+        size: The size of all tar files, in bytes.
     """
 
     shards: int
@@ -55,15 +55,15 @@ def pack(
     sources: Mapping[str, Source],
     out: Path,
     images_per_shard: int,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
     """Write sources as shards, with their index and the names of their classes.
 
     Args:
-        sources: The beginning of the shards' names -> the images, such as "train".
-        out: The folder to write to. Shards of the same packing that are in it are kept.
-        images_per_shard: Images in a shard; the last one may have fewer.
-        tell: Called after each shard, with the number of shards so far and the number of all.
+        sources: The prefix of the names of shards, such as "train" -> the images.
+        out: The folder to write to. Existing shards of the same packing are kept.
+        images_per_shard: The number of images in a shard. The last shard may have fewer.
+        progress: Called after each shard with the number of finished shards and of all shards.
 
     Raises:
         RunError: The folder holds shards of another packing.
@@ -77,14 +77,14 @@ def pack(
         paths: list[str] = []
         for start in range(0, len(source), images_per_shard):
             path = out / f"{prefix}-{len(paths):06d}.tar"
-            if path.is_file():  # it has this name only since it is whole
+            if path.is_file():  # a shard gets this name only when it is complete
                 kept += 1
             else:
                 _write_shard(path, source, names, range(len(source))[start:][:images_per_shard])
             paths.append(str(path))
             size += path.stat().st_size
             done += 1
-            tell(done, total)
+            progress(done, total)
         files = LocalFiles.of(paths)
         place = index_beside(files.shards)
         assert place is not None
@@ -94,7 +94,7 @@ def pack(
 
 
 def _prepare(sources: Mapping[str, Source], out: Path, images_per_shard: int) -> None:
-    """Write down what is to be packed, or check that the folder was begun with the same."""
+    """Write the plan of the packing, or check that the plan in the folder is the same."""
     plan = {
         "form": _FORM,
         "images_per_shard": images_per_shard,
@@ -123,7 +123,7 @@ def _prepare(sources: Mapping[str, Source], out: Path, images_per_shard: int) ->
         raise DataError(
             f"class {plain(bad[0])!r}: cannot be named in a line of text. Rename the class."
         )
-    write_json(out / PLAN, plan)  # first, since it tells that the other files are of a packing
+    write_json(out / PLAN, plan)  # written first, so that the folder is recognised later
     if classes:
         write_text(out / CLASSES, "".join(f"{name}\n" for name in classes))
 
@@ -150,17 +150,17 @@ def _write_shard(path: Path, source: Source, names: _Names, rows: range) -> None
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # whose owner, time and mode are the same everywhere
+    member = tarfile.TarInfo(name)  # owner, time and mode have fixed defaults
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
 class _Names(Sequence[tuple[str, str]]):
-    """The names of images in shards: a unique key, and the ending.
+    """The names of images in shards, each as a unique key and an ending.
 
-    It is the path below the folder that all images have in common. A key ends at the first dot of
-    its last part, so other dots there are written as %2E; and where two images of one folder differ
-    in their ending only, the ending becomes part of the key.
+    A name is the path below the common folder of all images. In WebDataset, a key ends at the first
+    dot of the last part of the path, so other dots in that part are written as %2E. If two images
+    of one folder differ only in their endings, the ending becomes a part of the key.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

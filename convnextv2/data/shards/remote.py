@@ -1,9 +1,8 @@
-"""Shards on a server, read a part at a time through fsspec, and kept on a disk of this machine.
+"""Shards on a server, which are read image by image through fsspec and cached on a local disk.
 
-A run takes images in random order, so nothing is gained by fetching whole shards before they are
-needed. Each image is fetched by a request for its bytes, and kept in a file of its shard that has
-holes where nothing was fetched yet. From the second epoch on, the images come from the disk, as far
-as they fit.
+A run reads images in random order, so it would not help to fetch whole shards in advance. Each
+image is fetched with a range request, and stored in a sparse file of its shard. From the second
+epoch on, images are read from the disk, as far as they fit.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from convnextv2.text import plain
 
 _STAMPS = ("ETag", "etag", "md5Hash", "md5", "version_aware", "mtime", "LastModified", "created")
 _COUNTED_EVERY = 16 * 2**20
-"""Bytes that a process keeps before it looks again at what all processes have kept."""
+"""A process measures the size of the cache again after it has stored this many bytes."""
 
 
 def is_remote(name: str) -> bool:
-    """Say whether a name is an address, such as s3://bucket/train-000.tar."""
+    """Return whether a name is an address, such as s3://bucket/train-000.tar."""
     return "://" in name
 
 
@@ -58,12 +57,12 @@ class RemoteFiles:
     """Shards on a server; see `files.ShardFiles`."""
 
     def __init__(self, shards: Sequence[Shard], cache: Path | None, limit: int) -> None:
-        """Fetch nothing yet.
+        """Prepare the cache. Connections are opened by `read`.
 
         Args:
             shards: The shards.
-            cache: The folder in which fetched images are kept; None to keep nothing.
-            limit: Bytes that may be kept.
+            cache: The folder of the cache; None for no cache.
+            limit: The largest size of the cache, in bytes.
         """
         self.shards = tuple(shards)
         self._cache, self._limit = cache, limit
@@ -71,15 +70,19 @@ class RemoteFiles:
         self._left = 0
 
     def __reduce__(self) -> tuple[type[RemoteFiles], tuple[Any, ...]]:
-        """Let another process have a copy, which connects itself."""
+        """Copy only the settings to another process, which opens its own connections."""
         return RemoteFiles, (self.shards, self._cache, self._limit)
 
     @classmethod
     def of(cls, addresses: Sequence[str], cache_gb: float) -> RemoteFiles:
-        """Look at files on a server, and return them as shards.
+        """Build the shards of tar files on a server.
+
+        Args:
+            addresses: The addresses of the files.
+            cache_gb: The largest size of the cache, in 10^9 bytes; 0 for no cache.
 
         Raises:
-            DataError: One is missing or cannot be read.
+            DataError: A file is missing or cannot be read.
             MissingPackageError: A package for this kind of address is missing.
         """
         shards = []
@@ -143,10 +146,10 @@ class RemoteFiles:
         return self._kept[number]
 
     def _has_room(self, size: int) -> bool:
-        """Return whether this many more bytes may be kept.
+        """Return whether this many more bytes may be stored.
 
-        What other processes keep is counted now and then, so that all together may exceed the limit
-        by `_COUNTED_EVERY` for each process.
+        The size of the cache is measured only now and then. Together, the processes may therefore
+        exceed the limit by `_COUNTED_EVERY` each.
         """
         if self._left < size:
             assert self._cache is not None
@@ -159,12 +162,13 @@ class RemoteFiles:
 
 
 class _Kept:
-    """What was fetched of one shard: a file with holes, and a table of what is in it.
+    """The cached part of one shard: a sparse file, and a table of the members in it.
 
-    The table has a row for each 512 bytes of the shard, as the content of a member begins at a
-    multiple of that. It holds the CRC-32 of the content that begins there, plus one; 0 for nothing.
-    Content that is not what was written, for example after a loss of power, is therefore fetched
-    again. Processes share both files; what two of them write at once is the same.
+    The content of a tar member begins at a multiple of 512 bytes, and the table has one row for
+    each of these positions. A row holds 1 + the CRC-32 of the content that begins there, or 0 if it
+    is not cached. Content with another check sum, for example after a loss of power, is fetched
+    again. The processes share both files. If two of them write a member at the same time, they
+    write the same.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -184,7 +188,7 @@ class _Kept:
             os.close(data)
 
     def get(self, offset: int, size: int) -> bytes | None:
-        """Return what was fetched; None if it was not."""
+        """Return a cached member; None if it is not cached or damaged."""
         wanted = int(self._sums[offset // 512])
         if not wanted or offset % 512:
             return None
@@ -192,7 +196,7 @@ class _Kept:
         return data if len(data) == size and zlib.crc32(data) + 1 == wanted else None
 
     def put(self, offset: int, data: bytes) -> None:
-        """Keep what was fetched, unless the disk is full."""
+        """Store a member, unless the disk is full."""
         if offset % 512:
             return
         with contextlib.suppress(OSError):
@@ -221,12 +225,12 @@ def _files(cache: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _used(cache: Path) -> int:
-    """Return the bytes on the disk, without the holes."""
+    """Return the size of the cache on the disk, in bytes, without holes of sparse files."""
     return sum(found.st_blocks * 512 for _, found in _files(cache))
 
 
 def _make_room(cache: Path, own: Iterable[str], limit: int, wanted: int) -> None:
-    """Remove what was kept of other sets, the oldest first, until this one fits or all is gone."""
+    """Remove cached shards of other data sets, the oldest first, until this one fits."""
     kept = set(own)
     others = sorted(
         ((found.st_mtime, path, found.st_blocks * 512) for path, found in _files(cache)),
@@ -244,7 +248,7 @@ def _make_room(cache: Path, own: Iterable[str], limit: int, wanted: int) -> None
 def _system(address: str) -> tuple[Any, str]:
     """Return fsspec's file system for an address, and the path in it.
 
-    fsspec keeps its connections, those of each process apart.
+    fsspec caches its file systems and their connections, separately in each process.
     """
     try:
         from fsspec.core import url_to_fs
@@ -256,21 +260,21 @@ def _system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def _named(address: str) -> Iterator[None]:
-    """Turn the errors of all kinds of file systems into one line that names the address."""
+    """Turn the errors of file systems into errors of this package that name the address."""
     try:
         yield
     except (DataError, MissingPackageError):
         raise
     except FileNotFoundError:
         raise DataError(f"{address}: is not there. Check the address.") from None
-    except ImportError as error:  # a package is missing, which fsspec names
+    except ImportError as error:  # a package is missing; the message of fsspec names it
         remedy = "All of its kind, in the project's checkout: pip install '.[remote]'"
-        raise DataError(f"{address}: cannot be read ({_told(error)}). {remedy}.") from None
-    except (PermissionError, ValueError) as error:  # or the kind of address is not known
-        raise DataError(f"{address}: cannot be read ({_told(error)}).") from None
-    except Exception as error:  # of the network, whatever its library calls it
-        raise StorageError(f"{address}: is out of reach ({_told(error)}).") from None
+        raise DataError(f"{address}: cannot be read ({_reason(error)}). {remedy}.") from None
+    except (PermissionError, ValueError) as error:  # or fsspec does not know the protocol
+        raise DataError(f"{address}: cannot be read ({_reason(error)}).") from None
+    except Exception as error:  # an error of the network, with a type of its own library
+        raise StorageError(f"{address}: is out of reach ({_reason(error)}).") from None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return plain(str(error) or type(error).__name__)[:200]

@@ -1,4 +1,4 @@
-"""Sources of images that lie in shards."""
+"""Sources of images in shards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from convnextv2.data.class_names import class_name_of, is_not_trained
 from convnextv2.data.shards.files import LocalFiles, ShardFiles
 from convnextv2.data.shards.images import ShardImages
 from convnextv2.data.shards.index import Index
-from convnextv2.data.shards.kept import kept_index
+from convnextv2.data.shards.index_cache import cached_index
 from convnextv2.data.shards.remote import RemoteFiles, is_remote
 from convnextv2.data.shards.tar import describe_kinds
 from convnextv2.data.source import Source
@@ -19,7 +19,7 @@ from convnextv2.errors import DataError
 from convnextv2.text import counted, plain
 
 CLASSES = "classes.txt"
-"""The file beside shards that names the classes of numbers, one in a line, from number 0 on."""
+"""The file beside shards with the names of the classes, one in a line, from class 0 on."""
 
 
 def shard_source(
@@ -34,19 +34,19 @@ def shard_source(
     """List the images of shards, in the order of the shards and of the samples in them.
 
     Args:
-        data_dir: What the user named, for messages.
-        shards: Paths or addresses of the tar files; at least one.
+        data_dir: The `data_dir` of the user, for error messages.
+        shards: The paths or addresses of the tar files, at least one.
         labelled: Whether each image needs a class.
-        class_names: The classes in the order of their numbers; empty for those of the shards.
-        label_field: The field of a sample's JSON file with the class; "" to look for it.
-        cache_gb: What may be kept of shards on a server, in 10^9 bytes.
+        class_names: The classes in the order of their indices; empty for those of the shards.
+        label_field: The field with the class in a sample's JSON file; "" for the usual ones.
+        cache_gb: The largest size of the cache for shards on a server, in 10^9 bytes.
 
     Raises:
         DataError: A shard cannot be used, there are no images, or an image has no class, or one
             that is not among the given ones.
     """
     files = open_files(shards, cache_gb)
-    index = kept_index(files, label_field)
+    index = cached_index(files, label_field)
     if not len(index):
         raise DataError(f"{data_dir}: there is no image in {counted(len(shards), 'shard(s)')}.")
     notes = tuple(f"{data_dir}: {note}" for note in index.notes)
@@ -67,14 +67,14 @@ def shard_source(
 
 
 def open_files(shards: Sequence[str], cache_gb: float) -> ShardFiles:
-    """Look at shards, and return what opens them.
+    """Build access to shards on a disk or on a server.
 
     Args:
-        shards: Paths or addresses of tar files, all of one kind.
-        cache_gb: What may be kept of shards on a server, in 10^9 bytes.
+        shards: Only paths, or only addresses, of tar files.
+        cache_gb: The largest size of the cache for shards on a server, in 10^9 bytes.
 
     Raises:
-        DataError: One is missing.
+        DataError: A file is missing.
         MissingPackageError: A package for their addresses is missing.
     """
     remote = [name for name in shards if is_remote(name)]
@@ -84,7 +84,7 @@ def open_files(shards: Sequence[str], cache_gb: float) -> ShardFiles:
 
 
 def class_file(files: ShardFiles) -> list[str]:
-    """Read the names of the classes that lie beside shards, or in the folder above theirs.
+    """Read `CLASSES` beside shards, or in the parent of their folder.
 
     Returns:
         The names; empty if there is no such file.
@@ -106,14 +106,16 @@ def class_file(files: ShardFiles) -> list[str]:
 
 
 def _check_labels(data_dir: str, index: Index) -> None:
-    """Check that every image has a class, and that all of them are named in one way."""
+    """Check that every image has a class, and that all classes come from one kind of file."""
     kinds = index.kinds
     if len(kinds) > 1:
-        told = "; ".join(
+        counts = "; ".join(
             f"{count:,} from {describe_kinds([kind])}, such as {plain(first)}"
             for kind, (count, first) in kinds.items()
         )
-        raise DataError(f"{data_dir}: classes come from different places: {told}. Use one of them.")
+        raise DataError(
+            f"{data_dir}: classes come from different places: {counts}. Use one of them."
+        )
     if "" in kinds:
         raise DataError(
             f"{data_dir}: no sample has a class. Expected a file .cls, .json or .txt beside each "
@@ -131,7 +133,7 @@ def _check_labels(data_dir: str, index: Index) -> None:
 def _numbered(
     data_dir: str, index: Index, class_names: Sequence[str]
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the classes, and the number of the class of each word, if words are numbers."""
+    """Return the classes, and the class index of each word of the index; all words are numbers."""
     numbers = np.array([int(word) for word in index.words], np.int64)
     last = int(numbers.max())
     if class_names and last >= len(class_names):
@@ -150,7 +152,7 @@ def _numbered(
 def _named(
     data_dir: str, index: Index, class_names: Sequence[str]
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the classes, and the number of the class of each word, if words are names."""
+    """Return the classes, and the class index of each word of the index; words are names."""
     words = [class_name_of(word) for word in index.words]
     names = list(class_names) or sorted(set(words))
     number = {class_name_of(name): i for i, name in enumerate(names)}
@@ -160,7 +162,7 @@ def _named(
 
 
 def _targets(index: Index, numbers: NDArray[np.int64]) -> NDArray[np.integer]:
-    """Return the class of each image: the array of the index itself if that has the numbers."""
+    """Return the class of each image: the array of the index itself if no renumbering is needed."""
     if (numbers == np.arange(len(numbers))).all():
         return index.codes
     return numbers.astype(np.int32)[index.codes]

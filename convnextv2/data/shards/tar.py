@@ -1,8 +1,8 @@
-"""The samples of one tar file, found by its headers alone.
+"""Reads the samples of a tar file in the format of WebDataset from its headers.
 
-The form is WebDataset's: files whose names are the same up to the first dot of the last part belong
-to one sample and lie side by side. The rest of the name says what a file is, such as jpg or cls.
-Source: the format's description in the documentation of the webdataset package.
+Files whose names are the same up to the first dot of the last part belong to one sample, and lie
+side by side. The rest of a name states the kind of file, such as jpg or cls. Source: the
+description of the format in the documentation of the webdataset package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from convnextv2.errors import DataError
 from convnextv2.text import plain
 
 LABEL_FIELDS = ("label", "cls", "class", "class_name", "label_name", "category", "target")
-"""Fields of a sample's JSON file that may hold its class, in the order in which they are tried."""
+"""The usual fields for the class in a sample's JSON file, in the order in which they are tried."""
 
 _LABELS = ("cls", "json", "txt")
 _MAX_LABEL = 2**20
@@ -34,10 +34,10 @@ class Sample:
 
     Attributes:
         member: The name of the image in the tar file.
-        offset: Where its content begins, in bytes.
-        size: Its length, in bytes.
-        label: Its class as a word; "" if nothing names it.
-        kind: What names the class: "cls", "json", "txt", "folder" or "".
+        offset: The position of its content, in bytes.
+        size: The size of its content, in bytes.
+        label: Its class as text; "" without a class.
+        kind: Where the class is stated: "cls", "json", "txt", "folder" or "".
     """
 
     member: str
@@ -57,22 +57,22 @@ class _Files:
 
 
 class TarSamples:
-    """Reads the headers of a tar file, and the small files that hold labels.
+    """The samples of a tar file. Only headers and small files with labels are read.
 
     Attributes:
         passed_over: The number of files that are neither images nor labels, by ending in lower
             case.
-        links: Entries without content of their own, such as links and sparse files.
+        links: The number of entries without content, such as links, and of sparse files.
     """
 
     def __init__(self, file: IO[bytes], size: int, name: str, label_field: str = "") -> None:
-        """Read nothing yet.
+        """Keep the arguments. The file is read by iteration.
 
         Args:
             file: The tar file, seekable.
-            size: Its length, in bytes.
-            name: Its name in messages.
-            label_field: The field of a JSON file with the class; "" to look for it.
+            size: The size of the file, in bytes.
+            name: The name of the file in error messages.
+            label_field: The field with the class in JSON files; "" for `LABEL_FIELDS`.
         """
         self._file, self._size, self._name = file, size, name
         self._fields = (label_field,) if label_field else LABEL_FIELDS
@@ -83,7 +83,7 @@ class TarSamples:
         """Yield the samples in the order of the file.
 
         Raises:
-            DataError: It is not a tar file, is cut short, or a sample cannot be understood.
+            DataError: The file is not a tar file or is cut short, or a sample cannot be understood.
         """
         current: _Files | None = None
         for member in self._members():
@@ -103,7 +103,7 @@ class TarSamples:
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+                    tar.members.clear()  # type: ignore[attr-defined]  # otherwise every header is kept
                     if member.isreg() and not member.issparse():
                         if member.offset_data + member.size > self._size:
                             raise DataError(self._cut_short(member.name))
@@ -129,9 +129,10 @@ class TarSamples:
             raise DataError(f"{self._name}: is empty. Copy or download it again.")
 
     def _check_end(self, offset: int) -> None:
-        """Check that the block of zeros is there that ends a tar file: a copy may stop anywhere.
+        """Check that the file ends with the end mark of tar, a block of zeros.
 
-        The reader also stops, without a word, at a header that it cannot understand.
+        The mark is missing if a copy was interrupted between two members. The reader of tarfile
+        also stops, without an error, at a header that it cannot understand.
         """
         self._file.seek(offset)
         if self._file.read(_BLOCK) != bytes(_BLOCK):
@@ -203,7 +204,7 @@ class TarSamples:
             ) from None
 
     def _word(self, key: str, text: str) -> str:
-        """Return the class in a JSON text; "" if none of the fields is there."""
+        """Return the class that a JSON text states; "" if it has none of the fields."""
         try:
             content: Any = json.loads(text)
         except (ValueError, RecursionError):
@@ -219,6 +220,6 @@ class TarSamples:
 
 
 def describe_kinds(kinds: Sequence[str]) -> str:
-    """Say in words where the classes of samples come from."""
+    """Describe where the classes of samples are stated, such as ".cls files"."""
     words = {"cls": ".cls files", "json": ".json files", "txt": ".txt files", "folder": "folders"}
     return " and ".join(words.get(kind, "no files") for kind in kinds)

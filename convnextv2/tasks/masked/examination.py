@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from convnextv2.console import say
-from convnextv2.data.chance import stream
 from convnextv2.data.loader import build_evaluation_loader
 from convnextv2.data.notices import none_readable, say_left_out
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.transforms import build_batch_transform
@@ -152,7 +152,7 @@ def gradient_norms(
     named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
     parameters = [parameter for _, parameter in named]
     sums = [torch.zeros_like(parameter) for parameter in parameters]
-    generator = stream(seed, "health")
+    generator = generator_for(seed, "health")
     visible, masked = draw_masks(len(images), model.grid(*images.shape[-2:]), mask_ratio, generator)
     for part in torch.arange(len(images)).split(_BATCH):
         chosen = part.to(images.device)

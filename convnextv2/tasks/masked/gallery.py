@@ -5,10 +5,10 @@ from __future__ import annotations
 from PIL import Image
 
 from convnextv2.console import say
-from convnextv2.data.chance import stream
 from convnextv2.data.left_out import BadImages, Quarantine
 from convnextv2.data.loader import EvaluationLoader
 from convnextv2.data.notices import say_left_out
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.source import Source
 from convnextv2.data.sources import find_sources
 from convnextv2.data.storage import Patience
@@ -119,7 +119,7 @@ def reconstruct_source(
     normalisation = BatchTransform(transform.preprocessing.mean, transform.preprocessing.std)
     images = normalisation.normalise(batch.pixels.to(chosen_device))
     grid = model.grid(*transform.preprocessing.image_size)
-    masks = draw_masks(len(images), grid, mask_ratio, stream(seed, "reconstruct"))
+    masks = draw_masks(len(images), grid, mask_ratio, generator_for(seed, "reconstruct"))
     visible, masked = (indices.to(chosen_device) for indices in masks)
     made = model.reconstruct(images, visible, masked)
     reconstructed = to_pixels(made, transform.preprocessing.mean, transform.preprocessing.std).cpu()

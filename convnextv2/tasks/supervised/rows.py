@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from convnextv2.console import say
-from convnextv2.data.named import default_class_names
+from convnextv2.data.named_sets import default_class_names
 from convnextv2.data.source import Source, Targets
 from convnextv2.data.sources import validation_source
 from convnextv2.errors import CheckpointError

@@ -13,7 +13,7 @@ from convnextv2.data.auto_augment.policies import (
     draw_magnitude,
     strength,
 )
-from convnextv2.data.chance import stream
+from convnextv2.data.randomness import generator_for
 
 FILL = (124, 116, 104)
 CANVAS = Canvas(FILL, Image.Resampling.BICUBIC)
@@ -40,7 +40,7 @@ def record(monkeypatch):
 def run(text, times=400, seed="policy"):
     policy = build_policy(text, fill=FILL).policy
     for i in range(times):
-        policy(PAINTED, stream(seed, i))
+        policy(PAINTED, generator_for(seed, i))
 
 
 TIMM_NAME = {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}
@@ -57,22 +57,25 @@ def test_strengths_have_timms_ranges(name, increasing):
         side = {"TranslateX": 200, "TranslateY": 150}.get(name, 1)
         expected = {round(side * timm.LEVEL_TO_ARG[key](level, {})[0], 6) for _ in range(30)}
         ours = {
-            round(strength(name, level, PAINTED, stream(i), increasing=increasing), 6)
+            round(strength(name, level, PAINTED, generator_for(i), increasing=increasing), 6)
             for i in range(30)
         }
         assert ours == expected
 
 
 def test_magnitudes_vary_around_the_given_one_within_bounds():
-    draws = np.array([draw_magnitude(9, 0.5, 10, stream(i)) for i in range(1000)])
+    draws = np.array([draw_magnitude(9, 0.5, 10, generator_for(i)) for i in range(1000)])
     assert (
         draws.mean() == pytest.approx(9, abs=0.1)
         and draws.std() == pytest.approx(0.5, abs=0.07)
         and draws.max() <= 10
     )
-    assert {draw_magnitude(9, 0, 10, stream(i)) for i in range(3)} == {9}
-    assert draw_magnitude(20, 0, 10, stream(0)) == 10 and draw_magnitude(20, 0, 30, stream(0)) == 20
-    even = np.array([draw_magnitude(8, 101, 10, stream(i)) for i in range(1000)])
+    assert {draw_magnitude(9, 0, 10, generator_for(i)) for i in range(3)} == {9}
+    assert (
+        draw_magnitude(20, 0, 10, generator_for(0)) == 10
+        and draw_magnitude(20, 0, 30, generator_for(0)) == 20
+    )
+    even = np.array([draw_magnitude(8, 101, 10, generator_for(i)) for i in range(1000)])
     assert even.min() < 0.5 and even.max() < 8 and even.mean() == pytest.approx(4, abs=0.3)
 
 
@@ -138,7 +141,7 @@ def test_augmix_runs_chains_of_its_depth_and_stays_near_the_image(record, pictur
 
 def test_augmix_of_an_unchanged_image_is_the_image(record, picture):
     # With operations that change nothing, mixing and blending must not either, up to rounding.
-    mixed = build_policy("augmix", fill=FILL)(picture, stream(0))
+    mixed = build_policy("augmix", fill=FILL)(picture, generator_for(0))
     assert (mixed.int() - picture.int()).abs().max() <= 1
 
 
@@ -163,7 +166,7 @@ def test_trivial_augment_applies_one_operation_of_a_wide_range(record):
 def test_a_policy_follows_from_the_generator_alone(picture, text):
     policy = build_policy(text, fill=FILL)
     before, untouched = torch.get_rng_state(), picture.clone()
-    first, again = ([policy(picture, stream(text, i)) for i in range(6)] for _ in range(2))
+    first, again = ([policy(picture, generator_for(text, i)) for i in range(6)] for _ in range(2))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert any(not torch.equal(changed, picture) for changed in first)
     assert all(changed.shape == picture.shape and changed.dtype == torch.uint8 for changed in first)

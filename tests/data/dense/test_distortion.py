@@ -3,15 +3,15 @@ import colorsys
 import numpy as np
 import torch
 
-from convnextv2.data.chance import stream
 from convnextv2.data.dense.distortion import Distortion, draw_distortion
+from convnextv2.data.randomness import generator_for
 
-PIXELS = torch.randint(0, 256, (3, 9, 11), dtype=torch.uint8, generator=stream("noise"))
+PIXELS = torch.randint(0, 256, (3, 9, 11), dtype=torch.uint8, generator=generator_for("noise"))
 
 
 def test_nothing_drawn_changes_nothing() -> None:
     assert torch.equal(Distortion()(PIXELS), PIXELS)
-    drawn = draw_distortion(0.0, stream(1))
+    drawn = draw_distortion(0.0, generator_for(1))
     assert torch.equal(drawn(PIXELS), PIXELS)
 
 
@@ -28,7 +28,7 @@ def test_brightness_and_contrast_are_a_sum_and_a_product_that_are_clipped() -> N
 
 def test_saturation_and_hue_are_those_of_hsv() -> None:
     """Within the rounding of HSV to 8 bits, by the conversion of the standard library."""
-    soft = torch.randint(40, 200, (3, 6, 6), dtype=torch.uint8, generator=stream("soft"))
+    soft = torch.randint(40, 200, (3, 6, 6), dtype=torch.uint8, generator=generator_for("soft"))
     made = Distortion(saturation=0.6, hue=0.08)(soft)
     for column in range(6):
         for row in range(6):
@@ -47,8 +47,8 @@ def test_grey_and_many_bands_keep_their_channels() -> None:
 
 
 def test_what_is_drawn_follows_from_the_generator_and_keeps_its_ranges() -> None:
-    drawn = [draw_distortion(0.5, stream(3, i)) for i in range(400)]
-    assert drawn == [draw_distortion(0.5, stream(3, i)) for i in range(400)]
+    drawn = [draw_distortion(0.5, generator_for(3, i)) for i in range(400)]
+    assert drawn == [draw_distortion(0.5, generator_for(3, i)) for i in range(400)]
     for name, neutral, low, high in (
         ("brightness", 0, -32, 32),
         ("contrast", 1, 0.5, 1.5),

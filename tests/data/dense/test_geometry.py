@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from convnextv2.data.chance import stream
 from convnextv2.data.decode import open_picture
 from convnextv2.data.dense.geometry import Placement, draw_placement, fitted
+from convnextv2.data.randomness import generator_for
 
 FILL = (9, 9, 9)
 
@@ -58,7 +58,7 @@ def test_labels_are_those_of_the_pixels_in_which_centres_lie(resized: tuple[int,
 
 
 def test_an_image_is_resized_as_pillow_resizes_it() -> None:
-    pixels = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8, generator=stream("noise"))
+    pixels = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8, generator=generator_for("noise"))
     placement = Placement((30, 30), (50, 70), (40, 56), top=5, left=20)
     made = placement.place_image(pixels, fill=FILL, interpolation="bilinear")
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
@@ -99,7 +99,7 @@ def test_a_placement_follows_from_the_generator_and_stays_in_its_range() -> None
             factor=(0.5, 2.0),
             fit="cover",
             hflip=0.5,
-            generator=stream(1, "image", 0, index),
+            generator=generator_for(1, "image", 0, index),
         )
 
     drawn = [draw(index) for index in range(300)]

@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from convnextv2.data.chance import stream
 from convnextv2.data.dense.label_maps import IGNORED
 from convnextv2.data.dense.map_transforms import (
     MapEvalTransform,
@@ -11,6 +10,7 @@ from convnextv2.data.dense.map_transforms import (
     collate_maps,
     whole_image,
 )
+from convnextv2.data.randomness import generator_for
 from convnextv2.errors import DataError
 from convnextv2.preprocessing import Preprocessing
 
@@ -30,7 +30,7 @@ def test_image_and_map_stay_together() -> None:
         (48, 40), interpolation="nearest", antialias=False, fill=(255,) * 3
     )
     for i in range(40):
-        sample = transform(pixels, labels, stream(1, "image", 0, i))
+        sample = transform(pixels, labels, generator_for(1, "image", 0, i))
         assert sample.pixels.shape == (3, 48, 40) and sample.target.shape == (48, 40)
         expected = torch.where(sample.target == IGNORED, 255, 60 * sample.target)
         # the nearest pixel of an image and of a map may differ by one where two classes meet
@@ -40,9 +40,11 @@ def test_image_and_map_stay_together() -> None:
 def test_a_crop_follows_from_its_generator_alone() -> None:
     pixels, labels = marked()
     transform = MapTrainTransform((48, 48), photometric=0.5)
-    first, second = (transform(pixels, labels, stream(1, "image", 0, 7)) for _ in range(2))
+    first, second = (transform(pixels, labels, generator_for(1, "image", 0, 7)) for _ in range(2))
     assert torch.equal(first.pixels, second.pixels) and torch.equal(first.target, second.target)
-    assert not torch.equal(first.pixels, transform(pixels, labels, stream(1, "image", 1, 7)).pixels)
+    assert not torch.equal(
+        first.pixels, transform(pixels, labels, generator_for(1, "image", 1, 7)).pixels
+    )
 
 
 def test_crops_of_one_class_are_drawn_again() -> None:
@@ -51,8 +53,8 @@ def test_crops_of_one_class_are_drawn_again() -> None:
     pixels = torch.zeros(3, 100, 100, dtype=torch.uint8)
 
     def crops_of_one_class(most: float) -> int:
-        transform = MapTrainTransform((32, 32), factor=(4.0, 4.0), most_of_a_class=most)
-        samples = [transform(pixels, labels, stream(2, i)) for i in range(60)]
+        transform = MapTrainTransform((32, 32), factor=(4.0, 4.0), max_class_share=most)
+        samples = [transform(pixels, labels, generator_for(2, i)) for i in range(60)]
         return sum(len(sample.target.unique()) == 1 for sample in samples)
 
     assert crops_of_one_class(0.95) < 8 < 25 < crops_of_one_class(1.0)
@@ -61,7 +63,7 @@ def test_crops_of_one_class_are_drawn_again() -> None:
 def test_colours_change_but_padding_does_not() -> None:
     pixels, labels = marked(20, 20)
     transform = MapTrainTransform((64, 64), factor=(0.3, 0.3), fill=(1, 2, 3), photometric=1.0)
-    sample = transform(pixels, labels, stream(3))
+    sample = transform(pixels, labels, generator_for(3))
     outside = sample.target == IGNORED
     assert outside.any()
     assert sample.pixels[:, outside].unique(dim=1).flatten().tolist() == [1, 2, 3]
@@ -69,7 +71,7 @@ def test_colours_change_but_padding_does_not() -> None:
 
 def test_evaluation_resizes_whole_images_and_keeps_maps() -> None:
     pixels, labels = marked(60, 90)
-    noisy = torch.randint(0, 256, pixels.shape, dtype=torch.uint8, generator=stream("noise"))
+    noisy = torch.randint(0, 256, pixels.shape, dtype=torch.uint8, generator=generator_for("noise"))
     sample = MapEvalTransform(Preprocessing((32, 32), interpolation="bilinear"))(noisy, labels)
     assert sample.target is labels
     image = Image.fromarray(noisy.permute(1, 2, 0).numpy())
@@ -82,7 +84,7 @@ def test_evaluation_resizes_whole_images_and_keeps_maps() -> None:
 def test_a_map_of_another_size_is_refused() -> None:
     pixels, labels = marked()
     for transform in (MapTrainTransform((32, 32)), MapEvalTransform(Preprocessing((32, 32)))):
-        rest = (stream(1),) if isinstance(transform, MapTrainTransform) else ()
+        rest = (generator_for(1),) if isinstance(transform, MapTrainTransform) else ()
         with pytest.raises(DataError, match="the image is 90 x 60 px, its label map 89 x 60 px"):
             transform(pixels, labels[:, 1:], *rest)
 

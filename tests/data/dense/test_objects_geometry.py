@@ -3,7 +3,6 @@ import pytest
 import torch
 from pycocotools import mask as reference
 
-from convnextv2.data.chance import stream
 from convnextv2.data.dense import objects_geometry, rle
 from convnextv2.data.dense.geometry import Placement
 from convnextv2.data.dense.objects import Objects
@@ -12,6 +11,7 @@ from convnextv2.data.dense.objects_geometry import (
     ObjectTrainTransform,
     place_objects,
 )
+from convnextv2.data.randomness import generator_for
 from convnextv2.errors import DataError
 from convnextv2.preprocessing import Preprocessing
 
@@ -54,7 +54,7 @@ def test_masks_are_those_of_the_whole_canvas(form: str, flip: bool) -> None:
     """Enlarged twice and cut, against masks of the whole resized image."""
     boxes = ((10, 8, 30, 25), (35, 20, 79, 55), (0, 0, 9, 9))
     placement = Placement((64, 96), SIZE, (120, 160), top=30, left=40, flip=flip)
-    target = place_objects(objects(*boxes, form=form), placement, stream(0), masks=True)
+    target = place_objects(objects(*boxes, form=form), placement, generator_for(0), masks=True)
     expected, kept = [], []
     for label, box in enumerate(boxes):
         x0, y0, x1, y1 = (2 * value for value in box)
@@ -75,7 +75,7 @@ def test_masks_are_those_of_the_whole_canvas(form: str, flip: bool) -> None:
 def test_masks_have_zeros_around_them_except_at_the_edges() -> None:
     placement = Placement((60, 80), SIZE, SIZE)
     target = place_objects(
-        objects((10, 8, 30, 25), (0, 0, 5, 60)), placement, stream(0), masks=True
+        objects((10, 8, 30, 25), (0, 0, 5, 60)), placement, generator_for(0), masks=True
     )
     assert target["mask_places"][:, 1:].tolist() == [[6, 8, 21, 24], [0, 0, 60, 7]]
 
@@ -94,7 +94,7 @@ def test_an_outline_beyond_the_canvas_is_cut_as_pycocotools_cuts_the_whole() -> 
             ((outline,),),
         )
         placement = Placement((50, 40), SIZE, SIZE, top=5, left=30)
-        target = place_objects(one, placement, stream(0), masks=True)
+        target = place_objects(one, placement, generator_for(0), masks=True)
         larger = outline + 40  # on a canvas that holds all of it
         [code] = reference.frPyObjects([larger.reshape(-1).tolist()], 200, 200)
         expected = reference.decode([code])[45:95, 70:110, 0]
@@ -106,7 +106,7 @@ def test_an_outline_beyond_the_canvas_is_cut_as_pycocotools_cuts_the_whole() -> 
 def test_what_is_lost_by_the_crop_is_left_out() -> None:
     boxes = ((10, 8, 30, 25), (70, 50, 80, 60), (39.5, 0, 60, 5))
     placement = Placement((40, 40), SIZE, SIZE)
-    target = place_objects(objects(*boxes), placement, stream(0), masks=False)
+    target = place_objects(objects(*boxes), placement, generator_for(0), masks=False)
     assert target["labels"].tolist() == [0]
     assert target["boxes"].tolist() == [[10, 8, 30, 25]]
     assert "mask_pixels" not in target
@@ -114,7 +114,9 @@ def test_what_is_lost_by_the_crop_is_left_out() -> None:
 
 def test_crowds_are_not_trained_on() -> None:
     placement = Placement((60, 80), SIZE, SIZE)
-    target = place_objects(objects((1, 1, 9, 9), crowd=True), placement, stream(0), masks=True)
+    target = place_objects(
+        objects((1, 1, 9, 9), crowd=True), placement, generator_for(0), masks=True
+    )
     assert target["boxes"].shape == (0, 4) and target["mask_places"].shape == (0, 5)
 
 
@@ -124,15 +126,15 @@ def test_375_objects_take_as_much_memory_as_they_are_large(monkeypatch: pytest.M
     boxes = np.concatenate([corners, corners + 6], axis=1)
     placement = Placement((1024, 1024), SIZE, (768, 1024))
     many = objects(*map(tuple, boxes.tolist()))
-    target = place_objects(many, placement, stream(0), masks=True)
+    target = place_objects(many, placement, generator_for(0), masks=True)
     assert len(target["labels"]) == 375
     assert target["mask_pixels"].numel() < 375 * 90 * 90 < 1024 * 1024 * 375 / 100
     monkeypatch.setattr(objects_geometry, "MAX_OBJECTS", 100)
-    few = place_objects(many, placement, stream(0), masks=False)
+    few = place_objects(many, placement, generator_for(0), masks=False)
     assert len(few["labels"]) == 100 == len(set(few["labels"].tolist()))
     assert few["labels"].tolist() != list(range(100))
     monkeypatch.setattr(objects_geometry, "MAX_MASK_PIXELS", 20_000)
-    less = place_objects(many, placement, stream(0), masks=True)
+    less = place_objects(many, placement, generator_for(0), masks=True)
     assert less["mask_pixels"].numel() <= 20_000 and 0 < len(less["labels"]) < 10
 
 
@@ -146,7 +148,7 @@ def test_pixels_and_objects_move_together() -> None:
     one = objects((30, 20, 60, 40))
     seen = set()
     for i in range(30):
-        pixels, target = transform(image, one, stream(i))
+        pixels, target = transform(image, one, generator_for(i))
         if not len(target["labels"]):
             continue
         bright = pixels[0, : int(target["size"][0]), : int(target["size"][1])] > 127
@@ -165,7 +167,7 @@ def test_the_same_draw_gives_the_same_sample() -> None:
     transform = ObjectTrainTransform((64, 64), photometric=0.5)
     image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
     one = objects((30, 20, 60, 40))
-    first, second = transform(image, one, stream(5)), transform(image, one, stream(5))
+    first, second = transform(image, one, generator_for(5)), transform(image, one, generator_for(5))
     assert torch.equal(first.pixels, second.pixels)
     assert torch.equal(first.target["boxes"], second.target["boxes"])
 
@@ -192,4 +194,6 @@ def test_evaluation_keeps_the_aspect_ratio_within_the_size() -> None:
 def test_an_image_of_another_size_than_its_objects_is_refused() -> None:
     transform = ObjectTrainTransform((64, 64))
     with pytest.raises(DataError, match="80 x 61 px, its objects are of an image of 80 x 60"):
-        transform(torch.zeros(3, 61, 80, dtype=torch.uint8), objects((1, 1, 9, 9)), stream(0))
+        transform(
+            torch.zeros(3, 61, 80, dtype=torch.uint8), objects((1, 1, 9, 9)), generator_for(0)
+        )

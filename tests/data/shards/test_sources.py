@@ -271,7 +271,7 @@ def test_another_process_gets_a_copy_that_reads(tmp_path):
 def test_a_set_that_was_moved_needs_no_new_index_beside_it(tmp_path):
     from convnextv2.data.shards.files import LocalFiles
     from convnextv2.data.shards.index import write_index
-    from convnextv2.data.shards.kept import index_beside
+    from convnextv2.data.shards.index_cache import index_beside
 
     samples(tmp_path / "set" / "s-0.tar", "0", "1")
     files = LocalFiles.of([str(tmp_path / "set" / "s-0.tar")])

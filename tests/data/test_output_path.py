@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from convnextv2.data.apart import check_apart
+from convnextv2.data.output_path import check_outside_data
 from convnextv2.errors import RecipeError
 from convnextv2.find import recipe_of
 from convnextv2.recipe.knobs import Recipe
@@ -15,40 +15,40 @@ def test_what_lies_among_classes_is_refused(place: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     for recipe in (Recipe(data_dir=str(data)), Recipe(probe_dir=str(data))):
         with pytest.raises(RecipeError, match=r"pictures = .*: lies in the data \(.*/data\)"):
-            check_apart(data / place, None, Recipe(), recipe, option="pictures")
+            check_outside_data(data / place, None, Recipe(), recipe, option="pictures")
 
 
 def test_beside_splits_is_apart_and_inside_of_them_is_not(tmp_path: Path) -> None:
     for split in ("train", "val", "mine"):
         (tmp_path / split / "cat").mkdir(parents=True)
     recipe = Recipe(data_dir=str(tmp_path), val_split="mine")
-    check_apart(tmp_path / "run", recipe)
-    check_apart(tmp_path.parent / "run", recipe)
+    check_outside_data(tmp_path / "run", recipe)
+    check_outside_data(tmp_path.parent / "run", recipe)
     for inside in ("train/run", "val/cat/run", "mine/run", "."):
         with pytest.raises(RecipeError, match="out = "):
-            check_apart(tmp_path / inside, recipe)
+            check_outside_data(tmp_path / inside, recipe)
 
 
 def test_data_that_are_no_folder_or_are_gone_refuse_nothing(tmp_path: Path) -> None:
     (tmp_path / "table.csv").touch()
     for data in ("", str(tmp_path / "gone"), str(tmp_path / "table.csv")):
-        check_apart(tmp_path / "gone" / "run", Recipe(data_dir=data))
+        check_outside_data(tmp_path / "gone" / "run", Recipe(data_dir=data))
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 @pytest.mark.parametrize("folders", [("images", "masks"), ("JPEGImages", "Annotations")])
-def test_beside_images_and_their_annotations_is_apart(
+def test_beside_images_and_their_annotations_is_outside(
     task: str, folders: tuple[str, str], tmp_path: Path
 ) -> None:
     for name in folders:
         (tmp_path / name / "train").mkdir(parents=True)
     recipe = Recipe(data_dir=str(tmp_path), task=task)
-    check_apart(tmp_path / "runs" / "a", recipe)
+    check_outside_data(tmp_path / "runs" / "a", recipe)
     for inside in (f"{folders[0]}/run", f"{folders[1]}/train/run", "."):
         with pytest.raises(RecipeError, match="out = "):
-            check_apart(tmp_path / inside, recipe)
+            check_outside_data(tmp_path / inside, recipe)
     with pytest.raises(RecipeError, match="out = "):
-        check_apart(tmp_path / "runs" / "a", Recipe(data_dir=str(tmp_path)))
+        check_outside_data(tmp_path / "runs" / "a", Recipe(data_dir=str(tmp_path)))
 
 
 def test_relative_data_of_a_run_count_from_where_it_was_started(
@@ -60,10 +60,10 @@ def test_relative_data_of_a_run_count_from_where_it_was_started(
     weights = run / "best" / "model.safetensors"
     Run(run).save_recipe(Recipe(data_dir=".", out="runs/a"))
     monkeypatch.chdir(tmp_path / "elsewhere")
-    check_apart("made", recipe_of(weights))
+    check_outside_data("made", recipe_of(weights))
     for place in (data, tmp_path):
         monkeypatch.chdir(place)
         with pytest.raises(RecipeError, match="out = .*/data/cat/made"):
-            check_apart(data / "cat" / "made", recipe_of(weights))
+            check_outside_data(data / "cat" / "made", recipe_of(weights))
     Run(run).save_recipe(Recipe(data_dir=".", out=str(run)))
-    check_apart("made", recipe_of(weights))  # nobody knows where that was
+    check_outside_data("made", recipe_of(weights))  # nobody knows where that was

@@ -1,4 +1,4 @@
-"""Finds the image that an annotation means."""
+"""Finds the image files that annotations name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from convnextv2.data.formats import SUFFIXES
 
 
 class ImageFinder:
-    """Finds images by the names that annotations have for them.
+    """Finds images by the names in annotations.
 
     Args:
-        folders: Where images may lie, the likeliest first. Folders that do not exist do no harm.
-        defects: Where names that are written otherwise are counted.
+        folders: The folders that are searched, in this order. They need not exist.
+        defects: Counts images whose name differs from that in the annotation.
     """
 
     def __init__(self, folders: Iterable[Path], defects: Defects) -> None:
@@ -27,9 +27,9 @@ class ImageFinder:
         """Return the path of an image.
 
         Args:
-            name: A name, or a path relative to one of the folders, with slashes of
-                either kind. An absolute path, or one that begins in a folder of another machine, is
-                found by its last parts.
+            name: A name, or a path relative to one of the folders, with slashes or
+                backslashes. An absolute path, or a path of another machine, is matched by its last
+                parts.
 
         Returns:
             The path, or None if there is no such file.
@@ -49,13 +49,13 @@ class ImageFinder:
         return self._similar(parts)
 
     def _prefer(self, folder: str) -> None:
-        """Look into this folder first from now on."""
+        """Move a folder to the front, so that it is searched first from now on."""
         if self.folders[0] != folder:
             self.folders.remove(folder)
             self.folders.insert(0, folder)
 
     def _similar(self, parts: list[str]) -> str | None:
-        """Find a name that differs in letter case or ending."""
+        """Find an image whose name differs in letter case or ending."""
         for folder in self.folders:
             inner = os.path.join(folder, *parts[:-1])
             for where in dict.fromkeys((inner, folder)):
@@ -66,14 +66,19 @@ class ImageFinder:
         return None
 
     def _stems(self, folder: str) -> dict[str, str]:
-        """Return the images in a folder by their names in lower case without the ending."""
+        """Return `images_in` a folder, which is listed only once."""
         if folder not in self._listed:
             self._listed[folder] = images_in(folder)
         return self._listed[folder]
 
 
 def images_in(folder: str | Path) -> dict[str, str]:
-    """Return the images in a folder by name in lower case without the ending, sorted by name."""
+    """List the images in a folder, sorted by name.
+
+    Returns:
+        The name of each image in lower case and without its ending -> its path; empty if the folder
+        cannot be read.
+    """
     try:
         names = sorted(os.listdir(folder))
     except OSError:

@@ -1,4 +1,4 @@
-"""Draw images so that rare classes occur more often in an epoch than they do in the data."""
+"""Draws images by class, so that rare classes occur more often in an epoch than in the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convnextv2.data.chance import uniform
+from convnextv2.data.randomness import uniform
 from convnextv2.data.source import Targets
 
 POWERS = {"natural": 1.0, "sqrt": 0.5, "balanced": 0.0}
@@ -22,7 +22,8 @@ def power_of(sampling: str | float) -> float:
 def class_shares(counts: NDArray[np.int64], power: float = 1.0) -> NDArray[np.float64]:
     """Return the share of each class if classes are drawn in proportion to n ** power.
 
-    Source: Kang et al. 2020, arXiv 1910.09217.
+    Source: Kang et al. 2020, "Decoupling Representation and Classifier for Long-Tailed
+    Recognition", arXiv 1910.09217.
 
     Args:
         counts: int64 (K,), the number n of images of each class.
@@ -41,17 +42,17 @@ def draw_epoch(targets: Targets, power: float, generator: torch.Generator) -> tu
     """Draw as many images as there are, with classes in proportion to n ** power.
 
     The number of draws of a class is its expected number, rounded up or down at random. Within a
-    class, no image is drawn again before all others were drawn, so that none is left out without
-    need. Independent draws would miss a third of the images of a class that keeps its share.
+    class, no image is drawn again before all others have been drawn. Independent draws would miss
+    about a third of the images of a class that keeps its share.
 
     Args:
         targets: int64 (N,), the class of each image.
         power: See `class_shares`.
-        generator: On the CPU; all choices are drawn from it.
+        generator: A generator on the CPU. All random choices are drawn from it.
 
     Returns:
-        The indices of the images, int64 (N,), in random order, and how often each was drawn before
-        in this epoch, int64 (N,).
+        The indices of the images, int64 (N,), in random order; and the number of times that each
+        was drawn before in this epoch, int64 (N,).
     """
     length = len(targets)
     counts = np.unique(targets, return_counts=True)[1]

@@ -1,4 +1,4 @@
-"""Keeps the index of a set of shards, and checks whether it still fits."""
+"""A cache of the indices of shards, with checks whether an index is still valid."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def kept_index(files: ShardFiles, label_field: str = "") -> Index:
-    """Return the index of a set of shards. It is made if there is none that fits.
+def cached_index(files: ShardFiles, label_field: str = "") -> Index:
+    """Return the index of shards. It is built if there is no valid one.
 
-    An index beside the shards, which `pack_data` writes, is used if it fits. Any other one is kept
-    in the user's cache.
+    An index beside the shards, which `pack_data` writes, is used if it is valid. All others are
+    stored in the user's cache folder.
 
     Args:
-        files: The shards; at least one.
+        files: The shards, at least one.
         label_field: See `TarSamples`.
 
     Raises:
@@ -41,9 +41,9 @@ def kept_index(files: ShardFiles, label_field: str = "") -> Index:
     """
     beside = None if label_field else index_beside(files.shards)
     on_server = is_remote(files.shards[0].name)
-    if beside and not on_server and (index := _fitting(beside, files.shards)):
+    if beside and not on_server and (index := _valid_index(beside, files.shards)):
         return index
-    # What lies on a server changes its stamp together with its content, and so gets another key.
+    # On a server, the stamp changes with the content, so it is a part of the key.
     names = "\0".join(
         [
             label_field,
@@ -55,17 +55,17 @@ def kept_index(files: ShardFiles, label_field: str = "") -> Index:
     )
     key = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:32]
     path = _cache() / f"{key}{ENDING}"
-    if index := _fitting(path, files.shards, stamped=not on_server):
+    if index := _valid_index(path, files.shards, stamped=not on_server):
         return index
-    with _one_at_a_time(path) as alone:  # the other ranks of this machine wait, and use it
-        if index := _fitting(path, files.shards, stamped=not on_server):
+    with _locked(path) as alone:  # other ranks of this machine wait, and then use the new index
+        if index := _valid_index(path, files.shards, stamped=not on_server):
             return index
         if alone:
             remove_remains(path)
         if beside and on_server and (content := files.beside(beside.name)):
             path.write_bytes(content)
-            # A server has times of its own, so the sizes must do.
-            if index := _fitting(path, files.shards, stamped=False):
+            # The modification times of the server differ, so only the sizes are compared.
+            if index := _valid_index(path, files.shards, stamped=False):
                 return index
         started = time.monotonic()
         write_index(path, files, label_field)
@@ -79,7 +79,7 @@ def kept_index(files: ShardFiles, label_field: str = "") -> Index:
 
 
 def index_beside(shards: Sequence[Shard]) -> Path | None:
-    """Return the place of an index beside shards that lie in one folder and begin alike."""
+    """Return the path of an index beside shards; None if they differ in folder or prefix."""
     folders = {os.path.dirname(shard.name) for shard in shards}
     stems = {os.path.basename(shard.name).rpartition("-")[0] for shard in shards}
     if len(folders) > 1 or len(stems) > 1 or stems == {""}:
@@ -87,22 +87,22 @@ def index_beside(shards: Sequence[Shard]) -> Path | None:
     return Path(folders.pop()) / f"{stems.pop()}{ENDING}"
 
 
-def _fitting(path: Path, shards: tuple[Shard, ...], *, stamped: bool = True) -> Index | None:
-    """Open an index if it is there and belongs to the shards as they are now.
+def _valid_index(path: Path, shards: tuple[Shard, ...], *, stamped: bool = True) -> Index | None:
+    """Open an index; return None if it does not exist or does not match the shards.
 
     Args:
         path: The index.
         shards: The shards.
-        stamped: Whether the stamps must be equal too, and not the sizes only.
+        stamped: Whether the stamps must be equal too, not only the sizes.
     """
     try:
         index = open_index(path)
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+    except (OSError, ValueError, KeyError, TypeError):  # it does not exist, or it is damaged
         return None
     if len(index.shards) != len(shards):
         return None
     for kept, now in zip(index.shards, shards, strict=True):
-        # Names are not compared as they are: a set may be moved, and be named by another path.
+        # Only the last parts of the names are compared, because shards may have been moved.
         same_name = os.path.basename(kept.name) == os.path.basename(now.name)
         if not same_name or kept.size != now.size or (stamped and kept.stamp != now.stamp):
             return None
@@ -117,13 +117,15 @@ def _cache() -> Path:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[bool]:
-    """Let one process of this machine at a time run the block; yield whether it holds the lock."""
+def _locked(path: Path) -> Iterator[bool]:
+    """Run the block under a lock of this machine. Yields whether the lock is held."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
         alone = False
         if fcntl is not None:
-            with suppress(OSError):  # a file system without locks: each process makes its own
+            with suppress(
+                OSError
+            ):  # the file system has no locks, so each process builds its own index
                 fcntl.lockf(lock, fcntl.LOCK_EX)
                 alone = True
         yield alone

@@ -1,4 +1,4 @@
-"""Memory that worker processes share with the main process."""
+"""Stacks tensors in memory that a worker process shares with the main process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convnextv2.errors import StorageError
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors, in a worker process in memory that the main process sees.
+    """Stack tensors. In a worker process, the result lies in shared memory.
 
     Args:
         tensors: Tensors of one shape and dtype; at least one.
@@ -25,8 +25,8 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     """
     if get_worker_info() is None:
         return torch.stack(list(tensors))
-    # torch would see to the sharing in a thread, where it has nobody to tell that there is no
-    # memory left, and the main process would wait for ever.
+    # Otherwise torch would move the batch to shared memory in a thread. If no memory is left, the
+    # error would be lost in that thread, and the main process would wait for ever.
     batch = torch.empty(len(tensors), *tensors[0].shape, dtype=tensors[0].dtype)
     try:
         batch.share_memory_()

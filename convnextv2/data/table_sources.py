@@ -26,11 +26,11 @@ class TableOptions:
 
     Attributes:
         columns: Role (path, label or split) -> column.
-        images_dir: The folder that paths start from; empty for the table's own.
-        suffix: An ending to add to names without one.
-        splits: The split of each kind as the user named it; usual names are looked for else.
+        images_dir: The folder that relative paths start from; empty for the folder of the table.
+        suffix: The ending to add to names without one.
+        splits: The name of each kind of split that the user gave. Otherwise usual names are used.
         labels: How many labels an image has.
-        separator: What separates the names in a column of labels; empty to find it.
+        separator: The separator of several names in one label; empty to detect it.
     """
 
     columns: Mapping[str, str]
@@ -47,7 +47,7 @@ class TableOptions:
         labelled: bool,
         wanted: Callable[[Mapping[str, int]], Collection[str]] | None = None,
     ) -> Table:
-        """Read a table in this way; see `read_table`."""
+        """Read a table with these options; see `read_table`."""
         return read_table(
             path,
             columns=self.columns,
@@ -61,14 +61,14 @@ class TableOptions:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Images of a table, by their use.
+class TableSplits:
+    """The images of a table, by split.
 
     Attributes:
-        images: Those of each kind that was asked for and is there; under "train" all of them
-            if the table has no column of splits.
-        has_splits: The table has such a column.
-        unused: Words of that column, and their rows, that are none of the kinds asked for.
+        images: The images of each requested kind of split that the table has. If the table has no
+            column of splits, "train" has all images.
+        has_splits: Whether the table has a column of splits.
+        unused: Each word in that column that means no requested split -> its number of rows.
     """
 
     images: Mapping[Kind, Source]
@@ -83,19 +83,19 @@ def listed_images(
     *,
     labelled: bool = True,
     class_names: Sequence[str] = (),
-) -> Listed:
+) -> TableSplits:
     """Read the images that a table lists.
 
     Args:
         path: The table.
         options: How to read it.
-        kinds: Which splits are wanted. The first must be there if there are splits.
+        kinds: The requested kinds of splits. If there are splits, the first kind must exist.
         labelled: Whether labels are needed.
-        class_names: The classes in the order of their numbers; empty for those of the first
+        class_names: The classes in the order of their indices; empty for those of the first
             kind, sorted as text.
 
     Returns:
-        The images. The notes stand at the first kind.
+        The images. The first kind has the notes.
 
     Raises:
         DataError: The table cannot be used, has no row of the first split, or a class that is not
@@ -123,7 +123,7 @@ def listed_images(
 
     table = options.read(path, labelled=labelled, wanted=wanted)
     if table.splits is None:
-        return Listed({"train": _source(path, table, class_names, labelled)}, False, {})
+        return TableSplits({"train": _source(path, table, class_names, labelled)}, False, {})
     images: dict[Kind, Source] = {}
     notes = (*table.notes, _announce(path, words, unused))
     for kind in kinds:
@@ -134,7 +134,7 @@ def listed_images(
             images[kind] = Source(
                 source.names, source.targets, source.class_names, notes=() if images else notes
             )
-    return Listed(images, True, unused)
+    return TableSplits(images, True, unused)
 
 
 def _words_of(kind: Kind, counts: Mapping[str, int], given: str | None) -> list[str]:
@@ -182,18 +182,18 @@ def _source(path: Path, table: Table, class_names: Sequence[str], labelled: bool
 def _multi_label_source(
     path: Path, table: Table, sets: LabelSets, class_names: Sequence[str]
 ) -> Source:
-    """Make a source whose targets are one column for each class, of the values of `LabelSets`."""
+    """Build a source with int8 targets (N, K), whose values are those of `LabelSets`."""
     occurring = sets.occurring()
     classes = list(class_names) or (list(sets.classes) if sets.are_columns else occurring)
     known = {class_name_of(name) for name in classes}
     if unknown := [name for name in occurring if name not in known]:
-        told = []
+        hints = []
         for name in unknown[:_MAX_NAMED]:
             near = get_close_matches(name, classes, n=1)
-            told.append(f"{name!r} (is {near[0]!r} meant?)" if near else repr(name))
+            hints.append(f"{name!r} (is {near[0]!r} meant?)" if near else repr(name))
         more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
         raise DataError(
-            f"{path}: the labels {', '.join(told)}{more} are not among the {len(classes)} trained "
+            f"{path}: the labels {', '.join(hints)}{more} are not among the {len(classes)} trained "
             f"classes ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}). Correct "
             "them, or leave their images out."
         )

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from convnextv2.data.chance import stream
-from convnextv2.data.draws import class_shares, draw_epoch
+from convnextv2.data.class_sampling import class_shares, draw_epoch
 from convnextv2.data.loader import build_sampler
+from convnextv2.data.randomness import generator_for
 from convnextv2.data.sampler import EpochSampler
 from convnextv2.distributed import Place
 from convnextv2.errors import RecipeError
@@ -44,7 +44,7 @@ def test_an_epoch_keeps_its_length_and_its_classes_have_their_shares(power):
     expected = 500 * weights / weights.sum()
     drawn = np.zeros(4)
     for epoch in range(200):
-        order, before = draw_epoch(TARGETS, power, stream(7, "order", epoch))
+        order, before = draw_epoch(TARGETS, power, generator_for(7, "order", epoch))
         assert len(order) == len(before) == 500
         counts = np.bincount(TARGETS[order.numpy()], minlength=4)
         assert np.all(np.abs(counts - expected) < 1)  # rounded up or down
@@ -53,7 +53,7 @@ def test_an_epoch_keeps_its_length_and_its_classes_have_their_shares(power):
 
 
 def test_no_image_comes_again_before_all_others_of_its_class():
-    order, before = draw_epoch(TARGETS, 0.0, stream(1))
+    order, before = draw_epoch(TARGETS, 0.0, generator_for(1))
     for k, count in enumerate(COUNTS):
         of_class = np.bincount(order.numpy(), minlength=500)[TARGETS == k]
         assert of_class.max() - of_class.min() <= 1, count
@@ -87,7 +87,7 @@ def test_repeated_augmentation_numbers_its_copies_on():
 
 def test_natural_sampling_is_the_permutation_that_it_was():
     sampler = EpochSampler(9, 3, seed=5)
-    order = torch.randperm(9, generator=stream(5, "order", 0)).tolist()
+    order = torch.randperm(9, generator=generator_for(5, "order", 0)).tolist()
     assert [position.index for batch in sampler for position in batch] == order
     assert {position.copy for batch in sampler for position in batch} == {0}
 

@@ -1,7 +1,7 @@
-"""Chance: where all randomness of the data comes from.
+"""Random generators that depend on a key alone, and the draws that are made from them.
 
-A random choice is a function of its key, such as (seed, "image", epoch, index, copy). It never
-depends on the number of workers or on what ran before. Generators are PyTorch's, on the CPU.
+A key is a tuple such as (seed, "image", epoch, index, copy). A random choice therefore depends
+neither on the number of workers nor on what was drawn before. All generators are on the CPU.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import numpy as np
 import torch
 
 
-def stream(*key: int | str) -> torch.Generator:
-    """Return a CPU generator that depends on the key alone, on every machine and in any process."""
-    # Python salts hash() in each process.
+def generator_for(*key: int | str) -> torch.Generator:
+    """Return a generator whose seed is a hash of the key, the same on every machine.
+
+    Args:
+        key: Numbers and words, such as seed, "image", epoch, index and copy.
+    """
+    # hash() is no use here: Python salts it in each process.
     digest = hashlib.blake2b(
         repr(tuple(part if isinstance(part, str) else int(part) for part in key)).encode(),
         digest_size=8,
@@ -39,18 +43,21 @@ def normal(generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> f
 
 
 def integer(generator: torch.Generator, low: int, high: int) -> int:
-    """Draw a whole number from [low, high), which excludes high."""
+    """Draw an integer from [low, high)."""
     return int(torch.randint(low, high, (), generator=generator))
 
 
 def happens(generator: torch.Generator, probability: float) -> bool:
-    """Return True with this probability. One draw is made whatever the probability is."""
+    """Return True with this probability. It takes one draw, even for probabilities 0 and 1."""
     return uniform(generator) < probability
 
 
 def dirichlet(generator: torch.Generator, *alphas: float) -> list[float]:
-    """Draw shares that sum to 1. With two equal alphas, the first one is Beta(alpha, alpha)."""
-    # torch draws from Beta and Dirichlet by its global generator only.
+    """Draw from the Dirichlet distribution: one share for each alpha, with the sum 1.
+
+    With two equal alphas, the first share has the distribution Beta(alpha, alpha).
+    """
+    # torch draws from Beta and Dirichlet with its global generator only.
     return [
         float(share)
         for share in np.random.default_rng(integer(generator, 0, 2**63 - 1)).dirichlet(alphas)

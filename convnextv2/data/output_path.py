@@ -1,4 +1,4 @@
-"""Checks that what a verb writes does not become a part of the data that a model learns from."""
+"""Checks that the output of a verb does not lie among the images that a model learns from."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 
 
-def check_apart(path: str | Path, *recipes: Recipe | None, option: str = "out") -> None:
-    """Check that what is written lies outside of the data of recipes.
+def check_outside_data(path: str | Path, *recipes: Recipe | None, option: str = "out") -> None:
+    """Check that an output path lies outside the data of recipes.
 
-    A folder beside folders of classes would be a class itself, and pictures in it would be images.
-    Beside train/ and val/ it is left alone, and so it is beside the images/ and masks/ or
-    annotations/ of segmentors and detectors.
+    A new folder beside the folders of the classes would be read as a class, and pictures in it as
+    images of that class. A new folder beside train/ and val/ is allowed, since it is not read; so
+    is one beside the images/ and masks/ or annotations/ of segmentors and detectors.
 
     Args:
         path: The file or folder to write.
-        recipes: They name the data. None stands for no data.
+        recipes: The recipes whose data are checked. None is skipped.
         option: The option that names the path.
 
     Raises:
-        RecipeError: The path lies where it would be read.
+        RecipeError: The path lies where images are read.
     """
     place = Path(path).resolve()
     for recipe in recipes:

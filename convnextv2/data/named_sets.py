@@ -1,4 +1,4 @@
-"""Named sets, held in memory: the bundled images, Fashion-MNIST, MNIST, CIFAR."""
+"""Small data sets that are held in memory: the bundled images, Fashion-MNIST, MNIST and CIFAR."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Part(NamedTuple):
-    """The training or validation part of a set.
+    """The training or the validation images of a data set.
 
     Attributes:
         pixels: uint8 (N, H, W) or (N, H, W, 3).
-        targets: int64 (N,).
+        targets: int64 (N,), the class of each image.
+        class_names: The names of the classes.
     """
 
     pixels: NDArray[np.uint8]
@@ -32,10 +33,10 @@ class Part(NamedTuple):
 
 
 def load_named(recipe: Recipe) -> tuple[Part, Part]:
-    """Load the training and the validation part of the recipe's named set.
+    """Load the training and the validation images of the recipe's `dataset`.
 
     Raises:
-        DataError: The set is not here and may not be downloaded.
+        DataError: The data set is missing and may not be downloaded, or it is damaged.
     """
     if recipe.dataset == "bundled":
         return _bundled()
@@ -70,7 +71,7 @@ def _bundled() -> tuple[Part, Part]:
 
 
 def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
-    """Debian's package dataset-fashion-mnist if it is installed, else torchvision's copy."""
+    """Load Debian's package dataset-fashion-mnist if it is installed, else torchvision's copy."""
     if not DEBIAN_FASHION_MNIST.is_dir():
         return _torchvision(recipe)
 
@@ -91,9 +92,10 @@ def _fashion_mnist(recipe: Recipe) -> tuple[Part, Part]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read a gzipped file of the MNIST format.
+    """Read a gzipped file in the IDX format of MNIST, with values of uint8.
 
-    It has two zero bytes, the type, the number of axes, sizes as big-endian uint32, and values.
+    The file has two zero bytes, the type, the number of axes, the size of each axis as a big-endian
+    uint32, and the values.
     """
     with gzip.open(path) as file:
         data = file.read()
@@ -116,7 +118,7 @@ def _torchvision(recipe: Recipe) -> tuple[Part, Part]:
         sets = [
             kind(root, train=train, download=recipe.dataset_download) for train in (True, False)
         ]
-    except Exception as error:  # files that were cut raise whatever their reader stumbles over
+    except Exception as error:  # a truncated file raises errors of many types
         why = _why_not(error, root, downloads=recipe.dataset_download)
         raise DataError(f"dataset = {recipe.dataset}: {why}") from None
     training, validation = (
@@ -138,7 +140,7 @@ def _default_root() -> str:
 
 
 def _why_not(error: Exception, root: str, *, downloads: bool) -> str:
-    """Say what is wrong with a set that torchvision could not open, with the remedy."""
+    """Explain why torchvision could not open a data set, and name the remedy."""
     if isinstance(error, RuntimeError) and "not found" in str(error):
         return f"not found in {root}. Set dataset_download: True, or data_dir to where it is."
     if isinstance(error, OSError) and downloads:
@@ -152,13 +154,14 @@ def _why_not(error: Exception, root: str, *, downloads: bool) -> str:
 
 
 def default_class_names(num_classes: int) -> list[str]:
-    """Make names for a head that has none.
+    """Return names for the classes of a head without class names.
 
     Args:
-        num_classes: Rows of the head.
+        num_classes: The number of rows of the head.
 
     Returns:
-        The names of ImageNet-1K for 1,000 classes, as published weights have them; else numbers.
+        The names of the ImageNet-1K classes if there are 1,000, as in published weights; otherwise
+        the numbers from 0.
     """
     if num_classes == imagenet.CLASSES:
         return list(imagenet.categories())

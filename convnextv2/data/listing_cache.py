@@ -1,8 +1,8 @@
-"""Listings of large folders, kept so that another rank or a resumed run need not list them again.
+"""A cache of the listings of large folders, for other ranks and for resumed runs.
 
-A listing of ten million files takes minutes, most of all on a server. It fits as long as no folder
-of it has another time of change: a file that comes, goes or is renamed changes that of its folder.
-What a file contains does not matter for a listing.
+To list ten million files takes minutes, especially on a server. A cached listing is valid while the
+modification times of all its folders stay the same, because a file that is added, removed or
+renamed changes that of its folder. Changes of the content of a file do not matter for a listing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from convnextv2.data.path_list import PathList
 from convnextv2.data.source import Source
 from convnextv2.kernels.folders import cache_folders
 
-WORTH_KEEPING = 200_000
-"""Images from which on a listing is kept; fewer are listed in about a second."""
+MIN_IMAGES = 200_000
+"""The smallest number of images whose listing is cached. Fewer are listed in about a second."""
 
 _FORM = 1
 _SETTLED_NS = 2 * 10**9
-"""A folder that changed so lately may change again without another time of change."""
+"""A folder that changed this recently may change again without a new modification time."""
 _NOTE = "the listing of {} is used, since none of its folders has changed."
 _TYPES = {
     "codes": "int32",
@@ -36,8 +36,8 @@ _TYPES = {
 }
 
 
-class KeptListing:
-    """The listing of one folder in the user's cache."""
+class ListingCache:
+    """The listing of one folder in the user's cache folder."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class KeptListing:
         left_alone: Collection[str] = (),
         class_names: Sequence[str] | None = None,
     ) -> None:
-        """Look for nothing yet.
+        """Compute the name of the cache file.
 
         Args:
             root: The folder.
-            kind: How it is listed, such as "classes".
-            left_alone: Names of folders in it that are not listed.
-            class_names: The classes that were given.
+            kind: How it is listed: "classes" or "images".
+            left_alone: The names of folders in it that are not listed.
+            class_names: The given names of the classes; None if none are given.
         """
         key = [_FORM, str(root), os.path.abspath(root), kind, sorted(left_alone), class_names]
         content = json.dumps(key, default=list).encode(errors="surrogateescape")
@@ -60,7 +60,7 @@ class KeptListing:
         self._name = f"{hashlib.sha256(content).hexdigest()[:32]}.listing"
 
     def open(self) -> Source | None:
-        """Return the listing, mapped into memory; None if there is none that fits."""
+        """Return the cached listing, memory-mapped; None if there is no valid one."""
         place = _cache()
         if place is None:
             return None
@@ -75,21 +75,21 @@ class KeptListing:
                 tuple(header["class_names"]),
                 notes=(*header["notes"], f"{self._root}: {_NOTE.format(header['made'])}"),
             )
-        except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        except (OSError, ValueError, KeyError, TypeError):  # it does not exist, or it is damaged
             return None
 
-    def keep(self, source: Source, walk: Walk) -> None:
-        """Keep a listing, if it is worth that and nothing is left open.
+    def store(self, source: Source, walk: Walk) -> None:
+        """Store a listing, if it is large and later changes of it can be noticed.
 
-        What links lead to may change without a folder of the listing, so with links nothing is
-        kept. Neither is it if a folder changed just now, if all folders have one time of change, as
-        some servers give them whatever happens, or if there is no place.
+        Nothing is stored if there are links, because their targets may change without any folder of
+        the listing; if a folder was changed just now; if all folders have the same modification
+        time, which some servers never change; or if there is no writable cache folder.
 
         Args:
             source: The listing.
-            walk: What listed it.
+            walk: The walk that made the listing.
         """
-        place = _cache() if len(source) >= WORTH_KEEPING and not walk.has_links else None
+        place = _cache() if len(source) >= MIN_IMAGES and not walk.has_links else None
         if place is None or not isinstance(source.names, PathList):
             return
         visited = {str(self._root): os.stat(self._root).st_mtime_ns} | walk.visited
@@ -116,7 +116,7 @@ class KeptListing:
                         "notes": source.notes,
                     }
                 )
-        except OSError:  # a full disk: it is listed again next time
+        except OSError:  # the disk is full: the folder is listed again next time
             return
 
 
@@ -128,7 +128,7 @@ def _are_unchanged(visited: dict[str, int]) -> bool:
 
 
 def _cache() -> Path | None:
-    """Return the folder of listings in the user's cache; None if it cannot be written."""
+    """Return the folder of listings in the user's cache folder; None if it is not writable."""
     for folder in cache_folders(lambda line: None):
         if os.access(folder, os.W_OK):
             return folder / "listings"
