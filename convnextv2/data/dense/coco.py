@@ -36,10 +36,37 @@ def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
     defects = Defects()
     numbers, class_names, notes = _classes(content, path)
     finder = ImageFinder(folders, defects)
+    images, by_path, missing = _images(content["images"], finder, defects, path)
+    listed, total = content["images"], len(content["annotations"])
+    for record in content["annotations"]:
+        _add(record, images, missing, numbers, defects)
+    lost = defects.counts.get(Defect.MISSING_IMAGE, 0) + defects.counts.get(Defect.UNKNOWN_CLASS, 0)
+    if total and lost == total:
+        record = content["annotations"][0]
+        raise DataError(
+            f"{path}: none of its {total:,} annotations fits its {len(listed):,} images and "
+            f"{len(numbers)} categories (the first has image_id {plain(record.get('image_id'))} "
+            f"and category_id {plain(record.get('category_id'))}). Are they of another data set?"
+        )
+    return RawAnnotations(
+        list(by_path.values()), class_names, total, str(path), defects, tuple(notes)
+    )
+
+
+def _images(
+    listed: Sequence[Any], finder: ImageFinder, defects: Defects, path: Path
+) -> tuple[dict[Any, RawImage], dict[str, RawImage], set[Any]]:
+    """Find the files of the listed images.
+
+    Returns:
+        The images by id, the images by path, and the ids of images whose file is missing.
+
+    Raises:
+        DataError: Two images have the same id, or no image can be used.
+    """
     images: dict[Any, RawImage] = {}
     by_path: dict[str, RawImage] = {}
     missing: set[Any] = set()
-    listed = content["images"]
     for record in listed:
         name = _name_of(record)
         if not name or "id" not in record:
@@ -71,20 +98,7 @@ def read_coco(path: Path, folders: Sequence[Path]) -> RawAnnotations:
             f"{plain(lost_names[0])}. Looked in {_folders(finder)}. Name the folder with "
             "images_dir."
         )
-    total = len(content["annotations"])
-    for record in content["annotations"]:
-        _add(record, images, missing, numbers, defects)
-    lost = defects.counts.get(Defect.MISSING_IMAGE, 0) + defects.counts.get(Defect.UNKNOWN_CLASS, 0)
-    if total and lost == total:
-        record = content["annotations"][0]
-        raise DataError(
-            f"{path}: none of its {total:,} annotations fits its {len(listed):,} images and "
-            f"{len(numbers)} categories (the first has image_id {plain(record.get('image_id'))} "
-            f"and category_id {plain(record.get('category_id'))}). Are they of another data set?"
-        )
-    return RawAnnotations(
-        list(by_path.values()), class_names, total, str(path), defects, tuple(notes)
-    )
+    return images, by_path, missing
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -263,13 +263,7 @@ def _classes(
     values = sorted(set().union(*(scan.pixels for scan in scans)))
     notes: list[str] = []
     asked = recipe.ignore_values
-    is_binary = (
-        values == [0, 255]
-        and asked is None
-        and not recipe.reduce_zero_label
-        and (table is None or (len(table.names) == 2 and not table.has_ids))
-    )
-    if is_binary and not coloured:
+    if values == [0, 255] and not coloured and _may_be_binary(table, recipe):
         names = table.names if table else ("background", "foreground")
         names = tuple(trained) if len(trained) == 2 and not table else names
         notes.append(
@@ -303,6 +297,15 @@ def _classes(
             "apart. Look at classes, ignore_values and reduce_zero_label."
         )
     return table, ignored, notes
+
+
+def _may_be_binary(table: ClassTable | None, recipe: Recipe) -> bool:
+    """Return whether 255 may be a class, because nothing states that it is ignored."""
+    return (
+        recipe.ignore_values is None
+        and not recipe.reduce_zero_label
+        and (table is None or (len(table.names) == 2 and not table.has_ids))
+    )
 
 
 def _from_values(values: Sequence[int], ignored: Sequence[int]) -> ClassTable:

@@ -1,4 +1,4 @@
-"""Tables of images: CSV, TSV, JSON and lists, as Excel, Kaggle and pandas write them."""
+"""Reads tables of images: CSV, TSV, JSON and lists, as Excel, Kaggle and pandas write them."""
 
 from convnextv2.data.manifest.label_sets import LabelKind, LabelSets
 from convnextv2.data.manifest.packed import Words, count_words, quoted

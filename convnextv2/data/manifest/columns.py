@@ -1,4 +1,4 @@
-"""Which column holds the paths, which the labels, which the split."""
+"""Finds the columns of a table with the paths, the labels and the splits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convnextv2.data.manifest.sheet import Sheet
 from convnextv2.data.split_names import Kind
 from convnextv2.errors import DataError
 
-# Names in any letter case and without "_", "-" and blanks. A column of an earlier group wins.
+# Names in lower case and without "_", "-" and blanks. A column of an earlier group wins.
 _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "path": (
         ("path",),
@@ -52,7 +52,7 @@ _FLAGS: dict[str, Kind] = {
     "istest": "test",
 }
 _LATER = frozenset((".heic", ".heif"))
-"""Endings of images that are not read: a name that has one is complete all the same."""
+"""Endings of images that are not read. A name with one of them needs no further ending."""
 _GROUPS = {
     role: {name: rank for rank, names in enumerate(groups) for name in names}
     for role, groups in _NAMES.items()
@@ -61,17 +61,17 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table by what they mean.
+    """The roles of the columns of a table.
 
     Attributes:
-        has_header: Whether the first line names the columns.
-        names: Name of each column; "1", "2", ... without a header.
-        path: Index of the column with the paths.
-        label: Index of the column with the labels, or indices of one column for each class.
-        split: Index of the column with the splits.
-        flag: The split that a true value in the column `split` stands for; None if it has words.
-        is_weak: The column is a split only if its words are names of splits.
-        notes: What was guessed, and which columns are not used.
+        has_header: Whether the first line has the names of the columns.
+        names: The name of each column; "1", "2", ... without a header.
+        path: The index of the column with the paths.
+        label: The index of the column with the labels, or the indices of one column for each class.
+        split: The index of the column with the splits; None without one.
+        flag: The split that a true value in that column means; None if it has words.
+        is_weak: Whether that column is used only if its words are names of splits.
+        notes: Messages about guesses and unused columns.
     """
 
     has_header: bool
@@ -85,19 +85,19 @@ class Columns:
 
 
 def is_image_name(text: str) -> bool:
-    """Return whether a text ends as the name of an image does."""
+    """Return whether a text has the ending of an image."""
     return os.path.splitext(text)[1].lower() in SUFFIXES | _LATER
 
 
 def rate(fields: Sequence[str], wanted: Mapping[str, str]) -> int:
-    """Count the fields of a first line that mean something.
+    """Count the fields of a first line that are recognised.
 
     Args:
         fields: The fields.
-        wanted: Role -> name of its column, as the user gave it.
+        wanted: Role -> the user's name of its column.
 
     Returns:
-        How many are the names of columns, or of images.
+        The number of fields that are known names of columns or names of images.
     """
     known = {_plain(name) for name in wanted.values()}
     return sum(
@@ -111,13 +111,13 @@ def rate(fields: Sequence[str], wanted: Mapping[str, str]) -> int:
 def choose_columns(
     path: Path, sheet: Sheet, wanted: Mapping[str, str], *, labelled: bool, exists: bool
 ) -> Columns:
-    """Find out what the columns mean.
+    """Determine the roles of the columns.
 
     Args:
-        path: The table, for messages.
+        path: The table, for error messages.
         sheet: The opened table.
-        wanted: Role (path, label or split) -> name of its column, or its number from 1; "" for
-            a split that is not to be used.
+        wanted: Role (path, label or split) -> the user's name of its column, or its number from 1;
+            "" if the table has no column of splits.
         labelled: Whether labels are needed.
         exists: Whether a field of the first line is an existing file.
 
@@ -125,7 +125,7 @@ def choose_columns(
         The columns.
 
     Raises:
-        DataError: A column is missing, or several could be meant.
+        DataError: A column is missing, or several columns are possible.
     """
     fields = tuple(field.strip() for field in sheet.first)
     several = _several_given(path, fields, wanted.get("label", ""))
@@ -156,7 +156,7 @@ def choose_columns(
 
 
 def _several_given(path: Path, fields: Sequence[str], name: str) -> tuple[int, ...]:
-    """Return the columns that the user named with | between them, one for each class."""
+    """Return the columns of the classes, which the user named with "|" between them."""
     if "|" not in name or name.strip() in fields:
         return ()
     return tuple(_given(path, fields, "label", part) for part in name.split("|"))
@@ -167,7 +167,7 @@ def _plain(name: str) -> str:
 
 
 def _given(path: Path, fields: Sequence[str], role: str, name: str) -> int:
-    """Index of a column that the user named."""
+    """Return the index of a column that the user named."""
     name = name.strip()
     if name in fields:
         return fields.index(name)
@@ -180,14 +180,14 @@ def _given(path: Path, fields: Sequence[str], role: str, name: str) -> int:
 
 
 def _candidates(fields: Sequence[str], role: str, chosen: Mapping[str, int]) -> list[int]:
-    """Indices of the columns of the best group that has any; more than one is ambiguous."""
+    """Return the columns with a name of the best group; more than one column is ambiguous."""
     ranks = {
         i: _GROUPS[role][_plain(field)]
         for i, field in enumerate(fields)
         if _plain(field) in _GROUPS[role] and i not in chosen.values()
     }
     if role == "path" and len(ranks) > 1:
-        # Beside "id", a name is that of something else.
+        # Beside another column such as "id", "name" is usually not a path.
         ranks = {i: rank for i, rank in ranks.items() if _plain(fields[i]) != "name"}
     best = min(ranks.values(), default=0)
     return [i for i, rank in ranks.items() if rank == best]
@@ -196,7 +196,7 @@ def _candidates(fields: Sequence[str], role: str, chosen: Mapping[str, int]) -> 
 def _fill_by_exclusion(
     fields: Sequence[str], chosen: dict[str, int], wanted: Mapping[str, str], labelled: bool
 ) -> None:
-    """Give the last column the last role, if one column and one role are left."""
+    """Assign the remaining column to the remaining role, if there is one of each."""
     rest = [i for i in _named(fields) if i not in chosen.values()]
     open_roles = [role for role in ("path", "label") if role not in chosen and role not in wanted]
     if not labelled and "path" in chosen:
@@ -206,7 +206,7 @@ def _fill_by_exclusion(
 
 
 def _named(fields: Sequence[str]) -> list[int]:
-    """Columns with a name; pandas writes its index without one."""
+    """Return the columns that have a name. pandas writes its index without one."""
     return [i for i, field in enumerate(fields) if field and not re.match(r"Unnamed: \d+$", field)]
 
 
@@ -248,14 +248,14 @@ def _named_columns(
         split,
         flag=flag,
         is_weak=is_weak,
-        notes=_say(path, sheet, fields, used, rest),
+        notes=_column_notes(path, sheet, fields, used, rest),
     )
 
 
-def _say(
+def _column_notes(
     path: Path, sheet: Sheet, fields: Sequence[str], used: Mapping[str, int], rest: Sequence[int]
 ) -> tuple[str, ...]:
-    """Write one note on names that are not the roles' own, and on columns that are not read."""
+    """Return a note on columns whose names differ from their roles, and on unused columns."""
     parts = []
     other = {role: i for role, i in used.items() if _plain(fields[i]) != role}
     for number, (role, i) in enumerate(other.items()):
@@ -272,7 +272,7 @@ def _say(
 def _without_header(
     path: Path, sheet: Sheet, fields: tuple[str, ...], chosen: dict[str, int], labelled: bool
 ) -> Columns:
-    """Columns of a table whose first line is a row already."""
+    """Determine the roles of the columns of a table without a header."""
     names = tuple(str(i + 1) for i in range(len(fields)))
     filled = [i for i, field in enumerate(fields) if field]
     if "path" not in chosen:
@@ -313,7 +313,7 @@ def _list(fields: Sequence[str]) -> str:
 
 
 def _remedy(fields: Sequence[str], chosen: Mapping[str, int], roles: Sequence[str]) -> str:
-    """Return the option that names the columns, with the real names if there are just as many."""
+    """Write the option that names the columns, with their names if the choice is clear."""
     rest = [fields[i] for i in _named(fields) if i not in chosen.values()]
     names = rest if len(rest) == len(roles) else ["COLUMN"] * len(roles)
     pairs = ",".join(f"{role}={name}" for role, name in zip(roles, names, strict=True))

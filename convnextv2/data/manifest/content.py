@@ -1,4 +1,4 @@
-"""The rows of a table in memory: paths, labels and splits as they stand there."""
+"""Reads the rows of a table: paths, labels and splits, as they are written."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ class Content:
     """The rows of a table.
 
     Attributes:
-        lines: int32 (N,), the number of each row's line.
-        unit: What these numbers count, "line" or "entry".
-        paths: The images as they are written, but with "/" between folders and the ending added.
-        labels: The labels as they are written, or None if they were not asked for. With one column
-            for each class, a row has one letter for each: "1", "0", "?" for an empty field, "-" for
-            -1.
-        classes: The names of these columns; empty if a single column holds the labels.
-        splits: Stripped, or None without such a column.
-        notes: What was adapted.
+        lines: int32 (N,), the number of the line of each row.
+        unit: The unit of these numbers, "line" or "entry".
+        paths: The paths of the images as written, but with "/" between folders and the ending.
+        labels: The labels as written; None if they are not needed. With one column for each class,
+            a row has one letter for each class: "1", "0", "?" for an empty field, or "-" for -1.
+        classes: The names of these columns; empty if a single column has the labels.
+        splits: The words in the column of splits; None without one.
+        notes: Messages about changes that were made.
     """
 
     lines: NDArray[np.int32]
@@ -53,7 +52,7 @@ class Content:
 
 
 class _Codes:
-    """Numbers texts in the order in which they first occur."""
+    """Collects a column of `Words`, with codes in the order of first occurrence."""
 
     def __init__(self) -> None:
         self.code: dict[str, int] = {}
@@ -69,31 +68,31 @@ class _Codes:
 
 @dataclass
 class Mistakes:
-    """Lines that have something wrong, by what it is."""
+    """The lines with mistakes, by kind of mistake."""
 
     unit: str
     lines: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, what: str, line: int) -> None:
-        """Note one line; `what` is as in `rows_with`."""
+        """Record a line with a mistake; see `rows_with` for `what`."""
         self.lines.setdefault(what, []).append(line)
 
     def raise_first(self, path: Path) -> None:
-        """Raise DataError for all lines of the first kind, if there are any."""
+        """Raise DataError for all lines of the first kind of mistake, if there is one."""
         for what, lines in self.lines.items():
             raise DataError(f"{path}: {rows_with(what, lines, self.unit)}")
 
 
 def rows_with(what: str, lines: Sequence[int], unit: str) -> str:
-    """Say which rows have something, as in "12 rows have no label, first in line 7".
+    """Write which rows have a property, as in "12 rows have no label, first in line 7".
 
     Args:
-        what: Ends the sentence "N rows ..."; "{have}" in it becomes "has" or "have".
-        lines: Numbers of their lines, ascending.
-        unit: "line", or what else the numbers count.
+        what: The end of the sentence "N rows ...". "{have}" in it becomes "has" or "have".
+        lines: The numbers of their lines, ascending.
+        unit: The unit of these numbers, "line" or "entry".
 
     Returns:
-        The sentence; what follows a full stop in `what` comes after the line.
+        The sentence. Further sentences in `what` come after the number of the line.
     """
     count = len(lines)
     claim, dot, remedy = what.partition(". ")
@@ -114,19 +113,19 @@ def read_content(
     """Read all rows.
 
     Args:
-        path: The table, for messages.
-        rows: Its rows; each is looked at once.
-        columns: What the columns mean.
-        base: Folder that paths start from.
-        suffix: Ending for names that have none of an image, such as ".jpg", or "".
-        unit: What the numbers of rows count.
+        path: The table, for error messages.
+        rows: The rows, which are iterated once.
+        columns: The roles of the columns.
+        base: The folder that relative paths start from.
+        suffix: The ending for names without that of an image, such as ".jpg"; "" for none.
+        unit: The unit of the numbers of the rows.
 
     Returns:
         The rows that are not empty.
 
     Raises:
-        DataError: Rows have no path or more fields than there are columns, or the columns that
-            should be classes are not.
+        DataError: A row has no path or too many fields, or a column of a class has another value
+            than 0 and 1.
     """
     lines, names = array("i"), NameStore()
     folders, labels, splits = _Codes(), _Codes(), _Codes()
@@ -177,7 +176,7 @@ _TOO_MANY = (
 
 
 class _Spelling:
-    """Writes paths with "/" between folders, and with an ending.
+    """Rewrites paths with "/" between folders and with an ending.
 
     Attributes:
         replaces: Whether backslashes are replaced; None until a path has one.
@@ -190,7 +189,7 @@ class _Spelling:
 
     def __call__(self, text: str) -> str:
         if "\\" in text:
-            if self.replaces is None:  # one look is enough: no table mixes both meanings
+            if self.replaces is None:  # one check is enough: no table mixes both meanings
                 self.replaces = not os.path.lexists(self._base / text)
             if self.replaces:
                 text = text.replace("\\", "/")
@@ -200,7 +199,7 @@ class _Spelling:
 
 
 class _OneHot:
-    """Reads rows that have one column of 0 and 1 for each class."""
+    """Reads the labels of rows that have one column of 0 and 1 for each class."""
 
     def __init__(self, path: Path, columns: Columns, indices: Sequence[int]) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The files that the paths of a table mean, found by listing each folder once."""
+"""Finds the image files of a table by listing each folder once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,20 +21,20 @@ from convnextv2.errors import DataError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
-_MAX_PARTS = 32  # of a path that are tried without its first folders
-_MAX_FOLDERS = 1000  # that are searched for the first missing image, to name the remedy
+_MAX_PARTS = 32  # how many of the first folders of a path may be left out
+_MAX_FOLDERS = 1000  # how many folders are searched for the first missing image, for the remedy
 
 
 @dataclass(frozen=True)
 class Found:
-    """Images of a table.
+    """The images of a table.
 
     Attributes:
-        paths: The paths of files that exist.
-        rows: int64 (N,), the index of each one's row in the table's content, ascending.
-        notes: What was adapted or passed over.
-        repeats: Pairs of rows that show the same image in the same split: the one that is kept, and
-            one that is not.
+        paths: The paths of the image files, which exist.
+        rows: int64 (N,), the row of each image in the content of the table, ascending.
+        notes: Messages about changed and skipped rows.
+        repeats: Pairs of rows with the same image in the same split: the row that is kept, and one
+            that is not.
     """
 
     paths: PathList
@@ -44,8 +44,17 @@ class Found:
 
 
 @dataclass
-class _Tally:
-    """Findings that are told, or refused, after all folders were looked at."""
+class _Findings:
+    """What was found in all folders, for notes and errors.
+
+    Attributes:
+        missing: Rows whose image does not exist.
+        adapted: The number of images whose names differ from the table, by kind of difference.
+        examples: For each of these kinds, a name in the table and the name of the file.
+        repeats: See `Found.repeats`.
+        leaked: Pairs of rows with the same image in two splits.
+        contradictions: Pairs of rows with the same image and two labels.
+    """
 
     missing: list[int] = field(default_factory=list)
     adapted: Counter[str] = field(default_factory=Counter)
@@ -56,7 +65,7 @@ class _Tally:
 
 
 class _Listing:
-    """The files in one folder, by name and by what a name may have become elsewhere."""
+    """The files in one folder, by name and by similar names."""
 
     def __init__(self, folder: str) -> None:
         try:
@@ -68,14 +77,15 @@ class _Listing:
         self._stems: dict[str, list[str]] | None = None
 
     def match(self, name: str) -> tuple[str, str]:
-        """Find a file that has the name in another spelling.
+        """Find the file with a name, or with a similar name.
 
         Args:
-            name: The name as it stands in the table.
+            name: The name in the table.
 
         Returns:
-            The file's name, and what differs: nothing (""), its Unicode form, its letter case, or
-            its ending, which the table leaves out. Two empty texts if no single file fits.
+            The name of the file, and the difference: "" for none, "form" for the Unicode form,
+            "case" for letter case, or "ending" if the table has no ending. Both are "" if there is
+            not exactly one such file.
         """
         if name in self.names:
             return name, ""
@@ -101,27 +111,27 @@ class _Folders:
     """Finds the folders of a table on this machine.
 
     Attributes:
-        dropped: The first folders of paths that are left out, since the images are found without
-            them; "" for none.
-        adapted: Kinds of other spellings that occurred.
+        dropped: The first folders of paths, which are left out because they do not exist here; ""
+            for none.
+        adapted: For each kind of difference between names, a folder in the table and on disk.
     """
 
     def __init__(self, base: str) -> None:
         self.dropped = ""
         self.adapted: dict[str, tuple[str, str]] = {}
         self._base = base
-        self._tries = 20  # each may list a large folder, and all would fail alike
+        self._tries = 20  # limited, because each try may list a large folder
         self._children: dict[str, dict[str, list[str]]] = {}
 
     def find(self, text: str, sample: str) -> str | None:
         """Find one folder.
 
         Args:
-            text: The folder as it stands in the table, "" for that of the base.
-            sample: A name that the table has in it.
+            text: The folder in the table; "" for the base folder.
+            sample: The name of an image in this folder, from the table.
 
         Returns:
-            The folder as it can be opened, or None.
+            The path of the folder; None if it does not exist.
         """
         found = self._spelled(text)
         if found is None and self.dropped:
@@ -142,7 +152,7 @@ class _Folders:
         return None
 
     def _spelled(self, text: str) -> str | None:
-        """Return the folder, even if its Unicode form or letter case differs."""
+        """Return the path of a folder, whose Unicode form or letter case may differ."""
         if text.startswith("~"):
             text = os.path.expanduser(text)
         full = os.path.normpath(os.path.join(self._base, text))
@@ -163,7 +173,7 @@ class _Folders:
         return here
 
     def _deepest(self, full: str) -> Iterator[str]:
-        """Return the deepest folder that exists on a path, then the parts below it."""
+        """Yield the deepest existing folder of a path, and then the parts below it."""
         parts: list[str] = []
         while not os.path.isdir(full or "."):
             full, part = os.path.split(full)
@@ -178,15 +188,15 @@ def find_images(
     """Find the images of a table.
 
     Args:
-        path: The table, for messages.
-        content: Its rows.
-        used: bool (N,), the rows whose images are wanted. The others are only looked at for images
-            that stand in two splits.
-        labels: Labels of the rows that are used, in order; None if they do not matter.
-        base: Folder that paths start from.
+        path: The table, for error messages.
+        content: The rows of the table.
+        used: bool (N,), the rows whose images are needed. Other rows are only checked for images
+            that are in two splits.
+        labels: The labels of the used rows, in order; None if they do not matter.
+        base: The folder that relative paths start from.
 
     Returns:
-        The images that are wanted, each once in a split, in the order of the rows.
+        The images of the used rows, each once in a split, in the order of the rows.
 
     Raises:
         DataError: Images do not exist, or have two labels.
@@ -198,46 +208,19 @@ def find_images(
     split_of = content.splits.codes if content.splits else np.zeros(len(paths), np.int32)
     folders = _Folders(str(base))
     places, place_of = _places(paths, folders)
-    tally = _Tally()
+    findings = _Findings()
     store, order = NameStore(), []
     for place, rows in _by_place(place_of):
         if place < 0:
-            tally.missing += rows[used[rows]].tolist()
+            findings.missing += rows[used[rows]].tolist()
             continue
-        listing = _Listing(places[place])
         kept = []
-        seen: dict[str, int] = {}
-        again: dict[tuple[str, int], int] = {}
-        for row, is_used, label, split in _facts(rows, used, label_of, split_of):
-            name = paths.name(row)
-            if name not in listing.names:
-                found, how = listing.match(name)
-                if not found:
-                    if is_used:
-                        tally.missing.append(row)
-                    continue
-                if is_used:
-                    kind = f"{how}{os.path.splitext(found)[1]}" if how == "ending" else how
-                    tally.adapted[kind] += 1
-                    tally.examples.setdefault(kind, (name, found))
-                name = found
-            first = seen.setdefault(name, row)
-            if first != row:
-                other = int(label_of[first])
-                if is_used and other >= 0 and other != label:
-                    tally.contradictions.append((first, row))
-                kept_row = first if split == split_of[first] else again.get((name, split))
-                if kept_row is not None:
-                    if is_used:
-                        tally.repeats.append((kept_row, row))
-                    continue
-                again[name, split] = row
-                tally.leaked.append((first, row))
-            if is_used:
-                kept.append(row)
-                store.append(name)
+        facts = _facts(rows, used, label_of, split_of)
+        for row, name in _images_in(places[place], paths, facts, findings):
+            kept.append(row)
+            store.append(name)
         order.append(np.array(kept, np.int64))
-    _refuse(path, content, labels, label_of, tally, used, base)
+    _refuse(path, content, labels, label_of, findings, used, base)
     text, starts, lengths = store.finish()
     rows = np.concatenate([*order, np.empty(0, np.int64)])
     ranked = np.argsort(rows, kind="stable")
@@ -245,13 +228,62 @@ def find_images(
     return Found(
         PathList(places, place_of[rows], text, starts[ranked], lengths[ranked]),
         rows,
-        _say(path, content, tally, folders, joins=labels is None),
-        tally.repeats,
+        _notes(path, content, findings, folders, joins=labels is None),
+        findings.repeats,
     )
 
 
+def _images_in(
+    folder: str,
+    paths: PathList,
+    facts: Iterable[tuple[int, bool, int, int]],
+    findings: _Findings,
+) -> Iterator[tuple[int, str]]:
+    """Find the images of the rows in one folder.
+
+    Args:
+        folder: The folder.
+        paths: The paths in the table.
+        facts: The row, whether it is used, its label and its split; see `_facts`.
+        findings: Missing, repeated and contradictory images are added to it.
+
+    Yields:
+        Each used row that is kept, and the name of its file.
+    """
+    listing = _Listing(folder)
+    seen: dict[str, tuple[int, int, int]] = {}  # name -> first row, its label and its split
+    again: dict[tuple[str, int], int] = {}  # name and another split -> first row in that split
+    for row, is_used, label, split in facts:
+        written = paths.name(row)
+        name, difference = listing.match(written)
+        if not name:
+            if is_used:
+                findings.missing.append(row)
+            continue
+        if difference and is_used:
+            ending = os.path.splitext(name)[1] if difference == "ending" else ""
+            findings.adapted[difference + ending] += 1
+            findings.examples.setdefault(difference + ending, (written, name))
+        first, first_label, first_split = seen.setdefault(name, (row, label, split))
+        if first != row:
+            if is_used and first_label >= 0 and first_label != label:
+                findings.contradictions.append((first, row))
+            kept_row = first if split == first_split else again.get((name, split))
+            if kept_row is not None:
+                if is_used:
+                    findings.repeats.append((kept_row, row))
+                continue
+            again[name, split] = row
+            findings.leaked.append((first, row))
+        if is_used:
+            yield row, name
+
+
 def _places(paths: PathList, folders: _Folders) -> tuple[list[str], NDArray[np.int32]]:
-    """Return the distinct folders on this machine, and for each row the index of its own, or -1."""
+    """Return the distinct folders on this machine, and the index of the folder of each row.
+
+    The index is -1 if the folder does not exist.
+    """
     samples = np.full(len(paths.folders), -1, np.int64)
     samples[paths.codes[::-1]] = np.arange(len(paths))[::-1]  # the first row of each folder
     index: dict[str, int] = {}
@@ -263,7 +295,7 @@ def _places(paths: PathList, folders: _Folders) -> tuple[list[str], NDArray[np.i
 
 
 def _by_place(place_of: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Return the rows of each place, ascending."""
+    """Yield the index of each folder, and its rows, ascending."""
     order = np.argsort(place_of, kind="stable")
     ordered = place_of[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-2))
@@ -277,14 +309,17 @@ def _facts(
     labels: NDArray[np.int32],
     splits: NDArray[np.int32],
 ) -> Iterator[tuple[int, bool, int, int]]:
-    """Join each row to what holds for it, in Python's own numbers, which are faster to use."""
+    """Yield each row, whether it is used, its label and its split.
+
+    Arrays are converted to Python numbers in large pieces, which is faster than one at a time.
+    """
     for start in range(0, len(rows), 65_536):
         some = rows[start : start + 65_536]
         facts = (array[some].tolist() for array in (used, labels, splits))
         yield from zip(some.tolist(), *facts, strict=True)
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def _refuse(
@@ -292,15 +327,15 @@ def _refuse(
     content: Content,
     labels: Words | None,
     label_of: NDArray[np.int32],
-    tally: _Tally,
+    findings: _Findings,
     used: NDArray[np.bool_],
     base: Path,
 ) -> None:
-    if tally.missing:
-        raise DataError(_missing(path, content, sorted(tally.missing), int(used.sum()), base))
-    if tally.contradictions:
+    if findings.missing:
+        raise DataError(_missing(path, content, sorted(findings.missing), int(used.sum()), base))
+    if findings.contradictions:
         assert labels is not None
-        pairs = sorted(tally.contradictions)
+        pairs = sorted(findings.contradictions)
         first, second = pairs[0]
         count = len({first for first, _ in pairs})
         said = " and ".join(
@@ -316,7 +351,7 @@ def _refuse(
 
 
 def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base: Path) -> str:
-    """Write a line on images that do not exist: how many, the first three, where to look."""
+    """Write the error for missing images: their number, the first three, and a remedy."""
     written = content.paths
     lines = [f"{quoted(written[row])} ({content.unit} {content.lines[row]:,})" for row in rows[:3]]
     folder = written.folders[written.codes[rows[0]]]
@@ -330,7 +365,7 @@ def _missing(path: Path, content: Content, rows: Sequence[int], count: int, base
 
 
 def _remedy(text: str, base: Path) -> str:
-    """Name the option by which the first missing image would be found."""
+    """Write the remedy for the first missing image, such as the option that would find it."""
     if _DRIVE.match(text):
         return "Give the folder on this machine that holds the images: --images_dir FOLDER"
     folder, name = os.path.split(text)
@@ -355,7 +390,7 @@ def _remedy(text: str, base: Path) -> str:
 
 
 def _search(base: Path, text: str) -> Path | None:
-    """Find a folder below the base that a path starts from; folders near the base come first."""
+    """Find a folder below the base in which a path exists, breadth-first."""
     queue, looked = [str(base)], 0
     for folder in queue:
         looked += 1
@@ -368,11 +403,11 @@ def _search(base: Path, text: str) -> Path | None:
     return None
 
 
-# --- what is said ---------------------------------------------------------------------------------
+# --- notes ----------------------------------------------------------------------------------------
 
 
-def _say(
-    path: Path, content: Content, tally: _Tally, folders: _Folders, *, joins: bool
+def _notes(
+    path: Path, content: Content, findings: _Findings, folders: _Folders, *, joins: bool
 ) -> tuple[str, ...]:
     notes = []
     if folders.dropped:
@@ -382,8 +417,8 @@ def _say(
     for kind, (written, found) in folders.adapted.items():
         same = f"({written!r} is {found!r})" if kind == "case" else f"({quoted(found)})"
         notes.append(f"folders differ from those on disk in their {differs[kind]} only {same}.")
-    for kind, count in tally.adapted.items():
-        written, found = tally.examples[kind]
+    for kind, count in findings.adapted.items():
+        written, found = findings.examples[kind]
         images = f"{count:,} image" + ("s are" if count > 1 else " is")
         if kind.startswith("ending"):
             ending = kind.removeprefix("ending")
@@ -391,7 +426,7 @@ def _say(
         else:
             same = f"{written!r} is {found!r}" if kind == "case" else quoted(found)
             notes.append(f"{images} found in another {differs[kind]} ({same}).")
-    if count := len(tally.repeats):
+    if count := len(findings.repeats):
         if joins and content.labels is not None:
             one = "1 row repeats an image, and its labels are added."
             several = f"{count:,} rows repeat images, and their labels are added."
@@ -399,10 +434,10 @@ def _say(
             one = "1 row repeats an image and its label, and is passed over."
             several = f"{count:,} rows repeat images and their labels, and are passed over."
         notes.append(one if count == 1 else several)
-    if tally.leaked:
+    if findings.leaked:
         assert content.splits is not None
-        first, second = min(tally.leaked)
-        count = len({row for row, _ in tally.leaked})
+        first, second = min(findings.leaked)
+        count = len({row for row, _ in findings.leaked})
         words = " and ".join(quoted(content.splits[row]) for row in (first, second))
         images = f"{count:,} image" + ("s are" if count > 1 else " is")
         example = f"first {quoted(content.paths[first])}, in {words}"
@@ -433,7 +468,7 @@ def _grouped(names: set[str]) -> dict[str, list[str]]:
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link that leads in a circle
+    except OSError:  # the link is part of a circle
         return False
 
 

@@ -1,8 +1,7 @@
-"""Several labels for each image: names in one field, or one column of 0 and 1 for each class."""
+"""Reads several labels for each image: names in one field, or one column for each class."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +13,20 @@ from numpy.typing import NDArray
 
 from convnextv2.data.class_names import class_name_of
 from convnextv2.data.manifest.content import rows_with
-from convnextv2.data.manifest.labels import MISSING
+from convnextv2.data.manifest.labels import (
+    MISSING,
+    check_control_characters,
+    letter_case_note,
+)
 from convnextv2.data.manifest.packed import Words, quoted
 from convnextv2.data.manifest.sheet import LIST
 from convnextv2.errors import DataError
 
 LabelKind = Literal["auto", "single", "multi"]
-"""How many labels an image has: one, any number, or whatever the table shows."""
+"""How many labels an image has: one ("single"), any number ("multi"), or detected ("auto")."""
 
 _SURE = "|;"
-"""Separators that are rare in names. Others need more evidence, or the user's word."""
+"""Separators that are rare in names. Others need more evidence, or the user's choice."""
 
 _WORDS = {"|": "vertical bars", ";": "semicolons", ",": "commas", " ": "blanks", LIST: "a list"}
 
@@ -33,11 +36,11 @@ class LabelSets:
     """The labels of images that may have any number of them.
 
     Attributes:
-        classes: A name for each column.
+        classes: The name of each class, K in all.
         values: int8 (N, K): 1 for a label that the image has, 0 for one that it does not have, and
-            -1 for one of which nothing is known.
-        are_columns: The classes are columns of the table, or are listed in it. Otherwise they are
-            the names that occur.
+            -1 for an unknown one.
+        are_columns: Whether the classes are columns of the table, or are listed in it. Otherwise
+            they are the names that occur.
     """
 
     classes: tuple[str, ...]
@@ -52,13 +55,13 @@ class LabelSets:
         return replace(self, values=self.values[np.asarray(rows, np.int64)])
 
     def joined(self, pairs: Iterable[tuple[int, int]]) -> LabelSets:
-        """Add the labels of some rows to those of others, for rows that show the same image.
+        """Merge the labels of rows with the same image.
 
         Args:
-            pairs: The row that is kept, and a row whose labels are added to it.
+            pairs: Pairs of the row that is kept, and a row whose labels are added to it.
 
         Returns:
-            The labels. A label that one row has counts, and known counts more than unknown.
+            The labels. 1 in any row wins over 0, and 0 over -1.
         """
         found = np.array(list(pairs), np.int64).reshape(-1, 2)
         if not len(found):
@@ -73,20 +76,20 @@ class LabelSets:
         return [name for name, does in zip(self.classes, occurs, strict=True) if does]
 
     def of_classes(self, classes: Sequence[str]) -> NDArray[np.int8]:
-        """Order the columns for a model.
+        """Return the labels for the classes of a model.
 
         Args:
-            classes: The model's classes.
+            classes: The classes of the model, in order.
 
         Returns:
-            int8 (N, len(classes)). For a class that is not among the columns, an image of a table
-            with one column for each class has -1. If names are listed, it has 0.
+            int8 (N, len(classes)). For a class that is not in the table, the value is -1 if the
+            table has one column for each class, and 0 if it lists the names of each image.
         """
         column = {class_name_of(name): i for i, name in enumerate(self.classes)}
         at = [column.get(class_name_of(name), -1) for name in classes]
         other = np.full((len(self), 1), -1 if self.are_columns else 0, np.int8)
         if not self.are_columns and len(self.classes):
-            other[(self.values < 0).all(axis=1)] = -1  # nothing is known of the image
+            other[(self.values < 0).all(axis=1)] = -1  # the labels of the image are unknown
         return np.concatenate([self.values, other], axis=1)[:, at]
 
 
@@ -94,11 +97,10 @@ def reads_several(labels: Words, columns: Sequence[str], kind: LabelKind, separa
     """Decide whether the images of a table may have several labels.
 
     Args:
-        labels: The texts of the rows that are used. With one column for each class, a row's text
-            has one letter for each: "1", "0", "?" for an empty field and "-" for -1.
-        columns: The names of these columns; empty if a single column holds the labels.
+        labels: The texts of the used rows; see `Content.labels`.
+        columns: The names of the columns of the classes; empty if a single column has the labels.
         kind: The user's choice.
-        separator: The separator that the user named; empty for none.
+        separator: The separator that the user named; "" for none.
     """
     if kind != "auto" or separator:
         return kind == "multi" or bool(separator and kind == "auto")
@@ -121,24 +123,24 @@ def read_sets(
     """Read the labels of images that may have several.
 
     Args:
-        path: The table, for messages.
-        labels: The texts of the rows that are used; see `reads_several`.
+        path: The table, for error messages.
+        labels: The texts of the used rows; see `Content.labels`.
         lines: int32 (N,), the numbers of their lines.
-        unit: What these numbers count.
-        columns: The names of the columns if each class has one; else empty.
-        known: The names of all classes in their order, if the table lists them; else empty.
-        separator: The separator that the user named; empty to find it.
+        unit: The unit of these numbers.
+        columns: The names of the columns of the classes; empty if a single column has the labels.
+        known: The names of all classes in order, if the table lists them; else empty.
+        separator: The separator that the user named; "" to detect it.
 
     Returns:
-        The labels of each row, and what was guessed or adapted.
+        The labels of each row, and notes about guesses.
 
     Raises:
-        DataError: Nothing is known of what the images do not have, or names are damaged.
+        DataError: It is unknown which labels the images do not have, or names are damaged.
     """
     _check_distinct(path, columns or known)
     if columns:
         return _from_columns(path, labels, columns)
-    _check_broken(path, labels, lines, unit)
+    check_control_characters(path, labels, lines, unit, allowed=LIST)
     texts = labels.words
     between = separator or _separator(texts)
     sets = [_names(text, between) for text in texts]
@@ -158,16 +160,25 @@ def read_sets(
             patterns[row] = -1
         patterns[row, [index[name] for name in names if name in index]] = 1
     values = patterns[labels.codes]
-    how = f"separated by {_WORDS.get(between, quoted(between))}" if between else "one in each row"
-    how = "as a list" if between == LIST else how
     note = (
-        f"{path}: an image may have several labels, which are read {how}: {len(classes):,} classes "
-        f"({_list(classes)})"
+        f"{path}: an image may have several labels, which are read {_separation(between)}: "
+        f"{len(classes):,} classes ({_list(classes)}){_unknown_part(values)}."
     )
     return LabelSets(tuple(classes), values, bool(known)), (
-        note + _unknown_part(values) + ".",
-        *_alike(path, classes),
+        note,
+        *letter_case_note(path, classes),
         *_mixed(path, classes, between),
+    )
+
+
+def _separation(separator: str) -> str:
+    """Write how several labels are separated, as the end of a sentence."""
+    if separator == LIST:
+        return "as a list"
+    return (
+        f"separated by {_WORDS.get(separator, quoted(separator))}"
+        if separator
+        else "one in each row"
     )
 
 
@@ -177,17 +188,17 @@ def single_names(
     """Read the one class of each row of a table with one column for each class.
 
     Args:
-        path: The table, for messages.
-        labels: A text of one letter for each column in each row; see `reads_several`.
-        lines: int32 (N,), the numbers of the lines.
-        unit: What these numbers count.
+        path: The table, for error messages.
+        labels: The texts of the used rows; see `Content.labels`.
+        lines: int32 (N,), the numbers of their lines.
+        unit: The unit of these numbers.
         columns: The names of the columns.
 
     Returns:
         The class of each row.
 
     Raises:
-        DataError: Rows have several classes, or none.
+        DataError: A row has several classes, or none.
     """
     several = [i for i, text in enumerate(labels.words) if text.count("1") > 1 or "-" in text]
     if len(rows := np.flatnonzero(np.isin(labels.codes, several))):
@@ -208,7 +219,7 @@ def single_names(
 
 
 def separator_hint(path: Path, labels: Words) -> tuple[str, ...]:
-    """Return a line if labels that are read as one name each might be lists of names."""
+    """Return a note if labels that are read as one name each might be lists of names."""
     texts = list(labels.counts())
     for separator in (*_SURE, ","):
         if _recurring(texts, separator)[1]:
@@ -223,7 +234,7 @@ def separator_hint(path: Path, labels: Words) -> tuple[str, ...]:
 def _from_columns(
     path: Path, labels: Words, columns: Sequence[str]
 ) -> tuple[LabelSets, tuple[str, ...]]:
-    """Read one column of 0 and 1 for each class."""
+    """Read the labels of rows with one column of 0 and 1 for each class."""
     code = {"1": 1, "0": 0, "?": -1, "-": -1}
     patterns = np.array([[code[letter] for letter in text] for text in labels.words], np.int8)
     values = patterns[labels.codes]
@@ -242,7 +253,7 @@ def _from_columns(
 
 
 def _check_distinct(path: Path, classes: Sequence[str]) -> None:
-    """Raise DataError if two classes have the same name, so that nobody can say which is meant."""
+    """Raise DataError if two classes have the same name."""
     first: dict[str, int] = {}
     for i, name in enumerate(map(class_name_of, classes)):
         if first.setdefault(name, i) != i:
@@ -253,7 +264,7 @@ def _check_distinct(path: Path, classes: Sequence[str]) -> None:
 
 
 def _mixed(path: Path, classes: Sequence[str], between: str) -> tuple[str, ...]:
-    """Return a line if names look like lists of other names with another separator."""
+    """Return a note if a name looks like a list of other names with another separator."""
     known = set(classes)
     for separator in (*_SURE, ","):
         if separator == between:
@@ -279,7 +290,7 @@ def _unknown_part(values: NDArray[np.int8]) -> str:
 
 
 def _names(text: str, separator: str) -> list[str]:
-    """Split a text into names, each once; none if nothing stands there."""
+    """Split a text into distinct names; return none for a missing value."""
     if class_name_of(text) in MISSING:
         return []
     if text.startswith(LIST):
@@ -290,7 +301,7 @@ def _names(text: str, separator: str) -> list[str]:
 
 
 def _separator(texts: Sequence[str]) -> str:
-    """Return what separates the names: what is found with certainty, else what occurs at all."""
+    """Return the separator of names: one that is certain, or else one that occurs at all."""
     if any(text.startswith(LIST) for text in texts):
         return LIST
     found = _found_separator(texts)
@@ -298,7 +309,7 @@ def _separator(texts: Sequence[str]) -> str:
 
 
 def _found_separator(texts: Sequence[str]) -> str:
-    """Return the separator that makes texts out of names that occur in other texts too."""
+    """Return the separator that splits texts into names which recur in other texts; else ""."""
     for separator in _SURE:
         if _recurring(texts, separator)[1]:
             return separator
@@ -307,49 +318,14 @@ def _found_separator(texts: Sequence[str]) -> str:
 
 
 def _recurring(texts: Sequence[str], separator: str) -> tuple[int, int]:
-    """Count the names that a separator makes of texts, and those that are in several texts.
+    """Count the distinct names after splitting by a separator, and those in several texts.
 
-    Both are 0 if no text has several names.
+    Both counts are 0 if no text has several names.
     """
     if not any(len(_names(text, separator)) > 1 for text in texts):
         return 0, 0
     counts = Counter(name for text in texts for name in _names(text, separator))
     return len(counts), sum(count > 1 for count in counts.values())
-
-
-def _check_broken(path: Path, labels: Words, lines: NDArray[np.int32], unit: str) -> None:
-    """Raise DataError for rows whose labels hold a line break or another control character."""
-
-    def is_broken(text: str) -> bool:
-        return any(
-            unicodedata.category(letter) in ("Cc", "Cs")
-            for letter in class_name_of(text.replace(LIST, ""))
-        )
-
-    wrong = [i for i, text in enumerate(labels.words) if is_broken(text)]
-    rows = np.flatnonzero(np.isin(labels.codes, wrong)) if wrong else ()
-    if len(rows):
-        what = "{have} a label with a line break or another control character. "
-        what += "Is a quote not closed?"
-        raise DataError(f"{path}: {rows_with(what, lines[rows].tolist(), unit)}")
-
-
-def _alike(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    """Return a line if two classes differ only in letter case."""
-    first: dict[str, str] = {}
-    pairs = [
-        (first[key], name)
-        for name in classes
-        if first.setdefault(key := name.casefold(), name) != name
-    ]
-    if not pairs:
-        return ()
-    one, other = pairs[0]
-    more = f" and {len(pairs) - 1:,} more" if len(pairs) > 1 else ""
-    return (
-        f"{path}: the labels {quoted(one)} and {quoted(other)}{more} differ only in letter case, "
-        "but are two.",
-    )
 
 
 def _list(names: Sequence[str]) -> str:

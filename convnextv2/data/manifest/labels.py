@@ -1,10 +1,10 @@
-"""Labels and words of splits, from what people and programs write for them."""
+"""Cleans labels and the words of splits: blanks, Unicode forms, flags, and numbers of pandas."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +17,28 @@ from convnextv2.data.split_names import Kind
 from convnextv2.errors import DataError
 
 MISSING = frozenset(("", "nan", "NaN", "#N/A", "#REF!", "#VALUE!", "#NAME?"))
-"""Texts that stand for nothing."""
+"""Texts that mean a missing value."""
 
 
 def clean_labels(
     path: Path, labels: Words, lines: NDArray[np.int32], unit: str
 ) -> tuple[Words, tuple[str, ...]]:
-    """Make labels of what stands in the column.
+    """Clean the labels of a column.
 
     Args:
-        path: The table, for messages.
-        labels: The texts of the rows that are used.
+        path: The table, for error messages.
+        labels: The texts of the used rows.
         lines: int32 (N,), the numbers of their lines.
-        unit: What these numbers count.
+        unit: The unit of these numbers.
 
     Returns:
-        The labels in NFC, without blanks at their ends, and what was adapted.
+        The labels in NFC, without blanks at their ends; and notes about changes.
 
     Raises:
-        DataError: Rows have no label, or one with a line break.
+        DataError: A row has no label, or a label with a control character such as a line break.
     """
     texts = {text: class_name_of(text) for text in labels.counts()}
-    _check(
+    _check_texts(
         path,
         labels,
         lines,
@@ -46,8 +46,7 @@ def clean_labels(
         lambda text: class_name_of(text) in MISSING,
         "{have} no label. Every image needs one class here.",
     )
-    broken = "{have} a label with a line break or another control character. Is a quote not closed?"
-    _check(path, labels, lines, unit, _is_broken, broken)
+    check_control_characters(path, labels, lines, unit)
     notes = []
     if merged := _same(texts):
         first, second = merged[0]
@@ -59,40 +58,67 @@ def clean_labels(
     if whole != texts:
         texts = whole
         notes.append(f'{path}: the labels are whole numbers; ".0" at their ends is left out.')
-    if differing := _same({label: label.casefold() for label in texts.values()}):
-        first, second = differing[0]
-        pair = f"{quoted(first)} and {quoted(second)}"
-        others = f" and {len(differing) - 1:,} more" if len(differing) > 1 else ""
-        notes.append(f"{path}: the labels {pair}{others} differ only in letter case, but are two.")
-    return renamed(labels, texts), tuple(notes)
+    return renamed(labels, texts), (*notes, *letter_case_note(path, texts.values()))
+
+
+def letter_case_note(path: Path, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return a note if two labels differ only in letter case."""
+    differing = _same({label: label.casefold() for label in labels})
+    if not differing:
+        return ()
+    first, second = differing[0]
+    pair = f"{quoted(first)} and {quoted(second)}"
+    others = f" and {len(differing) - 1:,} more" if len(differing) > 1 else ""
+    return (f"{path}: the labels {pair}{others} differ only in letter case, but are two.",)
+
+
+def check_control_characters(
+    path: Path, labels: Words, lines: NDArray[np.int32], unit: str, *, allowed: str = ""
+) -> None:
+    """Raise DataError if labels contain control characters such as line breaks.
+
+    Args:
+        path: The table, for the message.
+        labels: The texts of the used rows.
+        lines: int32 (N,), the numbers of their lines.
+        unit: The unit of these numbers.
+        allowed: A control character that may occur; "" for none.
+    """
+
+    def is_broken(text: str) -> bool:
+        name = class_name_of(text.replace(allowed, "") if allowed else text)
+        return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+
+    what = "{have} a label with a line break or another control character. Is a quote not closed?"
+    _check_texts(path, labels, lines, unit, is_broken, what)
 
 
 def clean_splits(splits: Words, flag: Kind | None) -> Words | None:
-    """Make words of what stands in the column of splits.
+    """Clean the words of a column of splits.
 
     Args:
         splits: The texts of all rows.
-        flag: The split that a true value stands for, or None if the texts are words.
+        flag: The split that a true value means; None if the texts are words.
 
     Returns:
-        The words without blanks at their ends; None for a column of flags that has other values.
+        The words without blanks at their ends; None for a column of flags with other values.
     """
     texts = {text: class_name_of(text) for text in splits.words}
     if flag is None:
         return renamed(splits, whole_numbers(texts))
     true, false = flag_words(flag)
     for text, word in texts.items():
-        if word.lower() not in TRUE | FALSE | {""}:  # people mark what is true, and leave the rest
+        if word.lower() not in TRUE | FALSE | {""}:  # often only true values are written
             return None
         texts[text] = true if word.lower() in TRUE else false
     return renamed(splits, texts)
 
 
 def flag_words(flag: Kind) -> tuple[str, str]:
-    """Name the splits of a column such as "is_valid".
+    """Return the words for the values of a column of flags such as "is_valid".
 
     Args:
-        flag: The split that a true value stands for.
+        flag: The split that a true value means.
 
     Returns:
         The words for true and for false.
@@ -102,13 +128,12 @@ def flag_words(flag: Kind) -> tuple[str, str]:
 
 
 def whole_numbers(texts: Mapping[str, str]) -> dict[str, str]:
-    """Undo what pandas does to a column of whole numbers in which one is missing: "3.0" for 3.
+    """Remove ".0" from the values of a mapping, if all values are whole numbers.
+
+    pandas writes "3.0" for 3 if a value of the column is missing.
 
     Args:
-        texts: Any text -> what is made of it.
-
-    Returns:
-        The same, without ".0" where all are whole numbers.
+        texts: The text in the table -> its cleaned form.
     """
     if not all(re.fullmatch(r"-?\d+(\.0+)?", text) for text in texts.values() if text):
         return dict(texts)
@@ -116,11 +141,11 @@ def whole_numbers(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def renamed(words: Words, texts: Mapping[str, str]) -> Words:
-    """Replace texts, where several may become the same.
+    """Replace the texts of a column. Several texts may become the same.
 
     Args:
         words: The column.
-        texts: Text -> new text, for each that has rows.
+        texts: Text -> new text, for each text with rows.
 
     Returns:
         The new column.
@@ -131,11 +156,7 @@ def renamed(words: Words, texts: Mapping[str, str]) -> Words:
     return Words(new, table.astype(np.int32)[words.codes])
 
 
-def _is_broken(text: str) -> bool:
-    return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in class_name_of(text))
-
-
-def _check(
+def _check_texts(
     path: Path,
     labels: Words,
     lines: NDArray[np.int32],
@@ -143,7 +164,7 @@ def _check(
     is_wrong: Callable[[str], bool],
     what: str,
 ) -> None:
-    """Raise DataError where texts that have rows are wrong."""
+    """Raise DataError if the texts of some rows are wrong."""
     wrong = [i for i, text in enumerate(labels.words) if is_wrong(text)]
     rows = np.flatnonzero(np.isin(labels.codes, wrong)) if wrong else ()
     if len(rows):
@@ -151,7 +172,7 @@ def _check(
 
 
 def _same(texts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Pairs of different keys that have one value."""
+    """Return pairs of different keys that have the same value."""
     first: dict[str, str] = {}
     return [
         (first[value], key) for key, value in texts.items() if first.setdefault(value, key) != key

@@ -1,7 +1,7 @@
 """Columns of text that take little memory for millions of rows.
 
-A list of Python strings takes about 100 bytes for each row. Every worker process that reads it gets
-a copy of its own, because reading changes the reference counts of the strings. The columns here are
+A list of Python strings takes about 100 bytes for each row. Each worker process that reads it gets
+its own copy, because reading changes the reference counts of the strings. The columns here are
 arrays of numbers and a few long texts.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 class Words(Sequence[str]):
-    """Texts of which many are the same, such as labels.
+    """A column with few distinct texts, such as labels.
 
     Attributes:
         words: The distinct texts.
@@ -55,7 +55,7 @@ class Words(Sequence[str]):
 
 
 class NameStore:
-    """Collects the names of a `PathList` one by one."""
+    """Collects the names for a `PathList`."""
 
     def __init__(self) -> None:
         self._names = bytearray()
@@ -74,18 +74,18 @@ class NameStore:
         """Join the names that were added.
 
         Returns:
-            All names one after another, the position of each (int64), and its length (int32).
+            All names, joined; the position of each name, int64 (N,); and its length, int32 (N,).
         """
         lengths = np.array(self._lengths, np.int32)
         return bytes(self._names), np.cumsum(lengths, dtype=np.int64) - lengths, lengths
 
 
-def count_words(words: Iterable[str] | Mapping[str, int], *, most: int = 10) -> str:
-    """Say how often each word occurs, as in "train (900), val (100)".
+def count_words(words: Iterable[str] | Mapping[str, int], *, max_words: int = 10) -> str:
+    """Write how often each word occurs, as in "train (900), val (100)".
 
     Args:
         words: The words, or the number of times that each occurs.
-        most: The number of words to name. The others are only counted.
+        max_words: The number of words that are named. The others are only counted.
 
     Returns:
         One line, the most frequent words first.
@@ -99,21 +99,24 @@ def count_words(words: Iterable[str] | Mapping[str, int], *, most: int = 10) -> 
         for word in words:
             counts[word] = counts.get(word, 0) + 1
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{quoted(word) if word else '(empty)'} ({count:,})" for word, count in ranked[:most]]
-    more = [f"{len(ranked) - most:,} more"] if len(ranked) > most else []
+    named = [
+        f"{quoted(word) if word else '(empty)'} ({count:,})" for word, count in ranked[:max_words]
+    ]
+    more = [f"{len(ranked) - max_words:,} more"] if len(ranked) > max_words else []
     return ", ".join(named + more)
 
 
-def quoted(text: str, most: int = 100) -> str:
-    """Make text from a file fit for a message: one line of bounded length, all of it printable.
+def quoted(text: str, max_length: int = 100) -> str:
+    """Return a text from a file for a message: in one line, printable, and not too long.
 
     Args:
         text: The text in the file.
-        most: The number of characters that are shown. A longer text is cut in the middle.
+        max_length: The number of characters that are shown. A longer text is cut in the middle.
 
     Returns:
-        The text. It is quoted if spaces at its ends or unprintable characters would mislead.
+        The text. It is quoted if it is empty, has blanks at its ends, or unprintable characters.
     """
-    if len(text) > most:
-        text = f"{text[: most // 2]}...{text[-most // 4 :]} ({len(text):,} characters)"
+    if len(text) > max_length:
+        start, end = text[: max_length // 2], text[-max_length // 4 :]
+        text = f"{start}...{end} ({len(text):,} characters)"
     return text if text.isprintable() and text == text.strip() and text else repr(text)

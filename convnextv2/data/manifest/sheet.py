@@ -1,4 +1,4 @@
-"""Rows of a file, whatever its format: the first line or the keys, then one list of texts a row."""
+"""Opens tables of all formats, with the same view of them: a header, and rows of texts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from convnextv2.data.manifest.packed import quoted
 from convnextv2.errors import DataError
 
 Row = tuple[int, Sequence[str]]
-"""A line's number, from 1, and its fields."""
+"""The number of a line, from 1, and its fields."""
 
 LIST = "\x1f"
-"""Begins the text that is made of a JSON list, and separates its values (ASCII's unit separator).
-
-No name holds it, because names with control characters are refused."""
+"""The character that begins the text for a JSON list, and separates its values: the unit separator
+of ASCII. It cannot be part of a name, because names with control characters are refused."""
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 
@@ -53,19 +52,19 @@ _EMPTY = f'{"".join(_SEPARATORS)}" \n'
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table that was opened, before anybody knows what its columns mean.
+    """An opened table, before the roles of its columns are known.
 
     Attributes:
         first: The fields of the first line that is not empty, or the keys of the objects.
-        first_line: Its number, from 1.
-        unit: What the numbers of rows count: "line", or "entry" of a list.
-        may_lack_header: Whether `first` may be a row already.
-        rows: Yields the rows after the first line. Arguments: the indices of the columns that will
-            be used; and those of them that may hold lists, see `LIST`. All other values of the
-            columns that are used must be texts or numbers.
-        separated_by: "commas", "blanks", ...; "" if there is a single column, or keys.
-        notes: What was guessed or adapted.
-        classes: The names of all classes in their order, if the file lists them.
+        first_line: The number of this line, from 1.
+        unit: The unit of the numbers of rows: "line", or "entry" of a list.
+        may_lack_header: Whether `first` may be a row instead of a header.
+        rows: Yields the rows after the first line. Arguments: the indices of the columns that are
+            used; and the indices of those that may have lists, see `LIST`. All other values of the
+            used columns must be texts or numbers.
+        separated_by: "commas", "blanks", ...; "" for a single column or for objects with keys.
+        notes: Messages about guesses.
+        classes: The names of all classes in order, if the file lists them.
     """
 
     first: tuple[str, ...]
@@ -82,15 +81,15 @@ def open_sheet(path: Path, rate: Callable[[Sequence[str]], int]) -> Sheet:
     """Open a table.
 
     Args:
-        path: File with one of the endings in `FORMATS`.
-        rate: Says of the fields of a first line how many it can make sense of. The separator
-            with the highest rate is used.
+        path: A file with one of the endings in `FORMATS`.
+        rate: Returns how many fields of a first line are recognised. The separator with the highest
+            number is used.
 
     Returns:
-        The table; nothing but its first line was read.
+        The table. Its rows are read later.
 
     Raises:
-        DataError: The file is empty, damaged, or of another format.
+        DataError: The file is empty or damaged, or has another format.
     """
     kind = path.suffix.lower()
     for endings, what in _OTHERS.items():
@@ -111,7 +110,7 @@ def open_sheet(path: Path, rate: Callable[[Sequence[str]], int]) -> Sheet:
 
 
 def _encoding(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Find out the encoding from the byte-order mark, or from what all bytes can be read as."""
+    """Detect the encoding from the byte-order mark, or by decoding the whole file."""
     try:
         with open(path, "rb") as file:
             head = file.read(4096)
@@ -137,7 +136,7 @@ def _encoding(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _utf16_without_mark(head: bytes) -> str | None:
-    """Recognise Western text in UTF-16 by a zero in every second byte."""
+    """Detect Western text in UTF-16, in which every second byte is zero."""
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if len(head) < 8 or min(even, odd) > 0 or max(even, odd) < 0.4 * len(head):
         return None
@@ -145,7 +144,11 @@ def _utf16_without_mark(head: bytes) -> str | None:
 
 
 def _first_undecodable(path: Path, encoding: str) -> int:
-    """Number of the first line that is not of this encoding, or 0. Zero bytes are errors."""
+    """Return the number of the first line that cannot be decoded, or 0.
+
+    Raises:
+        DataError: The text contains a zero character.
+    """
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     with open(path, "rb") as file:
@@ -209,7 +212,7 @@ def _open_text(
 
 
 def _separator(first: str, rate: Callable[[Sequence[str]], int]) -> str:
-    """Choose what makes most sense of the first line; of equals, what makes the most fields."""
+    """Return the separator with the most recognised fields; among equals, with the most fields."""
     ranked = []
     for separator in _SEPARATORS:
         fields = _split(first, separator)
@@ -230,7 +233,11 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
-    """Yield the rows of CSV. A quote that is not closed is an error: it would swallow rows."""
+    """Yield the rows of CSV.
+
+    Raises:
+        DataError: A quote is not closed, so that it would contain the rows that follow.
+    """
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     line = 0
     try:
@@ -250,7 +257,10 @@ def _separated(path: Path, file: TextIO, separator: str) -> Iterator[Row]:
 
 
 def _blank_separated(file: TextIO, is_list: bool) -> Iterator[Row]:
-    """Yield rows whose fields have no blanks; in a list, only the last field has none."""
+    """Yield rows whose fields are separated by blanks.
+
+    In a list, a row has two fields, and the first may have blanks.
+    """
     for number, line in enumerate(file, start=1):
         if fields := line.rsplit(maxsplit=1) if is_list else line.split():
             yield number, fields
@@ -306,7 +316,7 @@ def _as_text(value: Any) -> str:
 def _object_lines(
     path: Path, encoding: str, classes: list[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects on the lines of a file, which lists no classes."""
+    """Yield the objects on the lines of a file. `classes` is not used."""
     with open(path, encoding=encoding) as file:
         for number, text in enumerate(file, start=1):
             if not text.strip():
@@ -329,8 +339,8 @@ def _object_list(
 
     Args:
         path: The file.
-        encoding: Its encoding.
-        classes: Gets the classes that the file lists, as an annotation file of mmpretrain does.
+        encoding: The encoding of the file.
+        classes: The classes that the file lists are appended, as in annotations of mmpretrain.
     """
     content = _json(path, encoding)
     if isinstance(content, dict) and isinstance(content.get("data_list"), list):
@@ -344,7 +354,7 @@ def _object_list(
 
 
 def _classes_in(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the classes that an annotation file of mmpretrain lists in its metainfo."""
+    """Return the classes in the metainfo of an annotation file of mmpretrain."""
     metainfo = content.get("metainfo", content.get("meta_info"))
     classes = metainfo.get("classes") if isinstance(metainfo, dict) else None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -353,7 +363,7 @@ def _classes_in(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _with_names(row: Mapping[str, Any], classes: Sequence[str], where: str) -> dict[str, Any]:
-    """Replace the numbers in an entry's gt_label by the names of their classes."""
+    """Replace class indices in the gt_label of an entry by the names of the classes."""
 
     def name(number: Any) -> Any:
         if isinstance(number, bool) or not isinstance(number, int):

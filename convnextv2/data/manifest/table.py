@@ -1,4 +1,4 @@
-"""Tables of images as people have them."""
+"""Reads a table of images with labels and splits."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from convnextv2.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Images that a table lists.
+    """The images of a table.
 
     Attributes:
-        paths: Image files that exist, each once in a split, as they can be opened.
-        labels: One for each image, in NFC and without blanks at their ends; None if they were
-            not asked for, or if images have several.
-        sets: The labels of images that may have several; None if they have one each.
-        classes: The names of all classes in their order, if the table lists them.
-        splits: One word for each image, as in the table; None if it has no column of splits.
-        notes: What was guessed, adapted or passed over, one line each.
+        paths: The paths of the image files, which exist. Each image occurs once in a split.
+        labels: The label of each image, in NFC and without blanks at its ends; None if labels are
+            not needed, or if images may have several.
+        splits: The word of each image in the column of splits; None without such a column.
+        notes: Messages about guesses, changes and skipped rows.
+        sets: The labels of images that may have several; None if each image has one.
+        classes: The names of all classes in order, if the table lists them.
     """
 
     paths: PathList
@@ -54,13 +54,10 @@ class Table:
         return len(self.paths)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Table:
-        """Pick images.
+        """Select images.
 
         Args:
-            rows: Their indices, in the order wanted.
-
-        Returns:
-            A table of these alone.
+            rows: The indices of the images, in the new order.
         """
         labels = None if self.labels is None else self.labels.take(rows)
         splits = None if self.splits is None else self.splits.take(rows)
@@ -68,13 +65,10 @@ class Table:
         return Table(self.paths.take(rows), labels, splits, self.notes, sets, self.classes)
 
     def of_splits(self, words: Collection[str]) -> Table:
-        """Pick the images of some splits.
+        """Select the images of some splits.
 
         Args:
-            words: Their words, as in `splits`.
-
-        Returns:
-            A table of these alone, in the same order.
+            words: The words of these splits, as in `splits`.
         """
         assert self.splits is not None
         wanted = np.array([word in words for word in self.splits.words], bool)
@@ -94,28 +88,27 @@ def read_table(
 ) -> Table:
     """Read a table of images: CSV, TSV, text, JSON or JSONL.
 
-    Time and memory grow with the number of rows alone: about 60 bytes a row and the names.
+    The memory is about 60 bytes for each row, and the names of the images.
 
     Args:
         path: The file.
-        columns: Role (path, label or split) -> name of its column, or its number from 1, if the
-            usual names are not enough. "" for split: no column is one.
-        images_dir: Folder that paths in the table start from; if it does not exist, it is looked
-            for beside the table. Default: the table's own folder.
-        suffix: Ending to add to names that have none of an image, such as ".jpg".
+        columns: Role (path, label or split) -> the name of its column, or its number from 1, for
+            columns without a usual name. "" for split states that there is no such column.
+        images_dir: The folder that relative paths start from. If it does not exist, it is searched
+            beside the table. None for the folder of the table.
+        suffix: The ending to add to names without that of an image, such as ".jpg".
         labelled: Whether labels are needed.
-        kind: How many labels an image has: one, any number, or whatever the table shows.
-        separator: What separates the names in a column of labels, if that is not to be found.
-        wanted: Called with the words of the column of splits, and how many rows each has, where
-            there is such a column. Returns the words whose rows are wanted; labels and images of
-            other rows may be missing. Default: all.
+        kind: How many labels an image has.
+        separator: The separator of several names in one label; "" to detect it.
+        wanted: Maps the words in the column of splits and their numbers of rows to the words whose
+            rows are used. Other rows may lack labels and images. None uses all rows.
 
     Returns:
-        The images of the rows that are wanted, in the order of the table.
+        The images of the used rows, in the order of the table.
 
     Raises:
-        DataError: The table cannot be read, or rows lack a label or an image, or contradict each
-            other. All rows with one mistake are told in one line.
+        DataError: The table cannot be read, a used row has no label or no image, or rows contradict
+            each other. The message counts all rows with the same mistake.
     """
     path = Path(path)
     columns = columns or {}
@@ -132,7 +125,7 @@ def read_table(
         used = np.array([word in words for word in splits.words], bool)[splits.codes]
     labels, sets, said = _labels(path, content, used, sheet.classes, kind, separator)
     found = find_images(path, content, used, labels, base)
-    place = np.cumsum(used) - 1  # of each row among those that are used
+    place = np.cumsum(used) - 1  # the index of each row among the used ones
     if labels is not None:
         labels = labels.take(place[found.rows])
     if sets is not None:
@@ -150,7 +143,7 @@ def read_table(
 
 
 def _check_confidence(path: Path, columns: Columns, is_long: bool) -> None:
-    """Raise DataError if rows of one label each may say that an image does not have it."""
+    """Raise DataError if a column may state that an image does not have the label of its row."""
     doubtful = [name for name in columns.names if name.lower() in ("confidence", "is_present")]
     if is_long and doubtful:
         raise DataError(
@@ -168,7 +161,7 @@ def _labels(
     kind: LabelKind,
     separator: str,
 ) -> tuple[Words | None, LabelSets | None, tuple[str, ...]]:
-    """Read one label for each row that is used, or several, and say what was guessed."""
+    """Read one label for each used row, or several. Also returns notes."""
     if content.labels is None:
         return None, None, ()
     rows = np.flatnonzero(used)
@@ -192,7 +185,7 @@ def _labels(
 
 
 def _base(path: Path, images_dir: str | Path | None) -> Path:
-    """Return the folder that paths start from."""
+    """Return the folder that relative paths start from."""
     if not images_dir:
         return path.parent
     folder = Path(images_dir).expanduser()
@@ -225,13 +218,13 @@ def _with_first(sheet: Sheet, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _splits(path: Path, content: Content, columns: Columns) -> tuple[Words | None, tuple[str, ...]]:
-    """Return the words of the column of splits, unless it turns out to be something else."""
+    """Return the words in the column of splits, and notes; no words if it is not one of splits."""
     if content.splits is None or columns.split is None:
         return None, ()
     name = quoted(columns.names[columns.split])
     splits = clean_splits(content.splits, columns.flag)
     if splits is None or (columns.is_weak and not any(map(kind_of, splits.words))):
-        found = count_words((splits or content.splits).counts(), most=5)
+        found = count_words((splits or content.splits).counts(), max_words=5)
         return None, (f"{path}: the column {name} is not taken for a split; it has {found}.",)
     if columns.flag:
         true, false = flag_words(columns.flag)

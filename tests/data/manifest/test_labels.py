@@ -77,7 +77,7 @@ def test_an_image_of_another_split_that_is_trained_on_is_told(here: Path) -> Non
 def test_words_are_counted_the_most_frequent_first() -> None:
     words = ["b"] * 2 + ["a"] * 3 + [" "] + [""]
     assert count_words(words) == "a (3), b (2), (empty) (1), ' ' (1)"
-    assert count_words(words, most=1) == "a (3), 3 more"
+    assert count_words(words, max_words=1) == "a (3), 3 more"
     assert count_words({"a": 1_000_000}) == "a (1,000,000)"
     assert count_words(Words(("x", "y"), np.array([1, 1], np.int32))) == "y (2)"
 
