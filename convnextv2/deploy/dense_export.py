@@ -66,8 +66,8 @@ def export_segmentor(
         precision: One of the format's precisions.
         size: Height and width of its images; None for any multiples of the total stride.
         folder: The folder.
-        facts: What the artifact states about the model.
-        segmentation: What it states about a segmentor.
+        facts: The facts about the model that the artifact states.
+        segmentation: The facts about a segmentor.
         certify: Measures the artifact.
         overwrite: Whether to replace an existing artifact.
     """
@@ -106,8 +106,8 @@ def export_detector(
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: "float32".
         folder: The folder.
-        facts: What the artifact states about the model.
-        detection: What it states about a detector.
+        facts: The facts about the model that the artifact states.
+        detection: The facts about a detector.
         certify: Measures the artifact.
         overwrite: Whether to replace an existing artifact.
     """
@@ -165,11 +165,11 @@ def export_parts(
         format: A key of `formats.ARTIFACT_FORMATS`.
         precision: One of the format's precisions.
         folder: The folder.
-        facts: What the artifact states about the model.
+        facts: The facts about the model that the artifact states.
         arguments: The arguments of its encoder, with the number of classes.
         certify: Measures the artifact, and raises ArtifactError if it is not good enough.
-        segmentation: What it states about a segmentor.
-        detection: What it states about a detector.
+        segmentation: The facts about a segmentor.
+        detection: The facts about a detector.
         overwrite: Whether to replace an existing artifact.
 
     Returns:

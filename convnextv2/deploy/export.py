@@ -75,7 +75,7 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
-    """What an artifact states about the model that it is made from.
+    """The facts about a model that its artifact states.
 
     Attributes:
         preprocessing: How images are prepared; see `EvalTransform.from_description`.
@@ -129,7 +129,7 @@ def export_artifact(
         form: The form of the artifact.
         folder: The folder.
         evidence: The images that the artifact is measured on.
-        facts: What the artifact states about the model.
+        facts: The facts about the model that the artifact states.
         fit_unknown: Fits the "unknown" answer to the outputs of the finished artifact.
         overwrite: Whether to replace an existing artifact.
 

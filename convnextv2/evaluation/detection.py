@@ -282,17 +282,8 @@ def precision_of(
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
         raise MissingPackageError("faster-coco-eval", EXTRA) from None
-    nothing = np.full(num_classes, np.nan)
     if not found:  # the evaluator does not accept an empty list
-        counts = np.bincount(
-            [each["category_id"] - 1 for each in truth["annotations"] if not each["iscrowd"]],
-            minlength=num_classes,
-        )
-        none = np.where(counts > 0, 0.0, np.nan)
-        zero = 0.0 if counts.any() else float("nan")
-        curves = np.repeat(none[:, None], 101, axis=1)
-        sizes = _sizes_that_occur(truth)
-        return Precision(zero, zero, zero, sizes, zero, none, none.copy(), curves)
+        return _precision_of_nothing(truth, num_classes)
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO(truth)
         evaluator = COCOeval_faster(
@@ -305,7 +296,7 @@ def precision_of(
     precision = np.asarray(evaluator.eval["precision"])
     recall = np.asarray(evaluator.eval["recall"])
     of_all = precision[:, :, :, 0, -1]
-    by_class, by_class50 = nothing.copy(), nothing.copy()
+    by_class, by_class50 = np.full((2, num_classes), np.nan)
     for k in range(num_classes):
         by_class[k], by_class50[k] = _mean(of_all[:, :, k]), _mean(of_all[0, :, k])
     curves = np.where(of_all[0] > -1, of_all[0], np.nan).T
@@ -320,6 +311,19 @@ def precision_of(
         by_class50,
         curves,
     )
+
+
+def _precision_of_nothing(truth: dict[str, Any], num_classes: int) -> Precision:
+    """Return the precision if no objects were found: 0, or NaN without annotated objects."""
+    counts = np.bincount(
+        [each["category_id"] - 1 for each in truth["annotations"] if not each["iscrowd"]],
+        minlength=num_classes,
+    )
+    by_class = np.where(counts > 0, 0.0, np.nan)
+    mean = 0.0 if counts.any() else float("nan")
+    curves = np.repeat(by_class[:, None], 101, axis=1)
+    sizes = _sizes_that_occur(truth)
+    return Precision(mean, mean, mean, sizes, mean, by_class, by_class.copy(), curves)
 
 
 def _sizes_that_occur(truth: dict[str, Any]) -> tuple[float, float, float]:

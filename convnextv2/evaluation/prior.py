@@ -81,7 +81,7 @@ def prior_shift(balance: Mapping[str, Any], prior: Prior, name: str) -> Array:
     """
     if not balance:
         raise CheckpointError(
-            f"prior = {prior}: {name} does not tell for which frequencies of the classes its "
+            f"prior = {prior}: {name} does not state for which frequencies of the classes its "
             "probabilities hold: it is of an older version, of another library, or learned from a "
             "teacher. Leave prior out."
         )

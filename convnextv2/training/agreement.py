@@ -12,7 +12,7 @@ _MAX_STEPS = 100
 
 @dataclass(frozen=True)
 class Agreed:
-    """What all ranks agreed on after a step. If they exchanged nothing, the defaults hold.
+    """The decisions that all ranks share after a step. Without an exchange, they are the defaults.
 
     Attributes:
         is_log_due: Whether a line of the log is due after the step. Each rank knows that by itself.

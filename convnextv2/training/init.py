@@ -52,7 +52,7 @@ def infer_from_weights(recipe: Recipe, weights: Weights) -> tuple[Recipe, list[s
         weights: The weights to start from.
 
     Returns:
-        The recipe, and a line that says what was added.
+        The recipe, and a message about the knobs that were added.
 
     Raises:
         RecipeError: A knob does not suit the number of channels or the form of the blocks.

@@ -37,7 +37,7 @@ class RunInfo(NamedTuple):
 
     Attributes:
         folder: Where the logger may write.
-        name: The name of the run, for people.
+        name: The displayed name of the run.
         config: The recipe, as JSON types.
         key: The name that the logger gave this run at its first start; empty at the first start.
     """
@@ -55,7 +55,7 @@ class Sink(NamedTuple):
         key: The name that the logger gives this run.
         log: Takes figures by name, and the step.
         close: Ends the run.
-        note: A line for people; empty for none.
+        note: A message to the user; "" for none.
     """
 
     key: str

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from shards import CLASSES, folder_of
 
-from convnextv2.data import folders, kept_listing
+from convnextv2.data import folders, listing_cache
 from convnextv2.data.listing import Walk
 
 
 @pytest.fixture(autouse=True)
 def _keep_all(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVNEXTV2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(kept_listing, "MIN_IMAGES", 1)
+    monkeypatch.setattr(listing_cache, "MIN_IMAGES", 1)
 
 
 @pytest.fixture
@@ -125,6 +125,6 @@ def test_links_fresh_folders_and_damage_are_listed_anew(folder, walks, tmp_path)
 
 
 def test_small_sets_leave_nothing_behind(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_listing, "MIN_IMAGES", 100)
+    monkeypatch.setattr(listing_cache, "MIN_IMAGES", 100)
     folders.image_folder(folder)
     assert not list((tmp_path / "cache").rglob("*.listing"))

@@ -13,7 +13,7 @@ from PIL import Image
 from runs import draw
 from shapes import write_coco
 
-from convnextv2.data import named
+from convnextv2.data import named_sets
 from convnextv2.data.folders import files, image_folder, unlabelled
 from convnextv2.data.imagenet import imagenet_names, synsets
 from convnextv2.data.source import Source
@@ -364,7 +364,7 @@ def test_debians_fashion_mnist_files_are_read(
             (tmp_path / f"{prefix}-{kind}-ubyte.gz").write_bytes(
                 gzip.compress(header + array.tobytes())
             )
-    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", tmp_path)
+    monkeypatch.setattr(named_sets, "DEBIAN_FASHION_MNIST", tmp_path)
     training, _ = find_sources(Recipe(dataset="fashion_mnist"), labelled=True)
     assert training.targets.tolist() == [0, 9, 4]
     assert (training.pixels(1, 1)[0].numpy() == pixels[1]).all()
@@ -430,27 +430,27 @@ def test_a_named_set_whose_file_was_cut_says_so(length: int, tmp_path: Path) -> 
         (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 5) + bytes(5))
     recipe = Recipe(dataset="mnist", data_dir=str(tmp_path), in_channels=1)
-    assert len(named.load_named(recipe)[0].pixels) == 5
+    assert len(named_sets.load_named(recipe)[0].pixels) == 5
     (raw / "t10k-images-idx3-ubyte").write_bytes(images[:length])
     with pytest.raises(DataError, match=r"dataset = mnist: a file of it in .* is damaged"):
-        named.load_named(recipe)
+        named_sets.load_named(recipe)
 
 
 @pytest.mark.parametrize("length", [0, 3, 100])
 def test_a_set_of_the_system_whose_file_was_cut_says_so(
     length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(named, "DEBIAN_FASHION_MNIST", tmp_path)
+    monkeypatch.setattr(named_sets, "DEBIAN_FASHION_MNIST", tmp_path)
     whole = gzip.compress(struct.pack(">HBBIII", 0, 8, 3, 5, 28, 28) + os.urandom(5 * 28 * 28))
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[:length])
     with pytest.raises(DataError, match="dataset = fashion_mnist: a file in .* cannot be read"):
-        named.load_named(Recipe(dataset="fashion_mnist"))
+        named_sets.load_named(Recipe(dataset="fashion_mnist"))
 
 
 def test_without_a_home_a_named_set_asks_for_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
     with pytest.raises(DataError, match="no home folder. Set data_dir"):
-        named.load_named(Recipe(dataset="cifar10"))
+        named_sets.load_named(Recipe(dataset="cifar10"))
 
 
 def test_a_folder_without_classes_is_told_how_it_can_be_used(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from maps import draw_maps
 
 import convnextv2
 from convnextv2.cli import main
-from convnextv2.data import named
+from convnextv2.data import named_sets
 from convnextv2.data.sources import find_sources
 from convnextv2.evaluation.gallery import to_picture
 from convnextv2.recipe.read import read_recipe
@@ -76,7 +76,7 @@ def bundled_shoes(folder: Path) -> None:
 def few_bundled_images(folder: Path) -> None:
     """A twentieth of the bundled images in each split, as a file of the same form."""
     folder.mkdir()
-    with np.load(named.BUNDLED / "fashion_mnist.npz") as content:
+    with np.load(named_sets.BUNDLED / "fashion_mnist.npz") as content:
         few = {name: values[::20] for name, values in content.items()}
     np.savez(folder / "fashion_mnist.npz", **few)
 
@@ -172,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     draw_maps(tmp_path / "street")
     monkeypatch.chdir(tmp_path)
     few_bundled_images(tmp_path / "bundled")
-    monkeypatch.setattr(named, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(named_sets, "BUNDLED", tmp_path / "bundled")
     quick = {"epochs": 1, "warmup_epochs": 0, "workers": 0}
     monkeypatch.setattr(importlib.import_module("convnextv2.verbs.demo"), "QUICK", quick)
     train = functools.partial(convnextv2.train)

@@ -86,7 +86,7 @@ def test_shifts_are_those_of_bayes():
     half = shifted(natural, 0.5)
     assert half["prior"] == pytest.approx([90**0.5 / 13.486833, 3 / 13.486833, 1 / 13.486833])
     assert half["done"] == "prior 0.5 after training"
-    with pytest.raises(CheckpointError, match="prior = balanced: x does not tell for which"):
+    with pytest.raises(CheckpointError, match="prior = balanced: x does not state for which"):
         prior_shift({}, "balanced", "x")
 
 

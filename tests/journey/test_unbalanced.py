@@ -117,7 +117,9 @@ def test_a_prior_after_training_is_bayes_rule_wherever_it_is_used(
 def test_weights_that_tell_no_counts_take_no_prior(rare: Path, plain: Path, tmp_path: Path) -> None:
     assert main(["convert", str(plain), "--to", "timm", "--out", str(tmp_path / "timm")]) == 0
     assert len(predict(tmp_path / "timm", [str(rare / "val")])) == 9
-    with pytest.raises(CheckpointError, match="does not tell for which frequencies of the classes"):
+    with pytest.raises(
+        CheckpointError, match="does not state for which frequencies of the classes"
+    ):
         predict(tmp_path / "timm", [str(rare / "val")], prior="balanced")
 
 

@@ -215,11 +215,11 @@ def test_a_mask_beside_the_image_is_no_second_image(tmp_path):
 
 
 def test_the_index_is_made_once_and_again_when_a_shard_changes(tmp_path, monkeypatch):
-    from convnextv2.data.shards import kept
+    from convnextv2.data.shards import index_cache
 
     made = []
-    write = kept.write_index
-    monkeypatch.setattr(kept, "write_index", lambda *args: (made.append(1), write(*args)))
+    write = index_cache.write_index
+    monkeypatch.setattr(index_cache, "write_index", lambda *args: (made.append(1), write(*args)))
     path = samples(tmp_path / "a.tar", "0", "1")
     assert len(labelled(path)) == len(labelled(path)) == 2 and len(made) == 1
     samples(path, "0", "1", "1")
