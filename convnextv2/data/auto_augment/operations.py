@@ -97,8 +97,7 @@ OPERATIONS: dict[str, Operation] = {
     "TranslateY": lambda image, pixels, canvas: _move(image, (1, 0, 0, 0, 1, pixels), canvas),
     "GaussianBlur": lambda image, radius, canvas: image.filter(ImageFilter.GaussianBlur(radius)),
 }
-"""The operations by name, which map (image, strength, canvas) to an image of the same size and
-mode.
+"""The operations by name. They map (image, strength, canvas) to an image of the same size and mode.
 
 The meaning of the strength:
 
@@ -110,5 +109,4 @@ The meaning of the strength:
 - ShearX and ShearY: pixels per pixel
 - TranslateX, TranslateY and GaussianBlur: pixels
 - all others: no meaning
-
 """

@@ -26,7 +26,7 @@ FILL = (124, 116, 104)
                 "std": 0.5,
                 "increasing": True,
                 "layers": 2,
-                "most": 10,
+                "max_magnitude": 10,
                 "weighted": False,
             },
         ),
@@ -35,7 +35,7 @@ FILL = (124, 116, 104)
         (
             "randaug-inc0-n3-w0-mstd101-mmax30-m15.5",
             RandAugment,
-            {"magnitude": 15.5, "layers": 3, "weighted": True, "std": 101, "most": 30},
+            {"magnitude": 15.5, "layers": 3, "weighted": True, "std": 101, "max_magnitude": 30},
         ),
         ("autoaug-mstd1", AutoAugment, {"std": 1, "increasing_posterize": False}),
         ("autoaugr", AutoAugment, {"std": 0.5, "increasing_posterize": True}),
