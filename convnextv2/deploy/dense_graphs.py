@@ -11,13 +11,15 @@ them, the choice of proposals and non-maximum suppression, because sizes in it d
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from convnextv2.deploy.graph import MAP_OUTPUTS, trunk_outputs
 from convnextv2.model.detector import Detector
-from convnextv2.model.upernet import CellPool, Segmentor
+from convnextv2.model.upernet import POOL_SCALES, Segmentor
 
 
 class SegmentorGraph(nn.Module):
@@ -38,10 +40,11 @@ class SegmentorGraph(nn.Module):
         if size is not None:
             self.model.fix_pooling(*size)
         else:
-            pools = self.model.decode_head.psp_modules
-            for i, layers in enumerate(pools):
-                assert isinstance(layers, nn.Sequential) and isinstance(layers[0], CellPool)
-                pools[i] = UpsampledCells(layers[0].cells, layers[1])
+            head, layers = self.model.decode_head, []
+            for pool in head.psp_modules:
+                assert isinstance(pool, nn.Sequential)
+                layers.append(pool[1])
+            head.psp_modules = nn.ModuleList([UpsampledPyramid(POOL_SCALES, layers)])
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -60,62 +63,76 @@ class SegmentorGraph(nn.Module):
         return (logits.float(),)
 
 
-class UpsampledCells(nn.Module):
-    """Averages maps of any size over a grid of cells, runs a layer, and resizes the result back.
+class UpsampledPyramid(nn.Module):
+    """Averages maps of any size over several grids of cells, runs a layer, and resizes the results.
 
     Averaging and resizing are products with matrices that are computed from the size of the map,
-    because ONNX has no adaptive pooling and no resize to a dynamic size.
+    because ONNX has no adaptive pooling and no resize to a dynamic size. The matrices of all grids
+    are computed together: with separate ones, the export would take a quarter longer.
 
     Args:
-        cells: Rows and columns of the grid.
-        layer: Maps (N, C, cells, cells) to (N, D, cells, cells).
+        grids: For each grid, its number of rows and of columns.
+        layers: For each grid, maps (N, C, cells, cells) to (N, D, cells, cells).
     """
 
-    def __init__(self, cells: int, layer: nn.Module) -> None:
+    def __init__(self, grids: Sequence[int], layers: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.cells, self.layer = cells, layer
+        self.grids, self.layers = tuple(grids), nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, D, H, W)."""
+        """Map (N, C, H, W) to (N, len(grids) * D, H, W)."""
         height, width = x.shape[-2], x.shape[-1]
-        rows = adaptive_average_matrix(height, self.cells)
-        columns = adaptive_average_matrix(width, self.cells)
-        cells = self.layer(rows.to(x.dtype) @ x @ columns.to(x.dtype).T)
-        down, right = bilinear_matrix(height, self.cells), bilinear_matrix(width, self.cells)
-        stretched: Tensor = down.to(x.dtype) @ cells @ right.to(x.dtype).T
-        return stretched
+        rows = adaptive_average_matrices(height, self.grids)
+        columns = adaptive_average_matrices(width, self.grids)
+        # Of the cells that rows of one grid have with columns of another, nothing is used.
+        cells = rows.to(x.dtype) @ x @ columns.to(x.dtype).T
+        down, right = (bilinear_matrices(side, self.grids).to(x.dtype) for side in (height, width))
+        maps = []
+        for layer, end, count in zip(self.layers, accumulate(self.grids), self.grids, strict=True):
+            own = slice(end - count, end)
+            maps.append(down[:, own] @ layer(cells[..., own, own]) @ right[:, own].T)
+        return torch.cat(maps, dim=1)
 
 
-def adaptive_average_matrix(positions: int, cells: int) -> Tensor:
-    """Return the matrix by which `nn.AdaptiveAvgPool2d` averages along one axis.
+def adaptive_average_matrices(positions: int, grids: Sequence[int]) -> Tensor:
+    """Return the matrices by which `nn.AdaptiveAvgPool2d` averages along one axis.
 
     Args:
         positions: Length of the axis, which may be symbolic.
-        cells: Number of cells.
+        grids: The number of cells of each grid.
 
     Returns:
-        float32 (cells, positions).
+        float32 (sum of grids, positions), with the cells of the first grid first.
     """
-    at, cell = torch.arange(positions), torch.arange(cells)[:, None]
-    starts = torch.div(cell * positions, cells, rounding_mode="floor")
-    ends = torch.div((cell + 1) * positions + cells - 1, cells, rounding_mode="floor")
+    at, (cell, count) = torch.arange(positions), _cells(grids)
+    starts = torch.div(cell * positions, count, rounding_mode="floor")[:, None]
+    ends = torch.div((cell + 1) * positions + count - 1, count, rounding_mode="floor")[:, None]
     inside = ((at >= starts) & (at < ends)).float()
     return inside / inside.sum(1, keepdim=True)
 
 
-def bilinear_matrix(positions: int, cells: int) -> Tensor:
-    """Return the matrix of a bilinear resize along one axis, with the centres of pixels aligned.
+def bilinear_matrices(positions: int, grids: Sequence[int]) -> Tensor:
+    """Return the matrices of a bilinear resize along one axis, with the centres of pixels aligned.
 
     Args:
         positions: Length of the result, which may be symbolic.
-        cells: Length of the axis before the resize.
+        grids: The length of the axis before the resize, for each grid.
 
     Returns:
-        float32 (positions, cells).
+        float32 (positions, sum of grids), with the cells of the first grid first.
     """
-    at = (torch.arange(positions).float() + 0.5) * cells / positions - 0.5
-    distance = (at.clamp(0, cells - 1)[:, None] - torch.arange(cells).float()).abs()
+    cell, count = _cells(grids)
+    at = (torch.arange(positions).float() + 0.5)[:, None] * count / positions - 0.5
+    distance = (torch.minimum(at.clamp(min=0), count.float() - 1) - cell).abs()
     return (1 - distance).clamp(min=0)
+
+
+def _cells(grids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the number of each cell in its grid, and how many this has; int64 (sum of grids,)."""
+    return (
+        torch.tensor([cell for count in grids for cell in range(count)]),
+        torch.tensor([count for count in grids for _ in range(count)]),
+    )
 
 
 class Trunk(nn.Module):

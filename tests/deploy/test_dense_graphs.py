@@ -8,21 +8,23 @@ from convnextv2.deploy.dense_graphs import (
     MaskHead,
     SegmentorGraph,
     Trunk,
-    UpsampledCells,
-    adaptive_average_matrix,
-    bilinear_matrix,
+    UpsampledPyramid,
+    adaptive_average_matrices,
+    bilinear_matrices,
 )
 
 
 @pytest.mark.parametrize("positions", [1, 2, 5, 6, 13])
-@pytest.mark.parametrize("cells", [1, 2, 3, 6])
-def test_matrices_average_and_stretch_as_pytorch_does(positions: int, cells: int) -> None:
+def test_matrices_average_and_stretch_as_pytorch_does(positions: int) -> None:
+    grids = (1, 2, 3, 6)
     x = torch.randn(1, 3, positions, positions)
-    pool = adaptive_average_matrix(positions, cells)
-    assert torch.allclose(pool @ x @ pool.T, F.adaptive_avg_pool2d(x, cells), atol=1e-6)
-    small, up = torch.randn(1, 3, cells, cells), bilinear_matrix(positions, cells)
-    wanted = F.interpolate(small, (positions, positions), mode="bilinear")
-    assert torch.allclose(up @ small @ up.T, wanted, atol=1e-5)
+    pools = adaptive_average_matrices(positions, grids).split(grids)
+    ups = bilinear_matrices(positions, grids).split(grids, dim=1)
+    for cells, pool, up in zip(grids, pools, ups, strict=True):
+        assert torch.allclose(pool @ x @ pool.T, F.adaptive_avg_pool2d(x, cells), atol=1e-6)
+        small = torch.randn(1, 3, cells, cells)
+        wanted = F.interpolate(small, (positions, positions), mode="bilinear")
+        assert torch.allclose(up @ small @ up.T, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(64, 96), None])
@@ -32,7 +34,7 @@ def test_both_graphs_of_a_segmentor_return_its_logits(size: tuple[int, int] | No
         (found,), expected = SegmentorGraph(model, size)(images), model(images)
     assert torch.allclose(found, expected, atol=1e-4)
     # The model itself is as it was.
-    assert not any(isinstance(module, UpsampledCells) for module in model.modules())
+    assert not any(isinstance(module, UpsampledPyramid) for module in model.modules())
     assert model.auxiliary_head is not None
     assert all(name in model.state_dict() for name in model.class_tensors)
 
