@@ -142,9 +142,9 @@ def test_an_artifact_finds_the_objects_that_the_weights_find(
 def test_a_detector_of_boxes_has_no_part_for_masks_and_may_find_nothing(tmp_path: Path) -> None:
     weights = save_dense(detector(masks=False, score_threshold=0.9999), tmp_path / "weights")
     artifact = open_artifact(
-        export(weights, out=tmp_path / "made", images=2, workers=0, seconds=0.0)
+        export(weights, format="torch", out=tmp_path / "made", images=2, workers=0, seconds=0.0)
     )
-    assert sorted(artifact.card.files) == ["boxes-model.onnx", "model.onnx"]
+    assert sorted(artifact.card.files) == ["boxes-model.pt2", "model.pt2"]
     finder = finder_of_artifact(artifact)
     found = finder(*finder.transform(torch.zeros(3, 50, 60, dtype=torch.uint8)))
     assert len(found.scores) == 0 and found.masks is None
@@ -241,6 +241,7 @@ def test_the_encoder_of_a_segmentor_is_exported_as_a_backbone(
 ) -> None:
     made = export(
         dense_weights["places"],
+        format="torch",
         outputs="backbone",
         out=tmp_path / "made",
         images=1,
@@ -258,9 +259,9 @@ SMALL = (
 
 def test_a_segmentation_run_is_exported_validated_and_used(tmp_path: Path) -> None:
     data, run = draw_maps(tmp_path / "data", train=4, val=2), tmp_path / "run"
-    head = ["--task", "segmentation", "--head_channels", "16"]
+    head = ["--task", "segmentation", "--head_channels", "16", "--slide", "True"]
     assert main(["train", "--data_dir", str(data), "--out", str(run), *head, *SMALL]) == 0
-    made = export(run, dynamic_size=True, workers=0, seconds=0.0)
+    made = export(run, workers=0, seconds=0.0)
     told = open_artifact(made).certificate
     assert told["miou"]["images"] == 2
     theirs, ours = validate(run, device="cpu"), validate(made, device="cpu")
@@ -279,7 +280,7 @@ def test_a_detection_run_is_exported_validated_and_used(tmp_path: Path) -> None:
     data, run = write_coco(tmp_path / "data", train=4, val=2), tmp_path / "run"
     head = ["--task", "detection", "--fpn_channels", "16", "--box_dim", "32"]
     assert main(["train", "--data_dir", str(data), "--out", str(run), *head, *SMALL]) == 0
-    made = export(run, workers=0, seconds=0.0)
+    made = export(run, format="torch", workers=0, seconds=0.0)
     told = open_artifact(made).certificate
     assert told["ap"]["images"] == 2
     theirs, ours = validate(run, device="cpu"), validate(made, device="cpu")
