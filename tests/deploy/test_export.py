@@ -321,15 +321,16 @@ def test_int8_is_kept_only_when_accurate_and_faster() -> None:
     "format", [name for name in ("onnx", "openvino") if name in installed_formats()]
 )
 def test_int8_weights_are_int8_and_their_logits_near(
-    format: str, weights: Path, pictures: Path, tmp_path: Path
+    format: str, exported: Exported, tmp_path: Path
 ) -> None:
     from convnextv2.deploy.quantise import quantise
 
-    model, images = network(), pixels(16)
+    images = pixels(16)
     chosen = check_format(format, "int8")
     path = tmp_path / chosen.file
     x = normalised(images).float()
-    chosen.write(Graph(model, "classifier").eval(), x[:1], path, "float32", False)
+    for name in open_artifact(exported(format)).card.files:
+        shutil.copy(exported(format) / name, tmp_path)
     before = sum(file.stat().st_size for file in tmp_path.iterdir())
     quantise(format, path, "images", x.numpy())
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 0.8 * before
@@ -513,22 +514,9 @@ def test_an_image_of_weight_3_calibrates_like_three_images() -> None:
     assert fit_temperature(logits, targets, weights) == expected != fit_temperature(logits, targets)
 
 
-def test_the_fitted_temperature_is_the_artifacts(
-    weights: Path, pictures: Path, tmp_path: Path
-) -> None:
-    options = {
-        "data_dir": str(pictures),
-        "workers": 0,
-        "seconds": 0,
-        "format": "torch",
-        "input": "pixels",
-    }
-    plain, fitted = (
-        open_artifact(
-            export(weights, calibrate=calibrate, out=tmp_path / str(calibrate), **options)
-        )
-        for calibrate in (False, True)
-    )
+def test_the_fitted_temperature_is_the_artifacts(exported: Exported) -> None:
+    plain = open_artifact(exported("torch", input="pixels"))
+    fitted = open_artifact(exported("torch", input="pixels", calibrate=True))
     assert plain.card.temperature == 1 != fitted.card.temperature
     x = pixels(3).permute(0, 2, 3, 1).contiguous().numpy()
     logits, _ = in_float64(pixels(3))
@@ -563,11 +551,14 @@ def test_a_model_repository_gets_a_new_version_each_time(
 
 
 def test_a_model_repository_leaves_the_runs_artifacts_alone(
-    weights: Path, pictures: Path, tmp_path: Path
+    exported: Exported, weights: Path, pictures: Path, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(weights.parent, tmp_path / "run")) / weights.name
     options = {"data_dir": str(pictures), "workers": 0, "seconds": 0}
-    kept = export(source, format="openvino", **options)
+    kept = tmp_path / "run" / "model-openvino-float32"
+    shutil.copytree(exported("openvino"), kept)
+    with pytest.raises(RunError, match="model-openvino-float32: exists already"):
+        export(source, format="openvino", **options)  # so it lies where an export would put it
     before = (kept / "artifact.json").stat().st_mtime_ns
     with pytest.raises(ArtifactError, match="name = 'a b'"):
         export(

@@ -1,5 +1,6 @@
 """Whatever the teacher is, it answers for the student's images as it does for its own."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from trees import CLASSES, PREPROCESSING, network, photograph, save
 
-from convnextv2 import export
 from convnextv2.distillation.teacher import Teacher, open_teacher
 from convnextv2.errors import RecipeError
 from convnextv2.preprocessing import Preprocessing
@@ -65,25 +65,26 @@ def test_it_sees_images_at_its_own_size(tmp_path: Path) -> None:
     assert teacher.view(same, student) is same
 
 
-@pytest.mark.parametrize("input", ["images", "pixels"])
-def test_an_exported_classifier_answers_as_its_weights_do(input: str, tmp_path: Path) -> None:
-    weights = save(network(), tmp_path / "weights")
-    export(weights, out=tmp_path / "artifact", input=input)
+@pytest.mark.parametrize(("format", "input"), [("onnx", {}), ("torch", {"input": "pixels"})])
+def test_an_exported_classifier_answers_as_its_weights_do(
+    format: str, input: dict[str, str], exported: Callable[..., Path], weights: Path
+) -> None:
     images = pixels(3)
     seen = normalised(images, STUDENT.mean, STUDENT.std)
     expected = opened(weights)(seen, STUDENT)
-    teacher = opened(tmp_path / "artifact")
+    teacher = opened(exported(format, **input))
     found = teacher(seen, STUDENT)
     assert teacher.class_names == CLASSES and teacher.rows == 4 and not teacher.has_map
     assert torch.allclose(found.logits.softmax(-1), expected.logits.softmax(-1), atol=1e-4)
     assert torch.allclose(found.features, expected.features, atol=1e-3)
 
 
-def test_an_exported_backbone_answers_with_its_last_map(tmp_path: Path) -> None:
-    weights = save(network(), tmp_path / "weights")
-    export(weights, out=tmp_path / "artifact", outputs="backbone")
+def test_an_exported_backbone_answers_with_its_last_map(
+    exported: Callable[..., Path], weights: Path
+) -> None:
+    artifact = exported("onnx", outputs="backbone")
     seen = normalised(pixels(2), STUDENT.mean, STUDENT.std)
-    expected, found = opened(weights)(seen, STUDENT), opened(tmp_path / "artifact")(seen, STUDENT)
+    expected, found = opened(weights)(seen, STUDENT), opened(artifact)(seen, STUDENT)
     assert found.logits is None
     assert torch.allclose(found.map, expected.map, atol=1e-4)
 
@@ -114,10 +115,11 @@ def test_other_channels_are_refused(tmp_path: Path) -> None:
         opened(path, grey)
 
 
-def test_its_memory_is_estimated_without_computing(tmp_path: Path) -> None:
-    weights = save(network(), tmp_path / "weights")
-    export(weights, out=tmp_path / "artifact", outputs="backbone")
+def test_its_memory_is_estimated_without_computing(
+    exported: Callable[..., Path], weights: Path
+) -> None:
+    artifact = exported("onnx", outputs="backbone")
     blank = torch.zeros(2, 3, 64, 64, device="meta")
-    answers = [opened(source)(blank, STUDENT) for source in (weights, tmp_path / "artifact")]
+    answers = [opened(source)(blank, STUDENT) for source in (weights, artifact)]
     assert [answer.map.shape for answer in answers] == [(2, 2, 2, 48)] * 2
     assert all(answer.features.device.type == "meta" for answer in answers)

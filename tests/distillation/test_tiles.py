@@ -1,5 +1,6 @@
 """Masked distillation, against the teacher's map picked cell by cell."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from torch.nn import functional as F
 from trees import PREPROCESSING, network, save
 
-from convnextv2 import export
 from convnextv2.distillation.teacher import open_teacher
 from convnextv2.distillation.tiles import build_tile_lessons
 from convnextv2.errors import RecipeError
@@ -65,8 +65,7 @@ def test_the_teachers_map_is_resized_to_the_cells_of_the_student(tmp_path: Path)
     assert lessons.features(torch.randn(2, 3, 128, 192)).shape == (2, 4, 6, 48)
 
 
-def test_a_teacher_without_a_map_is_refused(tmp_path: Path) -> None:
-    export(save(network(), tmp_path / "weights"), out=tmp_path / "artifact")
-    teacher = open_teacher(str(tmp_path / "artifact"), torch.device("cpu"), OWN)
+def test_a_teacher_without_a_map_is_refused(exported: Callable[..., Path]) -> None:
+    teacher = open_teacher(str(exported("onnx")), torch.device("cpu"), OWN)
     with pytest.raises(RecipeError, match="returns no map of features.*--outputs backbone"):
         build_tile_lessons(Recipe(teacher="t"), teacher, student(32), OWN)

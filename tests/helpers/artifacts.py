@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from trees import CLASSES, network, photograph, save
 
 from convnextv2 import export
+from convnextv2.verbs.options.weights import ExportOptions
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +53,13 @@ def weights(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(weights: Path, pictures: Path, shared: Path) -> Callable[..., Path]:
     """A function that exports the weights and returns the artifact.
 
-    It is called as `exported(format, **options)`. Each artifact is made once, for all processes.
+    It is called as `exported(format, **options)`. Each artifact is made once, for all processes,
+    whether an option is left out or given as it is by default.
     """
+    defaults = {field.name: field.default for field in fields(ExportOptions)}
 
     def make(format: str, **options) -> Path:
+        options = {name: value for name, value in options.items() if value != defaults[name]}
         key = "-".join(map(str, [format, *sum(sorted(options.items()), ())])).replace("/", "_")
         with FileLock(shared / f"{key}.lock"):
             if not (shared / key).exists():

@@ -27,7 +27,7 @@ def network(*, seed: int = 0, scale: float = 0.1, **arguments) -> ConvNeXtV2:
     GRN starts at zero, which would hide its effect.
     """
     torch.manual_seed(seed)
-    model = ConvNeXtV2((1, 1, 2, 1), (16, 24, 32, 48), **{"num_classes": len(CLASSES)} | arguments)
+    model = ConvNeXtV2((1, 1, 1, 1), (16, 24, 32, 48), **{"num_classes": len(CLASSES)} | arguments)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(scale * torch.randn(parameter.shape))

@@ -108,7 +108,8 @@ def test_everything_that_answers_gives_the_same_labels(
             key=lambda label: -label["score"],
         )
     assert Predictor(run, device="cpu", precision="float32")(files) == found
-    pixels = export(run, out=tmp_path / "p", input="pixels", workers=0, batch_size=4, seconds=0.1)
+    options = {"workers": 0, "batch_size": 4, "seconds": 0.1}
+    pixels = export(run, format="torch", out=tmp_path / "p", input="pixels", **options)
     for source in (artifact, pixels):
         for other, image in zip(predict(source, files), found, strict=True):
             assert [one["name"] for one in other["labels"]] == [
@@ -163,7 +164,7 @@ def test_calibration_changes_probabilities_but_no_label(
     run: Path, table: Path, tmp_path: Path
 ) -> None:
     options = {"workers": 0, "batch_size": 4, "seconds": 0.1, "calibrate": True}
-    made = export(run, out=tmp_path / "calibrated", **options)
+    made = export(run, format="torch", out=tmp_path / "calibrated", **options)
     assert open_artifact(made).card.temperature != 1
     plain, calibrated = (
         validate(source, data_dir=str(table), workers=0, **more)
