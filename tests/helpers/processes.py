@@ -13,7 +13,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 OURS = ("-m", "convnextv2")
 JOBS = itertools.count()
@@ -46,6 +48,7 @@ class Program:
         *words: What stands after `python` on a command line: `-m`, `-c` or a file comes first.
         own_session: Whether it has a session and a process group of its own.
         together: Whether its errors are among its output.
+        files: Open files for its output and its errors, in place of those that `communicate` reads.
         by: The number of the starter.
         **environment: Further variables of its environment.
     """
@@ -55,12 +58,16 @@ class Program:
         *words: str | Path | int,
         own_session: bool = False,
         together: bool = False,
+        files: tuple[IO[bytes], IO[bytes]] | None = None,
         by: int = 0,
         **environment: str,
     ) -> None:
         self.returncode: int | None = None
-        self._output = tempfile.TemporaryFile()
-        self._errors = self._output if together else tempfile.TemporaryFile()
+        if files:
+            self._output, self._errors = files
+        else:
+            self._output = tempfile.TemporaryFile()
+            self._errors = self._output if together else tempfile.TemporaryFile()
         ours, theirs = os.pipe()
         self._told = open(ours, "rb", buffering=0)
         order = {
@@ -69,8 +76,8 @@ class Program:
             "folder": os.getcwd(),
             "own_session": own_session,
         }
-        files = [self._output.fileno(), self._errors.fileno(), theirs]
-        socket.send_fds(starter(by % 2)[0], [json.dumps(order).encode()], files)
+        given = [self._output.fileno(), self._errors.fileno(), theirs]
+        socket.send_fds(starter(by % 2)[0], [json.dumps(order).encode()], given)
         os.close(theirs)
         self.pid = int(self._told.readline() or "0")
         assert self.pid, "the process that starts programs has ended"
@@ -84,6 +91,12 @@ class Program:
             self._told.close()
         return self.returncode
 
+    def poll(self) -> int | None:
+        """Return the exit code, or None if the program has not ended."""
+        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+            self.wait(60)
+        return self.returncode
+
     def communicate(self, timeout: float = 600) -> tuple[str, str]:
         """Wait until the program has ended, and return its output and its errors."""
         self.wait(timeout)
@@ -95,12 +108,13 @@ class Program:
 
     def send_signal(self, number: int) -> None:
         """Send a signal, if the program has not ended."""
-        if self.returncode is None:
-            os.kill(self.pid, number)
+        if self.poll() is None:
+            with suppress(ProcessLookupError):  # it ended since
+                os.kill(self.pid, number)
 
     def close(self) -> None:
         """End the program at once, if it has not ended."""
-        if not self._told.closed and not select.select([self._told], [], [], 0)[0]:
+        if self.poll() is None:
             self.send_signal(signal.SIGKILL)
             self.wait(60)
         for file in (self._output, self._errors, self._told):

@@ -32,28 +32,43 @@ class Process:
         folder: Where its output is kept.
         *arguments: Further arguments of `convnextv2 serve`.
         port: The port; 0 for a free one.
+        anew: Whether it is started by a new interpreter, which imports everything, and not as a
+            copy of a process that has done so.
         **environment: Further variables of its environment.
     """
 
-    def __init__(self, folder: Path, *arguments: str, port: int = 0, **environment: str) -> None:
+    popen: Program | subprocess.Popen[bytes]
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        port: int = 0,
+        anew: bool = False,
+        **environment: str,
+    ) -> None:
         self.port = port or free_port()
         self.log, self.errors = (folder / f"{self.port}.{kind}" for kind in ("out", "err"))
         exactly = ["--port", str(self.port), "--device", "cpu", "--precision", "float32"]
-        command = [sys.executable, "-m", "convnextv2", "serve", *arguments, *exactly]
+        command = [*OURS, "serve", *arguments, *exactly]
+        environment = {"OMP_NUM_THREADS": "1"} | environment
         with self.log.open("wb") as log, self.errors.open("wb") as errors:
-            self.popen = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=errors,
-                env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-            )
+            if anew:
+                self.popen = subprocess.Popen(
+                    [sys.executable, *command],
+                    stdout=log,
+                    stderr=errors,
+                    env=os.environ | environment,
+                )
+            else:
+                self.popen = Program(*command, files=(log, errors), **environment)
 
     def __enter__(self) -> "Process":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.popen.kill()
-        self.popen.wait()
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait(60)
 
     async def takes(self, number: signal.Signals) -> None:
         """Wait until the process has a handler for a signal."""

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 async def test_sighup_from_the_first_moment_on_is_a_reload_and_no_end(
     weights: Path, tmp_path: Path
 ) -> None:
-    with Process(tmp_path, f"trees={weights}") as process:
+    with Process(tmp_path, f"trees={weights}", anew=True) as process:
         await process.takes(signal.SIGHUP)
         assert not process.log.read_text()  # it has not even been loaded
         process.popen.send_signal(signal.SIGHUP)
@@ -42,7 +42,7 @@ async def test_sigterm_during_an_import_that_drops_exceptions_ends_it_too(tmp_pa
         "import signal\ntry:\n    signal.raise_signal(signal.SIGTERM)\n"
         "except BaseException:\n    pass\n"
     )
-    with Process(tmp_path, "trees=nowhere", PYTHONPATH=str(tmp_path)) as process:
+    with Process(tmp_path, "trees=nowhere", anew=True, PYTHONPATH=str(tmp_path)) as process:
         assert await asyncio.to_thread(process.popen.wait, 30) == 0
         assert (
             process.log.read_text() == "Ended before the server had begun.\n"
@@ -54,7 +54,7 @@ async def test_sigterm_during_an_import_that_drops_exceptions_ends_it_too(tmp_pa
 async def test_sigterm_while_it_starts_ends_it_as_it_should(
     after_s: float, weights: Path, tmp_path: Path
 ) -> None:
-    with Process(tmp_path, f"trees={weights}") as process:
+    with Process(tmp_path, f"trees={weights}", anew=True) as process:
         await process.takes(signal.SIGTERM)
         await asyncio.sleep(after_s)
         process.popen.send_signal(signal.SIGTERM)
