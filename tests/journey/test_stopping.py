@@ -14,7 +14,7 @@ from runs import SMALL, metrics, weights
 OPTIONS = [
     *SMALL,
     "--epochs",
-    "40",
+    "26",
     "--lr",
     "0.01",
     "--save_every_epochs",

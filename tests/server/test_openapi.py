@@ -57,7 +57,7 @@ def try_out(operation: Any, mode: GenerationMode, images: list[bytes]) -> Counte
     own = {"reconstruct": "pre", "segment": "places", "detect": "things"}
     there = {"name": own.get(operation.path.rpartition("/")[2], "trees"), "version": "1"}
 
-    @settings(EXAMPLES, max_examples=16 if "{" in operation.path else 1)
+    @settings(EXAMPLES, max_examples=10 if "{" in operation.path else 1)
     @given(
         case=operation.as_strategy(generation_mode=mode),
         is_there=st.booleans(),
