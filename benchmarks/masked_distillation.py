@@ -33,7 +33,17 @@ def build_teacher(network: ConvNeXtV2, preprocessing: Preprocessing) -> Teacher:
         return Answer(None, encoded.mean((1, 2)), encoded)
 
     return Teacher(
-        "random", answer, preprocessing, [], 0, network.dims[-1], True, "", record={}, lines=[]
+        name="random",
+        answer=answer,
+        preprocessing=preprocessing,
+        class_names=[],
+        rows=0,
+        width=network.dims[-1],
+        has_map=True,
+        format="",
+        balance={},
+        record={},
+        lines=[],
     )
 
 
