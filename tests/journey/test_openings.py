@@ -103,7 +103,7 @@ def test_a_server_opens_the_weights_of_each_model_once(
     trained: Path, pretrained: Path, counted: Counts
 ) -> None:
     for run, part in ((trained, "best"), (pretrained, "last")):
-        how = {"device": "cpu", "precision": "float32", "most_pixels": 10_000}
+        how = {"device": "cpu", "precision": "float32", "max_pixels": 10_000}
         open_served(Spec("m", "1", run), "1", **how)
         for counts in counted:
             assert weights_of(run, counts) == {f"{part}/model.safetensors": 1}
