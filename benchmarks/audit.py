@@ -16,7 +16,6 @@ on the same images, cleanlab on the same out-of-sample probabilities. Images bey
 are left out. The figures are in docs/how-to/audit.md.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
+from studies import argument_parser
 
 from convnextv2.auditing.descriptor import describe
 from convnextv2.auditing.labels import judge
@@ -293,11 +293,7 @@ print("RESULT" + json.dumps(found))
 
 def main() -> None:
     """Plant faults in three sets, and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--init", default="")
     arguments = parser.parse_args()

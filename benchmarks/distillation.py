@@ -11,11 +11,19 @@ which decide nothing else. OUT gets the run folders and the figures (distillatio
 runs are kept and halted ones resumed. KNOBS go to every run, for example --image_size 96.
 """
 
-import argparse
 import json
 from pathlib import Path
 
-from studies import SEEDS, final_top1, keep_one_of, mean_and_range, plain, run, run_all
+from studies import (
+    SEEDS,
+    argument_parser,
+    final_top1,
+    keep_one_of,
+    mean_and_range,
+    plain,
+    run,
+    run_all,
+)
 
 ARMS = {
     "alone": (False, False),
@@ -30,11 +38,7 @@ LABELS = {"a tenth": 10, "all": 1}
 
 def main() -> None:
     """Train all arms, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     parser.add_argument("--init", required=True, help="a run of FCMAE on the training images")
     parser.add_argument("--teacher", required=True, help="a classifier of the same classes")
     parser.add_argument("--labels", nargs="+", choices=LABELS, default=tuple(LABELS))

@@ -11,7 +11,6 @@ difference between the answers of run, artifact and server. Finished runs are ke
 in docs/how-to/multi-label.md.
 """
 
-import argparse
 import csv
 import json
 import subprocess
@@ -23,7 +22,7 @@ from urllib.request import urlopen
 import numpy as np
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
-from studies import run
+from studies import argument_parser, run
 
 PORT = 8765
 MIN_SHARE = 0.01
@@ -73,11 +72,7 @@ def matrix(
 
 def main() -> None:
     """Train, measure, and compare the answers."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     parser.add_argument("--init", required=True)
     parser.add_argument("--epochs", default="40")
     arguments = parser.parse_args()

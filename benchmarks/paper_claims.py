@@ -18,7 +18,6 @@ got right (answers.npz), and the figures (figures.json). Finished runs are kept 
 resumed.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -29,7 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from studies import final_top1, hold_out_a_tenth, keep_one_of, plain, right_images, run
+from studies import (
+    argument_parser,
+    final_top1,
+    hold_out_a_tenth,
+    keep_one_of,
+    plain,
+    right_images,
+    run,
+)
 from torch import Tensor
 from unknown import make_sets
 
@@ -272,11 +279,7 @@ def main() -> None:
     if sys.argv[1:2] == ["masked-once"]:
         mask_once()
         sys.exit(cli.main(["pretrain", *sys.argv[2:]]))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
     parser.add_argument("--seeds", type=int, default=3)

@@ -8,12 +8,20 @@ started again. The learning rate of each arm is the best of three in short runs 
 tenths of the training images and validate on the other tenth. The validation images decide nothing.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
-from studies import SEEDS, final_top1, hold_out_a_tenth, interval, right_images, run, run_all
+from studies import (
+    SEEDS,
+    argument_parser,
+    final_top1,
+    hold_out_a_tenth,
+    interval,
+    right_images,
+    run,
+    run_all,
+)
 
 from convnextv2.run import Run
 
@@ -52,11 +60,7 @@ def plot(out: Path, path: Path) -> None:
 
 def main() -> None:
     """Train all arms, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out

@@ -1,8 +1,8 @@
-"""What different starts are worth on a few thousand photographs: docs/results.md.
+"""Measure what different starts are worth on a few thousand photographs.
 
-    python benchmarks/starts.py OTHER DATA OUT --init FCMAE [--jobs 2] [KNOBS]
+    python benchmarks/starts.py DATA OUT --other OTHER --init FCMAE [--jobs 2] [KNOBS]
 
-OTHER and DATA are image folders with train/ and val/, of different images. FCMAE is a pre-training
+DATA and OTHER are image folders with train/ and val/, of different images. FCMAE is a pre-training
 on the training images of DATA. The network learns DATA from these starts, with three seeds each:
 
 - random weights, by the recipe `small_data`;
@@ -16,14 +16,22 @@ validation images of DATA, which decide nothing. OUT gets the runs and the figur
 Finished runs are kept. KNOBS go to every run on DATA.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
-from studies import SEEDS, interval, mean_and_range, plain, right_images, run, run_all
+from studies import (
+    SEEDS,
+    argument_parser,
+    interval,
+    mean_and_range,
+    plain,
+    right_images,
+    run,
+    run_all,
+)
 from timm.data import create_transform
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
@@ -49,7 +57,7 @@ PAIRS = (
     ("FCMAE", "random weights"),
     ("FCMAE", "FCMAE, small_data"),
 )
-"""What is compared, image by image."""
+"""The pairs of starts that are compared image by image."""
 
 
 def transform_of(training: bool) -> nn.Module:
@@ -106,12 +114,8 @@ def difference(other: Path, path: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Train all of it, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("other", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
+    parser.add_argument("--other", type=Path, required=True, help="what timm's network learns")
     parser.add_argument("--init", required=True, help="a run of FCMAE on the images of DATA")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     arguments, knobs = parser.parse_known_args()

@@ -1,7 +1,8 @@
-"""What the studies of image classification share: their images, their runs and their figures."""
+"""Prepares the images, does the runs and computes the figures of studies of classification."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,20 @@ from convnextv2.weights.opened import open_weights
 
 SEEDS = (0, 1, 2)
 Job = TypeVar("Job")
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Build a parser of the arguments that studies share: the images, and where results go.
+
+    Args:
+        description: The docstring of the program, which its help prints as it stands.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    return parser
 
 
 def link_image(path: Path, link: Path) -> None:

@@ -10,12 +10,11 @@ the averaged weights after the last epoch are measured. OUT gets the run folders
 example --epochs 15 --image_size 96 for shorter ones.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import torch
-from studies import SEEDS, link_image, mean_and_range, plain, run, run_all
+from studies import SEEDS, argument_parser, link_image, mean_and_range, plain, run, run_all
 
 from convnextv2.distributed import Place
 from convnextv2.run import Run
@@ -59,11 +58,7 @@ def figures_of(folder: Path, prior: str = "trained") -> dict[str, float]:
 
 def main() -> None:
     """Train all variants, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     parser.add_argument("--init", required=True, help="weights to start from")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     arguments, knobs = parser.parse_known_args()

@@ -11,7 +11,6 @@ artifacts and figures.json. Finished parts are kept. KNOBS go to every run. The 
 docs/how-to/unknown.md.
 """
 
-import argparse
 import csv
 import hashlib
 import json
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from studies import link_image, run
+from studies import argument_parser, link_image, run
 
 from convnextv2 import Predictor, export, validate
 from convnextv2.deploy.artifact import open_artifact
@@ -194,11 +193,7 @@ def cost(run: Path, artifact: Path, size: int) -> dict[str, float]:
 
 def main() -> None:
     """Cut, train, fit and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = argument_parser(__doc__)
     arguments, knobs = parser.parse_known_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -20,6 +21,7 @@ from convnextv2.recipe.options import REQUIRED, Options, PathLike, borrowed_opti
 from convnextv2.recipe.values import Option
 from convnextv2.verbs.options import VERBS
 
+_COLUMNS = 100
 _HEAD = '''"""What the public face takes and returns. Made by scripts/write_stub.py."""
 
 from collections.abc import Sequence
@@ -50,7 +52,7 @@ def stub() -> str:
 
 
 def _function(options: type[Options]) -> str:
-    """One function with its signature and docstring."""
+    """Write a function with its signature and docstring."""
     function = load_verb(options.command)
     own = own_options(options)
     lines = []
@@ -64,14 +66,33 @@ def _function(options: type[Options]) -> str:
     inside = "\n" + "\n".join(lines) + "\n" if lines else ""
     returns = inspect.unwrap(function).__annotations__["return"]
     doc = "\n".join(
-        f"    {line}".rstrip() for line in (inspect.getdoc(function) or "").splitlines()
+        _wrapped(f"    {line}") for line in (inspect.getdoc(function) or "").splitlines()
     )
     return f'\ndef {options.command}({inside}) -> {returns}:\n    """{doc.strip()}\n    """\n'
 
 
+def _wrapped(line: str) -> str:
+    """Wrap a line of a docstring. What belongs to an argument is indented further."""
+    indent = line[: len(line) - len(line.lstrip())]
+    hanging = indent + "    " * bool(re.match(r"        \w+: ", line))
+    return textwrap.fill(
+        line.strip(), _COLUMNS, initial_indent=indent, subsequent_indent=hanging,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
 def _parameter(one: Option, kind: Any) -> str:
     default = "" if one.default is REQUIRED else f" = {_quoted(repr(one.default))}"
-    return f"    {one.name}: {_annotation(kind)}{default},"
+    annotation = _annotation(kind)
+    line = f"    {one.name}: {annotation}{default},"
+    if len(line) <= _COLUMNS or "[" not in annotation:
+        return line
+    before, _, inside = annotation.partition("[")
+    inside, _, after = inside.rpartition("]")
+    choices = textwrap.fill(
+        f"{inside},", _COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 8
+    )
+    return f"    {one.name}: {before}[\n{choices}\n    ]{after}{default},"
 
 
 def _annotation(kind: Any) -> str:

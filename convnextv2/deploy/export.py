@@ -27,6 +27,7 @@ from convnextv2.files import sha256_of
 from convnextv2.lock import building
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.preprocessing import Preprocessing
+from convnextv2.weights.opened import Weights
 
 _FLOAT32_IMAGES = 64
 """Images on which the float32 form of an int8 artifact is measured, to learn its speed."""
@@ -97,6 +98,24 @@ class ModelFacts:
     thresholds: list[float] = field(default_factory=list)
     temperature: float = 1.0
     balance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_weights(cls, weights: Weights, **computed: Any) -> ModelFacts:
+        """Collect the facts that opened weights state.
+
+        Args:
+            weights: The weights.
+            **computed: Further facts: thresholds, temperature and balance.
+        """
+        description = weights.description
+        return cls(
+            description.preprocessing,
+            description.class_names,
+            description.model,
+            weights.provenance(),
+            weights.origin.notice,
+            **computed,
+        )
 
     def entries(self) -> dict[str, Any]:
         """Return the entries of a `Card` that state these facts."""

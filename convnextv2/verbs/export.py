@@ -161,15 +161,8 @@ def _export(options: ExportOptions, recipe: Recipe, weights: Path, folder: Path)
     thresholds: list[float] = []
     if outputs == "multi_label":
         thresholds = calibrated_thresholds(description.thresholds, temperature)
-    facts = ModelFacts(
-        description.preprocessing,
-        description.class_names,
-        description.model,
-        opened.provenance(),
-        opened.origin.notice,
-        thresholds=thresholds,
-        temperature=temperature,
-        balance=description.balance,
+    facts = ModelFacts.of_weights(
+        opened, thresholds=thresholds, temperature=temperature, balance=description.balance
     )
     artifact = export_artifact(
         model,

@@ -97,13 +97,7 @@ def export_dense(options: ExportOptions, recipe: Recipe, opened: Weights, folder
             f"{opened.path}: does not say how its images are prepared. Write it with its "
             "preprocessing."
         )
-    facts = ModelFacts(
-        description.preprocessing,
-        description.class_names,
-        description.model,
-        opened.provenance(),
-        opened.origin.notice,
-    )
+    facts = ModelFacts.of_weights(opened)
     source, origin = _images(opened, recipe, options.images)
     print(
         f"Exporting to {options.format}, {options.precision}; measured on {len(source)} images "

@@ -22,7 +22,7 @@ _LONGEST_START_S = 900.0
 
 @dataclass(frozen=True)
 class FirstSteps:
-    """What the first steps of a run left behind.
+    """Holds what the first steps of a run leave behind.
 
     Attributes:
         records: The training records, one for each step.
@@ -133,7 +133,7 @@ def _records(out: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a run learns.
+    """Holds the pace of a run.
 
     Attributes:
         measured: The number of steps that were measured.

@@ -45,7 +45,7 @@ class Found:
 
 @dataclass
 class _Findings:
-    """What was found in all folders, for notes and errors.
+    """Collects what is found in all folders, for notes and errors.
 
     Attributes:
         missing: Rows whose image does not exist.
