@@ -59,28 +59,16 @@ def run_first_steps(
         ConvNeXtV2Error: The run ended before its second step.
     """
     errors = out.with_suffix(".errors")  # a file, because a pipe may become full
+    command = _command(verb, config, knobs, out)
     with (
         errors.open("w") as file,
-        subprocess.Popen(
-            _command(verb, config, knobs, out), stdout=subprocess.DEVNULL, stderr=file
-        ) as process,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process,
     ):
-        started = first = time.monotonic()
-        peak = 0
-        while process.poll() is None:
-            time.sleep(0.2)
-            peak = max(peak, peak_memory(process.pid))
-            done = len(_records(out))
-            now = time.monotonic()
-            if not done:
-                first = now
-            wanted_s = seconds if done > 2 + prefetched else 4 * seconds
-            if (done > 2 and now - first > wanted_s) or now - started > _LONGEST_START_S:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(_LONGEST_START_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        try:
+            peak = _watch(process, out, seconds, prefetched)
+        except BaseException:  # such as a signal; leaving the block waits for the whole run
+            process.kill()
+            raise
     records = _records(out)
     if len(records) < 2:
         lines = errors.read_text(errors="replace").strip().splitlines()
@@ -91,6 +79,27 @@ def run_first_steps(
         )
     checkpoint = sum(path.stat().st_size for path in (out / "checkpoints").rglob("*.*"))
     return FirstSteps(records, peak, checkpoint)
+
+
+def _watch(process: subprocess.Popen[bytes], out: Path, seconds: float, prefetched: int) -> int:
+    """Stop a run after some steps, see `run_first_steps`; return its peak memory in bytes."""
+    started = first = time.monotonic()
+    peak = 0
+    while process.poll() is None:
+        time.sleep(0.2)
+        peak = max(peak, peak_memory(process.pid))
+        done = len(_records(out))
+        now = time.monotonic()
+        if not done:
+            first = now
+        wanted_s = seconds if done > 2 + prefetched else 4 * seconds
+        if (done > 2 and now - first > wanted_s) or now - started > _LONGEST_START_S:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_LONGEST_START_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    return peak
 
 
 def _command(

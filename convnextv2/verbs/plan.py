@@ -166,7 +166,8 @@ def _report_measured(training: _Training, measured: Pace, first: FirstSteps) -> 
         if choose_device(recipe.device).type == "cpu"
         else "Memory of the host (that of the device is not measured)"
     )
-    print(f"{memory}: {memory_gib:.1f} GiB at the peak. Disk: about {disk_gib:.2f} GiB.")
+    disk = f"{disk_gib:.2f} GiB" if disk_gib >= 0.1 else f"{1024 * disk_gib:.1f} MiB"
+    print(f"{memory}: {memory_gib:.1f} GiB at the peak. Disk: about {disk}.")
     return {"data_wait": measured.data_wait, "memory_gib": memory_gib, "disk_gib": disk_gib}
 
 
@@ -258,4 +259,6 @@ def _on_cluster(
 
 
 def _duration(hours: float) -> str:
+    if hours < 1 / 3600:
+        return "less than a second"
     return f"{hours / 24:.1f} days" if hours > 48 else str(timedelta(seconds=round(hours * 3600)))

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from runs import SMALL, draw
 import convnextv2
 from convnextv2.cli import main
 from convnextv2.errors import ConvNeXtV2Error
+from convnextv2.verbs import first_steps
 from convnextv2.verbs.first_steps import pace
 
 
@@ -124,3 +128,25 @@ def test_plan_passes_on_what_the_run_would_say(tmp_path: Path) -> None:
         match="took no step that could be measured: data_dir = .*nowhere: no such folder",
     ):
         convnextv2.plan("train", config="small_data", data_dir=tmp_path / "nowhere")
+
+
+def test_an_interrupted_plan_does_not_wait_for_the_run_that_it_began(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupt(out: Path) -> None:
+        raise KeyboardInterrupt
+
+    class Watched(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, command: list[str], **settings: object) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(90)"], **settings)  # type: ignore[call-overload]
+            started.append(self)
+
+    monkeypatch.setattr(first_steps.subprocess, "Popen", Watched)
+    monkeypatch.setattr(first_steps, "_records", interrupt)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        first_steps.run_first_steps("train", None, {}, tmp_path / "run", seconds=1, prefetched=0)
+    assert time.monotonic() - began < 30
+    assert started[0].returncode != 0
