@@ -9,7 +9,7 @@ from convnextv2.errors import CheckpointError
 from convnextv2.verbs.inspect import inspect
 from convnextv2.weights.opened import open_weights
 
-from .test_convert import random_model
+from .networks import random_model
 
 
 def test_a_pickled_model_is_named_and_a_safe_way_advised(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import restore
 
-from .test_convert import DEPTHS, DIMS, IMAGES, difference, logits, random_model, save
+from .networks import DEPTHS, DIMS, IMAGES, difference, logits, random_model, save
 
 
 def change(folder: Path, name: str, **more) -> Path:

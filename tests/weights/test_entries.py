@@ -20,7 +20,7 @@ from convnextv2.weights.names import name_table
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import restore
 
-from .test_convert import DEPTHS, IMAGES, difference, logits, random_model
+from .networks import DEPTHS, IMAGES, difference, logits, random_model
 
 MODEL = random_model()
 

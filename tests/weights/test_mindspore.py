@@ -14,7 +14,7 @@ from convnextv2.weights.mindspore import read_ckpt, write_ckpt
 from convnextv2.weights.opened import open_weights
 from convnextv2.weights.restore import load_model, restore
 
-from .test_pickles import MIB, measure
+from .memory import MIB, measure
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mindcv"
 

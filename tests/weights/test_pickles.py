@@ -1,9 +1,7 @@
-import json
 import pickle
 from pathlib import Path
 
 import pytest
-from processes import run_program
 
 from convnextv2.errors import CheckpointError
 from convnextv2.weights.opened import open_weights
@@ -11,18 +9,7 @@ from convnextv2.weights.pickle_values import Entries, Foreign, PickleError
 from convnextv2.weights.pickles import PickleReader
 
 from .bombs import as_archive, as_old, large_bombs, many_entries, small_bombs
-
-MIB = 1 << 20
-CONSTANT = 256 * MIB
-"""What docs/how-to/weights.md states beside twice the file's size."""
-
-
-def measure(paths: list[Path]) -> list[dict]:
-    """Open files in a process of their own; what was said, memory and time of each."""
-    script = Path(__file__).with_name("open_and_measure.py")
-    code, printed, errors = run_program(script, *paths)
-    assert code == 0, errors
-    return [json.loads(line) for line in printed.splitlines()]
+from .memory import CONSTANT, MIB, measure
 
 
 def test_small_files_cannot_take_memory_or_time(tmp_path: Path) -> None:

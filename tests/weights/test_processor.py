@@ -14,7 +14,7 @@ from convnextv2.preprocessing import Preprocessing
 from convnextv2.weights.convert import convert_weights
 from convnextv2.weights.opened import open_weights
 
-from .test_convert import random_model, save
+from .networks import random_model, save
 
 
 @pytest.fixture(scope="module")

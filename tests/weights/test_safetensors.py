@@ -18,7 +18,7 @@ from convnextv2.weights.safetensors import (
     write_tensors,
 )
 
-from .test_pickles import CONSTANT, measure
+from .memory import CONSTANT, measure
 
 
 def test_what_a_damaged_header_quotes_stays_on_one_line(tmp_path: Path) -> None:
