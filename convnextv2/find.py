@@ -35,17 +35,17 @@ def find_weights(path: str | Path) -> Path:
         CheckpointError: The repository cannot be downloaded.
     """
     name, path = str(path), Path(path)
-    if path.is_file():
+    if os.path.isfile(path):  # False also for a name that no file can have
         return path
     candidates = [path / "best" / WEIGHTS, path / "last" / WEIGHTS, path / WEIGHTS]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return path if _is_hub_folder(path) and candidate.parent == path else candidate
     if _is_hub_folder(path):  # a Hub folder whose weights are in shards
         return path
     if is_hub_name(name):
         return download(name)
-    if not path.exists():
+    if not os.path.exists(path):
         if known := public_weights(name):
             return download(known.repository)
         near = f" Did you mean {' or '.join(names)}?" if (names := near_names(name)) else ""
@@ -63,7 +63,7 @@ def find_weights(path: str | Path) -> Path:
 
 
 def _is_hub_folder(path: Path) -> bool:
-    return any((path / name).is_file() for name in CONFIGURATIONS)
+    return any(os.path.isfile(path / name) for name in CONFIGURATIONS)
 
 
 def run_of(weights: Path) -> Run | None:

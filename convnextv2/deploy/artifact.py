@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,7 +306,9 @@ def part_of(file: str) -> Part:
 def is_artifact(path: str | Path) -> bool:
     """Return whether a folder, or the folder of a file, is an artifact."""
     path = Path(path)
-    return (path / CARD).is_file() or (path.is_file() and (path.parent / CARD).is_file())
+    return os.path.isfile(path / CARD) or (
+        os.path.isfile(path) and os.path.isfile(path.parent / CARD)
+    )
 
 
 def open_artifact(path: str | Path) -> Artifact:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ SET = "set"
 """A key in the recipe.yaml of a run. It lists the knobs that were set; the others are defaults."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+_MAX_VALUES = 1_000_000
 
 # Those in C are ten times as fast, and every wheel of PyYAML has them.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -43,14 +47,16 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
         if node is None or (isinstance(node, yaml.ScalarNode) and node.value == ""):
             return []
         if isinstance(node, yaml.MappingNode):
-            return [
+            entries = [
                 (
-                    str(loader.construct_object(key, deep=True)),
+                    loader.construct_object(key, deep=True),
                     loader.construct_object(value, deep=True),
                     key.start_mark.line + 1,
                 )
                 for key, value in node.value
             ]
+            _check_sizes(entries)
+            return [(str(key), value, line) for key, value, line in entries]
         what = "a list" if isinstance(node, yaml.SequenceNode) else "something else"
         found = (
             f"line {node.start_mark.line + 1}: expected lines of the form 'key: value', found "
@@ -59,14 +65,39 @@ def read_yaml(path: Path) -> list[tuple[str, Any, int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = f"line {line}: this is not valid YAML: {error.problem or error.context}."
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: bytes that are not text, or a date that does not exist
+    except UnicodeDecodeError as error:
+        found = (
+            f"cannot be read as YAML: byte {error.start + 1} is not UTF-8. Save the file as text "
+            "in UTF-8."
+        )
+    except RecursionError:
+        found = (
+            "cannot be read as YAML: lists or mappings lie in each other too deeply. Write each "
+            "knob on its own line."
+        )
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no such date
         found = f"cannot be read as YAML: {' '.join(str(error).split())}."
     raise RecipeError(report([Mistake(path.name, found)]))
+
+
+def _check_sizes(entries: Iterable[tuple[Any, Any, int]]) -> None:
+    """Check that entries hold no more than `_MAX_VALUES` values.
+
+    YAML's aliases let a few lines stand for more values than memory holds.
+
+    Raises:
+        ValueError: They hold more.
+    """
+    rest, count = [part for key, value, _ in entries for part in (key, value)], 0
+    while rest:
+        value = rest.pop()
+        count += 1
+        if isinstance(value, dict):
+            rest += [*value, *value.values()]
+        elif isinstance(value, list | tuple | set):
+            rest += value
+        if count + len(rest) > _MAX_VALUES:
+            raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
 
 
 def _shipped() -> Path:
@@ -87,7 +118,7 @@ def find_recipe(name: str | Path) -> Path:
     Raises:
         RecipeError: There is no such recipe. The message names the nearest ones.
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):  # False also for a name that no file can have
         return Path(name)
     wanted = re.sub(r"\.ya?ml$", "", Path(name).as_posix()).removeprefix("configs/")
     names = [shipped for shipped, _ in list_recipes()]
@@ -99,7 +130,7 @@ def find_recipe(name: str | Path) -> Path:
     if len(matches) == 1:
         return _shipped() / f"{matches[0]}.yaml"
     near = matches or get_close_matches(wanted, names, n=3, cutoff=0.4)
-    found = "a folder" if Path(name).is_dir() else "neither a file nor a recipe of this package"
+    found = "a folder" if os.path.isdir(name) else "neither a file nor a recipe of this package"
     remedy = (
         f"Did you mean {' or '.join(near)}?"
         if near

@@ -9,9 +9,13 @@ from typing import Any, NamedTuple, get_args
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.values import expected, show
+from convnextv2.text import plain
 
 COMMAND = "this command"
 """The source of values from a command line or a Python call."""
+
+_MAX_LINE = 2000
+"""Characters of a line about a mistake, which may hold a value of any length."""
 
 
 class Given(NamedTuple):
@@ -67,8 +71,10 @@ def wrong_value(name: str, item: Given) -> str:
 def report(mistakes: list[Mistake]) -> str:
     """Join all mistakes into one message.
 
-    Each source gets a header of its own. A single mistake in the command is just one line.
+    Each source gets a header of its own. A single mistake in the command is just one line. Values
+    may hold any characters, so each line is made printable.
     """
+    mistakes = [Mistake(source, _printable(line)) for source, line in mistakes]
     if len(mistakes) == 1 and mistakes[0].source == COMMAND:
         return mistakes[0].line
     lines = []
@@ -79,3 +85,8 @@ def report(mistakes: list[Mistake]) -> str:
             *(f"  {line}" for line in mine),
         ]
     return "\n".join(lines)
+
+
+def _printable(line: str) -> str:
+    line = plain(line)
+    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}..."

@@ -9,7 +9,7 @@ the knobs of pre-training, `training.schedule` for the learning rate, `data.tran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import model_validator
@@ -25,6 +25,18 @@ from convnextv2.recipe.groups.pretraining import PretrainingKnobs
 from convnextv2.recipe.groups.run import RunKnobs
 from convnextv2.recipe.idle import IDLE_RULES, IdleRule
 from convnextv2.recipe.pairs import pair_mistakes
+
+
+class PairError(ValueError):
+    """Knobs contradict each other.
+
+    Args:
+        mistakes: One line for each contradiction.
+    """
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
 
 
 # Pydantic takes the fields from the last base to the first, and files and `--help` list them so.
@@ -74,7 +86,7 @@ class Recipe(
     def _check_pairs(self) -> Recipe:
         """Check the knobs that depend on each other."""
         if mistakes := list(pair_mistakes(self)):
-            raise ValueError("\n".join(mistakes))
+            raise PairError(mistakes)
         return self
 
 

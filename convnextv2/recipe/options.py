@@ -9,7 +9,8 @@ together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, Signature, cleandoc
@@ -21,7 +22,7 @@ from convnextv2.errors import RecipeError
 from convnextv2.recipe.knobs import Recipe
 from convnextv2.recipe.mindcv import keys
 from convnextv2.recipe.read import read_recipe
-from convnextv2.recipe.values import Option, bounds, knob, show
+from convnextv2.recipe.values import Option, bounds, convert, knob, show
 
 PathLike = str | Path
 _BOUNDS = ("ge", "gt", "le", "lt")
@@ -138,7 +139,8 @@ class Options:
             try:
                 own[name] = one.read(value)
             except (TypeError, ValueError):
-                mistakes.append(f"{name} = {show(value)}: expected {one.takes}.{_near(value, one)}")
+                remedy = _near(value, one) or ("" if "one of" in one.takes else f" {one.help}")
+                mistakes.append(f"{name} = {show(value)}: expected {one.takes}.{remedy}")
         if missing := [
             one for one in declared.values() if one.default is REQUIRED and one.name not in values
         ]:
@@ -251,12 +253,50 @@ class OwnOption(Option):
     is_many: bool = False
 
     def read(self, value: Any) -> Any:
-        """Convert a value to the declared type. Paths and lists of paths stay unchanged."""
+        """Convert a value to the declared type. Paths stay as they are given.
+
+        An empty path is refused where one is needed: `Path("")` is the working folder, which nobody
+        means by a variable of the shell that is not set.
+
+        Raises:
+            TypeError, ValueError: The value is not of that type, or is out of bounds.
+        """
         if self.is_many:
-            return [value] if isinstance(value, str | Path) else list(value)
-        if self.kind in (PathLike, PathLike | None):
-            return value
-        return super().read(value)
+            items = [value] if isinstance(value, str | os.PathLike) else list(value)
+            if not items and self.default is REQUIRED:
+                raise ValueError
+            if not self._takes_paths:
+                return [convert(str, item) for item in items]
+            for item in items:
+                _check_path(item)
+            return items
+        if self.kind is str and value is not None:
+            return convert(str, value)  # a class may be called "none"
+        if not self._takes_paths:
+            return super().read(value)
+        if value is None and isinstance(None, self.kind):
+            return None
+        if value != "" or self.default not in ("", None):
+            _check_path(value)
+        return value
+
+    @property
+    def _takes_paths(self) -> bool:
+        return self.kind in (PathLike, PathLike | None, Sequence[PathLike])
+
+    @property
+    def takes(self) -> str:
+        """The values that the option takes, in words; see `Option.takes`."""
+        if self.is_many:
+            return "a list of paths" if self._takes_paths else "a list of words"
+        return "a path" if self._takes_paths else super().takes
+
+
+def _check_path(value: Any) -> None:
+    """Raise TypeError or ValueError unless a value is a path that a file may have."""
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError
 
 
 def own_options(options: type[Options]) -> tuple[OwnOption, ...]:

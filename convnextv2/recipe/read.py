@@ -140,8 +140,8 @@ def _build(
     try:
         return Recipe(**{name: value for name, value in settings.items() if name not in wrong})
     except ValidationError as error:
-        lines = "\n".join(str(detail["ctx"]["error"]) for detail in error.errors()).splitlines()
-        for line in lines:
+        pairs = [detail["ctx"]["error"] for detail in error.errors()]
+        for line in (line for pair in pairs for line in pair.mistakes):
             name = line.split()[0].rstrip(":")
             if not wrong & set(re.findall(r"\w+", line)):
                 found.append(Mistake(given[name].source if name in given else source, line))

@@ -176,9 +176,11 @@ def convert(kind: Any, value: Any) -> Any:
         value = fspath(value)
     if isinstance(value, list | tuple | dict | set) or (kind is str and not isinstance(value, str)):
         raise ValueError
-    text = str(value).strip().lower()
     if kind is str:
+        if "\0" in value:  # no path, name or address has one
+            raise ValueError
         return value
+    text = str(value).strip().lower()
     if origin is Literal:
         text = "" if text in _EMPTY and "" in parts else text
         for option in parts:
@@ -230,13 +232,18 @@ def expected(name: str) -> str:
     return knob(name).takes
 
 
+_MAX_SHOWN = 300
+"""Characters of a value that a message shows at most."""
+
+
 def show(value: Any) -> str:
-    """Write a value on one line, as in YAML."""
+    """Write a value on one line, as in YAML. A long value is cut off."""
     if isinstance(value, list | tuple):
-        return (
-            f"[{', '.join(str(item) if isinstance(item, list) else show(item) for item in value)}]"
-        )
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    text = "none" if value is None else str(value)
-    return text if text and text.isprintable() else repr(text)
+        items = (str(item) if isinstance(item, list) else show(item) for item in value)
+        text = f"[{', '.join(items)}]"
+    elif isinstance(value, float):
+        text = f"{value:.10g}"
+    else:
+        text = "none" if value is None else str(value)
+    shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    return shown if shown and shown.isprintable() else repr(shown)

@@ -237,6 +237,33 @@ def test_a_value_of_several_lines_stays_on_one():
     assert len(lines_of({"lr": "a\nb"})) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('loggers: ["a\\n\\nb"]', r"loggers = a\n\nb: expected some of"),
+        ('class_weights: {"a\\n\\nb": 0}', r"class_weights = a\n\nb=0: expected numbers > 0"),
+        ('time: "1\\n\\nh"\nschedule: constant', r"time = 1\n\nh: the learning rate falls"),
+        ('"a\\e[31mb": 1', r"a\x1b[31mb = 1: unknown key"),
+    ],
+)
+def test_a_mistake_is_one_printable_line_of_its_file(text, told, recipe_file):
+    header, line = lines_of({}, config=recipe_file(text))
+    assert header == "mine.yaml has 1 error:" and line.startswith(f"  {told}")
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000_000, [0] * 100_000, "9" * 4000])
+def test_a_long_value_is_cut_off_in_its_message(value):
+    [line] = lines_of({"image_size": value})
+    assert line.startswith("image_size = ") and "...: expected" in line and len(line) < 1000
+
+
+def test_text_with_a_nul_character_is_refused():
+    lines = lines_of({"data_dir": "a\0b", "out": "a\0b", "init": "a\0b"})
+    assert [line.split(".")[0] for line in lines[1:]] == [
+        rf"  {name} = 'a\x00b': expected text" for name in ("data_dir", "out", "init")
+    ]
+
+
 def test_two_names_for_one_knob_are_refused():
     assert (
         lines_of({"epochs": 1, "epoch_size": 2})[0]
@@ -282,7 +309,7 @@ def test_an_empty_file_has_no_keys(recipe_file, text):
         ("lr: !!python/object/apply:os.system ['true']\n", "line 1: this is not valid YAML"),
         ("lr: 1\n---\nlr: 2\n", "line 2: this is not valid YAML"),
         ("lr: *rate\n", "line 1: this is not valid YAML: found undefined alias 'rate'."),
-        ("lr: " + "[" * 2000, "cannot be read as YAML: maximum recursion depth exceeded"),
+        ("lr: " + "[" * 2000, "cannot be read as YAML: lists or mappings lie in each other"),
         ("lr: {a: 1}\n", "lr = {'a': 1}: expected a number >= 0."),
         ("1: 2\n", "1 = 2: unknown key."),
     ],
@@ -295,6 +322,32 @@ def test_what_is_no_recipe_is_refused_with_its_line(recipe_file, text, told):
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "photo.yaml").write_bytes(b"\xff\xd8\xff\xe0")
     assert "cannot be read as YAML" in lines_of({}, config=tmp_path / "photo.yaml")[1]
+
+
+def test_text_in_another_encoding_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes("out: für\n".encode("latin-1"))
+    assert (
+        "byte 7 is not UTF-8. Save the file as text in UTF-8."
+        in lines_of({}, config=tmp_path / "mine.yaml")[1]
+    )
+
+
+def test_lists_that_lie_too_deeply_are_refused(recipe_file):
+    config = recipe_file(f"betas: {'[' * 3000}{']' * 3000}\n")
+    assert "lie in each other too deeply" in lines_of({}, config=config)[1]
+
+
+@pytest.mark.parametrize("key", ["loss", "unknown"])
+def test_aliases_that_stand_for_millions_of_values_are_refused_at_once(key, recipe_file):
+    lines = ["x0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"x{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    config = recipe_file("\n".join([*lines, f"{key}: *a8"]))
+    assert "holds more than 1,000,000 values" in lines_of({}, config=config)[1]
+
+
+def test_a_name_that_no_file_can_have_is_no_recipe():
+    for name in ("x" * 300, "a\0b"):
+        assert "neither a file nor a recipe of this package" in lines_of({}, config=name)[0]
 
 
 def test_a_path_goes_before_a_shipped_recipe_and_names_need_no_suffix(tmp_path, monkeypatch):

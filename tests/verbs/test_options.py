@@ -177,6 +177,35 @@ def test_all_mistakes_of_own_options_and_knobs_come_together(capsys):
     )
 
 
+PATHS = [
+    (verb, one)
+    for verb, one in EVERY
+    if "Path" in str(one.kind) and not (one.default is None and one.name == "config")
+]
+
+
+@pytest.mark.parametrize(("verb", "one"), PATHS, ids=[f"{verb}-{one.name}" for verb, one in PATHS])
+def test_what_is_no_path_is_refused(verb, one):
+    """An empty one, as an unset variable of the shell gives it, would be the working folder."""
+    takes = "a list of paths" if one.is_many else "a path"
+    needs_one = one.default not in ("", None)
+    for value in (3, b"bytes", "a\0b", object(), *["", None][: 2 * needs_one]):
+        given = [value] if one.is_many and value is not None else value
+        with pytest.raises(RecipeError, match=f"(?m)^ *{one.name} = .*: expected {takes}. "):
+            getattr(convnextv2, verb)(**needed(verb) | {one.name: given})
+
+
+def test_a_list_that_needs_something_is_not_empty():
+    with pytest.raises(RecipeError, match=r"images = \[\]: expected a list of paths. Image files"):
+        convnextv2.predict("run", [])
+
+
+def test_a_class_may_be_called_none():
+    given = {"run": "r", "target": "none", "against": None}
+    read = VERBS["explain"].read(given)
+    assert (read.target, read.against) == ("none", "")
+
+
 def test_switches_do_not_take_what_follows(monkeypatch):
     calls = []
     monkeypatch.setattr(cli, "load_verb", lambda name: lambda **arguments: calls.append(arguments))
