@@ -151,12 +151,31 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
         rest, {option for action in parser._actions for option in action.option_strings}
     )
     # Intermixed, since images that need not be given may come after options: RUN --out PAGE IMAGE.
-    return name, vars(parser.parse_intermixed_args(known)) | unknown
+    values = vars(parser.parse_intermixed_args(known))
+    return name, {option: _unmarked(value) for option, value in values.items()} | unknown
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConvNeXtV2Error(f"{message}. See: {self.prog} --help")
+        message, remedy = message.replace(_NAME, ""), ""
+        if found := re.fullmatch(r"argument (-\S+): expected one argument", message):
+            remedy = f"A value that begins with - is written {found[1]}=VALUE. "
+        elif found := re.match(r"argument (-\S+): ignored explicit argument", message):
+            message = f"{found[1]} takes no value"
+        elif message.startswith("unrecognized") and "--config" in self._option_string_actions:
+            remedy = "A recipe is given with --config RECIPE. "
+        raise ConvNeXtV2Error(f"{message}. {remedy}See: {self.prog} --help")
+
+
+_NAME = "\0"
+"""Marks what stands after "--", which argparse does not always keep apart from options. The command
+line cannot hold this character."""
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unmarked(item) for item in value]
+    return value.removeprefix(_NAME)
 
 
 def _program() -> _Parser:
@@ -328,6 +347,9 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
     Returns:
         The arguments for argparse, with options spelled with _, and the values of all other
         options by name.
+
+    Raises:
+        ConvNeXtV2Error: An argument looks like an option, and is none.
     """
     known: list[str] = []
     unknown: dict[str, str] = {}
@@ -335,10 +357,15 @@ def _separate(argv: Sequence[str], options: set[str]) -> tuple[list[str], dict[s
     while tokens:
         token = tokens.popleft()
         if token == "--":
-            known += ["--", *tokens]
+            known += [_NAME + name for name in tokens]
             break
         option, equals, value = token.partition("=")
         if not re.match(r"--\w", token):
+            if re.match(r"-[^\d.]", token) and token[:2] not in options:
+                raise ConvNeXtV2Error(
+                    f"{token}: there is no such option. A value that begins with - is written "
+                    f"--OPTION={token}, and a name that begins with - comes after --."
+                )
             known.append(token)
             continue
         option = option.replace("-", "_").replace("__", "--", 1)

@@ -60,6 +60,13 @@ def called(monkeypatch):
             {"run": "r", "images": ["i.png"], "device": "cpu"},
         ),
         ("predict r -- --odd.jpg", "predict", {"run": "r", "images": ["--odd.jpg"]}),
+        ("predict -- -r -a -- --b", "predict", {"run": "-r", "images": ["-a", "--", "--b"]}),
+        (
+            "predict r a.jpg --out=-o.csv",
+            "predict",
+            {"run": "r", "images": ["a.jpg"], "out": "-o.csv"},
+        ),
+        ("inspect -- -r", "inspect", {"weights": "-r"}),
         (
             "reconstruct r i.png --out g.png --count 4",
             "reconstruct",
@@ -89,8 +96,28 @@ def test_every_knob_can_be_given_to_train_and_pretrain(called):
     [
         ("trian", "there is no verb 'trian'. Did you mean 'train'?"),
         ("xyz", "there is no verb 'xyz'. Choose one of pretrain, train,"),
-        ("train --lr", "argument --lr: expected one argument. See: convnextv2 train --help"),
-        ("train stray", "unrecognized arguments: stray. See: convnextv2 train --help"),
+        (
+            "train --lr",
+            "argument --lr: expected one argument. A value that begins with - is written "
+            "--lr=VALUE. See: convnextv2 train --help",
+        ),
+        (
+            "train stray",
+            "unrecognized arguments: stray. A recipe is given with --config RECIPE. "
+            "See: convnextv2 train --help",
+        ),
+        ("audit a b", "unrecognized arguments: b. See: convnextv2 audit --help"),
+        ("audit a -- -b", "unrecognized arguments: -b. See: convnextv2 audit --help"),
+        (
+            "train -lr 3",
+            "-lr: there is no such option. A value that begins with - is written --OPTION=-lr, and",
+        ),
+        (
+            "predict r -a.jpg",
+            "-a.jpg: there is no such option. A value that begins with - is written "
+            "--OPTION=-a.jpg, and a name that begins with - comes after --.",
+        ),
+        ("predict r a.jpg --json=False", "--json takes no value. See: convnextv2 predict --help"),
         ("predict runs/a", "the following arguments are required: IMAGE"),
         ("--lr 3", "unrecognized arguments: --lr 3"),
     ],
