@@ -28,7 +28,7 @@ def cpu_quota(proc: Path = Path("/proc/self")) -> float | None:
     """Read how many cores' worth of time this process may take.
 
     Args:
-        proc: the folder that holds `cgroup` and `mountinfo` of the process.
+        proc: The folder that holds `cgroup` and `mountinfo` of the process.
 
     Returns:
         Cores, such as 1.5, or None where nothing limits them.
@@ -46,7 +46,7 @@ def free_memory(proc: Path = Path("/proc/self")) -> int | None:
     """Read how much more memory this process may take before its control group is full.
 
     Args:
-        proc: the folder that holds `cgroup` and `mountinfo` of the process.
+        proc: The folder that holds `cgroup` and `mountinfo` of the process.
 
     Returns:
         Bytes, where files that were read once and are still cached count as free, or None where
@@ -101,9 +101,9 @@ def _folders(point: Path, root: str, path: str) -> tuple[Path, ...]:
     """Find the folder of a group and those above it, as far as they are mounted here.
 
     Args:
-        point: where the tree is mounted.
-        root: the group that is mounted there. Docker mounts the container's own, not the tree's.
-        path: the group.
+        point: Where the tree is mounted.
+        root: The group that is mounted there. Docker mounts the container's own, not the tree's.
+        path: The group.
     """
     try:
         below = Path(path).relative_to(root)

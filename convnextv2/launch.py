@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from convnextv2.errors import DeviceError
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -38,18 +40,29 @@ def find_launch(env: Mapping[str, str]) -> Launch:
 
     Returns:
         The place of this process; a single process if there is no launcher.
+
+    Raises:
+        DeviceError: A variable is not a number that a launcher would set.
     """
 
     def number(name: str) -> int:
-        return int(env.get(name) or 0)
+        value = env.get(name) or "0"
+        if not (value.isascii() and value.isdigit()):
+            raise DeviceError(
+                f"{name} = {value} in the environment: expected a number, as a launcher sets it. "
+                f"Unset {name} to run in one process."
+            )
+        return int(value)
 
     if "RANK" in env and "WORLD_SIZE" in env:
+        rank, world_size = number("RANK"), number("WORLD_SIZE")
+        if rank >= world_size:
+            raise DeviceError(
+                f"RANK = {rank} in the environment: expected less than WORLD_SIZE = {world_size}. "
+                "Unset both to run in one process."
+            )
         return Launch(
-            "torchrun",
-            number("RANK"),
-            number("WORLD_SIZE"),
-            number("LOCAL_RANK"),
-            number("LOCAL_WORLD_SIZE") or 1,
+            "torchrun", rank, world_size, number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE") or 1
         )
     if "OMPI_COMM_WORLD_SIZE" in env:
         rank, world_size, local_rank, local_world_size = (

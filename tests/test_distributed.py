@@ -57,6 +57,20 @@ def test_launchers_are_recognised_by_their_variables(env: dict[str, str], launch
     assert find_launch(env) == launch
 
 
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK = one in the environment: expected a number"),
+        ({"RANK": "0", "WORLD_SIZE": "-2"}, "WORLD_SIZE = -2 in the environment: expected a numb"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2 .*: expected less than WORLD_SIZE = 2. Unset"),
+        ({"SLURM_STEP_NUM_TASKS": "2(x3)"}, r"SLURM_STEP_NUM_TASKS = 2\(x3\) in the environment"),
+    ],
+)
+def test_variables_that_no_launcher_sets_are_one_line(env: dict[str, str], told: str) -> None:
+    with pytest.raises(DeviceError, match=told):
+        find_launch(env)
+
+
 def test_without_a_launcher_distribute_true_is_one_process_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
