@@ -32,6 +32,7 @@ from convnextv2.recipe.options import (
     own_options,
 )
 from convnextv2.recipe.values import Option, show
+from convnextv2.text import plain
 from convnextv2.verbs.options import VERBS
 from convnextv2.verbs.options.shared import RECIPE
 
@@ -108,7 +109,9 @@ _OF_THE_SYSTEM = {
 
 
 def _print_error(error: BaseException, text: str) -> None:
-    _print(" ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())]))
+    """Print a message. The names of files in it may hold sequences that terminals obey."""
+    whole = " ".join([f"convnextv2: error: {text}", *getattr(error, "__notes__", ())])
+    _print("\n".join(map(plain, whole.split("\n"))))
 
 
 def _print(line: str) -> None:

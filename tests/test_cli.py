@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from convnextv2 import __version__, cli
-from convnextv2.errors import LostRankError, RecipeError, Stopped
+from convnextv2.errors import DataError, LostRankError, RecipeError, Stopped
 from convnextv2.recipe.knobs import Recipe, knobs_of
 from convnextv2.recipe.read import read_recipe
 
@@ -263,3 +263,16 @@ def test_root_scripts_are_the_verbs(script):
         check=True,
     )
     assert result.stdout.startswith(f"usage: convnextv2 {script}")
+
+
+def test_a_message_cannot_change_the_terminal(monkeypatch, capsys):
+    def verb(**arguments):
+        raise DataError("\x1b[2Ja.jpg: is no image.\nb\u202e.jpg: is no image.")
+
+    monkeypatch.setattr(cli, "load_verb", lambda name: verb)
+    assert cli.main(["recipes"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        r"convnextv2: error: \x1b[2Ja.jpg: is no image.",
+        r"b\u202e.jpg: is no image.",
+    ]
