@@ -36,6 +36,11 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder by name. A licence or a README beside them is passed over."""
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
 def link_image(path: Path, link: Path) -> None:
     """Make a symbolic link to an image, and the folders above it, unless the link exists."""
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +54,7 @@ def hold_out_a_tenth(data: Path, out: Path) -> Path:
     Returns:
         `out`.
     """
-    for folder in sorted((data / "train").iterdir()):
+    for folder in folders_in(data / "train"):
         for i, path in enumerate(sorted(folder.iterdir())):
             link_image(path, out / ("val" if i % 10 == 5 else "train") / folder.name / path.name)
     return out
@@ -67,14 +72,14 @@ def keep_one_of(data: Path, out: Path, every: int, *, others: Path | None = None
     Returns:
         `out`.
     """
-    for split in sorted(folder.name for folder in data.iterdir()):
-        for folder in sorted((data / split).iterdir()):
+    for split in folders_in(data):
+        for folder in folders_in(split):
             paths = sorted(folder.iterdir())
             kept = paths
-            if split == "train":
+            if split.name == "train":
                 kept = paths[every // 2 :: every] or paths[:1]
             for path in kept:
-                link_image(path, out / split / folder.name / path.name)
+                link_image(path, out / split.name / folder.name / path.name)
             if others is not None:
                 for path in set(paths).difference(kept):
                     link_image(path, others / f"{folder.name}-{path.name}")
