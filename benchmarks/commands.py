@@ -1,4 +1,4 @@
-"""Time each command on a folder of labelled images: docs/how-to/runs.md.
+"""Time each command on a folder of labelled images: docs/benchmarks.md.
 
     python benchmarks/commands.py DATA OUT [--image_size 128]
 
