@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from shop import draw_grey
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,16 @@ def picture():
     levels[:, 100:, :50] *= 0.2
     levels[:, 80:130, 120:180] = np.random.default_rng(0).integers(0, 256, (3, 50, 60))
     return torch.from_numpy(levels.astype(np.uint8))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Ten hats and five shoes, one of them in a folder below; a hidden file and a text file."""
+    for i in range(10):
+        draw_grey(tmp_path / "hat" / f"{i}.png", i)
+    for i in range(4):
+        draw_grey(tmp_path / "shoe" / f"{i}.jpg", 100 + i)
+    draw_grey(tmp_path / "shoe" / "left" / "4.PNG", 104)
+    draw_grey(tmp_path / "shoe" / ".hidden.png")
+    (tmp_path / "shoe" / "notes.txt").write_text("no image")
+    return tmp_path

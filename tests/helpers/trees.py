@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from convnextv2.model.convnext import ConvNeXtV2
 from convnextv2.weights.description import Description
@@ -56,3 +57,26 @@ def photograph(seed: int, width: int = 90, height: int = 75) -> np.ndarray:
         .clip(0, 255)
         .astype(np.uint8)
     )
+
+
+def photographs(count: int, size: int = 64) -> Tensor:
+    """Draw square photographs, uint8 (N, 3, size, size)."""
+    return torch.stack(
+        [torch.from_numpy(photograph(500 + i, size, size)).permute(2, 0, 1) for i in range(count)]
+    )
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Normalise pixels, uint8 (N, 3, H, W), as PREPROCESSING says; float64."""
+    mean, std = (
+        torch.tensor(PREPROCESSING[key], dtype=torch.float64)[:, None, None]
+        for key in ("mean", "std")
+    )
+    return (images.double() / 255 - mean) / std
+
+
+def in_float64(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute logits (N, 4) and pooled features (N, 48) of pixels by the model's forward pass."""
+    model = network().double()
+    with torch.no_grad():
+        return model(normalised(images)), model.norm(model.encode(normalised(images)).mean((1, 2)))

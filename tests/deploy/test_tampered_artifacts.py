@@ -1,0 +1,96 @@
+"""Artifacts that somebody has changed, or made to do harm, are refused."""
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from convnextv2.deploy.artifact import Artifact, open_artifact
+from convnextv2.errors import ArtifactError
+
+Exported = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselves
+
+
+def test_a_changed_artifact_is_refused(exported: Exported, tmp_path: Path) -> None:
+    copy = shutil.copytree(exported("torch"), tmp_path / "copy")
+    model = copy / "model.pt2"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(bytes(data))
+    for use in (Artifact.check, lambda artifact: artifact.open(1)):
+        with pytest.raises(ArtifactError, match="differs from what artifact.json says"):
+            use(open_artifact(copy))
+    model.unlink()
+    with pytest.raises(ArtifactError, match="model.pt2 is missing"):
+        open_artifact(copy)
+    for text in ("{}", "[1, 2]", "\xff", '{"artifact": 7}'):
+        (copy / "artifact.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ArtifactError, match="Export the model again"):
+            open_artifact(copy)
+
+
+class Payload:
+    """An object that creates a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("member", ["sample inputs", "a constant"])
+def test_pickled_objects_in_an_artifact_of_pytorch_are_not_run(
+    member: str, exported: Exported, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(exported("torch"), tmp_path / "copy")
+    trace, model = tmp_path / "trace", copy / "model.pt2"
+    evil = pickle.dumps(Payload(trace))
+    pickle.loads(evil)
+    assert trace.exists()  # so the payload works
+    trace.unlink()
+    with zipfile.ZipFile(model) as archive:
+        content = {info.filename: archive.read(info) for info in archive.infolist()}
+    top = next(iter(content)).partition("/")[0]
+    if member == "a constant":
+        config = next(name for name in content if name.endswith("constants_config.json"))
+        constant = {
+            "path_name": "opaque_obj_0",
+            "is_param": False,
+            "use_pickle": True,
+            "tensor_meta": None,
+        }
+        content[config] = json.dumps({"config": {"x": constant}}).encode()
+        content[f"{top}/data/constants/opaque_obj_0"] = evil
+    else:
+        buffer = io.BytesIO()
+        torch.save(Payload(trace), buffer)
+        content[f"{top}/data/sample_inputs/model.pt"] = buffer.getvalue()
+    with zipfile.ZipFile(model, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    card = json.loads((copy / "artifact.json").read_text())
+    card["files"]["model.pt2"] = hashlib.sha256(model.read_bytes()).hexdigest()
+    (copy / "artifact.json").write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match="holds pickled objects"):
+        open_artifact(copy).open(1)
+    assert not trace.exists()
+
+
+def test_a_card_cannot_name_files_outside_its_folder(exported: Exported, tmp_path: Path) -> None:
+    copy = shutil.copytree(exported("torch"), tmp_path / "copy")
+    card = json.loads((copy / "artifact.json").read_text())
+    (tmp_path / "secret").write_text("x")
+    card["files"]["../secret"] = "0" * 64
+    (copy / "artifact.json").write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match="secret is missing"):
+        open_artifact(copy)
