@@ -207,7 +207,7 @@ def pretrain(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -216,7 +216,7 @@ def pretrain(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -245,8 +245,8 @@ def pretrain(
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of
             bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
         ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
         crop_padding: Pad each side with this many black pixels and crop back to size at a random
@@ -609,7 +609,7 @@ def train(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -624,7 +624,7 @@ def train(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -655,8 +655,8 @@ def train(
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of
             bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
         ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
         crop_padding: Pad each side with this many black pixels and crop back to size at a random
@@ -945,7 +945,7 @@ def validate(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -960,7 +960,7 @@ def validate(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -984,8 +984,8 @@ def validate(
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of
             bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
         interpolation: Interpolation with which images are resized.
         antialias: Average over the source pixels when an image is reduced. If empty, `eval_preset`
             decides: all presets do except mindcv.
@@ -1071,7 +1071,7 @@ def compare(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1086,7 +1086,7 @@ def compare(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -1298,7 +1298,7 @@ def probe(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1313,7 +1313,7 @@ def probe(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -1397,7 +1397,7 @@ def audit(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -1406,8 +1406,8 @@ def audit(
             memory, with `accumulate` adapted so that the global batch is kept. Only training looks
             for what fits; other verbs use their default.
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
         classes: Table of the classes in label maps: CSV, text or JSON with an id, a name, and
             perhaps a colour each. If empty, one that lies in data_dir under a usual name is used,
             such as classes.csv.
@@ -1495,7 +1495,7 @@ def explain(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1510,7 +1510,7 @@ def explain(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -1663,7 +1663,7 @@ def export(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -1678,7 +1678,7 @@ def export(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -1842,7 +1842,7 @@ def infer(
     Args:
         image_path: Image to classify.
         ckpt_path: Weights of any known format, or a run folder.
-        model: Name of the model. It is only checked: the weights say what they are.
+        model: Name of the model. It is only compared with what the weights say.
         top_k: Number of classes to show.
         device: Device to use: auto, cpu, cuda, npu, mps and so on ('cuda:1' selects one of
             several).
@@ -1969,8 +1969,8 @@ def statistics(
         max_image_pixels: Size of the largest image that is decoded.
         workers: Number of processes that decode and augment images. 0: the main process does it.
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
 
     Returns:
         images, in_channels, mean, std and value_range (None for 8-bit files). Further entries hold
@@ -2248,7 +2248,7 @@ def plan(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -2263,7 +2263,7 @@ def plan(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -2294,8 +2294,8 @@ def plan(
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of
             bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
         ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
         crop_padding: Pad each side with this many black pixels and crop back to size at a random
@@ -2585,7 +2585,7 @@ def benchmark(
         data_dir: Image folder (with train/ and val/ inside, or with one folder for each class), a
             table (CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of
             WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a
-            server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.
+            server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.
         dataset: Named data set to use instead of a folder; 'bundled' comes with the package.
         dataset_download: Allow a named data set to be downloaded.
         train_split: Subfolder with the training images.
@@ -2600,7 +2600,7 @@ def benchmark(
         labels: How many labels an image of a table has: one (single), or any number (multi;
             docs/how-to/multi-label.md). auto: several if the table shows that.
         label_separator: What separates the names in a table's column of labels, such as '|'; space
-            for a blank. If empty, it is found.
+            for a blank. If empty, it is detected.
         images_dir: Folder that the paths in a table are relative to. If empty, it is the folder of
             the table.
         image_suffix: Suffix to add to the names in a table that have none, such as .jpg.
@@ -2631,8 +2631,8 @@ def benchmark(
         in_channels: Number of channels that the network takes: 3 (RGB), 1 (grey), or the number of
             bands in the files (docs/how-to/preprocessing.md).
         value_range: For files with more than 8 bits: the values that become black and white, the
-            same for all channels and images. Values outside are clipped. If empty,
-            docs/how-to/preprocessing.md says what holds.
+            same for all channels and images. Values outside are clipped. If empty, the type of the
+            values decides (docs/how-to/preprocessing.md).
         scale: Share of the image's area that a random crop keeps: minimum and maximum.
         ratio: Aspect ratio (width / height) of a random crop: minimum and maximum.
         crop_padding: Pad each side with this many black pixels and crop back to size at a random

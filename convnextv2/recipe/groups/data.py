@@ -18,7 +18,7 @@ class DataKnobs(Knobs):
         "Image folder (with train/ and val/ inside, or with one folder for each class), a table "
         "(CSV, TSV, JSONL and others) with a path and a label in each row, or tar files of "
         "WebDataset's form: their folder, or a pattern such as train-{000..146}.tar, also on a "
-        "server (s3://...). hf:OWNER/NAME names a set on the Hugging Face Hub.",
+        "server (s3://...). hf:OWNER/NAME names a data set on the Hugging Face Hub.",
     )
     dataset: Literal["", "imagenet", "bundled", "fashion_mnist", "mnist", "cifar10", "cifar100"] = (
         _data("", "Named data set to use instead of a folder; 'bundled' comes with the package.")
@@ -58,7 +58,7 @@ class DataKnobs(Knobs):
     label_separator: str = _data(
         "",
         "What separates the names in a table's column of labels, such as '|'; space for a blank. "
-        "If empty, it is found.",
+        "If empty, it is detected.",
         idle=("no_table",),
     )
     images_dir: str = _data(
@@ -149,7 +149,7 @@ class DataKnobs(Knobs):
     value_range: tuple[float, float] | None = _data(
         None,
         "For files with more than 8 bits: the values that become black and white, the same for "
-        "all channels and images. Values outside are clipped. If empty, "
-        "docs/how-to/preprocessing.md says what holds.",
+        "all channels and images. Values outside are clipped. If empty, the type of the values "
+        "decides (docs/how-to/preprocessing.md).",
         idle=("has_8_bits",),
     )

@@ -89,7 +89,7 @@ class InferOptions(Options, verb="infer", knobs=INFERENCE, foreign=True):
         "", "Weights of any known format, or a run folder.", metavar="CKPT"
     )
     model: str = option(
-        "", "Name of the model. It is only checked: the weights say what they are.", metavar="NAME"
+        "", "Name of the model. It is only compared with what the weights say.", metavar="NAME"
     )
     top_k: int = option(5, "Number of classes to show.", metavar="K", ge=1)
 
