@@ -1,3 +1,5 @@
+"""The verb audit end to end: planted faults are found, named and left out of corrected data."""
+
 import csv
 import json
 import shutil

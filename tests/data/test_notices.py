@@ -12,7 +12,7 @@ def test_images_that_are_left_out_are_counted_and_named() -> None:
     assert line.endswith("09.jpg, ....") and "10.jpg" not in line
 
 
-def test_nothing_is_said_of_no_image(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_line_is_printed_if_no_image_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     say_left_out([], "training image")
     assert capsys.readouterr().out == ""
     say_left_out(["b.jpg", "a.jpg"], "training image")

@@ -10,7 +10,7 @@ from convnextv2.run import Run
 
 
 @pytest.mark.parametrize("place", ["", "run", "cat/run", "../data/cat/a.png"])
-def test_what_lies_among_classes_is_refused(place: str, tmp_path: Path) -> None:
+def test_a_place_among_the_classes_is_refused(place: str, tmp_path: Path) -> None:
     (tmp_path / "data" / "cat").mkdir(parents=True)
     data = tmp_path / "data"
     for recipe in (Recipe(data_dir=str(data)), Recipe(probe_dir=str(data))):
@@ -18,7 +18,7 @@ def test_what_lies_among_classes_is_refused(place: str, tmp_path: Path) -> None:
             check_outside_data(data / place, None, Recipe(), recipe, option="pictures")
 
 
-def test_beside_splits_is_apart_and_inside_of_them_is_not(tmp_path: Path) -> None:
+def test_a_place_beside_the_splits_is_taken_and_one_inside_is_refused(tmp_path: Path) -> None:
     for split in ("train", "val", "mine"):
         (tmp_path / split / "cat").mkdir(parents=True)
     recipe = Recipe(data_dir=str(tmp_path), val_split="mine")
@@ -29,7 +29,7 @@ def test_beside_splits_is_apart_and_inside_of_them_is_not(tmp_path: Path) -> Non
             check_outside_data(tmp_path / inside, recipe)
 
 
-def test_data_that_are_no_folder_or_are_gone_refuse_nothing(tmp_path: Path) -> None:
+def test_tables_and_missing_data_refuse_no_place(tmp_path: Path) -> None:
     (tmp_path / "table.csv").touch()
     for data in ("", str(tmp_path / "gone"), str(tmp_path / "table.csv")):
         check_outside_data(tmp_path / "gone" / "run", Recipe(data_dir=data))
@@ -37,7 +37,7 @@ def test_data_that_are_no_folder_or_are_gone_refuse_nothing(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 @pytest.mark.parametrize("folders", [("images", "masks"), ("JPEGImages", "Annotations")])
-def test_beside_images_and_their_annotations_is_outside(
+def test_a_place_beside_images_and_annotations_is_taken(
     task: str, folders: tuple[str, str], tmp_path: Path
 ) -> None:
     for name in folders:

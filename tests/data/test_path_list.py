@@ -42,7 +42,7 @@ def test_a_selection_keeps_its_order_and_survives_another_process() -> None:
     )
 
 
-def test_no_paths() -> None:
+def test_a_list_of_no_paths_is_empty() -> None:
     assert list(PathList.of([])) == []
 
 

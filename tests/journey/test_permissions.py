@@ -1,3 +1,5 @@
+"""The files of runs, artifacts and conversions have the permissions that the umask gives."""
+
 import os
 import stat
 from collections.abc import Iterator

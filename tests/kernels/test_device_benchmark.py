@@ -65,7 +65,7 @@ def test_tables_have_all_columns_and_say_what_is_wrong(device: ModuleType) -> No
     assert "## graphs\n\nleft out: 3 s left, 120 needed" in page.report(found)
 
 
-def test_its_sections_run_on_a_cpu(tmp_path: Path) -> None:
+def test_the_sections_of_the_script_run_on_a_cpu(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     sections = ["copy", "correctness", "agreement", "fcmae"]
     done = subprocess.run(

@@ -52,6 +52,6 @@ def test_a_value_computed_by_hand() -> None:
     assert scores.tolist() == pytest.approx([0.9, 0.5, 0.16])
 
 
-def test_no_boxes() -> None:
+def test_soft_nms_of_no_boxes_keeps_none() -> None:
     kept, scores = soft_nms(torch.zeros(0, 4), torch.zeros(0))
     assert len(kept) == len(scores) == 0

@@ -1,3 +1,5 @@
+"""Requests that are cheap to send and would be costly to answer."""
+
 import asyncio
 import time
 from typing import Any

@@ -1,3 +1,5 @@
+"""Predictions over HTTP: the forms of a request, what is asked for, and versions."""
+
 import asyncio
 import base64
 import io

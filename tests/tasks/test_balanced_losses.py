@@ -63,7 +63,7 @@ def test_the_gradient_is_zero_at_the_posterior_of_the_prior(knobs, prior):
         np.testing.assert_allclose(found, expected, rtol=1e-4)  # a prior is written with 6 digits
 
 
-def test_off_is_the_plain_loss_bit_for_bit():
+def test_without_corrections_the_loss_is_plain_cross_entropy_bit_for_bit():
     logits = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
     criterion = build_criterion(

@@ -262,5 +262,5 @@ def test_two_ranks_take_the_least_and_add_their_pairs_of_classes(tmp_path: Path)
     assert [printed for _, printed, _ in finish_ranks(ranks)] == [expected, expected]
 
 
-def test_one_rank_is_the_least_itself() -> None:
+def test_the_minimum_over_one_rank_is_its_own_value() -> None:
     assert CPU.min(7) == 7

@@ -119,7 +119,7 @@ def test_lr_scale_multiplies_the_schedule() -> None:
     assert [group["lr"] for group in bench.optimizer.param_groups] == pytest.approx([0.25, 0.5])
 
 
-def test_is_due_at_multiples_and_at_the_end() -> None:
+def test_something_is_due_at_multiples_and_at_the_end() -> None:
     assert [n for n in range(1, 8) if is_due(n, every=3, last=7)] == [3, 6, 7]
 
 

@@ -46,7 +46,7 @@ def test_constant_schedule_stays_at_the_peak_after_warmup() -> None:
     assert [lr_at(step) for step in (0, 2, 4, 11)] == pytest.approx([0, 0.05, 0.1, 0.1])
 
 
-def test_pure_curves_by_hand() -> None:
+def test_warmup_and_cosine_equal_values_computed_by_hand() -> None:
     assert warmup_lr(3, peak=1, warmup_steps=4, factor=0.2) == pytest.approx(0.2 + 0.8 * 0.75)
     assert cosine_lr(1, peak=3, floor=1, decay_steps=4) == pytest.approx(2 + math.cos(math.pi / 4))
 

@@ -221,8 +221,8 @@ def test_what_to_install_is_said(monkeypatch, read) -> None:
         read(interleaved(stack(5)), 5)
 
 
-def test_a_first_page_is_enough_for_colours(photograph, read) -> None:
-    """As before: further pages are not looked at."""
+def test_a_tiff_of_colours_is_its_first_page(photograph, read) -> None:
+    """Pages are not taken for bands unless another number of channels is asked for."""
     file = io.BytesIO()
     photograph.save(file, "tiff", save_all=True, append_images=[photograph.rotate(90)])
     assert (read(file.getvalue()) == np.asarray(photograph)).all()

@@ -82,7 +82,7 @@ def test_a_file_may_be_decoded_smaller_and_lies_at_the_same_place(tmp_path) -> N
     assert (made.int() - whole.int()).abs().max() <= 3
 
 
-def test_sizes_cover_or_lie_inside_and_keep_the_aspect_ratio() -> None:
+def test_a_fitted_size_covers_or_lies_inside_and_keeps_the_aspect_ratio() -> None:
     assert fitted((300, 400), (512, 512), "cover") == (512, 683)  # ADE20K's (2048, 512)
     assert fitted((300, 400), (512, 512), "inside") == (384, 512)
     assert fitted((300, 400), (512, 512), "cover", 0.5) == (256, 341)

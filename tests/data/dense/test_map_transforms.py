@@ -89,6 +89,6 @@ def test_a_map_of_another_size_is_refused() -> None:
             transform(pixels, labels[:, 1:], *rest)
 
 
-def test_maps_are_joined_also_none() -> None:
+def test_maps_are_joined_to_a_batch_which_may_be_empty() -> None:
     assert collate_maps([torch.ones(2, 3, dtype=torch.int16)] * 4).shape == (4, 2, 3)
     assert collate_maps([]).shape[0] == 0

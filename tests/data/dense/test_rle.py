@@ -65,7 +65,7 @@ def test_a_part_is_encoded_as_the_whole_mask_is(
     assert rle.encode_within(part, corner, size) == rle.encode(whole)
 
 
-def test_nothing_is_an_empty_mask() -> None:
+def test_an_empty_part_is_an_empty_mask() -> None:
     assert rle.encode_within(np.zeros((0, 0), bool), (0, 0), (6, 4)) == rle.encode(
         np.zeros((6, 4), bool)
     )

@@ -208,7 +208,7 @@ def test_only_a_table_can_have_several_labels(here: Path) -> None:
         find_sources(Recipe(dataset="bundled", labels="multi"), labelled=True)
 
 
-def test_explicit_and_found_agree(here: Path) -> None:
+def test_labels_multi_reads_what_was_detected(here: Path) -> None:
     # A run writes labels: multi into its recipe, and must read the same when it goes on.
     for content in (
         "path,labels\n1.jpg,cat|dog\n2.jpg,dog\n3.jpg,\n",

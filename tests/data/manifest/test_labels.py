@@ -35,7 +35,7 @@ def test_only_rows_of_the_wanted_splits_are_looked_at(here: Path) -> None:
     assert "1 row has no label, in line 3" in refused(text)
 
 
-def test_numbers_of_folds_stay_words(here: Path) -> None:
+def test_numbers_of_folds_are_kept_as_words_without_decimals(here: Path) -> None:
     table = read("path,label,fold\nhat/1.jpg,hat,0.0\nhat/2.jpg,hat,10.0\n")
     assert list(table.splits) == ["0", "10"]
 

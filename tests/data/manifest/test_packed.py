@@ -30,7 +30,7 @@ def test_many_classes_cost_no_more_than_few() -> None:
     assert content.lines[-1] == 200_001
 
 
-def test_columns_are_sequences(here: Path) -> None:
+def test_columns_can_be_indexed_sliced_and_selected(here: Path) -> None:
     table = read("path,label\n" + ROWS)
     assert table.paths[-1] == "shoe/3.jpg" and list(table.paths[1:]) == ["hat/2.jpg", "shoe/3.jpg"]
     assert table.labels[0] == "hat" and "shoe" in table.labels and len(table) == 3

@@ -78,7 +78,7 @@ def test_what_the_csv_module_writes_is_read(
     st.sampled_from(["list.csv", "list.tsv", "list.txt", "list.jsonl", "list.json"]),
     st.booleans(),
 )
-def test_any_content_is_a_table_or_one_line(
+def test_any_content_is_read_as_a_table_or_refused_in_one_line(
     here: Path, content: bytes, name: str, labelled: bool
 ) -> None:
     try:

@@ -265,7 +265,7 @@ def test_the_folder_is_kept_only_after_a_push_that_succeeded(
         convnextv2.push(weights, "me/trees", onnx="off", out=out)
 
 
-def test_options_of_the_repository(weights: Path, remote: Hub) -> None:
+def test_a_repository_can_be_public_and_a_branch_can_be_named(weights: Path, remote: Hub) -> None:
     convnextv2.push(weights, "me/trees", onnx="off", public=True, revision="v2")
     assert not remote.is_private("me/trees") and remote.branches == ["v2"]
     assert any("/commit/v2" in line for line in remote.asked)

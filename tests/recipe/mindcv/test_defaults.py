@@ -1,3 +1,5 @@
+"""Whose defaults hold: MindCV's where a recipe has its keys, and otherwise ours."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Combinations of MindCV's keys of which one has no effect, or which contradict each other."""
+
 import re
 
 import pytest

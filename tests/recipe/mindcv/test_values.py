@@ -1,3 +1,5 @@
+"""Values of MindCV's keys, translated to values of our knobs."""
+
 import pytest
 from mindcv_recipes import COMPLETE, write
 

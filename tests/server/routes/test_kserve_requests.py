@@ -1,3 +1,5 @@
+"""KServe's protocol in plain JSON: metadata, predictions and refusals."""
+
 from pathlib import Path
 
 import numpy as np
