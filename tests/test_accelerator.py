@@ -45,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def randomise(model: nn.Module) -> nn.Module:
-    """GRN starts at zero, which would hide it."""
+    """Make every parameter random; GRN starts at zero, which would hide its effect."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -187,7 +187,7 @@ def test_from_photographs_to_predictions(
 def test_a_step_never_waits_for_the_device(
     verb: str, kernels: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the copy of the batch to the update of the average, but for the lines of the log."""
+    """From the copy of the batch to the update of the average, except for lines of the log."""
     watched: list[int] = []
 
     def watching(backward: Callable[..., object]) -> Callable[..., object]:
@@ -227,7 +227,7 @@ def test_a_step_never_waits_for_the_device(
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(photos: Path, tmp_path: Path) -> None:
-    """Sums on an accelerator come in no fixed order, so to rounding."""
+    """Equal up to rounding, since sums on an accelerator have no fixed order."""
     command = [
         "train",
         "--data_dir",

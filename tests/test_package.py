@@ -91,7 +91,7 @@ def test_extras_that_messages_name_bring_the_package() -> None:
 
 
 def test_nothing_tells_to_install_this_project_from_a_registry() -> None:
-    """It is on none, and whoever took its name there would be installed."""
+    """It is in no registry: somebody else could take its name there, and would be installed."""
     texts = [
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "convnextv2").rglob("*.py"),

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # exporters warn of themselve
 
 
 class NaiveGRN(nn.Module):
-    """As the official code writes it: the norm in the activations' own arithmetic."""
+    """GRN as the official code writes it: the norm has the dtype of the activations."""
 
     def __init__(self, gamma: Tensor, beta: Tensor) -> None:
         super().__init__()
@@ -30,9 +30,9 @@ class NaiveGRN(nn.Module):
 
 
 def hot(scale: float = 3e4) -> ConvNeXtV2:
-    """What goes through the first GRN exceeds 65504, float16's largest number.
+    """Make a model in whose first GRN a channel's norm exceeds 65504, float16's largest number.
 
-    It does so over all positions together, but at none of them alone.
+    The values at single positions stay below it.
     """
     model = network(scale=0.02)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def at_its_word(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def reduced_in(path: Path) -> set[str]:
-    """The arithmetic of an ONNX file's sums, means and norms."""
+    """Return the dtypes in which an ONNX file computes sums, means and norms."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
@@ -79,9 +79,9 @@ def reduced_in(path: Path) -> set[str]:
 def test_activations_that_overflow_a_naive_grn_in_float16_do_not_overflow_ours(
     format: str, tmp_path: Path
 ) -> None:
-    """Another runner shows what a file asks for.
+    """An ONNX file is also run in the arithmetic that it states, by `at_its_word`.
 
-    ONNX Runtime would not, because it computes naive norms in float32 on CPUs too.
+    ONNX Runtime computes even naive norms in float32 on CPUs, so it would hide an overflow.
     """
     if format not in installed_formats():
         pytest.skip(f"{format} is not installed")

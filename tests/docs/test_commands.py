@@ -82,7 +82,7 @@ def few_bundled_images(folder: Path) -> None:
 
 
 def options_at_the_end(page: Path, verb: str, words: list[str]) -> list[str]:
-    """What makes a command quick."""
+    """Return the options that make a command quick."""
     chosen: dict[str, Any] = {}
     if "demo" in words[1:]:  # the recipe, which has a small network of its own
         chosen = SHORT.copy()

@@ -9,7 +9,7 @@ from convnextv2.evaluation.prior import image_shares
 
 
 def test_calibration_finds_the_temperature_that_the_labels_were_drawn_with() -> None:
-    """And no temperature on a fine grid has a smaller loss."""
+    """It also has the smallest loss of all temperatures on a fine grid."""
     draw = torch.Generator().manual_seed(0)
     true = 2 * torch.randn(4000, 5, generator=draw, dtype=torch.float64)
     targets = torch.multinomial(true.softmax(-1), 1, generator=draw)[:, 0]

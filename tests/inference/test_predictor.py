@@ -63,7 +63,7 @@ def probabilities(found: dict) -> dict[str, float]:
 
 
 def test_probabilities_are_those_of_the_model(predictor: Predictor, tmp_path: Path) -> None:
-    """By hand: Pillow's resize and crop, float64 arithmetic."""
+    """The expected ones are computed by Pillow's resize and crop, and in float64."""
     image = (
         Image.fromarray(photograph(9, 146, 146))
         .resize((73, 73), Image.Resampling.BICUBIC)
@@ -197,7 +197,7 @@ assert torch.compile(torch.nn.ReLU())(torch.tensor([-1.0, 2.0])).tolist() == [0.
 def test_predict_validate_artifacts_and_server_prepare_odd_images_alike(
     weights: Path, exported: Exported, tmp_path: Path
 ) -> None:
-    """Bit for bit, on the tensors that go into the model."""
+    """The tensors that go into the model are equal bit for bit."""
     from convnextv2.data.folders import files, image_folder
     from convnextv2.data.loader import EvaluationLoader
     from convnextv2.server.limits import Limits

@@ -56,7 +56,7 @@ def test_a_whole_image_is_one_pass_and_a_bilinear_enlargement() -> None:
 
 
 def test_logits_are_enlarged_to_the_image_itself() -> None:
-    """At another size than the network sees, as by one bilinear step from its resolution."""
+    """If the network sees another size, logits are enlarged in one bilinear step from its own."""
     model, pixels = network(), noise(128, 192)
     segmenter = of(model)
     prepared = segmenter.prepare(pixels)

@@ -70,7 +70,7 @@ def test_a_list_of_one_run_says_nothing_about_other_images(spoilt: Path, tmp_pat
 def test_a_run_goes_on_without_what_it_left_out(
     spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where the image could be read by now."""
+    """The image is left out even if it could be read by now."""
     run = tmp_path / "run"
     options = ["--bad_images", "quarantine", "--drop_last", "False", *SMALL]
     command = ["train", "--data_dir", str(spoilt), "--out", str(run), *options]

@@ -22,7 +22,7 @@ FCMAE = "--decoder_dim 16 --norm_target --ema".split()
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Of this process, as of the ranks that are started; a run on one rank is made in it."""
+    """One thread for this process, in which the run on one rank is made, as for started ranks."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

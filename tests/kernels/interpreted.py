@@ -247,7 +247,7 @@ def test_a_compiled_graph_has_them_inside() -> None:
 
 
 def test_the_comparison_before_the_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It finds nothing, and whatever computes something else."""
+    """It passes the kernels as they are, and finds every one that computes something else."""
     monkeypatch.setattr(depthwise, "_POSITIONS", 128)
     only = {torch.float16: GPU[torch.float16]}
     called: list[str] = []

@@ -98,7 +98,7 @@ def ours(blocks: int, norms: int) -> dict[str, int]:
 
 
 def test_the_dtype_of_autocast_is_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The convolution of float32 activations computes in it."""
+    """A convolution of float32 activations under autocast computes in the dtype of autocast."""
     asked: list[torch.dtype] = []
     monkeypatch.setattr(choice, "reason_against", lambda index, dtype: asked.append(dtype) or "no")
     with FakeTensorMode(), torch.device(GPU):

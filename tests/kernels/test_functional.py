@@ -137,9 +137,9 @@ def test_mlp_without_gradients(
 
 
 def test_without_gradients_a_block_sees_what_hangs_on_its_layers() -> None:
-    """Its linear layers are part of one function then.
+    """Without gradients, a block computes its linear layers as part of one function.
 
-    They are not if somebody listens to them or has put others in their place.
+    It calls the layers themselves if they have hooks or were replaced.
     """
     torch.manual_seed(0)
     block, x = Block(8).apply(init_weights), torch.randn(2, 7, 7, 8)

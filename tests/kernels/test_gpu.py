@@ -28,7 +28,7 @@ def test_in_the_interpreter_they_compute_what_their_definitions_say() -> None:
 
 
 def test_on_a_cpu_none_of_them_is_imported() -> None:
-    """Nor Triton with them; PyTorch may import it for its own ends."""
+    """Triton is not imported by them either; PyTorch may import it for itself."""
     code = (
         "import sys; from convnextv2.model.convnext import create_model; import torch;"
         "create_model('convnextv2_atto', num_classes=2)(torch.zeros(1, 3, 32, 32));"

@@ -163,7 +163,7 @@ def test_a_file_that_is_no_image_is_an_error_of_the_data(
 def test_an_empty_file_is_the_files_fault(
     fake: Fake, files: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Here and there: a server may see it so, too."""
+    """The client finds an empty file itself. A server may also refuse one as empty."""
     (tmp_path / "empty.jpg").touch()
     fake.replies = [refusal(400, "no_image")]
     told: list[str] = []

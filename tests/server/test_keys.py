@@ -32,7 +32,7 @@ async def test_the_schemes_case_does_not_matter(scheme: str, serve: Serve) -> No
 
 
 async def test_a_refusal_for_the_key_says_what_is_asked_for(serve: Serve) -> None:
-    """RFC 6750, 3."""
+    """The header is that of section 3 of RFC 6750."""
     server = await serve(api_key="secret")
     asked = await server.client.get("/v1/models")
     assert asked.headers["WWW-Authenticate"] == 'Bearer realm="convnextv2"'

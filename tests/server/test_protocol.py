@@ -186,7 +186,7 @@ def test_nothing_is_read_while_requests_of_the_connection_wait() -> None:
 async def test_a_client_learns_why_its_large_body_is_refused(
     hasty: Process, tmp_path: Path
 ) -> None:
-    """Ours sends all before it listens, as most do."""
+    """Like most clients, ours sends the whole body before it reads the answer."""
     await hasty.ready()
     large = tmp_path / "large.jpg"
     large.write_bytes(b"x" * 40_000_000)

@@ -254,7 +254,7 @@ def test_two_ranks_give_the_scores_of_one_bit_for_bit(images: int) -> None:
 def test_a_new_head_starts_with_the_frequencies_of_the_labels(
     pos_weight: str, tmp_path: Path
 ) -> None:
-    """Without that, hundreds of steps go by before anything else is learned."""
+    """From zeros, a head needs hundreds of steps before it learns anything else."""
     targets = np.array([[1, 0, -1], [0, 0, 1], [1, 0, 0], [1, 0, 0]], np.int8)
     source = Source([""] * 4, targets, ("hat", "coat", "sock"))
     recipe = Recipe(loss="bce", pos_weight=pos_weight)

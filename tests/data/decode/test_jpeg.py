@@ -24,7 +24,7 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def scan_header(data: bytes) -> int:
-    """Where that of the first scan begins."""
+    """Return where the header of the first scan begins."""
     return data.index(b"\xff\xda")
 
 

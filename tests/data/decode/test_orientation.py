@@ -188,7 +188,7 @@ def test_damaged_exif_of_a_tiff_turns_nothing(compression, photograph, encoded, 
 
 
 def test_only_the_first_frame_of_an_animation_is_decoded(photograph, encoded, read) -> None:
-    """Whatever the others hold."""
+    """Damage in the other frames does not matter."""
     frames = [photograph.rotate(angle) for angle in (90, 180, 270)]
     for kind in ("gif", "png", "webp"):
         options = {"lossless": True} if kind == "webp" else {}

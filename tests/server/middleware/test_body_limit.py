@@ -39,7 +39,7 @@ class Asked:
     async def __call__(
         self, chunks: Iterable[bytes], headers: dict[str, str] | None = None, *, ends: bool = True
     ) -> None:
-        """One request. ends: its last chunk comes; else it is waited for without end."""
+        """Send one request. If not `ends`, its last chunk never comes."""
         left = list(chunks)
 
         async def receive() -> dict[str, Any]:
