@@ -37,7 +37,9 @@ def main() -> None:
     one.add_argument("--only", default="", help="configurations whose name has this in it")
     one.add_argument("--at", default="", help="points whose operation and path match this regex")
     one.add_argument("--every", type=int, default=1, help="take only every Nth point [1]")
-    one.add_argument("--twice", type=int, default=0, help="number of pairs of kills in addition [0]")
+    one.add_argument(
+        "--twice", type=int, default=0, help="number of pairs of kills in addition [0]"
+    )
     one.add_argument("--jobs", type=int, default=2, help="at a time [2]")
 
     one = studies.add_parser("moments")
